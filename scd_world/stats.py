@@ -1,0 +1,77 @@
+"""Ranges of the data, and the only place where raw robot units become model units and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+SMALLEST_RANGE = 1e-6  # a constant dimension maps to 0 instead of dividing by zero
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Float32 statistics of the training episodes.
+
+    Model units: state and action in [-1, 1] between the lowest and the highest recorded value,
+    reward with mean 0 and deviation 1.
+    """
+
+    state_low: Tensor  # (S,) raw units
+    state_high: Tensor  # (S,)
+    state_change: Tensor  # (S,) root mean square of state[i+1] − state[i], in model units
+    action_low: Tensor  # (A,) raw units
+    action_high: Tensor  # (A,)
+    reward_mean: Tensor  # ()
+    reward_std: Tensor  # ()
+    background: Tensor  # (C, H, W) in [-1, 1]: each pixel's median over the data, what never moves
+
+    def encode_state(self, state: Tensor) -> Tensor:
+        return to_unit(state, self.state_low, self.state_high)
+
+    def decode_state(self, state: Tensor) -> Tensor:
+        return from_unit(state, self.state_low, self.state_high)
+
+    def encode_action(self, action: Tensor) -> Tensor:
+        return to_unit(action, self.action_low, self.action_high)
+
+    def encode_reward(self, reward: Tensor) -> Tensor:
+        return (reward - self.reward_mean) / self.reward_std.clamp_min(SMALLEST_RANGE)
+
+    def decode_reward(self, reward: Tensor) -> Tensor:
+        return reward * self.reward_std.clamp_min(SMALLEST_RANGE) + self.reward_mean
+
+    def to(self, device: torch.device | str) -> Stats:
+        return Stats(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def save(self, path: Path) -> None:
+        save_file({field.name: getattr(self, field.name).contiguous() for field in fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Stats:
+        return cls(**load_file(path))
+
+
+def to_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """[low, high] → [-1, 1], per last dimension."""
+    return (value - (low + high) / 2) / ((high - low) / 2).clamp_min(SMALLEST_RANGE)
+
+
+def from_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """[-1, 1] → [low, high], per last dimension."""
+    return value * ((high - low) / 2).clamp_min(SMALLEST_RANGE) + (low + high) / 2
+
+
+def encode_pixels(pixels: Tensor) -> Tensor:
+    """uint8 (…, V, H, W, 3) as recorded → float (…, 3·V, H, W) in [-1, 1]."""
+    frames = pixels.movedim(-1, -3).flatten(-4, -3)
+    return frames.float() / 127.5 - 1
+
+
+def decode_pixels(obs: Tensor) -> Tensor:
+    """float (…, 3·V, H, W) in [-1, 1] → uint8 (…, V, H, W, 3)."""
+    grey = ((obs.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return grey.unflatten(-3, (-1, 3)).movedim(-3, -1)

@@ -1,0 +1,68 @@
+"""Metadata, dependencies and where each import package lives.
+
+The import packages sit one level down (``envs/scd_envs`` and so on): a top-level package called
+``datasets`` would shadow Hugging Face's, which LeRobot imports.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HOMES = {"envs": "envs", "policies": "policies", "datasets": "datasets"}
+
+packages = find_packages(include=["scd_world", "scd_world.*"])
+package_dir = {"scd_world": "scd_world"}
+for home in HOMES.values():
+    found = find_packages(where=home)
+    packages += found
+    package_dir |= {name: f"{home}/{name}" for name in found if "." not in name}
+
+COMMANDS = {
+    "scd-record": "scd_datasets.commands:record",
+    "scd-data": "scd_datasets.commands:data",
+    "scd-train": "scd_world.commands:train",
+    "scd-evaluate": "scd_world.commands:evaluate",
+    "scd-bench": "scd_world.commands:bench",
+    "scd-demo": "scd_world.commands:demo",
+}
+
+setup(
+    # lerobot's commands import every installed distribution whose name begins with `lerobot_env_`
+    # (raw name, underscores) as a module of that name: that is how the plug-in is found.
+    name="lerobot_env_scd_world",
+    version="0.1.0",
+    description="A world model that a roboticist can step: Separable Causal Diffusion as a Gymnasium environment",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.12",
+    packages=packages,
+    package_dir=package_dir,
+    package_data={"scd_envs": ["worlds/**/*"]},
+    include_package_data=True,
+    install_requires=[
+        "torch>=2.7,<2.12",  # lerobot 0.6's own bound
+        "torchvision",
+        "numpy>=2,<2.3",
+        "gymnasium>=1.1.1,<2",
+        "lerobot[dataset,training,evaluation]>=0.6,<0.7",
+        "hydra-core>=1.3.2",
+        "accelerate>=1.7",
+        "zarr>=3.1",
+        "einops>=0.8",
+        "safetensors>=0.5",
+        "huggingface_hub",
+        "torchmetrics>=1.6",
+        "tensorboard",
+        "scipy",
+        "matplotlib",
+        "av",
+        "tqdm",
+        "filelock",
+    ],
+    extras_require={
+        "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "psutil"],
+    },
+    entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},
+)
