@@ -1,0 +1,125 @@
+"""What a user can set when training, with its defaults: read-only dataclasses, presets as their instances.
+
+No torch in here: `scd-train --help` must answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from scd_world.model_config import ModelConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the episodes come from."""
+
+    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store that scd-data built
+    root: str | None = None  # its folder
+    repo_id: str | None = None  # or, for lerobot, its name on the Hugging Face Hub
+    image_size: int | None = None  # lerobot: resize the shorter side to so many pixels; None: as recorded
+    holdout: float = 0.1  # share of the episodes kept for evaluation
+    motion_share: float = 0.5  # share of the training windows in which something besides the robot moves
+
+    def __post_init__(self) -> None:
+        one_of("data.kind", self.kind, ("lerobot", "zarr"))
+        between("data.holdout", self.holdout, 0, 0.9)
+        between("data.motion_share", self.motion_share, 0, 1)
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW, and the learning rate over the course of a training: up, flat, linearly down to `floor`."""
+
+    lr: float = 4e-4
+    decoder_lr: float = 2.0  # the decoder's learning rate, in units of lr
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.0
+    warmup: float = 0.02  # share of the steps
+    decay: float = 0.3  # share of the steps, at the end
+    floor: float = 0.02  # of the last step, in units of lr
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the average of the weights
+
+    def __post_init__(self) -> None:
+        above("optimiser.lr", self.lr, 0)
+        between("optimiser.warmup + optimiser.decay", self.warmup + self.decay, 0, 1)
+        between("optimiser.ema", self.ema, 0, 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    out: str  # run folder; the same command again resumes what lies there
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    steps: int = 20_000  # updates; may be raised when resuming
+    batch_size: int = 16  # windows per update, of all processes together
+    clip_steps: int = 8  # steps of a window: each is predicted from those before it
+    accumulate: int = 1  # parts in which a batch is computed: less memory, the same update
+    seed: int = 0
+    time_limit: float | None = None  # seconds after which this run stops, with a checkpoint and a world
+
+    device: str = "auto"  # auto, cpu, cuda
+    precision: str = "auto"  # auto: bf16 where the hardware multiplies in it; fp32; bf16
+    compile: bool = False
+    fsdp: bool = False  # shard weights and optimiser over the processes (FSDP2)
+
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    eval_every: int = 1000
+    eval_windows: int = 16  # held-out windows that are imagined at each evaluation
+    eval_context: int = 4  # frames that are shown before the imagination starts
+    num_steps: int | None = None  # denoising steps in evaluations; None: the model's own
+    world_starts: int = 64  # recorded moments that the finished world can be started from
+
+    def __post_init__(self) -> None:
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        one_of("precision", self.precision, ("auto", "fp32", "bf16"))
+        for name in (
+            "steps", "batch_size", "clip_steps", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints",
+            "eval_every", "eval_windows", "eval_context",
+        ):  # fmt: skip
+            above(name, getattr(self, name), 0)
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size={self.batch_size} must divide by accumulate={self.accumulate}")
+
+
+MODELS = {
+    "nano": ModelConfig(width=96, heads=4, encoder_layers=2, decoder_layers=1, patch=8),
+    "micro": ModelConfig(width=128, heads=4, encoder_layers=4, decoder_layers=2, patch=8),
+    "small": ModelConfig(width=192, heads=6, encoder_layers=6, decoder_layers=2),
+    "base": ModelConfig(width=768, heads=12, encoder_layers=8, decoder_layers=4),  # the paper's SCD-B
+    "medium": ModelConfig(width=1024, heads=16, encoder_layers=8, decoder_layers=4),  # the paper's SCD-M
+}
+
+DATA = {kind: DataConfig(kind=kind) for kind in ("lerobot", "zarr")}
+
+
+def from_dict[C](cls: type[C], values: Mapping[str, Any]) -> C:
+    """A (nested) config dataclass of JSON values; unknown keys raise ValueError."""
+    known = {f.name for f in fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    types = get_type_hints(cls)
+    return cls(**{k: from_dict(types[k], v) if is_dataclass(types[k]) else v for k, v in values.items()})
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
+
+
+def above(name: str, value: float, bound: float) -> None:
+    if not value > bound:
+        raise ValueError(f"{name}={value}: expected a number above {bound}")
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value}: expected a number between {low} and {high}")

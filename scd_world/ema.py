@@ -1,0 +1,26 @@
+"""Exponential moving average of the weights: the model that is evaluated and shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def warmed_up(decay: float, step: int) -> float:
+    """The decay after `step` updates: early on the average must forget the random start quickly."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+class EMA:
+    """A float32 average beside each parameter, laid out as the parameters are (sharded where they are)."""
+
+    def __init__(self, parameters: Iterable[tuple[str, Tensor]], decay: float) -> None:
+        self.decay = decay
+        self.average = {name: p.detach().float().clone() for name, p in parameters}
+
+    @torch.no_grad()
+    def update(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
+        now = [p.detach().float() for _, p in parameters]
+        torch._foreach_lerp_(list(self.average.values()), now, 1 - warmed_up(self.decay, step))

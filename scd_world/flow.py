@@ -1,0 +1,31 @@
+"""Flow matching: the straight path from data to noise, its training target and its Euler sampler.
+
+x_t = (1 − t)·x + t·noise,  v = noise − x,  t = 1 is noise, t = 0 is data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def interpolate(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t = (1 − t)·x + t·noise; t broadcasts from the left."""
+    t = t.reshape(*t.shape, *(1,) * (x.ndim - t.ndim))
+    return (1 - t) * x + t * noise
+
+
+def logit_normal(normal: Tensor, mean: float, std: float) -> Tensor:
+    """t = sigmoid(mean + std·n), n ~ N(0, 1): how often each noise level is trained."""
+    return torch.sigmoid(mean + std * normal)
+
+
+def sample(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
+    """Euler: x ← x + (t' − t)·v(x, t) from t = 1 to t = 0 in equal steps. noise (F, C, H, W)."""
+    x = noise.float()
+    for i in range(num_steps):
+        t = 1 - i / num_steps
+        x = x - velocity(x, torch.full((len(x),), t, device=x.device)) / num_steps
+    return x

@@ -1,0 +1,29 @@
+"""What is read off the context before a pixel is drawn: change of state, reward, success."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from scd_world.layers import zero
+
+
+class Heads(nn.Module):
+    class Output(NamedTuple):
+        change: Tensor  # (…, S) of the state, in units of its usual change
+        reward: Tensor  # (…,) model units
+        success: Tensor  # (…,) logit
+
+    def __init__(self, width: int, state_size: int) -> None:
+        super().__init__()
+        self.state_size = state_size
+        # The last layer starts at zero: before training, the state stays where it is.
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.SiLU(), zero(nn.Linear(2 * width, state_size + 2))
+        )
+
+    def forward(self, body: Tensor) -> Output:
+        """body (…, D): the context's body token."""
+        out = self.mlp(body).float()
+        return self.Output(out[..., : self.state_size], out[..., -2], out[..., -1])

@@ -1,0 +1,188 @@
+"""The transformer block that encoder and decoder share: adaLN-zero, qk-norm, rotary (frame, row, column).
+
+B batch, T frames, M tokens per frame, D width, h heads, d = D/h.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+# What a block's queries may see: gets the new keys and values (B, h, T·M, d), gives the keys and values to
+# attend to and a boolean mask that broadcasts to (B, h, queries, keys), True = visible, or None = all.
+Memory = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention, (B, h, queries, d). On the CPU, torch's fused kernel has a slow backward pass."""
+    if q.is_cuda or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1) @ v
+
+
+def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return h * (1 + scale) + shift
+
+
+class Rotary(nn.Module):
+    """Rotary angles of tokens at (frame, row, column). Relative: adding a constant to all frames changes nothing."""
+
+    def __init__(self, head_width: int, rows: Tensor, columns: Tensor) -> None:
+        super().__init__()
+        half = head_width // 2
+        of_frame = half // 4
+        of_row = (half - of_frame) // 2
+        of_column = half - of_frame - of_row
+        space = torch.cat(
+            [rows[:, None] * frequencies(of_row, 100.0), columns[:, None] * frequencies(of_column, 100.0)], dim=-1
+        )
+        self.register_buffer("space", space, persistent=False)  # (M, row + column)
+        self.register_buffer("frame", frequencies(of_frame, 1000.0), persistent=False)
+
+    def forward(self, frames: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """frames (T,) int → cosines and sines (T·M, d/2). In float64 until the end: an episode has no last frame."""
+        T, M = len(frames), len(self.space)
+        time = (frames.double()[:, None] * self.frame)[:, None].expand(T, M, -1)
+        angles = torch.cat([time, self.space.expand(T, M, -1)], dim=-1).flatten(0, 1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def frequencies(count: int, longest: float) -> Tensor:
+    return longest ** (-torch.arange(count, dtype=torch.float64) / max(count, 1))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates the pairs (x1, x2) of the last dimension."""
+    x1, x2 = x.chunk(2, dim=-1)
+    return torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, h: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+        T = h.shape[1]
+        q, k, v = rearrange(self.qkv(h), "b t m (three h d) -> three b h (t m) d", three=3, h=self.heads)
+        q = rotate(self.q_norm(q).to(v.dtype), *rotary)
+        k = rotate(self.k_norm(k).to(v.dtype), *rotary)
+        mixed = attention(q, *memory(k, v))
+        return self.out(rearrange(mixed, "b h (t m) d -> b t m (h d)", t=T))
+
+
+class Block(nn.Module):
+    """One transformer layer, modulated per frame (DiT's adaLN-zero)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 6 * width)))
+
+    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+        """h (B, T, M, D), c (B, T, 1, D) → (B, T, M, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
+        h = h + gate1 * self.attention(modulate(self.norm1(h), shift1, scale1), rotary, memory)
+        return h + gate2 * self.mlp(modulate(self.norm2(h), shift2, scale2))
+
+
+class FinalLayer(nn.Module):
+    """Tokens to patches of pixels. Two layers: an edge inside a patch is no linear function of where it is."""
+
+    def __init__(self, width: int, patch_values: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), zero(nn.Linear(4 * width, patch_values))
+        )
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        return self.mlp(modulate(self.norm(h), shift, scale))
+
+
+class FourierEmbedder(nn.Module):
+    """A vector in about [-1, 1] → D features; the octaves let a network tell neighbouring values apart."""
+
+    def __init__(self, size: int, width: int, octaves: int) -> None:
+        super().__init__()
+        self.register_buffer("octaves", math.pi * 2.0 ** torch.arange(octaves), persistent=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(size * (1 + 2 * octaves), width), nn.SiLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, size) → (…, D)."""
+        angles = (x[..., None] * self.octaves).flatten(-2)
+        return self.mlp(torch.cat([x, angles.sin(), angles.cos()], dim=-1))
+
+
+class TimestepEmbedder(nn.Module):
+    """Denoising time t in [0, 1] → D features."""
+
+    def __init__(self, width: int, features: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 1000.0 * frequencies(features // 2, 10000.0).float(), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t.float()[:, None] * self.frequencies
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+
+
+class Patches(nn.Module):
+    """Pictures of one or several cameras ↔ tokens: one grid of patches per camera, cameras one after another."""
+
+    def __init__(self, cameras: int, height: int, width: int, patch: int) -> None:
+        super().__init__()
+        if height % patch or width % patch:
+            raise ValueError(
+                f"patch={patch} does not divide the frame {height}×{width}; choose a patch that divides both, "
+                "or build the window store with another image size"
+            )
+        self.cameras, self.patch, self.grid = cameras, patch, (height // patch, width // patch)
+        self.count = cameras * self.grid[0] * self.grid[1]
+        self.values = 3 * patch * patch
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """(B, T, 3·V, H, W) → (B, T, N, 3·patch²)."""
+        p = self.patch
+        return rearrange(obs, "b t (v c) (y p) (x q) -> b t (v y x) (c p q)", c=3, p=p, q=p)
+
+    def inverse(self, tokens: Tensor) -> Tensor:
+        """(B, T, N, 3·patch²) → (B, T, 3·V, H, W)."""
+        y, x = self.grid
+        return rearrange(
+            tokens, "b t (v y x) (c p q) -> b t (v c) (y p) (x q)", c=3, p=self.patch, q=self.patch, y=y, x=x
+        )
+
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """Row and column of every token, (N,) each."""
+        y, x = self.grid
+        rows = torch.arange(y).repeat_interleave(x).repeat(self.cameras)
+        columns = torch.arange(x).repeat(y * self.cameras)
+        return rows, columns
+
+
+def zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,94 @@
+"""Recorded moments from which an imagined episode can start, each known by its (episode, frame) address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A recorded frame and the k − 1 frames before it, in raw units; the last one is where an episode starts."""
+
+    pixels: np.ndarray  # uint8 (k, V, H, W, 3)
+    state: np.ndarray  # float32 (k, S)
+    action: np.ndarray  # float32 (k − 1, A)
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Pieces of recorded episodes. Every stored frame is a start; the ones before it are its context."""
+
+    pixels: np.ndarray  # uint8 (F, V, H, W, 3)
+    state: np.ndarray  # float32 (F, S)
+    action: np.ndarray  # float32 (F, A), taken at that frame
+    addresses: np.ndarray  # int64 (F, 2): episode of the dataset and frame in it, sorted
+
+    @cached_property
+    def rows(self) -> dict[tuple[int, int], int]:
+        return {(int(episode), int(frame)): row for row, (episode, frame) in enumerate(self.addresses)}
+
+    @cached_property
+    def first_frames(self) -> np.ndarray:
+        """Addresses of the episodes' own first frames (M, 2): the dataset's distribution of starts."""
+        return self.addresses[self.addresses[:, 1] == 0]
+
+    def moment(self, episode: int, frame: int, context: int = 1) -> Moment:
+        """The start at this address with at most `context` frames, itself included."""
+        row = self.rows.get((int(episode), int(frame)))
+        if row is None:
+            raise ValueError(f"no start at episode {episode}, frame {frame}: {self.describe(int(episode))}")
+        first = row
+        while row - first + 1 < context and (episode, self.addresses[row, 1] - (row - first) - 1) in self.rows:
+            first -= 1
+        frames = slice(first, row + 1)
+        return Moment(self.pixels[frames], self.state[frames], self.action[first:row])
+
+    def describe(self, episode: int) -> str:
+        """What there is, for an error message."""
+        episodes = np.unique(self.addresses[:, 0])
+        if episode not in episodes:
+            shown = ", ".join(map(str, episodes[:20])) + (", …" if len(episodes) > 20 else "")
+            return f"this world holds starts of the episodes {shown}"
+        frames = self.addresses[self.addresses[:, 0] == episode, 1]
+        return f"of episode {episode} this world holds the frames {frames.min()} to {frames.max()}"
+
+    def save(self, folder: Path) -> None:
+        import zarr
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
+        group = zarr.open_group(str(folder), mode="w", zarr_format=3)
+        for name, value in self.arrays().items():
+            group.create_array(
+                name,
+                shape=value.shape,
+                dtype=value.dtype,
+                chunks=(min(len(value), 256) or 1, *value.shape[1:]),
+                # An object's codecs are checked on reading: a flipped bit raises instead of showing a wrong frame.
+                compressors=[ZstdCodec(level=19), Crc32cCodec()],
+            )[:] = value
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        names = ("pixels", "state", "action", "addresses")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def load(cls, folder: Path) -> Starts:
+        import zarr
+
+        with zarr.config.set({"array.read_missing_chunks": False}):
+            group = zarr.open_group(str(folder), mode="r")
+            arrays: dict[str, Any] = {name: plain(group[name]) for name in cls.__dataclass_fields__}
+        return cls(**arrays)
+
+
+def plain(array: Any) -> np.ndarray:
+    """A zarr array's numbers; anything but plain numbers is refused (objects can carry code)."""
+    if array.dtype.kind not in "uifb":
+        raise ValueError(f"array {array.name} has dtype {array.dtype}; expected whole or real numbers or bool")
+    return array[...]

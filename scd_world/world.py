@@ -1,0 +1,247 @@
+"""A world on disk: a model with all that is needed to step it, in a folder without pickle and without code.
+
+`config.json` (model, data schema, versions) · `model.safetensors` (EMA weights) · `stats.safetensors` · `starts/` ·
+`manifest.json` (SHA-256 of each file) · `README.md` (model card).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import scd_world
+from scd_world.schema import DataSchema
+from scd_world.starts import Moment, Starts
+from scd_world.stats import Stats, decode_pixels, encode_pixels
+from scd_world.world_model import Imagined, ModelConfig, WorldModel
+
+FORMAT = 1
+
+
+@dataclass
+class World:
+    """A trained model, the schema and statistics of its data, and recorded starts. Raw units in, raw units out."""
+
+    model: WorldModel
+    stats: Stats
+    starts: Starts
+    card: str = ""  # the text of README.md
+    provenance: dict[str, Any] = field(default_factory=dict)  # what it was trained with: free JSON, kept
+
+    @property
+    def schema(self) -> DataSchema:
+        return self.model.schema
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.ctx_scale.device
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W): the shape of one row's noise."""
+        return self.schema.channels, self.schema.height, self.schema.width
+
+    def to(self, device: torch.device | str) -> World:
+        self.model.to(device)
+        self.stats = self.stats.to(device)
+        return self
+
+    # ---- stepping in raw units -------------------------------------------------------------------------------
+
+    def begin(self, moments: Sequence[Moment]) -> Imagined:
+        """One row per moment; moments may have contexts of different lengths."""
+        s = self.model.initial(*self.last_frames(moments))
+        self.give_context(s, np.arange(len(moments)), moments)
+        return s
+
+    def restart(self, s: Imagined, rows: Sequence[int], moments: Sequence[Moment]) -> None:
+        """These rows of `s` begin anew, in place; equal to a fresh episode."""
+        s.check()
+        index = torch.as_tensor(rows, device=self.device)
+        s.obs[index], s.state[index] = self.last_frames(moments)
+        s.reward[index] = s.success[index] = 0.0
+        s.cache.first[index] = s.cache.position
+        self.give_context(s, np.asarray(rows), moments)
+
+    @torch.no_grad()
+    def give_context(self, s: Imagined, rows: np.ndarray, moments: Sequence[Moment]) -> None:
+        """Encodes the frames before each moment, rows with equally many together, into their rows of the cache."""
+        lengths = np.array([len(moment.action) for moment in moments])
+        for length in np.unique(lengths[lengths > 0]):
+            chosen = np.flatnonzero(lengths == length)
+            pixels = np.stack([moments[i].pixels for i in chosen])
+            obs = encode_pixels(torch.from_numpy(pixels).to(self.device))
+            state = self.stats.encode_state(self.tensor(np.stack([moments[i].state for i in chosen])))
+            act = self.stats.encode_action(self.tensor(np.stack([moments[i].action for i in chosen])))
+            cache = s.cache.fresh(len(chosen), before=int(length))
+            for i in range(length):
+                self.model.encoder.step(obs[:, i], state[:, i], act[:, i], cache)
+            s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
+
+    def step(self, s: Imagined, action: Any, noise: Tensor, num_steps: int | None = None) -> Imagined:
+        """action (B, A) raw units, noise (B, C, H, W) standard normal."""
+        act = self.stats.encode_action(self.tensor(action))
+        return self.model.imagine(s, act, noise.to(self.device), num_steps)
+
+    def look(self, s: Imagined) -> dict[str, np.ndarray]:
+        """Fresh arrays: pixels uint8 (B, V, H, W, 3), state (B, S) and reward (B,) raw, success (B,) probability."""
+        return {
+            "pixels": decode_pixels(s.obs).cpu().numpy(),
+            "state": self.stats.decode_state(s.state).float().cpu().numpy(),
+            "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
+            "success": s.success.float().cpu().numpy(),
+        }
+
+    def last_frames(self, moments: Sequence[Moment]) -> tuple[Tensor, Tensor]:
+        pixels = torch.from_numpy(np.stack([moment.pixels[-1] for moment in moments])).to(self.device)
+        state = self.tensor(np.stack([moment.state[-1] for moment in moments]))
+        return encode_pixels(pixels), self.stats.encode_state(state)
+
+    def tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+    # ---- disk ------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, half: bool = False) -> Path:
+        """Writes the folder whole or not at all; an older world there is replaced only by a complete one.
+
+        half: weights as float16 (for shipping; loading gives float32 again, rounded once).
+        """
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            self.write_files(made, half)
+            write_manifest(made)
+            replace_folder(made, folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return folder
+
+    def write_files(self, folder: Path, half: bool) -> None:
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        save_file({name: w.half() for name, w in weights.items()} if half else weights, folder / "model.safetensors")
+        self.stats.to("cpu").save(folder / "stats.safetensors")
+        self.starts.save(folder / "starts")
+        config = {
+            "format": FORMAT,
+            "scd_world": scd_world.__version__,
+            "torch": torch.__version__,
+            "model": asdict(self.config),
+            "schema": self.schema.to_dict(),
+            "provenance": self.provenance,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (folder / "README.md").write_text(self.card, encoding="utf-8")
+
+    @classmethod
+    def load(cls, source: str | Path, device: str | torch.device = "cpu", revision: str | None = None) -> World:
+        """A folder, or a Hugging Face Hub id (`user/name`, with a pinned `revision` if given)."""
+        folder = find_folder(source, revision)
+        verify_manifest(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder} is a world of format {config.get('format')!r}; this scd_world {scd_world.__version__} "
+                f"reads format {FORMAT}: install the version that wrote it ({config.get('scd_world')!r})"
+            )
+        stats = Stats.load(folder / "stats.safetensors")
+        model = WorldModel(model_config(config["model"]), DataSchema.from_dict(config["schema"]), stats)
+        weights = load_file(folder / "model.safetensors")
+        model.load_state_dict({name: w.float() for name, w in weights.items()})
+        model.eval().requires_grad_(False)
+        starts = Starts.load(folder / "starts")
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        return cls(model, stats, starts, card, config["provenance"]).to(device)
+
+    def push_to_hub(self, repo_id: str, private: bool = True) -> str:
+        """Uploads the world's folder; gives its address on the Hub."""
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as parent:
+            api.upload_folder(repo_id=repo_id, folder_path=self.save(Path(parent) / "world"))
+        return str(url)
+
+
+def model_config(values: dict[str, Any]) -> ModelConfig:
+    known = set(ModelConfig.__dataclass_fields__)
+    if unknown := set(values) - known:
+        raise ValueError(f"config.json: unknown model settings {sorted(unknown)}; known are {sorted(known)}")
+    return ModelConfig(**values)
+
+
+def find_folder(source: str | Path, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            inside = folder / "world"
+            hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
+            raise ValueError(f"{folder} is not a world: it holds no config.json{hint}")
+        return folder
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise FileNotFoundError(f"no world at {folder.absolute()}: no such folder (and not a Hub id `user/name`)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"no world {str(source)!r}: no folder of that name here, and the Hugging Face Hub gave none ({error})"
+        ) from error
+
+
+# ---- manifest: a flipped byte in a safetensors file loads silently, so every file is checked -----------------
+
+
+def write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    (folder / "manifest.json").write_text(json.dumps(digests, indent=2), encoding="utf-8")
+
+
+def verify_manifest(folder: Path) -> None:
+    """Raises ValueError naming the first file that is missing, altered, or outside the folder."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        raise ValueError(f"{folder} has no manifest.json, so its files cannot be trusted: save the world again")
+    for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"{manifest} names {name!r}, which leaves the folder; refusing to load it")
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing: the world is incomplete, fetch or save it again")
+        if sha256(folder / name) != digest:
+            raise ValueError(f"{folder / name} is damaged: its SHA-256 is not the manifest's; fetch it again")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """`made` becomes `folder`. A folder cannot be swapped in one step, so the old one is kept until the new one is in."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(made, folder)
+    shutil.rmtree(old, ignore_errors=True)

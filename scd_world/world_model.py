@@ -1,0 +1,266 @@
+"""The SCD world model: four verbs, one causal encoder, one frame-wise decoder.
+
+`loss` learns; `initial`, `observe` and `imagine` step. An encoder pass reads (frame, state, action) once; from what it
+says, the heads read state, reward and success *before* a pixel is drawn, and the decoder renders the frame.
+
+B batch, T steps, K noise draws, C H W frame, M context tokens, D width, S state, A action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from scd_world.cache import RingCache
+from scd_world.clip import Clip
+from scd_world.decoder import Decoder
+from scd_world.encoder import Encoder
+from scd_world.flow import interpolate, logit_normal, sample
+from scd_world.heads import Heads
+from scd_world.layers import Patches
+from scd_world.schema import DataSchema
+from scd_world.stats import Stats
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is made of and how it is trained. The paper's letters are named where they differ."""
+
+    width: int = 192
+    heads: int = 6
+    encoder_layers: int = 6
+    decoder_layers: int = 2
+    patch: int = 12  # pixels; must divide the frame's height and width
+    window: int = 8  # frames that the encoder sees
+    octaves: int = 5  # Fourier features of state and action
+
+    predict: Literal["x", "v"] = "x"  # what the decoder's output means: the clean frame or the velocity
+    add_context: bool = True  # beside the concatenation, add the context to the noisy tokens
+    draws: int = 2  # K, noise draws per encoder pass
+    t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
+    t_std: float = 1.2
+    ctx_noise: float = 0.05  # η, perturbation of the context in training
+    frame_noise: float = 0.0  # largest deviation of Gaussian noise on the encoder's input frames, in training
+    state_noise: float = 0.01  # deviation of Gaussian noise on the encoder's input state, in training
+    change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
+    foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
+    state_weight: float = 1.0
+    reward_weight: float = 0.1
+    success_weight: float = 0.1
+
+    num_steps: int = 4  # denoising steps when stepping (paper: T)
+    guidance: float = 1.0  # g, against the perturbed context; 1 = none
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width={self.width} must be an even multiple of heads={self.heads} (rotary needs pairs)"
+            )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Everything random that one loss needs; drawn by `WorldModel.draw_noise`."""
+
+    t: Tensor  # (K, B, T) standard normal, becomes t
+    x: Tensor  # (K, B, T, C, H, W)
+    ctx: Tensor  # (B, T, M, D)
+    state: Tensor  # (B, T, S)
+    level: Tensor  # (B,) uniform, how noisy this clip's input frames are
+    obs: Tensor | None  # (B, T, C, H, W), None where frame_noise is 0
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """Where B imagined episodes stand. Stepping consumes it (the cache is updated in place): `fork()` to branch."""
+
+    obs: Tensor  # (B, C, H, W) in [-1, 1]
+    state: Tensor  # (B, S) model units
+    reward: Tensor  # (B,) model units, of the step that led here
+    success: Tensor  # (B,) probability
+    cache: RingCache
+    steps: int  # the cache's count of steps when this was made
+
+    def fork(self) -> Imagined:
+        """An independent copy: both can be stepped on."""
+        self.check()
+        tensors = {name: getattr(self, name).clone() for name in ("obs", "state", "reward", "success")}
+        return Imagined(**tensors, cache=self.cache.clone(), steps=self.steps)
+
+    def select(self, rows: Tensor) -> Imagined:
+        """A copy of these rows (r,) alone."""
+        self.check()
+        tensors = {name: getattr(self, name)[rows] for name in ("obs", "state", "reward", "success")}
+        return Imagined(**tensors, cache=self.cache.select(rows), steps=self.steps)
+
+    def check(self) -> None:
+        if self.steps != self.cache.steps:
+            raise RuntimeError(
+                f"this Imagined stood at step {self.steps} and was stepped on already (its cache is at step "
+                f"{self.cache.steps}): keep the value that the last step returned, or fork() before stepping"
+            )
+
+
+class WorldModel(nn.Module):
+    def __init__(self, config: ModelConfig, schema: DataSchema, stats: Stats) -> None:
+        super().__init__()
+        self.config, self.schema = config, schema
+        S, A = len(schema.state), len(schema.action)
+        patches = Patches(len(schema.cameras), schema.height, schema.width, config.patch)
+        self.num_tokens = patches.count + 1
+        shared = {"width": config.width, "heads": config.heads, "octaves": config.octaves, "vector": S + A}
+        self.encoder = Encoder(patches, layers=config.encoder_layers, window=config.window, **shared)
+        self.decoder = Decoder(
+            patches, layers=config.decoder_layers, add_context=config.add_context, **shared
+        )
+        self.ctx_norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
+        self.ctx_scale = nn.Parameter(torch.ones(config.width))
+        self.ctx_shift = nn.Parameter(torch.zeros(config.width))
+        self.heads = Heads(config.width, S)
+        self.register_buffer("state_change", stats.state_change.clone(), persistent=False)
+        self.register_buffer("background", stats.background.clone(), persistent=False)
+        # Guidance needs a worse context; one fixed draw serves every frame and keeps a step deterministic.
+        fixed = torch.randn(self.num_tokens, config.width, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("ctx_perturbation", fixed, persistent=False)
+
+    # ---- learning --------------------------------------------------------------------------------------------
+
+    def draw_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+        """Fresh noise for `loss`, drawn on the generator's device, given on the clip's."""
+        K, (B, T, *frame) = self.config.draws, (*clip.act.shape[:2], *clip.obs.shape[2:])
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, device=generator.device).to(clip.obs.device)
+
+        return Noise(
+            t=normal(K, B, T),
+            x=normal(K, B, T, *frame),
+            ctx=normal(B, T, self.num_tokens, self.config.width),
+            state=normal(B, T, clip.state.shape[-1]),
+            level=torch.rand(B, generator=generator, device=generator.device).to(clip.obs.device),
+            obs=normal(B, T, *frame) if self.config.frame_noise else None,
+        )
+
+    def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss; under this name because distributed wrappers watch `forward`."""
+        return self.loss(clip, noise)
+
+    def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Teacher forcing: one encoder pass over the clip, K noisy versions of every next frame (paper §3.2)."""
+        obs, state = self.corrupt_history(clip, noise)
+        h = self.encoder(obs, state, clip.act)
+        ctx = self.context(h, self.config.ctx_noise * noise.ctx)
+        heads = self.heads(ctx[:, :, -1])
+        next_state = state + heads.change * self.state_change
+
+        losses = {"pixels": self.pixel_loss(clip, noise, ctx, next_state.detach())}
+        losses |= self.head_losses(clip, heads, next_state)
+        weights = {"pixels": 1.0, "state": self.config.state_weight}
+        weights |= {"reward": self.config.reward_weight, "success": self.config.success_weight}
+        return sum(weights[name] * value for name, value in losses.items()), losses
+
+    def corrupt_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
+        """When stepping, the history is the model's own work; a little noise in training makes it forgiving."""
+        obs, state = clip.obs[:, :-1], clip.state[:, :-1] + self.config.state_noise * noise.state
+        if noise.obs is not None:
+            obs = obs + self.config.frame_noise * noise.level[:, None, None, None, None] * noise.obs
+        return obs, state
+
+    def context(self, h: Tensor, perturbation: Tensor | float) -> Tensor:
+        """ctx = affine(LN(h) + η·ζ): the noise sits where the variance is one, or η would have no scale."""
+        return (self.ctx_norm(h) + perturbation) * self.ctx_scale + self.ctx_shift
+
+    def pixel_loss(self, clip: Clip, noise: Noise, ctx: Tensor, next_state: Tensor) -> Tensor:
+        x = clip.obs[:, 1:]
+        K = noise.t.shape[0]
+        t = logit_normal(noise.t, self.config.t_mean, self.config.t_std)
+        x_t = interpolate(x.expand(K, *x.shape), noise.x, t)
+        # Frames go into the batch: the decoder must not learn to look across them.
+        x_t, t = x_t.flatten(0, 2), t.flatten()
+        ctx = repeat(ctx, "b t m d -> (k b t) m d", k=K)
+        vector = repeat(torch.cat([next_state, clip.act], dim=-1), "b t a -> (k b t) a", k=K)
+        out = self.decoder(x_t, t, ctx, vector).float()
+
+        target = x.expand(K, *x.shape) if self.config.predict == "x" else noise.x - x
+        error = (rearrange(out, "(k b t) c h w -> k b t c h w", k=K, b=len(x)) - target).square().mean(0)
+        weight = self.pixel_weight(clip) * clip.valid[:, :, None, None, None]
+        return (weight * error).sum() / (weight.sum() * error.shape[2]).clamp_min(1)
+
+    def pixel_weight(self, clip: Clip) -> Tensor:
+        """(B, T, 1, H, W): robots are small in the picture; what moves and what is not background counts more."""
+        before, x = clip.obs[:, :-1], clip.obs[:, 1:]
+        changed = ((x - before).abs().amax(2, keepdim=True) > 0.1).float()
+        foreground = ((x - self.background).abs().amax(2, keepdim=True) > 0.1).float()
+        return 1 + self.config.change_weight * changed + self.config.foreground_weight * foreground
+
+    def head_losses(self, clip: Clip, heads: Heads.Output, next_state: Tensor) -> dict[str, Tensor]:
+        """State, reward and success of the step; errors of the state count in units of its usual change."""
+        losses = {}
+        if self.schema.state:
+            error = (next_state - clip.state[:, 1:]) / self.state_change
+            # Absolute, not squared, beyond a tenth of a usual change: what is not pushed must stay exactly still.
+            loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none").mean(-1)
+            losses["state"] = (loss * clip.valid).sum() / clip.valid.sum().clamp_min(1)
+        if self.schema.reward:
+            losses["reward"] = F.mse_loss(heads.reward, clip.rew)
+        if self.schema.success:
+            losses["success"] = F.binary_cross_entropy_with_logits(heads.success, clip.success)
+        return losses
+
+    # ---- stepping --------------------------------------------------------------------------------------------
+
+    def initial(self, obs: Tensor, state: Tensor) -> Imagined:
+        """The first frame of B episodes: obs (B, C, H, W) in [-1, 1], state (B, S)."""
+        c, B = self.config, len(obs)
+        cache = RingCache(
+            c.encoder_layers, B, c.heads, c.window, self.num_tokens, c.width // c.heads, obs.device
+        )
+        nothing = torch.zeros(B, device=obs.device)
+        return Imagined(obs, state, nothing, nothing, cache, cache.steps)
+
+    @torch.no_grad()
+    def observe(self, s: Imagined, act: Tensor, obs: Tensor, state: Tensor) -> Imagined:
+        """The next frame is known: one encoder pass, no rendering. act (B, A)."""
+        _, heads = self.think(s, act)
+        return self.successor(s, heads, obs, state)
+
+    @torch.no_grad()
+    def imagine(self, s: Imagined, act: Tensor, noise: Tensor, num_steps: int | None = None) -> Imagined:
+        """The next frame is drawn: one encoder pass, `num_steps` decoder passes. act (B, A), noise (B, C, H, W)."""
+        h, heads = self.think(s, act)
+        state = s.state + heads.change * self.state_change
+        obs = self.render(h, torch.cat([state, act], dim=-1), noise, num_steps or self.config.num_steps)
+        return self.successor(s, heads, obs.clamp(-1, 1), state)
+
+    def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output]:
+        """The encoder's one pass: (B, M, D) and what the heads read off it."""
+        s.check()
+        h = self.encoder.step(s.obs, s.state, act, s.cache)[:, 0]
+        return h, self.heads(self.context(h, 0.0)[:, -1])
+
+    def successor(self, s: Imagined, heads: Heads.Output, obs: Tensor, state: Tensor) -> Imagined:
+        reward, success = heads.reward.float(), heads.success.float().sigmoid()
+        return replace(s, obs=obs, state=state.float(), reward=reward, success=success, steps=s.cache.steps)
+
+    def render(self, h: Tensor, vector: Tensor, noise: Tensor, num_steps: int) -> Tensor:
+        """Draws x from p(x | ctx): Euler steps of the decoder's velocity, guided where guidance is not 1."""
+        g, ctx = self.config.guidance, self.context(h, 0.0)
+        if g == 1:
+            return sample(lambda x, t: self.velocity(x, t, ctx, vector), noise, num_steps)
+        worse = self.context(h, self.config.ctx_noise * self.ctx_perturbation)
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            away = self.velocity(x, t, worse, vector)
+            return away + g * (self.velocity(x, t, ctx, vector) - away)
+
+        return sample(guided, noise, num_steps)
+
+    def velocity(self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor) -> Tensor:
+        """v = noise − x of (F, C, H, W), in float32, whatever the decoder's output means."""
+        out = self.decoder(x_t, t, ctx, vector).float()
+        return (x_t - out) / t[:, None, None, None] if self.config.predict == "x" else out
