@@ -82,8 +82,8 @@ class TrainConfig:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         for name in (
-            "steps", "batch_size", "clip_steps", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints",
-            "eval_every", "eval_windows", "eval_context",
+            "steps", "batch_size", "clip_steps", "accumulate", "log_every", "checkpoint_every",
+            "keep_checkpoints", "eval_every", "eval_windows", "eval_context",
         ):  # fmt: skip
             above(name, getattr(self, name), 0)
         if self.batch_size % self.accumulate:

@@ -1,4 +1,4 @@
-"""Folders that are either complete and unchanged or not there: temp folder, fsync, SHA-256 manifest, rename."""
+"""Folders that are complete and unchanged, or not there: temp folder, fsync, SHA-256 manifest, rename."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ B batch, T steps, K noise draws, C H W frame, M context tokens, D width, S state
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,44 +22,9 @@ from scd_world.encoder import Encoder
 from scd_world.flow import interpolate, logit_normal, sample
 from scd_world.heads import Heads
 from scd_world.layers import Patches
+from scd_world.model_config import ModelConfig
 from scd_world.schema import DataSchema
 from scd_world.stats import Stats
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What a model is made of and how it is trained. The paper's letters are named where they differ."""
-
-    width: int = 192
-    heads: int = 6
-    encoder_layers: int = 6
-    decoder_layers: int = 2
-    patch: int = 12  # pixels; must divide the frame's height and width
-    window: int = 8  # frames that the encoder sees
-    octaves: int = 5  # Fourier features of state and action
-
-    predict: Literal["x", "v"] = "x"  # what the decoder's output means: the clean frame or the velocity
-    add_context: bool = True  # beside the concatenation, add the context to the noisy tokens
-    draws: int = 2  # K, noise draws per encoder pass
-    t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
-    t_std: float = 1.2
-    ctx_noise: float = 0.05  # η, perturbation of the context in training
-    frame_noise: float = 0.0  # largest deviation of Gaussian noise on the encoder's input frames, in training
-    state_noise: float = 0.01  # deviation of Gaussian noise on the encoder's input state, in training
-    change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
-    foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
-    state_weight: float = 1.0
-    reward_weight: float = 0.1
-    success_weight: float = 0.1
-
-    num_steps: int = 4  # denoising steps when stepping (paper: T)
-    guidance: float = 1.0  # g, against the perturbed context; 1 = none
-
-    def __post_init__(self) -> None:
-        if self.width % (2 * self.heads):
-            raise ValueError(
-                f"width={self.width} must be an even multiple of heads={self.heads} (rotary needs pairs)"
-            )
 
 
 @dataclass(frozen=True)
@@ -73,6 +37,12 @@ class Noise:
     state: Tensor  # (B, T, S)
     level: Tensor  # (B,) uniform, how noisy this clip's input frames are
     obs: Tensor | None  # (B, T, C, H, W), None where frame_noise is 0
+
+    def rows(self, rows: slice) -> Noise:
+        """The noise of these rows of the batch."""
+        parts = {name: getattr(self, name)[rows] for name in ("ctx", "state", "level")}
+        obs = None if self.obs is None else self.obs[rows]
+        return Noise(t=self.t[:, rows], x=self.x[:, rows], obs=obs, **parts)
 
 
 @dataclass(frozen=True)
@@ -188,8 +158,8 @@ class WorldModel(nn.Module):
 
         target = x.expand(K, *x.shape) if self.config.predict == "x" else noise.x - x
         error = (rearrange(out, "(k b t) c h w -> k b t c h w", k=K, b=len(x)) - target).square().mean(0)
-        weight = self.pixel_weight(clip) * clip.valid[:, :, None, None, None]
-        return (weight * error).sum() / (weight.sum() * error.shape[2]).clamp_min(1)
+        # Plain means, not divided by the batch's own weights: shares of a batch then average to the whole batch.
+        return (self.pixel_weight(clip) * clip.valid[:, :, None, None, None] * error).mean()
 
     def pixel_weight(self, clip: Clip) -> Tensor:
         """(B, T, 1, H, W): robots are small in the picture; what moves and what is not background counts more."""
@@ -205,7 +175,7 @@ class WorldModel(nn.Module):
             error = (next_state - clip.state[:, 1:]) / self.state_change
             # Absolute, not squared, beyond a tenth of a usual change: what is not pushed must stay exactly still.
             loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none").mean(-1)
-            losses["state"] = (loss * clip.valid).sum() / clip.valid.sum().clamp_min(1)
+            losses["state"] = (loss * clip.valid).mean()
         if self.schema.reward:
             losses["reward"] = F.mse_loss(heads.reward, clip.rew)
         if self.schema.success:

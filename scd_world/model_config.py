@@ -1,0 +1,43 @@
+"""What a model is made of. Without torch, so that a command's --help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is made of and how it is trained. The paper's letters are named where they differ."""
+
+    width: int = 192
+    heads: int = 6
+    encoder_layers: int = 6
+    decoder_layers: int = 2
+    patch: int = 12  # pixels; must divide the frame's height and width
+    window: int = 8  # frames that the encoder sees
+    octaves: int = 5  # Fourier features of state and action
+
+    predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
+    add_context: bool = True  # beside the concatenation, add the context to the noisy tokens
+    draws: int = 2  # K, noise draws per encoder pass
+    t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
+    t_std: float = 1.2
+    ctx_noise: float = 0.05  # η, perturbation of the context in training
+    frame_noise: float = 0.0  # largest deviation of Gaussian noise on the encoder's input frames, in training
+    state_noise: float = 0.01  # deviation of Gaussian noise on the encoder's input state, in training
+    change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
+    foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
+    state_weight: float = 1.0
+    reward_weight: float = 0.1
+    success_weight: float = 0.1
+
+    num_steps: int = 4  # denoising steps when stepping (paper: T)
+    guidance: float = 1.0  # g, against the perturbed context; 1 = none
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width={self.width} must be an even multiple of heads={self.heads} (rotary needs pairs)"
+            )
+        if self.predict not in ("x", "v"):
+            raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
