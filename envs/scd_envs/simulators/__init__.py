@@ -1,0 +1,31 @@
+"""Real simulators as ground truth, all with one observation: `pixels`, `agent_pos`, `environment_state`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+
+def make(name: str, **kwargs: Any) -> gymnasium.Env:
+    """The simulator called `name`, truncating episodes as a user of it expects.
+
+    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, drawn small), or the id of any registered
+    gymnasium environment that observes or renders images (see `adapter.adapt` for its `kwargs`).
+    """
+    if name == "pusht":
+        from scd_envs.simulators.pusht import PushT
+
+        return _time_limit(PushT, 300, kwargs)
+    if name == "pendulum":
+        from scd_envs.simulators.pendulum import Pendulum
+
+        return _time_limit(Pendulum, 200, kwargs)
+    from scd_envs.simulators.adapter import adapt
+
+    return adapt(name, **kwargs)
+
+
+def _time_limit(env_class: type[gymnasium.Env], steps: int, kwargs: dict[str, Any]) -> gymnasium.Env:
+    steps = kwargs.pop("max_episode_steps", steps)
+    return gymnasium.wrappers.TimeLimit(env_class(**kwargs), max_episode_steps=steps)
