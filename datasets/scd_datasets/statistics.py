@@ -1,0 +1,50 @@
+"""Ranges, spreads and the background of the training episodes: what the model's units are made of.
+
+F frames, S state size, A action size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scd_datasets.store import WindowStore
+from scd_world.stats import Stats, encode_pixels, to_unit
+
+BACKGROUND_FRAMES = 256
+
+
+def compute_stats(store: WindowStore, episodes: np.ndarray) -> Stats:
+    """Statistics of these `episodes` alone: what is held out leaves no trace in the model's units."""
+    episodes = np.asarray(episodes)
+    if not len(episodes):
+        raise ValueError("statistics need at least one training episode, got none")
+    rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in episodes])
+    last = np.zeros(len(store.action), bool)
+    last[store.starts + store.lengths - 1] = True
+    state, action, reward = (torch.from_numpy(a[rows]) for a in (store.state, store.action, store.reward))
+    low, high = state.amin(0), state.amax(0)
+    moved = rows[~last[rows]]
+    half = (high - low) / 2
+    change = to_unit(torch.from_numpy(store.state[moved + 1] - store.state[moved]), -half, half)
+    return Stats(
+        state_low=low,
+        state_high=high,
+        state_change=change.square().mean(0).sqrt() if len(moved) else torch.zeros_like(low),
+        action_low=action.amin(0),
+        action_high=action.amax(0),
+        reward_mean=reward.mean() if store.schema.reward else torch.zeros(()),
+        reward_std=reward.std(correction=0) if store.schema.reward else torch.ones(()),
+        background=background(store, episodes),
+    )
+
+
+def background(store: WindowStore, episodes: np.ndarray) -> torch.Tensor:
+    """(C, H, W) in [-1, 1]: each pixel's median over frames spread evenly over the episodes."""
+    ends = np.cumsum(store.lengths[episodes])
+    picks = np.unique(np.linspace(0, ends[-1] - 1, BACKGROUND_FRAMES).astype(int))
+    which = np.searchsorted(ends, picks, side="right")
+    frames = picks - (ends - store.lengths[episodes])[which]
+    pixels = store.windows(episodes[which], frames, 1)["pixels"][:, 0]
+    middle = len(pixels) // 2
+    return encode_pixels(torch.from_numpy(np.partition(pixels, middle, axis=0)[middle]))
