@@ -18,7 +18,14 @@ from scd_world.layers import Block, FinalLayer, FourierEmbedder, Patches, Rotary
 
 class Decoder(nn.Module):
     def __init__(
-        self, patches: Patches, vector: int, width: int, heads: int, layers: int, octaves: int, add_context: bool
+        self,
+        patches: Patches,
+        vector: int,
+        width: int,
+        heads: int,
+        layers: int,
+        octaves: int,
+        add_context: bool,
     ) -> None:
         super().__init__()
         self.patches, self.add_context = patches, add_context
@@ -44,7 +51,7 @@ class Decoder(nn.Module):
         h = torch.cat([known + self.kind[0], noisy + self.kind[1]], dim=2)
 
         c = (self.time(t) + self.condition(vector))[:, None, None]
-        rotary = self.rotary(torch.zeros(1, dtype=torch.long, device=h.device), h.dtype)
+        rotary = self.rotary(torch.zeros(1, dtype=torch.long, device=h.device))
         for block in self.blocks:
             h = block(h, c, rotary, lambda k, v: (k, v, None))
         return self.patches.inverse(self.final(h[:, :, N + 1 :], c))[:, 0]

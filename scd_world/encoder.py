@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         """All frames of a clip at once: (B, T, C, H, W), (B, T, S), (B, T, A) → (B, T, M, D)."""
         h, c = self.embed(obs, state, act)
         mask = band_mask(h.shape[1], h.shape[2], self.window, h.device)
-        rotary = self.rotary(torch.arange(h.shape[1], device=h.device), h.dtype)
+        rotary = self.rotary(torch.arange(h.shape[1], device=h.device))
         for block in self.blocks:
             h = block(h, c, rotary, lambda k, v: (k, v, mask))
         return h
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
     def step(self, obs: Tensor, state: Tensor, act: Tensor, cache: RingCache) -> Tensor:
         """One more frame: (B, C, H, W), (B, S), (B, A) → (B, 1, M, D). Writes to the cache and advances it."""
         h, c = self.embed(obs[:, None], state[:, None], act[:, None])
-        rotary = self.rotary(cache.position[None], h.dtype)
+        rotary = self.rotary(cache.position[None])
         mask = cache.visible()
         for layer, block in enumerate(self.blocks):
             h = block(h, c, rotary, lambda k, v, layer=layer: (*cache.write(layer, k, v), mask))

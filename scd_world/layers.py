@@ -42,17 +42,18 @@ class Rotary(nn.Module):
         of_row = (half - of_frame) // 2
         of_column = half - of_frame - of_row
         space = torch.cat(
-            [rows[:, None] * frequencies(of_row, 100.0), columns[:, None] * frequencies(of_column, 100.0)], dim=-1
+            [rows[:, None] * frequencies(of_row, 100.0), columns[:, None] * frequencies(of_column, 100.0)],
+            dim=-1,
         )
         self.register_buffer("space", space, persistent=False)  # (M, row + column)
         self.register_buffer("frame", frequencies(of_frame, 1000.0), persistent=False)
 
-    def forward(self, frames: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """frames (T,) int → cosines and sines (T·M, d/2). In float64 until the end: an episode has no last frame."""
         T, M = len(frames), len(self.space)
         time = (frames.double()[:, None] * self.frame)[:, None].expand(T, M, -1)
         angles = torch.cat([time, self.space.expand(T, M, -1)], dim=-1).flatten(0, 1)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        return angles.cos().float(), angles.sin().float()
 
 
 def frequencies(count: int, longest: float) -> Tensor:
@@ -70,15 +71,16 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
-        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.q_norm = nn.LayerNorm(width // heads, eps=1e-6)
+        self.k_norm = nn.LayerNorm(width // heads, eps=1e-6)
         self.out = nn.Linear(width, width)
 
     def forward(self, h: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
         T = h.shape[1]
         q, k, v = rearrange(self.qkv(h), "b t m (three h d) -> three b h (t m) d", three=3, h=self.heads)
-        q = rotate(self.q_norm(q).to(v.dtype), *rotary)
-        k = rotate(self.k_norm(k).to(v.dtype), *rotary)
+        cos, sin = (angles.to(v.dtype) for angles in rotary)
+        q = rotate(self.q_norm(q).to(v.dtype), cos, sin)
+        k = rotate(self.k_norm(k).to(v.dtype), cos, sin)
         mixed = attention(q, *memory(k, v))
         return self.out(rearrange(mixed, "b h (t m) d -> b t m (h d)", t=T))
 
@@ -91,9 +93,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 6 * width)))
 
     def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
@@ -111,7 +111,7 @@ class FinalLayer(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), zero(nn.Linear(4 * width, patch_values))
+            nn.Linear(width, 2 * width), nn.GELU(), zero(nn.Linear(2 * width, patch_values))
         )
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
@@ -140,7 +140,9 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, width: int, features: int = 128) -> None:
         super().__init__()
-        self.register_buffer("frequencies", 1000.0 * frequencies(features // 2, 10000.0).float(), persistent=False)
+        self.register_buffer(
+            "frequencies", 1000.0 * frequencies(features // 2, 10000.0).float(), persistent=False
+        )
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:

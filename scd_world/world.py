@@ -6,14 +6,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scd_world
+from scd_world.manifest import verify, write_folder
+from scd_world.model_config import ModelConfig
 from scd_world.schema import DataSchema
 from scd_world.starts import Moment, Starts
 from scd_world.stats import Stats, decode_pixels, encode_pixels
-from scd_world.world_model import Imagined, ModelConfig, WorldModel
+from scd_world.world_model import Imagined, WorldModel
 
 FORMAT = 1
 
@@ -123,20 +122,14 @@ class World:
 
         half: weights as float16 (for shipping; loading gives float32 again, rounded once).
         """
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            self.write_files(made, half)
-            write_manifest(made)
-            replace_folder(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-        return folder
+        write_folder(Path(folder), lambda made: self.write_files(made, half))
+        return Path(folder)
 
     def write_files(self, folder: Path, half: bool) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        save_file({name: w.half() for name, w in weights.items()} if half else weights, folder / "model.safetensors")
+        save_file(
+            {name: w.half() for name, w in weights.items()} if half else weights, folder / "model.safetensors"
+        )
         self.stats.to("cpu").save(folder / "stats.safetensors")
         self.starts.save(folder / "starts")
         config = {
@@ -151,10 +144,12 @@ class World:
         (folder / "README.md").write_text(self.card, encoding="utf-8")
 
     @classmethod
-    def load(cls, source: str | Path, device: str | torch.device = "cpu", revision: str | None = None) -> World:
+    def load(
+        cls, source: str | Path, device: str | torch.device = "cpu", revision: str | None = None
+    ) -> World:
         """A folder, or a Hugging Face Hub id (`user/name`, with a pinned `revision` if given)."""
         folder = find_folder(source, revision)
-        verify_manifest(folder)
+        verify(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config.get("format") != FORMAT:
             raise ValueError(
@@ -197,7 +192,9 @@ def find_folder(source: str | Path, revision: str | None) -> Path:
             raise ValueError(f"{folder} is not a world: it holds no config.json{hint}")
         return folder
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
-        raise FileNotFoundError(f"no world at {folder.absolute()}: no such folder (and not a Hub id `user/name`)")
+        raise FileNotFoundError(
+            f"no world at {folder.absolute()}: no such folder (and not a Hub id `user/name`)"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -207,41 +204,3 @@ def find_folder(source: str | Path, revision: str | None) -> Path:
         raise FileNotFoundError(
             f"no world {str(source)!r}: no folder of that name here, and the Hugging Face Hub gave none ({error})"
         ) from error
-
-
-# ---- manifest: a flipped byte in a safetensors file loads silently, so every file is checked -----------------
-
-
-def write_manifest(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    digests = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-    (folder / "manifest.json").write_text(json.dumps(digests, indent=2), encoding="utf-8")
-
-
-def verify_manifest(folder: Path) -> None:
-    """Raises ValueError naming the first file that is missing, altered, or outside the folder."""
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise ValueError(f"{folder} has no manifest.json, so its files cannot be trusted: save the world again")
-    for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ValueError(f"{manifest} names {name!r}, which leaves the folder; refusing to load it")
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing: the world is incomplete, fetch or save it again")
-        if sha256(folder / name) != digest:
-            raise ValueError(f"{folder / name} is damaged: its SHA-256 is not the manifest's; fetch it again")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replace_folder(made: Path, folder: Path) -> None:
-    """`made` becomes `folder`. A folder cannot be swapped in one step, so the old one is kept until the new one is in."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(made, folder)
-    shutil.rmtree(old, ignore_errors=True)
