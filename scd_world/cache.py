@@ -45,7 +45,9 @@ class RingCache:
         slot = (self.position % self.window)[None]
         self.keys[layer].index_copy_(2, slot, keys[:, :, None].to(self.keys.dtype))
         self.values[layer].index_copy_(2, slot, values[:, :, None].to(self.values.dtype))
-        return self.keys[layer].flatten(2, 3).to(keys.dtype), self.values[layer].flatten(2, 3).to(values.dtype)
+        return self.keys[layer].flatten(2, 3).to(keys.dtype), self.values[layer].flatten(2, 3).to(
+            values.dtype
+        )
 
     def visible(self) -> Tensor:
         """Which slots the current frame sees: its own episode's last `window` frames. (B, 1, 1, W·M) bool."""

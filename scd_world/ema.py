@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def warmed_up(decay: float, step: int) -> float:
-    """The decay after `step` updates: early on the average must forget the random start quickly."""
+    """The decay after `step` updates: early on, the average must forget the random start quickly."""
     return min(decay, (1 + step) / (10 + step))
 
 
@@ -24,3 +25,14 @@ class EMA:
     def update(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
         now = [p.detach().float() for _, p in parameters]
         torch._foreach_lerp_(list(self.average.values()), now, 1 - warmed_up(self.decay, step))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Whole tensors by name. With sharded weights every process must ask."""
+        return {name: a.full_tensor() if isinstance(a, DTensor) else a for name, a in self.average.items()}
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        for name, average in self.average.items():
+            value = weights[name].to(average.device)
+            if isinstance(average, DTensor):
+                value = distribute_tensor(value, average.device_mesh, average.placements)
+            average.copy_(value)

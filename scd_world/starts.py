@@ -44,7 +44,9 @@ class Starts:
         if row is None:
             raise ValueError(f"no start at episode {episode}, frame {frame}: {self.describe(int(episode))}")
         first = row
-        while row - first + 1 < context and (episode, self.addresses[row, 1] - (row - first) - 1) in self.rows:
+        while (
+            row - first + 1 < context and (episode, self.addresses[row, 1] - (row - first) - 1) in self.rows
+        ):
             first -= 1
         frames = slice(first, row + 1)
         return Moment(self.pixels[frames], self.state[frames], self.action[first:row])
@@ -90,5 +92,7 @@ class Starts:
 def plain(array: Any) -> np.ndarray:
     """A zarr array's numbers; anything but plain numbers is refused (objects can carry code)."""
     if array.dtype.kind not in "uifb":
-        raise ValueError(f"array {array.name} has dtype {array.dtype}; expected whole or real numbers or bool")
+        raise ValueError(
+            f"array {array.name} has dtype {array.dtype}; expected whole or real numbers or bool"
+        )
     return array[...]

@@ -92,7 +92,7 @@ class WorldModel(nn.Module):
         self.ctx_scale = nn.Parameter(torch.ones(config.width))
         self.ctx_shift = nn.Parameter(torch.zeros(config.width))
         self.heads = Heads(config.width, S)
-        self.register_buffer("state_change", stats.state_change.clone(), persistent=False)
+        self.register_buffer("state_change", stats.state_change.clamp_min(1e-3), persistent=False)
         self.register_buffer("background", stats.background.clone(), persistent=False)
         # Guidance needs a worse context; one fixed draw serves every frame and keeps a step deterministic.
         fixed = torch.randn(self.num_tokens, config.width, generator=torch.Generator().manual_seed(0))

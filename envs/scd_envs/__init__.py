@@ -1,0 +1,24 @@
+"""scd_envs: a trained world, stepped as a Gymnasium environment. Importing it only registers the ids.
+
+    import gymnasium, scd_envs
+    env  = gymnasium.make("scd_world/PushT-v0")                                  # the shipped world
+    env  = gymnasium.make("scd_world/World-v0", world="runs/my_robot/world")     # any world
+    envs = gymnasium.make_vec("scd_world/World-v0", num_envs=64, world=..., device="cuda", num_steps=4)
+
+`world_env.WorldEnv` is the single environment; `vector_env.WorldVectorEnv` runs all its rows in one batched
+model; both stand on `episodes.Episodes`. `spaces` turns a world's schema into Gymnasium spaces, checks actions.
+"""
+
+from pathlib import Path
+
+import gymnasium
+
+PUSHT_WORLD = Path(__file__).parent / "worlds" / "pusht"
+
+for _id, _kwargs in {"World-v0": {}, "PushT-v0": {"world": str(PUSHT_WORLD)}}.items():
+    gymnasium.register(
+        id=f"scd_world/{_id}",
+        entry_point="scd_envs.world_env:WorldEnv",  # strings: torch is imported by the first `make`
+        vector_entry_point="scd_envs.vector_env:WorldVectorEnv",
+        kwargs=_kwargs,
+    )
