@@ -16,7 +16,12 @@ class Policy(Protocol):
         """Start B = len(seeds) episodes."""
 
     def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        """Observations with a leading axis B on every key -> actions (B, A) in the environment's own units."""
+        """Observations with a leading axis B on every key -> raw actions (B, A)."""
+
+
+def generators(seeds: Sequence[int]) -> list[np.random.Generator]:
+    """One stream per episode, and another than that of an environment reset with the same seed."""
+    return [np.random.default_rng([seed, 1]) for seed in seeds]
 
 
 def bounded_box(action_space: gymnasium.Space) -> gymnasium.spaces.Box:
@@ -34,6 +39,6 @@ def check_batch(obs: dict[str, np.ndarray], rows: int) -> None:
         for array in value.values() if isinstance(value, dict) else [value]:
             if len(array) != rows:
                 raise ValueError(
-                    f"{key!r} has {len(array)} rows, the policy was reset with {rows} seeds; call reset(seeds) "
-                    "with one seed per row, and act with a leading batch axis"
+                    f"{key!r} has {len(array)} rows, the policy was reset with {rows} seeds; "
+                    "call reset(seeds) with one seed per row, and act with a leading batch axis"
                 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gymnasium
 import numpy as np
 
-from scd_policies.policy import bounded_box, check_batch
+from scd_policies.policy import bounded_box, check_batch, generators
 
 
 class RandomWalk:
@@ -26,7 +26,7 @@ class RandomWalk:
         self._rngs: list[np.random.Generator] = []
 
     def reset(self, seeds: Sequence[int]) -> None:
-        self._rngs = [np.random.default_rng(seed) for seed in seeds]
+        self._rngs = generators(seeds)
         size = self._box.shape[0]
         self._position = np.stack([rng.uniform(size=size) for rng in self._rngs])  # in [0, 1]
         self._velocity = np.zeros_like(self._position)

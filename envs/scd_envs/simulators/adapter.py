@@ -25,8 +25,8 @@ class _Adapted(gymnasium.ObservationWrapper):
             self._pick = lambda obs: obs
         else:
             raise ValueError(
-                f"{env} observes {inner}: neither a uint8 (H, W, 3) picture, nor a dict with one (or a dict of "
-                'them) under "pixels", nor a vector beside render_mode="rgb_array". Wrap it so that it does.'
+                f"{env} observes {inner}: neither a uint8 (H, W, 3) picture, nor a dict with one (or a dict "
+                'of them) under "pixels", nor a vector beside render_mode="rgb_array". Wrap it so that it does.'
             )
         _check_box(env, "action", env.action_space)
         found = {"pixels": _map_pictures(inner["pixels"], self._small_space)}
@@ -108,5 +108,5 @@ def _map_pictures(pixels: Any, change: Any) -> Any:
 def _check_box(env: gymnasium.Env, what: str, space: Any) -> None:
     if not _is_vector(space):
         raise ValueError(
-            f"{env}: its {what} is {space}; expected a one-dimensional Box. Wrap the environment so that it is."
+            f"{env}: its {what} is {space}; expected a one-dimensional Box; wrap the environment."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -28,7 +28,7 @@ class Pendulum(gymnasium.Env):
     `options={"agent_pos": (3,)}` starts exactly there.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # Pendulum-v1's dt is .05 s
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}  # Pendulum-v1's dt is .05 s
 
     def __init__(self, size: int = 32, render_mode: str = "rgb_array") -> None:
         self.render_mode = render_mode

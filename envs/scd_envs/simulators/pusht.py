@@ -57,8 +57,8 @@ class PushT(PushTEnv):
     (2,) the disc's target position in [0, 512]², reached by a PD controller at 10 Hz.
 
     ## Reset
-    `options={"agent_pos": (2,), "environment_state": (16,)}` starts exactly there, with the disc at rest or at
-    `"agent_velocity"` (2,) in px/s; one of the two keys alone leaves the other to the seed.
+    `options={"agent_pos": (2,), "environment_state": (16,)}` starts exactly there, with the disc at rest or
+    at `"agent_velocity"` (2,) in px/s; one of the two keys alone leaves the other to the seed.
     """
 
     def __init__(self, size: int = 96, render_mode: str = "rgb_array") -> None:

@@ -1,0 +1,153 @@
+"""A scripted pusher for PushT that knows the block's pose, with a dial from expert to hopeless."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+
+from scd_policies import tee
+from scd_policies.policy import bounded_box, check_batch, generators
+
+GOAL_ANGLE = np.pi / 4
+GOAL_ORIGIN = np.array([256.0, 256.0])
+CONTACTS = tee.contacts()
+
+LINE_UP = 6.0  # px between disc and block where a push begins
+HOLD, LOSE = 4.0, 15.0  # px along the edge: on the contact, off it again
+WORTH = 0.4  # px: a push that brings less is over
+REACH = 40.0  # px: how deep into the block a push aims at once
+WALL = 8.0  # px: the block's corners stay this far from the picture's border
+
+# What a skill of 0 does: it shakes, and it takes another place for the goal.
+SHAKE = 60.0  # px, standard deviation of the wandering error of its targets
+SHAKE_KEEPS = 0.8  # of that error, from one step to the next
+MISTAKE = 12.0  # px, standard deviation per axis of the goal it believes in (and 12 / RADIUS rad)
+
+
+@dataclass
+class _Row:
+    """What one episode remembers."""
+
+    rng: np.random.Generator
+    mistake: np.ndarray  # (3,) twist from the goal to the place it takes for the goal, in the block's metric
+    shake: np.ndarray  # (2,) px
+    contact: int | None = None
+    pushing: bool = False
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One moment as the block sees it: positions in the block's frame, px."""
+
+    centre: np.ndarray  # (2,) the block's centre of gravity in the picture
+    turn: np.ndarray  # (2, 2) block's frame -> picture
+    agent: np.ndarray  # (2,)
+    wanted: np.ndarray  # (3,) the twist that brings the block home
+
+    def picture(self, points: np.ndarray) -> np.ndarray:
+        return self.centre + points @ self.turn.T
+
+    def inside(self, points: np.ndarray, border: float) -> np.ndarray:
+        """(…, 2) -> (…) whether points are at least `border` px inside the picture."""
+        picture = self.picture(points)
+        return ((picture >= border) & (picture <= 512 - border)).all(-1)
+
+
+class ScriptedPushT:
+    """Chooses a contact, walks round the block to it, pushes along its normal, and looks again.
+
+    `skill` 1 brings the block home in more than 95 % of episodes of 300 steps; below, its hand shakes and it
+    misjudges the goal in proportion to `1 - skill`, down to no success at 0.
+    """
+
+    def __init__(self, action_space: gymnasium.Space, skill: float = 1.0) -> None:
+        if not 0 <= skill <= 1:
+            raise ValueError(f"skill is a number from 0 to 1, got {skill}")
+        self._box = bounded_box(action_space)
+        self._clumsy = 1.0 - skill
+        self._rows: list[_Row] = []
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        self._rows = [
+            _Row(rng, mistake=self._clumsy * MISTAKE * rng.standard_normal(3), shake=np.zeros(2))
+            for rng in generators(seeds)
+        ]
+
+    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+        missing = {"agent_pos", "environment_state"} - set(obs)
+        if missing:
+            raise ValueError(
+                f"the scripted pusher reads {sorted(missing)}; the observation has {sorted(obs)}"
+            )
+        check_batch(obs, len(self._rows))
+        agents = obs["agent_pos"].astype(np.float64)
+        keypoints = obs["environment_state"].astype(np.float64).reshape(-1, 8, 2)
+        targets = [self._target(*each) for each in zip(self._rows, agents, keypoints, strict=True)]
+        return np.clip(np.stack(targets), self._box.low, self._box.high).astype(self._box.dtype)
+
+    def _target(self, row: _Row, agent: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+        scene = _look(agent, keypoints, row.mistake)
+        if row.contact is not None and not _useful(scene)[row.contact]:
+            row.contact = None
+        if row.contact is None:
+            row.contact, row.pushing = _choose(scene), False
+        kick = np.sqrt(1 - SHAKE_KEEPS**2) * row.rng.standard_normal(2)
+        row.shake = SHAKE_KEEPS * row.shake + self._clumsy * SHAKE * kick
+        return scene.picture(_push_or_walk(row, scene)) + row.shake
+
+
+def _look(agent: np.ndarray, keypoints: np.ndarray, mistake: np.ndarray) -> _Scene:
+    """The scene of agent (2,) and keypoints (8, 2): a least-squares rigid fit, in complex numbers."""
+    z, m = keypoints @ (1, 1j), tee.KEYPOINTS @ (1, 1j)
+    turn = ((z - z.mean()) * (m - m.mean()).conj()).sum()
+    turn /= abs(turn)
+    centre = z.mean() - turn * m.mean()
+    goal = GOAL_ORIGIN @ (1, 1j) + np.exp(1j * GOAL_ANGLE) * (tee.CENTRE @ (1, 1j)) + mistake[:2] @ (1, 1j)
+    shift = (goal - centre) * turn.conj()
+    angle = np.angle(
+        np.exp(1j * (GOAL_ANGLE + mistake[2] / tee.RADIUS)) * turn.conj()
+    )  # the shorter way round
+    here = (agent @ (1, 1j) - centre) * turn.conj()
+    return _Scene(
+        centre=np.array([centre.real, centre.imag]),
+        turn=np.array([[turn.real, -turn.imag], [turn.imag, turn.real]]),
+        agent=np.array([here.real, here.imag]),
+        wanted=np.array([shift.real, shift.imag, tee.RADIUS * angle]),
+    )
+
+
+def _useful(scene: _Scene) -> np.ndarray:
+    """(N,) whether a push at each contact brings the block nearer home and no corner into a wall."""
+    depth = CONTACTS.twist @ scene.wanted
+    ahead = tee.KEYPOINTS + tee.moved(10.0 * CONTACTS.unit)
+    return (depth > WORTH) & scene.inside(ahead, WALL).all(-1)
+
+
+def _choose(scene: _Scene) -> int:
+    """The contact that brings the block nearest home per time, the way there included."""
+    amount = np.maximum(CONTACTS.unit @ scene.wanted, 0)
+    error = np.linalg.norm(scene.wanted)
+    left = np.sqrt(np.maximum(error**2 - amount**2, 0))
+    gain = np.log((error + 1) / (left + 1))
+    stands = CONTACTS.disc(LINE_UP)
+    length = tee.walk(scene.agent, stands, scene.inside(tee.WAYPOINTS, 0))[1]
+    steps = 6 + length / 40 + amount / 30
+    rate = np.where(scene.inside(stands, 0), gain / steps, 0)
+    useful = rate * _useful(scene)
+    return int(np.argmax(useful if useful.any() else rate))
+
+
+def _push_or_walk(row: _Row, scene: _Scene) -> np.ndarray:
+    """The disc's next target in the block's frame."""
+    point, normal = CONTACTS.point[row.contact], CONTACTS.normal[row.contact]
+    offset = scene.agent - point
+    gap, aside = offset @ normal - tee.DISC, abs(offset @ normal[::-1])
+    row.pushing = -6 < gap < LINE_UP + 3 and aside < (LOSE if row.pushing else HOLD)
+    if row.pushing:
+        depth = min(CONTACTS.twist[row.contact] @ scene.wanted, REACH)
+        return point + (tee.DISC - depth) * normal
+    stand = CONTACTS.disc(LINE_UP)[row.contact]
+    return tee.walk(scene.agent, stand[None], scene.inside(tee.WAYPOINTS, 0))[0][0]
