@@ -49,5 +49,8 @@ class Clip:
             valid=windows["valid"].float(),
         )
 
+    def rows(self, rows: slice) -> Clip:
+        return Clip(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
     def to(self, device: torch.device | str) -> Clip:
         return Clip(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})

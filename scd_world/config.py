@@ -12,6 +12,21 @@ from typing import Any, get_type_hints
 from scd_world.model_config import ModelConfig
 
 
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
+
+
+def above(name: str, value: float, bound: float) -> None:
+    if not value > bound:
+        raise ValueError(f"{name}={value}: expected a number above {bound}")
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value}: expected a number between {low} and {high}")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the episodes come from."""
@@ -108,18 +123,3 @@ def from_dict[C](cls: type[C], values: Mapping[str, Any]) -> C:
         raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     types = get_type_hints(cls)
     return cls(**{k: from_dict(types[k], v) if is_dataclass(types[k]) else v for k, v in values.items()})
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
-
-
-def above(name: str, value: float, bound: float) -> None:
-    if not value > bound:
-        raise ValueError(f"{name}={value}: expected a number above {bound}")
-
-
-def between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value}: expected a number between {low} and {high}")

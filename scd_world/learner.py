@@ -1,0 +1,132 @@
+"""One update: a batch of windows changes the weights, the optimiser's state and the average of the weights.
+
+Update number `step` is a pure function of (seed, step): the noise is drawn from that pair for the whole
+batch, and each process takes its rows. So a resumed run equals an uninterrupted one, and N processes equal one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.tensor import DTensor
+
+from scd_world.clip import Clip
+from scd_world.config import TrainConfig
+from scd_world.devices import use_bf16
+from scd_world.ema import EMA
+from scd_world.optimiser import (
+    learning_rate,
+    load_optimiser_state,
+    make_optimiser,
+    optimiser_state,
+    set_learning_rate,
+)
+from scd_world.stats import Stats
+from scd_world.world_model import Noise, WorldModel
+
+
+class Learner:
+    def __init__(
+        self, model: WorldModel, stats: Stats, config: TrainConfig, accelerator: Accelerator
+    ) -> None:
+        self.config, self.accelerator, self.device = config, accelerator, accelerator.device
+        self.stats = stats.to(self.device)
+        schema = model.schema
+        if not (schema.state or schema.reward or schema.success):
+            model.heads.requires_grad_(False)  # nothing teaches them, and DDP waits for every gradient
+        if config.compile:
+            model.compile()
+        self.net = accelerator.prepare(model)  # what is called: the model, or its distributed wrapper
+        self.model: WorldModel = accelerator.unwrap_model(self.net)
+        self.optimiser = make_optimiser(self.model, config.optimiser)
+        self.ema = EMA(self.model.named_parameters(), config.optimiser.ema)
+        self.generator = torch.Generator(self.device)
+        self.bf16 = use_bf16(config.precision, self.device)
+
+    def update(self, windows: Mapping[str, Tensor], step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses and gradient norm, on the device, and () bool: was the update skipped?
+
+        It is skipped, leaving weights and optimiser as they were, where a gradient is not finite.
+        """
+        clip = Clip.from_windows({k: v.to(self.device) for k, v in windows.items()}, self.stats)
+        values = self.backward(clip, self.draw_noise(clip, step))
+        norm = clip_gradients(self.model, self.config.optimiser.clip)
+        bad = ~torch.isfinite(norm)
+        rate = learning_rate(self.config.optimiser, step, self.config.steps)
+        set_learning_rate(self.optimiser, rate)
+        # Fused AdamW skips on the device where found_inf says so; an `if` here would wait for the device.
+        self.optimiser.found_inf, self.optimiser.grad_scale = bad.float(), None
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.ema.update(self.model.named_parameters(), step)
+        return values | {"grad_norm": norm}, bad
+
+    def backward(self, clip: Clip, noise: Noise) -> dict[str, Tensor]:
+        """Gradients of the mean loss over the rows, computed in `accumulate` parts; gives the mean losses."""
+        parts, values = self.config.accumulate, {}
+        size = len(clip.act) // parts
+        for part in range(parts):
+            rows = slice(part * size, (part + 1) * size)
+            last = part == parts - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.net):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    loss, losses = self.net(clip.rows(rows), noise.rows(rows))
+                (loss / parts).backward()
+            for name, value in {"loss": loss, **{f"loss_{k}": v for k, v in losses.items()}}.items():
+                values[name] = values.get(name, 0) + value.detach() / parts
+        return values
+
+    def draw_noise(self, clip: Clip, step: int) -> Noise:
+        """This process' rows of the one draw that (seed, step) gives for the whole batch."""
+        self.generator.manual_seed(mixed_seed(self.config.seed, step))
+        here = len(clip.act)
+        first = here * self.accelerator.process_index
+        whole = self.model.draw_noise(repeated(clip, self.config.batch_size), self.generator)
+        return whole.rows(slice(first, first + here))
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All that was learned, as whole tensors. With sharded weights every process must ask."""
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return {
+            "weights": get_model_state_dict(self.model, options=whole),
+            "ema": self.ema.weights(),
+            "optimiser": optimiser_state(self.model, self.optimiser),
+        }
+
+    def load(
+        self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimiser: Mapping[str, Any]
+    ) -> None:
+        set_model_state_dict(self.model, dict(weights), options=StateDictOptions(full_state_dict=True))
+        self.ema.load(ema)
+        load_optimiser_state(self.model, self.optimiser, optimiser)
+
+
+def clip_gradients(model: WorldModel, largest: float) -> Tensor:
+    """Scales the gradients to a norm of at most `largest`; gives the norm () that they had."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def repeated(clip: Clip, rows: int) -> Clip:
+    """A clip of `rows` rows for its shapes alone: the first row, repeated without memory."""
+    first = {field.name: getattr(clip, field.name)[:1] for field in fields(clip)}
+    return Clip(**{name: value.expand(rows, *value.shape[1:]) for name, value in first.items()})
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Neighbouring numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

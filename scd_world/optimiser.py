@@ -1,0 +1,53 @@
+"""AdamW for a world model: parameter groups, the learning rate over time, and its state as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from scd_world.config import OptimiserConfig
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+
+
+def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+    """One group for the decoder, with its own learning rate, one for everything else."""
+    decoder = [p for name, p in model.named_parameters() if name.startswith("decoder.")]
+    others = [p for name, p in model.named_parameters() if not name.startswith("decoder.")]
+    groups = [{"params": others, "scale": 1.0}, {"params": decoder, "scale": config.decoder_lr}]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+
+
+def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
+    """The rate of update number `step` (from 0) of `steps`: linearly up, flat, linearly down."""
+    up = (step + 1) / max(1.0, config.warmup * steps)
+    down = (steps - step) / max(1.0, config.decay * steps)
+    return config.lr * min(1.0, up, max(down, config.floor))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`<parameter>.exp_avg` and so on, whole tensors. With sharded weights every process must ask."""
+    state = get_optimizer_state_dict(model, optimiser, options=WHOLE)
+    return {name: value for name, value in state.items() if name.startswith("state.")}
+
+
+def load_optimiser_state(
+    model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]
+) -> None:
+    """Rates and betas stay as configured now; only what the optimiser learned is restored."""
+    groups = get_optimizer_state_dict(model, optimiser, options=WHOLE)
+    options = StateDictOptions(full_state_dict=True, flatten_optimizer_state_dict=True)
+    set_optimizer_state_dict(model, optimiser, dict(groups) | dict(state), options=options)

@@ -1,0 +1,92 @@
+"""From a training to a world: the starts it offers, its provenance, and its model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scd_datasets.store import WindowStore
+from scd_world.config import TrainConfig
+from scd_world.starts import Starts
+
+
+def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: int) -> Starts:
+    """About `count` pieces of `frames` frames, spread over these episodes; each one's beginning is among them."""
+    chosen = episodes[np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)]
+    each = max(1, count // len(chosen))
+    rows, addresses = [], []
+    for episode in chosen:
+        length = int(store.lengths[episode])
+        first = np.linspace(0, max(0, length - frames), each).round().astype(int)
+        kept = np.unique((first[:, None] + np.arange(frames)).clip(max=length - 1))
+        rows.append(np.stack([np.full_like(kept, episode), kept], axis=1))
+        addresses.append(np.stack([np.full_like(kept, store.episode_index[episode]), kept], axis=1))
+    windows = store.windows(*np.concatenate(rows).T, num_steps=1)
+    order = np.lexsort(np.concatenate(addresses).T[::-1])
+    return Starts(
+        pixels=windows["pixels"][order, 0],
+        state=windows["state"][order, 0],
+        action=windows["action"][order, 0],
+        addresses=np.concatenate(addresses)[order].astype(np.int64),
+    )
+
+
+def provenance(
+    config: TrainConfig,
+    store: WindowStore,
+    held_out: np.ndarray,
+    step: int,
+    seconds: float,
+    measured: Mapping[str, float],
+) -> dict[str, Any]:
+    """What the world was trained with, as JSON."""
+    return {
+        "data": config.data.repo_id or config.data.root,
+        "fingerprint": store.fingerprint,
+        "episodes": len(store.lengths),
+        "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
+        "steps": step,
+        "planned_steps": config.steps,
+        "batch_size": config.batch_size,
+        "clip_steps": config.clip_steps,
+        "lr": config.optimiser.lr,
+        "seed": config.seed,
+        "training_seconds": round(seconds),
+        "measured": dict(measured),
+    }
+
+
+def model_card(store: WindowStore, made: Mapping[str, Any]) -> str:
+    """The README.md of the world's folder."""
+    schema, measured = store.schema, made["measured"]
+    rows = [
+        f"| {h} | {measured[f'eval/psnr_h{h}']:.2f} | {measured[f'eval/psnr_copy_h{h}']:.2f} |"
+        for h in (1, 4, 16)
+        if f"eval/psnr_h{h}" in measured
+    ]
+    table = ["| imagined step | PSNR, dB | copying the last frame |", "|---|---|---|", *rows]
+    lines = [
+        "---",
+        "library_name: scd_world",
+        "tags: [world-model, robotics, lerobot]",
+        "---",
+        f"# A world of {', '.join(schema.tasks) or 'recorded episodes'}",
+        "",
+        f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames per "
+        f"second; state {', '.join(schema.state) or 'none'}; action {', '.join(schema.action)}.",
+        "",
+        f"Trained for {made['steps']} of {made['planned_steps']} updates of {made['batch_size']} windows of "
+        f"{made['clip_steps']} steps in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} "
+        f"episodes of {made['data']}, {len(made['held_out_episodes'])} of them held out.",
+        "",
+        *(["Measured on held-out episodes, open loop:", "", *table, ""] if rows else []),
+        "It was taught by these recordings alone: what they do not hold is outside its envelope.",
+        "",
+        "```python",
+        "import gymnasium, scd_envs",
+        'env = gymnasium.make("scd_world/World-v0", world="<this folder>")',
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,276 @@
+"""Training: windows in, a world out. The same call again goes on where the last one stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from scd_datasets.loader import WindowLoader, prefetch
+from scd_datasets.statistics import compute_stats
+from scd_datasets.store import WindowStore
+from scd_world.checkpoint import Checkpoint, Checkpoints
+from scd_world.clip import Clip
+from scd_world.config import TrainConfig
+from scd_world.devices import make_accelerator
+from scd_world.learner import Learner, mixed_seed
+from scd_world.open_data import open_store
+from scd_world.optimiser import learning_rate
+from scd_world.publish import model_card, pick_starts, provenance
+from scd_world.rng import restore_rng, rng_state
+from scd_world.run_folder import RunFolder, StopRequest, check_continuation
+from scd_world.run_log import Clock, Guard, Meter, RunLog
+from scd_world.validate import HORIZONS, validate
+from scd_world.world import World
+from scd_world.world_model import WorldModel
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> Path:
+    """Trains, or goes on training, in `config.out`; gives the folder of the world that it leaves there."""
+    run = RunFolder(config.out)
+    accelerator = make_accelerator(config)
+    with run.locked() if accelerator.is_main_process else nullcontext():
+        with accelerator.main_process_first():
+            store = open_store(config.data, run.path)
+        Trainer(config, store, run, accelerator).train()
+    return run.world
+
+
+class Trainer:
+    """Runs a Learner: batches, log, evaluations, checkpoints, a good end whatever ends it."""
+
+    def __init__(
+        self, config: TrainConfig, store: WindowStore, run: RunFolder, accelerator: Accelerator
+    ) -> None:
+        self.config, self.store, self.run, self.accelerator = config, store, run, accelerator
+        self.main, self.began = accelerator.is_main_process, time.monotonic()
+        self.episodes, self.held_out = store.split(config.data.holdout)
+        self.stats = compute_stats(store, self.episodes)
+        self.loader = self.make_loader()
+        torch.manual_seed(config.seed)
+        model = WorldModel(config.model, store.schema, self.stats)
+        self.world = self.make_world(model)
+        self.learner = Learner(model, self.stats, config, accelerator)
+        self.guard = Guard(accelerator.device)
+        self.meter, self.clock, self.stop = Meter(), Clock(), StopRequest()
+        self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
+        self.step, self.seconds, self.saved_at = 0, 0.0, -1
+        self.measured: dict[str, float] = {}  # by the latest evaluation
+        # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
+        self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+        self.resume()
+
+    def make_loader(self) -> WindowLoader:
+        return WindowLoader(
+            self.store,
+            self.episodes,
+            self.config.batch_size,
+            self.config.clip_steps,
+            self.config.seed,
+            self.config.data.motion_share,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def make_world(self, model: WorldModel) -> World:
+        """What evaluations step and `out/world` holds: the averaged weights, in a model of their own."""
+        episodes = self.held_out if len(self.held_out) else self.episodes
+        starts = pick_starts(self.store, episodes, self.config.world_starts, model.config.window)
+        average = deepcopy(model).eval().requires_grad_(False)
+        return World(average, self.stats, starts).to(self.accelerator.device)
+
+    # ---- the loop --------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        config = self.config
+        with self.stop, self.writing(), self.progress() as bar:
+            with closing(prefetch(self.loader, self.step)) as batches:
+                self.clock.restart()
+                while self.step < config.steps and not self.should_stop():
+                    with self.clock.waiting():
+                        windows = next(batches)
+                    values, bad = self.learner.update(windows, self.step)
+                    self.guard.see(bad, self.step)
+                    self.meter.add(values, bad)
+                    self.step += 1
+                    bar.update()
+                    # Reading the guard makes a GPU wait, so there only beside a log line.
+                    if self.accelerator.device.type == "cpu" or self.due(config.log_every):
+                        self.check_finite()
+                    if self.due(config.log_every):
+                        self.write_log(bar)
+                    if self.due(config.eval_every) or self.step == config.steps:
+                        self.evaluate()
+                    if self.due(config.checkpoint_every):
+                        self.save()
+            if self.saved_at != self.step:
+                self.save()
+        reason = self.stop.name or ("time_limit" if self.step < config.steps else "all steps done")
+        log.info(
+            "stopped at step %d of %d (%s); world in %s", self.step, config.steps, reason, self.run.world
+        )
+
+    def due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def should_stop(self) -> bool:
+        """The same answer in every process, or one would wait for ever for another's gradients."""
+        limit = self.config.time_limit
+        wish = bool(self.stop) or (limit is not None and time.monotonic() - self.began > limit)
+        if self.host_group is None:
+            return wish
+        wishes = torch.tensor(int(wish))
+        dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self.host_group)
+        return bool(wishes)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        if not self.main:
+            yield
+            return
+        self.run.write_config(self.config)
+        self.run_log = RunLog(self.run.log, self.run.tensorboard, self.step)
+        with closing(self.run_log):
+            yield
+
+    def progress(self) -> tqdm:
+        slow = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
+        return tqdm(
+            total=self.config.steps, initial=self.step, unit="step", disable=not self.main, mininterval=slow
+        )
+
+    def write_log(self, bar: tqdm) -> None:
+        names, sums = self.meter.take()
+        means = dict(zip(names, self.accelerator.reduce(sums, "mean").tolist(), strict=True))
+        updates = max(means.pop("updates"), 1)
+        values = {name: total / updates for name, total in means.items()}
+        config = self.config
+        values |= {"lr": learning_rate(config.optimiser, self.step - 1, config.steps)}
+        values |= self.clock.rates(frames_per_step=config.batch_size * config.clip_steps)
+        values |= {"skipped": self.guard.skipped.item(), "seconds": self.seconds_so_far()}
+        if self.main:
+            self.run_log.write(self.step, values)
+            bar.set_postfix(loss=f"{values['loss']:.4f}", waiting=f"{values['waiting']:.0%}", refresh=False)
+        self.clock.restart()
+
+    def check_finite(self) -> None:
+        """Raises after three skipped updates in a row, leaving a file that says which windows they had."""
+        step = int(self.guard.fatal)
+        if step < 0:
+            return
+        steps = range(step - self.guard.LIMIT + 1, step + 1)
+        dump = self.run.path / f"not_finite_{step:08d}.json"
+        if self.main:
+            windows = {i: self.loader.addresses(i).tolist() for i in steps}
+            content = {"config": asdict(self.config), "skipped": int(self.guard.skipped), "windows": windows}
+            dump.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        raise FloatingPointError(
+            f"the gradients of the updates {steps[0]} to {step} were not finite; they were skipped, and the "
+            f"last checkpoint is untouched. {dump} has the (episode, frame) of their windows: look at these data, "
+            "or resume with a lower optimiser.lr or precision=fp32"
+        )
+
+    # ---- held-out episodes -----------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        self.load_average()
+        if self.main and len(self.held_out):
+            generator = torch.Generator(self.accelerator.device).manual_seed(mixed_seed(self.config.seed, 0))
+            clip, num_steps = self.held_out_clip, self.config.num_steps
+            context = self.config.eval_context
+            model = self.world.model
+            values = validate(
+                model, self.world.stats, clip, context, num_steps, generator, lambda: bool(self.stop)
+            )
+            if values is not None:
+                self.measured = values
+                self.run_log.write(self.step, values)
+        self.clock.restart()
+
+    @cached_property
+    def held_out_clip(self) -> Clip:
+        """The same windows at every evaluation, long enough for the furthest horizon where episodes are."""
+        wanted = self.config.eval_context - 1 + max(HORIZONS)
+        usual = int(np.median(self.store.lengths[self.held_out]))
+        num_steps = max(self.config.eval_context, min(wanted, usual))
+        loader = WindowLoader(
+            self.store,
+            self.held_out,
+            self.config.eval_windows,
+            num_steps,
+            self.config.seed,
+            self.config.data.motion_share,
+        )
+        device = self.accelerator.device
+        return Clip.from_windows({k: v.to(device) for k, v in loader.batch(0).items()}, self.world.stats)
+
+    def load_average(self) -> None:
+        self.world.model.load_state_dict(self.learner.ema.weights())
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def seconds_so_far(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    def save(self) -> None:
+        """A checkpoint, and the world as it is now."""
+        state = self.learner.state()
+        rank = self.accelerator.process_index
+        own = {f"{rank}.{name}": value for name, value in rng_state().items()}
+        rng = {name: value for part in gather_object([own]) for name, value in part.items()}
+        self.load_average()
+        self.saved_at = self.step
+        if not self.main:
+            return
+        training = {
+            "step": self.step,
+            "seconds": self.seconds_so_far(),
+            "skipped": int(self.guard.skipped),
+            "fingerprint": self.store.fingerprint,
+            "config": asdict(self.config),
+            "measured": self.measured,
+        }
+        self.checkpoints.save(Checkpoint(**state, rng=rng, training=training))
+        self.save_world()
+
+    def save_world(self) -> None:
+        made = provenance(
+            self.config, self.store, self.held_out, self.step, self.seconds_so_far(), self.measured
+        )
+        self.world.provenance, self.world.card = made, model_card(self.store, made)
+        self.world.save(self.run.world)
+
+    def resume(self) -> None:
+        checkpoint = self.checkpoints.newest()
+        if checkpoint is None:
+            return
+        training, rank = checkpoint.training, self.accelerator.process_index
+        changed = check_continuation(training, self.config, self.store.fingerprint, self.run.path)
+        self.learner.load(checkpoint.weights, checkpoint.ema, checkpoint.optimiser)
+        own = {
+            name.removeprefix(f"{rank}."): value
+            for name, value in checkpoint.rng.items()
+            if name.startswith(f"{rank}.")
+        }
+        if own:  # a process that is new has none
+            restore_rng(own)
+        self.step, self.seconds = training["step"], training["seconds"]
+        self.saved_at, self.measured = self.step, training["measured"]
+        self.guard = Guard(self.accelerator.device, training["skipped"])
+        log.info("resuming at step %d%s", self.step, "".join(f"\n  changed: {line}" for line in changed))

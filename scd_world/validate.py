@@ -1,0 +1,75 @@
+"""How well a model does on held-out windows while it trains: a few numbers, cheap to have often.
+
+B windows, T steps, k frames of context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scd_world.clip import Clip
+from scd_world.stats import Stats
+from scd_world.world_model import Imagined, WorldModel
+
+HORIZONS = (1, 4, 16)  # open-loop steps at which quality is reported
+
+
+@torch.no_grad()
+def validate(
+    model: WorldModel,
+    stats: Stats,
+    clip: Clip,
+    context: int,
+    num_steps: int | None,
+    generator: torch.Generator,
+    stop: Callable[[], bool],
+) -> dict[str, float] | None:
+    """`eval/…` values, or None if `stop` said so on the way."""
+    values = action_sensitivity(model, clip, generator)
+    s = after_context(model, clip, context)
+    still = s.obs
+    for h in range(1, clip.num_steps - context + 2):
+        if stop():
+            return None
+        i = context - 2 + h  # the action that leads to the h-th imagined frame
+        noise = torch.randn(still.shape, generator=generator, device=generator.device).to(still.device)
+        s = model.imagine(s, clip.act[:, i], noise, num_steps)
+        if h in HORIZONS:
+            values |= compare(s, still, clip, i, stats, h)
+    return values
+
+
+def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:
+    """loss(other windows' actions) / loss(true actions): 1 means that actions are ignored."""
+    noise = model.draw_noise(clip, generator)
+    true, _ = model.loss(clip, noise)
+    shuffled, _ = model.loss(replace(clip, act=clip.act.roll(1, 0)), noise)
+    return {"eval/loss": true.item(), "eval/action_sensitivity": (shuffled / true).item()}
+
+
+def after_context(model: WorldModel, clip: Clip, context: int) -> Imagined:
+    """Standing at frame k − 1, having seen frames 0 … k − 1."""
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    for i in range(context - 1):
+        s = model.observe(s, clip.act[:, i], clip.obs[:, i + 1], clip.state[:, i + 1])
+    return s
+
+
+def compare(s: Imagined, still: Tensor, clip: Clip, i: int, stats: Stats, h: int) -> dict[str, float]:
+    """Frame i + 1 as imagined against the recorded one, and against the last frame of the context."""
+    valid, obs, state = clip.valid[:, i].bool(), clip.obs[:, i + 1], clip.state[:, i + 1]
+    values = {f"eval/psnr_h{h}": psnr(s.obs, obs, valid), f"eval/psnr_copy_h{h}": psnr(still, obs, valid)}
+    if state.shape[-1]:
+        error = (stats.decode_state(s.state) - stats.decode_state(state)).abs()[valid]
+        values[f"eval/state_error_h{h}"] = error.mean().item()  # raw units, mean over the dimensions
+    return values
+
+
+def psnr(obs: Tensor, truth: Tensor, valid: Tensor) -> float:
+    """10·log10(2² / mse), pixels in [-1, 1], mse over all valid rows. obs, truth (B, C, H, W), valid (B,)."""
+    mse = (obs - truth)[valid].square().mean().clamp_min(1e-10)
+    return (10 * torch.log10(4 / mse)).item()
