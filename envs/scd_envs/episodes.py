@@ -1,0 +1,173 @@
+"""Episodes imagined side by side in one world: what the single and the vector environment have in common.
+
+B rows, V cameras, H W pixels, S state size, A action size. Row i owns its noise generator, so that what it
+imagines does not depend on how many rows there are, nor on when the others are reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from scd_envs.settings import Settings, start_pool
+from scd_world.starts import Moment
+from scd_world.world import World
+from scd_world.world_model import Imagined
+
+
+@dataclass(frozen=True)
+class Start:
+    """How an episode begins: from which recorded moment, and with which noise it goes on."""
+
+    episode: int
+    frame: int
+    noise_seed: int
+
+
+@dataclass
+class Standing:
+    """Where B episodes stand: everything that a step changes."""
+
+    imagined: Imagined
+    members: np.ndarray  # (members,) the row behind each place in the model's batch
+    noise: list[torch.Generator]  # one per row
+    starts: np.ndarray  # (B, 2) episode, frame
+    steps: np.ndarray  # (B,)
+    pixels: np.ndarray  # (B, V, H, W, 3) uint8
+    state: np.ndarray  # (B, S) raw units
+    reward: np.ndarray  # (B,) float64, of the last step
+    probability: np.ndarray  # (B,) float64, of success
+    terminated: np.ndarray  # (B,) bool
+    truncated: np.ndarray  # (B,) bool
+
+    def copy(self) -> Standing:
+        """A branch: stepping one leaves the other where it is."""
+        arrays = {
+            field.name: value.copy()
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), np.ndarray)
+        }
+        noise = [generator.clone_state() for generator in self.noise]
+        return Standing(imagined=self.imagined.fork(), noise=noise, **arrays)
+
+
+class Episodes:
+    """B imagined episodes in one batched model. A row that is over stays as it is until it begins anew."""
+
+    def __init__(self, world: World, num_rows: int, settings: Settings) -> None:
+        self.world = world
+        self.num_rows = num_rows
+        self.num_steps = settings.num_steps
+        self.horizon = settings.horizon or world.schema.horizon
+        self.success_threshold = settings.success_threshold
+        self.pool = start_pool(world, settings.starts)
+        self.now: Standing | None = None
+
+    @property
+    def over(self) -> np.ndarray:
+        return self.now.terminated | self.now.truncated
+
+    def draw(self, rng: np.random.Generator, address: tuple[int, int] | None) -> Start:
+        """A start drawn from the pool, or the one asked for."""
+        # noise first: so it is the same, whether the moment is drawn or chosen
+        noise_seed = int(rng.integers(2**63 - 1))
+        episode, frame = self.pool[rng.integers(len(self.pool))] if address is None else address
+        return Start(int(episode), int(frame), noise_seed)
+
+    def begin(self, rows: np.ndarray, starts: Sequence[Start]) -> None:
+        """New episodes in `rows`, from these starts and the frames before them. The first call begins all."""
+        context = self.world.config.window
+        moments = [self.world.starts.moment(s.episode, s.frame, context) for s in starts]
+        if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
+            self.now = self._standing(self.world.begin(moments))
+        else:
+            self._restart(rows, moments)
+        now = self.now
+        for row, start, moment in zip(rows, starts, moments, strict=True):
+            now.noise[row].manual_seed(start.noise_seed)
+            now.starts[row] = start.episode, start.frame
+            now.pixels[row], now.state[row] = moment.pixels[-1], moment.state[-1]  # as recorded, to the bit
+        for array in (now.steps, now.reward, now.probability, now.terminated, now.truncated):
+            array[rows] = 0
+
+    def _restart(self, rows: np.ndarray, moments: Sequence[Moment]) -> None:
+        """`rows` begin anew in the model's batch; those that had left it come back."""
+        now = self.now
+        staying = np.setdiff1d(now.members, rows)
+        if len(staying) == 0:
+            now.imagined, now.members = self.world.begin(moments), rows
+            return
+        if not np.isin(rows, now.members).all():
+            places = np.flatnonzero(np.isin(now.members, staying))
+            doubles = np.full(len(rows), places[0])  # any row will do to make room: it is overwritten
+            now.imagined = self._select(np.concatenate([places, doubles]))
+            now.members = np.concatenate([now.members[places], rows])
+        places = [int(np.flatnonzero(now.members == row)[0]) for row in rows]
+        self.world.restart(now.imagined, places, moments)
+
+    def retire(self) -> None:
+        """Rows that are over leave the model's batch, once they are half of it: few sizes to compile for."""
+        now = self.now
+        going_on = np.flatnonzero(~self.over[now.members])
+        if 0 < len(going_on) <= len(now.members) // 2:
+            now.imagined, now.members = self._select(going_on), now.members[going_on]
+
+    def _select(self, places: np.ndarray) -> Imagined:
+        return self.now.imagined.select(torch.as_tensor(places, device=self.world.device))
+
+    def step(self, action: np.ndarray, acting: np.ndarray) -> None:
+        """One step of the rows in `acting` (B,) bool; action float32 (B, A) in raw units.
+
+        The other rows keep all they have, their noise generators too; what the model imagines for those still
+        in its batch is dropped.
+        """
+        now, schema = self.now, self.world.schema
+        now.reward[:] = 0
+        if not acting.any():
+            return
+        act = acting[now.members]  # (members,)
+        noise = torch.zeros(len(now.members), *self.world.frame_shape)
+        for place in np.flatnonzero(act):
+            generator = now.noise[now.members[place]]
+            torch.randn(self.world.frame_shape, generator=generator, out=noise[place])
+        idle = (np.float32(schema.action_low) + np.float32(schema.action_high)) / 2
+        action = np.where(act[:, None], action[now.members], idle)
+        now.imagined = self.world.step(now.imagined, action, noise, self.num_steps)
+
+        seen, rows = self.world.look(now.imagined), now.members[act]
+        now.pixels[rows], now.state[rows] = seen["pixels"][act], seen["state"][act]
+        now.reward[rows] = seen["reward"][act] if schema.reward else 0
+        now.probability[rows] = seen["success"][act] if schema.success else 0
+        now.steps[rows] += 1
+        now.terminated[rows] = now.probability[rows] > self.success_threshold
+        now.truncated[rows] = now.steps[rows] >= self.horizon
+
+    def info(self, row: int) -> dict[str, Any]:
+        """`episode` itself is a key that gymnasium's RecordEpisodeStatistics keeps for itself."""
+        now = self.now
+        return {
+            "is_success": bool(now.probability[row] > self.success_threshold),
+            "success_probability": float(now.probability[row]),
+            "start_episode": int(now.starts[row, 0]),
+            "start_frame": int(now.starts[row, 1]),
+        }
+
+    def _standing(self, imagined: Imagined) -> Standing:
+        B, schema = self.num_rows, self.world.schema
+        return Standing(
+            imagined=imagined,
+            members=np.arange(B),
+            noise=[torch.Generator() for _ in range(B)],  # on the CPU: a seed means the same on every device
+            starts=np.zeros((B, 2), np.int64),
+            steps=np.zeros(B, np.int64),
+            pixels=np.zeros((B, len(schema.cameras), schema.height, schema.width, 3), np.uint8),
+            state=np.zeros((B, len(schema.state)), np.float32),
+            reward=np.zeros(B),
+            probability=np.zeros(B),
+            terminated=np.zeros(B, bool),
+            truncated=np.zeros(B, bool),
+        )

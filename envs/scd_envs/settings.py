@@ -1,0 +1,106 @@
+"""What a user tells an environment: when making it, and in reset's options. Everything is checked here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import torch
+
+from scd_world.world import World
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both environments can be told.
+
+    num_steps: denoising steps per frame; None: the world's own number.
+    horizon: steps after which an episode is truncated; None: the length of the longest recorded episode.
+    clip_actions: move actions into the recorded range instead of raising.
+    success_threshold: an episode terminates when the predicted probability exceeds it; 1.0: never.
+    starts: (episode, frame) addresses among which reset draws; None: the episodes' first frames if the world
+    has any, else all its moments.
+    """
+
+    num_steps: int | None = None
+    horizon: int | None = None
+    clip_actions: bool = False
+    success_threshold: float = 0.5
+    starts: Sequence[tuple[int, int]] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "horizon"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+                raise ValueError(f"{name} must be a whole number ≥ 1 or None; got {value!r}")
+        if not 0 <= self.success_threshold <= 1:
+            raise ValueError(
+                f"success_threshold is a probability in [0, 1]; got {self.success_threshold!r}. "
+                "Use 1.0 for episodes that never terminate."
+            )
+
+    @classmethod
+    def from_kwargs(cls, kwargs: dict[str, Any]) -> Settings:
+        known = [field.name for field in fields(cls)]
+        for name in kwargs:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"unknown argument {name!r}: a world takes {known}.{hint}")
+        return cls(**kwargs)
+
+
+def start_pool(world: World, chosen: Sequence[tuple[int, int]] | None) -> np.ndarray:
+    """(M, 2) addresses to draw from. Raises ValueError for one that the world does not have."""
+    if chosen is None:
+        first = world.starts.first_frames
+        return first if len(first) else world.starts.addresses
+    pool = np.asarray(chosen)
+    if pool.ndim != 2 or pool.shape[1] != 2 or not len(pool):
+        raise ValueError(f"starts is a non-empty list of (episode, frame) pairs; got {chosen!r}")
+    for episode, frame in pool.tolist():
+        world.starts.moment(episode, frame, 1)  # the world says which moments it has
+    return pool
+
+
+def chosen_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[int, int] | None]:
+    """The (episode, frame) that reset's options ask for, for each row; None: draw one.
+
+    `episode` and `frame` (0 if left out) are numbers, or one number per row.
+    """
+    options = options or {}
+    # LeRobot marks a new rollout in the options that it hands to every environment
+    unknown = [key for key in options if key not in ("episode", "frame") and not key.startswith("lerobot_")]
+    if unknown or ("frame" in options and "episode" not in options):
+        raise ValueError(
+            f"reset(options=...) takes 'episode' with an optional 'frame'; got {sorted(options)}. "
+            "Vector environments take 'reset_mask' as well."
+        )
+    if "episode" not in options:
+        return [None] * num_rows
+    wanted = [np.asarray(options.get(key, 0)) for key in ("episode", "frame")]
+    if any(w.dtype.kind not in "iu" or w.shape not in ((), (num_rows,)) for w in wanted):
+        raise ValueError(
+            f"'episode' and 'frame' are whole numbers, or {num_rows} of them, one per row; got "
+            f"episode={options['episode']!r}, frame={options.get('frame', 0)!r}"
+        )
+    episodes, frames = (np.broadcast_to(w, num_rows).tolist() for w in wanted)
+    return list(zip(episodes, frames, strict=True))
+
+
+def open_world(world: World | str | os.PathLike[str], device: str | None) -> World:
+    """A World as it is, or loaded from a folder or hub id onto `device` (None: CPU; "auto": CUDA if any)."""
+    if isinstance(world, World):
+        if device is not None:
+            raise ValueError(
+                f"device={device!r} is for loading a world; this World object lies on {world.device}: "
+                "leave device out, or move it with world.to(device)"
+            )
+        return world
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return World.load(world, device=device or "cpu")

@@ -1,0 +1,96 @@
+"""A world's schema as Gymnasium spaces: how observations are named, and which actions are let in.
+
+B rows, V cameras, H W pixels, S state size, A action size. Keys are those of LeRobot's own environments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from gymnasium import spaces
+
+from scd_world.schema import DataSchema
+
+MARGIN = 0.1  # of the recorded range: how far beyond it an action may lie before it is called a mistake
+ANY = np.finfo(np.float32).max  # states are imagined, so the data's range does not bound them
+
+
+def observation_space(schema: DataSchema) -> spaces.Dict:
+    """`pixels` (one camera: a Box; several: a Dict by name) and the low-dimensional keys of the schema."""
+    picture = spaces.Box(0, 255, (schema.height, schema.width, 3), np.uint8)
+    several = len(schema.cameras) > 1
+    entries: dict[str, spaces.Space] = {
+        "pixels": spaces.Dict(dict.fromkeys(schema.cameras, picture)) if several else picture
+    }
+    for key in ("agent_pos", "environment_state"):
+        if size := len(getattr(schema, key)):
+            entries[key] = spaces.Box(-ANY, ANY, (size,), np.float32)
+    return spaces.Dict(entries)
+
+
+def action_space(schema: DataSchema) -> spaces.Box:
+    """What was recorded, in raw units."""
+    return spaces.Box(np.float32(schema.action_low), np.float32(schema.action_high), dtype=np.float32)
+
+
+def observation(schema: DataSchema, pixels: np.ndarray, state: np.ndarray) -> dict[str, Any]:
+    """pixels uint8 (…, V, H, W, 3) and state (…, S) → the observation, in arrays of its own."""
+    by_camera = {name: pixels[..., v, :, :, :].copy() for v, name in enumerate(schema.cameras)}
+    obs: dict[str, Any] = {"pixels": by_camera if len(by_camera) > 1 else by_camera[schema.cameras[0]]}
+    split = len(schema.agent_pos)
+    if schema.agent_pos:
+        obs["agent_pos"] = state[..., :split].copy()
+    if schema.environment_state:
+        obs["environment_state"] = state[..., split:].copy()
+    return obs
+
+
+def picture(pixels: np.ndarray) -> np.ndarray:
+    """pixels uint8 (V, H, W, 3) → the cameras side by side, (H, V·W, 3)."""
+    return rearrange(pixels, "V H W c -> H (V W) c").copy()
+
+
+def check_action(
+    action: Any, shape: tuple[int, ...], schema: DataSchema, clip: bool, acting: np.ndarray | np.bool_
+) -> np.ndarray:
+    """The action as float32 of `shape`, (A,) or (B, A). Rows that are not `acting` may hold anything.
+
+    Raises TypeError where it is no array of numbers, and ValueError for a wrong shape, NaN or infinity, and
+    values further than MARGIN outside the recorded range (`clip` moves them to its border instead).
+    """
+    try:
+        values = np.asarray(action, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"an action is an array of numbers of shape {shape}; got {type(action).__name__}: {error}"
+        ) from error
+    if values.shape != shape:
+        raise ValueError(
+            f"expected an action of shape {shape}, one value for each of {list(schema.action)}; got shape "
+            f"{values.shape}. Give the dimensions that this world was recorded with, in this order."
+        )
+    acts = np.broadcast_to(acting[..., None], shape)
+    complain_where(acts & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it")
+    low, high = np.array(schema.action_low), np.array(schema.action_high)
+    if clip:
+        return np.clip(values, low, high).astype(np.float32)
+    # a dimension that never moved in the data still gets room for float32 rounding
+    margin = np.maximum(MARGIN * (high - low), 1e-6 * (1 + np.abs(high)))
+    outside = acts & ((values < low - margin) | (values > high + margin))
+    complain_where(outside, values, schema, "lies far outside it. Send raw units, or pass clip_actions=True")
+    return values.astype(np.float32)
+
+
+def complain_where(wrong: np.ndarray, values: np.ndarray, schema: DataSchema, why: str) -> None:
+    """ValueError about the first wrong value: which it is, what was recorded, what to do."""
+    if not wrong.any():
+        return
+    *row, dim = np.argwhere(wrong)[0].tolist()
+    where = f"row {row[0]}, " if row else ""
+    low, high = schema.action_low[dim], schema.action_high[dim]
+    raise ValueError(
+        f"action {where}dimension {dim} ({schema.action[dim]!r}): the data's range is [{low:g}, {high:g}], "
+        f"in raw units; {values[(*row, dim)]:g} {why}."
+    )

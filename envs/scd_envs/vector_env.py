@@ -1,0 +1,213 @@
+"""Many imagined episodes at once: a Gymnasium vector environment whose rows are one batch of the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from scd_envs import spaces
+from scd_envs.episodes import Episodes
+from scd_envs.settings import Settings, chosen_starts, open_world
+from scd_envs.world_env import EnvState, check_state, task_of, world_metadata
+from scd_world.world import World
+
+Infos = dict[str, Any]
+
+
+class WorldVectorEnv(VectorEnv):
+    """`num_envs` episodes of one world, in one batched model: one encoder pass per step for all of them.
+
+    Spaces, rewards, ends, info and arguments are those of `WorldEnv`, batched; all outputs are numpy. Row i
+    with seed s + i imagines what a single environment with that seed does, whatever `num_envs` is.
+
+    `autoreset_mode`: NEXT_STEP (Gymnasium's default), SAME_STEP (a finished episode's last observation and
+    info are in `final_obs` and `final_info`) or DISABLED. With DISABLED, a finished row freezes until it is
+    reset (`reset(options={"reset_mask": ...})`): its last observation, reward 0, constant flags and info. So
+    a sum over time is the return of one episode, which is what LeRobot's evaluation computes.
+
+    `options` of `reset` may hold one `episode` and `frame` for all rows, or an array with one per row.
+    """
+
+    def __init__(
+        self,
+        world: World | str | os.PathLike[str],
+        num_envs: int = 1,
+        device: str | None = None,
+        render_mode: str | None = "rgb_array",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1; got {num_envs!r}")
+        options = Settings.from_kwargs(settings)
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.world = open_world(world, device)
+        self.schema = self.world.schema
+        self.episodes = Episodes(self.world, num_envs, options)
+        self.clip_actions = options.clip_actions
+        self.metadata = {**world_metadata(self.world, render_mode), "autoreset_mode": self.autoreset_mode}
+        self.render_mode = render_mode
+        self.single_observation_space = spaces.observation_space(self.schema)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.single_action_space = spaces.action_space(self.schema)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._draws, self._seeds = map(
+            list, zip(*(seeding.np_random() for _ in range(num_envs)), strict=True)
+        )
+
+    # ---- Gymnasium -----------------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], Infos]:
+        """Begin an episode in every row, or in the rows of options["reset_mask"] (num_envs,) bool."""
+        self._check_open()
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        rows = np.arange(self.num_envs) if mask is None else self._masked_rows(mask)
+        addresses = chosen_starts(options, self.num_envs)
+        seeds = row_seeds(seed, self.num_envs)
+        for row in rows:
+            if seeds[row] is not None:
+                self._draws[row], self._seeds[row] = seeding.np_random(seeds[row])
+        return self._begin(rows, addresses, {})
+
+    def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, Infos]:
+        """Take `actions` (num_envs, A), raw units; imagine the next frames. Rows that are over ignore it."""
+        self._check_begun("step()")
+        over = self.episodes.over
+        checked = spaces.check_action(
+            actions, self.action_space.shape, self.schema, self.clip_actions, acting=~over
+        )
+        self.episodes.step(checked, acting=~over)
+        now = self.episodes.now
+        reward, terminated, truncated = now.reward.copy(), now.terminated.copy(), now.truncated.copy()
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            self.episodes.retire()
+            obs, infos = self._observation(), self._infos({}, range(self.num_envs))
+        elif self.autoreset_mode is AutoresetMode.SAME_STEP:
+            obs, infos = self._reset_finished(terminated | truncated)
+        else:
+            terminated[over] = truncated[over] = False
+            infos = self._infos({}, np.flatnonzero(~over))
+            obs, infos = self._begin(np.flatnonzero(over), [None] * self.num_envs, infos)
+        return obs, reward, terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The rows' current frames, each uint8 (H, W, 3)."""
+        if self.render_mode is None:
+            return None
+        self._check_begun("render()")
+        return tuple(spaces.picture(pixels) for pixels in self.episodes.now.pixels)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """One result per row of `render`, or of an attribute: see `get_attr`."""
+        if name == "render":
+            return self.render(*args, **kwargs)
+        return self.get_attr(name)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """What a single environment in each row has under this name. AttributeError where it has none."""
+        if name in ("np_random", "np_random_seed"):
+            return getattr(self, name)
+        if name in ("observation_space", "action_space"):
+            return (getattr(self, f"single_{name}"),) * self.num_envs
+        if name in ("world", "schema", "metadata", "render_mode", "clip_actions", "spec"):
+            return (getattr(self, name),) * self.num_envs
+        if name == "_max_episode_steps":  # this and the next are names that LeRobot asks for
+            return (self.episodes.horizon,) * self.num_envs
+        if name == "task_description":
+            return (task_of(self.world),) * self.num_envs
+        raise AttributeError(f"WorldVectorEnv's rows have no {name!r}")
+
+    def close_extras(self) -> None:
+        self.episodes.now = None  # the cache; the world may be shared
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:
+        return tuple(self._draws)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:
+        return tuple(self._seeds)
+
+    # ---- saving and branching ------------------------------------------------------------------------------
+
+    def get_state(self) -> EnvState:
+        """All that the future of all rows depends on. Save it, and branch from it as often as you like."""
+        self._check_begun("get_state()")
+        return EnvState(self.episodes.now.copy(), [draw.bit_generator.state for draw in self._draws])
+
+    def set_state(self, state: EnvState) -> None:
+        """Go on exactly from where `get_state` was called (in an environment of the same world and size)."""
+        self._check_open()
+        check_state(state, self.episodes)
+        self.episodes.now = state.standing.copy()
+        for draw, saved in zip(self._draws, state.draws, strict=True):
+            draw.bit_generator.state = saved
+
+    # ---- pieces --------------------------------------------------------------------------------------------
+
+    def _begin(self, rows: np.ndarray, addresses: list, infos: Infos) -> tuple[dict[str, Any], Infos]:
+        if len(rows):
+            starts = [self.episodes.draw(self._draws[row], addresses[row]) for row in rows]
+            self.episodes.begin(rows, starts)
+        return self._observation(), self._infos(infos, rows)
+
+    def _reset_finished(self, finished: np.ndarray) -> tuple[dict[str, Any], Infos]:
+        """SAME_STEP: what the finished rows last saw goes into the infos, then they begin anew."""
+        infos: Infos = {}
+        now = self.episodes.now
+        for row in np.flatnonzero(finished):
+            last = spaces.observation(self.schema, now.pixels[row], now.state[row])
+            infos = self._add_info(infos, {"final_obs": last, "final_info": self.episodes.info(row)}, row)
+        infos = self._infos(infos, np.flatnonzero(~finished))
+        return self._begin(np.flatnonzero(finished), [None] * self.num_envs, infos)
+
+    def _infos(self, infos: Infos, rows: Sequence[int] | np.ndarray) -> Infos:
+        for row in rows:
+            infos = self._add_info(infos, self.episodes.info(row), row)
+        return infos
+
+    def _observation(self) -> dict[str, Any]:
+        now = self.episodes.now
+        return spaces.observation(self.schema, now.pixels, now.state)
+
+    def _masked_rows(self, mask: Any) -> np.ndarray:
+        expected = f"a numpy array of {self.num_envs} bools with at least one True"
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(f"options['reset_mask'] must be {expected}; got {mask!r}")
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(f"options['reset_mask'] must be {expected}; got {mask!r}")
+        if not mask.all():
+            self._check_begun("a reset of some rows")
+        return np.flatnonzero(mask)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("this environment was closed: make a new one")
+
+    def _check_begun(self, what: str) -> None:
+        self._check_open()
+        if self.episodes.now is None:
+            raise ResetNeeded(f"no episode has begun: call reset() before {what}")
+
+
+def row_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """An int seeds row i with seed + i, as Gymnasium's own vector environments do."""
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + row for row in range(num_envs)]
+    if len(seed) != num_envs:
+        raise ValueError(f"expected one seed for each of {num_envs} rows; got {len(seed)}")
+    return list(seed)

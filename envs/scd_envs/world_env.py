@@ -1,0 +1,162 @@
+"""A world as a Gymnasium environment: one imagined episode at a time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from scd_envs import spaces
+from scd_envs.episodes import Episodes, Standing
+from scd_envs.settings import Settings, chosen_starts, open_world
+from scd_world.world import World
+
+
+@dataclass(frozen=True)
+class EnvState:
+    """A saved environment: where its episodes stand, and what each row will draw next."""
+
+    standing: Standing
+    draws: list[dict[str, Any]]  # numpy bit generator states, one per row
+
+
+class WorldEnv(gymnasium.Env):
+    """An environment that a world model imagines, one frame per step, from a recorded moment on.
+
+    ## Observation space
+    `pixels` uint8 (H, W, 3), with several cameras a Dict of them by name; `agent_pos` and `environment_state`
+    float32 in raw units, where the data has them.
+
+    ## Action space
+    Box with the bounds of the recorded actions, in raw units, float32. An action of a wrong shape, NaN, or
+    more than 10 % of the range outside raises ValueError; `clip_actions=True` clips.
+
+    ## Rewards
+    What the reward head predicts; 0 where the data had no reward (`metadata["predicts_reward"]` is False).
+
+    ## Starting state
+    A recorded moment, with the frames recorded before it as context: drawn with the seed, or the one that
+    `reset(options={"episode": 3, "frame": 10})` names.
+
+    ## Episode end
+    Terminated when the predicted success probability exceeds `success_threshold` (never where the data had no
+    success: `metadata["predicts_success"]` is False then). Truncated after `horizon` steps.
+
+    ## Info
+    `is_success`, `success_probability`, and the start's address `start_episode`, `start_frame`.
+
+    ## Arguments
+    `world`: folder, hub id or World. `device`: where a world is loaded. `render_mode`: "rgb_array". The rest:
+    `scd_envs.settings.Settings`.
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium declares it so)
+
+    def __init__(
+        self,
+        world: World | str | os.PathLike[str],
+        device: str | None = None,
+        render_mode: str | None = "rgb_array",
+        **settings: Any,
+    ) -> None:
+        options = Settings.from_kwargs(settings)
+        self.world = open_world(world, device)
+        self.schema = self.world.schema
+        self.episodes = Episodes(self.world, 1, options)
+        self.clip_actions = options.clip_actions
+        self.metadata = world_metadata(self.world, render_mode)
+        self.render_mode = render_mode
+        self.observation_space = spaces.observation_space(self.schema)
+        self.action_space = spaces.action_space(self.schema)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Begin an episode: a seeded draw, or options={"episode": e, "frame": f}."""
+        super().reset(seed=seed)
+        (address,) = chosen_starts(options, 1)
+        self.episodes.begin(np.arange(1), [self.episodes.draw(self.np_random, address)])
+        return self._observation(), self.episodes.info(0)
+
+    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Take `action` (A,), raw units, and imagine the next frame."""
+        if self.episodes.now is None or self.episodes.over[0]:
+            state = "has not begun" if self.episodes.now is None else "is over"
+            raise ResetNeeded(f"the episode {state}: call reset() before step()")
+        checked = spaces.check_action(
+            action, self.action_space.shape, self.schema, self.clip_actions, np.True_
+        )
+        self.episodes.step(checked[None], np.ones(1, bool))
+        now = self.episodes.now
+        ends = bool(now.terminated[0]), bool(now.truncated[0])
+        return self._observation(), float(now.reward[0]), *ends, self.episodes.info(0)
+
+    def render(self) -> np.ndarray | None:
+        """The current frame, uint8 (H, W, 3); several cameras stand side by side."""
+        if self.render_mode is None:
+            return None
+        if self.episodes.now is None:
+            raise ResetNeeded("nothing to render: call reset() first")
+        return spaces.picture(self.episodes.now.pixels[0])
+
+    def get_state(self) -> EnvState:
+        """All that the future depends on. Save it, and branch from it as often as you like."""
+        if self.episodes.now is None:
+            raise ResetNeeded("there is no episode to save: call reset() first")
+        return EnvState(self.episodes.now.copy(), [self.np_random.bit_generator.state])
+
+    def set_state(self, state: EnvState) -> None:
+        """Go on exactly from where `get_state` was called (in an environment of the same world)."""
+        check_state(state, self.episodes)
+        self.episodes.now = state.standing.copy()
+        self.np_random.bit_generator.state = state.draws[0]
+
+    @property
+    def _max_episode_steps(self) -> int:  # the name that LeRobot asks for
+        return self.episodes.horizon
+
+    @property
+    def task_description(self) -> str:
+        return task_of(self.world)
+
+    def _observation(self) -> dict[str, Any]:
+        now = self.episodes.now
+        return spaces.observation(self.schema, now.pixels[0], now.state[0])
+
+
+def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
+    """The data's rate, and which of reward and success this world can predict."""
+    if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
+        raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
+    schema = world.schema
+    return {
+        **WorldEnv.metadata,
+        "render_fps": int(schema.fps),
+        "predicts_reward": schema.reward,
+        "predicts_success": schema.success,
+    }
+
+
+def task_of(world: World) -> str:
+    """The first task that was recorded; AttributeError (as Gymnasium expects) where none was named."""
+    if not world.schema.tasks:
+        raise AttributeError("this world's data names no task")
+    return world.schema.tasks[0]
+
+
+def check_state(state: EnvState, episodes: Episodes) -> None:
+    if not isinstance(state, EnvState):
+        raise TypeError(f"set_state takes what get_state returned; got {type(state).__name__}")
+    came = state.standing.pixels.shape
+    expected = (episodes.num_rows, len(episodes.world.schema.cameras), *came[2:])
+    if came != expected:
+        raise ValueError(
+            f"a state of {came[0]} rows and {came[1]} cameras; this environment has {expected[:2]}"
+        )

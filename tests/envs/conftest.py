@@ -1,0 +1,89 @@
+"""Tiny worlds with random weights: every weight is filled, so that nothing passes because a gate is zero."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from scd_world.model_config import ModelConfig
+from scd_world.schema import DataSchema
+from scd_world.starts import Starts
+from scd_world.stats import Stats
+from scd_world.world import World
+from scd_world.world_model import WorldModel
+
+TINY = ModelConfig(width=32, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, num_steps=2)
+LENGTHS = {3: 12, 5: 6, 8: 9}  # frames of each stored episode
+
+
+def tiny_schema(**changes) -> DataSchema:
+    values = {
+        "cameras": ("top",),
+        "height": 16,
+        "width": 24,
+        "agent_pos": ("x", "y"),
+        "environment_state": ("block",),
+        "action": ("dx", "dy"),
+        "action_low": (-1.0, -1.0),
+        "action_high": (1.0, 1.0),
+        "fps": 10,
+        "tasks": ("push the block",),
+        "reward": True,
+        "success": True,
+        "horizon": 20,
+    }
+    return DataSchema(**(values | changes))
+
+
+def make_world(**changes) -> World:
+    """A world of `tiny_schema(**changes)`; the same weights at every call."""
+    schema, rng = tiny_schema(**changes), np.random.default_rng(0)
+    S, C = len(schema.state), schema.channels
+    stats = Stats(
+        state_low=-torch.ones(S),
+        state_high=torch.ones(S),
+        state_change=torch.full((S,), 0.05),
+        action_low=torch.tensor(schema.action_low),
+        action_high=torch.tensor(schema.action_high),
+        reward_mean=torch.tensor(0.5),
+        reward_std=torch.tensor(0.3),
+        background=torch.zeros(C, schema.height, schema.width),
+    )
+    model = WorldModel(TINY, schema, stats).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        weight.copy_(torch.randn(weight.shape, generator=generator) * 0.8 / weight.shape[-1] ** 0.5)
+    for weight in model.heads.parameters():  # rewards and probabilities that differ visibly from step to step
+        weight.mul_(4)
+    addresses = np.array([(episode, frame) for episode, length in LENGTHS.items() for frame in range(length)])
+    F = len(addresses)
+    starts = Starts(
+        pixels=rng.integers(0, 256, (F, len(schema.cameras), schema.height, schema.width, 3), np.uint8),
+        state=rng.uniform(-1, 1, (F, S)).astype(np.float32),
+        action=rng.uniform(-1, 1, (F, len(schema.action))).astype(np.float32),
+        addresses=addresses,
+    )
+    return World(model, stats, starts)
+
+
+@pytest.fixture(scope="session")
+def build_world() -> Callable[..., World]:
+    return make_world
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return make_world()
+
+
+@pytest.fixture(scope="session")
+def folder(world, tmp_path_factory):
+    """The same world on disk."""
+    return world.save(tmp_path_factory.mktemp("runs") / "world")
+
+
+@pytest.fixture(scope="session")
+def actions() -> np.ndarray:
+    """(30 steps, 6 rows, 2) actions inside the recorded range."""
+    return np.random.default_rng(7).uniform(-1, 1, (30, 6, 2)).astype(np.float32)
