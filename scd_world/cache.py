@@ -1,7 +1,8 @@
 """The encoder's memory while stepping: a ring of the last `window` frames' rotated keys and values.
 
-All rows share one write position; each row knows its own first frame, so that ending one row's episode and starting
-another is one assignment. Nothing here is ever reallocated, and position and validity are tensors: no host waits.
+All rows share one write position; each row knows its own first frame, so that ending one row's episode and
+starting another is one assignment. Nothing is ever reallocated, and position and validity are tensors: the host
+never waits.
 
 L layers, B rows, h heads, W window, M tokens per frame, d head width.
 """
@@ -61,7 +62,7 @@ class RingCache:
         self.steps += 1
 
     def fresh(self, rows: int, before: int) -> RingCache:
-        """An empty cache for `rows` new episodes whose frame number `before` will be this cache's next frame."""
+        """An empty cache for `rows` new episodes, whose frame number `before` will be this cache's next."""
         L, _, h, W, M, d = self.keys.shape
         cache = RingCache(L, rows, h, W, M, d, self.keys.device, self.keys.dtype)
         cache.position.copy_(self.position - before)

@@ -1,8 +1,8 @@
 """The frame-wise decoder D: renders one frame from its context, and never sees another frame.
 
-v = D([c_i ; x_i^t], t) (paper eq. 5): context and noisy tokens are concatenated along the sequence. Both halves share
-the rotary positions and are told apart by a type embedding; adding the context to the noisy tokens as well spares the
-network from learning first which context token belongs to which patch (docs/learning.md has the measurements).
+v = D([c_i ; x_i^t], t) (paper eq. 5): context and noisy tokens are concatenated along the sequence. Both
+halves share the rotary positions and are told apart by a type embedding; adding the context to the noisy tokens
+as well spares the network from learning first which context token belongs to which patch.
 
 F frames (batch, time and noise draws folded together), N patches, M = N + 1 context tokens, D width.
 """
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         self.final = FinalLayer(width, patches.values)
 
     def forward(self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor) -> Tensor:
-        """x_t (F, C, H, W), t (F,), ctx (F, M, D), vector (F, S + A): next state and action → (F, C, H, W)."""
+        """x_t (F, C, H, W), t (F,), ctx (F, M, D), vector (F, S + A): next state, action → (F, C, H, W)."""
         N = self.patches.count
         noisy = self.pixels_in(self.patches(x_t[:, None])) + self.place
         if self.add_context:

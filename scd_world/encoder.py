@@ -1,7 +1,7 @@
 """The causal encoder E: reads each observed frame and the action taken there once, and says what comes next.
 
-c_i = E(x_≤i, a_≤i) (paper eq. 4, in our alignment): bidirectional inside a frame, causal across frames, each frame
-seeing the last `window` frames. One token per patch, and one *body* token that carries state and action.
+c_i = E(x_≤i, a_≤i) (paper eq. 4, in our alignment): bidirectional inside a frame, causal across frames, each
+frame seeing the last `window` frames. One token per patch, and one *body* token for state and action.
 
 B batch, T frames, M = N + 1 tokens per frame (N patches, then the body), D width, S state, A action.
 """
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         return h
 
     def step(self, obs: Tensor, state: Tensor, act: Tensor, cache: RingCache) -> Tensor:
-        """One more frame: (B, C, H, W), (B, S), (B, A) → (B, 1, M, D). Writes to the cache and advances it."""
+        """One more frame: (B, C, H, W), (B, S), (B, A) → (B, 1, M, D). Writes to the cache, advances it."""
         h, c = self.embed(obs[:, None], state[:, None], act[:, None])
         rotary = self.rotary(cache.position[None])
         mask = cache.visible()

@@ -33,7 +33,7 @@ def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotary angles of tokens at (frame, row, column). Relative: adding a constant to all frames changes nothing."""
+    """Rotary angles of tokens at (frame, row, column); relative, so it does not matter where frames start."""
 
     def __init__(self, head_width: int, rows: Tensor, columns: Tensor) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Rotary(nn.Module):
         self.register_buffer("frame", frequencies(of_frame, 1000.0), persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames (T,) int → cosines and sines (T·M, d/2). In float64 until the end: an episode has no last frame."""
+        """frames (T,) int → cosines and sines (T·M, d/2). In float64: an episode has no last frame."""
         T, M = len(frames), len(self.space)
         time = (frames.double()[:, None] * self.frame)[:, None].expand(T, M, -1)
         angles = torch.cat([time, self.space.expand(T, M, -1)], dim=-1).flatten(0, 1)
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Tokens to patches of pixels. Two layers: an edge inside a patch is no linear function of where it is."""
+    """Tokens to patches of pixels. Two layers: an edge in a patch is no linear function of where it is."""
 
     def __init__(self, width: int, patch_values: int) -> None:
         super().__init__()
@@ -151,14 +151,14 @@ class TimestepEmbedder(nn.Module):
 
 
 class Patches(nn.Module):
-    """Pictures of one or several cameras ↔ tokens: one grid of patches per camera, cameras one after another."""
+    """Pictures of one or several cameras ↔ tokens: a grid of patches per camera, one after another."""
 
     def __init__(self, cameras: int, height: int, width: int, patch: int) -> None:
         super().__init__()
         if height % patch or width % patch:
             raise ValueError(
-                f"patch={patch} does not divide the frame {height}×{width}; choose a patch that divides both, "
-                "or build the window store with another image size"
+                f"patch={patch} does not divide the frame {height}×{width}; choose a patch that divides "
+                "both, or build the window store with another image size"
             )
         self.cameras, self.patch, self.grid = cameras, patch, (height // patch, width // patch)
         self.count = cameras * self.grid[0] * self.grid[1]

@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Moment:
-    """A recorded frame and the k − 1 frames before it, in raw units; the last one is where an episode starts."""
+    """A recorded frame and the k − 1 frames before it, in raw units; an episode starts at the last one."""
 
     pixels: np.ndarray  # uint8 (k, V, H, W, 3)
     state: np.ndarray  # float32 (k, S)
@@ -71,7 +71,7 @@ class Starts:
                 shape=value.shape,
                 dtype=value.dtype,
                 chunks=(min(len(value), 256) or 1, *value.shape[1:]),
-                # An object's codecs are checked on reading: a flipped bit raises instead of showing a wrong frame.
+                # Checked on reading: a flipped bit raises instead of showing a wrong frame.
                 compressors=[ZstdCodec(level=19), Crc32cCodec()],
             )[:] = value
 

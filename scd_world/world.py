@@ -1,7 +1,7 @@
 """A world on disk: a model with all that is needed to step it, in a folder without pickle and without code.
 
-`config.json` (model, data schema, versions) · `model.safetensors` (EMA weights) · `stats.safetensors` · `starts/` ·
-`manifest.json` (SHA-256 of each file) · `README.md` (model card).
+`config.json` (model, data schema, versions) · `model.safetensors` (EMA weights) · `stats.safetensors` ·
+`starts/` · `manifest.json` (SHA-256 of each file) · `README.md` (model card).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMAT = 1
 
 @dataclass
 class World:
-    """A trained model, the schema and statistics of its data, and recorded starts. Raw units in, raw units out."""
+    """A trained model, the statistics of its data, and recorded starts. Raw units in, raw units out."""
 
     model: WorldModel
     stats: Stats
@@ -61,7 +61,7 @@ class World:
         self.stats = self.stats.to(device)
         return self
 
-    # ---- stepping in raw units -------------------------------------------------------------------------------
+    # ---- stepping in raw units -------------------------------------------------------------------------
 
     def begin(self, moments: Sequence[Moment]) -> Imagined:
         """One row per moment; moments may have contexts of different lengths."""
@@ -80,7 +80,7 @@ class World:
 
     @torch.no_grad()
     def give_context(self, s: Imagined, rows: np.ndarray, moments: Sequence[Moment]) -> None:
-        """Encodes the frames before each moment, rows with equally many together, into their rows of the cache."""
+        """Encodes the frames before each moment, rows with equally many together, into the cache."""
         lengths = np.array([len(moment.action) for moment in moments])
         for length in np.unique(lengths[lengths > 0]):
             chosen = np.flatnonzero(lengths == length)
@@ -99,7 +99,7 @@ class World:
         return self.model.imagine(s, act, noise.to(self.device), num_steps)
 
     def look(self, s: Imagined) -> dict[str, np.ndarray]:
-        """Fresh arrays: pixels uint8 (B, V, H, W, 3), state (B, S) and reward (B,) raw, success (B,) probability."""
+        """Fresh arrays: pixels uint8 (B, V, H, W, 3); state (B, S), reward (B,) raw; success (B,) in [0, 1]."""
         return {
             "pixels": decode_pixels(s.obs).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
@@ -115,7 +115,7 @@ class World:
     def tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
 
-    # ---- disk ------------------------------------------------------------------------------------------------
+    # ---- disk ------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
         """Writes the folder whole or not at all; an older world there is replaced only by a complete one.
@@ -153,7 +153,7 @@ class World:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config.get("format") != FORMAT:
             raise ValueError(
-                f"{folder} is a world of format {config.get('format')!r}; this scd_world {scd_world.__version__} "
+                f"{folder} is a world of format {config.get('format')!r}; scd_world {scd_world.__version__} "
                 f"reads format {FORMAT}: install the version that wrote it ({config.get('scd_world')!r})"
             )
         stats = Stats.load(folder / "stats.safetensors")
@@ -202,5 +202,5 @@ def find_folder(source: str | Path, revision: str | None) -> Path:
         return Path(snapshot_download(str(source), revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
-            f"no world {str(source)!r}: no folder of that name here, and the Hugging Face Hub gave none ({error})"
+            f"no world {str(source)!r}: no such folder here, and the Hugging Face Hub gave none ({error})"
         ) from error

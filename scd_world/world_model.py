@@ -1,7 +1,7 @@
 """The SCD world model: four verbs, one causal encoder, one frame-wise decoder.
 
-`loss` learns; `initial`, `observe` and `imagine` step. An encoder pass reads (frame, state, action) once; from what it
-says, the heads read state, reward and success *before* a pixel is drawn, and the decoder renders the frame.
+`loss` learns; `initial`, `observe` and `imagine` step. An encoder pass reads (frame, state, action) once;
+from what it says, the heads read state, reward and success *before* a pixel is drawn, and the decoder renders.
 
 B batch, T steps, K noise draws, C H W frame, M context tokens, D width, S state, A action.
 """
@@ -47,7 +47,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Imagined:
-    """Where B imagined episodes stand. Stepping consumes it (the cache is updated in place): `fork()` to branch."""
+    """Where B imagined episodes stand. Stepping consumes it (the cache changes in place); `fork()` first."""
 
     obs: Tensor  # (B, C, H, W) in [-1, 1]
     state: Tensor  # (B, S) model units
@@ -98,7 +98,7 @@ class WorldModel(nn.Module):
         fixed = torch.randn(self.num_tokens, config.width, generator=torch.Generator().manual_seed(0))
         self.register_buffer("ctx_perturbation", fixed, persistent=False)
 
-    # ---- learning --------------------------------------------------------------------------------------------
+    # ---- learning --------------------------------------------------------------------------------------
 
     def draw_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
         """Fresh noise for `loss`, drawn on the generator's device, given on the clip's."""
@@ -121,7 +121,7 @@ class WorldModel(nn.Module):
         return self.loss(clip, noise)
 
     def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        """Teacher forcing: one encoder pass over the clip, K noisy versions of every next frame (paper §3.2)."""
+        """Teacher forcing: one encoder pass over the clip, K noisy versions of each next frame (§3.2)."""
         obs, state = self.corrupt_history(clip, noise)
         h = self.encoder(obs, state, clip.act)
         ctx = self.context(h, self.config.ctx_noise * noise.ctx)
@@ -135,7 +135,7 @@ class WorldModel(nn.Module):
         return sum(weights[name] * value for name, value in losses.items()), losses
 
     def corrupt_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
-        """When stepping, the history is the model's own work; a little noise in training makes it forgiving."""
+        """When stepping, the history is the model's own work: a little noise makes it forgiving."""
         obs, state = clip.obs[:, :-1], clip.state[:, :-1] + self.config.state_noise * noise.state
         if noise.obs is not None:
             obs = obs + self.config.frame_noise * noise.level[:, None, None, None, None] * noise.obs
@@ -158,11 +158,11 @@ class WorldModel(nn.Module):
 
         target = x.expand(K, *x.shape) if self.config.predict == "x" else noise.x - x
         error = (rearrange(out, "(k b t) c h w -> k b t c h w", k=K, b=len(x)) - target).square().mean(0)
-        # Plain means, not divided by the batch's own weights: shares of a batch then average to the whole batch.
+        # Plain means, not divided by the batch's own weights: parts of a batch average to the whole.
         return (self.pixel_weight(clip) * clip.valid[:, :, None, None, None] * error).mean()
 
     def pixel_weight(self, clip: Clip) -> Tensor:
-        """(B, T, 1, H, W): robots are small in the picture; what moves and what is not background counts more."""
+        """(B, T, 1, H, W): robots are small in the picture; what moves, what stands out counts more."""
         before, x = clip.obs[:, :-1], clip.obs[:, 1:]
         changed = ((x - before).abs().amax(2, keepdim=True) > 0.1).float()
         foreground = ((x - self.background).abs().amax(2, keepdim=True) > 0.1).float()
@@ -173,7 +173,7 @@ class WorldModel(nn.Module):
         losses = {}
         if self.schema.state:
             error = (next_state - clip.state[:, 1:]) / self.state_change
-            # Absolute, not squared, beyond a tenth of a usual change: what is not pushed must stay exactly still.
+            # Absolute, not squared, beyond a tenth of a usual change: what is not pushed must stay still.
             loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none").mean(-1)
             losses["state"] = (loss * clip.valid).mean()
         if self.schema.reward:
@@ -182,7 +182,7 @@ class WorldModel(nn.Module):
             losses["success"] = F.binary_cross_entropy_with_logits(heads.success, clip.success)
         return losses
 
-    # ---- stepping --------------------------------------------------------------------------------------------
+    # ---- stepping --------------------------------------------------------------------------------------
 
     def initial(self, obs: Tensor, state: Tensor) -> Imagined:
         """The first frame of B episodes: obs (B, C, H, W) in [-1, 1], state (B, S)."""
@@ -201,7 +201,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def imagine(self, s: Imagined, act: Tensor, noise: Tensor, num_steps: int | None = None) -> Imagined:
-        """The next frame is drawn: one encoder pass, `num_steps` decoder passes. act (B, A), noise (B, C, H, W)."""
+        """The next frame is drawn: one encoder pass, `num_steps` decoder passes. noise (B, C, H, W)."""
         h, heads = self.think(s, act)
         state = s.state + heads.change * self.state_change
         obs = self.render(h, torch.cat([state, act], dim=-1), noise, num_steps or self.config.num_steps)

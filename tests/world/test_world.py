@@ -66,7 +66,7 @@ def test_a_flipped_byte_is_caught(world, tmp_path, name):
 
 def test_foreign_folders_are_refused_with_a_hint(world, tmp_path):
     folder = world.save(tmp_path / "run" / "world")
-    with pytest.raises(ValueError, match="did you mean .*world"):
+    with pytest.raises(ValueError, match=r"did you mean .*world"):
         World.load(tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="no world"):
         World.load(tmp_path / "nowhere")

@@ -24,7 +24,7 @@ def with_config(model: WorldModel, **changes) -> WorldModel:
 
 
 def test_encoder_sees_its_window_and_nothing_else(model, clip):
-    """By gradients, exactly: frame i depends on frames i − window·layers < j ≤ i, one layer on its window alone."""
+    """By gradients, exactly: one layer reads its window alone, and never what comes later."""
     obs = clip.obs[:, :-1].clone().requires_grad_()
     act = clip.act.clone().requires_grad_()
     model.encoder.blocks = model.encoder.blocks[:1]
