@@ -136,7 +136,8 @@ class WorldModel(nn.Module):
 
     def corrupt_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
         """When stepping, the history is the model's own work: a little noise makes it forgiving."""
-        obs, state = clip.obs[:, :-1], clip.state[:, :-1] + self.config.state_noise * noise.state
+        obs = clip.obs[:, :-1]
+        state = clip.state[:, :-1] + self.config.state_noise * self.state_change * noise.state
         if noise.obs is not None:
             obs = obs + self.config.frame_noise * noise.level[:, None, None, None, None] * noise.obs
         return obs, state
