@@ -1,0 +1,163 @@
+"""Who may import whom, as the design has it: read off the source, and checked in a fresh Python."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOMES = {
+    "scd_world": ROOT / "scd_world",
+    "scd_envs": ROOT / "envs" / "scd_envs",
+    "scd_policies": ROOT / "policies" / "scd_policies",
+    "scd_datasets": ROOT / "datasets" / "scd_datasets",
+}
+FILES = {file for home in HOMES.values() for file in home.rglob("*.py")}
+
+
+def module_name(file: Path) -> str:
+    package, home = next((name, home) for name, home in HOMES.items() if file.is_relative_to(home))
+    return ".".join([package, *file.relative_to(home).with_suffix("").parts]).removesuffix(".__init__")
+
+
+MODULES = {module_name(file): file for file in FILES}
+
+
+def names_in(node: ast.AST, module: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{module} imports relatively: name the module in full"
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def imports(module: str, anywhere: bool = True) -> frozenset[str]:
+    """Dotted names that a module imports; anywhere: inside functions too."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if anywhere else tree.body
+    return frozenset(name for node in nodes for name in names_in(node, module))
+
+
+def tops(module: str, anywhere: bool = True) -> set[str]:
+    return {name.partition(".")[0] for name in imports(module, anywhere)}
+
+
+def closure(*modules: str) -> set[str]:
+    """These modules of ours and all of ours that they reach."""
+    reached, todo = set(), list(modules)
+    while todo:
+        module = todo.pop()
+        if module in MODULES and module not in reached:
+            reached.add(module)
+            todo.extend(imports(module))
+    return reached
+
+
+def modules_of(package: str) -> list[str]:
+    return sorted(name for name in MODULES if name.partition(".")[0] == package)
+
+
+def test_the_walk_sees_the_project():
+    """An empty walk would let every rule below pass."""
+    assert all(len(modules_of(package)) > 3 for package in HOMES)
+    assert {"scd_world.encoder", "scd_world.decoder", "scd_world.clip"} <= closure("scd_world.world_model")
+    assert "torch" in tops("scd_world.world_model")
+
+
+def test_the_model_needs_torch_alone():
+    third_party = set().union(*map(tops, closure("scd_world.world_model"))) - sys.stdlib_module_names
+    assert third_party <= {"torch", "einops", "safetensors", "scd_world"}
+
+
+def test_stepping_a_world_needs_none_of_the_other_packages():
+    for module in closure("scd_world.world"):
+        assert not tops(module) & (set(HOMES) - {"scd_world"}), module
+
+
+FORBIDDEN = [
+    ("scd_envs", {"scd_policies", "scd_datasets"}, "environments know neither policies nor datasets"),
+    ("scd_policies", {"scd_envs"}, "policies reach environments through gymnasium"),
+]
+
+
+@pytest.mark.parametrize(("package", "others", "why"), FORBIDDEN, ids=[rule[0] for rule in FORBIDDEN])
+def test_packages_stay_apart(package, others, why):
+    for module in modules_of(package):
+        assert not tops(module) & others, f"{module}: {why}"
+
+
+def test_datasets_never_reach_the_model():
+    for module in modules_of("scd_datasets"):
+        ours = {name for name in imports(module) if name.startswith("scd_world")}
+        assert "scd_world.world_model" not in closure(*ours), module
+
+
+# where each large dependency may appear, by file name
+CONFINED = {
+    "lerobot": lambda file: file.stem.startswith("lerobot"),
+    "zarr": lambda file: file.name in ("store.py", "starts.py"),
+    "hydra": lambda file: file.name == "commands.py",
+}
+
+
+@pytest.mark.parametrize("dependency", CONFINED)
+def test_large_dependencies_live_in_few_files(dependency):
+    for module, file in MODULES.items():
+        if dependency in tops(module):
+            assert CONFINED[dependency](file), f"{module} imports {dependency}"
+
+
+def test_lerobot_is_only_imported_inside_functions():
+    for module in MODULES:
+        assert "lerobot" not in tops(module, anywhere=False), module
+
+
+def test_nobody_imports_datasets_and_it_is_hugging_faces():
+    """A package of ours by that name would overwrite the one that LeRobot needs."""
+    assert not [module for module in MODULES if "datasets" in tops(module)]
+    origin = Path(importlib.util.find_spec("datasets").origin)
+    assert not origin.is_relative_to(ROOT / "datasets")
+    assert (origin.parent / "arrow_dataset.py").is_file()
+    assert not [home for home in ("envs", "policies", "datasets") if (ROOT / home / "__init__.py").exists()]
+
+
+def run_python(code: str) -> str:
+    """What `code` prints in a fresh Python that starts in the project's root."""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_datasets_is_hugging_faces_in_the_projects_root():
+    origin = run_python("import importlib.util as u; print(u.find_spec('datasets').origin)")
+    assert (Path(origin).parent / "arrow_dataset.py").is_file()
+
+
+LIGHT = {
+    "scd_world": ("torch", "numpy"),
+    "scd_envs": ("torch", "lerobot", "pymunk", "pygame", "zarr", "scd_world"),
+    "scd_envs.simulators": ("torch", "lerobot", "pymunk"),
+    "scd_policies": ("torch", "lerobot"),
+    "scd_datasets": ("torch", "lerobot"),
+    "scd_world.config": ("torch",),  # a command's --help answers at once
+    "scd_world.commands": ("torch", "lerobot", "accelerate"),
+}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_is_cheap(module):
+    loaded = run_python(f"import {module}, sys; print(*sys.modules)").split()
+    assert module in loaded
+    assert not set(LIGHT[module]) & set(loaded)
+
+
+def test_gymnasium_imports_scd_envs_by_the_ids_prefix():
+    code = "import gymnasium\ntry: gymnasium.make('scd_envs:scd_world/World-v0')\nexcept TypeError as e: print(e)"
+    assert "required positional argument: 'world'" in run_python(code)
