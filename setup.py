@@ -59,10 +59,11 @@ setup(
         "av",
         "tqdm",
         "filelock",
+        "psutil",
     ],
     extras_require={
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "psutil"],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy"],
     },
     entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},
 )
