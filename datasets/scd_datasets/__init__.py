@@ -1,1 +1,1 @@
-"""What is learned from: recording, LeRobotDataset in and out, checks, and the window store that training reads."""
+"""What is learned from: recording, LeRobotDataset in and out, checks, and the store that training reads."""

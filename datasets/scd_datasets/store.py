@@ -63,8 +63,12 @@ def columns(schema: DataSchema) -> dict[str, tuple[str, tuple[int, ...]]]:
 # ------------------------------------------------------------------------------------------- writing
 
 
-def write_store(path: str | Path, schema: DataSchema, episodes: Iterable[EpisodeArrays]) -> WindowStore:
+def write_store(
+    path: str | Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str = ""
+) -> WindowStore:
     """Write `episodes` to a new store at `path`, holding one episode and one shard in memory.
+
+    `source` is kept beside them, so that a reader can tell whether what they came from has changed.
 
     The store appears under its name only when it is complete; an earlier one is replaced by then, so
     that an error or a full disk on the way costs nothing that was there.
@@ -73,14 +77,14 @@ def write_store(path: str | Path, schema: DataSchema, episodes: Iterable[Episode
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        _write_group(scratch, schema, episodes)
+        _write_group(scratch, schema, episodes, source)
         _replace_folder(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return WindowStore.open(path)
 
 
-def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays]) -> None:
+def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
     group = zarr.create_group(path, zarr_format=3)
     digest = hashlib.sha256(json.dumps(schema.to_dict(), sort_keys=True).encode())
     columns_out = {name: _Column(group, name, *spec) for name, spec in columns(schema).items()}
@@ -99,7 +103,8 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
     for name, values in {"episode_ends": np.cumsum(lengths), "episode_index": indices}.items():
         _Column(group, f"meta/{name}", "int64", ()).append(np.asarray(values, np.int64), last=True)
         digest.update(np.asarray(values, np.int64).tobytes())
-    group.attrs.update(format=FORMAT, schema=schema.to_dict(), fingerprint=digest.hexdigest())
+    attributes = {"schema": schema.to_dict(), "fingerprint": digest.hexdigest(), "source": source}
+    group.attrs.update(format=FORMAT, **attributes)
 
 
 def _rows(schema: DataSchema, episode: EpisodeArrays) -> dict[str, np.ndarray]:
@@ -183,7 +188,7 @@ class WindowStore:
     def __init__(self, path: Path, group: zarr.Group, in_memory: bool | None) -> None:
         self.path = path
         self.schema = DataSchema.from_dict(group.attrs["schema"])
-        self.fingerprint = str(group.attrs["fingerprint"])
+        self.fingerprint, self.source = str(group.attrs["fingerprint"]), str(group.attrs.get("source", ""))
         spec = columns(self.schema)
         arrays = {name: _array(path, group, name, dtype) for name, (dtype, _) in spec.items()}
         ends, self.episode_index = (

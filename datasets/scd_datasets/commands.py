@@ -1,0 +1,50 @@
+"""The commands scd-record and scd-data: thin mains. They import late, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from scd_datasets.config import CheckConfig, RecordConfig
+from scd_world.hydra_node import HERE, QUIET, editable
+
+INTERRUPTED = 130  # as shells have it
+
+
+def store_configs() -> None:
+    store: Any = ConfigStore.instance().store
+    for name, schema in {"record": RecordConfig, "data": CheckConfig}.items():
+        store(name=f"{name}_schema", node=editable(schema))
+        defaults = [f"{name}_schema", *QUIET]
+        store(name=name, node={"defaults": defaults, "hydra": HERE | {"help": {"app_name": f"scd-{name}"}}})
+
+
+store_configs()
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="record")
+def record(config: DictConfig) -> None:
+    settings: RecordConfig = OmegaConf.to_object(config)
+    from scd_datasets.record import record as run
+    from scd_datasets.record import summary
+
+    notes = run(settings)
+    print(summary(notes))
+    if len(notes) < settings.episodes:
+        print(
+            f"stopped: {settings.out} holds {len(notes)} of {settings.episodes} episodes; the same command continues"
+        )
+        sys.exit(INTERRUPTED)
+    print(f"next: scd-data data.root={settings.out}")
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="data")
+def data(config: DictConfig) -> None:
+    settings: CheckConfig = OmegaConf.to_object(config)
+    from scd_datasets.check import run_check
+
+    run_check(settings)

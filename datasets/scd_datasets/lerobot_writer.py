@@ -1,0 +1,186 @@
+"""Recording into a LeRobotDataset v3 so that the folder is a finished dataset at every moment.
+
+LeRobot's writer holds files open whose footer is written at the end: a process that dies leaves nothing that
+opens. So a few episodes at a time are written beside the dataset, finalized, read back, and only then moved
+in, `meta/info.json` last. The one file that imports lerobot.datasets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from scd_datasets.check import check_numbers
+from scd_datasets.lerobot_reader import LeRobotFolder
+
+NOTES = "meta/recording.json"  # how the dataset was recorded, and by whom each episode
+IMAGE_WRITER_THREADS = 2
+
+
+class LeRobotWriter:
+    """Appends whole episodes to the dataset in `root`, which is created if it is not there.
+
+    `recipe` says how the episodes are recorded (plain JSON); a dataset recorded by another recipe is refused.
+    Frames go in with `add_frame`, an episode ends with `save_episode`, and is safe after the next `publish`.
+    Use as a context manager: leaving it publishes whole episodes, unless the disk was the problem.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        fps: int,
+        features: dict[str, Any],
+        recipe: dict[str, Any],
+        videos: bool = False,
+    ) -> None:
+        self.root = Path(root)
+        self.fps, self.features, self.recipe, self.videos = fps, features, recipe, videos
+        self.scratch = self.root.with_name(f"{self.root.name}.recording")
+        self.part = self.scratch / "part"
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.scratch / "lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RuntimeError(
+                f"another process is recording into {self.root}; choose another out, or stop it first"
+            ) from None
+        self._dataset = None
+        self.notes: list[dict[str, Any]] = []
+        if self.root.exists():
+            self._continue()
+        self._published = len(self.notes)
+
+    def _continue(self) -> None:
+        if not (self.root / NOTES).is_file():
+            raise ValueError(f"{self.root} exists and is no recording of scd-record; choose another out")
+        recording = json.loads((self.root / NOTES).read_text())
+        differing = [
+            f"{key}: {recording['recipe'].get(key)!r} there, {value!r} here"
+            for key, value in self.recipe.items()
+            if recording["recipe"].get(key) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.root} was recorded otherwise ({'; '.join(differing)}); use the same settings or "
+                "another out"
+            )
+        total = json.loads((self.root / "meta" / "info.json").read_text())["total_episodes"]
+        self.notes = recording["episodes"][:total]
+        _drop_unlisted(self.root, total)
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self.notes)
+
+    @property
+    def dataset(self):
+        """LeRobot's writer of the part that is being recorded, opened with its first frame."""
+        if self._dataset is None:
+            self._dataset = self._open_part()
+        return self._dataset
+
+    def add_frame(self, frame: dict[str, Any]) -> None:
+        self.dataset.add_frame(frame)
+
+    def drop_episode(self) -> None:
+        if self._dataset is not None and self._dataset.has_pending_frames():
+            self._dataset.clear_episode_buffer()
+
+    def save_episode(self, note: dict[str, Any]) -> None:
+        dataset = self.dataset
+        from lerobot.utils.utils import SuppressProgressBars
+
+        with SuppressProgressBars():  # one bar for the whole recording is enough
+            dataset.save_episode()
+        self.notes.append({"episode_index": self.num_episodes, **note})
+
+    def publish(self) -> None:
+        """Finish the part, read it back, and move it into the dataset."""
+        if self.num_episodes == self._published:
+            return
+        self._dataset.finalize()
+        self._dataset = None
+        shutil.rmtree(self.part / "images", ignore_errors=True)  # where LeRobot kept pictures on the way
+        notes = {"recipe": self.recipe, "episodes": self.notes}
+        (self.part / NOTES).write_text(json.dumps(notes, indent=1))
+        # LeRobot's image writer logs what it could not write and goes on: trust only what reads back.
+        written = LeRobotFolder(self.part)
+        for episode in written.episodes[self._published :]:
+            check_numbers(written, episode)
+            written.pixels(episode)
+        if self.root.exists():
+            _move_into(self.part, self.root)
+        else:
+            os.replace(self.part, self.root)
+        self._published = self.num_episodes
+
+    def __enter__(self) -> LeRobotWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.drop_episode()
+            if not isinstance(error, OSError):
+                self.publish()
+        finally:
+            self._dataset = None
+            self._lock.release()
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _open_part(self):
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+        shutil.rmtree(self.part, ignore_errors=True)
+        repo_id = f"local/{self.root.name}"
+        options = {"image_writer_threads": IMAGE_WRITER_THREADS, "video_backend": "pyav"}
+        if not self.root.exists():
+            return LeRobotDataset.create(
+                repo_id, self.fps, self.features, root=self.part, use_videos=self.videos, **options
+            )
+        # LeRobot appends in new files and asks no more of the old ones than what meta/ says of them.
+        shutil.copytree(self.root / "meta", self.part / "meta")
+        return LeRobotDataset.resume(repo_id, root=self.part, **options)
+
+
+def vector_feature(names: list[str]) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": (len(names),), "names": names}
+
+
+def camera_feature(picture: np.ndarray, videos: bool) -> dict[str, Any]:
+    names = ["height", "width", "channels"]
+    return {"dtype": "video" if videos else "image", "shape": picture.shape, "names": names}
+
+
+def _move_into(part: Path, root: Path) -> None:
+    """New data first, the list of episodes after it, the count of episodes last: it opens at every moment."""
+    files = [file.relative_to(part) for file in part.rglob("*") if file.is_file()]
+    last = [Path("meta/info.json")]
+    data = [file for file in files if file.parts[0] in ("data", "videos")]
+    meta = [file for file in files if file.parts[0] == "meta" and file not in last]
+    for file in data + meta + last:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part / file, root / file)
+
+
+def _drop_unlisted(root: Path, total: int) -> None:
+    """Remove what a killed process moved in without counting it in meta/info.json."""
+    listed = set()
+    for file in (root / "meta" / "episodes").glob("*/*.parquet"):
+        table = pq.read_table(
+            file, columns=["episode_index", "data/chunk_index", "data/file_index"]
+        ).to_pydict()
+        if min(table["episode_index"]) >= total:
+            file.unlink()
+        else:
+            listed |= set(zip(table["data/chunk_index"], table["data/file_index"], strict=True))
+    for file in (root / "data").glob("chunk-*/file-*.parquet"):
+        if (int(file.parent.name.split("-")[1]), int(file.stem.split("-")[1])) not in listed:
+            file.unlink()

@@ -1,0 +1,20 @@
+"""What every command's Hydra config has in common: read-only dataclasses that the command line may change."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+# Hydra keeps its hands off folders and logging: a run folder holds its own config and log.
+QUIET = ["_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+HERE = {"run": {"dir": "."}, "output_subdir": None}
+
+
+def editable(config: object) -> DictConfig:
+    """A config node that the command line may change, of a dataclass that is read-only."""
+    node = OmegaConf.structured(config)
+    groups = [node]
+    while groups:
+        group = groups.pop()
+        OmegaConf.set_readonly(group, None)
+        groups += [child for child in group._content.values() if isinstance(child, DictConfig)]
+    return node
