@@ -21,10 +21,9 @@ WORTH = 0.4  # px: a push that brings less is over
 REACH = 40.0  # px: how deep into the block a push aims at once
 WALL = 8.0  # px: the block's corners stay this far from the picture's border
 
-# What a skill of 0 does: it shakes, and it takes another place for the goal.
-SHAKE = 60.0  # px, standard deviation of the wandering error of its targets
-SHAKE_KEEPS = 0.8  # of that error, from one step to the next
-MISTAKE = 12.0  # px, standard deviation per axis of the goal it believes in (and 12 / RADIUS rad)
+# What a skill of 0 does: its hand shakes, and it takes another place for the goal. Both errors wander.
+SHAKE, SHAKE_KEEPS = 32.0, 0.8  # px per axis, standard deviation; the part kept from step to step
+MISTAKE, MISTAKE_KEEPS = 10.0, 0.98  # px per axis and, as an angle, px / RADIUS
 
 
 @dataclass
@@ -32,10 +31,14 @@ class _Row:
     """What one episode remembers."""
 
     rng: np.random.Generator
-    mistake: np.ndarray  # (3,) twist from the goal to the place it takes for the goal, in the block's metric
-    shake: np.ndarray  # (2,) px
+    mistake: np.ndarray  # (3,) standard normal: where it takes the goal to be
+    shake: np.ndarray  # (2,) standard normal: how its hand is off
     contact: int | None = None
     pushing: bool = False
+
+    def wander(self) -> None:
+        self.mistake = _wander(self.mistake, MISTAKE_KEEPS, self.rng)
+        self.shake = _wander(self.shake, SHAKE_KEEPS, self.rng)
 
 
 @dataclass(frozen=True)
@@ -71,17 +74,12 @@ class ScriptedPushT:
         self._rows: list[_Row] = []
 
     def reset(self, seeds: Sequence[int]) -> None:
-        self._rows = [
-            _Row(rng, mistake=self._clumsy * MISTAKE * rng.standard_normal(3), shake=np.zeros(2))
-            for rng in generators(seeds)
-        ]
+        self._rows = [_Row(rng, rng.standard_normal(3), rng.standard_normal(2)) for rng in generators(seeds)]
 
     def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
         missing = {"agent_pos", "environment_state"} - set(obs)
         if missing:
-            raise ValueError(
-                f"the scripted pusher reads {sorted(missing)}; the observation has {sorted(obs)}"
-            )
+            raise ValueError(f"the scripted pusher needs {sorted(missing)}; observed are {sorted(obs)}")
         check_batch(obs, len(self._rows))
         agents = obs["agent_pos"].astype(np.float64)
         keypoints = obs["environment_state"].astype(np.float64).reshape(-1, 8, 2)
@@ -89,14 +87,17 @@ class ScriptedPushT:
         return np.clip(np.stack(targets), self._box.low, self._box.high).astype(self._box.dtype)
 
     def _target(self, row: _Row, agent: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-        scene = _look(agent, keypoints, row.mistake)
-        if row.contact is not None and not _useful(scene)[row.contact]:
-            row.contact = None
-        if row.contact is None:
-            row.contact, row.pushing = _choose(scene), False
-        kick = np.sqrt(1 - SHAKE_KEEPS**2) * row.rng.standard_normal(2)
-        row.shake = SHAKE_KEEPS * row.shake + self._clumsy * SHAKE * kick
-        return scene.picture(_push_or_walk(row, scene)) + row.shake
+        row.wander()
+        scene = _look(agent, keypoints, self._clumsy * MISTAKE * row.mistake)
+        useful = _useful(scene)
+        if row.contact is None or not useful[row.contact]:
+            row.contact, row.pushing = _choose(scene, useful), False
+        return scene.picture(_push_or_walk(row, scene)) + self._clumsy * SHAKE * row.shake
+
+
+def _wander(error: np.ndarray, keeps: float, rng: np.random.Generator) -> np.ndarray:
+    """One step of an autoregressive process of unit variance."""
+    return keeps * error + np.sqrt(1 - keeps**2) * rng.standard_normal(error.shape)
 
 
 def _look(agent: np.ndarray, keypoints: np.ndarray, mistake: np.ndarray) -> _Scene:
@@ -105,11 +106,11 @@ def _look(agent: np.ndarray, keypoints: np.ndarray, mistake: np.ndarray) -> _Sce
     turn = ((z - z.mean()) * (m - m.mean()).conj()).sum()
     turn /= abs(turn)
     centre = z.mean() - turn * m.mean()
-    goal = GOAL_ORIGIN @ (1, 1j) + np.exp(1j * GOAL_ANGLE) * (tee.CENTRE @ (1, 1j)) + mistake[:2] @ (1, 1j)
+    goal_turn = np.exp(1j * GOAL_ANGLE)
+    goal = GOAL_ORIGIN @ (1, 1j) + goal_turn * (tee.CENTRE @ (1, 1j)) + mistake[:2] @ (1, 1j)
     shift = (goal - centre) * turn.conj()
-    angle = np.angle(
-        np.exp(1j * (GOAL_ANGLE + mistake[2] / tee.RADIUS)) * turn.conj()
-    )  # the shorter way round
+    # Its argument lies in (-π, π]: the shorter way round.
+    angle = np.angle(goal_turn * np.exp(1j * mistake[2] / tee.RADIUS) * turn.conj())
     here = (agent @ (1, 1j) - centre) * turn.conj()
     return _Scene(
         centre=np.array([centre.real, centre.imag]),
@@ -126,9 +127,11 @@ def _useful(scene: _Scene) -> np.ndarray:
     return (depth > WORTH) & scene.inside(ahead, WALL).all(-1)
 
 
-def _choose(scene: _Scene) -> int:
-    """The contact that brings the block nearest home per time, the way there included."""
+def _choose(scene: _Scene, useful: np.ndarray) -> int | None:
+    """The contact that brings the block nearest home per time, the way there included; None: nothing does."""
     amount = np.maximum(CONTACTS.unit @ scene.wanted, 0)
+    if amount.max() < WORTH:
+        return None
     error = np.linalg.norm(scene.wanted)
     left = np.sqrt(np.maximum(error**2 - amount**2, 0))
     gain = np.log((error + 1) / (left + 1))
@@ -136,12 +139,14 @@ def _choose(scene: _Scene) -> int:
     length = tee.walk(scene.agent, stands, scene.inside(tee.WAYPOINTS, 0))[1]
     steps = 6 + length / 40 + amount / 30
     rate = np.where(scene.inside(stands, 0), gain / steps, 0)
-    useful = rate * _useful(scene)
-    return int(np.argmax(useful if useful.any() else rate))
+    # With a wall behind every good contact, a bad push is better than none.
+    return int(np.argmax(rate * useful if (rate * useful).any() else rate))
 
 
 def _push_or_walk(row: _Row, scene: _Scene) -> np.ndarray:
     """The disc's next target in the block's frame."""
+    if row.contact is None:
+        return scene.agent
     point, normal = CONTACTS.point[row.contact], CONTACTS.normal[row.contact]
     offset = scene.agent - point
     gap, aside = offset @ normal - tee.DISC, abs(offset @ normal[::-1])

@@ -26,7 +26,7 @@ class _Adapted(gymnasium.ObservationWrapper):
         else:
             raise ValueError(
                 f"{env} observes {inner}: neither a uint8 (H, W, 3) picture, nor a dict with one (or a dict "
-                'of them) under "pixels", nor a vector beside render_mode="rgb_array". Wrap it so that it does.'
+                'of them) under "pixels", nor a vector beside render_mode="rgb_array". Wrap it.'
             )
         _check_box(env, "action", env.action_space)
         found = {"pixels": _map_pictures(inner["pixels"], self._small_space)}
