@@ -35,6 +35,7 @@ class DataConfig:
     root: str | None = None  # its folder
     repo_id: str | None = None  # or, for lerobot, its name on the Hugging Face Hub
     image_size: int | None = None  # lerobot: resize the shorter side to so many pixels; None: as recorded
+    skip_damaged: bool = False  # lerobot: leave damaged episodes out instead of stopping at the first
     holdout: float = 0.1  # share of the episodes kept for evaluation
     motion_share: float = 0.5  # share of the training windows in which something besides the robot moves
 

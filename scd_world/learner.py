@@ -1,7 +1,7 @@
 """One update: a batch of windows changes the weights, the optimiser's state and the average of the weights.
 
 Update number `step` is a pure function of (seed, step): the noise is drawn from that pair for the whole
-batch, and each process takes its rows. So a resumed run equals an uninterrupted one, and N processes equal one.
+batch, and each process takes its rows. So a resumed run equals a straight one, and N processes equal one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    set_model_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.distributed.tensor import DTensor
 
 from scd_world.clip import Clip
@@ -27,6 +23,8 @@ from scd_world.config import TrainConfig
 from scd_world.devices import use_bf16
 from scd_world.ema import EMA
 from scd_world.optimiser import (
+    GATHERED,
+    WHOLE,
     learning_rate,
     load_optimiser_state,
     make_optimiser,
@@ -99,10 +97,9 @@ class Learner:
     # ---- state -----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """All that was learned, as whole tensors. With sharded weights every process must ask."""
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        """All that was learned, whole tensors in the first process. Every process must ask."""
         return {
-            "weights": get_model_state_dict(self.model, options=whole),
+            "weights": get_model_state_dict(self.model, options=GATHERED),
             "ema": self.ema.weights(),
             "optimiser": optimiser_state(self.model, self.optimiser),
         }
@@ -110,7 +107,7 @@ class Learner:
     def load(
         self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimiser: Mapping[str, Any]
     ) -> None:
-        set_model_state_dict(self.model, dict(weights), options=StateDictOptions(full_state_dict=True))
+        set_model_state_dict(self.model, dict(weights), options=WHOLE)
         self.ema.load(ema)
         load_optimiser_state(self.model, self.optimiser, optimiser)
 

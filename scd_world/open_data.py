@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scd_datasets.check import open_folder, open_or_build
+from scd_datasets.config import SourceConfig
 from scd_datasets.store import WindowStore
 from scd_world.config import DataConfig
 
 
 def open_store(data: DataConfig, out: Path) -> WindowStore:
-    """The store that `data` names; a LeRobotDataset's is built once, under `out`."""
-    if not data.root:
-        raise ValueError(f"data={data.kind} needs data.root=<folder>")
-    return WindowStore.open(data.root)
+    """The store that `data` names; a LeRobotDataset's is built under `out` where it is not there yet."""
+    if data.kind == "zarr":
+        if not data.root or data.repo_id:
+            raise ValueError("data=zarr reads a window store on this disk: give data.root=<store.zarr> alone")
+        return WindowStore.open(data.root)
+    if bool(data.root) == bool(data.repo_id):
+        raise ValueError(
+            "data=lerobot needs data.root=<folder of a LeRobotDataset> or data.repo_id=<user/name>; "
+            f"got root={data.root}, repo_id={data.repo_id}"
+        )
+    source = SourceConfig(root=data.root, repo_id=data.repo_id, image_size=data.image_size)
+    return open_or_build(open_folder(source), out / "windows.zarr", data.skip_damaged)

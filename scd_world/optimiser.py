@@ -14,7 +14,11 @@ from torch.distributed.checkpoint.state_dict import (
 
 from scd_world.config import OptimiserConfig
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+# Whole tensors also of sharded weights; with cpu_offload the first process alone holds them.
+WHOLE, GATHERED = (
+    StateDictOptions(full_state_dict=True),
+    StateDictOptions(full_state_dict=True, cpu_offload=True),
+)
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
@@ -39,15 +43,18 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`<parameter>.exp_avg` and so on, whole tensors. With sharded weights every process must ask."""
-    state = get_optimizer_state_dict(model, optimiser, options=WHOLE)
-    return {name: value for name, value in state.items() if name.startswith("state.")}
+    """`<parameter>/exp_avg` and so on, in the first process. Every process must ask."""
+    state = get_optimizer_state_dict(model, optimiser, options=GATHERED).get("state", {})
+    return {f"{name}/{key}": value for name, moments in state.items() for key, value in moments.items()}
 
 
 def load_optimiser_state(
-    model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]
+    model: nn.Module, optimiser: torch.optim.Optimizer, saved: Mapping[str, Tensor]
 ) -> None:
     """Rates and betas stay as configured now; only what the optimiser learned is restored."""
-    groups = get_optimizer_state_dict(model, optimiser, options=WHOLE)
-    options = StateDictOptions(full_state_dict=True, flatten_optimizer_state_dict=True)
-    set_optimizer_state_dict(model, optimiser, dict(groups) | dict(state), options=options)
+    groups = get_optimizer_state_dict(model, optimiser, options=WHOLE)["param_groups"]
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        name, moment = key.rsplit("/", 1)
+        state.setdefault(name, {})[moment] = value
+    set_optimizer_state_dict(model, optimiser, {"state": state, "param_groups": groups}, options=WHOLE)

@@ -13,7 +13,7 @@ from scd_world.starts import Starts
 
 
 def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: int) -> Starts:
-    """About `count` pieces of `frames` frames, spread over these episodes; each one's beginning is among them."""
+    """About `count` pieces of `frames` frames, spread over these episodes; each one's first among them."""
     chosen = episodes[np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)]
     each = max(1, count // len(chosen))
     rows, addresses = [], []
@@ -74,14 +74,14 @@ def model_card(store: WindowStore, made: Mapping[str, Any]) -> str:
         "---",
         f"# A world of {', '.join(schema.tasks) or 'recorded episodes'}",
         "",
-        f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames per "
-        f"second; state {', '.join(schema.state) or 'none'}; action {', '.join(schema.action)}.",
+        f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames "
+        f"per second; state {', '.join(schema.state) or 'none'}; action {', '.join(schema.action)}.",
         "",
         f"Trained for {made['steps']} of {made['planned_steps']} updates of {made['batch_size']} windows of "
         f"{made['clip_steps']} steps in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} "
         f"episodes of {made['data']}, {len(made['held_out_episodes'])} of them held out.",
         "",
-        *(["Measured on held-out episodes, open loop:", "", *table, ""] if rows else []),
+        *(["On held-out episodes, open loop:", "", *table, ""] if rows else []),
         "It was taught by these recordings alone: what they do not hold is outside its envelope.",
         "",
         "```python",

@@ -182,7 +182,7 @@ class Trainer:
             dump.write_text(json.dumps(content, indent=1), encoding="utf-8")
         raise FloatingPointError(
             f"the gradients of the updates {steps[0]} to {step} were not finite; they were skipped, and the "
-            f"last checkpoint is untouched. {dump} has the (episode, frame) of their windows: look at these data, "
+            f"last checkpoint is untouched. {dump} has their windows' (episode, frame): look at them, "
             "or resume with a lower optimiser.lr or precision=fp32"
         )
 

@@ -1,0 +1,271 @@
+"""A training is one and the same however it is interrupted, divided, or resumed; nothing ends it badly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scd_datasets.store import WindowStore
+from scd_world.checkpoint import TENSORS, Checkpoints
+from scd_world.learner import Learner
+from scd_world.run_folder import RunFolder
+from scd_world.train import train
+from scd_world.world import World
+
+
+def final(config) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint."""
+    folder = Path(config.out) / "checkpoints/last"
+    return {
+        f"{name}/{k}": v for name in TENSORS for k, v in load_file(folder / f"{name}.safetensors").items()
+    }
+
+
+def log(config) -> list[dict]:
+    return [json.loads(line) for line in (Path(config.out) / "log.jsonl").open()]
+
+
+def assert_equal(a: dict, b: dict, without: str = "nothing") -> None:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert name.startswith(without) or torch.equal(value, b[name]), name
+
+
+def at_step(monkeypatch, step: int, act) -> None:
+    """Calls `act()` before update number `step`."""
+    update = Learner.update
+
+    def patched(self, windows, number):
+        if number == step:
+            act()
+        return update(self, windows, number)
+
+    monkeypatch.setattr(Learner, "update", patched)
+
+
+def raise_crash() -> None:
+    raise RuntimeError("crash")
+
+
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
+    straight, broken = training("straight"), training("broken")
+    train(straight)
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, raise_crash)
+        with pytest.raises(RuntimeError, match="crash"):
+            train(broken)
+    assert Checkpoints(Path(broken.out) / "checkpoints").newest().step == 4
+    torch.manual_seed(99)  # the global generators come from the checkpoint too
+    train(broken)
+    assert_equal(final(straight), final(broken))
+    assert [line["step"] for line in log(broken)] == [
+        2,
+        4,
+        6,
+        8,
+        8,
+    ]  # what the crashed run wrote past its checkpoint is gone
+
+
+def test_more_steps_go_on_from_the_end(training):
+    train(training(steps=4))
+    before = time.monotonic()
+    train(training(steps=6))
+    training_json = json.loads((Path(training().out) / "checkpoints/last/training.json").read_text())
+    assert training_json["step"] == 6
+    assert 0 < training_json["seconds"] < 60 + time.monotonic() - before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_a_checkpoint_and_a_world(training, monkeypatch, number):
+    config = training(checkpoint_every=100)
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, lambda: os.kill(os.getpid(), number))
+        world = train(config)
+    assert Checkpoints(Path(config.out) / "checkpoints").newest().step == 3
+    assert World.load(world).provenance["steps"] == 3
+    assert signal.getsignal(number) == handler
+    train(config)
+    straight = training("straight", checkpoint_every=100)
+    train(straight)
+    assert_equal(final(config), final(straight))
+
+
+def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training, tmp_path):
+    config = training(steps=10**6, checkpoint_every=1, eval_every=10**6)
+    process = launch(config, tmp_path)
+    folder = Path(config.out) / "checkpoints"
+    wait_for(lambda: len(list(folder.glob("step_*[0-9]"))) > 1, process)
+    process.kill()
+    process.wait()
+    step = Checkpoints(folder).newest().step
+    train(replace(config, steps=step + 2))
+    assert Checkpoints(folder).newest().step == step + 2
+
+
+def test_a_second_trainer_is_refused(training):
+    config = training()
+    with RunFolder(config.out).locked(), pytest.raises(RuntimeError, match="another trainer is at work in"):
+        train(config)
+    train(config)
+
+
+def test_another_model_in_the_same_folder_is_refused(training):
+    train(training(steps=2))
+    wider = replace(training().model, width=32)
+    with pytest.raises(ValueError, match=r"model\.width: 16 before, 32 now"):
+        train(training(model=wider))
+
+
+def test_other_data_in_the_same_folder_are_refused(training, other_store):
+    train(training(steps=2))
+    with pytest.raises(ValueError, match="trained on other data"):
+        train(training(data=replace(training().data, root=str(other_store))))
+
+
+def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training):
+    config = training(steps=10**6, time_limit=0.5)
+    world = World.load(train(config))
+    assert 0 < world.provenance["steps"] < 10**6
+
+
+def poison(monkeypatch, steps: range) -> None:
+    draw_noise = Learner.draw_noise
+
+    def patched(self, clip, step):
+        noise = draw_noise(self, clip, step)
+        return replace(noise, x=noise.x * float("nan")) if step in steps else noise
+
+    monkeypatch.setattr(Learner, "draw_noise", patched)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(training, monkeypatch):
+    config = training(steps=4, log_every=1, checkpoint_every=1, keep_checkpoints=9)
+    poison(monkeypatch, range(1, 3))
+    train(config)
+    folder = Path(config.out) / "checkpoints"
+    for part in ("weights", "optimiser"):
+        before, after, next_one = (load_file(folder / f"step_{i:08d}/{part}.safetensors") for i in (1, 3, 4))
+        assert_equal(before, after)
+        assert any(not torch.equal(after[name], next_one[name]) for name in after)
+    lines = log(config)
+    assert [line["skipped"] for line in lines if "skipped" in line] == [0, 1, 2, 2]
+    assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
+
+
+def test_three_in_a_row_stop_the_run_with_the_windows_to_look_at(training, monkeypatch):
+    config = training(steps=12, log_every=1)
+    poison(monkeypatch, range(5, 12))
+    with pytest.raises(FloatingPointError, match="updates 5 to 7 were not finite"):
+        train(config)
+    assert Checkpoints(Path(config.out) / "checkpoints").newest().step == 4
+    dump = json.loads((Path(config.out) / "not_finite_00000007.json").read_text())
+    assert list(dump["windows"]) == ["5", "6", "7"]
+    assert len(dump["windows"]["5"]) == config.batch_size
+
+
+def test_parts_of_a_batch_give_the_same_update(training):
+    whole, parts = training("whole", steps=3), training("parts", steps=3, accumulate=2)
+    train(whole)
+    train(parts)
+    for name, value in final(whole).items():
+        if name.startswith(("weights", "ema")):
+            torch.testing.assert_close(value, final(parts)[name], atol=1e-5, rtol=0)
+
+
+def test_two_processes_equal_one(training, tmp_path):
+    one, two = training("one", steps=4), training("two", steps=4)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [launch(two, tmp_path, rank=rank, port=port) for rank in range(2)]
+    train(one)
+    for process in ranks:
+        assert process.wait(timeout=120) == 0, (tmp_path / "stderr").read_text()
+    for name, value in final(one).items():
+        if name.startswith(("weights", "ema")):
+            torch.testing.assert_close(value, final(two)[name], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(
+        *([line["loss"] for line in log(c) if "loss" in line] for c in (one, two)), atol=1e-5
+    )
+
+
+def test_the_log_says_what_a_trainer_wants_to_know(training):
+    config = training(eval_every=4)
+    train(config)
+    lines = log(config)
+    update = next(line for line in lines if "loss" in line)
+    assert {
+        "loss_pixels", "loss_state", "grad_norm", "lr", "steps_per_s", "frames_per_s", "waiting", "skipped",
+    } <= set(update)  # fmt: skip
+    evaluation = next(line for line in lines if "eval/psnr_h1" in line)
+    assert {"eval/action_sensitivity", "eval/psnr_h16", "eval/psnr_copy_h16", "eval/state_error_h4"} <= set(
+        evaluation
+    )
+    assert 0 <= update["waiting"] <= 1
+    assert list((Path(config.out) / "tensorboard").glob("events*"))
+
+
+def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
+    config = training()
+    world = World.load(train(config))
+    for name, value in world.model.state_dict().items():
+        assert torch.equal(value, final(config)[f"ema/{name}"]), name
+    _, held_out = WindowStore.open(config.data.root).split(config.data.holdout)
+    assert set(world.starts.addresses[:, 0]) <= set(held_out.tolist())
+    assert (world.starts.addresses[:, 1] == 0).any()
+    s = world.begin([world.starts.moment(*world.starts.addresses[-1], context=2)])
+    s = world.step(s, np.zeros((1, 1), np.float32), torch.zeros(1, *world.frame_shape))
+    assert world.look(s)["pixels"].shape == (1, 1, 16, 16, 3)
+
+
+def test_one_batch_can_be_learned_by_heart(training):
+    """What cannot overfit four windows does not get its gradients."""
+    from scd_world.devices import make_accelerator
+    from scd_world.train import Trainer
+
+    config = training(steps=300, optimiser=replace(training().optimiser, lr=5e-3))
+    run = RunFolder(config.out)
+    run.path.mkdir()
+    trainer = Trainer(config, WindowStore.open(config.data.root), run, make_accelerator(config))
+    windows = trainer.loader.batch(0)
+    losses = [trainer.learner.update(windows, step)[0]["loss"].item() for step in range(config.steps)]
+    assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
+
+
+def launch(config, folder: Path, rank: int | None = None, port: int | None = None) -> subprocess.Popen:
+    """Another Python process that trains `config`, as one of two if it has a rank."""
+    code = (
+        "import json, sys; from scd_world.config import TrainConfig, from_dict; "
+        "from scd_world.train import train; train(from_dict(TrainConfig, json.loads(sys.argv[1])))"
+    )
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    if rank is not None:
+        env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(asdict(config))],
+        env=env,
+        stderr=(folder / "stderr").open("a"),
+    )
+
+
+def wait_for(ready, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, "the process ended by itself"
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.05)
