@@ -21,9 +21,9 @@ WORTH = 0.4  # px: a push that brings less is over
 REACH = 40.0  # px: how deep into the block a push aims at once
 WALL = 8.0  # px: the block's corners stay this far from the picture's border
 
-# What a skill of 0 does: its hand shakes, and it takes another place for the goal. Both errors wander.
-SHAKE, SHAKE_KEEPS = 32.0, 0.8  # px per axis, standard deviation; the part kept from step to step
-MISTAKE, MISTAKE_KEEPS = 10.0, 0.98  # px per axis and, as an angle, px / RADIUS
+# What a skill of 0 does: its hand shakes, and it takes another place for the goal.
+SHAKE, SHAKE_KEEPS = 27.0, 0.8  # px per axis, standard deviation; the part kept from step to step
+MISTAKE = 13.0  # px at most, an angle counted as px / RADIUS; one draw per episode, evenly from 0 up
 
 
 @dataclass
@@ -31,14 +31,10 @@ class _Row:
     """What one episode remembers."""
 
     rng: np.random.Generator
-    mistake: np.ndarray  # (3,) standard normal: where it takes the goal to be
-    shake: np.ndarray  # (2,) standard normal: how its hand is off
+    mistake: np.ndarray  # (3,) the twist from the goal to what it takes for the goal
+    shake: np.ndarray  # (2,) px: how its hand is off
     contact: int | None = None
     pushing: bool = False
-
-    def wander(self) -> None:
-        self.mistake = _wander(self.mistake, MISTAKE_KEEPS, self.rng)
-        self.shake = _wander(self.shake, SHAKE_KEEPS, self.rng)
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,12 @@ class ScriptedPushT:
         self._rows: list[_Row] = []
 
     def reset(self, seeds: Sequence[int]) -> None:
-        self._rows = [_Row(rng, rng.standard_normal(3), rng.standard_normal(2)) for rng in generators(seeds)]
+        self._rows = [
+            _Row(
+                rng, self._clumsy * MISTAKE * _short_twist(rng), self._clumsy * SHAKE * rng.standard_normal(2)
+            )
+            for rng in generators(seeds)
+        ]
 
     def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
         missing = {"agent_pos", "environment_state"} - set(obs)
@@ -87,17 +88,19 @@ class ScriptedPushT:
         return np.clip(np.stack(targets), self._box.low, self._box.high).astype(self._box.dtype)
 
     def _target(self, row: _Row, agent: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-        row.wander()
-        scene = _look(agent, keypoints, self._clumsy * MISTAKE * row.mistake)
+        scene = _look(agent, keypoints, row.mistake)
         useful = _useful(scene)
         if row.contact is None or not useful[row.contact]:
             row.contact, row.pushing = _choose(scene, useful), False
-        return scene.picture(_push_or_walk(row, scene)) + self._clumsy * SHAKE * row.shake
+        kick = np.sqrt(1 - SHAKE_KEEPS**2) * self._clumsy * SHAKE
+        row.shake = SHAKE_KEEPS * row.shake + kick * row.rng.standard_normal(2)
+        return scene.picture(_push_or_walk(row, scene)) + row.shake
 
 
-def _wander(error: np.ndarray, keeps: float, rng: np.random.Generator) -> np.ndarray:
-    """One step of an autoregressive process of unit variance."""
-    return keeps * error + np.sqrt(1 - keeps**2) * rng.standard_normal(error.shape)
+def _short_twist(rng: np.random.Generator) -> np.ndarray:
+    """(3,) any direction, length even in [0, 1]."""
+    direction = rng.standard_normal(3)
+    return rng.uniform() * direction / np.linalg.norm(direction)
 
 
 def _look(agent: np.ndarray, keypoints: np.ndarray, mistake: np.ndarray) -> _Scene:

@@ -1,0 +1,231 @@
+"""A policy in an environment: whole episodes as arrays, from a single or a vector environment alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from scd_policies.policy import Policy
+
+Observation = dict[str, Any]  # arrays by key; under `pixels` perhaps a dict of arrays by camera
+
+
+@dataclass(frozen=True)
+class Episode:
+    """L steps: observation i, the action taken at it and its reward; observation L is the last."""
+
+    seed: int
+    obs: Observation  # every array (L + 1, ...); `pixels` only if frames were asked for
+    action: np.ndarray  # (L, A)
+    reward: np.ndarray  # (L,)
+    terminated: bool
+    truncated: bool  # by the environment, or here after `max_steps`
+    success: bool  # is_success of the last step; False where the environment does not say
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """E episodes side by side, padded to the longest, T, by repeating the last observation and zeros."""
+
+    seed: np.ndarray  # (E,)
+    length: np.ndarray  # (E,)
+    obs: Observation  # every array (E, T + 1, ...)
+    action: np.ndarray  # (E, T, A)
+    reward: np.ndarray  # (E, T)
+    terminated: np.ndarray  # (E,) bool
+    truncated: np.ndarray  # (E,) bool
+    success: np.ndarray  # (E,) bool
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(E, T) bool: the steps that were taken."""
+        return np.arange(self.action.shape[1]) < self.length[:, None]
+
+    @property
+    def returns(self) -> np.ndarray:
+        return self.reward.sum(1)
+
+
+def rollout(
+    env: gymnasium.Env | gymnasium.vector.VectorEnv, policy: Policy, seeds: Sequence[int], **how: Any
+) -> Rollouts:
+    """The arrays of one episode per seed; `how` as for `episodes`."""
+    done = list(episodes(env, policy, seeds, **how))
+    longest = max(len(episode) for episode in done)
+    return Rollouts(
+        seed=np.array([episode.seed for episode in done]),
+        length=np.array([len(episode) for episode in done]),
+        obs=_stack([_map(lambda a: _pad(a, longest + 1, "edge"), episode.obs) for episode in done]),
+        action=np.stack([_pad(episode.action, longest, "constant") for episode in done]),
+        reward=np.stack([_pad(episode.reward, longest, "constant") for episode in done]),
+        terminated=np.array([episode.terminated for episode in done]),
+        truncated=np.array([episode.truncated for episode in done]),
+        success=np.array([episode.success for episode in done]),
+    )
+
+
+def episodes(
+    env: gymnasium.Env | gymnasium.vector.VectorEnv,
+    policy: Policy,
+    seeds: Sequence[int],
+    options: Sequence[dict[str, Any]] | None = None,
+    policy_seeds: Sequence[int] | None = None,
+    max_steps: int | None = None,
+    frames: bool = False,
+) -> Iterator[Episode]:
+    """One episode per seed, in their order; a vector environment plays num_envs of them at once.
+
+    `seeds` seed environment and policy, so that two policies, or two environments, meet the same starts.
+    `options`: one dict of reset options per episode. `policy_seeds`: other seeds for the policy (a replay's
+    are the numbers of its recordings). `max_steps` truncates. `frames` keeps the pictures.
+    """
+    policy_seeds = seeds if policy_seeds is None else policy_seeds
+    options = [{}] * len(seeds) if options is None else options
+    if not len(seeds) == len(options) == len(policy_seeds) > 0:
+        raise ValueError(
+            f"expected as many seeds (≥ 1) as options and policy seeds; got {len(seeds)}, {len(options)} and "
+            f"{len(policy_seeds)}"
+        )
+    batched = env if isinstance(env, gymnasium.vector.VectorEnv) else _BatchOfOne(env)
+    for first in range(0, len(seeds), batched.num_envs):
+        # The last batch is filled up with copies of the last episode, which are played and dropped.
+        rows = [min(first + row, len(seeds) - 1) for row in range(batched.num_envs)]
+        played = _play(
+            batched,
+            policy,
+            [int(seeds[row]) for row in rows],
+            [options[row] for row in rows],
+            [int(policy_seeds[row]) for row in rows],
+            max_steps,
+            frames,
+        )
+        yield from played[: len(seeds) - first]
+
+
+@dataclass
+class _Recording:
+    """One row while it runs."""
+
+    seed: int
+    obs: list[Observation]
+    action: list[np.ndarray] = field(default_factory=list)
+    reward: list[float] = field(default_factory=list)
+    episode: Episode | None = None
+
+    def add(self, obs: Observation, action: np.ndarray, reward: float) -> None:
+        self.obs.append(obs)
+        self.action.append(np.array(action))
+        self.reward.append(float(reward))
+
+    def close(self, terminated: bool, success: bool) -> None:
+        self.episode = Episode(
+            seed=self.seed,
+            obs=_stack(self.obs),
+            action=np.stack(self.action),
+            reward=np.array(self.reward, dtype=np.float32),
+            terminated=terminated,
+            truncated=not terminated,
+            success=success,
+        )
+
+
+def _play(
+    env: gymnasium.vector.VectorEnv | _BatchOfOne,
+    policy: Policy,
+    seeds: list[int],
+    options: list[dict[str, Any]],
+    policy_seeds: list[int],
+    max_steps: int | None,
+    frames: bool,
+) -> list[Episode]:
+    obs = _reset(env, seeds, options)
+    policy.reset(policy_seeds)
+    rows = [_Recording(seed, [_row(obs, i, frames)]) for i, seed in enumerate(seeds)]
+    step = 0
+    while any(row.episode is None for row in rows):
+        action = policy.act(obs)
+        obs, reward, terminated, truncated, info = env.step(action)
+        step += 1
+        for i, row in enumerate(rows):
+            if row.episode is not None:
+                continue  # the environment may have begun another episode here: nobody asked for it
+            ended = bool(terminated[i] or truncated[i])
+            # With same-step autoreset, what an ended row last saw stands in the info.
+            aside = ended and "final_obs" in info
+            seen = _picked(info["final_obs"][i], frames) if aside else _row(obs, i, frames)
+            row.add(seen, action[i], reward[i])
+            if ended or step == max_steps:
+                said = info["final_info"] if aside else info
+                success = "is_success" in said and bool(said["is_success"][i])
+                row.close(bool(terminated[i]), success)
+    return [row.episode for row in rows]
+
+
+def _reset(
+    env: gymnasium.vector.VectorEnv | _BatchOfOne, seeds: list[int], options: list[dict[str, Any]]
+) -> Observation:
+    """All rows from their seeds; then, one by one, the rows that have reset options of their own."""
+    if isinstance(env, _BatchOfOne):
+        return env.reset(seeds[0], options[0])
+    obs, _ = env.reset(seed=seeds)
+    for i, own in enumerate(options):
+        if own:
+            only = np.arange(env.num_envs) == i
+            obs, _ = env.reset(seed=seeds, options={"reset_mask": only, **own})
+    return obs
+
+
+class _BatchOfOne:
+    """A single environment with the batch axis of a vector environment."""
+
+    num_envs = 1
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self._env = env
+
+    def reset(self, seed: int, options: dict[str, Any]) -> Observation:
+        obs, _ = self._env.reset(seed=seed, options=options or None)
+        return _map(lambda array: np.asarray(array)[None], obs)
+
+    def step(self, action: np.ndarray) -> tuple[Observation, list, list, list, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self._env.step(action[0])
+        info = {key: [info[key]] for key in ("is_success",) if key in info}
+        return _map(lambda array: np.asarray(array)[None], obs), [reward], [terminated], [truncated], info
+
+
+def _map(change: Callable[[Any], Any], obs: Observation) -> Observation:
+    """`change` applied to every array of an observation."""
+    return {
+        key: _map(change, value) if isinstance(value, dict) else change(value) for key, value in obs.items()
+    }
+
+
+def _picked(obs: Observation, frames: bool) -> Observation:
+    """A copy of what is kept of one observation: environments may reuse their buffers."""
+    return _map(np.array, {key: value for key, value in obs.items() if frames or key != "pixels"})
+
+
+def _row(obs: Observation, i: int, frames: bool) -> Observation:
+    return _picked(_map(lambda array: array[i], obs), frames)
+
+
+def _stack(observations: Sequence[Observation]) -> Observation:
+    first = observations[0]
+    return {
+        key: _stack([obs[key] for obs in observations])
+        if isinstance(value, dict)
+        else np.stack([obs[key] for obs in observations])
+        for key, value in first.items()
+    }
+
+
+def _pad(array: np.ndarray, length: int, mode: str) -> np.ndarray:
+    """`array` (L, ...) made `length` long: by its last row (edge) or by zeros (constant)."""
+    return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1), mode=mode)
