@@ -48,10 +48,6 @@ class Rollouts:
         """(E, T) bool: the steps that were taken."""
         return np.arange(self.action.shape[1]) < self.length[:, None]
 
-    @property
-    def returns(self) -> np.ndarray:
-        return self.reward.sum(1)
-
 
 def rollout(
     env: gymnasium.Env | gymnasium.vector.VectorEnv, policy: Policy, seeds: Sequence[int], **how: Any
