@@ -1,0 +1,261 @@
+"""Fidelity of a world on episodes that it was not trained with: a report, curves, a picture strip, a film.
+
+report.json · report.md · curves.png · sweep.png · strip_0.png … · film.mp4
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from scd_datasets.store import WindowStore
+from scd_world import action_tests, bench, figures, video
+from scd_world.evaluate_config import EvaluateConfig
+from scd_world.held_out import check_schema, pick_episodes
+from scd_world.metrics import psnr, summarise
+from scd_world.open_data import open_store
+from scd_world.open_loop import (
+    Batch,
+    Film,
+    OpenLoop,
+    RowNoise,
+    Window,
+    begin,
+    choose_windows,
+    film,
+    imagine_steps,
+    load_batch,
+    look,
+)
+from scd_world.perceptual import perceptual_metrics
+from scd_world.report import (
+    HORIZONS,
+    all_curves,
+    as_lists,
+    curve_report,
+    markdown,
+    outcomes,
+    time_to_failure,
+    write_json,
+)
+from scd_world.world import World
+
+log = logging.getLogger(__name__)
+SPEED_SECONDS = 3.0
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Measures `config.world`, writes the report under `config.out`, prints it, and gives it back."""
+    out = Path(config.out)
+    world = World.load(config.world, device=bench.pick_device(config.device))
+    store = open_store(config.data, out)
+    out.mkdir(parents=True, exist_ok=True)
+    report, films = measure(world, store, config)
+    write_json(out / "report.json", report)
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    draw(out, report, films, store.schema.fps)
+    print(markdown(report))
+    print(f"Written to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
+    return report
+
+
+def measure(world: World, store: WindowStore, config: EvaluateConfig) -> tuple[dict[str, Any], list[Film]]:
+    """The report as plain data, and the films of the windows that are shown."""
+    check_schema(world.schema, store)
+    chosen = pick_episodes(world.provenance, store, config.episodes)
+    windows = spread_windows(store, chosen.episodes, config)
+    run = Run(world, store, windows, config)
+    loop, shuffled, losses, films = run.open_loop()
+
+    curves = all_curves(loop, store.schema)
+    means = curve_report(curves, loop.episodes, config.horizon)
+    sweeps, still = run.actions(chosen.episodes)
+    report = {
+        "world": describe(world, config),
+        "data": {
+            "source": config.data.repo_id or config.data.root,
+            "fingerprint": store.fingerprint,
+            "held_out": chosen.held_out,
+            "warning": chosen.warning,
+            "episodes": len({window.episode for window in windows}),
+            "windows": len(windows),
+            "starts": [[int(store.episode_index[w.episode]), w.frame, w.steps] for w in windows],
+        },
+        "settings": asdict(config),
+        "curves": means,
+        "time_to_failure": time_to_failure(curves, means),
+        **outcomes(loop, store.schema),
+        "actions": {"loss_ratio": action_tests.loss_ratio(losses), "psnr_shuffled": shuffled},
+        "sweep": sweeps,
+        "null_action": still,
+        "perceptual": perceptual_metrics(run.pairs, config.lpips_weights, config.fvd_weights, world.device),
+        "speed": speed(world, config.num_steps),
+    }
+    return report, films
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+class Run:
+    """One evaluation's passes through the model, with one progress bar over all imagined frames."""
+
+    def __init__(
+        self, world: World, store: WindowStore, windows: list[Window], config: EvaluateConfig
+    ) -> None:
+        self.world, self.store, self.windows, self.config = world, store, windows, config
+        at = np.linspace(0, len(windows) - 1, min(config.films, len(windows))).round().astype(int)
+        self.shown = set(at.tolist())  # by position, not by result
+        at = np.linspace(0, len(windows) - 1, min(config.sweep_moments, len(windows))).round().astype(int)
+        self.moments = [windows[i] for i in at] if config.sweep_moments else []
+        self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # true and imagined uint8 frames per batch
+
+    def open_loop(self) -> tuple[OpenLoop, dict | None, list, list[Film]]:
+        """Every window with its own actions, and the first steps with another one's."""
+        longest = max(window.steps for window in self.windows)
+        loop = OpenLoop(self.windows, longest, len(self.store.schema.state))
+        shuffled = loop.empty(min(longest, self.config.shuffled_horizon))
+        losses, films = [], []
+        with self.progress(sum(w.steps for w in self.windows), "open loop") as bar:
+            for first in range(0, len(self.windows), self.config.batch_size):
+                rows = slice(first, min(first + self.config.batch_size, len(self.windows)))
+                batch = load_batch(self.store, self.windows[rows], self.config.context, self.world.device)
+                imagined = self.true_actions(loop, rows, batch, bar.update)
+                films += [
+                    film(batch, i - first, imagined)
+                    for i in sorted(self.shown)
+                    if rows.start <= i < rows.stop
+                ]
+                if len(batch.windows) > 1 and shuffled.shape[1]:
+                    losses.append(action_tests.losses_true_and_shuffled(self.world, batch, self.config.seed))
+                    shuffled[rows] = self.other_actions(batch, shuffled.shape[1])
+        known = np.isfinite(shuffled).any()
+        summary = as_lists(summarise(shuffled.astype(np.float64), loop.episodes)) if known else None
+        return loop, summary, losses, films
+
+    @torch.no_grad()
+    def true_actions(
+        self, loop: OpenLoop, rows: slice, batch: Batch, done: Callable[[int], object]
+    ) -> list[np.ndarray]:
+        world, config = self.world, self.config
+        loop.start_state[rows] = batch.true_state(0).cpu().numpy()
+        noise, imagined = RowNoise(batch.windows, world.frame_shape, config.seed), []
+        steps = imagine_steps(world, begin(world, batch), batch.future, noise, config.num_steps)
+        for h, s in enumerate(steps, start=1):
+            loop.record(world, rows, h, s, batch, config.changed_by)
+            imagined.append(look(s))
+            done(int(batch.recorded[:, h - 1].sum()))
+        if config.lpips_weights or config.fvd_weights:
+            self.keep_pair(batch, imagined)
+        return imagined
+
+    @torch.no_grad()
+    def other_actions(self, batch: Batch, horizon: int) -> np.ndarray:
+        """(B, horizon) PSNR of each window driven by another one's actions, same noise."""
+        actions = batch.future[action_tests.other_rows(len(batch.windows)), :horizon]
+        noise = RowNoise(batch.windows, self.world.frame_shape, self.config.seed)
+        steps = imagine_steps(self.world, begin(self.world, batch), actions, noise, self.config.num_steps)
+        found = np.full((len(batch.windows), horizon), np.nan, np.float32)
+        for h, s in enumerate(steps, start=1):
+            value = psnr(s.obs, batch.truth(h))
+            found[:, h - 1] = torch.where(batch.valid[:, h - 1], value, torch.nan).cpu().numpy()
+        return found
+
+    def keep_pair(self, batch: Batch, imagined: list[np.ndarray]) -> None:
+        """Frames of the windows that have them all: perceptual distances compare whole films."""
+        horizon = min(self.config.horizon, batch.steps)
+        whole = batch.valid[:, :horizon].all(1).cpu()
+        if whole.any():
+            true = batch.pixels[:, batch.context : batch.context + horizon].cpu()[whole]
+            drawn = torch.from_numpy(np.stack(imagined[:horizon], axis=1))[whole]
+            self.pairs.append((true, drawn))
+
+    def actions(self, episodes: np.ndarray) -> tuple[dict[str, dict], dict]:
+        """The sweep of every action dimension and the null action, from the same moments."""
+        if not self.moments:
+            return {}, {}
+        config, names = self.config, self.store.schema.state
+        batch = load_batch(self.store, self.moments, config.context, self.world.device)
+        in_data = action_tests.slopes_in_data(self.store, episodes, config.sweep_steps)
+        total = len(self.moments) * len(self.store.schema.action) * config.sweep_values * config.sweep_steps
+        with self.progress(total + 16 * len(self.moments), "actions") as bar:
+            sweeps = action_tests.sweep_actions(
+                self.world, batch, config.sweep_steps, config.sweep_values, config.num_steps, config.seed,
+                in_data, bar.update,
+            )  # fmt: skip
+            kind = action_tests.null_action(self.store, episodes)
+            still = action_tests.stillness(self.world, batch, kind, config.num_steps, config.seed, bar.update)
+        of = np.array([window.episode for window in self.moments])
+        return {sweep.action: sweep.report(names, of) for sweep in sweeps}, still
+
+    @staticmethod
+    def progress(total: int, what: str) -> tqdm:
+        return tqdm(total=total, desc=what, unit="frame")
+
+
+def spread_windows(store: WindowStore, episodes: np.ndarray, config: EvaluateConfig) -> list[Window]:
+    """At most `config.windows` windows, spread evenly over the episodes."""
+    enough = episodes[store.lengths[episodes] > config.context]
+    if not len(enough):
+        raise ValueError(
+            f"none of the {len(episodes)} episodes has more than {config.context} frames; lower context"
+        )
+    if short := len(episodes) - len(enough):
+        log.warning(
+            "%d of %d episodes have at most %d frames and are left out", short, len(episodes), config.context
+        )
+    kept = enough[np.linspace(0, len(enough) - 1, min(len(enough), config.windows)).round().astype(int)]
+    each = max(1, config.windows // len(kept))
+    return choose_windows(store.lengths, kept, config.context, config.horizon, each)
+
+
+def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
+    return {
+        "source": config.world,
+        "num_steps": config.num_steps or world.config.num_steps,
+        "model": asdict(world.config),
+        "parameters": sum(p.numel() for p in world.model.parameters()),
+        "provenance": world.provenance,
+    }
+
+
+def speed(world: World, num_steps: int | None) -> dict[str, Any]:
+    num_steps = num_steps or world.config.num_steps
+    times = bench.step_times(world.model, 1, num_steps, SPEED_SECONDS) * 1e3
+    p50, p95 = np.quantile(times, (0.5, 0.95))
+    machine = bench.machine(world.device)
+    return {"num_steps": num_steps, "batch": 1, "p50_ms": p50, "p95_ms": p95, "steps": len(times), **machine}
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def draw(out: Path, report: dict[str, Any], films: list[Film], fps: int) -> None:
+    data = report["data"]
+    title = f"{data['windows']} windows of {data['episodes']} episodes ({data['held_out']})"
+    figures.plot_curves(out / "curves.png", report["curves"], report["actions"]["psnr_shuffled"], title)
+    if report["sweep"]:
+        held = f"each action dimension held for {report['settings']['sweep_steps']} steps"
+        figures.plot_sweep(
+            out / "sweep.png", report["sweep"], f"{held}, others as recorded; mean over the moments"
+        )
+    shown = [film for film in films if len(film.true) > film.context]
+    if not shown:
+        return
+    context, names = (
+        shown[0].context,
+        [f"episode {f.window.episode}, from frame {f.window.frame}" for f in shown],
+    )
+    for i, f in enumerate(shown):
+        reach = len(f.true) - context
+        horizons = [h for h in HORIZONS if h <= reach]
+        video.write_png(out / f"strip_{i}.png", video.strip(f.true, f.imagined, context, horizons))
+    pictures = video.compare([f.true for f in shown], [f.imagined for f in shown], context, names)
+    video.write_mp4(out / "film.mp4", pictures, fps)

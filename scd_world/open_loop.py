@@ -1,0 +1,236 @@
+"""Open loop: recorded context, then imagination driven by the recorded actions, compared step by step.
+
+N windows, B of them at a time, k context frames, T imagined steps (≤ `horizon` + 1),
+C H W frame, S state, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scd_datasets.store import WindowStore
+from scd_world.clip import Clip
+from scd_world.metrics import changed_pixels, psnr, ssim
+from scd_world.stats import decode_pixels, encode_pixels
+from scd_world.validate import after_context
+from scd_world.world import World
+from scd_world.world_model import Imagined
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where an imagination starts, and how many recorded actions it then has."""
+
+    episode: int
+    frame: int  # the last context frame
+    steps: int  # the last of them may lead to a frame that was not recorded
+
+
+def choose_windows(
+    lengths: np.ndarray, episodes: Sequence[int], context: int, horizon: int, per_episode: int
+) -> list[Window]:
+    """Starts spread evenly over each episode, so that each reaches the horizon if its episode is long enough.
+
+    Longest first. Episodes with fewer than `context` + 1 frames give none. One step more than the horizon: an
+    episode's last action has a reward and a success, but no next frame.
+    """
+    windows = []
+    for episode in episodes:
+        first, last = context - 1, int(lengths[episode]) - 1
+        if last <= first:
+            continue
+        starts = np.unique(np.linspace(first, max(first, last - horizon), per_episode).round().astype(int))
+        windows += [Window(int(episode), int(f), int(min(horizon + 1, last + 1 - f))) for f in starts]
+    # Neighbours from different episodes: the actions of one can stand in for another's.
+    place = {episode: i for i, episode in enumerate(episodes)}
+    return sorted(windows, key=lambda w: (-w.steps, w.frame, place[w.episode]))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows in raw units on the model's device, padded to the longest by repetition.
+
+    Frame k − 1 is the last one of the context, frame k − 1 + h what the h-th imagined step should show.
+    """
+
+    windows: list[Window]
+    context: int
+    pixels: Tensor  # uint8 (B, k+T, V, H, W, 3)
+    state: Tensor  # (B, k+T, S)
+    action: Tensor  # (B, k−1+T, A)
+    reward: Tensor  # (B, T) of the imagined steps
+    success: Tensor  # (B, T)
+    recorded: Tensor  # (B, T) bool: this action, reward and success were recorded
+    valid: Tensor  # (B, T) bool: and so was the frame after it
+
+    @property
+    def steps(self) -> int:
+        return self.recorded.shape[1]
+
+    def truth(self, h: int) -> Tensor:
+        """(B, C, H, W): the frame after h steps; h = 0 is the last of the context."""
+        return encode_pixels(self.pixels[:, self.context - 1 + h])
+
+    def true_state(self, h: int) -> Tensor:
+        return self.state[:, self.context - 1 + h]
+
+    @property
+    def future(self) -> Tensor:
+        """(B, T, A): the actions of the imagined steps."""
+        return self.action[:, self.context - 1 :]
+
+    def clip(self, world: World, num_steps: int) -> Clip:
+        """The first steps, context included, as the losses want them."""
+        known = torch.ones_like(self.valid[:, :1]).expand(-1, self.context - 1)
+        steps, frames = slice(0, num_steps), slice(0, num_steps + 1)
+        zeros = torch.zeros_like(known, dtype=torch.float32)
+        return Clip.from_windows(
+            {
+                "pixels": self.pixels[:, frames],
+                "state": self.state[:, frames],
+                "action": self.action[:, steps],
+                "reward": torch.cat([zeros, self.reward], 1)[:, steps],
+                "success": torch.cat([zeros, self.success], 1)[:, steps],
+                "valid": torch.cat([known, self.valid], 1)[:, steps],
+            },
+            world.stats,
+        )
+
+
+def load_batch(store: WindowStore, windows: list[Window], context: int, device: torch.device | str) -> Batch:
+    longest = max(window.steps for window in windows)
+    rows = [read_padded(store, window, context, longest) for window in windows]
+    arrays = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
+    steps = torch.tensor([window.steps for window in windows], device=device)
+    recorded = torch.arange(longest, device=device) < steps[:, None]
+    past = context - 1
+    return Batch(
+        windows=windows,
+        context=context,
+        pixels=arrays["pixels"],
+        state=arrays["state"],
+        action=arrays["action"],
+        reward=arrays["reward"][:, past:],
+        success=arrays["success"][:, past:].float(),
+        recorded=recorded,
+        valid=arrays["valid"][:, past:] & recorded,
+    )
+
+
+def read_padded(store: WindowStore, window: Window, context: int, longest: int) -> dict[str, np.ndarray]:
+    past = context - 1
+    arrays = store.windows(np.array([window.episode]), np.array([window.frame - past]), past + window.steps)
+    more = longest - window.steps
+    return {
+        name: np.pad(a[0], [(0, more)] + [(0, 0)] * (a.ndim - 2), mode="edge") for name, a in arrays.items()
+    }
+
+
+class RowNoise:
+    """Standard normal frames, each window from its own generator: no result depends on its batch."""
+
+    def __init__(self, windows: Sequence[Window], shape: tuple[int, int, int], seed: int) -> None:
+        self.shape = shape
+        self.generators = [
+            torch.Generator().manual_seed(
+                int(np.random.SeedSequence([seed, window.episode, window.frame]).generate_state(1)[0])
+            )
+            for window in windows
+        ]
+
+    def draw(self, device: torch.device) -> Tensor:
+        """(B, C, H, W)"""
+        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(device)
+
+
+def imagine_steps(
+    world: World, s: Imagined, actions: Tensor, noise: RowNoise, num_steps: int | None
+) -> Iterator[Imagined]:
+    """Steps on from `s` with raw `actions` (B, T, A), one value per step."""
+    for i in range(actions.shape[1]):
+        s = world.step(s, actions[:, i], noise.draw(world.device), num_steps)
+        yield s
+
+
+def begin(world: World, batch: Batch) -> Imagined:
+    """Standing at the last context frame, the whole context seen."""
+    return after_context(world.model, batch.clip(world, batch.context), batch.context)
+
+
+class OpenLoop:
+    """What N windows gave at each step; NaN where nothing was recorded to compare with.
+
+    `frames` holds name → (N, T); `state`, `true_state` (N, T, S) and `start_state` (N, S) are raw units,
+    as are `reward` and `true_reward`; `success` is a probability.
+    """
+
+    def __init__(self, windows: list[Window], steps: int, state_size: int) -> None:
+        def empty(*shape: int) -> np.ndarray:
+            return np.full((len(windows), *shape), np.nan, np.float32)
+
+        self.windows = windows
+        self.episodes = np.array([window.episode for window in windows])
+        self.frames: dict[str, np.ndarray] = {}
+        self.steps, self.empty = steps, empty
+        self.start_state = empty(state_size)
+        self.state, self.true_state = empty(steps, state_size), empty(steps, state_size)
+        self.reward, self.true_reward = empty(steps), empty(steps)
+        self.success, self.true_success = empty(steps), empty(steps)
+
+    def put(self, name: str, rows: slice, h: int, values: Tensor, valid: Tensor) -> None:
+        """values (B,) of the h-th step (1 is the first)."""
+        column = self.frames.setdefault(name, self.empty(self.steps))
+        column[rows, h - 1] = torch.where(valid, values.float(), torch.nan).cpu().numpy()
+
+    def record(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch, changed_by: float) -> None:
+        valid, truth, still = batch.valid[:, h - 1], batch.truth(h), batch.truth(0)
+        if valid.any():
+            changed = changed_pixels(truth, still, changed_by)
+            for name, obs in {"imagined": s.obs, "copy": still}.items():
+                self.put(f"psnr_{name}", rows, h, psnr(obs, truth), valid)
+                self.put(f"psnr_changed_{name}", rows, h, psnr(obs, truth, changed), valid)
+                self.put(f"ssim_{name}", rows, h, ssim(obs, truth), valid)
+            self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
+        unseen = ~valid[:, None]
+        state = world.stats.decode_state(s.state)
+        self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()
+        self.true_state[rows, h - 1] = batch.true_state(h).masked_fill(unseen, torch.nan).cpu().numpy()
+        self.record_outcome(world, rows, h, s, batch)
+
+    def record_outcome(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch) -> None:
+        pairs = {
+            "reward": world.stats.decode_reward(s.reward),
+            "true_reward": batch.reward[:, h - 1],
+            "success": s.success,
+            "true_success": batch.success[:, h - 1],
+        }
+        for name, values in pairs.items():
+            known = values.float().masked_fill(~batch.recorded[:, h - 1], torch.nan)
+            getattr(self, name)[rows, h - 1] = known.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Film:
+    """One window's frames for people to look at: uint8 (k+T, V, H, W, 3), equal over the context."""
+
+    window: Window
+    context: int
+    true: np.ndarray
+    imagined: np.ndarray
+
+
+def film(batch: Batch, row: int, imagined: list[np.ndarray]) -> Film:
+    """imagined: per step, uint8 (B, V, H, W, 3)."""
+    steps = int(batch.valid[row].sum())
+    true = batch.pixels[row, : batch.context + steps].cpu().numpy()
+    drawn = [frames[row] for frames in imagined[:steps]]
+    return Film(batch.windows[row], batch.context, true, np.stack([*true[: batch.context], *drawn]))
+
+
+def look(s: Imagined) -> np.ndarray:
+    return decode_pixels(s.obs).cpu().numpy()

@@ -1,0 +1,305 @@
+"""From raw comparisons to a report: curves over the horizon, outcome and failure figures, JSON and Markdown.
+
+N windows, H horizons, S state.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scd_world.metrics import Summary, angle_between, auroc, correlation, summarise
+from scd_world.open_loop import OpenLoop
+from scd_world.schema import DataSchema
+
+log = logging.getLogger(__name__)
+HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
+RIGID = 1.0  # px: eight recorded keypoints that fit PushT's T this well are PushT's T
+
+
+# ---- curves: name → (N, H) -----------------------------------------------------------------------
+
+
+def all_curves(loop: OpenLoop, schema: DataSchema) -> dict[str, np.ndarray]:
+    """Everything that is measured at each horizon; `…_copy`: of keeping the last context frame."""
+    curves = dict(loop.frames)
+    curves["psnr_gain"] = curves["psnr_imagined"] - curves["psnr_copy"]
+    curves["survival"] = survival(curves["psnr_changed_imagined"], curves["psnr_changed_copy"])
+    still = np.broadcast_to(loop.start_state[:, None], loop.state.shape)
+    for name, state in {"imagined": loop.state, "copy": still}.items():
+        curves |= {f"{key}_{name}": v for key, v in state_errors(state, loop.true_state, schema).items()}
+    if schema.reward:
+        curves["reward_square"] = (loop.reward - loop.true_reward) ** 2
+    return curves
+
+
+def state_errors(state: np.ndarray, truth: np.ndarray, schema: DataSchema) -> dict[str, np.ndarray]:
+    """Mean |error| per group, distance of the agent, pose of PushT's block; raw units. (N, H, S) → (N, H)."""
+    P, S = len(schema.agent_pos), len(schema.state)
+    errors = {}
+    for group, dims in {"agent_pos": slice(0, P), "environment_state": slice(P, S)}.items():
+        if schema.state[dims]:
+            errors[f"error_{group}"] = np.abs(state - truth)[..., dims].mean(-1)
+    if P:
+        errors["agent_distance"] = np.linalg.norm((state - truth)[..., :P], axis=-1)
+    return errors | block_errors(state[..., P:], truth[..., P:])
+
+
+def block_errors(keypoints: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Position (px) and angle (degrees) error of the T, where the environment state is its keypoints."""
+    if truth.shape[-1] != 16:
+        return {}
+    try:
+        from scd_envs.simulators.pusht import block_keypoints, block_pose
+    except ImportError as error:
+        log.warning("no block pose error: %s (pip install 'lerobot_env_scd_world[pusht]')", error)
+        return {}
+    true_pose, pose = block_pose(truth), block_pose(keypoints)
+    residual = np.abs(block_keypoints(true_pose) - truth)
+    if not np.nanmedian(residual) < RIGID:
+        return {}  # sixteen numbers, but not that T
+    return {
+        "block_distance": np.linalg.norm((pose - true_pose)[..., :2], axis=-1),
+        "block_angle": np.degrees(angle_between(pose[..., 2], true_pose[..., 2])),
+    }
+
+
+def survival(imagined: np.ndarray, copy: np.ndarray) -> np.ndarray:
+    """1 until the imagination is first worse than copy-last on the changed pixels, then 0; NaN unreached.
+
+    On whole pictures a window in which nothing moves yet would fail at once: there copy-last is exact.
+    """
+    failed = np.maximum.accumulate(imagined < copy, axis=1)
+    reached = np.maximum.accumulate(np.isfinite(imagined)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(reached, 1.0 - failed, np.nan)
+
+
+# ---- single figures ------------------------------------------------------------------------------
+
+
+def time_to_failure(curves: dict[str, np.ndarray], means: dict[str, dict]) -> dict[str, Any]:
+    """First horizon at which the imagination is worse than copy-last; None: at none of those reached."""
+    alive = curves["survival"]
+    first = [int(np.argmax(row == 0)) + 1 if (row == 0).any() else math.inf for row in alive]
+    median = float(np.median(first)) if first else math.inf
+    return {
+        "mean_psnr": first_below(means["psnr_imagined"]["mean"], means["psnr_copy"]["mean"]),
+        "mean_psnr_changed": first_below(
+            means["psnr_changed_imagined"]["mean"], means["psnr_changed_copy"]["mean"]
+        ),
+        "median_window_changed": None if math.isinf(median) else median,
+        "windows_never_failed": float(np.mean(np.isinf(first))) if first else None,
+    }
+
+
+def first_below(a: list[float], b: list[float]) -> int | None:
+    below = np.flatnonzero(np.asarray(a, float) < np.asarray(b, float))
+    return int(below[0]) + 1 if len(below) else None
+
+
+def outcomes(loop: OpenLoop, schema: DataSchema) -> dict[str, Any]:
+    """Reward and success over all imagined steps, the last action of an episode included."""
+    found: dict[str, Any] = {}
+    known = np.isfinite(loop.true_reward)
+    if schema.reward:
+        imagined, true = loop.reward[known], loop.true_reward[known]
+        found["reward"] = {
+            "mse": float(np.mean((imagined - true) ** 2)),
+            "mse_of_the_mean": float(np.var(true)),  # what a constant guess would give
+            "correlation": correlation(imagined, true),
+            "bias": float(np.mean(imagined - true)),  # above 0: optimistic
+            "steps": int(known.sum()),
+        }
+    if schema.success:
+        label, score = loop.true_success[known], loop.success[known]
+        found["success"] = {
+            "auroc": auroc(score, label),
+            "positives": int(label.sum()),
+            "steps": int(known.sum()),
+            "mean_probability": float(score.mean()),
+        }
+    return found
+
+
+def curve_report(curves: dict[str, np.ndarray], episodes: np.ndarray, horizon: int) -> dict[str, dict]:
+    """Per curve: mean over all windows, 95 % interval, median and count, at each horizon reached."""
+    reach = int(np.isfinite(curves["psnr_imagined"][:, :horizon]).any(0).sum())
+    summaries = {}
+    for name, values in curves.items():
+        summaries[name] = as_lists(summarise(values[:, :reach].astype(np.float64), episodes))
+    return summaries
+
+
+def as_lists(summary: Summary) -> dict[str, list]:
+    return {key: values.tolist() for key, values in vars(summary).items()}
+
+
+# ---- files and tables ----------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """JSON without NaN: what is not known is null; floats to six digits."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    path.write_text(json.dumps(plain(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table that also reads well in a terminal."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    ruled = [head, ["-" * (w - 1) + ":" for w in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in ruled
+    )
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def pixel_table(curves: dict[str, dict]) -> str:
+    head = [
+        "step",
+        "windows",
+        "PSNR",
+        "copy-last",
+        "gain, 95 %",
+        "changed: PSNR",
+        "copy-last",
+        "SSIM",
+        "copy-last",
+    ]
+    names = ("psnr_changed_imagined", "psnr_changed_copy")
+    rows = []
+    for i in table_rows(curves):
+        gain = curves["psnr_gain"]
+        between = f"{number(gain['mean'][i])} [{number(gain['low'][i], 1)}, {number(gain['high'][i], 1)}]"
+        row = [str(i + 1), str(curves["psnr_imagined"]["count"][i])]
+        row += [number(curves[name]["mean"][i]) for name in ("psnr_imagined", "psnr_copy")] + [between]
+        row += [number(curves[name]["mean"][i]) for name in names]
+        row += [number(curves[name]["mean"][i], 4) for name in ("ssim_imagined", "ssim_copy")]
+        rows.append(row)
+    return table(head, rows)
+
+
+STATE_COLUMNS = {
+    "agent_distance": "agent",
+    "block_distance": "block",
+    "block_angle": "block angle, °",
+    "error_environment_state": "environment state",
+}
+
+
+def state_table(curves: dict[str, dict]) -> str:
+    """median (mean) of each error, and copy-last's median; empty where the data has no state."""
+    shown = {name: title for name, title in STATE_COLUMNS.items() if f"{name}_imagined" in curves}
+    if "block_distance" in shown:
+        shown.pop("error_environment_state")  # the same, less clearly
+    if not shown:
+        return ""
+    head = ["step"] + [text for title in shown.values() for text in (f"{title}: median (mean)", "copy-last")]
+    rows = []
+    for i in table_rows(curves):
+        row = [str(i + 1)]
+        for name in shown:
+            own, copy = curves[f"{name}_imagined"], curves[f"{name}_copy"]
+            row += [f"{number(own['median'][i])} ({number(own['mean'][i])})", number(copy["median"][i])]
+        rows.append(row)
+    return table(head, rows)
+
+
+def table_rows(curves: dict[str, dict]) -> list[int]:
+    reach = len(curves["psnr_imagined"]["mean"])
+    return [h - 1 for h in sorted({*(h for h in HORIZONS if h < reach), reach}) if h >= 1]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page; also what the terminal shows."""
+    data, curves, settings = report["data"], report["curves"], report["settings"]
+    warning = [f"> **Warning.** {data['warning']}", ""] if data["warning"] else []
+    lines = [
+        f"# Fidelity of {report['world']['source']}",
+        "",
+        *warning,
+        f"Open loop on {data['windows']} windows of {data['episodes']} episodes of {data['source']} "
+        f"({data['held_out']}): {settings['context']} recorded frames, then the recorded actions, "
+        f"{report['world']['num_steps']} denoising steps per frame. Means over all windows, one imagination "
+        "each; 95 % intervals redraw episodes. Changed pixels "
+        f"differ by more than {settings['changed_by']:g} grey levels from the last context frame.",
+        "",
+        pixel_table(curves),
+        "",
+    ]
+    if states := state_table(curves):
+        lines += ["State errors in raw units, read beside the pixels:", "", states, ""]
+    lines += [f"- {line}" for line in remarks(report)]
+    return "\n".join(lines) + "\n"
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    found = []
+    failure = report["time_to_failure"]
+    reach = len(report["curves"]["psnr_imagined"]["mean"])
+    for key, what in {"mean_psnr": "whole picture", "mean_psnr_changed": "changed pixels"}.items():
+        at = f"at step {failure[key]}" if failure[key] else f"at none of {reach} steps"
+        found.append(f"mean PSNR falls below copy-last {at} ({what})")
+    actions = report["actions"]
+    if ratio := actions["loss_ratio"].get("total"):
+        parts = ", ".join(f"{k} {v:.2f}" for k, v in actions["loss_ratio"].items() if k != "total")
+        found.append(f"action sensitivity, loss(shuffled)/loss(true): {ratio:.2f} ({parts})")
+    if shuffled := actions["psnr_shuffled"]:
+        i = len(shuffled["mean"]) - 1
+        true = report["curves"]["psnr_imagined"]["mean"][i]
+        found.append(
+            f"PSNR at step {i + 1} with another episode's actions: {number(shuffled['mean'][i])} dB, "
+            f"with its own: {number(true)} dB"
+        )
+    for name, sweep in report["sweep"].items():
+        if sweep["slope"]:
+            strongest = max(sweep["slope"], key=lambda dim: abs(sweep["slope"][dim]["mean"]))
+            slope = sweep["slope"][strongest]
+            found.append(
+                f"action `{name}` moves `{strongest}` by {slope['mean']:+.3g} per unit "
+                f"(same sign in {slope['same_sign']:.0%} of the moments; "
+                f"recordings: {number(slope['in_data'], 3)})"
+            )
+    if still := report["null_action"]:
+        found.append(
+            f"null action ({still['kind']}), steps {still['from_step']}–{still['to_step']}: "
+            f"the picture changes by {still['grey_levels']:.2f} grey levels "
+            f"(recorded actions: {still['grey_levels_recorded']:.2f})"
+        )
+    if reward := report.get("reward"):
+        found.append(
+            f"reward: MSE {reward['mse']:.4g} (a constant: {reward['mse_of_the_mean']:.4g}), "
+            f"correlation {number(reward['correlation'])}, bias {reward['bias']:+.3g}"
+        )
+    if success := report.get("success"):
+        found.append(
+            f"success: AUROC {number(success['auroc'], 3)}, "
+            f"{success['positives']} of {success['steps']} steps are positive"
+        )
+    found += [
+        f"{name}: {value['value']:.4g} ({value['what']})" for name, value in report["perceptual"].items()
+    ]
+    speed = report["speed"]
+    found.append(
+        f"one step, batch 1, {speed['num_steps']} denoising steps, {speed['device']}, "
+        f"{speed['threads']} threads: p50 {speed['p50_ms']:.1f} ms, p95 {speed['p95_ms']:.1f} ms"
+    )
+    return found
