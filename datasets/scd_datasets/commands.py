@@ -35,9 +35,7 @@ def record(config: DictConfig) -> None:
     notes = run(settings)
     print(summary(notes))
     if len(notes) < settings.episodes:
-        print(
-            f"stopped: {settings.out} holds {len(notes)} of {settings.episodes} episodes; the same command continues"
-        )
+        print(f"stopped: {len(notes)} of {settings.episodes} episodes are safe; the same command continues")
         sys.exit(INTERRUPTED)
     print(f"next: scd-data data.root={settings.out}")
 

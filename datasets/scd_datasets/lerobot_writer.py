@@ -29,7 +29,7 @@ class LeRobotWriter:
 
     `recipe` says how the episodes are recorded (plain JSON); a dataset recorded by another recipe is refused.
     Frames go in with `add_frame`, an episode ends with `save_episode`, and is safe after the next `publish`.
-    Use as a context manager: leaving it publishes whole episodes, unless the disk was the problem.
+    Use as a context manager: leaving it publishes whole episodes, unless writing was the problem.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class LeRobotWriter:
         videos: bool = False,
     ) -> None:
         self.root = Path(root)
-        self.fps, self.features, self.recipe, self.videos = fps, features, recipe, videos
+        self.fps, self.features, self.videos = fps, features, videos
+        self.recipe = json.loads(json.dumps(recipe))  # as it will be read back: lists, not tuples
         self.scratch = self.root.with_name(f"{self.root.name}.recording")
         self.part = self.scratch / "part"
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,7 @@ class LeRobotWriter:
         if self.root.exists():
             self._continue()
         self._published = len(self.notes)
+        self._writing = False  # still True after an error: the part on disk is not to be trusted
 
     def _continue(self) -> None:
         if not (self.root / NOTES).is_file():
@@ -99,13 +101,16 @@ class LeRobotWriter:
         from lerobot.utils.utils import SuppressProgressBars
 
         with SuppressProgressBars():  # one bar for the whole recording is enough
+            self._writing = True
             dataset.save_episode()
+            self._writing = False
         self.notes.append({"episode_index": self.num_episodes, **note})
 
     def publish(self) -> None:
         """Finish the part, read it back, and move it into the dataset."""
         if self.num_episodes == self._published:
             return
+        self._writing = True
         self._dataset.finalize()
         self._dataset = None
         shutil.rmtree(self.part / "images", ignore_errors=True)  # where LeRobot kept pictures on the way
@@ -121,14 +126,15 @@ class LeRobotWriter:
         else:
             os.replace(self.part, self.root)
         self._published = self.num_episodes
+        self._writing = False
 
     def __enter__(self) -> LeRobotWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            self.drop_episode()
-            if not isinstance(error, OSError):
+            if not (self._writing or isinstance(error, OSError)):
+                self.drop_episode()
                 self.publish()
         finally:
             self._dataset = None

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -34,6 +34,7 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
     policies = PolicyMix(env.action_space, config.shares)
     fps = env.metadata["render_fps"]
     with (
+        closing(env),
         LeRobotWriter(config.out, fps, features, make_recipe(config), config.videos) as writer,
         interruption() as interrupted,
         tqdm(total=config.episodes, initial=writer.num_episodes, unit="episode", dynamic_ncols=True) as bar,
@@ -121,21 +122,23 @@ class PolicyMix:
         """({policy, policy_kwargs} in plain JSON, the policy)."""
         from scd_policies import make
 
-        part = self.round[index % len(self.round)]
-        turn = index // len(self.round) * part.share + self._turn_in_round(index % len(self.round))
-        kwargs = {
-            key: value[turn % len(value)] if isinstance(value, list) else value
-            for key, value in part.policy_kwargs.items()
-        }
+        part, kwargs = self.plan(index)
         name = {"policy": part.policy, "policy_kwargs": kwargs}
         key = json.dumps(name, sort_keys=True)
         if key not in self.made:
             self.made[key] = make(part.policy, self.action_space, **kwargs)
         return name, self.made[key]
 
-    def _turn_in_round(self, place: int) -> int:
-        """How many of this part's episodes came before in the round."""
-        return sum(part is self.round[place] for part in self.round[:place])
+    def plan(self, index: int) -> tuple[PolicyShare, dict[str, Any]]:
+        """The part of the mixture that acts in episode `index`, and its arguments there."""
+        rounds, place = divmod(index, len(self.round))
+        part = self.round[place]
+        turn = rounds * part.share + sum(earlier is part for earlier in self.round[:place])
+        kwargs = {
+            key: value[turn % len(value)] if isinstance(value, list) else value
+            for key, value in part.policy_kwargs.items()
+        }
+        return part, kwargs
 
 
 def make_recipe(config: RecordConfig) -> dict[str, Any]:

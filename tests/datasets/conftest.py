@@ -1,8 +1,15 @@
-"""A small store whose every number says where it belongs: value = 1000 · episode + frame."""
+"""Small things whose every number says where it belongs: a store, and an environment to record."""
 
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import gymnasium
 import numpy as np
 import pytest
 
+from scd_datasets.config import RecordConfig
+from scd_datasets.record import record
 from scd_datasets.store import EpisodeArrays, WindowStore, write_store
 from scd_world.schema import DataSchema
 
@@ -57,3 +64,81 @@ def schema() -> DataSchema:
 def store(tmp_path, schema) -> WindowStore:
     episodes = (numbered_episode(i, length, schema) for i, length in enumerate(LENGTHS))
     return write_store(tmp_path / "numbered.zarr", schema, episodes)
+
+
+class Counting(gymnasium.Env):
+    """Frame i of an episode with seed s shows the grey levels (s, i, camera); success at frame 7.
+
+    `at_step(n)` is called before the n-th step of an environment: tests interrupt there.
+    """
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
+    at_step = staticmethod(lambda n: None)
+
+    def __init__(self):
+        self.total, self.render_mode = 0, "rgb_array"
+        camera = gymnasium.spaces.Box(0, 255, (64, 72, 3), np.uint8)
+        vector = gymnasium.spaces.Box(-1e6, 1e6, (2,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict(
+            pixels=gymnasium.spaces.Dict(top=camera, wrist=camera), agent_pos=vector, environment_state=vector
+        )
+        self.action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.frame = seed, 0
+        return self._observe(), {"is_success": False}
+
+    def step(self, action):
+        self.total += 1
+        self.at_step(self.total)
+        self.frame += 1
+        done = self.frame == 7
+        return self._observe(), float(self.frame), done, False, {"is_success": done}
+
+    def _observe(self):
+        shape = self.observation_space["pixels"]["top"].shape
+        cameras = {
+            name: np.broadcast_to(np.array([self.seed, self.frame, camera], np.uint8), shape).copy()
+            for camera, name in enumerate(("top", "wrist"))
+        }
+        number = np.array([self.seed, self.frame], np.float32)
+        return {"pixels": cameras, "agent_pos": number, "environment_state": -number}
+
+
+gymnasium.register("scd_tests/Counting-v0", Counting, disable_env_checker=True)
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Have the environment call this before every step."""
+    return lambda hook: monkeypatch.setattr(Counting, "at_step", staticmethod(hook))
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A recording of three episodes of seven steps."""
+
+    def make(out="counting", **changes) -> RecordConfig:
+        values = {
+            "env": "scd_tests/Counting-v0",
+            "out": str(tmp_path / out),
+            "episodes": 3,
+            "publish_every": 2,
+        }
+        return RecordConfig(**(values | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recorded_once(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("recorded") / "counting"
+    record(RecordConfig("scd_tests/Counting-v0", str(out), episodes=3, publish_every=2))
+    return out
+
+
+@pytest.fixture
+def recorded(recorded_once, tmp_path) -> Path:
+    """A fresh copy of the recording, to be damaged."""
+    return Path(shutil.copytree(recorded_once, tmp_path / "copy"))

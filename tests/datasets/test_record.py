@@ -1,0 +1,173 @@
+"""Recordings: what is written, that they survive interruption, and continue as if nothing had happened."""
+
+import errno
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scd_datasets import lerobot_writer
+from scd_datasets.check import check_dataset, check_numbers
+from scd_datasets.config import PolicyShare
+from scd_datasets.lerobot_reader import DamagedEpisode, LeRobotFolder
+from scd_datasets.record import PolicyMix, record
+
+
+def contents(root):
+    """Everything a dataset says, episode by episode."""
+    folder = LeRobotFolder(root)
+    return [(check_numbers(folder, episode), folder.pixels(episode)) for episode in folder.episodes]
+
+
+def assert_same(one, other):
+    one, other = contents(one), contents(other)
+    assert len(one) == len(other)
+    for (numbers, pixels), (other_numbers, other_pixels) in zip(one, other, strict=True):
+        assert all(np.array_equal(numbers[key], other_numbers[key]) for key in numbers)
+        assert np.array_equal(pixels, other_pixels)
+
+
+def test_lerobot_opens_a_recording_and_reads_what_was_seen(recorded):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset("local/counting", root=recorded, video_backend="pyav")
+    assert (dataset.num_episodes, dataset.num_frames, dataset.fps) == (3, 21, 10)
+    frame = dataset[7 + 4]  # episode 1, frame 4
+    assert (frame["observation.images.wrist"] * 255).round()[:, 0, 0].tolist() == [1, 4, 1]
+    assert frame["observation.state"].tolist() == [1, 4]
+    assert frame["observation.environment_state"].tolist() == [-1, -4]
+    assert frame["next.reward"].item() == 5
+    assert [dataset[i]["next.done"].item() for i in range(7)] == [False] * 6 + [True]
+    assert [dataset[i]["next.success"].item() for i in range(7)] == [False] * 6 + [True]
+    assert frame["task"] == "scd_tests/Counting-v0"
+
+
+def test_a_continued_recording_equals_a_straight_one(config, recorded):
+    record(config(episodes=1))
+    notes = record(config(episodes=3))
+    assert [note["seed"] for note in notes] == [0, 1, 2]
+    assert_same(config().out, recorded)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_whole_episodes(config, recorded, at_step, number):
+    def interrupt(step):
+        if step == 1 + 7 + 3:  # the first step only asks what the environment says; then in episode 1
+            os.kill(os.getpid(), number)
+
+    usual = signal.getsignal(number)
+    at_step(interrupt)
+    assert len(record(config())) == 1
+    assert len(contents(config().out)) == 1
+    assert not Path(config().out + ".recording").exists()
+    assert signal.getsignal(number) is usual
+    at_step(lambda step: None)
+    record(config())
+    assert_same(config().out, recorded)
+
+
+def test_kill_9_at_any_moment_leaves_a_dataset_that_opens_and_continues(
+    config, recorded, tmp_path, monkeypatch
+):
+    """What lies on disk when a file has just been moved in, or in the middle of an episode, is copied: a kill
+    can leave nothing else."""
+    moments = []
+
+    def snapshot(*_):
+        if Path(config("killed").out).exists():
+            moments.append(tmp_path / f"moment_{len(moments)}")
+            for name in ("killed", "killed.recording"):
+                source = tmp_path / name
+                if source.exists():
+                    shutil.copytree(source, moments[-1] / name)
+
+    replace = os.replace
+
+    def replace_and_look(source, target):
+        replace(source, target)
+        snapshot()
+
+    monkeypatch.setattr(lerobot_writer.os, "replace", replace_and_look)
+    record(config("killed"))
+    monkeypatch.undo()
+    assert len(moments) > 5
+    for moment in moments:
+        found = contents(moment / "killed")
+        assert len(found) in (2, 3)
+    for moment in (moments[0], moments[2], moments[-2]):
+        record(config(f"{moment.name}/killed"))
+        assert_same(moment / "killed", recorded)
+        assert not (moment / "killed.recording").exists()
+
+
+def test_full_disk_keeps_what_was_published(config, recorded, monkeypatch):
+    record(config(episodes=2))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+        with pytest.raises(OSError, match="No space left"):
+            record(config())
+    assert len(contents(config().out)) == 2
+    record(config())
+    assert_same(config().out, recorded)
+
+
+def test_pictures_that_could_not_be_written_never_join_the_dataset(config, monkeypatch):
+    """LeRobot's image writer logs the error and goes on."""
+    record(config(episodes=1))
+    from lerobot.datasets.image_writer import write_image
+
+    def half(image, path, *args, **kwargs):
+        write_image(image, path, *args, **kwargs)
+        if path.name.endswith("000005.png"):
+            path.write_bytes(path.read_bytes()[:-40])
+
+    monkeypatch.setattr("lerobot.datasets.image_writer.write_image", half)
+    with pytest.raises((OSError, DamagedEpisode), match="truncated"):
+        record(config(episodes=2))
+    assert len(contents(config().out)) == 1
+
+
+def test_other_settings_and_foreign_folders_are_refused(config, tmp_path):
+    record(config(episodes=1))
+    with pytest.raises(ValueError, match="seed: 0 there, 5 here"):
+        record(config(seed=5))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="no recording of scd-record"):
+        record(config("mine"))
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_two_recorders_in_one_folder(config, at_step):
+    def second(step):
+        if step == 3:
+            with pytest.raises(RuntimeError, match="another process is recording"):
+                record(config())
+
+    at_step(second)
+    assert len(record(config())) == 3
+
+
+def test_a_mixture_goes_round_and_lists_go_through_their_entries():
+    shares = [PolicyShare("a", {"skill": [1.0, 0.5], "fixed": 3}, share=3), PolicyShare("b")]
+    plan = [
+        (part.policy, kwargs) for part, kwargs in (PolicyMix(None, shares).plan(index) for index in range(8))
+    ]
+    a = [{"skill": skill, "fixed": 3} for skill in (1.0, 0.5, 1.0, 0.5, 1.0, 0.5)]
+    assert [name for name, _ in plan] == ["a", "a", "a", "b"] * 2
+    assert [kwargs for name, kwargs in plan if name == "a"] == a
+
+
+def test_video_recording(config):
+    record(config(videos=True, episodes=3))
+    report = check_dataset(LeRobotFolder(config().out), Path(config().out + ".zarr"))
+    windows = report.store.windows(np.arange(3), np.zeros(3, int), 7)
+    number = windows["pixels"][:, :7, 0, 30, 30].astype(int)
+    assert abs(number[..., 0] - np.arange(3)[:, None]).max() <= 6  # lossy
+    assert abs(number[..., 1] - np.arange(7)).max() <= 6
