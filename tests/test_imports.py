@@ -159,5 +159,6 @@ def test_importing_is_cheap(module):
 
 
 def test_gymnasium_imports_scd_envs_by_the_ids_prefix():
-    code = "import gymnasium\ntry: gymnasium.make('scd_envs:scd_world/World-v0')\nexcept TypeError as e: print(e)"
-    assert "required positional argument: 'world'" in run_python(code)
+    make = "gymnasium.make('scd_envs:scd_world/World-v0')"
+    said = run_python(f"import gymnasium\ntry: {make}\nexcept TypeError as e: print(e)")
+    assert "required positional argument: 'world'" in said
