@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 from scd_datasets.store import WindowStore
 from scd_world.checkpoint import TENSORS, Checkpoints
+from scd_world.config import TrainConfig
 from scd_world.learner import Learner
 from scd_world.run_folder import RunFolder
 from scd_world.train import train
@@ -104,13 +106,13 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_a_world(training, monkeypatch
     assert_equal(final(config), final(straight))
 
 
-def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training, tmp_path):
+def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training):
     config = training(steps=10**6, checkpoint_every=1, eval_every=10**6)
-    process = launch(config, tmp_path)
+    process = launch(config)
     folder = Path(config.out) / "checkpoints"
     wait_for(lambda: len(list(folder.glob("step_*[0-9]"))) > 1, process)
     process.kill()
-    process.wait()
+    process.join()
     step = Checkpoints(folder).newest().step
     train(replace(config, steps=step + 2))
     assert Checkpoints(folder).newest().step == step + 2
@@ -186,15 +188,22 @@ def test_parts_of_a_batch_give_the_same_update(training):
             torch.testing.assert_close(value, final(parts)[name], atol=1e-5, rtol=0)
 
 
-def test_two_processes_equal_one(training, tmp_path):
+def test_two_processes_equal_one(training):
     one, two = training("one", steps=4), training("two", steps=4)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [launch(two, tmp_path, rank=rank, port=port) for rank in range(2)]
+    both = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    processes = [launch(two, RANK=rank, LOCAL_RANK=rank, **both) for rank in "01"]
     train(one)
-    for process in ranks:
-        assert process.wait(timeout=120) == 0, (tmp_path / "stderr").read_text()
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
     for name, value in final(one).items():
         if name.startswith(("weights", "ema")):
             torch.testing.assert_close(value, final(two)[name], atol=1e-5, rtol=0)
@@ -246,26 +255,20 @@ def test_one_batch_can_be_learned_by_heart(training):
     assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
 
 
-def launch(config, folder: Path, rank: int | None = None, port: int | None = None) -> subprocess.Popen:
-    """Another Python process that trains `config`, as one of two if it has a rank."""
-    code = (
-        "import json, sys; from scd_world.config import TrainConfig, from_dict; "
-        "from scd_world.train import train; train(from_dict(TrainConfig, json.loads(sys.argv[1])))"
-    )
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    if rank is not None:
-        env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(asdict(config))],
-        env=env,
-        stderr=(folder / "stderr").open("a"),
-    )
+def launch(config: TrainConfig, **environment: str) -> BaseProcess:
+    """Another process that trains `config`. What it has to import was imported once, for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["scd_world.train"])
+    code = "import os, torch; os.environ |= environment; torch.set_num_threads(1); train(config)"
+    names = {"train": train, "config": config, "environment": environment}
+    process = context.Process(target=exec, args=(code, names), daemon=True)
+    process.start()
+    return process
 
 
-def wait_for(ready, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(ready: Callable[[], bool], process: BaseProcess, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not ready():
-        assert process.poll() is None, "the process ended by itself"
+        assert process.is_alive(), "the process ended by itself"
         assert time.monotonic() < end, "nothing came"
         time.sleep(0.05)
