@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 
 from scd_envs.settings import Settings, start_pool
 from scd_world.starts import Moment
@@ -65,7 +66,13 @@ class Episodes:
         self.horizon = settings.horizon or world.schema.horizon
         self.success_threshold = settings.success_threshold
         self.pool = start_pool(world, settings.starts)
-        self.now: Standing | None = None
+        self.standing: Standing | None = None
+
+    @property
+    def now(self) -> Standing:
+        if self.standing is None:
+            raise ResetNeeded("no episode has begun: call reset() first")
+        return self.standing
 
     @property
     def over(self) -> np.ndarray:
@@ -83,7 +90,7 @@ class Episodes:
         context = self.world.config.window
         moments = [self.world.starts.moment(s.episode, s.frame, context) for s in starts]
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
-            self.now = self._standing(self.world.begin(moments))
+            self.standing = self._blank(self.world.begin(moments))
         else:
             self._restart(rows, moments)
         now = self.now
@@ -106,8 +113,8 @@ class Episodes:
             doubles = np.full(len(rows), places[0])  # any row will do to make room: it is overwritten
             now.imagined = self._select(np.concatenate([places, doubles]))
             now.members = np.concatenate([now.members[places], rows])
-        places = [int(np.flatnonzero(now.members == row)[0]) for row in rows]
-        self.world.restart(now.imagined, places, moments)
+        at = [int(np.flatnonzero(now.members == row)[0]) for row in rows]
+        self.world.restart(now.imagined, at, moments)
 
     def retire(self) -> None:
         """Rows that are over leave the model's batch, once they are half of it: few sizes to compile for."""
@@ -134,7 +141,7 @@ class Episodes:
         for place in np.flatnonzero(act):
             generator = now.noise[now.members[place]]
             torch.randn(self.world.frame_shape, generator=generator, out=noise[place])
-        idle = (np.float32(schema.action_low) + np.float32(schema.action_high)) / 2
+        idle = np.mean([schema.action_low, schema.action_high], axis=0, dtype=np.float32)
         action = np.where(act[:, None], action[now.members], idle)
         now.imagined = self.world.step(now.imagined, action, noise, self.num_steps)
 
@@ -156,7 +163,7 @@ class Episodes:
             "start_frame": int(now.starts[row, 1]),
         }
 
-    def _standing(self, imagined: Imagined) -> Standing:
+    def _blank(self, imagined: Imagined) -> Standing:
         B, schema = self.num_rows, self.world.schema
         return Standing(
             imagined=imagined,

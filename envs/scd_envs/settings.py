@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def chosen_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[i
     return list(zip(episodes, frames, strict=True))
 
 
-def open_world(world: World | str | os.PathLike[str], device: str | None) -> World:
+def open_world(world: World | str | Path, device: str | None) -> World:
     """A World as it is, or loaded from a folder or hub id onto `device` (None: CPU; "auto": CUDA if any)."""
     if isinstance(world, World):
         if device is not None:

@@ -32,7 +32,8 @@ def observation_space(schema: DataSchema) -> spaces.Dict:
 
 def action_space(schema: DataSchema) -> spaces.Box:
     """What was recorded, in raw units."""
-    return spaces.Box(np.float32(schema.action_low), np.float32(schema.action_high), dtype=np.float32)
+    low, high = (np.array(bound, np.float32) for bound in (schema.action_low, schema.action_high))
+    return spaces.Box(low, high, dtype=np.float32)
 
 
 def observation(schema: DataSchema, pixels: np.ndarray, state: np.ndarray) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def picture(pixels: np.ndarray) -> np.ndarray:
 
 
 def check_action(
-    action: Any, shape: tuple[int, ...], schema: DataSchema, clip: bool, acting: np.ndarray | np.bool_
+    action: Any, shape: tuple[int, ...], schema: DataSchema, clip: bool, acting: np.ndarray
 ) -> np.ndarray:
     """The action as float32 of `shape`, (A,) or (B, A). Rows that are not `acting` may hold anything.
 

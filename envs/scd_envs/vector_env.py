@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -37,7 +37,7 @@ class WorldVectorEnv(VectorEnv):
 
     def __init__(
         self,
-        world: World | str | os.PathLike[str],
+        world: World | str | Path,
         num_envs: int = 1,
         device: str | None = None,
         render_mode: str | None = "rgb_array",
@@ -82,12 +82,10 @@ class WorldVectorEnv(VectorEnv):
         return self._begin(rows, addresses, {})
 
     def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, Infos]:
-        """Take `actions` (num_envs, A), raw units; imagine the next frames. Rows that are over ignore it."""
-        self._check_begun("step()")
-        over = self.episodes.over
-        checked = spaces.check_action(
-            actions, self.action_space.shape, self.schema, self.clip_actions, acting=~over
-        )
+        """Take `actions` (num_envs, A), raw units; imagine the next frames. Finished rows ignore theirs."""
+        self._check_open()
+        over, shape = self.episodes.over, (self.num_envs, len(self.schema.action))
+        checked = spaces.check_action(actions, shape, self.schema, self.clip_actions, acting=~over)
         self.episodes.step(checked, acting=~over)
         now = self.episodes.now
         reward, terminated, truncated = now.reward.copy(), now.terminated.copy(), now.truncated.copy()
@@ -106,13 +104,13 @@ class WorldVectorEnv(VectorEnv):
         """The rows' current frames, each uint8 (H, W, 3)."""
         if self.render_mode is None:
             return None
-        self._check_begun("render()")
+        self._check_open()
         return tuple(spaces.picture(pixels) for pixels in self.episodes.now.pixels)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """One result per row of `render`, or of an attribute: see `get_attr`."""
         if name == "render":
-            return self.render(*args, **kwargs)
+            return self.render(*args, **kwargs) or (None,) * self.num_envs
         return self.get_attr(name)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -125,33 +123,33 @@ class WorldVectorEnv(VectorEnv):
             return (getattr(self, name),) * self.num_envs
         if name == "_max_episode_steps":  # this and the next are names that LeRobot asks for
             return (self.episodes.horizon,) * self.num_envs
-        if name == "task_description":
+        if name in ("task_description", "task"):
             return (task_of(self.world),) * self.num_envs
         raise AttributeError(f"WorldVectorEnv's rows have no {name!r}")
 
     def close_extras(self) -> None:
-        self.episodes.now = None  # the cache; the world may be shared
+        self.episodes.standing = None  # the cache; the world may be shared
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         return tuple(self._draws)
 
     @property
-    def np_random_seed(self) -> tuple[int, ...]:
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(self._seeds)
 
     # ---- saving and branching ------------------------------------------------------------------------------
 
     def get_state(self) -> EnvState:
         """All that the future of all rows depends on. Save it, and branch from it as often as you like."""
-        self._check_begun("get_state()")
-        return EnvState(self.episodes.now.copy(), [draw.bit_generator.state for draw in self._draws])
+        self._check_open()
+        return EnvState(self.episodes.now.copy(), [dict(draw.bit_generator.state) for draw in self._draws])
 
     def set_state(self, state: EnvState) -> None:
         """Go on exactly from where `get_state` was called (in an environment of the same world and size)."""
         self._check_open()
         check_state(state, self.episodes)
-        self.episodes.now = state.standing.copy()
+        self.episodes.standing = state.standing.copy()
         for draw, saved in zip(self._draws, state.draws, strict=True):
             draw.bit_generator.state = saved
 
@@ -188,18 +186,11 @@ class WorldVectorEnv(VectorEnv):
             raise TypeError(f"options['reset_mask'] must be {expected}; got {mask!r}")
         if mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"options['reset_mask'] must be {expected}; got {mask!r}")
-        if not mask.all():
-            self._check_begun("a reset of some rows")
         return np.flatnonzero(mask)
 
     def _check_open(self) -> None:
         if self.closed:
             raise ClosedEnvironmentError("this environment was closed: make a new one")
-
-    def _check_begun(self, what: str) -> None:
-        self._check_open()
-        if self.episodes.now is None:
-            raise ResetNeeded(f"no episode has begun: call reset() before {what}")
 
 
 def row_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -61,7 +61,7 @@ class WorldEnv(gymnasium.Env):
 
     def __init__(
         self,
-        world: World | str | os.PathLike[str],
+        world: World | str | Path,
         device: str | None = None,
         render_mode: str | None = "rgb_array",
         **settings: Any,
@@ -87,12 +87,10 @@ class WorldEnv(gymnasium.Env):
 
     def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Take `action` (A,), raw units, and imagine the next frame."""
-        if self.episodes.now is None or self.episodes.over[0]:
-            state = "has not begun" if self.episodes.now is None else "is over"
-            raise ResetNeeded(f"the episode {state}: call reset() before step()")
-        checked = spaces.check_action(
-            action, self.action_space.shape, self.schema, self.clip_actions, np.True_
-        )
+        if self.episodes.over[0]:
+            raise ResetNeeded("the episode is over: call reset() before the next step()")
+        shape = (len(self.schema.action),)
+        checked = spaces.check_action(action, shape, self.schema, self.clip_actions, acting=np.array(True))
         self.episodes.step(checked[None], np.ones(1, bool))
         now = self.episodes.now
         ends = bool(now.terminated[0]), bool(now.truncated[0])
@@ -102,25 +100,27 @@ class WorldEnv(gymnasium.Env):
         """The current frame, uint8 (H, W, 3); several cameras stand side by side."""
         if self.render_mode is None:
             return None
-        if self.episodes.now is None:
-            raise ResetNeeded("nothing to render: call reset() first")
         return spaces.picture(self.episodes.now.pixels[0])
 
     def get_state(self) -> EnvState:
         """All that the future depends on. Save it, and branch from it as often as you like."""
-        if self.episodes.now is None:
-            raise ResetNeeded("there is no episode to save: call reset() first")
-        return EnvState(self.episodes.now.copy(), [self.np_random.bit_generator.state])
+        return EnvState(self.episodes.now.copy(), [dict(self.np_random.bit_generator.state)])
 
     def set_state(self, state: EnvState) -> None:
         """Go on exactly from where `get_state` was called (in an environment of the same world)."""
         check_state(state, self.episodes)
-        self.episodes.now = state.standing.copy()
+        self.episodes.standing = state.standing.copy()
         self.np_random.bit_generator.state = state.draws[0]
 
+    # ---- names that LeRobot asks for -----------------------------------------------------------------------
+
     @property
-    def _max_episode_steps(self) -> int:  # the name that LeRobot asks for
+    def _max_episode_steps(self) -> int:
         return self.episodes.horizon
+
+    @property
+    def task(self) -> str:
+        return task_of(self.world)
 
     @property
     def task_description(self) -> str:

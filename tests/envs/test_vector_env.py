@@ -238,14 +238,13 @@ def test_what_lerobot_asks_for(world, build_world):
     assert [(p.shape, p.dtype) for p in pictures] == [((16, 24, 3), np.uint8)] * 3
     assert envs.unwrapped.metadata["render_fps"] == 10
     assert isinstance(envs.metadata["autoreset_mode"], AutoresetMode)
-    with pytest.raises(AttributeError, match="no 'task'"):
-        envs.call("task")
+    assert envs.call("task") == envs.call("task_description")
     with pytest.raises(AttributeError, match="no task"):
         make_vec(build_world(tasks=()), 2).call("task_description")
 
 
 @pytest.mark.parametrize(
-    "name", ["_max_episode_steps", "task_description", "action_space", "observation_space"]
+    "name", ["_max_episode_steps", "task_description", "task", "action_space", "observation_space"]
 )
 def test_get_attr_as_sync_vector_env_has_it(world, name):
     ours, theirs = make_vec(world, 2), make_sync(world, AutoresetMode.NEXT_STEP, 2)
