@@ -45,7 +45,7 @@ class RecordConfig:
     seed: int = 0  # episode i starts from seed + i
     task: str | None = None  # in words; the environment's name by default
     videos: bool = False  # mp4 instead of lossless pictures: small, but not ground truth
-    publish_every: int = 10  # episodes after which they join the dataset: what a power cut can cost
+    publish_every: int = 20  # episodes after which they join the dataset: what a power cut can cost
 
     def __post_init__(self) -> None:
         for name in ("episodes", "max_steps", "publish_every"):

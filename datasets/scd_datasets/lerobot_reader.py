@@ -187,6 +187,8 @@ class LeRobotFolder:
         """The episode's frames in the video; a frame that is half a step or more from its time ends them."""
         span, half = episode.videos[key], 0.5 / self.fps
         with av.open(str(self.root / span.file)) as video:
+            if not video.streams.video:
+                raise ValueError("no video in it")
             stream = video.streams.video[0]
             stream.thread_type = "AUTO"
             video.seek(max(0, int((span.start - half) / stream.time_base)), stream=stream)

@@ -102,7 +102,7 @@ class LeRobotWriter:
 
         with SuppressProgressBars():  # one bar for the whole recording is enough
             self._writing = True
-            dataset.save_episode()
+            dataset.save_episode(parallel_encoding=False)  # it would fork a process full of threads
             self._writing = False
         self.notes.append({"episode_index": self.num_episodes, **note})
 
@@ -142,6 +142,7 @@ class LeRobotWriter:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _open_part(self):
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: the AV1 encoder tells its life for every video
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
         shutil.rmtree(self.part, ignore_errors=True)

@@ -55,7 +55,7 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
             frames += length
             bar.set_postfix_str(f"{frames / (time.perf_counter() - started):.0f} frames/s")
             bar.update()
-            if writer.num_episodes % config.publish_every == 0:
+            if index == 0 or writer.num_episodes % config.publish_every == 0:
                 writer.publish()
     return writer.notes
 

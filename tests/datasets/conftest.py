@@ -124,7 +124,7 @@ def config(tmp_path):
             "env": "scd_tests/Counting-v0",
             "out": str(tmp_path / out),
             "episodes": 3,
-            "publish_every": 2,
+            "publish_every": 3,
         }
         return RecordConfig(**(values | changes))
 
@@ -134,7 +134,7 @@ def config(tmp_path):
 @pytest.fixture(scope="session")
 def recorded_once(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("recorded") / "counting"
-    record(RecordConfig("scd_tests/Counting-v0", str(out), episodes=3, publish_every=2))
+    record(RecordConfig("scd_tests/Counting-v0", str(out), episodes=3, publish_every=3))
     return out
 
 

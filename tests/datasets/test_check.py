@@ -20,8 +20,8 @@ def rewrite(file, change):
     pq.write_table(pa.table(columns, schema=table.schema), file)
 
 
-def first_file(root):
-    return root / "data" / "chunk-000" / "file-000.parquet"  # episodes 0 and 1; episode 2 is in the next
+def second_file(root):
+    return root / "data" / "chunk-000" / "file-001.parquet"  # episodes 1 and 2; the first holds episode 0
 
 
 def test_the_store_holds_exactly_what_was_recorded(recorded, tmp_path):
@@ -38,8 +38,8 @@ def test_the_store_holds_exactly_what_was_recorded(recorded, tmp_path):
     assert (windows["state"][:, :7] == expected).all()
     assert (windows["reward"] == steps + 1).all()
     assert (windows["success"] == (steps == 6)).all()
-    frames = np.concatenate(pq.read_table(first_file(recorded))["action"].to_numpy())
-    assert np.array_equal(windows["action"][:2].ravel(), frames)
+    frames = np.concatenate(pq.read_table(second_file(recorded))["action"].to_numpy())
+    assert np.array_equal(windows["action"][1:].ravel(), frames)
 
 
 def test_the_schema_says_what_was_recorded(recorded):
@@ -85,25 +85,25 @@ def test_data_without_reward_success_and_state(recorded):
     ],
 )
 def test_bad_numbers_are_named_and_skipped_on_request(recorded, tmp_path, change, what):
-    rewrite(first_file(recorded), change)
-    with pytest.raises(DamagedEpisode, match=rf"episode 1 \(data/chunk-000/file-000.parquet\): .*{what}"):
+    rewrite(second_file(recorded), change)
+    with pytest.raises(DamagedEpisode, match=rf"episode 2 \(data/chunk-000/file-001.parquet\): .*{what}"):
         check_dataset(LeRobotFolder(recorded), tmp_path / "s.zarr")
     assert not (tmp_path / "s.zarr").exists()
     report = check_dataset(LeRobotFolder(recorded), tmp_path / "s.zarr", skip_bad=True)
-    assert report.store.episode_index.tolist() == [0, 2]
-    assert "episode 1" in report.table()
+    assert report.store.episode_index.tolist() == [0, 1]
+    assert "episode 2" in report.table()
 
 
 def test_a_truncated_parquet_file_costs_its_episodes_only(recorded, tmp_path):
-    file = first_file(recorded)
+    file = second_file(recorded)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(
-        DamagedEpisode, match=r"episode 0 \(data/chunk-000/file-000.parquet\): cannot be read"
+        DamagedEpisode, match=r"episode 1 \(data/chunk-000/file-001.parquet\): cannot be read"
     ):
         check_dataset(LeRobotFolder(recorded))
     report = check_dataset(LeRobotFolder(recorded), tmp_path / "s.zarr", skip_bad=True)
-    assert [damage.episode for damage in report.bad] == [0, 1]
-    assert report.store.episode_index.tolist() == [2]
+    assert [damage.episode for damage in report.bad] == [1, 2]
+    assert report.store.episode_index.tolist() == [0]
 
 
 def test_a_broken_picture_is_named(recorded):
@@ -111,18 +111,18 @@ def test_a_broken_picture_is_named(recorded):
         picture = columns["observation.images.top"][3]
         picture["bytes"] = picture["bytes"][:-30]
 
-    rewrite(first_file(recorded), cut)
+    rewrite(second_file(recorded), cut)
     with pytest.raises(
-        DamagedEpisode, match=r"episode 0 .*frame 3 of observation.images.top cannot be decoded"
+        DamagedEpisode, match=r"episode 1 .*frame 3 of observation.images.top cannot be decoded"
     ):
         check_dataset(LeRobotFolder(recorded))
     report = check_dataset(LeRobotFolder(recorded), skip_bad=True)
-    assert [checked.episode.index for checked in report.good] == [1, 2]
+    assert [checked.episode.index for checked in report.good] == [0, 2]
 
 
 def test_a_truncated_video_is_named(config, tmp_path):
     record(config(videos=True, episodes=2))
-    (video,) = (tmp_path / "counting" / "videos" / "observation.images.wrist").rglob("*.mp4")
+    video = min((tmp_path / "counting" / "videos" / "observation.images.wrist").rglob("*.mp4"))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with pytest.raises(DamagedEpisode, match=r"episode 0 \(videos/observation.images.wrist/.*mp4\)"):
         check_dataset(LeRobotFolder(tmp_path / "counting"))
