@@ -1,27 +1,54 @@
-"""Where a training runs and in which precision: one process, several, sharded, through accelerate."""
+"""Where a training runs, and in which precision: one process or several (accelerate), sharded (FSDP2)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from scd_world.config import TrainConfig
+from scd_world.layers import Block
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, but torch finds no CUDA device; use device=auto or device=cpu")
-    sharding = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["Block"]
-    )
     # Buffers are constants, and gradients need no copy of their own.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(
-        cpu=config.device == "cpu",
-        fsdp_plugin=sharding if config.fsdp else None,
-        kwargs_handlers=[ddp],
-        mixed_precision="no",  # the trainer's own autocast decides
-    )
+    # Precision is the learner's own autocast.
+    return Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+
+
+def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Module:
+    """The model on its device, as all processes train it together."""
+    if not fsdp:
+        return accelerator.prepare(model)
+    if accelerator.num_processes == 1:
+        raise ValueError(
+            "fsdp=true shards over several processes, but this is the only one: accelerate launch …"
+        )
+    model.to(accelerator.device)
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for block in [module for module in model.modules() if isinstance(module, Block)]:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+@contextmanager
+def gradients_stay_local(net: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """For all parts of a batch but the last: add up here, exchange once."""
+    if not isinstance(net, FSDPModule):
+        with accelerator.no_sync(net):
+            yield
+        return
+    net.set_requires_gradient_sync(False)
+    yield
+    net.set_requires_gradient_sync(True)
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:

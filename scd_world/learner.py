@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
-from scd_world.devices import use_bf16
+from scd_world.devices import distribute, gradients_stay_local, use_bf16
 from scd_world.ema import EMA
 from scd_world.optimiser import (
     GATHERED,
@@ -46,7 +46,9 @@ class Learner:
             model.heads.requires_grad_(False)  # nothing teaches them, and DDP waits for every gradient
         if config.compile:
             model.compile()
-        self.net = accelerator.prepare(model)  # what is called: the model, or its distributed wrapper
+        self.net = distribute(
+            model, accelerator, config.fsdp
+        )  # what is called: the model, or its distributed wrapper
         self.model: WorldModel = accelerator.unwrap_model(self.net)
         self.optimiser = make_optimiser(self.model, config.optimiser)
         self.ema = EMA(self.model.named_parameters(), config.optimiser.ema)
@@ -78,7 +80,7 @@ class Learner:
         for part in range(parts):
             rows = slice(part * size, (part + 1) * size)
             last = part == parts - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.net):
+            with nullcontext() if last else gradients_stay_local(self.net, self.accelerator):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                     loss, losses = self.net(clip.rows(rows), noise.rows(rows))
                 (loss / parts).backward()
