@@ -186,9 +186,20 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
 def test_pixels_alone_with_two_cameras(tmp_path):
     """No state, no reward, no success, two cameras: whatever is not recorded is not reported."""
     schema = DataSchema(
-        cameras=("top", "wrist"), height=16, width=24, agent_pos=(), environment_state=(),
-        action=("a", "b"), action_low=(-1.0, -1.0), action_high=(1.0, 1.0), fps=5, tasks=(), reward=False, success=False, horizon=12,
-    )  # fmt: skip
+        cameras=("top", "wrist"),
+        height=16,
+        width=24,
+        agent_pos=(),
+        environment_state=(),
+        action=("a", "b"),
+        action_low=(-1.0, -1.0),
+        action_high=(1.0, 1.0),
+        fps=5,
+        tasks=(),
+        reward=False,
+        success=False,
+        horizon=12,
+    )
 
     def episode(index: int) -> EpisodeArrays:
         rng, L = np.random.default_rng(index), 12

@@ -61,6 +61,21 @@ def test_ssim_is_one_for_equal_frames_and_the_mean_of_the_cameras():
     assert (ssim(x, y) < 0.3).all()
 
 
+def test_ssim_is_torchmetrics_ssim():
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 3, 20, 33, generator=g) * 2 - 1
+    y = (x + 0.3 * torch.randn(x.shape, generator=g)).clamp(-1, 1)
+    unit = ((x + 1) / 2, (y + 1) / 2)
+    theirs = structural_similarity_index_measure(*unit, data_range=1.0, reduction="none")
+    torch.testing.assert_close(ssim(x, y), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_ssim_of_a_picture_smaller_than_half_its_window_is_unknown():
+    assert torch.isnan(ssim(torch.zeros(2, 3, 5, 30), torch.zeros(2, 3, 5, 30))).all()
+
+
 def test_angles_go_the_short_way_round():
     np.testing.assert_allclose(
         angle_between(np.array([3.1, 0.2]), np.array([-3.1, 0.5])), [0.0832, 0.3], atol=1e-4
