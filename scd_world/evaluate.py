@@ -1,6 +1,6 @@
 """Fidelity of a world on episodes that it was not trained with: a report, curves, a picture strip, a film.
 
-report.json · report.md · curves.png · sweep.png · strip_0.png … · film.mp4
+report.json · report.md · curves.png · sweep.png · strip_0.png … · film.mp4 · film.webp
 """
 
 from __future__ import annotations
@@ -259,3 +259,4 @@ def draw(out: Path, report: dict[str, Any], films: list[Film], fps: int) -> None
         video.write_png(out / f"strip_{i}.png", video.strip(f.true, f.imagined, context, horizons))
     pictures = video.compare([f.true for f in shown], [f.imagined for f in shown], context, names)
     video.write_mp4(out / "film.mp4", pictures, fps)
+    video.write_animation(out / "film.webp", pictures, fps)

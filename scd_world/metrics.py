@@ -41,10 +41,10 @@ def changed_pixels(truth: Tensor, before: Tensor, grey_levels: float) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """(B,) structural similarity (Wang et al. 2004: Gaussian window of 11 pixels, σ = 1.5), mean over everything.
+    """(B,) structural similarity (Wang et al. 2004: Gaussian window of 11 pixels, σ = 1.5), mean over all.
 
-    Of values in [0, 1]: its luminance term has no meaning for negative ones. Equal to torchmetrics' (a test says
-    so) without the seconds that its import takes. NaN for pictures smaller than half a window.
+    Of values in [0, 1]: its luminance term has no meaning for negative ones. Equal to torchmetrics' (a test
+    says so) without the seconds that its import takes. NaN for pictures smaller than half a window.
     """
     if min(x.shape[-2:]) <= len(WINDOW) // 2:
         return torch.full((len(x),), torch.nan, device=x.device)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -50,12 +51,20 @@ def enlarge(picture: np.ndarray, height: int) -> np.ndarray:
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def letters(size: int) -> Any:
+    """matplotlib's DejaVu Sans: Pillow's own font lacks × and the accents of people's task names."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
 def compose(
     rows: Sequence[Sequence[Panel]],
     columns: Sequence[str],
     names: Sequence[str] = (),
     note: str = "",
-    height: int = 240,
+    height: int = 288,
     side: bool = False,
 ) -> np.ndarray:
     """A labelled table of panels as one uint8 picture with even sides.
@@ -63,12 +72,12 @@ def compose(
     columns: a heading over each column. names: a line for each row, above it or, with `side`, left of it.
     note: one line at the bottom.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     panels = [[enlarge(panel.picture, height) for panel in row] for row in rows]
     h, w = panels[0][0].shape[:2]
-    size = max(13, round(h / 15))
-    font = ImageFont.load_default(size)
+    size = max(14, round(h / 14))
+    font = letters(size)
     line = size + 8
     left = GAP + (max((round(font.getlength(n)) for n in names), default=0) + GAP if side else 0)
     lead = line if names and not side else 0  # room for a row's name above it
@@ -104,7 +113,7 @@ def compare(
     context: int,
     names: Sequence[str] = (),
     labels: tuple[str, str, str] = ("recorded", "imagined", f"|difference| × {GAIN}"),
-    height: int = 240,
+    height: int = 288,
 ) -> list[np.ndarray]:
     """A film's pictures: a row per pair of episodes, uint8 (T, V, H, W, 3), the first `context` frames given.
 
@@ -131,7 +140,7 @@ def strip(
     context: int,
     horizons: Sequence[int],
     labels: tuple[str, str, str] = ("recorded", "imagined", "|difference|"),
-    height: int = 144,
+    height: int = 192,
 ) -> np.ndarray:
     """One picture: rows recorded, imagined, difference; columns the last context frame and these horizons."""
     at = [context - 1, *(context - 1 + h for h in horizons)]
