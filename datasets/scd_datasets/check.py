@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -18,21 +19,13 @@ from tqdm import tqdm
 
 from scd_datasets.bench import made_up_store, measure
 from scd_datasets.config import CheckConfig, OnBadEpisode, SourceConfig
-from scd_datasets.lerobot_reader import (
-    ACTION,
-    ENVIRONMENT_STATE,
-    REWARD,
-    STATE,
-    SUCCESS,
-    DamagedEpisode,
-    Episode,
-    LeRobotFolder,
-    download,
-)
+from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
+from scd_datasets.lerobot_reader import DamagedEpisode, Episode, LeRobotFolder, download
 from scd_datasets.store import EpisodeArrays, WindowStore, write_store
 from scd_world.schema import DataSchema
 
 TIME_TOLERANCE = 1e-3  # s; timestamps are float32
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +68,12 @@ class Report:
             rows["success"] = f"{share:.0%} of episodes"
         if self.store is not None:
             rows["store"] = f"{self.store.path} (fingerprint {self.store.fingerprint[:12]})"
+        info, listed = self.folder.info, sum(episode.length for episode in self.folder.episodes)
+        if (info["total_episodes"], info["total_frames"]) != (len(self.folder.episodes), listed):
+            rows["counts differ"] = (
+                f"info.json says {info['total_episodes']} episodes and {info['total_frames']} frames, "
+                f"meta/episodes lists {len(self.folder.episodes)} and {listed}; the list was followed"
+            )
         for damage in self.bad:
             rows[f"episode {damage.episode}"] = f"{damage.file}: {damage.what}"
         width = max(map(len, rows))
@@ -124,7 +123,8 @@ def open_or_build(
     """The window store of a dataset at `out`: built if it is not there or the dataset has changed since."""
     if Path(out).exists() and WindowStore.open(out, in_memory=False).source == source_digest(folder):
         return WindowStore.open(out, in_memory)
-    check_dataset(folder, out, skip_bad)
+    for damage in check_dataset(folder, out, skip_bad).bad:
+        log.warning("left out: %s", damage)
     return WindowStore.open(out, in_memory)
 
 

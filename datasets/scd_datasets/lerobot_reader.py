@@ -22,11 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from scd_datasets.lerobot_features import (
+    ACTION,
+    ENVIRONMENT_STATE,
+    REWARD,
+    STATE,
+    SUCCESS,
+    camera_keys,
+    common_size,
+    number_names,
+    picture_size,
+)
+
 VERSION = "v3.0"
-IMAGE, IMAGES = "observation.image", "observation.images."
-STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
-ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
-MULTIPLE = 8  # a resized longer side is a multiple of this, so that patches fit
 
 
 class DamagedEpisode(ValueError):
@@ -67,9 +75,9 @@ class LeRobotFolder:
         self.info = _read_info(self.root)
         self.fps = int(self.info["fps"])
         self.features: dict[str, dict[str, Any]] = self.info["features"]
-        self.cameras = _camera_keys(self.features, cameras)  # short name → key
-        self.size = _common_size(
-            [_image_size(self.features[key]) for key in self.cameras.values()], image_size
+        self.cameras = camera_keys(self.features, cameras)  # short name → key
+        self.size = common_size(
+            [picture_size(self.features[key]) for key in self.cameras.values()], image_size
         )
         if ACTION not in self.features:
             raise ValueError(
@@ -86,19 +94,8 @@ class LeRobotFolder:
         return [key for key in wanted if key in self.features] + ["timestamp", "frame_index", "episode_index"]
 
     def names(self, key: str) -> tuple[str, ...]:
-        """A name for each number of feature `key`, its own where it has them; () where it is not recorded."""
-        if key not in self.features:
-            return ()
-        feature = self.features[key]
-        count = int(np.prod(feature["shape"]))
-        names = feature.get("names")
-        if isinstance(names, dict):  # {"motors": ["shoulder", …]}
-            names = [
-                name for group in names.values() for name in (group if isinstance(group, list) else [group])
-            ]
-        if not names or len(names) != count:
-            names = [f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count)]
-        return tuple(map(str, names))
+        """A name for each number of feature `key`; () where it is not recorded."""
+        return number_names(key, self.features[key]) if key in self.features else ()
 
     def numbers(self, episode: Episode) -> dict[str, np.ndarray]:
         """{key: (L, …)} of `number_keys`, as recorded."""
@@ -248,41 +245,6 @@ def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     if not pa.types.is_nested(array.type):
         return array.to_numpy(zero_copy_only=False)
     return np.stack(array.to_numpy(zero_copy_only=False)) if len(array) else np.empty((0, 0))
-
-
-def _camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, str]:
-    """Short name → feature key of the RGB cameras, in the dataset's order or the wanted one."""
-    found = {
-        "image" if key == IMAGE else key.removeprefix(IMAGES): key
-        for key, feature in features.items()
-        if feature["dtype"] in ("image", "video") and not _is_depth(feature)
-    }
-    if not found:
-        raise ValueError(f"the dataset has no camera (a feature of dtype image or video): {sorted(features)}")
-    if unknown := sorted(set(wanted) - set(found)):
-        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {', '.join(found)}")
-    return {name: found[name] for name in wanted or found}
-
-
-def _is_depth(feature: dict[str, Any]) -> bool:
-    flags = (feature.get("info") or {}) | (feature.get("video_info") or {})
-    return bool(flags.get("is_depth_map") or flags.get("video.is_depth_map"))
-
-
-def _image_size(feature: dict[str, Any]) -> tuple[int, int]:
-    """(height, width) of a camera feature, channels last or first."""
-    a, b, c = feature["shape"]
-    return (b, c) if a == 3 and c != 3 else (a, b)
-
-
-def _common_size(sizes: list[tuple[int, int]], shorter: int | None) -> tuple[int, int]:
-    """(H, W) that all cameras are brought to: the smallest one's, or `shorter` for the shorter side."""
-    height, width = min(sizes, key=lambda size: size[0] * size[1])
-    if shorter is None:
-        return height, width
-    scale = shorter / min(height, width)
-    longer = max(shorter, round(max(height, width) * scale / MULTIPLE) * MULTIPLE)
-    return (shorter, longer) if height <= width else (longer, shorter)
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:

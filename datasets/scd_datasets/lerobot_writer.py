@@ -13,7 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
@@ -155,15 +154,6 @@ class LeRobotWriter:
         # LeRobot appends in new files and asks no more of the old ones than what meta/ says of them.
         shutil.copytree(self.root / "meta", self.part / "meta")
         return LeRobotDataset.resume(repo_id, root=self.part, **options)
-
-
-def vector_feature(names: list[str]) -> dict[str, Any]:
-    return {"dtype": "float32", "shape": (len(names),), "names": names}
-
-
-def camera_feature(picture: np.ndarray, videos: bool) -> dict[str, Any]:
-    names = ["height", "width", "channels"]
-    return {"dtype": "video" if videos else "image", "shape": picture.shape, "names": names}
 
 
 def _move_into(part: Path, root: Path) -> None:

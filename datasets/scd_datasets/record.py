@@ -16,8 +16,19 @@ import numpy as np
 from tqdm import tqdm
 
 from scd_datasets.config import PolicyShare, RecordConfig
-from scd_datasets.lerobot_reader import ACTION, DONE, ENVIRONMENT_STATE, IMAGE, IMAGES, REWARD, STATE, SUCCESS
-from scd_datasets.lerobot_writer import LeRobotWriter, camera_feature, vector_feature
+from scd_datasets.lerobot_features import (
+    ACTION,
+    DONE,
+    ENVIRONMENT_STATE,
+    IMAGE,
+    IMAGES,
+    REWARD,
+    STATE,
+    SUCCESS,
+    camera_feature,
+    vector_feature,
+)
+from scd_datasets.lerobot_writer import LeRobotWriter
 
 STATE_KEYS = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE}
 
@@ -49,6 +60,8 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
                 if interrupted.is_set():
                     return writer.notes
                 writer.add_frame({key: step[key] for key in features} | {"task": config.task or config.env})
+                if frames == length == 0:
+                    started = time.perf_counter()  # importing lerobot took longer than an episode
                 total, success, length = total + float(step[REWARD][0]), bool(step[SUCCESS][0]), length + 1
             outcome = {"length": length, "return": total, "success": success}
             writer.save_episode(name | {"seed": config.seed + index} | outcome)
@@ -85,7 +98,10 @@ def observation_frame(obs: dict[str, Any]) -> dict[str, np.ndarray]:
     """A gymnasium observation under LeRobot's keys."""
     pixels = obs["pixels"]
     several = isinstance(pixels, dict)
-    frame = {IMAGES + name: picture for name, picture in pixels.items()} if several else {IMAGE: pixels}
+    # Copies: pictures are written by other threads while the environment draws the next ones.
+    frame = (
+        {IMAGES + name: np.array(p) for name, p in pixels.items()} if several else {IMAGE: np.array(pixels)}
+    )
     for key, lerobot_key in STATE_KEYS.items():
         if key in obs:
             frame[lerobot_key] = np.asarray(obs[key], np.float32).reshape(-1)

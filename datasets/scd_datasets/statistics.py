@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from scd_datasets.store import WindowStore
+from scd_world.dynamics import fit_linear
 from scd_world.stats import Stats, encode_pixels, to_unit
 
 BACKGROUND_FRAMES = 256
@@ -27,12 +28,24 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Stats:
     moved = rows[~last[rows]]
     half = (high - low) / 2
     change = to_unit(torch.from_numpy(store.state[moved + 1] - store.state[moved]), -half, half)
+    state_change = change.square().mean(0).sqrt() if len(moved) else torch.zeros_like(low)
+    action_low, action_high = action.amin(0), action.amax(0)
+    # Transitions whose frame before is known too, so that there is a velocity.
+    known = moved[~np.isin(moved, store.starts)]
+    linear, linear_rest = fit_linear(
+        *(to_unit(torch.from_numpy(store.state[known + i]), low, high) for i in (-1, 0)),
+        to_unit(torch.from_numpy(store.action[known]), action_low, action_high),
+        to_unit(torch.from_numpy(store.state[known + 1]), low, high),
+        state_change,
+    )
     return Stats(
         state_low=low,
         state_high=high,
-        state_change=change.square().mean(0).sqrt() if len(moved) else torch.zeros_like(low),
-        action_low=action.amin(0),
-        action_high=action.amax(0),
+        state_change=state_change,
+        linear=linear,
+        linear_rest=linear_rest,
+        action_low=action_low,
+        action_high=action_high,
         reward_mean=reward.mean() if store.schema.reward else torch.zeros(()),
         reward_std=reward.std(correction=0) if store.schema.reward else torch.ones(()),
         background=background(store, episodes),

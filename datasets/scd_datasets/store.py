@@ -13,54 +13,17 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from scd_datasets.columns import Column, EpisodeArrays, columns, episode_rows
 from scd_world.schema import DataSchema
 
 FORMAT = 1
-CHUNK_FRAMES, SHARD_FRAMES = 8, 1024  # few reads per window, few files per dataset
-SMALL_CHUNK = 8192  # rows of the arrays that are always read whole
-# Without a checksum a flipped bit is a silently wrong frame. An all-zero chunk is written like any
-# other, so that a chunk that is not there is always a loss.
-CODEC = {"compressors": (ZstdCodec(level=1), Crc32cCodec()), "config": {"write_empty_chunks": True}}
 READ = {"array.read_missing_chunks": False}  # zarr's default fills a missing shard with zeros
-
-
-@dataclass(frozen=True)
-class EpisodeArrays:
-    """One recorded episode of L steps, in raw units."""
-
-    pixels: np.ndarray  # uint8 (L, V, H, W, 3)
-    state: np.ndarray  # float32 (L, S)
-    action: np.ndarray  # float32 (L, A)
-    reward: np.ndarray  # float32 (L,), zeros where not recorded
-    success: np.ndarray  # bool (L,), False where not recorded
-    index: int  # the episode's index in the dataset it came from
-
-    @property
-    def length(self) -> int:
-        return len(self.action)
-
-
-def columns(schema: DataSchema) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name → (dtype, shape of one row) of every per-frame array in the store."""
-    return {
-        "pixels": ("uint8", (len(schema.cameras), schema.height, schema.width, 3)),
-        "state": ("float32", (len(schema.state),)),
-        "action": ("float32", (len(schema.action),)),
-        "reward": ("float32", ()),
-        "success": ("bool", ()),
-        "change": ("float32", ()),  # mean |pixel difference| to the next frame, grey levels; last: 0
-    }
-
-
-# ------------------------------------------------------------------------------------------- writing
 
 
 def write_store(
@@ -68,10 +31,9 @@ def write_store(
 ) -> WindowStore:
     """Write `episodes` to a new store at `path`, holding one episode and one shard in memory.
 
-    `source` is kept beside them, so that a reader can tell whether what they came from has changed.
-
-    The store appears under its name only when it is complete; an earlier one is replaced by then, so
-    that an error or a full disk on the way costs nothing that was there.
+    `source` is kept beside them: it tells a reader whether what they came from has changed. The store appears
+    under its name only when it is complete, and only then replaces an earlier one: an error or a full disk
+    on the way costs nothing that was there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +49,10 @@ def write_store(
 def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
     group = zarr.create_group(path, zarr_format=3)
     digest = hashlib.sha256(json.dumps(schema.to_dict(), sort_keys=True).encode())
-    columns_out = {name: _Column(group, name, *spec) for name, spec in columns(schema).items()}
+    columns_out = {name: Column(group, name, *spec) for name, spec in columns(schema).items()}
     lengths, indices = [], []
     for episode in episodes:
-        rows = _rows(schema, episode)
+        rows = episode_rows(schema, episode)
         for name, values in rows.items():
             columns_out[name].append(values)
             digest.update(values.tobytes())
@@ -98,72 +60,14 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
         indices.append(episode.index)
     if not lengths:
         raise ValueError(f"no episode to write to {path}; a store needs at least one")
+    for name, values in {"episode_ends": np.cumsum(lengths), "episode_index": indices}.items():
+        columns_out[name] = Column(group, f"meta/{name}", "int64", ())
+        columns_out[name].append(np.asarray(values, np.int64))
+        digest.update(np.asarray(values, np.int64).tobytes())
     for column in columns_out.values():
         column.flush()
-    for name, values in {"episode_ends": np.cumsum(lengths), "episode_index": indices}.items():
-        _Column(group, f"meta/{name}", "int64", ()).append(np.asarray(values, np.int64), last=True)
-        digest.update(np.asarray(values, np.int64).tobytes())
     attributes = {"schema": schema.to_dict(), "fingerprint": digest.hexdigest(), "source": source}
     group.attrs.update(format=FORMAT, **attributes)
-
-
-def _rows(schema: DataSchema, episode: EpisodeArrays) -> dict[str, np.ndarray]:
-    """An episode's arrays by column, every shape checked against the schema."""
-    rows = {}
-    for name, (dtype, shape) in columns(schema).items():
-        if name == "change":
-            values = pixel_change(episode.pixels)
-        else:
-            values = np.ascontiguousarray(getattr(episode, name), dtype)
-        if values.shape != (episode.length, *shape):
-            raise ValueError(
-                f"episode {episode.index}: {name} has shape {values.shape}, expected "
-                f"{(episode.length, *shape)} ({episode.length} actions, and the schema's sizes)"
-            )
-        rows[name] = values
-    return rows
-
-
-def pixel_change(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (L, V, H, W, 3) → float32 (L,): mean |difference| to the next frame, 0 for the last one."""
-    change = np.zeros(len(pixels), np.float32)
-    for i in range(len(pixels) - 1):
-        darker, lighter = np.minimum(pixels[i], pixels[i + 1]), np.maximum(pixels[i], pixels[i + 1])
-        change[i] = (lighter - darker).mean()
-    return change
-
-
-class _Column:
-    """One growing zarr array, written in whole shards: each is compressed once, not once per episode."""
-
-    def __init__(self, group: zarr.Group, name: str, dtype: str, shape: tuple[int, ...]) -> None:
-        chunk, shard = (CHUNK_FRAMES, SHARD_FRAMES) if name == "pixels" else (SMALL_CHUNK, SMALL_CHUNK)
-        empty_row = 0 in shape  # zarr wants chunks of at least one element
-        self.array = group.create_array(
-            name,
-            shape=(0, *shape),
-            dtype=dtype,
-            chunks=(chunk, *(max(n, 1) for n in shape)),
-            shards=None if empty_row or shard == chunk else (shard, *shape),
-            **CODEC,
-        )
-        self.shard, self.waiting = shard, []
-
-    def append(self, values: np.ndarray, last: bool = False) -> None:
-        self.waiting.append(values)
-        if last or sum(map(len, self.waiting)) >= self.shard:
-            self.flush(whole_shards=not last)
-
-    def flush(self, whole_shards: bool = False) -> None:
-        if not self.waiting:
-            return
-        values = np.concatenate(self.waiting)
-        count = len(values) // self.shard * self.shard if whole_shards else len(values)
-        start = self.array.shape[0]
-        self.array.resize((start + count, *values.shape[1:]))
-        if values[:count].size:
-            self.array[start:] = values[:count]
-        self.waiting = [values[count:]] if count < len(values) else []
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -173,9 +77,6 @@ def _replace_folder(new: Path, path: Path) -> None:
         os.replace(path, old)
     os.replace(new, path)
     shutil.rmtree(old, ignore_errors=True)
-
-
-# ------------------------------------------------------------------------------------------- reading
 
 
 class WindowStore:

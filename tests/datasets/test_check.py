@@ -134,6 +134,12 @@ def test_an_unreadable_list_of_episodes_is_named(recorded):
         LeRobotFolder(recorded)
 
 
+def test_counts_that_differ_are_said(recorded):
+    info = recorded / "meta" / "info.json"
+    info.write_text(info.read_text().replace('"total_frames": 21', '"total_frames": 20'))
+    assert "info.json says 3 episodes and 20 frames" in check_dataset(LeRobotFolder(recorded)).table()
+
+
 def test_folders_that_are_no_dataset(recorded, tmp_path):
     with pytest.raises(FileNotFoundError, match="no LeRobotDataset"):
         LeRobotFolder(tmp_path / "nothing")

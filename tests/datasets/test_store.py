@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
-from scd_datasets import store as store_module
+from scd_datasets import columns
 from scd_datasets.store import WindowStore, write_store
 
 LENGTHS = (12, 30, 7, 21)  # of the store fixture
@@ -84,7 +84,7 @@ def test_too_few_episodes_to_hold_one_out(tmp_path, schema, numbered):
 
 def test_more_than_one_shard(tmp_path, schema, monkeypatch, numbered):
     """Episodes straddle shards: the frame that opens a new shard must not be lost or doubled."""
-    monkeypatch.setattr(store_module, "SHARD_FRAMES", 16)
+    monkeypatch.setattr(columns, "SHARD_FRAMES", 16)
     episodes = [numbered(i, 13, schema) for i in range(7)]
     store = write_store(tmp_path / "shards.zarr", schema, episodes)
     assert len(list((store.path / "pixels" / "c").iterdir())) == 6

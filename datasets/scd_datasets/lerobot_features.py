@@ -1,0 +1,69 @@
+"""LeRobot's names for what is recorded: keys, cameras, sizes, and a name for every number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+IMAGE, IMAGES = "observation.image", "observation.images."
+STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
+ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
+MULTIPLE = 8  # a resized longer side is a multiple of this, so that patches fit
+
+
+def vector_feature(names: list[str]) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": (len(names),), "names": names}
+
+
+def camera_feature(picture: np.ndarray, videos: bool) -> dict[str, Any]:
+    names = ["height", "width", "channels"]
+    return {"dtype": "video" if videos else "image", "shape": picture.shape, "names": names}
+
+
+def number_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
+    """A name for each number of a feature, the dataset's own where it has them."""
+    count = int(np.prod(feature["shape"]))
+    names = feature.get("names")
+    if isinstance(names, dict):  # {"motors": ["shoulder", …]}
+        groups = [group if isinstance(group, list) else [group] for group in names.values()]
+        names = [name for group in groups for name in group]
+    if not names or len(names) != count:
+        names = [f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count)]
+    return tuple(map(str, names))
+
+
+def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, str]:
+    """Short name → feature key of the RGB cameras, in the dataset's order or the wanted one."""
+    found = {
+        "image" if key == IMAGE else key.removeprefix(IMAGES): key
+        for key, feature in features.items()
+        if feature["dtype"] in ("image", "video") and not _is_depth(feature)
+    }
+    if not found:
+        raise ValueError(f"the dataset has no camera (a feature of dtype image or video): {sorted(features)}")
+    if unknown := sorted(set(wanted) - set(found)):
+        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {', '.join(found)}")
+    return {name: found[name] for name in wanted or found}
+
+
+def _is_depth(feature: dict[str, Any]) -> bool:
+    flags = (feature.get("info") or {}) | (feature.get("video_info") or {})
+    return bool(flags.get("is_depth_map") or flags.get("video.is_depth_map"))
+
+
+def picture_size(feature: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) of a camera feature, channels last or first."""
+    a, b, c = feature["shape"]
+    return (b, c) if a == 3 and c != 3 else (a, b)
+
+
+def common_size(sizes: list[tuple[int, int]], shorter: int | None) -> tuple[int, int]:
+    """(H, W) that all cameras are brought to: the smallest one's, or `shorter` for the shorter side."""
+    height, width = min(sizes, key=lambda size: size[0] * size[1])
+    if shorter is None:
+        return height, width
+    scale = shorter / min(height, width)
+    longer = max(shorter, round(max(height, width) * scale / MULTIPLE) * MULTIPLE)
+    return (shorter, longer) if height <= width else (longer, shorter)
