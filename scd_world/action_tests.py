@@ -5,7 +5,7 @@ B windows, M moments, J values of a sweep, n steps, S state, A action; raw units
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scd_datasets.store import WindowStore
 from scd_world.metrics import correlation, summarise
-from scd_world.open_loop import Batch, RowNoise, begin, imagine_steps, look
+from scd_world.open_loop import Batch, RowNoise, Window, begin, imagine_steps, look
 from scd_world.world import World
 
 LOSS_STEPS = 8  # steps of the clips on which losses with true and with shuffled actions are compared
@@ -30,15 +30,20 @@ def losses_true_and_shuffled(world: World, batch: Batch, seed: int) -> tuple[dic
     clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + batch.steps))
     noise = world.model.draw_noise(clip, torch.Generator().manual_seed(seed))
     parts = []
-    for act in (clip.act, clip.act[other_rows(len(clip.act))]):
+    for act in (clip.act, clip.act[other_rows(batch.windows)]):
         total, losses = world.model.loss(replace(clip, act=act), noise)
         parts.append({name: float(value) for name, value in ({"total": total} | losses).items()})
     return tuple(parts)
 
 
-def other_rows(B: int) -> Tensor:
-    """Row i is given the actions of row i + B/2: neighbours in a batch may come from one episode."""
-    return torch.arange(B).roll(max(1, B // 2))
+def other_rows(windows: Sequence[Window]) -> Tensor:
+    """Whose actions each row is given: the next row's of another episode, else simply the next row's."""
+    B, rows = len(windows), []
+    for i, window in enumerate(windows):
+        following = [(i + j) % B for j in range(1, B)]
+        others = (j for j in following if windows[j].episode != window.episode)
+        rows.append(next(others, (i + 1) % B))
+    return torch.tensor(rows)
 
 
 def loss_ratio(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
@@ -154,13 +159,15 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
 
 
 def null_action(store: WindowStore, episodes: np.ndarray) -> str:
-    """`hold`, its own position, where actions are the robot's target positions; else `zero`."""
+    """`hold` (stay where it is) where actions are target positions; else `zero`; `unknown` if never near it."""
     A, P = len(store.schema.action), len(store.schema.agent_pos)
-    if A != P:
-        return "zero"
     rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e] - 1) for e in episodes])
-    follows = [correlation(store.action[rows, i], store.state[rows + 1, i]) > FOLLOWS for i in range(A)]
-    return "hold" if all(follows) else "zero"
+    action = store.action[rows]
+    if A == P:
+        follows = np.array([correlation(action[:, i], store.state[rows + 1, i]) for i in range(A)])
+        if (follows[np.isfinite(follows)] > FOLLOWS).any() and not (follows <= FOLLOWS).any():
+            return "hold"  # a joint that never moves says nothing
+    return "zero" if ((action.min(0) <= 0) & (action.max(0) >= 0)).all() else "unknown"
 
 
 @torch.no_grad()
@@ -172,7 +179,7 @@ def stillness(
     Beside it, how much moved in the recordings between the same two steps.
     """
     n = min(16, int(batch.valid.sum(1).min()))
-    if n < 4:
+    if n < 4 or kind == "unknown":
         return {}
     act = batch.true_state(0)[:, : batch.future.shape[-1]] if kind == "hold" else 0 * batch.future[:, 0]
     noise = RowNoise(batch.windows, world.frame_shape, seed)

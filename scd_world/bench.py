@@ -87,18 +87,7 @@ def plain_schema(config: BenchConfig) -> DataSchema:
 
 def random_model(config: ModelConfig, schema: DataSchema) -> WorldModel:
     """Untrained weights step as fast as trained ones."""
-    S, A = len(schema.state), len(schema.action)
-    stats = Stats(
-        state_low=-torch.ones(S),
-        state_high=torch.ones(S),
-        state_change=torch.full((S,), 0.1),
-        action_low=-torch.ones(A),
-        action_high=torch.ones(A),
-        reward_mean=torch.zeros(()),
-        reward_std=torch.ones(()),
-        background=torch.zeros(schema.channels, schema.height, schema.width),
-    )
-    return WorldModel(config, schema, stats).requires_grad_(False)
+    return WorldModel(config, schema, Stats.neutral(schema)).requires_grad_(False)
 
 
 # ---- steps ---------------------------------------------------------------------------------------
@@ -213,13 +202,21 @@ def store_speed(path: Path, seconds: float) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "device": device.type,
         "name": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def cpu_name() -> str:
+    """Linux says more in /proc/cpuinfo than through platform."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def describe(model: WorldModel, config: BenchConfig) -> dict[str, Any]:

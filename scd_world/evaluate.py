@@ -34,7 +34,7 @@ from scd_world.open_loop import (
     load_batch,
     look,
 )
-from scd_world.perceptual import perceptual_metrics
+from scd_world.perceptual import load_networks, perceptual_metrics
 from scd_world.report import (
     HORIZONS,
     all_curves,
@@ -60,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     report, films = measure(world, store, config)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    draw(out, report, films, store.schema.fps)
+    draw(out, report, films, store)
     print(markdown(report))
     print(f"Written to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
     return report
@@ -95,7 +95,7 @@ def measure(world: World, store: WindowStore, config: EvaluateConfig) -> tuple[d
         "actions": {"loss_ratio": action_tests.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
         "null_action": still,
-        "perceptual": perceptual_metrics(run.pairs, config.lpips_weights, config.fvd_weights, world.device),
+        "perceptual": perceptual_metrics(run.networks, run.pairs),
         "speed": speed(world, config.num_steps),
     }
     return report, films
@@ -115,6 +115,7 @@ class Run:
         self.shown = set(at.tolist())  # by position, not by result
         at = np.linspace(0, len(windows) - 1, min(config.sweep_moments, len(windows))).round().astype(int)
         self.moments = [windows[i] for i in at] if config.sweep_moments else []
+        self.networks = load_networks(config.lpips_weights, config.fvd_weights, world.device)
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # true and imagined uint8 frames per batch
 
     def open_loop(self) -> tuple[OpenLoop, dict | None, list, list[Film]]:
@@ -152,14 +153,14 @@ class Run:
             loop.record(world, rows, h, s, batch, config.changed_by)
             imagined.append(look(s))
             done(int(batch.recorded[:, h - 1].sum()))
-        if config.lpips_weights or config.fvd_weights:
+        if self.networks:
             self.keep_pair(batch, imagined)
         return imagined
 
     @torch.no_grad()
     def other_actions(self, batch: Batch, horizon: int) -> np.ndarray:
         """(B, horizon) PSNR of each window driven by another one's actions, same noise."""
-        actions = batch.future[action_tests.other_rows(len(batch.windows)), :horizon]
+        actions = batch.future[action_tests.other_rows(batch.windows), :horizon]
         noise = RowNoise(batch.windows, self.world.frame_shape, self.config.seed)
         steps = imagine_steps(self.world, begin(self.world, batch), actions, noise, self.config.num_steps)
         found = np.full((len(batch.windows), horizon), np.nan, np.float32)
@@ -169,8 +170,10 @@ class Run:
         return found
 
     def keep_pair(self, batch: Batch, imagined: list[np.ndarray]) -> None:
-        """Frames of the windows that have them all: perceptual distances compare whole films."""
-        horizon = min(self.config.horizon, batch.steps)
+        """As many frames as half of the windows have: perceptual distances compare whole films."""
+        horizon = min(self.config.horizon, int(np.median([w.steps for w in self.windows])) - 1)
+        if not 0 < horizon <= batch.steps:
+            return
         whole = batch.valid[:, :horizon].all(1).cpu()
         if whole.any():
             true = batch.pixels[:, batch.context : batch.context + horizon].cpu()[whole]
@@ -237,7 +240,7 @@ def speed(world: World, num_steps: int | None) -> dict[str, Any]:
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def draw(out: Path, report: dict[str, Any], films: list[Film], fps: int) -> None:
+def draw(out: Path, report: dict[str, Any], films: list[Film], store: WindowStore) -> None:
     data = report["data"]
     title = f"{data['windows']} windows of {data['episodes']} episodes ({data['held_out']})"
     figures.plot_curves(out / "curves.png", report["curves"], report["actions"]["psnr_shuffled"], title)
@@ -249,14 +252,12 @@ def draw(out: Path, report: dict[str, Any], films: list[Film], fps: int) -> None
     shown = [film for film in films if len(film.true) > film.context]
     if not shown:
         return
-    context, names = (
-        shown[0].context,
-        [f"episode {f.window.episode}, from frame {f.window.frame}" for f in shown],
-    )
+    context, places = shown[0].context, [f.window for f in shown]
+    names = [f"episode {store.episode_index[at.episode]}, from frame {at.frame}" for at in places]
     for i, f in enumerate(shown):
         reach = len(f.true) - context
         horizons = [h for h in HORIZONS if h <= reach]
         video.write_png(out / f"strip_{i}.png", video.strip(f.true, f.imagined, context, horizons))
     pictures = video.compare([f.true for f in shown], [f.imagined for f in shown], context, names)
-    video.write_mp4(out / "film.mp4", pictures, fps)
-    video.write_animation(out / "film.webp", pictures, fps)
+    video.write_mp4(out / "film.mp4", pictures, store.schema.fps)
+    video.write_animation(out / "film.webp", pictures, store.schema.fps)

@@ -69,7 +69,7 @@ def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, titl
             if copy:
                 draw(ax, curves[copy], COPY, "last frame copied")
             if own == "psnr_imagined" and shuffled:
-                draw(ax, shuffled, SHUFFLED, "another episode's actions")
+                draw(ax, shuffled, SHUFFLED, "another window's actions")
             if own not in ("psnr_imagined", "psnr_changed_imagined", "ssim_imagined"):
                 ax.set_ylim(bottom=0)
             ax.set_xlim(left=0)

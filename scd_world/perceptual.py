@@ -5,7 +5,9 @@ B frames or films, T frames, V cameras; films are uint8 (B, T, V, H, W, 3). Lowe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +28,44 @@ ALEXNET = (
     (256, 256, 3, 1, 1),
 )
 CONVOLUTIONS = (0, 3, 6, 8, 10)  # their places in torchvision's AlexNet.features
-FEWEST_FRAMES = 10  # what I3D needs
+FEWEST_FRAMES, FEWEST_FILMS = 10, 2  # what I3D, and a covariance, need
+log = logging.getLogger(__name__)
 
 
-def perceptual_metrics(
-    pairs: Pairs, lpips_weights: str | None, fvd_weights: str | None, device: torch.device
-) -> dict[str, dict[str, Any]]:
-    """`LPIPS` and `FVD` as far as weights were given; each with the file's SHA-256 and what was compared."""
+@dataclass(frozen=True)
+class Network:
+    module: nn.Module
+    weights: Path
+
+
+def load_networks(
+    lpips_weights: str | None, fvd_weights: str | None, device: torch.device
+) -> dict[str, Network]:
+    """`LPIPS`, `FVD` as far as weights were given. Loaded first: a wrong path costs nothing."""
+    networks = {}
+    if lpips_weights:
+        module = load(Lpips(), lpips_weights, LPIPS_RECIPE).to(device)
+        networks["LPIPS"] = Network(module, Path(lpips_weights))
+    if fvd_weights:
+        networks["FVD"] = Network(load(I3D(), fvd_weights, FVD_RECIPE).to(device), Path(fvd_weights))
+    return networks
+
+
+def perceptual_metrics(networks: dict[str, Network], pairs: Pairs) -> dict[str, dict[str, Any]]:
+    """By name: value, what was compared, and the SHA-256 of the weights."""
+    films, frames = sum(len(true) for true, _ in pairs), pairs[0][0].shape[1] if pairs else 0
     found = {}
-    if lpips_weights and pairs:
-        network = load(Lpips(), lpips_weights, LPIPS_RECIPE).to(device)
-        found["LPIPS"] = described(
-            lpips(network, pairs), lpips_weights, pairs, "AlexNet, mean over all frames"
-        )
-    if fvd_weights and pairs:
-        network = load(I3D(), fvd_weights, FVD_RECIPE).to(device)
-        value = frechet_of_films(network, pairs)
-        found["FVD"] = described(value, fvd_weights, pairs, "I3D logits, few films: biased upwards")
+    for name, network in networks.items():
+        if not films or (name == "FVD" and (films < FEWEST_FILMS or frames < FEWEST_FRAMES)):
+            log.warning("no %s of %d films of %d frames: raise windows or horizon", name, films, frames)
+            continue
+        if name == "FVD":
+            value, what = frechet_of_films(network.module, pairs), "I3D logits, few films: biased upwards"
+        else:
+            value, what = lpips(network.module, pairs), "AlexNet, mean over all frames"
+        what += f"; {films} films of {frames} imagined frames"
+        found[name] = {"value": value, "what": what, "sha256": sha256(network.weights)}
     return found
-
-
-def described(value: float, weights: str, pairs: Pairs, what: str) -> dict[str, Any]:
-    films, frames = sum(len(true) for true, _ in pairs), pairs[0][0].shape[1]
-    text = f"{what}; {films} films of {frames} imagined frames"
-    return {"value": value, "what": text, "weights": weights, "sha256": sha256(Path(weights))}
 
 
 # ---- weights -------------------------------------------------------------------------------------
@@ -141,11 +157,6 @@ def at_least(frames: Tensor, size: int) -> Tensor:
 @torch.no_grad()
 def frechet_of_films(network: Callable[[Tensor], Tensor], pairs: Pairs) -> float:
     """Fréchet distance between the network's outputs for true and for imagined films, each camera a film."""
-    frames = pairs[0][0].shape[1]
-    if frames < FEWEST_FRAMES:
-        raise ValueError(
-            f"FVD needs films of at least {FEWEST_FRAMES} frames, these have {frames}: raise horizon"
-        )
     device = device_of(network)
 
     def outputs(film: Tensor) -> Tensor:

@@ -266,7 +266,7 @@ def remarks(report: dict[str, Any]) -> list[str]:
         i = len(shuffled["mean"]) - 1
         true = report["curves"]["psnr_imagined"]["mean"][i]
         found.append(
-            f"PSNR at step {i + 1} with another episode's actions: {number(shuffled['mean'][i])} dB, "
+            f"PSNR at step {i + 1} with another window's actions: {number(shuffled['mean'][i])} dB, "
             f"with its own: {number(true)} dB"
         )
     for name, sweep in report["sweep"].items():

@@ -226,10 +226,11 @@ def test_numbers_that_are_not_known_are_null():
 
 
 def test_no_window_keeps_its_own_actions_when_shuffled():
-    for B in range(2, 9):
-        rows = action_tests.other_rows(B)
-        assert sorted(rows.tolist()) == list(range(B))
-        assert (rows != torch.arange(B)).all()
+    """Nor those of its own episode, however the windows lie in the batch."""
+    for episodes in ([0, 1], [0, 1, 2, 0, 1, 2], [0, 0, 0, 1], [3, 1, 1, 3]):
+        rows = action_tests.other_rows([Window(e, 3, 5) for e in episodes])
+        assert all(episodes[i] != episodes[j] for i, j in enumerate(rows))
+    assert action_tests.other_rows([Window(0, f, 5) for f in (3, 6, 9)]).tolist() == [1, 2, 0]
 
 
 def test_slopes_of_a_sweep_by_hand():
@@ -253,6 +254,8 @@ def test_the_null_action_holds_where_actions_are_positions(store):
     assert action_tests.null_action(store, np.arange(8)) == "zero"
     store.action = np.roll(store.state, -1, axis=0)  # now each action is where the robot is next
     assert action_tests.null_action(store, np.arange(8)) == "hold"
+    store.action = np.random.default_rng(0).uniform(1, 2, store.state.shape)  # zero was never asked for
+    assert action_tests.null_action(store, np.arange(8)) == "unknown"
 
 
 # ---- errors and failures --------------------------------------------------------------------------
