@@ -1,8 +1,8 @@
 """The encoder's memory while stepping: a ring of the last `window` frames' rotated keys and values.
 
 All rows share one write position; each row knows its own first frame, so that ending one row's episode and
-starting another is one assignment. Nothing is ever reallocated, and position and validity are tensors: the host
-never waits.
+starting another is one assignment. Nothing is ever reallocated, and position and validity are tensors: the
+host never waits.
 
 L layers, B rows, h heads, W window, M tokens per frame, d head width.
 """

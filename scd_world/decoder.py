@@ -1,8 +1,8 @@
 """The frame-wise decoder D: renders one frame from its context, and never sees another frame.
 
 v = D([c_i ; x_i^t], t) (paper eq. 5): context and noisy tokens are concatenated along the sequence. Both
-halves share the rotary positions and are told apart by a type embedding; adding the context to the noisy tokens
-as well spares the network from learning first which context token belongs to which patch.
+halves share the rotary positions and are told apart by a type embedding; adding the context to the noisy
+tokens as well spares the network from learning first which context token belongs to which patch.
 
 F frames (batch, time and noise draws folded together), N patches, M = N + 1 context tokens, D width.
 """

@@ -1,4 +1,4 @@
-"""What is read off the context before a pixel is drawn: change of state, reward, success."""
+"""What is read off the context before a pixel is drawn: next state, reward, success."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from scd_world.layers import zero
 
 class Heads(nn.Module):
     class Output(NamedTuple):
-        change: Tensor  # (…, S) of the state, in units of its usual change
+        rest: Tensor  # (…, S) what the linear dynamics leave, in units of its usual size
         reward: Tensor  # (…,) model units
         success: Tensor  # (…,) logit
 
     def __init__(self, width: int, state_size: int) -> None:
         super().__init__()
         self.state_size = state_size
-        # The last layer starts at zero: before training, the state stays where it is.
+        # The last layer starts at zero: before training, the state follows the linear dynamics.
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.SiLU(), zero(nn.Linear(2 * width, state_size + 2))
         )

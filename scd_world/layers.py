@@ -120,19 +120,26 @@ class FinalLayer(nn.Module):
 
 
 class FourierEmbedder(nn.Module):
-    """A vector in about [-1, 1] → D features; the octaves let a network tell neighbouring values apart."""
+    """A vector in about [-1, 1] → D features; the octaves let a network tell neighbouring values apart.
 
-    def __init__(self, size: int, width: int, octaves: int) -> None:
+    `plain` further values are given as they are: those of which only the coarse size matters.
+    """
+
+    def __init__(self, size: int, width: int, octaves: int, plain: int = 0) -> None:
         super().__init__()
         self.register_buffer("octaves", math.pi * 2.0 ** torch.arange(octaves), persistent=False)
         self.mlp = nn.Sequential(
-            nn.Linear(size * (1 + 2 * octaves), width), nn.SiLU(), nn.Linear(width, width)
+            nn.Linear(size * (1 + 2 * octaves) + plain, 2 * width),
+            nn.SiLU(),
+            nn.Linear(2 * width, 2 * width),
+            nn.SiLU(),
+            nn.Linear(2 * width, width),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, size) → (…, D)."""
+    def forward(self, x: Tensor, *plain: Tensor) -> Tensor:
+        """(…, size), (…, plain) → (…, D)."""
         angles = (x[..., None] * self.octaves).flatten(-2)
-        return self.mlp(torch.cat([x, angles.sin(), angles.cos()], dim=-1))
+        return self.mlp(torch.cat([x, angles.sin(), angles.cos(), *plain], dim=-1))
 
 
 class TimestepEmbedder(nn.Module):

@@ -24,7 +24,7 @@ class ModelConfig:
     t_std: float = 1.2
     ctx_noise: float = 0.05  # η, perturbation of the context in training
     frame_noise: float = 0.0  # largest deviation of Gaussian noise on the encoder's input frames, in training
-    state_noise: float = 0.1  # Gaussian noise on the encoder's input state, in units of its usual change
+    state_noise: float = 0.03  # Gaussian noise on the encoder's input state, in units of its usual change
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
     state_weight: float = 1.0

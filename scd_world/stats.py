@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scd_world.schema import DataSchema
+
 SMALLEST_RANGE = 1e-6  # a constant dimension maps to 0 instead of dividing by zero
 
 
@@ -23,11 +25,30 @@ class Stats:
     state_low: Tensor  # (S,) raw units
     state_high: Tensor  # (S,)
     state_change: Tensor  # (S,) root mean square of state[i+1] − state[i], in model units
+    linear: Tensor  # (S, 2·S + A + 1) and
+    linear_rest: Tensor  # (S,) the linear model of the state, see `dynamics.fit_linear`
     action_low: Tensor  # (A,) raw units
     action_high: Tensor  # (A,)
     reward_mean: Tensor  # ()
     reward_std: Tensor  # ()
     background: Tensor  # (C, H, W) in [-1, 1]: each pixel's median over the data, what never moves
+
+    @classmethod
+    def neutral(cls, schema: DataSchema) -> Stats:
+        """Ranges of [-1, 1] and nothing known of the dynamics: for models that no data has taught."""
+        S, A = len(schema.state), len(schema.action)
+        return cls(
+            state_low=-torch.ones(S),
+            state_high=torch.ones(S),
+            state_change=torch.full((S,), 0.1),
+            linear=torch.zeros(S, 2 * S + A + 1),
+            linear_rest=torch.ones(S),
+            action_low=-torch.ones(A),
+            action_high=torch.ones(A),
+            reward_mean=torch.zeros(()),
+            reward_std=torch.ones(()),
+            background=torch.zeros(schema.channels, schema.height, schema.width),
+        )
 
     def encode_state(self, state: Tensor) -> Tensor:
         return to_unit(state, self.state_low, self.state_high)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from scd_world.model_config import ModelConfig
 from scd_world.schema import DataSchema
 from scd_world.starts import Moment, Starts
 from scd_world.stats import Stats, decode_pixels, encode_pixels
-from scd_world.world_model import Imagined, WorldModel
+from scd_world.world_model import Imagined, WorldModel, before_each
 
 FORMAT = 1
 
@@ -65,7 +65,8 @@ class World:
 
     def begin(self, moments: Sequence[Moment]) -> Imagined:
         """One row per moment; moments may have contexts of different lengths."""
-        s = self.model.initial(*self.last_frames(moments))
+        obs, state, before = self.last_frames(moments)
+        s = replace(self.model.initial(obs, state), before=before)
         self.give_context(s, np.arange(len(moments)), moments)
         return s
 
@@ -73,7 +74,7 @@ class World:
         """These rows of `s` begin anew, in place; equal to a fresh episode."""
         s.check()
         index = torch.as_tensor(rows, device=self.device)
-        s.obs[index], s.state[index] = self.last_frames(moments)
+        s.obs[index], s.state[index], s.before[index] = self.last_frames(moments)
         s.reward[index] = s.success[index] = 0.0
         s.cache.first[index] = s.cache.position
         self.give_context(s, np.asarray(rows), moments)
@@ -89,8 +90,9 @@ class World:
             state = self.stats.encode_state(self.tensor(np.stack([moments[i].state for i in chosen])))
             act = self.stats.encode_action(self.tensor(np.stack([moments[i].action for i in chosen])))
             cache = s.cache.fresh(len(chosen), before=int(length))
+            before = before_each(state)
             for i in range(length):
-                self.model.encoder.step(obs[:, i], state[:, i], act[:, i], cache)
+                self.model.encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], cache)
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
 
     def step(self, s: Imagined, action: Any, noise: Tensor, num_steps: int | None = None) -> Imagined:
@@ -99,18 +101,20 @@ class World:
         return self.model.imagine(s, act, noise.to(self.device), num_steps)
 
     def look(self, s: Imagined) -> dict[str, np.ndarray]:
-        """Fresh arrays: pixels uint8 (B, V, H, W, 3); state (B, S), reward (B,) raw; success (B,) in [0, 1]."""
+        """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,)."""
         return {
             "pixels": decode_pixels(s.obs).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
             "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
-            "success": s.success.float().cpu().numpy(),
+            "success": s.success.float().cpu().numpy().copy(),
         }
 
-    def last_frames(self, moments: Sequence[Moment]) -> tuple[Tensor, Tensor]:
+    def last_frames(self, moments: Sequence[Moment]) -> tuple[Tensor, Tensor, Tensor]:
+        """Frame, state, and state one frame earlier (the same at an episode's first frame)."""
         pixels = torch.from_numpy(np.stack([moment.pixels[-1] for moment in moments])).to(self.device)
         state = self.tensor(np.stack([moment.state[-1] for moment in moments]))
-        return encode_pixels(pixels), self.stats.encode_state(state)
+        before = self.tensor(np.stack([moment.state[-2:][0] for moment in moments]))
+        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_state(before)
 
     def tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

@@ -1,7 +1,7 @@
 """The SCD world model: four verbs, one causal encoder, one frame-wise decoder.
 
-`loss` learns; `initial`, `observe` and `imagine` step. An encoder pass reads (frame, state, action) once;
-from what it says, the heads read state, reward and success *before* a pixel is drawn, and the decoder renders.
+`loss` learns; `initial`, `observe` and `imagine` step. An encoder pass reads (frame, state, action)
+once; from what it says, the heads read state, reward and success *before* a pixel is drawn, and the decoder renders.
 
 B batch, T steps, K noise draws, C H W frame, M context tokens, D width, S state, A action.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from scd_world.cache import RingCache
 from scd_world.clip import Clip
 from scd_world.decoder import Decoder
+from scd_world.dynamics import LinearDynamics
 from scd_world.encoder import Encoder
 from scd_world.flow import interpolate, logit_normal, sample
 from scd_world.heads import Heads
@@ -51,21 +52,24 @@ class Imagined:
 
     obs: Tensor  # (B, C, H, W) in [-1, 1]
     state: Tensor  # (B, S) model units
+    before: Tensor  # (B, S) the state one frame earlier; at an episode's first frame the same
     reward: Tensor  # (B,) model units, of the step that led here
     success: Tensor  # (B,) probability
     cache: RingCache
     steps: int  # the cache's count of steps when this was made
 
+    PER_ROW = ("obs", "state", "before", "reward", "success")
+
     def fork(self) -> Imagined:
         """An independent copy: both can be stepped on."""
         self.check()
-        tensors = {name: getattr(self, name).clone() for name in ("obs", "state", "reward", "success")}
+        tensors = {name: getattr(self, name).clone() for name in self.PER_ROW}
         return Imagined(**tensors, cache=self.cache.clone(), steps=self.steps)
 
     def select(self, rows: Tensor) -> Imagined:
         """A copy of these rows (r,) alone."""
         self.check()
-        tensors = {name: getattr(self, name)[rows] for name in ("obs", "state", "reward", "success")}
+        tensors = {name: getattr(self, name)[rows] for name in self.PER_ROW}
         return Imagined(**tensors, cache=self.cache.select(rows), steps=self.steps)
 
     def check(self) -> None:
@@ -83,8 +87,11 @@ class WorldModel(nn.Module):
         S, A = len(schema.state), len(schema.action)
         patches = Patches(len(schema.cameras), schema.height, schema.width, config.patch)
         self.num_tokens = patches.count + 1
+        self.dynamics = LinearDynamics(stats)
         shared = {"width": config.width, "heads": config.heads, "octaves": config.octaves, "vector": S + A}
-        self.encoder = Encoder(patches, layers=config.encoder_layers, window=config.window, **shared)
+        self.encoder = Encoder(
+            patches, layers=config.encoder_layers, window=config.window, rates=2 * S, **shared
+        )
         self.decoder = Decoder(
             patches, layers=config.decoder_layers, add_context=config.add_context, **shared
         )
@@ -92,7 +99,6 @@ class WorldModel(nn.Module):
         self.ctx_scale = nn.Parameter(torch.ones(config.width))
         self.ctx_shift = nn.Parameter(torch.zeros(config.width))
         self.heads = Heads(config.width, S)
-        self.register_buffer("state_change", stats.state_change.clamp_min(1e-3), persistent=False)
         self.register_buffer("background", stats.background.clone(), persistent=False)
         # Guidance needs a worse context; one fixed draw serves every frame and keeps a step deterministic.
         fixed = torch.randn(self.num_tokens, config.width, generator=torch.Generator().manual_seed(0))
@@ -123,10 +129,11 @@ class WorldModel(nn.Module):
     def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Teacher forcing: one encoder pass over the clip, K noisy versions of each next frame (§3.2)."""
         obs, state = self.corrupt_history(clip, noise)
-        h = self.encoder(obs, state, clip.act)
+        straight = self.dynamics(before_each(state), state, clip.act)
+        h = self.encoder(obs, torch.cat([state, clip.act], dim=-1), straight.features)
         ctx = self.context(h, self.config.ctx_noise * noise.ctx)
         heads = self.heads(ctx[:, :, -1])
-        next_state = state + heads.change * self.state_change
+        next_state = straight.state + heads.rest * self.dynamics.rest
 
         losses = {"pixels": self.pixel_loss(clip, noise, ctx, next_state.detach())}
         losses |= self.head_losses(clip, heads, next_state)
@@ -137,7 +144,7 @@ class WorldModel(nn.Module):
     def corrupt_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
         """When stepping, the history is the model's own work: a little noise makes it forgiving."""
         obs = clip.obs[:, :-1]
-        state = clip.state[:, :-1] + self.config.state_noise * self.state_change * noise.state
+        state = clip.state[:, :-1] + self.config.state_noise * self.dynamics.change * noise.state
         if noise.obs is not None:
             obs = obs + self.config.frame_noise * noise.level[:, None, None, None, None] * noise.obs
         return obs, state
@@ -170,11 +177,11 @@ class WorldModel(nn.Module):
         return 1 + self.config.change_weight * changed + self.config.foreground_weight * foreground
 
     def head_losses(self, clip: Clip, heads: Heads.Output, next_state: Tensor) -> dict[str, Tensor]:
-        """State, reward and success of the step; errors of the state count in units of its usual change."""
+        """State, reward and success of the step; errors of the state count in units of what is not linear."""
         losses = {}
         if self.schema.state:
-            error = (next_state - clip.state[:, 1:]) / self.state_change
-            # Absolute, not squared, beyond a tenth of a usual change: what is not pushed must stay still.
+            error = (next_state - clip.state[:, 1:]) / self.dynamics.rest
+            # Absolute, not squared, but for the smallest errors: what is not pushed must stay still.
             loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1, reduction="none").mean(-1)
             losses["state"] = (loss * clip.valid).mean()
         if self.schema.reward:
@@ -192,31 +199,46 @@ class WorldModel(nn.Module):
             c.encoder_layers, B, c.heads, c.window, self.num_tokens, c.width // c.heads, obs.device
         )
         nothing = torch.zeros(B, device=obs.device)
-        return Imagined(obs, state, nothing, nothing, cache, cache.steps)
+        return Imagined(obs, state, state, nothing, nothing.clone(), cache, cache.steps)
 
     @torch.no_grad()
     def observe(self, s: Imagined, act: Tensor, obs: Tensor, state: Tensor) -> Imagined:
         """The next frame is known: one encoder pass, no rendering. act (B, A)."""
-        _, heads = self.think(s, act)
+        _, heads, _ = self.think(s, act)
         return self.successor(s, heads, obs, state)
 
     @torch.no_grad()
     def imagine(self, s: Imagined, act: Tensor, noise: Tensor, num_steps: int | None = None) -> Imagined:
         """The next frame is drawn: one encoder pass, `num_steps` decoder passes. noise (B, C, H, W)."""
-        h, heads = self.think(s, act)
-        state = s.state + heads.change * self.state_change
+        h, heads, state = self.think(s, act)
         obs = self.render(h, torch.cat([state, act], dim=-1), noise, num_steps or self.config.num_steps)
         return self.successor(s, heads, obs.clamp(-1, 1), state)
 
-    def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output]:
-        """The encoder's one pass: (B, M, D) and what the heads read off it."""
+    def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output, Tensor]:
+        """The encoder's one pass: (B, M, D), what the heads read off it, and the next state (B, S)."""
         s.check()
-        h = self.encoder.step(s.obs, s.state, act, s.cache)[:, 0]
-        return h, self.heads(self.context(h, 0.0)[:, -1])
+        h, straight = self.encode_step(s.obs, s.before, s.state, act, s.cache)
+        heads = self.heads(self.context(h, 0.0)[:, -1])
+        return h, heads, straight.state + heads.rest * self.dynamics.rest
+
+    def encode_step(
+        self, obs: Tensor, before: Tensor, state: Tensor, act: Tensor, cache: RingCache
+    ) -> tuple[Tensor, LinearDynamics.Output]:
+        """One frame into the encoder's cache: h (B, M, D), and where a straight line leads."""
+        straight = self.dynamics(before, state, act)
+        return self.encoder.step(obs, torch.cat([state, act], dim=-1), straight.features, cache), straight
 
     def successor(self, s: Imagined, heads: Heads.Output, obs: Tensor, state: Tensor) -> Imagined:
         reward, success = heads.reward.float(), heads.success.float().sigmoid()
-        return replace(s, obs=obs, state=state.float(), reward=reward, success=success, steps=s.cache.steps)
+        return replace(
+            s,
+            obs=obs,
+            state=state.float(),
+            before=s.state,
+            reward=reward,
+            success=success,
+            steps=s.cache.steps,
+        )
 
     def render(self, h: Tensor, vector: Tensor, noise: Tensor, num_steps: int) -> Tensor:
         """Draws x from p(x | ctx): Euler steps of the decoder's velocity, guided where guidance is not 1."""
@@ -235,3 +257,8 @@ class WorldModel(nn.Module):
         """v = noise − x of (F, C, H, W), in float32, whatever the decoder's output means."""
         out = self.decoder(x_t, t, ctx, vector).float()
         return (x_t - out) / t[:, None, None, None] if self.config.predict == "x" else out
+
+
+def before_each(state: Tensor) -> Tensor:
+    """The state one frame earlier, (B, T, S); before a clip's first frame nothing is known to have moved."""
+    return torch.cat([state[:, :1], state[:, :-1]], dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,16 +78,17 @@ def world(model: WorldModel, stats: Stats) -> World:
 
 
 def make_stats(schema: DataSchema) -> Stats:
-    S = len(schema.state)
-    return Stats(
+    S, A = len(schema.state), len(schema.action)
+    return replace(
+        Stats.neutral(schema),
         state_low=torch.full((S,), -1.0),
         state_high=torch.full((S,), 3.0),
-        state_change=torch.full((S,), 0.1),
+        linear=torch.randn(S, 2 * S + A + 1, generator=torch.Generator().manual_seed(0)) / 10,
+        linear_rest=torch.full((S,), 0.5),
         action_low=torch.tensor(schema.action_low),
         action_high=torch.tensor(schema.action_high),
         reward_mean=torch.tensor(0.5),
         reward_std=torch.tensor(2.0),
-        background=torch.zeros(schema.channels, schema.height, schema.width),
     )
 
 

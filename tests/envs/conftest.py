@@ -1,6 +1,7 @@
 """Tiny worlds with random weights: every weight is filled, so that nothing passes because a gate is zero."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,16 +40,12 @@ def tiny_schema(**changes) -> DataSchema:
 def make_world(**changes) -> World:
     """A world of `tiny_schema(**changes)`; the same weights at every call."""
     schema, rng = tiny_schema(**changes), np.random.default_rng(0)
-    S, C = len(schema.state), schema.channels
-    stats = Stats(
-        state_low=-torch.ones(S),
-        state_high=torch.ones(S),
-        state_change=torch.full((S,), 0.05),
+    stats = replace(
+        Stats.neutral(schema),
         action_low=torch.tensor(schema.action_low),
         action_high=torch.tensor(schema.action_high),
         reward_mean=torch.tensor(0.5),
         reward_std=torch.tensor(0.3),
-        background=torch.zeros(C, schema.height, schema.width),
     )
     model = WorldModel(TINY, schema, stats).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
@@ -60,7 +57,7 @@ def make_world(**changes) -> World:
     F = len(addresses)
     starts = Starts(
         pixels=rng.integers(0, 256, (F, len(schema.cameras), schema.height, schema.width, 3), np.uint8),
-        state=rng.uniform(-1, 1, (F, S)).astype(np.float32),
+        state=rng.uniform(-1, 1, (F, len(schema.state))).astype(np.float32),
         action=rng.uniform(-1, 1, (F, len(schema.action))).astype(np.float32),
         addresses=addresses,
     )

@@ -95,11 +95,11 @@ def test_help_imports_no_torch():
 
 def test_the_learning_rate_rises_stays_and_falls():
     config = OptimiserConfig(lr=1.0, warmup=0.1, decay=0.5, floor=0.01)
-    rates = [learning_rate(config, step, 100) for step in range(100)]
+    rates = [learning_rate(config, (step + 1) / 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9:50] == [1.0] * 41
-    assert rates[75] == pytest.approx(0.5)
-    assert rates[99] == pytest.approx(0.02)
+    assert rates[74] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.01)
     assert all(a >= b for a, b in itertools.pairwise(rates[50:]))
 
 
@@ -116,8 +116,6 @@ def schema_of():
     def build(size: int) -> tuple[DataSchema, Stats]:
         one = ("a",)
         schema = DataSchema(one, size, size, one, (), one, (-1.0,), (1.0,), 10, (), True, True, 9)
-        bound, number = torch.ones(1), torch.ones(())
-        background = torch.zeros(3, size, size)
-        return schema, Stats(-bound, bound, bound, -bound, bound, number, number, background)
+        return schema, Stats.neutral(schema)
 
     return build

@@ -9,13 +9,20 @@ import torch
 
 from scd_world.clip import Clip
 from scd_world.model_config import ModelConfig
-from scd_world.world_model import Noise, WorldModel
+from scd_world.world_model import Noise, WorldModel, before_each
 
 
 def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
     """Noise with which the history stays as recorded."""
     noise = model.draw_noise(clip, torch.Generator().manual_seed(2))
     return replace(noise, state=torch.zeros_like(noise.state), **changes)
+
+
+def encode(model: WorldModel, clip: Clip) -> torch.Tensor:
+    """h (B, T, M, D) of a clip."""
+    state = clip.state[:, :-1]
+    straight = model.dynamics(before_each(state), state, clip.act)
+    return model.encoder(clip.obs[:, :-1], torch.cat([state, clip.act], -1), straight.features)
 
 
 def with_config(model: WorldModel, **changes) -> WorldModel:
@@ -28,7 +35,8 @@ def test_encoder_sees_its_window_and_nothing_else(model, clip):
     obs = clip.obs[:, :-1].clone().requires_grad_()
     act = clip.act.clone().requires_grad_()
     model.encoder.blocks = model.encoder.blocks[:1]
-    h = model.encoder(obs, clip.state[:, :-1], act)
+    zeros = clip.state[:, :-1]
+    h = model.encoder(obs, torch.cat([zeros, act], -1), torch.cat([zeros, zeros], -1))
     for i in range(clip.num_steps):
         grads = torch.autograd.grad(h[:, i].square().sum(), (obs, act), retain_graph=True)
         for grad in grads:
@@ -39,14 +47,14 @@ def test_encoder_sees_its_window_and_nothing_else(model, clip):
 def test_a_frame_is_predicted_from_its_past_alone(model, clip):
     """The loss on frame i + 1 must not move when later frames and actions do."""
     noise = quiet(model, clip)
-    h = model.encoder(clip.obs[:, :-1], clip.state[:, :-1], clip.act)
+    h = encode(model, clip)
     later = replace(
         clip,
         obs=torch.cat([clip.obs[:, :3], -clip.obs[:, 3:]], 1),
         state=torch.cat([clip.state[:, :3], -clip.state[:, 3:]], 1),
         act=torch.cat([clip.act[:, :3], -clip.act[:, 3:]], 1),
     )
-    changed = model.encoder(later.obs[:, :-1], later.state[:, :-1], later.act)
+    changed = encode(model, later)
     torch.testing.assert_close(h[:, :3], changed[:, :3], rtol=0, atol=0)
     assert (h[:, 3:] - changed[:, 3:]).abs().max() > 0.1
     only_first = replace(clip, valid=torch.tensor([1.0, 0, 0, 0, 0]).expand(3, 5))
@@ -58,12 +66,15 @@ def test_a_frame_is_predicted_from_its_past_alone(model, clip):
 
 
 def test_stepping_equals_the_full_forward_pass_also_past_the_window(model, clip):
-    full = model.encoder(clip.obs[:, :-1], clip.state[:, :-1], clip.act)
+    full = encode(model, clip)
     s = model.initial(clip.obs[:, 0], clip.state[:, 0])
     with torch.no_grad():
         for i in range(clip.num_steps):
-            h = model.encoder.step(clip.obs[:, i], clip.state[:, i], clip.act[:, i], s.cache)
-            torch.testing.assert_close(h[:, 0], full[:, i], rtol=1e-4, atol=1e-5)
+            h, _, _ = model.think(s, clip.act[:, i])
+            torch.testing.assert_close(h, full[:, i], rtol=1e-4, atol=1e-5)
+            s = replace(
+                s, obs=clip.obs[:, i + 1], state=clip.state[:, i + 1], before=s.state, steps=s.cache.steps
+            )
 
 
 def test_the_encoder_runs_once_and_the_decoder_num_steps_times(model, clip, monkeypatch):
@@ -104,7 +115,7 @@ def test_context_noise_acts_in_training_only_and_at_unit_scale(model, clip):
     g = torch.Generator().manual_seed(0)
     noise = model.draw_noise(clip, g)
     assert model.loss(clip, noise)[0] != model.loss(clip, replace(noise, ctx=-noise.ctx))[0]
-    h = model.encoder(clip.obs[:, :-1], clip.state[:, :-1], clip.act)
+    h = encode(model, clip)
     clean, shaken = model.context(1000 * h, 0.0), model.context(1000 * h, 0.05 * noise.ctx)
     assert (shaken - clean).div(model.ctx_scale).std().item() == pytest.approx(0.05, rel=0.05)
 
