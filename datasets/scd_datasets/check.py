@@ -240,7 +240,7 @@ def _arrays(folder: LeRobotFolder, checked: Checked) -> EpisodeArrays:
 
 def _print_speed(store: WindowStore) -> None:
     for name, speed in measure(store.path).items():
-        print(f"random windows {name}: {speed:,.0f} frames/s")
+        print(f"random windows {name}: {speed:,.0f} frames/s per core")
 
 
 def _matrix(checked: Checked, key: str) -> np.ndarray:

@@ -26,8 +26,8 @@ def number_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
     """A name for each number of a feature, the dataset's own where it has them."""
     count = int(np.prod(feature["shape"]))
     names = feature.get("names")
-    if isinstance(names, dict):  # {"motors": ["shoulder", …]}
-        groups = [group if isinstance(group, list) else [group] for group in names.values()]
+    if isinstance(names, dict):  # {"motors": ["shoulder", …]} or {"shoulder": 0, …}
+        groups = [value if isinstance(value, list) else [name] for name, value in names.items()]
         names = [name for group in groups for name in group]
     if not names or len(names) != count:
         names = [f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count)]

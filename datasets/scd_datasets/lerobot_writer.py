@@ -54,8 +54,12 @@ class LeRobotWriter:
             ) from None
         self._dataset = None
         self.notes: list[dict[str, Any]] = []
-        if self.root.exists():
-            self._continue()
+        try:
+            if self.root.exists():
+                self._continue()
+        except BaseException:
+            self._leave()
+            raise
         self._published = len(self.notes)
         self._writing = False  # still True after an error: the part on disk is not to be trusted
 
@@ -132,13 +136,16 @@ class LeRobotWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            if not (self._writing or isinstance(error, OSError)):
+            if not self._writing:
                 self.drop_episode()
                 self.publish()
         finally:
-            self._dataset = None
-            self._lock.release()
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._dataset = None
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._lock.release()
 
     def _open_part(self):
         os.environ.setdefault("SVT_LOG", "1")  # errors only: the AV1 encoder tells its life for every video

@@ -143,7 +143,19 @@ def test_other_settings_and_foreign_folders_are_refused(config, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="no recording of scd-record"):
         record(config("mine"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counting", "mine"]
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_an_environment_that_breaks_costs_its_own_episode_only(config, at_step):
+    def unplug(step):
+        if step == 1 + 14 + 2:
+            raise OSError("the camera is gone")
+
+    at_step(unplug)
+    with pytest.raises(OSError, match="the camera is gone"):
+        record(config())
+    assert len(contents(config().out)) == 2
 
 
 def test_two_recorders_in_one_folder(config, at_step):
