@@ -159,7 +159,7 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
 
 
 def null_action(store: WindowStore, episodes: np.ndarray) -> str:
-    """`hold` (stay where it is) where actions are target positions; else `zero`; `unknown` if never near it."""
+    """`hold` (stay) where actions are target positions, else `zero`, `unknown` where zero is out of range."""
     A, P = len(store.schema.action), len(store.schema.agent_pos)
     rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e] - 1) for e in episodes])
     action = store.action[rows]

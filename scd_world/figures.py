@@ -38,9 +38,13 @@ PANELS = (
         "error_environment_state_imagined",
         "error_environment_state_copy",
     ),
-    ("Windows never yet worse than copy-last", "share", "survival", None),
+    ("Windows never yet worse than a copy", "", "survival", None),
     ("Reward: mean square error", "raw units²", "reward_square", None),
 )
+
+
+# Errors that a good world makes a hundred times smaller than a copy does.
+LOGARITHMIC = [own for _, _, own, _ in PANELS if own.endswith(("_distance_imagined", "_angle_imagined"))]
 
 
 def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, title: str) -> None:
@@ -64,13 +68,15 @@ def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, titl
                 curves[own],
                 IMAGINED,
                 "imagined: mean, 95 %",
-                median=own.endswith(("_distance_imagined", "_angle_imagined")),
+                median=own in LOGARITHMIC,
             )
             if copy:
                 draw(ax, curves[copy], COPY, "last frame copied")
             if own == "psnr_imagined" and shuffled:
                 draw(ax, shuffled, SHUFFLED, "another window's actions")
-            if own not in ("psnr_imagined", "psnr_changed_imagined", "ssim_imagined"):
+            if own in LOGARITHMIC:
+                logarithmic(ax, curves[own], curves[copy])
+            elif own in ("survival", "reward_square"):
                 ax.set_ylim(bottom=0)
             ax.set_xlim(left=0)
             ax.set_xlabel("imagined step")
@@ -80,6 +86,16 @@ def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, titl
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         figure.savefig(path)
+
+
+def logarithmic(ax: Any, own: dict, copy: dict) -> None:
+    """From half of the smallest error that is seen, but no more than four decades."""
+    means = np.array([own["mean"], own["median"], copy["mean"]], float)
+    seen = means[np.isfinite(means) & (means > 0)]
+    if len(seen):
+        ax.set_yscale("log")
+        ax.set_ylim(max(seen.min() / 2, seen.max() / 1e4), seen.max() * 2)
+        ax.yaxis.set_major_formatter("{x:g}")
 
 
 def draw(ax: Any, curve: dict, colour: str, label: str, median: bool = False) -> None:
@@ -123,7 +139,7 @@ def plot_sweep(path: Path, sweeps: dict[str, dict], title: str, most: int = 6) -
                 sweep["values"], sweep["pixel_change"], color=IMAGINED, alpha=0.13, linewidth=0
             )
             pixels.set_ylim(0, 2.5 * max(max(sweep["pixel_change"]), 1e-6))
-            pixels.set_ylabel("picture change, grey levels", color=IMAGINED)
+            pixels.set_ylabel("|picture − middle value's|, grey levels", color=IMAGINED)
             pixels.grid(False)
             if strongest:
                 ax.legend(fontsize=8, ncols=2)
