@@ -35,7 +35,11 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     model = load_model(config).to(device).eval()
-    report = {"machine": machine(device), "model": describe(model, config), "steps": []}
+    report: dict[str, Any] = {
+        "machine": machine(device),
+        "model": describe(model, config),
+        "steps": [],
+    }
     pairs = [(n, b) for b in config.batch_sizes for n in config.num_steps]
     for num_steps, batch in tqdm(pairs, desc="steps", unit="setting"):
         report["steps"].append(measure(model, batch, num_steps, config.seconds))
@@ -117,7 +121,7 @@ def step_times(model: WorldModel, batch: int, num_steps: int, seconds: float) ->
     act, noise = inputs(s, len(model.schema.action))
     for _ in range(WARM_UP + model.config.window):
         s = model.imagine(s, act, noise, num_steps)
-    times = []
+    times: list[float] = []
     while len(times) < FEWEST or sum(times) < seconds:
         synchronise(device)
         before = time.perf_counter()
