@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 IMAGINED, COPY, SHUFFLED = "#e26a26", "#7a828d", "#3a6ea5"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -25,7 +25,7 @@ STYLE = {
 }
 
 # title, unit, curve name of the imagination, of copy-last
-PANELS = (
+PANELS: tuple[tuple[str, str, str, str | None], ...] = (
     ("PSNR", "dB", "psnr_imagined", "psnr_copy"),
     ("PSNR of the pixels that changed", "dB", "psnr_changed_imagined", "psnr_changed_copy"),
     ("SSIM", "", "ssim_imagined", "ssim_copy"),
@@ -74,7 +74,7 @@ def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, titl
                 draw(ax, curves[copy], COPY, "last frame copied")
             if own == "psnr_imagined" and shuffled:
                 draw(ax, shuffled, SHUFFLED, "another window's actions")
-            if own in LOGARITHMIC:
+            if copy and own in LOGARITHMIC:
                 logarithmic(ax, curves[own], curves[copy])
             elif own in ("survival", "reward_square"):
                 ax.set_ylim(bottom=0)
