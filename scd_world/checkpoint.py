@@ -49,6 +49,8 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         target = self.folder / f"step_{checkpoint.step:08d}"
+        if undamaged(target):  # written by an earlier run that ended here
+            return target
         try:
             write_folder(target, lambda temp: write(temp, checkpoint))
             verify(target)
@@ -96,6 +98,14 @@ class Checkpoints:
             os.replace(folder, doomed)
         for leftover in [*self.folder.glob("step_*.tmp"), *self.folder.glob("step_*.old")]:
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def undamaged(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except DamagedFolder:
+        return False
+    return True
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:

@@ -78,7 +78,8 @@ class TrainConfig:
     clip_steps: int = 8  # steps of a window: each is predicted from those before it
     accumulate: int = 1  # parts in which a batch is computed: less memory, the same update
     seed: int = 0
-    time_limit: float | None = None  # seconds after which this run stops, with a checkpoint and a world
+    time_budget: float | None = None  # seconds of training in all; steps or budget, what is used up first
+    time_limit: float | None = None  # seconds after which this call stops; the same command goes on
 
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "auto"  # auto: bf16 where the hardware multiplies in it; fp32; bf16

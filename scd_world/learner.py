@@ -25,7 +25,6 @@ from scd_world.ema import EMA
 from scd_world.optimiser import (
     GATHERED,
     WHOLE,
-    learning_rate,
     load_optimiser_state,
     make_optimiser,
     optimiser_state,
@@ -55,8 +54,10 @@ class Learner:
         self.generator = torch.Generator(self.device)
         self.bf16 = use_bf16(config.precision, self.device)
 
-    def update(self, windows: Mapping[str, Tensor], step: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses and gradient norm, on the device, and () bool: was the update skipped?
+    def update(
+        self, windows: Mapping[str, Tensor], step: int, rate: float
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Update number `step`: losses and gradient norm, on the device, and () bool: was it skipped?
 
         It is skipped, leaving weights and optimiser as they were, where a gradient is not finite.
         """
@@ -64,10 +65,9 @@ class Learner:
         values = self.backward(clip, self.draw_noise(clip, step))
         norm = clip_gradients(self.model, self.config.optimiser.clip)
         bad = ~torch.isfinite(norm)
-        rate = learning_rate(self.config.optimiser, step, self.config.steps)
         set_learning_rate(self.optimiser, rate)
         # Fused AdamW skips on the device where found_inf says so; an `if` here would wait for the device.
-        self.optimiser.found_inf, self.optimiser.grad_scale = bad.float(), None
+        self.optimiser.found_inf, self.optimiser.grad_scale = bad.float(), None  # type: ignore[attr-defined]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.ema.update(self.model.named_parameters(), step)
@@ -75,7 +75,8 @@ class Learner:
 
     def backward(self, clip: Clip, noise: Noise) -> dict[str, Tensor]:
         """Gradients of the mean loss over the rows, computed in `accumulate` parts; gives the mean losses."""
-        parts, values = self.config.accumulate, {}
+        parts = self.config.accumulate
+        values: dict[str, Tensor] = {}
         size = len(clip.act) // parts
         for part in range(parts):
             rows = slice(part * size, (part + 1) * size)

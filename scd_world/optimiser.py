@@ -30,10 +30,10 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
 
-def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
-    """The rate of update number `step` (from 0) of `steps`: linearly up, flat, linearly down."""
-    up = (step + 1) / max(1.0, config.warmup * steps)
-    down = (steps - step) / max(1.0, config.decay * steps)
+def learning_rate(config: OptimiserConfig, progress: float) -> float:
+    """The rate of the update that brings the training to `progress` in (0, 1]: up, flat, linearly down."""
+    up = progress / max(config.warmup, 1e-9)
+    down = (1 - progress) / max(config.decay, 1e-9)
     return config.lr * min(1.0, up, max(down, config.floor))
 
 

@@ -23,7 +23,17 @@ def rng_state() -> dict[str, Tensor]:
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
-def restore_rng(state: Mapping[str, Tensor]) -> None:
+def of_rank(state: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """One process' state, named so that all of them fit into one file."""
+    return {f"{rank}.{name}": value for name, value in state.items()}
+
+
+def restore_rng(states: Mapping[str, Tensor], rank: int) -> None:
+    """A process that the interrupted run did not have keeps its generators."""
+    prefix = f"{rank}."
+    state = {name.removeprefix(prefix): value for name, value in states.items() if name.startswith(prefix)}
+    if not state:
+        return
     version, *words = state["python"].tolist()
     random.setstate((version, tuple(words), next(iter(state["python_gauss"].tolist()), None)))
     *keys, position, has_gauss = state["numpy"].tolist()

@@ -70,7 +70,7 @@ class Starts:
                 name,
                 shape=value.shape,
                 dtype=value.dtype,
-                chunks=(min(len(value), 256) or 1, *value.shape[1:]),
+                chunks=(min(len(value), 256) or 1, *(max(n, 1) for n in value.shape[1:])),
                 # Checked on reading: a flipped bit raises instead of showing a wrong frame.
                 compressors=[ZstdCodec(level=19), Crc32cCodec()],
             )[:] = value

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,14 @@ from scd_world.checkpoint import Checkpoint, Checkpoints
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
 from scd_world.devices import make_accelerator
-from scd_world.learner import Learner, mixed_seed
+from scd_world.learner import Learner
 from scd_world.open_data import open_store
 from scd_world.optimiser import learning_rate
 from scd_world.publish import model_card, pick_starts, provenance
-from scd_world.rng import restore_rng, rng_state
+from scd_world.rng import of_rank, restore_rng, rng_state
 from scd_world.run_folder import RunFolder, StopRequest, check_continuation
 from scd_world.run_log import Clock, Guard, Meter, RunLog
-from scd_world.validate import HORIZONS, validate
+from scd_world.validate import Validation
 from scd_world.world import World
 from scd_world.world_model import WorldModel
 
@@ -66,11 +65,13 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = WorldModel(config.model, store.schema, self.stats)
         self.world = self.make_world(model)
+        self.validation = self.make_validation() if self.main and len(self.held_out) else None
         self.learner = Learner(model, self.stats, config, accelerator)
         self.guard = Guard(accelerator.device)
         self.meter, self.clock, self.stop = Meter(), Clock(), StopRequest()
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
-        self.step, self.seconds, self.saved_at = 0, 0.0, -1
+        self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
+        self.saved_at = self.evaluated_at = -1
         self.measured: dict[str, float] = {}  # by the latest evaluation
         # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
@@ -95,17 +96,32 @@ class Trainer:
         average = deepcopy(model).eval().requires_grad_(False)
         return World(average, self.stats, starts).to(self.accelerator.device)
 
+    def make_validation(self) -> Validation:
+        config, longest = self.config, int(np.median(self.store.lengths[self.held_out]))
+        num_steps = Validation.num_steps(config, longest)
+        loader = WindowLoader(
+            self.store,
+            self.held_out,
+            config.eval_windows,
+            num_steps,
+            config.seed,
+            config.data.motion_share,
+        )
+        windows = {name: value.to(self.accelerator.device) for name, value in loader.batch(0).items()}
+        return Validation(config, Clip.from_windows(windows, self.world.stats), self.world.stats)
+
     # ---- the loop --------------------------------------------------------------------------------
 
     def train(self) -> None:
         config = self.config
-        with self.stop, self.writing(), self.progress() as bar:
+        with self.stop, self.writing(), self.bar() as bar:
             with closing(prefetch(self.loader, self.step)) as batches:
                 self.clock.restart()
-                while self.step < config.steps and not self.should_stop():
+                while not self.finished and not self.should_stop():
                     with self.clock.waiting():
                         windows = next(batches)
-                    values, bad = self.learner.update(windows, self.step)
+                    self.rate = learning_rate(config.optimiser, self.progress)
+                    values, bad = self.learner.update(windows, self.step, self.rate)
                     self.guard.see(bad, self.step)
                     self.meter.add(values, bad)
                     self.step += 1
@@ -115,29 +131,39 @@ class Trainer:
                         self.check_finite()
                     if self.due(config.log_every):
                         self.write_log(bar)
-                    if self.due(config.eval_every) or self.step == config.steps:
+                    if self.due(config.eval_every):
                         self.evaluate()
                     if self.due(config.checkpoint_every):
                         self.save()
+            if self.finished and self.evaluated_at != self.step:
+                self.evaluate()
             if self.saved_at != self.step:
                 self.save()
-        reason = self.stop.name or ("time_limit" if self.step < config.steps else "all steps done")
-        log.info(
-            "stopped at step %d of %d (%s); world in %s", self.step, config.steps, reason, self.run.world
-        )
+        reason = self.stop.name or ("finished" if self.finished else "time_limit")
+        self.say(f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}")
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.steps or self.progress >= 1
 
     def due(self, every: int) -> bool:
         return self.step % every == 0
 
     def should_stop(self) -> bool:
-        """The same answer in every process, or one would wait for ever for another's gradients."""
-        limit = self.config.time_limit
-        wish = bool(self.stop) or (limit is not None and time.monotonic() - self.began > limit)
-        if self.host_group is None:
-            return wish
-        wishes = torch.tensor(int(wish))
-        dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self.host_group)
-        return bool(wishes)
+        """Looks at clock and signals; sets `progress`, the share of the training after the next update.
+
+        Every process gets the same answers, or one would wait for ever for another's gradients.
+        """
+        limit, budget = self.config.time_limit, self.config.time_budget
+        stop = bool(self.stop) or (limit is not None and time.monotonic() - self.began > limit)
+        progress = (self.step + 1) / self.config.steps
+        if budget is not None:
+            progress = max(progress, self.seconds_so_far() / budget)
+        answers = torch.tensor([stop, min(progress, 1.0)], dtype=torch.float64)
+        if self.host_group is not None:
+            dist.all_reduce(answers, dist.ReduceOp.MAX, group=self.host_group)
+        stop, self.progress = answers.tolist()
+        return bool(stop)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -149,7 +175,7 @@ class Trainer:
         with closing(self.run_log):
             yield
 
-    def progress(self) -> tqdm:
+    def bar(self) -> tqdm:
         slow = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
         return tqdm(
             total=self.config.steps, initial=self.step, unit="step", disable=not self.main, mininterval=slow
@@ -161,11 +187,11 @@ class Trainer:
         updates = max(means.pop("updates"), 1)
         values = {name: total / updates for name, total in means.items()}
         config = self.config
-        values |= {"lr": learning_rate(config.optimiser, self.step - 1, config.steps)}
         values |= self.clock.rates(frames_per_step=config.batch_size * config.clip_steps)
-        values |= {"skipped": self.guard.skipped.item(), "seconds": self.seconds_so_far()}
+        values |= {"lr": self.rate, "skipped": int(self.guard.skipped), "seconds": self.seconds_so_far()}
         if self.main:
             self.run_log.write(self.step, values)
+            bar.total = max(self.step, round(self.step / self.progress))  # a time budget moves it
             bar.set_postfix(loss=f"{values['loss']:.4f}", waiting=f"{values['waiting']:.0%}", refresh=False)
         self.clock.restart()
 
@@ -189,36 +215,15 @@ class Trainer:
     # ---- held-out episodes -----------------------------------------------------------------------
 
     def evaluate(self) -> None:
+        """With the averaged weights, in the first process; the others wait with their next gradients."""
         self.load_average()
-        if self.main and len(self.held_out):
-            generator = torch.Generator(self.accelerator.device).manual_seed(mixed_seed(self.config.seed, 0))
-            clip, num_steps = self.held_out_clip, self.config.num_steps
-            context = self.config.eval_context
-            model = self.world.model
-            values = validate(
-                model, self.world.stats, clip, context, num_steps, generator, lambda: bool(self.stop)
-            )
+        self.evaluated_at = self.step
+        if self.validation is not None:
+            values = self.validation.measure(self.world.model, stop=lambda: bool(self.stop))
             if values is not None:
                 self.measured = values
                 self.run_log.write(self.step, values)
         self.clock.restart()
-
-    @cached_property
-    def held_out_clip(self) -> Clip:
-        """The same windows at every evaluation, long enough for the furthest horizon where episodes are."""
-        wanted = self.config.eval_context - 1 + max(HORIZONS)
-        usual = int(np.median(self.store.lengths[self.held_out]))
-        num_steps = max(self.config.eval_context, min(wanted, usual))
-        loader = WindowLoader(
-            self.store,
-            self.held_out,
-            self.config.eval_windows,
-            num_steps,
-            self.config.seed,
-            self.config.data.motion_share,
-        )
-        device = self.accelerator.device
-        return Clip.from_windows({k: v.to(device) for k, v in loader.batch(0).items()}, self.world.stats)
 
     def load_average(self) -> None:
         self.world.model.load_state_dict(self.learner.ema.weights())
@@ -231,8 +236,7 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint, and the world as it is now."""
         state = self.learner.state()
-        rank = self.accelerator.process_index
-        own = {f"{rank}.{name}": value for name, value in rng_state().items()}
+        own = of_rank(rng_state(), self.accelerator.process_index)
         rng = {name: value for part in gather_object([own]) for name, value in part.items()}
         self.load_average()
         self.saved_at = self.step
@@ -260,17 +264,16 @@ class Trainer:
         checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             return
-        training, rank = checkpoint.training, self.accelerator.process_index
+        training = checkpoint.training
         changed = check_continuation(training, self.config, self.store.fingerprint, self.run.path)
         self.learner.load(checkpoint.weights, checkpoint.ema, checkpoint.optimiser)
-        own = {
-            name.removeprefix(f"{rank}."): value
-            for name, value in checkpoint.rng.items()
-            if name.startswith(f"{rank}.")
-        }
-        if own:  # a process that is new has none
-            restore_rng(own)
-        self.step, self.seconds = training["step"], training["seconds"]
-        self.saved_at, self.measured = self.step, training["measured"]
+        restore_rng(checkpoint.rng, self.accelerator.process_index)
+        self.step, self.seconds, self.measured = training["step"], training["seconds"], training["measured"]
+        if self.config.time_budget is not None:
+            self.progress = self.seconds / self.config.time_budget
         self.guard = Guard(self.accelerator.device, training["skipped"])
-        log.info("resuming at step %d%s", self.step, "".join(f"\n  changed: {line}" for line in changed))
+        self.say(f"resuming at step {self.step}" + "".join(f"\n  changed: {line}" for line in changed))
+
+    def say(self, message: str) -> None:
+        if self.main:
+            log.info(message)

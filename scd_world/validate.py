@@ -12,35 +12,41 @@ import torch
 from torch import Tensor
 
 from scd_world.clip import Clip
+from scd_world.config import TrainConfig
 from scd_world.stats import Stats
 from scd_world.world_model import Imagined, WorldModel
 
 HORIZONS = (1, 4, 16)  # open-loop steps at which quality is reported
 
 
-@torch.no_grad()
-def validate(
-    model: WorldModel,
-    stats: Stats,
-    clip: Clip,
-    context: int,
-    num_steps: int | None,
-    generator: torch.Generator,
-    stop: Callable[[], bool],
-) -> dict[str, float] | None:
-    """`eval/…` values, or None if `stop` said so on the way."""
-    values = action_sensitivity(model, clip, generator)
-    s = after_context(model, clip, context)
-    still = s.obs
-    for h in range(1, clip.num_steps - context + 2):
-        if stop():
-            return None
-        i = context - 2 + h  # the action that leads to the h-th imagined frame
-        noise = torch.randn(still.shape, generator=generator, device=generator.device).to(still.device)
-        s = model.imagine(s, clip.act[:, i], noise, num_steps)
-        if h in HORIZONS:
-            values |= compare(s, still, clip, i, stats, h)
-    return values
+class Validation:
+    """The same held-out windows and the same noise each time, so that only the model changes."""
+
+    def __init__(self, config: TrainConfig, clip: Clip, stats: Stats) -> None:
+        self.config, self.clip, self.stats = config, clip, stats
+
+    @staticmethod
+    def num_steps(config: TrainConfig, longest: int) -> int:
+        """Steps of the windows: enough for the furthest horizon, as far as episodes are so long."""
+        return max(config.eval_context, min(config.eval_context - 1 + max(HORIZONS), longest))
+
+    @torch.no_grad()
+    def measure(self, model: WorldModel, stop: Callable[[], bool]) -> dict[str, float] | None:
+        """`eval/…` values, or None if `stop` said so on the way."""
+        clip, context = self.clip, self.config.eval_context
+        generator = torch.Generator(clip.obs.device).manual_seed(self.config.seed)
+        values = action_sensitivity(model, clip, generator)
+        s = after_context(model, clip, context)
+        still = s.obs
+        for h in range(1, clip.num_steps - context + 2):
+            if stop():
+                return None
+            i = context - 2 + h  # the action that leads to the h-th imagined frame
+            noise = torch.randn(still.shape, generator=generator, device=generator.device)
+            s = model.imagine(s, clip.act[:, i], noise, self.config.num_steps)
+            if h in HORIZONS:
+                values |= compare(s, still, clip, i, self.stats, h)
+        return values
 
 
 def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,15 @@ def slide_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def other_store(tmp_path: Path) -> Path:
     return write_slide(tmp_path / "other.zarr", first=100)
+
+
+@pytest.fixture
+def blind_store(tmp_path: Path) -> Path:
+    """Pictures and actions, and nothing else."""
+    schema = replace(SLIDE, agent_pos=(), reward=False, success=False)
+    episodes = (replace(e, state=e.state[:, :0]) for e in map(slide_episode, range(4)))
+    write_store(tmp_path / "blind.zarr", schema, episodes)
+    return tmp_path / "blind.zarr"
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 
 from scd_datasets.store import WindowStore
 from scd_world.checkpoint import TENSORS, Checkpoints
-from scd_world.config import TrainConfig
+from scd_world.config import DataConfig, TrainConfig
+from scd_world.devices import make_accelerator
 from scd_world.learner import Learner
 from scd_world.run_folder import RunFolder
-from scd_world.train import train
+from scd_world.train import Trainer, train
 from scd_world.world import World
 
 
@@ -57,10 +58,10 @@ def at_step(monkeypatch, step: int, act) -> None:
     """Calls `act()` before update number `step`."""
     update = Learner.update
 
-    def patched(self, windows, number):
+    def patched(self, windows, number, rate):
         if number == step:
             act()
-        return update(self, windows, number)
+        return update(self, windows, number, rate)
 
     monkeypatch.setattr(Learner, "update", patched)
 
@@ -150,6 +151,32 @@ def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training):
     config = training(steps=10**6, time_limit=0.5)
     world = World.load(train(config))
     assert 0 < world.provenance["steps"] < 10**6
+
+
+def test_a_time_budget_ends_the_training_with_a_small_learning_rate(training, monkeypatch):
+    monkeypatch.setattr(Trainer, "seconds_so_far", lambda self: float(self.step))
+    config = training(steps=10**6, time_budget=10.0, log_every=1, checkpoint_every=10**6)
+    train(config)
+    rates = [line["lr"] for line in log(config) if "lr" in line]
+    assert max(rates) == pytest.approx(config.optimiser.lr)
+    assert rates[-1] == pytest.approx(config.optimiser.lr * config.optimiser.floor)
+    assert "eval/psnr_h1" in log(config)[-1]
+    before = final(config)
+    train(config)  # the budget is spent
+    assert_equal(before, final(config))
+
+
+def test_a_world_that_was_not_written_is_written_by_the_next_call(training):
+    world = train(training())
+    shutil.rmtree(world)
+    World.load(train(training()))
+
+
+def test_pixels_alone_without_state_reward_or_held_out_episodes(training, blind_store):
+    data = DataConfig(kind="zarr", root=str(blind_store), holdout=0)
+    for steps in (4, 6):
+        world = World.load(train(training(data=data, steps=steps)))
+    assert world.schema.state == ()
 
 
 def poison(monkeypatch, steps: range) -> None:
@@ -245,15 +272,12 @@ def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
 
 def test_one_batch_can_be_learned_by_heart(training):
     """What cannot overfit four windows does not get its gradients."""
-    from scd_world.devices import make_accelerator
-    from scd_world.train import Trainer
-
-    config = training(steps=300, optimiser=replace(training().optimiser, lr=5e-3))
+    config = training(steps=300)
     run = RunFolder(config.out)
     run.path.mkdir()
     trainer = Trainer(config, WindowStore.open(config.data.root), run, make_accelerator(config))
     windows = trainer.loader.batch(0)
-    losses = [trainer.learner.update(windows, step)[0]["loss"].item() for step in range(config.steps)]
+    losses = [trainer.learner.update(windows, step, 5e-3)[0]["loss"].item() for step in range(config.steps)]
     assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
 
 
