@@ -36,12 +36,21 @@ def _frames_per_second(store: WindowStore, seconds: float) -> float:
 
 def made_up_store(path: str | Path, episodes: int = 100, size: int = 96) -> WindowStore:
     """A store of PushT's shape: a still scene in which a patch of noise moves."""
-    names = {"agent_pos": ("x", "y"), "environment_state": (), "action": ("x", "y")}
-    bounds = {"action_low": (0.0, 0.0), "action_high": (1.0, 1.0)}
     schema = DataSchema(
-        cameras=("image",), height=size, width=size, fps=10, tasks=("",), reward=True, success=True,
-        horizon=200, **names, **bounds,
-    )  # fmt: skip
+        cameras=("image",),
+        height=size,
+        width=size,
+        agent_pos=("x", "y"),
+        environment_state=(),
+        action=("x", "y"),
+        action_low=(0.0, 0.0),
+        action_high=(1.0, 1.0),
+        fps=10,
+        tasks=("made up",),
+        reward=True,
+        success=True,
+        horizon=200,
+    )
 
     def make() -> Iterator[EpisodeArrays]:
         rng = np.random.default_rng(0)

@@ -113,7 +113,7 @@ def run_check(config: CheckConfig) -> None:
 
 
 def open_folder(source: SourceConfig) -> LeRobotFolder:
-    root = Path(source.root) if source.root else download(source.repo_id, source.revision)
+    root = Path(source.root) if source.root else download(str(source.repo_id), source.revision)
     return LeRobotFolder(root, source.cameras, source.image_size)
 
 

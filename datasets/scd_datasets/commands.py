@@ -28,7 +28,7 @@ store_configs()
 
 @hydra.main(version_base="1.3", config_path=None, config_name="record")
 def record(config: DictConfig) -> None:
-    settings: RecordConfig = OmegaConf.to_object(config)
+    settings: Any = OmegaConf.to_object(config)  # a RecordConfig: from here on, Hydra is out of the game
     from scd_datasets.record import record as run
     from scd_datasets.record import summary
 
@@ -42,7 +42,7 @@ def record(config: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=None, config_name="data")
 def data(config: DictConfig) -> None:
-    settings: CheckConfig = OmegaConf.to_object(config)
+    settings: Any = OmegaConf.to_object(config)
     from scd_datasets.check import run_check
 
     run_check(settings)
