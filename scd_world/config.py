@@ -34,6 +34,8 @@ class DataConfig:
     kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store that scd-data built
     root: str | None = None  # its folder
     repo_id: str | None = None  # or, for lerobot, its name on the Hugging Face Hub
+    revision: str | None = None  # of repo_id; the dataset format's own by default
+    cameras: list[str] = field(default_factory=list)  # lerobot: short names of those to learn; all by default
     image_size: int | None = None  # lerobot: resize the shorter side to so many pixels; None: as recorded
     skip_damaged: bool = False  # lerobot: leave damaged episodes out instead of stopping at the first
     holdout: float = 0.1  # share of the episodes kept for evaluation
@@ -120,7 +122,7 @@ DATA = {kind: DataConfig(kind=kind) for kind in ("lerobot", "zarr")}
 
 def from_dict[C](cls: type[C], values: Mapping[str, Any]) -> C:
     """A (nested) config dataclass of JSON values; unknown keys raise ValueError."""
-    known = {f.name for f in fields(cls)}
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     types = get_type_hints(cls)

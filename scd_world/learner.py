@@ -99,7 +99,7 @@ class Learner:
 
     # ---- state -----------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, dict[str, Tensor]]:
+    def state(self) -> dict[str, Any]:
         """All that was learned, whole tensors in the first process. Every process must ask."""
         return {
             "weights": get_model_state_dict(self.model, options=GATHERED),

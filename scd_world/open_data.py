@@ -21,5 +21,5 @@ def open_store(data: DataConfig, out: Path) -> WindowStore:
             "data=lerobot needs data.root=<folder of a LeRobotDataset> or data.repo_id=<user/name>; "
             f"got root={data.root}, repo_id={data.repo_id}"
         )
-    source = SourceConfig(root=data.root, repo_id=data.repo_id, image_size=data.image_size)
+    source = SourceConfig(data.root, data.repo_id, data.revision, data.cameras, data.image_size)
     return open_or_build(open_folder(source), out / "windows.zarr", data.skip_damaged)

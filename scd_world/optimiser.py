@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """`<parameter>/exp_avg` and so on, in the first process. Every process must ask."""
-    state = get_optimizer_state_dict(model, optimiser, options=GATHERED).get("state", {})
+    state: Any = get_optimizer_state_dict(model, optimiser, options=GATHERED).get("state", {})
     return {f"{name}/{key}": value for name, moments in state.items() for key, value in moments.items()}
 
 
@@ -52,8 +53,8 @@ def load_optimiser_state(
     model: nn.Module, optimiser: torch.optim.Optimizer, saved: Mapping[str, Tensor]
 ) -> None:
     """Rates and betas stay as configured now; only what the optimiser learned is restored."""
-    groups = get_optimizer_state_dict(model, optimiser, options=WHOLE)["param_groups"]
-    state: dict[str, dict[str, Tensor]] = {}
+    groups: Any = get_optimizer_state_dict(model, optimiser, options=WHOLE)["param_groups"]
+    state: dict[str, Any] = {}
     for key, value in saved.items():
         name, moment = key.rsplit("/", 1)
         state.setdefault(name, {})[moment] = value

@@ -23,7 +23,8 @@ def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: in
         kept = np.unique((first[:, None] + np.arange(frames)).clip(max=length - 1))
         rows.append(np.stack([np.full_like(kept, episode), kept], axis=1))
         addresses.append(np.stack([np.full_like(kept, store.episode_index[episode]), kept], axis=1))
-    windows = store.windows(*np.concatenate(rows).T, num_steps=1)
+    places = np.concatenate(rows)
+    windows = store.windows(places[:, 0], places[:, 1], num_steps=1)
     order = np.lexsort(np.concatenate(addresses).T[::-1])
     return Starts(
         pixels=windows["pixels"][order, 0],

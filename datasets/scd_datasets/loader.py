@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -115,7 +115,9 @@ class WindowLoader:
         return moved
 
 
-def prefetch(loader: WindowLoader, first_step: int, depth: int = 2) -> Iterator[dict[str, Tensor]]:
+def prefetch(
+    loader: WindowLoader, first_step: int, depth: int = 2
+) -> Generator[dict[str, Tensor], None, None]:
     """Batches of `first_step`, `first_step + 1`, … for ever, read `depth` steps ahead by a thread."""
     ready: queue.Queue[dict[str, Tensor] | BaseException] = queue.Queue(depth)
     stop = threading.Event()
