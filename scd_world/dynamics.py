@@ -56,7 +56,9 @@ def fit_linear(
     change = state_change.clamp_min(SMALLEST_CHANGE)
     x = linear_inputs(before, state, act, change).double()
     y = ((after - state) / change).double()
-    ridge = 1e-5 * len(x) * torch.eye(x.shape[-1], dtype=torch.float64)
+    ridge = 1e-5 * (len(x) + 1) * torch.eye(x.shape[-1], dtype=torch.float64)
     weight = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
+    if len(x) == 0:  # nothing was seen to move: no line, and everything left
+        return weight.T.float().contiguous(), torch.ones_like(state_change)
     rest = (x @ weight - y).square().mean(0).sqrt()
     return weight.T.float().contiguous(), rest.float()
