@@ -1,7 +1,7 @@
 """The SCD world model: four verbs, one causal encoder, one frame-wise decoder.
 
-`loss` learns; `initial`, `observe` and `imagine` step. An encoder pass reads (frame, state,
-action) once; from what it says, the heads read state, reward and success *before* a pixel is drawn, and the decoder renders.
+`loss` learns; `initial`, `observe` and `imagine` step. An encoder pass reads (frame, state, action) once;
+off what it says the heads read state, reward and success before a pixel is drawn; the decoder draws it.
 
 B batch, T steps, K noise draws, C H W frame, M context tokens, D width, S state, A action.
 """
