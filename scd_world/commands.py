@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import hydra
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scd_world.config import DATA, MODELS, TrainConfig
 from scd_world.evaluate_config import BenchConfig, EvaluateConfig
-from scd_world.hydra_node import HERE, QUIET, editable
+from scd_world.hydra_node import HERE, QUIET, editable, plain_errors
 
 
 def store_configs() -> None:
@@ -35,27 +34,27 @@ store_configs()
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="train")
+@plain_errors()
 def train(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)  # the dataclass: from here on, Hydra is out of the game
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from scd_world.train import train as run
 
     run(settings)
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="evaluate")
+@plain_errors()
 def evaluate(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from scd_world.evaluate import evaluate as run
 
     run(settings)
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="bench")
+@plain_errors()
 def bench(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from scd_world.bench import bench as run
 
     run(settings)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from omegaconf import DictConfig, OmegaConf
 
 # Hydra keeps its hands off folders and logging: a run folder holds its own config and log.
@@ -18,3 +24,16 @@ def editable(config: object) -> DictConfig:
         OmegaConf.set_readonly(group, None)
         groups += [child for child in group._content.values() if isinstance(child, DictConfig)]
     return node
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """A user's mistake ends a command with its message alone; SCD_DEBUG=1 shows where it was found."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("SCD_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from scd_datasets.config import CheckConfig, RecordConfig
-from scd_world.hydra_node import HERE, QUIET, editable
+from scd_world.hydra_node import HERE, QUIET, editable, plain_errors
 
 INTERRUPTED = 130  # as shells have it
 
@@ -27,6 +27,7 @@ store_configs()
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="record")
+@plain_errors()
 def record(config: DictConfig) -> None:
     settings: Any = OmegaConf.to_object(config)  # a RecordConfig: from here on, Hydra is out of the game
     from scd_datasets.record import record as run
@@ -41,6 +42,7 @@ def record(config: DictConfig) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="data")
+@plain_errors()
 def data(config: DictConfig) -> None:
     settings: Any = OmegaConf.to_object(config)
     from scd_datasets.check import run_check
