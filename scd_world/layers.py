@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from scd_world.model_config import check_patch
+
 # What a block's queries may see: gets the new keys and values (B, h, T·M, d), gives the keys and values to
 # attend to and a boolean mask that broadcasts to (B, h, queries, keys), True = visible, or None = all.
 Memory = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
@@ -162,11 +164,7 @@ class Patches(nn.Module):
 
     def __init__(self, cameras: int, height: int, width: int, patch: int) -> None:
         super().__init__()
-        if height % patch or width % patch:
-            raise ValueError(
-                f"patch={patch} does not divide the frame {height}×{width}; choose a patch that divides "
-                "both, or build the window store with another image size"
-            )
+        check_patch(patch, height, width)
         self.cameras, self.patch, self.grid = cameras, patch, (height // patch, width // patch)
         self.count = cameras * self.grid[0] * self.grid[1]
         self.values = 3 * patch * patch

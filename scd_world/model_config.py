@@ -41,3 +41,14 @@ class ModelConfig:
             )
         if self.predict not in ("x", "v"):
             raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
+
+
+def check_patch(patch: int, height: int, width: int) -> None:
+    """ValueError, with what would do, unless the patch divides the frame."""
+    if height % patch or width % patch:
+        fit = [size for size in range(4, min(height, width) + 1) if height % size == width % size == 0]
+        raise ValueError(
+            f"patch={patch} does not divide the frame {height}×{width}. Patches that do: "
+            f"{', '.join(map(str, fit)) or 'none'}; or resize a LeRobotDataset's frames while they are read: "
+            "with data.image_size=96, 16 always does (scd-train … data.image_size=96 model.patch=16)"
+        )

@@ -8,10 +8,14 @@ from scd_datasets.check import open_folder, open_or_build
 from scd_datasets.config import SourceConfig
 from scd_datasets.store import WindowStore
 from scd_world.config import DataConfig
+from scd_world.model_config import check_patch
 
 
-def open_store(data: DataConfig, out: Path) -> WindowStore:
-    """The store that `data` names; a LeRobotDataset's is built under `out` where it is not there yet."""
+def open_store(data: DataConfig, out: Path, patch: int | None = None) -> WindowStore:
+    """The store that `data` names; a LeRobotDataset's is built under `out` where it is not there yet.
+
+    A `patch` that does not divide its frames is refused before thousands of them are decoded.
+    """
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a window store on this disk: give data.root=<store.zarr> alone")
@@ -22,4 +26,7 @@ def open_store(data: DataConfig, out: Path) -> WindowStore:
             f"got root={data.root}, repo_id={data.repo_id}"
         )
     source = SourceConfig(data.root, data.repo_id, data.revision, data.cameras, data.image_size)
-    return open_or_build(open_folder(source), out / "windows.zarr", data.skip_damaged)
+    folder = open_folder(source)
+    if patch is not None:
+        check_patch(patch, *folder.size)
+    return open_or_build(folder, out / "windows.zarr", data.skip_damaged)

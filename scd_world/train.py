@@ -46,7 +46,7 @@ def train(config: TrainConfig) -> Path:
     accelerator = make_accelerator(config)
     with run.locked() if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
-            store = open_store(config.data, run.path)
+            store = open_store(config.data, run.path, config.model.patch)
         Trainer(config, store, run, accelerator).train()
     return run.world
 

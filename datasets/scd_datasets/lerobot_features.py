@@ -10,7 +10,7 @@ import numpy as np
 IMAGE, IMAGES = "observation.image", "observation.images."
 STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
-MULTIPLE = 8  # a resized longer side is a multiple of this, so that patches fit
+MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
 
 
 def vector_feature(names: list[str]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pytest
 from scd_datasets.check import check_dataset, open_or_build
 from scd_datasets.lerobot_reader import DamagedEpisode, LeRobotFolder
 from scd_datasets.record import record
+from scd_world.config import DataConfig
+from scd_world.open_data import open_store
 
 
 def rewrite(file, change):
@@ -55,7 +57,7 @@ def test_the_schema_says_what_was_recorded(recorded):
 def test_cameras_are_chosen_and_pictures_resized(recorded):
     folder = LeRobotFolder(recorded, cameras=["wrist"], image_size=48)
     pixels = folder.pixels(folder.episodes[1])
-    assert pixels.shape == (7, 1, 48, 56, 3)  # 54 would not divide by 8
+    assert pixels.shape == (7, 1, 48, 48, 3)  # 54 would not divide by 16
     assert (pixels[..., 2] == 1).all()
     with pytest.raises(ValueError, match="no camera called left; the dataset has top, wrist"):
         LeRobotFolder(recorded, cameras=["left"])
@@ -159,3 +161,11 @@ def test_a_store_is_built_once_and_again_when_the_dataset_grows(config, tmp_path
     record(config(episodes=3))
     assert len(open_or_build(LeRobotFolder(config().out), out).lengths) == 3
     assert open_or_build(LeRobotFolder(config().out, image_size=32), out).schema.height == 32
+
+
+def test_a_patch_that_does_not_fit_is_refused_before_anything_is_decoded(recorded, tmp_path):
+    data = DataConfig(root=str(recorded))
+    with pytest.raises(ValueError, match=r"patch=12 does not divide the frame 64×72. Patches that do: 4, 8;"):
+        open_store(data, tmp_path, patch=12)
+    assert not (tmp_path / "windows.zarr").exists()
+    assert open_store(data, tmp_path, patch=8).schema.width == 72

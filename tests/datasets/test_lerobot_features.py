@@ -29,7 +29,7 @@ def test_pictures_come_channels_first_or_last():
     ("sizes", "shorter", "expected"),
     [
         ([(480, 640), (96, 128)], None, (96, 128)),  # the smallest camera's
-        ([(720, 1280)], 96, (96, 168)),  # 170.7, to a multiple of 8
+        ([(720, 1280)], 96, (96, 176)),  # 170.7, to a multiple of 16
         ([(640, 480)], 96, (128, 96)),
         ([(96, 96)], 96, (96, 96)),
     ],
