@@ -4,6 +4,9 @@ v = D([c_i ; x_i^t], t) (paper eq. 5): context and noisy tokens are concatenated
 halves share the rotary positions and are told apart by a type embedding; adding the context to the noisy
 tokens as well spares the network from learning first which context token belongs to which patch.
 
+Most of a robot's picture stands still, so the decoder may say of each pixel how much of the last frame to
+keep: what is not pushed then stays exactly where it is.
+
 F frames (batch, time and noise draws folded together), N patches, M = N + 1 context tokens, D width.
 """
 
@@ -14,6 +17,8 @@ from torch import Tensor, nn
 
 from scd_world.encoder import token_positions
 from scd_world.layers import Block, FinalLayer, FourierEmbedder, Patches, Rotary, TimestepEmbedder
+
+COPY_FIRST = 2.0  # before training, a pixel is mostly what it was
 
 
 class Decoder(nn.Module):
@@ -26,9 +31,10 @@ class Decoder(nn.Module):
         layers: int,
         octaves: int,
         add_context: bool,
+        copy_last: bool,
     ) -> None:
         super().__init__()
-        self.patches, self.add_context = patches, add_context
+        self.patches, self.add_context, self.copy_last = patches, add_context, copy_last
         self.pixels_in = nn.Linear(patches.values, width)
         self.place = nn.Parameter(0.02 * torch.randn(patches.count, width))
         self.kind = nn.Parameter(0.02 * torch.randn(2, width))  # context, noisy
@@ -38,10 +44,14 @@ class Decoder(nn.Module):
         rows, columns = token_positions(patches)
         self.rotary = Rotary(width // heads, torch.cat([rows, rows[:-1]]), torch.cat([columns, columns[:-1]]))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.final = FinalLayer(width, patches.values)
+        self.final = FinalLayer(width, patches.values + copy_last * patches.patch**2)
 
-    def forward(self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor) -> Tensor:
-        """x_t (F, C, H, W), t (F,), ctx (F, M, D), vector (F, S + A): next state, action → (F, C, H, W)."""
+    def forward(self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor, last: Tensor) -> Tensor:
+        """What `predict` says, (F, C, H, W).
+
+        x_t (F, C, H, W), t (F,), ctx (F, M, D), vector (F, S + A): next state and action, last (F, C, H, W):
+        the frame that the context was made from.
+        """
         N = self.patches.count
         noisy = self.pixels_in(self.patches(x_t[:, None])) + self.place
         if self.add_context:
@@ -54,4 +64,10 @@ class Decoder(nn.Module):
         rotary = self.rotary(torch.zeros(1, dtype=torch.long, device=h.device))
         for block in self.blocks:
             h = block(h, c, rotary, lambda k, v: (k, v, None))
-        return self.patches.inverse(self.final(h[:, :, N + 1 :], c))[:, 0]
+        out = self.final(h[:, :, N + 1 :], c)
+        drawn = self.patches.inverse(out[..., : self.patches.values])[:, 0]
+        if not self.copy_last:
+            return drawn
+        keep = torch.sigmoid(COPY_FIRST + self.patches.inverse(out[..., self.patches.values :])[:, 0])
+        keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colours
+        return keep * last + (1 - keep) * drawn

@@ -175,10 +175,10 @@ class Patches(nn.Module):
         return rearrange(obs, "b t (v c) (y p) (x q) -> b t (v y x) (c p q)", c=3, p=p, q=p)
 
     def inverse(self, tokens: Tensor) -> Tensor:
-        """(B, T, N, 3·patch²) → (B, T, 3·V, H, W)."""
+        """(B, T, N, c·patch²) → (B, T, c·V, H, W), for any number c of values per pixel."""
         y, x = self.grid
         return rearrange(
-            tokens, "b t (v y x) (c p q) -> b t (v c) (y p) (x q)", c=3, p=self.patch, q=self.patch, y=y, x=x
+            tokens, "b t (v y x) (c p q) -> b t (v c) (y p) (x q)", p=self.patch, q=self.patch, y=y, x=x
         )
 
     def positions(self) -> tuple[Tensor, Tensor]:

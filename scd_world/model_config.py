@@ -19,11 +19,13 @@ class ModelConfig:
 
     predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
     add_context: bool = True  # beside the concatenation, add the context to the noisy tokens
+    copy_last: bool = True  # with predict=x: a gate per pixel between the last frame and what is drawn
     draws: int = 2  # K, noise draws per encoder pass
     t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
     t_std: float = 1.2
     ctx_noise: float = 0.05  # η, perturbation of the context in training
-    frame_noise: float = 0.0  # largest deviation of Gaussian noise on the encoder's input frames, in training
+    frame_noise: float = 0.0  # largest deviation of Gaussian noise on the input frames, in training
+    frame_ghost: float = 0.3  # largest share of the frame before in an input frame: what a bad copy leaves
     state_noise: float = 0.03  # Gaussian noise on the encoder's input state, in units of its usual change
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
@@ -41,6 +43,8 @@ class ModelConfig:
             )
         if self.predict not in ("x", "v"):
             raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
+        if self.copy_last and self.predict == "v":
+            raise ValueError("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
 
 
 def check_patch(patch: int, height: int, width: int) -> None:

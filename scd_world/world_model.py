@@ -93,7 +93,11 @@ class WorldModel(nn.Module):
             patches, layers=config.encoder_layers, window=config.window, rates=2 * S, **shared
         )
         self.decoder = Decoder(
-            patches, layers=config.decoder_layers, add_context=config.add_context, **shared
+            patches,
+            layers=config.decoder_layers,
+            add_context=config.add_context,
+            copy_last=config.copy_last,
+            **shared,
         )
         self.ctx_norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
         self.ctx_scale = nn.Parameter(torch.ones(config.width))
@@ -135,25 +139,27 @@ class WorldModel(nn.Module):
         heads = self.heads(ctx[:, :, -1])
         next_state = straight.state + heads.rest * self.dynamics.rest
 
-        losses = {"pixels": self.pixel_loss(clip, noise, ctx, next_state.detach())}
+        losses = {"pixels": self.pixel_loss(clip, noise, obs, ctx, next_state.detach())}
         losses |= self.head_losses(clip, heads, next_state)
         weights = {"pixels": 1.0, "state": self.config.state_weight}
         weights |= {"reward": self.config.reward_weight, "success": self.config.success_weight}
         return sum(weights[name] * value for name, value in losses.items()), losses
 
     def corrupt_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
-        """When stepping, the history is the model's own work: a little noise makes it forgiving."""
+        """When stepping, the history is the model's own work: noise and ghosts make it forgiving."""
+        level = noise.level[:, None, None, None, None]
         obs = clip.obs[:, :-1]
+        obs = obs + self.config.frame_ghost * level * (before_each(obs) - obs)
         state = clip.state[:, :-1] + self.config.state_noise * self.dynamics.change * noise.state
         if noise.obs is not None:
-            obs = obs + self.config.frame_noise * noise.level[:, None, None, None, None] * noise.obs
+            obs = obs + self.config.frame_noise * level * noise.obs
         return obs, state
 
     def context(self, h: Tensor, perturbation: Tensor | float) -> Tensor:
         """ctx = affine(LN(h) + η·ζ): the noise sits where the variance is one, or η would have no scale."""
         return (self.ctx_norm(h) + perturbation) * self.ctx_scale + self.ctx_shift
 
-    def pixel_loss(self, clip: Clip, noise: Noise, ctx: Tensor, next_state: Tensor) -> Tensor:
+    def pixel_loss(self, clip: Clip, noise: Noise, last: Tensor, ctx: Tensor, next_state: Tensor) -> Tensor:
         x = clip.obs[:, 1:]
         K = noise.t.shape[0]
         t = logit_normal(noise.t, self.config.t_mean, self.config.t_std)
@@ -162,7 +168,8 @@ class WorldModel(nn.Module):
         x_t, t = x_t.flatten(0, 2), t.flatten()
         ctx = repeat(ctx, "b t m d -> (k b t) m d", k=K)
         vector = repeat(torch.cat([next_state, clip.act], dim=-1), "b t a -> (k b t) a", k=K)
-        out = self.decoder(x_t, t, ctx, vector).float()
+        last = last.expand(K, *last.shape).flatten(0, 2)
+        out = self.decoder(x_t, t, ctx, vector, last).float()
 
         target = x.expand(K, *x.shape) if self.config.predict == "x" else noise.x - x
         error = (rearrange(out, "(k b t) c h w -> k b t c h w", k=K, b=len(x)) - target).square().mean(0)
@@ -211,7 +218,8 @@ class WorldModel(nn.Module):
     def imagine(self, s: Imagined, act: Tensor, noise: Tensor, num_steps: int | None = None) -> Imagined:
         """The next frame is drawn: one encoder pass, `num_steps` decoder passes. noise (B, C, H, W)."""
         h, heads, state = self.think(s, act)
-        obs = self.render(h, torch.cat([state, act], dim=-1), noise, num_steps or self.config.num_steps)
+        vector = torch.cat([state, act], dim=-1)
+        obs = self.render(h, vector, s.obs, noise, num_steps or self.config.num_steps)
         return self.successor(s, heads, obs.clamp(-1, 1), state)
 
     def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output, Tensor]:
@@ -240,25 +248,25 @@ class WorldModel(nn.Module):
             steps=s.cache.steps,
         )
 
-    def render(self, h: Tensor, vector: Tensor, noise: Tensor, num_steps: int) -> Tensor:
+    def render(self, h: Tensor, vector: Tensor, last: Tensor, noise: Tensor, num_steps: int) -> Tensor:
         """Draws x from p(x | ctx): Euler steps of the decoder's velocity, guided where guidance is not 1."""
         g, ctx = self.config.guidance, self.context(h, 0.0)
         if g == 1:
-            return sample(lambda x, t: self.velocity(x, t, ctx, vector), noise, num_steps)
+            return sample(lambda x, t: self.velocity(x, t, ctx, vector, last), noise, num_steps)
         worse = self.context(h, self.config.ctx_noise * self.ctx_perturbation)
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
-            away = self.velocity(x, t, worse, vector)
-            return away + g * (self.velocity(x, t, ctx, vector) - away)
+            away = self.velocity(x, t, worse, vector, last)
+            return away + g * (self.velocity(x, t, ctx, vector, last) - away)
 
         return sample(guided, noise, num_steps)
 
-    def velocity(self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor) -> Tensor:
+    def velocity(self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor, last: Tensor) -> Tensor:
         """v = noise − x of (F, C, H, W), in float32, whatever the decoder's output means."""
-        out = self.decoder(x_t, t, ctx, vector).float()
+        out = self.decoder(x_t, t, ctx, vector, last).float()
         return (x_t - out) / t[:, None, None, None] if self.config.predict == "x" else out
 
 
-def before_each(state: Tensor) -> Tensor:
-    """The state one frame earlier, (B, T, S); before a clip's first frame nothing is known to have moved."""
-    return torch.cat([state[:, :1], state[:, :-1]], dim=1)
+def before_each(x: Tensor) -> Tensor:
+    """What was one frame earlier, (B, T, …); before a clip's first frame nothing is known to have moved."""
+    return torch.cat([x[:, :1], x[:, :-1]], dim=1)

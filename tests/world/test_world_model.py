@@ -15,7 +15,7 @@ from scd_world.world_model import Noise, WorldModel, before_each
 def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
     """Noise with which the history stays as recorded."""
     noise = model.draw_noise(clip, torch.Generator().manual_seed(2))
-    return replace(noise, state=torch.zeros_like(noise.state), **changes)
+    return replace(noise, state=torch.zeros_like(noise.state), level=torch.zeros_like(noise.level), **changes)
 
 
 def encode(model: WorldModel, clip: Clip) -> torch.Tensor:
@@ -97,8 +97,9 @@ def test_the_encoder_runs_once_and_the_decoder_num_steps_times(model, clip, monk
 def test_decoder_frames_are_independent(model, clip):
     F, M = 4, model.num_tokens
     x, ctx = torch.randn(F, 6, 8, 12, requires_grad=True), torch.randn(F, M, 32, requires_grad=True)
-    out = model.decoder(x, torch.rand(F), ctx, torch.randn(F, 5))
-    for grad in torch.autograd.grad(out[1].square().sum(), (x, ctx)):
+    last = torch.randn(F, 6, 8, 12, requires_grad=True)
+    out = model.decoder(x, torch.rand(F), ctx, torch.randn(F, 5), last)
+    for grad in torch.autograd.grad(out[1].square().sum(), (x, ctx, last)):
         assert (grad.flatten(1).abs().amax(1) > 0).tolist() == [False, True, False, False]
 
 
