@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +113,57 @@ def filled(model: torch.nn.Module) -> torch.nn.Module:
         fan_in = parameter.shape[-1] if parameter.ndim > 1 else 25
         parameter.data.copy_(torch.randn(parameter.shape, generator=g) / fan_in**0.5)
     return model
+
+
+@pytest.fixture(scope="session")
+def save_policy(tmp_path_factory) -> Callable[..., Path]:
+    """save_policy("act", shapes): a tiny policy with random weights in a folder, as LeRobot saves one.
+
+    shapes: LeRobot's key → shape, pictures (C, H, W), with `action`. Its actions are spread over [-1, 1].
+    """
+    from lerobot.configs import FeatureType, PolicyFeature
+    from lerobot.policies import get_policy_class, make_policy_config, make_pre_post_processors
+
+    layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "dim_model": 16, "n_heads": 2}
+    small = {
+        "act": {"chunk_size": 4, "n_action_steps": 3, "dim_feedforward": 16, "use_vae": False, **layers},
+        "diffusion": {
+            "horizon": 8,
+            "n_action_steps": 3,
+            "down_dims": (16, 32),
+            "diffusion_step_embed_dim": 16,
+            "num_train_timesteps": 4,
+            "use_group_norm": True,
+            "spatial_softmax_num_keypoints": 4,
+        },
+    }
+
+    def kind(key: str) -> FeatureType:
+        kinds = {"action": FeatureType.ACTION, "observation.environment_state": FeatureType.ENV}
+        return FeatureType.VISUAL if ".image" in key else kinds.get(key, FeatureType.STATE)
+
+    def save(policy: str, shapes: dict[str, tuple[int, ...]]) -> Path:
+        torch.manual_seed(0)
+        features = {key: PolicyFeature(kind(key), shape) for key, shape in shapes.items()}
+        config = make_policy_config(
+            policy,
+            input_features={key: feature for key, feature in features.items() if key != "action"},
+            output_features={"action": features["action"]},
+            pretrained_backbone_weights=None,  # the default downloads
+            device="cpu",
+            push_to_hub=False,
+            **small[policy],
+        )
+        flat = {key: (shape[0], 1, 1) if len(shape) == 3 else shape for key, shape in shapes.items()}
+        values = {"mean": 0.0, "std": 0.5, "min": -1.0, "max": 1.0}
+        stats = {
+            key: {name: torch.full(shape, value) for name, value in values.items()}
+            for key, shape in flat.items()
+        }
+        folder = tmp_path_factory.mktemp(policy)
+        made = [get_policy_class(policy)(config), *make_pre_post_processors(config, dataset_stats=stats)]
+        for part in made:
+            part.save_pretrained(folder)
+        return folder
+
+    return save

@@ -12,7 +12,8 @@ from scd_policies.policy import Policy
 def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
     """The policy called `name` for one environment's (not the vector environment's) action space.
 
-    `random_walk`, `scripted_pusht` (`skill` in [0, 1]) or `replay` (`actions`: one (T, A) array per episode).
+    `random_walk`, `scripted_pusht` (`skill` in [0, 1]), `replay` (`actions`: one (T, A) array per episode) or
+    `lerobot` (`path`: folder or hub id of any LeRobot policy).
     """
     if name == "random_walk":
         from scd_policies.random_walk import RandomWalk as Made
@@ -20,8 +21,12 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
         from scd_policies.scripted_pusht import ScriptedPushT as Made
     elif name == "replay":
         from scd_policies.replay import Replay as Made
+    elif name == "lerobot":
+        from scd_policies.lerobot_policy import LeRobotPolicy as Made
     else:
-        raise ValueError(f"no policy is called {name!r}; there are random_walk, scripted_pusht and replay")
+        raise ValueError(
+            f"no policy is called {name!r}; there are random_walk, scripted_pusht, replay and lerobot"
+        )
     return Made(action_space, **kwargs)
 
 
