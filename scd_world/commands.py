@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from scd_world.config import DATA, MODELS, TrainConfig
+from scd_world.demo_config import DemoConfig
 from scd_world.evaluate_config import BenchConfig, EvaluateConfig
 from scd_world.hydra_node import HERE, QUIET, editable, plain_errors
 
@@ -23,6 +24,7 @@ def store_configs() -> None:
         "train": (TrainConfig, [{"model": "small"}, {"data": "lerobot"}]),
         "evaluate": (EvaluateConfig, [{"data": "zarr"}]),
         "bench": (BenchConfig, [{"model": "small"}]),
+        "demo": (DemoConfig, []),
     }
     for name, (config, groups) in commands.items():
         store(name=f"{name}_schema", node=editable(config))
@@ -56,5 +58,14 @@ def evaluate(config: DictConfig) -> None:
 def bench(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
     from scd_world.bench import bench as run
+
+    run(settings)
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="demo")
+@plain_errors()
+def demo(config: DictConfig) -> None:
+    settings = OmegaConf.to_object(config)
+    from scd_world.demo import demo as run
 
     run(settings)

@@ -30,6 +30,7 @@ def editable(config: object) -> DictConfig:
 def plain_errors() -> Iterator[None]:
     """A user's mistake ends a command with its message alone; SCD_DEBUG=1 shows where it was found."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("lerobot").setLevel(logging.WARNING)  # it notes its video codec for every episode
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
