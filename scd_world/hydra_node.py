@@ -22,6 +22,8 @@ def editable(config: object) -> DictConfig:
     while groups:
         group = groups.pop()
         OmegaConf.set_readonly(group, None)
+        if OmegaConf.get_type(group) is dict:  # a free dictionary, such as a policy's own arguments
+            OmegaConf.set_struct(group, False)
         groups += [child for child in group._content.values() if isinstance(child, DictConfig)]
     return node
 

@@ -26,6 +26,13 @@ def test_a_mixture_on_the_command_line():
     assert settings("record", "env=pusht", "out=o", "policy=b").shares == [PolicyShare("b")]
 
 
+def test_a_policy_s_own_arguments_on_the_command_line():
+    arguments = ["policy_kwargs={skill:[1.0,0.5]}", "env_kwargs={size:64}"]
+    config = settings("record", "env=pusht", "out=o", *arguments)
+    assert config.shares == [PolicyShare("random_walk", {"skill": [1.0, 0.5]})]
+    assert config.env_kwargs == {"size": 64}
+
+
 def test_skip():
     assert settings("data", "data.root=d", "on_bad_episode=skip").on_bad_episode is OnBadEpisode.skip
 
