@@ -16,7 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.encoder import token_positions
-from scd_world.layers import Block, FinalLayer, FourierEmbedder, Patches, Rotary, TimestepEmbedder
+from scd_world.layers import (
+    Block,
+    FinalLayer,
+    FourierEmbedder,
+    Patches,
+    Rotary,
+    TimestepEmbedder,
+    place_embedding,
+)
 
 COPY_FIRST = 2.0  # before training, a pixel is mostly what it was
 
@@ -36,8 +44,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.patches, self.add_context, self.copy_last = patches, add_context, copy_last
         self.pixels_in = nn.Linear(patches.values, width)
-        self.place = nn.Parameter(0.02 * torch.randn(patches.count, width))
-        self.kind = nn.Parameter(0.02 * torch.randn(2, width))  # context, noisy
+        self.place = place_embedding(patches.count, width)
+        self.kind = place_embedding(2, width)  # context, noisy
         self.body_in = FourierEmbedder(vector, width, octaves)
         self.condition = FourierEmbedder(vector, width, octaves)
         self.time = TimestepEmbedder(width)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.cache import RingCache
-from scd_world.layers import Block, FourierEmbedder, Patches, Rotary
+from scd_world.layers import Block, FourierEmbedder, Patches, Rotary, place_embedding
 
 
 class Encoder(nn.Module):
@@ -31,7 +31,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.window, self.heads, self.patches = window, heads, patches
         self.pixels_in = nn.Linear(patches.values, width)
-        self.place = nn.Parameter(0.02 * torch.randn(patches.count + 1, width))  # also tells cameras apart
+        self.place = place_embedding(patches.count + 1, width)  # also tells cameras apart
         self.body_in = FourierEmbedder(vector, width, octaves, rates)
         self.condition = FourierEmbedder(vector, width, octaves, rates)
         self.rotary = Rotary(width // heads, *token_positions(patches))

@@ -193,3 +193,8 @@ def zero(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def place_embedding(count: int, width: int) -> nn.Parameter:
+    """As large as the tokens that it is added to: at the usual 0.02 it drowns in a noisy patch's embedding."""
+    return nn.Parameter(0.5 * torch.randn(count, width))

@@ -29,9 +29,9 @@ class ModelConfig:
     state_noise: float = 0.03  # Gaussian noise on the encoder's input state, in units of its usual change
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
-    state_weight: float = 1.0
-    reward_weight: float = 0.1
-    success_weight: float = 0.1
+    state_weight: float = 0.1
+    reward_weight: float = 0.01
+    success_weight: float = 0.01
 
     num_steps: int = 4  # denoising steps when stepping (paper: T)
     guidance: float = 1.0  # g, against the perturbed context; 1 = none
