@@ -75,6 +75,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
+    init: str | None = None  # a world (folder, or name on the Hub) whose weights to start from
     steps: int = 20_000  # updates; may be raised when resuming
     batch_size: int = 16  # windows per update, of all processes together
     clip_steps: int = 8  # steps of a window: each is predicted from those before it

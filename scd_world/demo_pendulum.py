@@ -47,8 +47,7 @@ COLUMNS = {
     "angle": "angle, ° (state)",
     "angle_seen": "angle, ° (picture)",
 }
-TORQUES = {"torque −2": -2.0, "no torque": 0.0, "torque +2": 2.0}
-HELD = 40  # steps for which each torque is held
+HELD = 40  # steps for which each of three torques is held
 Start = tuple[int, int]  # episode, frame
 
 
@@ -102,12 +101,13 @@ def learn_pendulum(config: DemoConfig, data: Path, run: Path, device: str) -> Wo
         data=DataConfig(root=str(data), holdout=0.2),
         model=MODELS["nano"],
         optimiser=OptimiserConfig(lr=2e-3, ema=0.995),
+        steps=1_000_000,  # never reached: the time is up before
         batch_size=8,
         clip_steps=4,
         seed=config.seed,
         time_budget=config.training_seconds,
         device=config.device,
-        log_every=100,
+        log_every=25,
         eval_every=500,
         num_steps=config.num_steps,
     )
@@ -215,22 +215,25 @@ def draw_torques(
     world: World, simulator: gymnasium.Env, starts: Sequence[Start], num_steps: int | None, out: Path
 ) -> dict[str, str]:
     """The same moment under three torques: that the imagination follows the action, at a glance."""
+    schema = world.schema
+    torques = (schema.action_low[0], 0.0, schema.action_high[0])
+    names = [f"{torque:+.1f} N·m" for torque in torques]
     lowest = min(starts, key=lambda start: world.starts.moment(*start).state[-1, 0])  # cos θ
-    actions = [np.full((HELD, 1), torque, np.float32) for torque in TORQUES.values()]
+    actions = [np.full((HELD, 1), torque, np.float32) for torque in torques]
     pair = replay(world, simulator, [lowest] * len(actions), actions, num_steps, "three torques")
     true, imagined = zip(*(pair.films(i) for i in range(len(actions))), strict=True)
-    pictures = video.compare(true, imagined, 1, list(TORQUES), LABELS, height=192)
-    video.write_png(out / "pendulum.png", strip(true, imagined))
-    files = write_films(out / "pendulum", pictures, world.schema.fps // 2)
+    video.write_png(out / "pendulum.png", strip(names, true, imagined))
+    pictures = video.compare(true, imagined, 1, names, LABELS, height=192)
+    files = write_films(out / "pendulum", pictures, schema.fps // 2)
     files["pendulum.mp4"] += "; half speed"
     return files | {"pendulum.png": "picture strip of the same moment under three torques"}
 
 
-def strip(true: Sequence[np.ndarray], imagined: Sequence[np.ndarray]) -> np.ndarray:
+def strip(names: Sequence[str], true: Sequence[np.ndarray], imagined: Sequence[np.ndarray]) -> np.ndarray:
     """A pair of rows for each torque, one column every few steps."""
-    at, rows, names = range(0, HELD + 1, 5), [], []
-    for torque, *films in zip(TORQUES, true, imagined, strict=True):
+    at, rows, labels = range(0, HELD + 1, 5), [], []
+    for name, *films in zip(names, true, imagined, strict=True):
         for film, drawn_by, colour in zip(films, LABELS, (video.GIVEN, video.DREAMT), strict=False):
             rows.append([video.Panel(film[t, 0], colour if t else video.GIVEN) for t in at])
-            names.append(f"{torque}, {drawn_by}")
-    return video.compose(rows, ["given", *(f"step {t}" for t in at[1:])], names, height=96, side=True)
+            labels.append(f"{name}, {drawn_by}")
+    return video.compose(rows, ["given", *(f"step {t}" for t in at[1:])], labels, height=96, side=True)

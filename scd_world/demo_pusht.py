@@ -51,8 +51,8 @@ def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, An
             "  pip install 'gym-pusht>=0.1.8' 'pymunk>=6.6,<7'"
         )
         return {"left_out": str(error)}, {}
-    chosen = {"world": config.world} if config.world else {}
-    env = gymnasium.make("scd_world/PushT-v0", device=device, num_steps=config.num_steps, **chosen)
+    chosen: dict[str, Any] = {"world": config.world} if config.world else {}
+    env: Any = gymnasium.make("scd_world/PushT-v0", device=device, num_steps=config.num_steps, **chosen)
     world: World = env.unwrapped.world
     starts = spread(world.starts.first_frames.tolist(), config.episodes)
     envs = gymnasium.make_vec(

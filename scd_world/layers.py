@@ -196,5 +196,5 @@ def zero(layer: nn.Linear) -> nn.Linear:
 
 
 def place_embedding(count: int, width: int) -> nn.Parameter:
-    """As large as the tokens that it is added to: at the usual 0.02 it drowns in a noisy patch's embedding."""
+    """As large as the tokens that it is added to: at the usual 0.02 it drowns in a noisy patch."""
     return nn.Parameter(0.5 * torch.randn(count, width))

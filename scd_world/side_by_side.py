@@ -99,8 +99,8 @@ def measure(pair: SideBySide, schema: DataSchema) -> dict[str, np.ndarray]:
     true, imagined = (frames(side)[:, : steps + 1] for side in (pair.true, pair.imagined))
     still = true[:, :1].expand(-1, steps, -1, -1, -1)
     found = {"psnr": per_step(imagined[:, 1:], true[:, 1:]), "psnr_copy": per_step(still, true[:, 1:])}
-    states = (states_of(side)[:, 1 : steps + 1] for side in (pair.imagined, pair.true))
-    found |= state_errors(*states, schema)
+    state, true_state = (states_of(side)[:, 1 : steps + 1] for side in (pair.imagined, pair.true))
+    found |= state_errors(state, true_state, schema)
     return {name: np.where(pair.valid, values, np.nan) for name, values in found.items()}
 
 
@@ -141,7 +141,7 @@ def middle(name: str, values: np.ndarray) -> float:
 
 def steps_per_second(env: gymnasium.Env, seconds: float = 3.0) -> float:
     """Of a single environment, one action at a time."""
-    space = env.action_space
+    space: Any = env.action_space
     action = ((space.low + space.high) / 2).astype(space.dtype)
     env.reset(seed=0)
     taken, began = -WARM_UP, time.perf_counter()

@@ -34,7 +34,7 @@ from scd_world.rng import of_rank, restore_rng, rng_state
 from scd_world.run_folder import RunFolder, StopRequest, check_continuation
 from scd_world.run_log import Clock, Guard, Meter, RunLog
 from scd_world.validate import Validation
-from scd_world.world import World
+from scd_world.world import World, start_from
 from scd_world.world_model import WorldModel
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ class Trainer:
         self.loader = self.make_loader()
         torch.manual_seed(config.seed)
         model = WorldModel(config.model, store.schema, self.stats)
+        if config.init is not None:
+            start_from(model, config.init)
         self.world = self.make_world(model)
         self.validation = self.make_validation() if self.main and len(self.held_out) else None
         self.learner = Learner(model, self.stats, config, accelerator)

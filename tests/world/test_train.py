@@ -270,6 +270,18 @@ def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
     assert world.look(s)["pixels"].shape == (1, 1, 16, 16, 3)
 
 
+def test_a_training_can_start_from_a_world(training, tmp_path):
+    world = World.load(train(training(steps=2)))
+    config = training(steps=1, out=str(tmp_path / "tuned"), init=str(Path(training(steps=2).out) / "world"))
+    config = replace(config, optimiser=replace(config.optimiser, lr=1e-12))
+    train(config)
+    for name, weight in world.model.state_dict().items():
+        torch.testing.assert_close(final(config)[f"weights/{name}"], weight, atol=1e-6, rtol=0)
+    wider = replace(config, out=str(tmp_path / "wider"), model=replace(config.model, width=64))
+    with pytest.raises(ValueError, match="other shapes"):
+        train(wider)
+
+
 def test_one_batch_can_be_learned_by_heart(training):
     """What cannot overfit four windows does not get its gradients."""
     config = training(steps=300)
