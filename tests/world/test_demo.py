@@ -92,7 +92,7 @@ def test_the_angle_is_read_off_the_picture():
 
 def test_the_pendulums_part_runs_from_recording_to_report(tmp_path: Path, capsys: pytest.CaptureFixture):
     config = DemoConfig(
-        out=str(tmp_path), pusht=False, device="cpu", recorded=5, training_seconds=4, num_steps=1
+        out=str(tmp_path), pusht=False, device="cpu", recorded=5, training_seconds=2, num_steps=1
     )
     report = demo(config)["pendulum"]
     assert len(report["psnr"]) == 20
