@@ -52,6 +52,7 @@ class WorldEnvConfig(EnvConfig):
     clip_actions: bool = True
     observation_height: int | None = None
     observation_width: int | None = None
+    task: str | None = None
     fps: int = 0
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ B rows, V cameras, H W pixels, S state size, A action size. Keys are those of Le
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def check_action(
     """The action as float32 of `shape`, (A,) or (B, A). Rows that are not `acting` may hold anything.
 
     Raises TypeError where it is no array of numbers, and ValueError for a wrong shape, NaN or infinity, and
-    values further than MARGIN outside the recorded range (`clip` moves them to its border instead).
+    values further than MARGIN outside the recorded range (`clip` moves them to its border, with a warning).
     """
     try:
         values = np.asarray(action, dtype=np.float64)
@@ -75,13 +76,25 @@ def check_action(
     acts = np.broadcast_to(acting[..., None], shape)
     complain_where(acts & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it")
     low, high = np.array(schema.action_low), np.array(schema.action_high)
-    if clip:
-        return np.clip(values, low, high).astype(np.float32)
     # a dimension that never moved in the data still gets room for float32 rounding
     margin = np.maximum(MARGIN * (high - low), 1e-6 * (1 + np.abs(high)))
     outside = acts & ((values < low - margin) | (values > high + margin))
+    if clip:
+        warn_where(outside.reshape(-1, len(low)).any(0), schema)
+        return np.clip(values, low, high).astype(np.float32)
     complain_where(outside, values, schema, "lies far outside it. Send raw units, or pass clip_actions=True")
     return values.astype(np.float32)
+
+
+def warn_where(clipped: np.ndarray, schema: DataSchema) -> None:
+    """Once per dimension: what is clipped without a word may be another unit."""
+    for dim in np.flatnonzero(clipped):
+        low, high = schema.action_low[dim], schema.action_high[dim]
+        warnings.warn(
+            f"actions far outside the data's range [{low:g}, {high:g}] of dimension {dim} "
+            f"({schema.action[dim]!r}) are clipped to it. Are they in raw units?",
+            stacklevel=4,
+        )
 
 
 def complain_where(wrong: np.ndarray, values: np.ndarray, schema: DataSchema, why: str) -> None:

@@ -49,9 +49,7 @@ def check_fit(
         return
     lines = ["this policy does not fit this environment:"]
     for key, shape in wrong.items():
-        lines.append(
-            f"  {key}: the policy has {shape}, the environment {given.get(key, 'no such key')}"
-        )
+        lines.append(f"  {key}: the policy has {shape}, the environment {given.get(key, 'no such key')}")
     lines += [f"policy: {listed(policy)}", f"environment: {listed(given)}"]
     if found := likely_rename(policy, given):
         lines.append(f"Likely cure: {say_rename.format(json.dumps(found))}")
@@ -82,8 +80,8 @@ def likely_rename(policy: Shapes, environment: Shapes) -> dict[str, str]:
 
 def likeness(key: str, other: str, policy: Shapes, environment: Shapes) -> float:
     """Of the cameras' own names; a picture of the same size is preferred among equals."""
-    names = (name.removeprefix(IMAGE).removeprefix("s.") for name in (key, other))
-    return SequenceMatcher(None, *names).ratio() + 0.01 * (policy[key] == environment[other])
+    a, b = (name.removeprefix(IMAGE).removeprefix("s.") for name in (key, other))
+    return SequenceMatcher(None, a, b).ratio() + 0.01 * (policy[key] == environment[other])
 
 
 def only_size_differs(wanted: tuple[int, ...], given: tuple[int, ...] | None) -> bool:

@@ -58,7 +58,7 @@ class LeRobotPolicy:
         )
         self._cuda = [self._policy.config.device] if str(config.device).startswith("cuda") else []
         self._wants = policy_shapes(config)
-        self._takes = tuple(action_space.shape)
+        self._takes = tuple(action_space.shape or ())
         self._saved_rename, self._given_rename = saved_rename(self._before), dict(rename_map or {})
         self._resize, self._task = resize, task
         self._rows = 0
@@ -80,11 +80,12 @@ class LeRobotPolicy:
     def _fitted(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
         """The observation by the policy's names and in its sizes; ValueError where that cannot be."""
         rename = self._saved_rename | self._lone_camera(seen) | self._given_rename
-        sizes = {key: self._wants.get(rename.get(key, key)) for key in seen} if self._resize else {}
-        seen = {
-            key: resized(value, size[1:]) if (size := sizes.get(key)) and value.ndim == 4 else value
-            for key, value in seen.items()
-        }
+        if self._resize:
+            wanted = {key: self._wants.get(rename.get(key, key), ()) for key in seen}
+            seen = {
+                key: resized(value, (shape[1], shape[2])) if len(shape := wanted[key]) == 3 else value
+                for key, value in seen.items()
+            }
         if not self._checked:
             shapes = {key: tuple(value.shape[1:]) for key, value in seen.items()} | {ACTION: self._takes}
             apt = {key: name for key, name in rename.items() if key in shapes} | self._given_rename

@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -281,7 +282,8 @@ def test_clipping_is_an_option_and_a_little_outside_is_not_a_mistake(world):
     ):
         env = make(world, clip_actions=clip)
         env.reset(seed=0)
-        results[name] = env.step(np.array(action))
+        with pytest.warns(UserWarning, match="raw units") if clip else nullcontext():  # another unit, perhaps
+            results[name] = env.step(np.array(action))
     assert same(results["far"], results["border"])
     assert not same(results["near"], results["border"])
     env = make(world, clip_actions=True)
