@@ -63,7 +63,7 @@ setup(
     ],
     extras_require={
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy"],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "lerobot[diffusion]"],
     },
     entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},
 )
