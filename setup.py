@@ -31,7 +31,7 @@ setup(
     # (raw name, underscores) as a module of that name: that is how the plug-in is found.
     name="lerobot_env_scd_world",
     version="0.1.0",
-    description="A world model that a roboticist can step: Separable Causal Diffusion as a Gymnasium environment",
+    description="A world model that a roboticist can step, as a Gymnasium environment",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
