@@ -122,7 +122,7 @@ class Run:
         """Every window with its own actions, and the first steps with another one's."""
         longest = max(window.steps for window in self.windows)
         loop = OpenLoop(self.windows, longest, len(self.store.schema.state))
-        shuffled = loop.empty(min(longest, self.config.shuffled_horizon))
+        shuffled = loop.empty(min(longest - 1, self.config.shuffled_horizon))  # the last one has no truth
         losses, films = [], []
         with self.progress(sum(w.steps for w in self.windows), "open loop") as bar:
             for first in range(0, len(self.windows), self.config.batch_size):

@@ -183,6 +183,15 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     assert names >= {"report.json", "report.md", "curves.png", "sweep.png", "strip_0.png", "film.mp4"}
 
 
+def test_a_horizon_shorter_than_the_shuffled_one(slide_store, slide_world, tmp_path):
+    """An episode's step after the horizon has a reward, but no picture to compare with."""
+    slide_world.save(tmp_path / "world")
+    data = DataConfig(kind="zarr", root=str(slide_store))
+    where = {"world": str(tmp_path / "world"), "out": str(tmp_path / "o"), "data": data}
+    report = evaluate(settings(**where, horizon=2, device="cpu"))
+    assert len(report["actions"]["psnr_shuffled"]["mean"]) == 2
+
+
 def test_pixels_alone_with_two_cameras(tmp_path):
     """No state, no reward, no success, two cameras: whatever is not recorded is not reported."""
     schema = DataSchema(
