@@ -14,7 +14,7 @@ scd-record env=pusht out=data/pusht episodes="$EPISODES" max_steps=150 task="Pus
           {policy:random_walk,policy_kwargs:{speed:[0.03,0.06]},share:1}]'
 scd-data data.root=data/pusht
 
-scd-train data=zarr data.root=data/pusht.zarr out=runs/pusht model=small model.heads=3 model.patch=16 \
+scd-train data=zarr data.root=data/pusht.zarr out=runs/pusht model=small model.patch=16 \
     model.window=4 model.draws=1 model.ctx_noise=0.1 batch_size=6 clip_steps=6 optimiser.lr=8e-4 \
     optimiser.decoder_lr=1.5 optimiser.ema=0.998 optimiser.decay=0.35 steps=100000 time_budget="$BUDGET" \
     eval_every=2000
