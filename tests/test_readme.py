@@ -18,7 +18,7 @@ import scd_world.commands  # noqa: F401
 from scd_world.world import World
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/method.md", "docs/data.md")
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 SHIPPED = scd_envs.PUSHT_WORLD.is_dir()
 
 
@@ -61,7 +61,7 @@ def test_python_blocks_run(
 
 @pytest.mark.parametrize(("where", "line"), command_lines())
 def test_commands_exist_with_these_settings(where: str, line: str) -> None:
-    command, *overrides = shlex.split(line)
+    command, *overrides = shlex.split(line, comments=True)
     with initialize(version_base="1.3", config_path=None):
         config = compose(command.removeprefix("scd-"), overrides)
     OmegaConf.to_object(config)  # the dataclasses check values, and that nothing is missing
@@ -69,7 +69,7 @@ def test_commands_exist_with_these_settings(where: str, line: str) -> None:
 
 def test_make_has_the_targets() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    lines = [line for _, text in all_blocks("bash") for line in text.splitlines()]
+    lines = [line for _, text in blocks("README.md", "bash") for line in text.splitlines()]
     named = [line.split()[1] for line in lines if line.startswith("make ")]
     assert named == ["demo", "test"]
     assert set(named) <= set(targets)
