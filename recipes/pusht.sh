@@ -21,5 +21,6 @@ scd-train data=zarr data.root=data/pusht.zarr out=runs/pusht model=small model.p
 
 scd-evaluate world=runs/pusht/world data=zarr data.root=data/pusht.zarr out=runs/pusht/evaluation
 
-# Half precision halves the package; it costs nothing that the evaluation can see.
-python -c "from scd_world.world import World; World.load('runs/pusht/world').save('envs/scd_envs/worlds/pusht', half=True)"
+# Half precision halves the package; the measured report goes into the world's card.
+python -c "from scd_world.publish import package
+package('runs/pusht/world', 'runs/pusht/evaluation', 'envs/scd_envs/worlds/pusht')"

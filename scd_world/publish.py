@@ -1,8 +1,9 @@
-"""From a training to a world: the starts it offers, its provenance, and its model card."""
+"""From a training to a world that others can use: its starts, its provenance, its card, its package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from scd_datasets.store import WindowStore
 from scd_world.config import TrainConfig
 from scd_world.starts import Starts
+from scd_world.world import World
 
 
 def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: int) -> Starts:
@@ -91,3 +93,11 @@ def model_card(store: WindowStore, made: Mapping[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def package(world: str | Path, evaluation: str | Path, out: str | Path) -> Path:
+    """A world to ship: half-precision weights, and what `scd-evaluate` measured written into its card."""
+    made = World.load(world)
+    report = (Path(evaluation) / "report.md").read_text(encoding="utf-8")
+    made.card += "\n" + report.replace("# Fidelity", "## Fidelity", 1)
+    return made.save(out, half=True)
