@@ -78,7 +78,8 @@ def model_card(store: WindowStore, made: Mapping[str, Any]) -> str:
         f"# A world of {', '.join(schema.tasks) or 'recorded episodes'}",
         "",
         f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames "
-        f"per second; state {', '.join(schema.state) or 'none'}; action {', '.join(schema.action)}.",
+        f"per second; agent_pos ({len(schema.agent_pos)} numbers), environment_state "
+        f"({len(schema.environment_state)}); action {', '.join(schema.action)}.",
         "",
         f"Trained for {made['steps']} of {made['planned_steps']} updates of {made['batch_size']} windows of "
         f"{made['clip_steps']} steps in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} "
