@@ -112,9 +112,17 @@ class TrainConfig:
 
 MODELS = {
     "nano": ModelConfig(  # for minutes and small pictures: docs/pendulum.md
-        width=96, heads=3, encoder_layers=2, decoder_layers=1, patch=8, window=4, draws=1, num_steps=2,
-        frame_ghost=0.0, state_weight=1.0,
-    ),  # fmt: skip
+        width=96,
+        heads=3,
+        encoder_layers=2,
+        decoder_layers=1,
+        patch=8,
+        window=4,
+        draws=1,
+        num_steps=2,
+        frame_ghost=0.0,
+        state_weight=1.0,
+    ),
     "micro": ModelConfig(width=128, heads=2, encoder_layers=4, decoder_layers=2, patch=8),
     "small": ModelConfig(width=192, heads=3, encoder_layers=6, decoder_layers=2),
     "base": ModelConfig(width=768, heads=12, encoder_layers=8, decoder_layers=4),  # the paper's SCD-B
