@@ -50,6 +50,7 @@ def provenance(
         "fingerprint": store.fingerprint,
         "episodes": len(store.lengths),
         "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
+        "init": config.init,
         "steps": step,
         "planned_steps": config.steps,
         "batch_size": config.batch_size,

@@ -37,11 +37,12 @@ class Noise:
     ctx: Tensor  # (B, T, M, D)
     state: Tensor  # (B, T, S)
     level: Tensor  # (B,) uniform, how noisy this clip's input frames are
+    own: Tensor  # (B,) uniform, below own_history the clip's history is the model's own work
     obs: Tensor | None  # (B, T, C, H, W), None where frame_noise is 0
 
     def rows(self, rows: slice) -> Noise:
         """The noise of these rows of the batch."""
-        parts = {name: getattr(self, name)[rows] for name in ("ctx", "state", "level")}
+        parts = {name: getattr(self, name)[rows] for name in ("ctx", "state", "level", "own")}
         obs = None if self.obs is None else self.obs[rows]
         return Noise(t=self.t[:, rows], x=self.x[:, rows], obs=obs, **parts)
 
@@ -117,12 +118,16 @@ class WorldModel(nn.Module):
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, device=generator.device).to(clip.obs.device)
 
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=generator.device).to(clip.obs.device)
+
         return Noise(
             t=normal(K, B, T),
             x=normal(K, B, T, *frame),
             ctx=normal(B, T, self.num_tokens, self.config.width),
             state=normal(B, T, clip.state.shape[-1]),
-            level=torch.rand(B, generator=generator, device=generator.device).to(clip.obs.device),
+            level=uniform(B),
+            own=uniform(B),
             obs=normal(B, T, *frame) if self.config.frame_noise else None,
         )
 
@@ -133,17 +138,45 @@ class WorldModel(nn.Module):
     def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Teacher forcing: one encoder pass over the clip, K noisy versions of each next frame (§3.2)."""
         obs, state = self.corrupt_history(clip, noise)
-        straight = self.dynamics(before_each(state), state, clip.act)
-        h = self.encoder(obs, torch.cat([state, clip.act], dim=-1), straight.features)
-        ctx = self.context(h, self.config.ctx_noise * noise.ctx)
-        heads = self.heads(ctx[:, :, -1])
-        next_state = straight.state + heads.rest * self.dynamics.rest
-
+        if self.config.own_history:
+            obs, state = self.imagine_history(clip, noise, obs, state)
+        ctx, heads, next_state = self.look_ahead(obs, state, clip.act, self.config.ctx_noise * noise.ctx)
         losses = {"pixels": self.pixel_loss(clip, noise, obs, ctx, next_state.detach())}
         losses |= self.head_losses(clip, heads, next_state)
         weights = {"pixels": 1.0, "state": self.config.state_weight}
         weights |= {"reward": self.config.reward_weight, "success": self.config.success_weight}
         return sum(weights[name] * value for name, value in losses.items()), losses
+
+    def look_ahead(
+        self, obs: Tensor, state: Tensor, act: Tensor, perturbation: Tensor | float
+    ) -> tuple[Tensor, Heads.Output, Tensor]:
+        """The encoder over a clip: context (B, T, M, D), what the heads read off it, next state (B, T, S)."""
+        straight = self.dynamics(before_each(state), state, act)
+        h = self.encoder(obs, torch.cat([state, act], dim=-1), straight.features)
+        ctx = self.context(h, perturbation)
+        heads = self.heads(ctx[:, :, -1])
+        return ctx, heads, straight.state + heads.rest * self.dynamics.rest
+
+    @torch.no_grad()
+    def imagine_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """In some clips, each frame of the history is what the model makes of the frames before it.
+
+        Errors of its own kind are what it meets when stepping (exposure bias); here it learns to mend them.
+        All frames at once, drawn in one denoising step (chain of forward, one hop).
+        """
+        ctx, _, next_state = self.look_ahead(obs, state, clip.act, 0.0)
+        vector = torch.cat([next_state, clip.act], dim=-1).flatten(0, 1)
+        start = noise.x[0].roll(1, 0).flatten(0, 1)  # another row's: not what this one is trained with
+        t = torch.ones(len(start), device=start.device)
+        v = self.velocity(start, t, ctx.flatten(0, 1), vector, obs.flatten(0, 1))
+        drawn = (start - v).clamp(-1, 1).unflatten(0, obs.shape[:2])
+        own = noise.own < self.config.own_history
+
+        def replaced(recorded: Tensor, imagined: Tensor) -> Tensor:
+            history = torch.cat([recorded[:, :1], imagined[:, :-1].to(recorded.dtype)], dim=1)
+            return torch.where(own.reshape(-1, *(1,) * (recorded.ndim - 1)), history, recorded)
+
+        return replaced(obs, drawn), replaced(state, next_state)
 
     def corrupt_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
         """When stepping, the history is the model's own work: noise and ghosts make it forgiving."""
