@@ -23,7 +23,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     with the old one beside it as `.old`. A write that fails leaves the old folder alone.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temp, old = beside(target, ".tmp"), beside(target, ".old")
+    temp = beside(target, ".tmp")
     shutil.rmtree(temp, ignore_errors=True)
     try:
         temp.mkdir()
@@ -32,12 +32,28 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(temp, ignore_errors=True)
         raise
+    replace_folder(temp, target)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """`new` takes `target`'s place; what was there is removed only afterwards."""
+    old = beside(target, ".old")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
-    os.replace(temp, target)
+    os.replace(new, target)
     sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_foreign(target: Path, mark: str) -> None:
+    """ValueError where `target` holds anything but an earlier folder of its kind, which has a file `mark`."""
+    if target.is_dir() and ((target / mark).is_file() or not any(target.iterdir())):
+        return
+    if target.exists():
+        raise ValueError(
+            f"{target} exists and holds no {mark}: to replace it would lose what lies there; name another"
+        )
 
 
 def write_manifest(folder: Path) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scd_world
-from scd_world.manifest import verify, write_folder
+from scd_world.manifest import MANIFEST, refuse_foreign, verify, write_folder
 from scd_world.model_config import ModelConfig
 from scd_world.schema import DataSchema
 from scd_world.starts import Moment, Starts
@@ -126,8 +126,10 @@ class World:
 
         half: weights as float16 (for shipping; loading gives float32 again, rounded once).
         """
-        write_folder(Path(folder), lambda made: self.write_files(made, half))
-        return Path(folder)
+        folder = Path(folder)
+        refuse_foreign(folder, MANIFEST)
+        write_folder(folder, lambda made: self.write_files(made, half))
+        return folder
 
     def write_files(self, folder: Path, half: bool) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}

@@ -20,6 +20,7 @@ import psutil
 import zarr
 
 from scd_datasets.columns import Column, EpisodeArrays, columns, episode_rows
+from scd_world.manifest import refuse_foreign, replace_folder
 from scd_world.schema import DataSchema
 
 FORMAT = 1
@@ -36,11 +37,12 @@ def write_store(
     on the way costs nothing that was there.
     """
     path = Path(path)
+    refuse_foreign(path, "zarr.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         _write_group(scratch, schema, episodes, source)
-        _replace_folder(scratch, path)
+        replace_folder(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return WindowStore.open(path)
@@ -68,15 +70,6 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
         column.flush()
     attributes = {"schema": schema.to_dict(), "fingerprint": digest.hexdigest(), "source": source}
     group.attrs.update(format=FORMAT, **attributes)
-
-
-def _replace_folder(new: Path, path: Path) -> None:
-    """Put folder `new` in the place of `path`; what was there is removed only afterwards."""
-    old = path.with_name(f"{path.name}.{os.getpid()}.old")
-    if path.exists():
-        os.replace(path, old)
-    os.replace(new, path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 class WindowStore:

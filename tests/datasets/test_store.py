@@ -149,6 +149,15 @@ def test_full_disk_while_writing_leaves_the_earlier_store(store, schema, monkeyp
     assert WindowStore.open(store.path).fingerprint == store.fingerprint
 
 
+def test_a_folder_that_is_no_store_is_not_replaced(tmp_path, schema, numbered):
+    """Such as the dataset itself, given as `out` by mistake."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match=r"mine exists and holds no zarr\.json"):
+        write_store(tmp_path / "mine", schema, [numbered(0, 5, schema)])
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "x"
+
+
 def test_wrong_shape_names_the_episode(tmp_path, schema, numbered):
     episode = numbered(3, 5, schema)
     with pytest.raises(ValueError, match=r"episode 3: state has shape \(5, 2\), expected \(5, 3\)"):

@@ -92,6 +92,15 @@ def test_a_failed_save_leaves_the_old_world(world, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
+def test_a_folder_that_is_no_world_is_not_replaced(world, tmp_path):
+    """A run's folder instead of the world in it would take all checkpoints with it."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run exists and holds no manifest\.json"):
+        world.save(tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_text() == "{}"
+
+
 def test_rows_begin_with_contexts_of_different_lengths(world):
     moments = [world.starts.moment(7, 0, 3), world.starts.moment(7, 1, 3), world.starts.moment(4, 5, 3)]
     assert [len(moment.action) for moment in moments] == [0, 1, 2]
