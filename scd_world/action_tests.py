@@ -27,7 +27,8 @@ FOLLOWS = 0.9  # correlation from which an action counts as the robot's next pos
 @torch.no_grad()
 def losses_true_and_shuffled(world: World, batch: Batch, seed: int) -> tuple[dict[str, float], ...]:
     """Loss parts with the recorded actions and with another window's, on the same clips and noise."""
-    clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + batch.steps))
+    shortest = min(window.steps for window in batch.windows)  # what is padded was not recorded
+    clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + shortest))
     noise = world.model.draw_noise(clip, torch.Generator().manual_seed(seed))
     parts = []
     for act in (clip.act, clip.act[other_rows(batch.windows)]):

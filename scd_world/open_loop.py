@@ -63,8 +63,8 @@ class Batch:
     pixels: Tensor  # uint8 (B, k+T, V, H, W, 3)
     state: Tensor  # (B, k+T, S)
     action: Tensor  # (B, k−1+T, A)
-    reward: Tensor  # (B, T) of the imagined steps
-    success: Tensor  # (B, T)
+    reward: Tensor  # (B, k−1+T) of the action taken at that frame
+    success: Tensor  # (B, k−1+T)
     recorded: Tensor  # (B, T) bool: this action, reward and success were recorded
     valid: Tensor  # (B, T) bool: and so was the frame after it
 
@@ -84,18 +84,22 @@ class Batch:
         """(B, T, A): the actions of the imagined steps."""
         return self.action[:, self.context - 1 :]
 
+    def outcome(self, h: int) -> tuple[Tensor, Tensor]:
+        """Reward and success (B,) of the h-th imagined step."""
+        i = self.context - 2 + h
+        return self.reward[:, i], self.success[:, i]
+
     def clip(self, world: World, num_steps: int) -> Clip:
         """The first steps, context included, as the losses want them."""
         known = torch.ones_like(self.valid[:, :1]).expand(-1, self.context - 1)
         steps, frames = slice(0, num_steps), slice(0, num_steps + 1)
-        zeros = torch.zeros_like(known, dtype=torch.float32)
         return Clip.from_windows(
             {
                 "pixels": self.pixels[:, frames],
                 "state": self.state[:, frames],
                 "action": self.action[:, steps],
-                "reward": torch.cat([zeros, self.reward], 1)[:, steps],
-                "success": torch.cat([zeros, self.success], 1)[:, steps],
+                "reward": self.reward[:, steps],
+                "success": self.success[:, steps],
                 "valid": torch.cat([known, self.valid], 1)[:, steps],
             },
             world.stats,
@@ -108,17 +112,16 @@ def load_batch(store: WindowStore, windows: list[Window], context: int, device: 
     arrays = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
     steps = torch.tensor([window.steps for window in windows], device=device)
     recorded = torch.arange(longest, device=device) < steps[:, None]
-    past = context - 1
     return Batch(
         windows=windows,
         context=context,
         pixels=arrays["pixels"],
         state=arrays["state"],
         action=arrays["action"],
-        reward=arrays["reward"][:, past:],
-        success=arrays["success"][:, past:].float(),
+        reward=arrays["reward"],
+        success=arrays["success"].float(),
         recorded=recorded,
-        valid=arrays["valid"][:, past:] & recorded,
+        valid=arrays["valid"][:, context - 1 :] & recorded,
     )
 
 
@@ -203,11 +206,12 @@ class OpenLoop:
         self.record_outcome(world, rows, h, s, batch)
 
     def record_outcome(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch) -> None:
+        true_reward, true_success = batch.outcome(h)
         pairs = {
             "reward": world.stats.decode_reward(s.reward),
-            "true_reward": batch.reward[:, h - 1],
+            "true_reward": true_reward,
             "success": s.success,
-            "true_success": batch.success[:, h - 1],
+            "true_success": true_success,
         }
         for name, values in pairs.items():
             known = values.float().masked_fill(~batch.recorded[:, h - 1], torch.nan)

@@ -13,6 +13,7 @@ import torch
 from scd_datasets.statistics import compute_stats
 from scd_datasets.store import EpisodeArrays, WindowStore, write_store
 from scd_world import action_tests
+from scd_world.clip import Clip
 from scd_world.config import DataConfig
 from scd_world.evaluate import Run, evaluate, measure, spread_windows
 from scd_world.evaluate_config import EvaluateConfig
@@ -83,9 +84,27 @@ def test_a_batch_holds_what_the_store_has_at_each_step(store):
         for h in range(window.steps):
             np.testing.assert_array_equal(batch.true_state(h)[row], store.state[at + h])
             np.testing.assert_array_equal(batch.future[row, h], store.action[at + h])
-            assert batch.reward[row, h] == store.reward[at + h]
+        for h in range(1, window.steps + 1):
+            reward, success = batch.outcome(h)
+            assert reward[row] == store.reward[at + h - 1]
+            assert success[row] == store.success[at + h - 1]
     assert batch.recorded.tolist() == [[True] * 5, [True] * 4 + [False]]
     assert batch.valid.tolist() == [[True] * 5, [True] * 3 + [False] * 2]  # no frame after the last action
+
+
+def test_the_clip_of_the_losses_is_the_stores_own_window(store, slide_world, monkeypatch):
+    """Rewards of the context steps included; nothing of it is padding where a window is short."""
+    windows = [Window(0, 4, 5), Window(3, 21, 3)]
+    batch = load_batch(store, windows, context=3, device="cpu")
+    seen = []
+    monkeypatch.setattr(
+        slide_world.model, "loss", lambda clip, noise: (seen.append(clip), (torch.ones(()), {}))[1]
+    )
+    action_tests.losses_true_and_shuffled(slide_world, batch, seed=0)
+    rows = store.windows(np.array([0, 3]), np.array([2, 19]), 5)
+    expected = Clip.from_windows({k: torch.from_numpy(v) for k, v in rows.items()}, slide_world.stats)
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(getattr(seen[0], name), value, msg=name)
 
 
 def test_a_perfect_imagination_scores_the_cap_and_no_error(store, slide_world):
@@ -100,7 +119,7 @@ def test_a_perfect_imagination_scores_the_cap_and_no_error(store, slide_world):
             s,
             obs=batch.truth(h),
             state=slide_world.stats.encode_state(batch.true_state(h)),
-            reward=slide_world.stats.encode_reward(batch.reward[:, h - 1]),
+            reward=slide_world.stats.encode_reward(batch.outcome(h)[0]),
         )
         loop.record(slide_world, slice(0, 2), h, truth, batch, changed_by=8)
     curves = all_curves(loop, store.schema)
