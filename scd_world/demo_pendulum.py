@@ -124,9 +124,9 @@ def how_it_learnt(log_file: Path) -> str:
     learnt = " → ".join(f"{line['eval/psnr_h16']:.1f}" for line in spread(seen, 6))
     copy, ratio = seen[-1]["eval/psnr_copy_h16"], seen[-1]["eval/action_sensitivity"]
     return (
-        f"PSNR 16 steps ahead while it learnt, up to update {seen[-1]['step']}: {learnt} dB "
-        f"(copying the last frame: {copy:.1f}); with another episode's torques its loss is {ratio:.1f} times "
-        "as high"
+        f"\nPSNR 16 steps ahead, held-out windows, up to update {seen[-1]['step']}: {learnt} dB "
+        f"(copying the last frame: {copy:.1f});\nits loss with another window's torques is {ratio:.1f} times "
+        "that with the true ones"
     )
 
 
