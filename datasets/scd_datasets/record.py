@@ -81,30 +81,30 @@ def run_episode(
     policy.reset([seed])
     for step in range(1, max_steps + 1):
         action = policy.act(_batch_of_one(obs))[0]
-        next_obs, reward, terminated, truncated, info = env.step(action)
+        # Before the step: some environments write the next observation into the same arrays.
+        frame = observation_frame(obs) | {ACTION: np.array(action, np.float32)}
+        obs, reward, terminated, truncated, info = env.step(action)
         done = terminated or truncated or step == max_steps
-        yield observation_frame(obs) | {
-            ACTION: np.asarray(action, np.float32),
+        yield frame | {
             REWARD: np.array([reward], np.float32),
             SUCCESS: np.array([info.get("is_success", False)], bool),
             DONE: np.array([done], bool),
         }
         if done:
             return
-        obs = next_obs
 
 
 def observation_frame(obs: dict[str, Any]) -> dict[str, np.ndarray]:
     """A gymnasium observation under LeRobot's keys."""
     pixels = obs["pixels"]
     several = isinstance(pixels, dict)
-    # Copies: pictures are written by other threads while the environment draws the next ones.
+    # Copies: pictures are written by other threads, and the environment may use its arrays again.
     frame = (
         {IMAGES + name: np.array(p) for name, p in pixels.items()} if several else {IMAGE: np.array(pixels)}
     )
     for key, lerobot_key in STATE_KEYS.items():
         if key in obs:
-            frame[lerobot_key] = np.asarray(obs[key], np.float32).reshape(-1)
+            frame[lerobot_key] = np.array(obs[key], np.float32).reshape(-1)
     return frame
 
 

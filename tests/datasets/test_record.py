@@ -6,6 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -13,7 +14,8 @@ from scd_datasets import lerobot_writer
 from scd_datasets.check import check_dataset, check_numbers
 from scd_datasets.config import PolicyShare
 from scd_datasets.lerobot_reader import DamagedEpisode, LeRobotFolder
-from scd_datasets.record import PolicyMix, record
+from scd_datasets.record import PolicyMix, record, run_episode
+from scd_policies import make
 
 
 def contents(root):
@@ -50,6 +52,29 @@ def test_a_continued_recording_equals_a_straight_one(config, recorded):
     notes = record(config(episodes=3))
     assert [note["seed"] for note in notes] == [0, 1, 2]
     assert_same(config().out, recorded)
+
+
+def test_an_environment_that_uses_its_arrays_again_is_recorded_as_it_was_seen():
+    """Else each frame would be the one that its action led to, and nothing would show it."""
+
+    class Reusing(gymnasium.Env):
+        def __init__(self):
+            box = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+            self.observation_space, self.action_space = gymnasium.spaces.Dict(agent_pos=box), box
+            self.obs = {"pixels": np.zeros((8, 8, 3), np.uint8), "agent_pos": np.zeros(1, np.float32)}
+
+        def reset(self, *, seed=None, options=None):
+            return self.obs, {}
+
+        def step(self, action):
+            self.obs["pixels"] += 1
+            self.obs["agent_pos"] += 1
+            return self.obs, 0.0, False, False, {}
+
+    env = Reusing()
+    frames = list(run_episode(env, make("random_walk", env.action_space), seed=0, max_steps=4))
+    assert [frame["observation.state"].item() for frame in frames] == [0, 1, 2, 3]
+    assert [frame["observation.image"].max() for frame in frames] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
