@@ -38,6 +38,7 @@ class Learner:
     def __init__(
         self, model: WorldModel, stats: Stats, config: TrainConfig, accelerator: Accelerator
     ) -> None:
+        check_division(config, accelerator.num_processes)
         self.config, self.accelerator, self.device = config, accelerator, accelerator.device
         self.stats = stats.to(self.device)
         schema = model.schema
@@ -113,6 +114,15 @@ class Learner:
         set_model_state_dict(self.model, dict(weights), options=WHOLE)
         self.ema.load(ema)
         load_optimiser_state(self.model, self.optimiser, optimiser)
+
+
+def check_division(config: TrainConfig, num_processes: int) -> None:
+    """ValueError where parts of the batch would be left over, and no gradient would come of them."""
+    if config.batch_size % (num_processes * config.accumulate):
+        raise ValueError(
+            f"batch_size={config.batch_size} must divide by {num_processes} process(es) × "
+            f"accumulate={config.accumulate}"
+        )
 
 
 def clip_gradients(model: WorldModel, largest: float) -> Tensor:

@@ -19,6 +19,11 @@ def open_store(data: DataConfig, out: Path, patch: int | None = None) -> WindowS
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a window store on this disk: give data.root=<store.zarr> alone")
+        if data.cameras or data.image_size or data.revision:
+            raise ValueError(
+                "data.cameras, data.image_size and data.revision choose what is read of a LeRobotDataset; a "
+                f"window store is read as it was built: give them to scd-data, which builds {data.root}"
+            )
         return WindowStore.open(data.root)
     if bool(data.root) == bool(data.repo_id):
         raise ValueError(

@@ -68,6 +68,8 @@ def after_context(model: WorldModel, clip: Clip, context: int) -> Imagined:
 def compare(s: Imagined, still: Tensor, clip: Clip, i: int, stats: Stats, h: int) -> dict[str, float]:
     """Frame i + 1 as imagined against the recorded one, and against the last frame of the context."""
     valid, obs, state = clip.valid[:, i].bool(), clip.obs[:, i + 1], clip.state[:, i + 1]
+    if not valid.any():  # every window ends with its episode here
+        return {}
     values = {f"eval/psnr_h{h}": psnr(s.obs, obs, valid), f"eval/psnr_copy_h{h}": psnr(still, obs, valid)}
     if state.shape[-1]:
         error = (stats.decode_state(s.state) - stats.decode_state(state)).abs()[valid]

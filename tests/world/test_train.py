@@ -19,14 +19,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scd_datasets.statistics import compute_stats
 from scd_datasets.store import WindowStore
 from scd_world.checkpoint import TENSORS, Checkpoints
+from scd_world.clip import Clip
 from scd_world.config import DataConfig, TrainConfig
 from scd_world.devices import make_accelerator
-from scd_world.learner import Learner
+from scd_world.learner import Learner, check_division
+from scd_world.model_config import ModelConfig
 from scd_world.run_folder import RunFolder
 from scd_world.train import Trainer, train
+from scd_world.validate import after_context, compare
 from scd_world.world import World
+from scd_world.world_model import WorldModel
+
+TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
 
 
 def final(config) -> dict[str, torch.Tensor]:
@@ -219,6 +226,31 @@ def test_parts_of_a_batch_give_the_same_update(training):
     train(whole)
     train(parts)
     assert_close(final(whole), final(parts))
+
+
+def test_a_batch_that_does_not_divide_is_refused(training):
+    """Three windows in two parts would leave one out without a word."""
+    check_division(training(batch_size=8, accumulate=2), num_processes=2)
+    with pytest.raises(ValueError, match="batch_size=6 must divide by 2 process"):
+        check_division(training(batch_size=6, accumulate=2), num_processes=2)
+
+
+def test_what_a_store_cannot_do_is_refused(training):
+    """Pictures of a window store have the size that it was built with."""
+    with pytest.raises(ValueError, match=r"data\.image_size.*scd-data"):
+        train(training(data=replace(training().data, image_size=8)))
+
+
+def test_a_horizon_that_no_window_reaches_is_not_measured(slide_store):
+    """The frame after an episode's last action was not recorded: no PSNR of it, and no NaN in the log."""
+    store = WindowStore.open(slide_store)
+    stats = compute_stats(store, np.arange(8))
+    windows = store.windows(np.arange(8), np.full(8, 21), 3)
+    clip = Clip.from_windows({k: torch.from_numpy(v) for k, v in windows.items()}, stats)
+    model = WorldModel(TINY, store.schema, stats)
+    s = after_context(model, clip, 3)
+    assert compare(s, s.obs, clip, 2, stats, 1) == {}
+    assert np.isfinite(list(compare(s, s.obs, clip, 1, stats, 1).values())).all()
 
 
 def test_two_processes_equal_one(training):
