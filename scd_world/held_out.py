@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,9 @@ def pick_episodes(provenance: dict[str, Any], store: WindowStore, wanted: list[i
             f"this data ({store.fingerprint[:12]}) is not what the world was trained with ({known}): whether "
             "its episodes were seen in training cannot be checked",
         )
-    held_out = np.isin(index, provenance.get("held_out_episodes", []))
+    trainings = [provenance, *ancestors(provenance)]
+    same = [made for made in trainings if made.get("fingerprint") == store.fingerprint]
+    held_out = np.logical_and.reduce([np.isin(index, made.get("held_out_episodes", [])) for made in same])
     if wanted is None and held_out.any():
         asked = held_out
     if seen := int((asked & ~held_out).sum()):
@@ -47,7 +50,21 @@ def pick_episodes(provenance: dict[str, Any], store: WindowStore, wanted: list[i
             "not all held out",
             f"{seen} of these {asked.sum()} episodes were TRAINED ON: the figures say nothing of new ones",
         )
+    if len(same) < len(trainings):
+        return warned(
+            asked,
+            "held out of its last training",
+            "the world started from another one's weights, which were trained with other data: whether these "
+            "episodes were among them cannot be checked",
+        )
     return Chosen(np.flatnonzero(asked), "held out of its training", "")
+
+
+def ancestors(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the worlds were trained with whose weights this one started from (`init=`), the nearest first."""
+    while (earlier := provenance.get("init_provenance")) is not None:
+        yield earlier
+        provenance = earlier
 
 
 def warned(asked: np.ndarray, verdict: str, warning: str) -> Chosen:

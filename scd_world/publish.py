@@ -43,14 +43,16 @@ def provenance(
     step: int,
     seconds: float,
     measured: Mapping[str, float],
+    ancestor: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the world was trained with, as JSON."""
+    """What the world was trained with, as JSON. `ancestor`: the same of the world that it started from."""
     return {
         "data": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
         "episodes": len(store.lengths),
         "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
         "init": config.init,
+        "init_provenance": ancestor,
         "steps": step,
         "planned_steps": config.steps,
         "batch_size": config.batch_size,

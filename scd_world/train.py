@@ -64,8 +64,7 @@ class Trainer:
         self.loader = self.make_loader()
         torch.manual_seed(config.seed)
         model = WorldModel(config.model, store.schema, self.stats)
-        if config.init is not None:
-            start_from(model, config.init)
+        self.ancestor = None if config.init is None else start_from(model, config.init)
         self.world = self.make_world(model)
         self.validation = self.make_validation() if self.main and len(self.held_out) else None
         self.learner = Learner(model, self.stats, config, accelerator)
@@ -257,7 +256,13 @@ class Trainer:
 
     def save_world(self) -> None:
         made = provenance(
-            self.config, self.store, self.held_out, self.step, self.seconds_so_far(), self.measured
+            self.config,
+            self.store,
+            self.held_out,
+            self.step,
+            self.seconds_so_far(),
+            self.measured,
+            self.ancestor,
         )
         self.world.provenance, self.world.card = made, model_card(self.store, made)
         self.world.save(self.run.world)

@@ -189,15 +189,17 @@ def model_config(values: dict[str, Any]) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def start_from(model: WorldModel, source: str | Path) -> None:
-    """Gives `model` the weights of a world: to go on learning, or to adapt it to other data."""
+def start_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
+    """Gives `model` the weights of a world, to go on learning or to adapt it; returns its provenance."""
+    world = World.load(source)
     try:
-        model.load_state_dict(World.load(source).model.state_dict())
+        model.load_state_dict(world.model.state_dict())
     except RuntimeError as error:
         raise ValueError(
             f"the world {source} has other shapes than this model and its data: take its model settings "
             f"(config.json) and data with its cameras, state and action sizes ({error})"
         ) from error
+    return world.provenance
 
 
 def find_folder(source: str | Path, revision: str | None) -> Path:

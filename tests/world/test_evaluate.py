@@ -168,6 +168,18 @@ def test_it_warns_loudly_where_nothing_proves_it(store, slide_world, caplog, fin
     assert chosen.episodes.tolist() == (wanted or list(range(8)))
 
 
+def test_what_an_earlier_training_saw_is_not_held_out(store, slide_world):
+    """A world that started from another's weights (init=) has seen what that one was trained with."""
+    first = slide_world.provenance | {"held_out_episodes": [1, 2]}
+    second = slide_world.provenance | {"held_out_episodes": [2, 5], "init_provenance": first}
+    assert pick_episodes(second, store, None).episodes.tolist() == [2]
+    assert "TRAINED ON" in pick_episodes(second, store, [2, 5]).warning
+    other = second | {"init_provenance": first | {"fingerprint": "of other data"}}
+    chosen = pick_episodes(other, store, None)
+    assert chosen.episodes.tolist() == [2, 5]
+    assert "cannot be checked" in chosen.warning
+
+
 def test_unknown_episodes_are_named(store, slide_world):
     with pytest.raises(ValueError, match=r"no episodes \[77\]; its 8 go from 0 to 7"):
         pick_episodes(slide_world.provenance, store, [2, 77])

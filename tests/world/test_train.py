@@ -306,7 +306,8 @@ def test_a_training_can_start_from_a_world(training, tmp_path):
     world = World.load(train(training(steps=2)))
     config = training(steps=1, out=str(tmp_path / "tuned"), init=str(Path(training(steps=2).out) / "world"))
     config = replace(config, optimiser=replace(config.optimiser, lr=1e-12))
-    train(config)
+    tuned = World.load(train(config))
+    assert tuned.provenance["init_provenance"] == world.provenance  # evaluation asks what it has seen
     for name, weight in world.model.state_dict().items():
         torch.testing.assert_close(final(config)[f"weights/{name}"], weight, atol=1e-6, rtol=0)
     wider = replace(config, out=str(tmp_path / "wider"), model=replace(config.model, width=64))
