@@ -30,12 +30,12 @@ def editable(config: object) -> DictConfig:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """A user's mistake ends a command with its message alone; SCD_DEBUG=1 shows where it was found."""
+    """What a user can cure ends a command with its message alone; SCD_DEBUG=1 shows where it was found."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("lerobot").setLevel(logging.WARNING)  # it notes its video codec for every episode
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("SCD_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)

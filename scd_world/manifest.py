@@ -13,7 +13,7 @@ MANIFEST = "manifest.json"
 
 
 class DamagedFolder(ValueError):
-    """A folder that does not hold what its manifest says."""
+    """A folder that does not hold what was written to it."""
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:

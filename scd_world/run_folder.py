@@ -38,7 +38,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise RuntimeError(
+            raise BlockingIOError(
                 f"another trainer is at work in {self.path}: wait for it, stop it, or choose another out="
             ) from error
         try:

@@ -49,7 +49,7 @@ class LeRobotWriter:
         try:
             self._lock.acquire()
         except Timeout:
-            raise RuntimeError(
+            raise BlockingIOError(
                 f"another process is recording into {self.root}; choose another out, or stop it first"
             ) from None
         self._dataset = None

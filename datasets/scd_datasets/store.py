@@ -20,7 +20,7 @@ import psutil
 import zarr
 
 from scd_datasets.columns import Column, EpisodeArrays, columns, episode_rows
-from scd_world.manifest import refuse_foreign, replace_folder
+from scd_world.manifest import DamagedFolder, refuse_foreign, replace_folder
 from scd_world.schema import DataSchema
 
 FORMAT = 1
@@ -211,6 +211,6 @@ def _named_damage(path: Path, what: str):
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:  # checksums raise the first two, the disk the third
-        raise RuntimeError(
+        raise DamagedFolder(
             f"{path}: {what} damaged or missing ({error}); build the store again with scd-data"
         ) from error

@@ -186,7 +186,7 @@ def test_an_environment_that_breaks_costs_its_own_episode_only(config, at_step):
 def test_two_recorders_in_one_folder(config, at_step):
     def second(step):
         if step == 3:
-            with pytest.raises(RuntimeError, match="another process is recording"):
+            with pytest.raises(OSError, match="another process is recording"):
                 record(config())
 
     at_step(second)

@@ -9,6 +9,7 @@ import zarr
 
 from scd_datasets import columns
 from scd_datasets.store import WindowStore, write_store
+from scd_world.manifest import DamagedFolder
 
 LENGTHS = (12, 30, 7, 21)  # of the store fixture
 
@@ -116,14 +117,14 @@ def test_every_flipped_byte_raises(tmp_path, schema, array, in_memory, numbered)
         damaged = bytearray(whole)
         damaged[at] ^= 1 << noise.integers(8)
         shard.write_bytes(damaged)
-        with pytest.raises(RuntimeError, match=f"flip.zarr.*{array}"):
+        with pytest.raises(DamagedFolder, match=f"flip.zarr.*{array}"):
             WindowStore.open(store.path, in_memory).windows(np.array([0, 0]), np.array([0, 8]), 8)
 
 
 def test_a_missing_shard_raises(store):
     (shard,) = [file for file in (store.path / "pixels" / "c").rglob("*") if file.is_file()]
     shard.unlink()
-    with pytest.raises(RuntimeError, match="damaged or missing"):
+    with pytest.raises(DamagedFolder, match="damaged or missing"):
         WindowStore.open(store.path, False).windows(np.array([0]), np.array([0]), 3)
 
 

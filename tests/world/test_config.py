@@ -16,6 +16,8 @@ from omegaconf.errors import MissingMandatoryValue
 
 import scd_world.commands  # noqa: F401 (registers the configs)
 from scd_world.config import MODELS, DataConfig, OptimiserConfig, TrainConfig, from_dict
+from scd_world.hydra_node import plain_errors
+from scd_world.manifest import DamagedFolder
 from scd_world.optimiser import learning_rate, make_optimiser
 from scd_world.schema import DataSchema
 from scd_world.stats import Stats
@@ -119,3 +121,12 @@ def schema_of():
         return schema, Stats.neutral(schema)
 
     return build
+
+
+@pytest.mark.parametrize("kind", [DamagedFolder, BlockingIOError, FloatingPointError])
+def test_what_a_user_can_cure_ends_a_command_with_its_message_alone(kind, capsys, monkeypatch):
+    """A damaged store, a folder that another trainer holds, gradients that are not finite."""
+    monkeypatch.delenv("SCD_DEBUG", raising=False)
+    with pytest.raises(SystemExit), plain_errors():
+        raise kind("what came, and the cure")
+    assert capsys.readouterr().err == "error: what came, and the cure\n"

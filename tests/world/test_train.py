@@ -136,7 +136,7 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training):
 
 def test_a_second_trainer_is_refused(training):
     config = training()
-    with RunFolder(config.out).locked(), pytest.raises(RuntimeError, match="another trainer is at work in"):
+    with RunFolder(config.out).locked(), pytest.raises(OSError, match="another trainer is at work in"):
         train(config)
     train(config)
 
