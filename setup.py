@@ -52,7 +52,6 @@ setup(
         "einops>=0.8",
         "safetensors>=0.5",
         "huggingface_hub",
-        "torchmetrics>=1.6",
         "tensorboard",
         "scipy",
         "matplotlib",
@@ -63,7 +62,7 @@ setup(
     ],
     extras_require={
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "lerobot[diffusion]"],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "torchmetrics>=1.6", "lerobot[diffusion]"],
     },
     entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},
 )

@@ -1,8 +1,7 @@
-"""How fast a world steps and a store reads: milliseconds, passes, floating-point operations, bytes."""
+"""How fast a world steps: milliseconds, passes, floating-point operations, bytes."""
 
 from __future__ import annotations
 
-import logging
 import platform
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from scd_datasets.bench import measure as reading_speed
 from scd_world.evaluate_config import BenchConfig
 from scd_world.model_config import ModelConfig
 from scd_world.report import table, write_json
@@ -24,9 +24,7 @@ from scd_world.stats import Stats
 from scd_world.world import World
 from scd_world.world_model import Imagined, WorldModel
 
-log = logging.getLogger(__name__)
 WARM_UP, FEWEST = 3, 10  # steps before the clock starts; steps that are measured at least
-READ_STEPS, READ_BATCH = 15, 16  # windows of 16 frames
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
@@ -35,16 +33,13 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     model = load_model(config).to(device).eval()
-    report: dict[str, Any] = {
-        "machine": machine(device),
-        "model": describe(model, config),
-        "steps": [],
-    }
+    report: dict[str, Any] = {"machine": machine(device), "model": describe(model, config)}
+    if config.store:
+        report["store"] = {"path": config.store, "frames_per_s": reading_speed(config.store, config.seconds)}
+    report["steps"] = []
     pairs = [(n, b) for b in config.batch_sizes for n in config.num_steps]
     for num_steps, batch in tqdm(pairs, desc="steps", unit="setting"):
         report["steps"].append(measure(model, batch, num_steps, config.seconds))
-    if config.store:
-        report["store"] = store_speed(Path(config.store), config.seconds)
     text = markdown(report)
     if config.out:
         out = Path(config.out)
@@ -179,29 +174,6 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-# ---- stores --------------------------------------------------------------------------------------
-
-
-def store_speed(path: Path, seconds: float) -> dict[str, Any]:
-    """Frames per second of random windows of 16 frames, streamed from disk and from RAM."""
-    from scd_datasets.store import WindowStore
-
-    speeds: dict[str, Any] = {"path": str(path)}
-    for name, in_memory in {"streamed": False, "ram": True}.items():
-        store = WindowStore.open(path, in_memory=in_memory)
-        long = np.flatnonzero(store.lengths >= READ_STEPS)
-        if not len(long):
-            log.warning("%s has no episode of %d steps; its reading speed was not measured", path, READ_STEPS)
-            return speeds
-        rng, frames, began = np.random.default_rng(0), 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            episodes = rng.choice(long, READ_BATCH)
-            first = rng.integers(0, store.lengths[episodes] - READ_STEPS + 1)
-            frames += store.windows(episodes, first, READ_STEPS)["pixels"][:, :, 0, 0, 0, 0].size
-        speeds[f"{name}_frames_per_s"] = frames / (time.perf_counter() - began)
-    return speeds
-
-
 # ---- words ---------------------------------------------------------------------------------------
 
 
@@ -271,11 +243,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         table(head, rows),
     ]
-    if speeds := report.get("store"):
-        read = [
-            f"{speeds[f'{k}_frames_per_s']:,.0f} frames/s {k}"
-            for k in ("streamed", "ram")
-            if f"{k}_frames_per_s" in speeds
-        ]
-        lines += ["", f"{speeds['path']}: {', '.join(read)} (random windows of {READ_STEPS + 1} frames)"]
+    if store := report.get("store"):
+        read = ", ".join(f"{speed:,.0f} {how}" for how, speed in store["frames_per_s"].items())
+        lines += ["", f"{store['path']}, frames/s in random windows: {read}"]
     return "\n".join(lines) + "\n"

@@ -25,6 +25,8 @@ def measure(path: str | Path, seconds: float = 5.0) -> dict[str, float]:
 def _frames_per_second(store: WindowStore, seconds: float) -> float:
     rng = np.random.default_rng(0)
     long = np.flatnonzero(store.lengths >= WINDOW)
+    if not len(long):
+        raise ValueError(f"{store.path} has no episode of {WINDOW} frames, the length of the windows to read")
     frames, start = 0, time.process_time()
     while (spent := time.process_time() - start) < seconds:
         episodes = rng.choice(long, BATCH)
