@@ -10,6 +10,7 @@ import numpy as np
 
 from scd_datasets.store import WindowStore
 from scd_world.config import TrainConfig
+from scd_world.schema import DataSchema
 from scd_world.starts import Starts
 from scd_world.world import World
 
@@ -64,9 +65,9 @@ def provenance(
     }
 
 
-def model_card(store: WindowStore, made: Mapping[str, Any]) -> str:
-    """The README.md of the world's folder."""
-    schema, measured = store.schema, made["measured"]
+def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
+    """The README.md of the world's folder; `made`: its provenance."""
+    measured = made["measured"]
     rows = [
         f"| {h} | {measured[f'eval/psnr_h{h}']:.2f} | {measured[f'eval/psnr_copy_h{h}']:.2f} |"
         for h in (1, 4, 16)
@@ -84,9 +85,10 @@ def model_card(store: WindowStore, made: Mapping[str, Any]) -> str:
         f"per second; agent_pos ({len(schema.agent_pos)} numbers), environment_state "
         f"({len(schema.environment_state)}); action {', '.join(schema.action)}.",
         "",
-        f"Trained for {made['steps']} of {made['planned_steps']} updates of {made['batch_size']} windows of "
-        f"{made['clip_steps']} steps in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} "
-        f"episodes of {made['data']}, {len(made['held_out_episodes'])} of them held out.",
+        f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps in "
+        f"{made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} episodes of {made['data']}, "
+        f"{len(made['held_out_episodes'])} of them held out."
+        + (f" It started from the weights of {made['init']}." if made.get("init") else ""),
         "",
         *(["On held-out episodes, open loop:", "", *table, ""] if rows else []),
         "It was taught by these recordings alone: what they do not hold is outside its envelope.",
@@ -103,5 +105,7 @@ def package(world: str | Path, evaluation: str | Path, out: str | Path) -> Path:
     """A world to ship: half-precision weights, and what `scd-evaluate` measured written into its card."""
     made = World.load(world)
     report = (Path(evaluation) / "report.md").read_text(encoding="utf-8")
-    made.card += "\n" + report.replace("# Fidelity", "## Fidelity", 1)
+    # The few numbers that training measured on its way give place to the report's.
+    card = model_card(made.schema, made.provenance | {"measured": {}})
+    made.card = card + "\n" + report.replace("# Fidelity", "## Fidelity", 1)
     return made.save(out, half=True)

@@ -264,7 +264,7 @@ class Trainer:
             self.measured,
             self.ancestor,
         )
-        self.world.provenance, self.world.card = made, model_card(self.store, made)
+        self.world.provenance, self.world.card = made, model_card(self.store.schema, made)
         self.world.save(self.run.world)
 
     def resume(self) -> None:

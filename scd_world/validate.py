@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
+from scd_world.metrics import psnr
 from scd_world.stats import Stats
 from scd_world.world_model import Imagined, WorldModel
 
@@ -70,14 +71,11 @@ def compare(s: Imagined, still: Tensor, clip: Clip, i: int, stats: Stats, h: int
     valid, obs, state = clip.valid[:, i].bool(), clip.obs[:, i + 1], clip.state[:, i + 1]
     if not valid.any():  # every window ends with its episode here
         return {}
-    values = {f"eval/psnr_h{h}": psnr(s.obs, obs, valid), f"eval/psnr_copy_h{h}": psnr(still, obs, valid)}
+    values = {
+        f"eval/{name}_h{h}": psnr(shown, obs)[valid].mean().item()
+        for name, shown in {"psnr": s.obs, "psnr_copy": still}.items()
+    }
     if state.shape[-1]:
         error = (stats.decode_state(s.state) - stats.decode_state(state)).abs()[valid]
         values[f"eval/state_error_h{h}"] = error.mean().item()  # raw units, mean over the dimensions
     return values
-
-
-def psnr(obs: Tensor, truth: Tensor, valid: Tensor) -> float:
-    """10·log10(2² / mse), pixels in [-1, 1], mse over all valid rows. obs, truth (B, C, H, W), valid (B,)."""
-    mse = (obs - truth)[valid].square().mean().clamp_min(1e-10)
-    return (10 * torch.log10(4 / mse)).item()
