@@ -85,8 +85,8 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         f"per second; agent_pos ({len(schema.agent_pos)} numbers), environment_state "
         f"({len(schema.environment_state)}); action {', '.join(schema.action)}.",
         "",
-        f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps in "
-        f"{made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} episodes of {made['data']}, "
+        f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps "
+        f"in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} episodes of {made['data']}, "
         f"{len(made['held_out_episodes'])} of them held out."
         + (f" It started from the weights of {made['init']}." if made.get("init") else ""),
         "",
