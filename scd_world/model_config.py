@@ -26,7 +26,7 @@ class ModelConfig:
     ctx_noise: float = 0.05  # η, perturbation of the context in training
     frame_noise: float = 0.0  # largest deviation of Gaussian noise on the input frames, in training
     frame_ghost: float = 0.3  # largest share of the frame before in an input frame: what a bad copy leaves
-    own_history: float = 0.0  # share of the training clips whose history the model imagined itself
+    own_history: float = 0.0  # share of the training clips whose past frames the model imagined itself
     state_noise: float = 0.03  # Gaussian noise on the encoder's input state, in units of its usual change
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background

@@ -139,7 +139,7 @@ class WorldModel(nn.Module):
         """Teacher forcing: one encoder pass over the clip, K noisy versions of each next frame (§3.2)."""
         obs, state = self.corrupt_history(clip, noise)
         if self.config.own_history:
-            obs, state = self.imagine_history(clip, noise, obs, state)
+            obs = self.imagine_history(clip, noise, obs, state)
         ctx, heads, next_state = self.look_ahead(obs, state, clip.act, self.config.ctx_noise * noise.ctx)
         losses = {"pixels": self.pixel_loss(clip, noise, obs, ctx, next_state.detach())}
         losses |= self.head_losses(clip, heads, next_state)
@@ -158,11 +158,12 @@ class WorldModel(nn.Module):
         return ctx, heads, straight.state + heads.rest * self.dynamics.rest
 
     @torch.no_grad()
-    def imagine_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """In some clips, each frame of the history is what the model makes of the frames before it.
+    def imagine_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:
+        """obs (B, T, C, H, W), in some clips each frame being what the model makes of the frames before it.
 
-        Errors of its own kind are what it meets when stepping (exposure bias); here it learns to mend them.
-        All frames at once, drawn in one denoising step (chain of forward, one hop).
+        Frames of its own kind are what it meets when stepping (exposure bias); here it learns to mend them. The
+        recorded state stays: it says where things are, so that what is learnt is to redraw them there, and not to
+        hedge. All frames at once, drawn in one denoising step (chain of forward, one hop).
         """
         ctx, _, next_state = self.look_ahead(obs, state, clip.act, 0.0)
         vector = torch.cat([next_state, clip.act], dim=-1).flatten(0, 1)
@@ -170,13 +171,8 @@ class WorldModel(nn.Module):
         t = torch.ones(len(start), device=start.device)
         v = self.velocity(start, t, ctx.flatten(0, 1), vector, obs.flatten(0, 1))
         drawn = (start - v).clamp(-1, 1).unflatten(0, obs.shape[:2])
-        own = noise.own < self.config.own_history
-
-        def replaced(recorded: Tensor, imagined: Tensor) -> Tensor:
-            history = torch.cat([recorded[:, :1], imagined[:, :-1].to(recorded.dtype)], dim=1)
-            return torch.where(own.reshape(-1, *(1,) * (recorded.ndim - 1)), history, recorded)
-
-        return replaced(obs, drawn), replaced(state, next_state)
+        history = torch.cat([obs[:, :1], drawn[:, :-1]], dim=1)
+        return torch.where((noise.own < self.config.own_history)[:, None, None, None, None], history, obs)
 
     def corrupt_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
         """When stepping, the history is the model's own work: noise and ghosts make it forgiving."""
