@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from scd_datasets.store import WindowStore
 from scd_world import action_tests, bench, figures, video
+from scd_world.curves import all_curves, as_lists, curve_report, outcomes, time_to_failure
 from scd_world.evaluate_config import EvaluateConfig
 from scd_world.held_out import check_schema, pick_episodes
 from scd_world.metrics import psnr, summarise
@@ -35,16 +36,7 @@ from scd_world.open_loop import (
     look,
 )
 from scd_world.perceptual import load_networks, perceptual_metrics
-from scd_world.report import (
-    HORIZONS,
-    all_curves,
-    as_lists,
-    curve_report,
-    markdown,
-    outcomes,
-    time_to_failure,
-    write_json,
-)
+from scd_world.report import HORIZONS, markdown, write_json
 from scd_world.world import World
 
 log = logging.getLogger(__name__)

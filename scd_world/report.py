@@ -1,145 +1,15 @@
-"""From raw comparisons to a report: curves over the horizon, outcome and failure figures, JSON and Markdown.
-
-N windows, H horizons, S state.
-"""
+"""An evaluation's figures as JSON, and as a page of tables for people."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scd_world.metrics import Summary, angle_between, auroc, correlation, summarise
-from scd_world.open_loop import OpenLoop
-from scd_world.schema import DataSchema
-
-log = logging.getLogger(__name__)
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
-RIGID = 1.0  # px: eight recorded keypoints that fit PushT's T this well are PushT's T
-
-
-# ---- curves: name → (N, H) -----------------------------------------------------------------------
-
-
-def all_curves(loop: OpenLoop, schema: DataSchema) -> dict[str, np.ndarray]:
-    """Everything that is measured at each horizon; `…_copy`: of keeping the last context frame."""
-    curves = dict(loop.frames)
-    curves["psnr_gain"] = curves["psnr_imagined"] - curves["psnr_copy"]
-    curves["survival"] = survival(curves["psnr_changed_imagined"], curves["psnr_changed_copy"])
-    still = np.broadcast_to(loop.start_state[:, None], loop.state.shape)
-    for name, state in {"imagined": loop.state, "copy": still}.items():
-        curves |= {f"{key}_{name}": v for key, v in state_errors(state, loop.true_state, schema).items()}
-    if schema.reward:
-        curves["reward_square"] = (loop.reward - loop.true_reward) ** 2
-    return curves
-
-
-def state_errors(state: np.ndarray, truth: np.ndarray, schema: DataSchema) -> dict[str, np.ndarray]:
-    """Mean |error| per group, distance of the agent, pose of PushT's block; raw units. (N, H, S) → (N, H)."""
-    P, S = len(schema.agent_pos), len(schema.state)
-    errors = {}
-    for group, dims in {"agent_pos": slice(0, P), "environment_state": slice(P, S)}.items():
-        if schema.state[dims]:
-            errors[f"error_{group}"] = np.abs(state - truth)[..., dims].mean(-1)
-    if P:
-        errors["agent_distance"] = np.linalg.norm((state - truth)[..., :P], axis=-1)
-    return errors | block_errors(state[..., P:], truth[..., P:])
-
-
-def block_errors(keypoints: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Position (px) and angle (degrees) error of the T, where the environment state is its keypoints."""
-    if truth.shape[-1] != 16:
-        return {}
-    try:
-        from scd_envs.simulators.pusht import block_keypoints, block_pose
-    except ImportError as error:
-        log.warning("no block pose error: %s (pip install 'lerobot_env_scd_world[pusht]')", error)
-        return {}
-    true_pose, pose = block_pose(truth), block_pose(keypoints)
-    residual = np.abs(block_keypoints(true_pose) - truth)
-    if not np.nanmedian(residual) < RIGID:
-        return {}  # sixteen numbers, but not that T
-    return {
-        "block_distance": np.linalg.norm((pose - true_pose)[..., :2], axis=-1),
-        "block_angle": np.degrees(angle_between(pose[..., 2], true_pose[..., 2])),
-    }
-
-
-def survival(imagined: np.ndarray, copy: np.ndarray) -> np.ndarray:
-    """1 until the imagination is first worse than copy-last on the changed pixels, then 0; NaN unreached.
-
-    On whole pictures a window in which nothing moves yet would fail at once: there copy-last is exact.
-    """
-    failed = np.maximum.accumulate(imagined < copy, axis=1)
-    reached = np.maximum.accumulate(np.isfinite(imagined)[:, ::-1], axis=1)[:, ::-1]
-    return np.where(reached, 1.0 - failed, np.nan)
-
-
-# ---- single figures ------------------------------------------------------------------------------
-
-
-def time_to_failure(curves: dict[str, np.ndarray], means: dict[str, dict]) -> dict[str, Any]:
-    """First horizon at which the imagination is worse than copy-last; None: at none of those reached."""
-    alive = curves["survival"]
-    first = [int(np.argmax(row == 0)) + 1 if (row == 0).any() else math.inf for row in alive]
-    median = float(np.median(first)) if first else math.inf
-    return {
-        "mean_psnr": first_below(means["psnr_imagined"]["mean"], means["psnr_copy"]["mean"]),
-        "mean_psnr_changed": first_below(
-            means["psnr_changed_imagined"]["mean"], means["psnr_changed_copy"]["mean"]
-        ),
-        "median_window_changed": None if math.isinf(median) else median,
-        "windows_never_failed": float(np.mean(np.isinf(first))) if first else None,
-    }
-
-
-def first_below(a: list[float], b: list[float]) -> int | None:
-    below = np.flatnonzero(np.asarray(a, float) < np.asarray(b, float))
-    return int(below[0]) + 1 if len(below) else None
-
-
-def outcomes(loop: OpenLoop, schema: DataSchema) -> dict[str, Any]:
-    """Reward and success over all imagined steps, the last action of an episode included."""
-    found: dict[str, Any] = {}
-    known = np.isfinite(loop.true_reward)
-    if schema.reward:
-        imagined, true = loop.reward[known], loop.true_reward[known]
-        found["reward"] = {
-            "mse": float(np.mean((imagined - true) ** 2)),
-            "mse_of_the_mean": float(np.var(true)),  # what a constant guess would give
-            "correlation": correlation(imagined, true),
-            "bias": float(np.mean(imagined - true)),  # above 0: optimistic
-            "steps": int(known.sum()),
-        }
-    if schema.success:
-        label, score = loop.true_success[known], loop.success[known]
-        found["success"] = {
-            "auroc": auroc(score, label),
-            "positives": int(label.sum()),
-            "steps": int(known.sum()),
-            "mean_probability": float(score.mean()),
-        }
-    return found
-
-
-def curve_report(curves: dict[str, np.ndarray], episodes: np.ndarray, horizon: int) -> dict[str, dict]:
-    """Per curve: mean over all windows, 95 % interval, median and count, at each horizon reached."""
-    reach = int(np.isfinite(curves["psnr_imagined"][:, :horizon]).any(0).sum())
-    summaries = {}
-    for name, values in curves.items():
-        summaries[name] = as_lists(summarise(values[:, :reach].astype(np.float64), episodes))
-    return summaries
-
-
-def as_lists(summary: Summary) -> dict[str, list]:
-    return {key: values.tolist() for key, values in vars(summary).items()}
-
-
-# ---- files and tables ----------------------------------------------------------------------------
 
 
 def plain(value: Any) -> Any:

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from scd_policies import Policy, make
 from scd_policies.rollout import Rollouts, rollout
 from scd_world import video
+from scd_world.curves import state_errors
 from scd_world.metrics import psnr
-from scd_world.report import number, state_errors, table
+from scd_world.report import number, table
 from scd_world.schema import DataSchema
 from scd_world.stats import encode_pixels
 
@@ -93,7 +94,7 @@ class Watched(VectorWrapper):
 def measure(pair: SideBySide, schema: DataSchema) -> dict[str, np.ndarray]:
     """Name → (N, T) at each step, NaN where there is nothing to compare.
 
-    `psnr`, `psnr_copy` (keeping frame 0), and the errors of the state that `report.state_errors` knows.
+    `psnr`, `psnr_copy` (keeping frame 0), and the errors of the state that `curves.state_errors` knows.
     """
     steps = pair.valid.shape[1]
     true, imagined = (frames(side)[:, : steps + 1] for side in (pair.true, pair.imagined))

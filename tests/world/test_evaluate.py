@@ -15,6 +15,7 @@ from scd_datasets.store import EpisodeArrays, WindowStore, write_store
 from scd_world import action_tests
 from scd_world.clip import Clip
 from scd_world.config import DataConfig
+from scd_world.curves import all_curves, block_errors, survival, time_to_failure
 from scd_world.evaluate import Run, evaluate, measure, spread_windows
 from scd_world.evaluate_config import EvaluateConfig
 from scd_world.held_out import pick_episodes
@@ -22,7 +23,7 @@ from scd_world.metrics import PSNR_CAP
 from scd_world.model_config import ModelConfig
 from scd_world.open_loop import OpenLoop, Window, begin, choose_windows, load_batch
 from scd_world.publish import pick_starts
-from scd_world.report import all_curves, block_errors, plain, survival, time_to_failure
+from scd_world.report import plain
 from scd_world.schema import DataSchema
 from scd_world.world import World
 from scd_world.world_model import WorldModel
