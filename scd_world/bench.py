@@ -245,5 +245,5 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     if store := report.get("store"):
         read = ", ".join(f"{speed:,.0f} {how}" for how, speed in store["frames_per_s"].items())
-        lines += ["", f"{store['path']}, frames/s in random windows: {read}"]
+        lines += ["", f"{store['path']}, frames/s per core in random windows: {read}"]
     return "\n".join(lines) + "\n"
