@@ -161,9 +161,9 @@ class WorldModel(nn.Module):
     def imagine_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:
         """obs (B, T, C, H, W), in some clips each frame being what the model makes of the frames before it.
 
-        Frames of its own kind are what it meets when stepping (exposure bias); here it learns to mend them. The
-        recorded state stays: it says where things are, so that what is learnt is to redraw them there, and not to
-        hedge. All frames at once, drawn in one denoising step (chain of forward, one hop).
+        Frames of its own kind are what it meets when stepping (exposure bias); here it learns to mend them.
+        The recorded state stays: it says where things are, so that what is learnt is to redraw them there,
+        and not to hedge. All frames at once, drawn in one denoising step (chain of forward, one hop).
         """
         ctx, _, next_state = self.look_ahead(obs, state, clip.act, 0.0)
         vector = torch.cat([next_state, clip.act], dim=-1).flatten(0, 1)
