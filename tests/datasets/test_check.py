@@ -151,6 +151,15 @@ def test_folders_that_are_no_dataset(recorded, tmp_path):
         LeRobotFolder(recorded)
 
 
+def test_a_dataset_without_actions_teaches_nothing(recorded):
+    info = recorded / "meta" / "info.json"
+    values = json.loads(info.read_text())
+    del values["features"]["action"]
+    info.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="records no 'action'"):
+        LeRobotFolder(recorded)
+
+
 def test_a_store_is_built_once_and_again_when_the_dataset_grows(config, tmp_path):
     record(config(episodes=2))
     out = tmp_path / "s.zarr"
