@@ -167,7 +167,8 @@ class WorldModel(nn.Module):
         """
         ctx, _, next_state = self.look_ahead(obs, state, clip.act, 0.0)
         vector = torch.cat([next_state, clip.act], dim=-1).flatten(0, 1)
-        start = noise.x[0].roll(1, 0).flatten(0, 1)  # another row's: not what this one is trained with
+        # Another frame's noise, not what this one learns from; of the same row: parts of a batch must agree.
+        start = noise.x[0].roll(1, 1).flatten(0, 1)
         t = torch.ones(len(start), device=start.device)
         v = self.velocity(start, t, ctx.flatten(0, 1), vector, obs.flatten(0, 1))
         drawn = (start - v).clamp(-1, 1).unflatten(0, obs.shape[:2])

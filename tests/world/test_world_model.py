@@ -136,10 +136,13 @@ def test_own_history_replaces_the_past_of_some_clips_with_what_stepping_would_sh
     assert torch.equal(obs[1], clip.obs[1, :-1])
     assert torch.equal(obs[:, 0], clip.obs[:, 0])
     s = model.initial(clip.obs[:, 0], clip.state[:, 0])
-    s = model.imagine(s, clip.act[:, 0], noise.x[0].roll(1, 0)[:, 0], num_steps=1)
+    s = model.imagine(s, clip.act[:, 0], noise.x[0].roll(1, 1)[:, 0], num_steps=1)
     for row in (0, 2):
         torch.testing.assert_close(obs[row, 1], s.obs[row], atol=1e-4, rtol=1e-4)
     loss, _ = model.loss(clip, noise)
+    parts = [model.loss(clip.rows(row), noise.rows(row))[0] for row in (slice(0, 1), slice(1, 3))]
+    # One process and several learn the same.
+    torch.testing.assert_close(parts[0] / 3 + parts[1] * 2 / 3, loss)
     assert loss != with_config(model, own_history=0.0).loss(clip, noise)[0]
 
 
