@@ -29,7 +29,7 @@ def losses_true_and_shuffled(world: World, batch: Batch, seed: int) -> tuple[dic
     """Loss parts with the recorded actions and with another window's, on the same clips and noise."""
     shortest = min(window.steps for window in batch.windows)  # what is padded was not recorded
     clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + shortest))
-    noise = world.model.draw_noise(clip, torch.Generator().manual_seed(seed))
+    noise = world.model.draw_noise(clip, torch.Generator().manual_seed(seed)).with_recorded_history()
     parts = []
     for act in (clip.act, clip.act[other_rows(batch.windows)]):
         total, losses = world.model.loss(replace(clip, act=act), noise)

@@ -52,7 +52,7 @@ class Validation:
 
 def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:
     """loss(other windows' actions) / loss(true actions): 1 means that actions are ignored."""
-    noise = model.draw_noise(clip, generator)
+    noise = model.draw_noise(clip, generator).with_recorded_history()
     true, _ = model.loss(clip, noise)
     shuffled, _ = model.loss(replace(clip, act=clip.act.roll(1, 0)), noise)
     return {"eval/loss": true.item(), "eval/action_sensitivity": (shuffled / true).item()}

@@ -46,6 +46,10 @@ class Noise:
         obs = None if self.obs is None else self.obs[rows]
         return Noise(t=self.t[:, rows], x=self.x[:, rows], obs=obs, **parts)
 
+    def with_recorded_history(self) -> Noise:
+        """No clip's past is the model's own work: losses of differently trained models can be compared."""
+        return replace(self, own=torch.ones_like(self.own))
+
 
 @dataclass(frozen=True)
 class Imagined:

@@ -141,9 +141,11 @@ def test_own_history_replaces_the_past_of_some_clips_with_what_stepping_would_sh
         torch.testing.assert_close(obs[row, 1], s.obs[row], atol=1e-4, rtol=1e-4)
     loss, _ = model.loss(clip, noise)
     parts = [model.loss(clip.rows(row), noise.rows(row))[0] for row in (slice(0, 1), slice(1, 3))]
+    recorded = model.loss(clip, noise.with_recorded_history())[0]
+    assert recorded == with_config(model, own_history=0.0).loss(clip, noise)[0] != loss
+    with_config(model, own_history=0.5)
     # One process and several learn the same.
     torch.testing.assert_close(parts[0] / 3 + parts[1] * 2 / 3, loss)
-    assert loss != with_config(model, own_history=0.0).loss(clip, noise)[0]
 
 
 def test_guidance_of_one_costs_and_changes_nothing(model, clip, monkeypatch):
