@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scd_world.schema import DataSchema
 
-SMALLEST_RANGE = 1e-6  # a constant dimension maps to 0 instead of dividing by zero
+SMALLEST_RANGE = 1e-6  # raw units; below it a dimension counts as constant
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,18 @@ class Stats:
 
 def to_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """[low, high] → [-1, 1], per last dimension."""
-    return (value - (low + high) / 2) / ((high - low) / 2).clamp_min(SMALLEST_RANGE)
+    return (value - (low + high) / 2) / half_range(low, high)
 
 
 def from_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """[-1, 1] → [low, high], per last dimension."""
-    return value * ((high - low) / 2).clamp_min(SMALLEST_RANGE) + (low + high) / 2
+    return value * half_range(low, high) + (low + high) / 2
+
+
+def half_range(low: Tensor, high: Tensor) -> Tensor:
+    """1 where a dimension never changed: dividing by nothing would blow rounding errors up to signals."""
+    half = (high - low) / 2
+    return torch.where(half > SMALLEST_RANGE, half, 1.0)
 
 
 def encode_pixels(pixels: Tensor) -> Tensor:

@@ -64,19 +64,23 @@ class Trainer:
         self.loader = self.make_loader()
         torch.manual_seed(config.seed)
         model = WorldModel(config.model, store.schema, self.stats)
-        self.ancestor = None if config.init is None else start_from(model, config.init)
+        self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
+        checkpoint = self.checkpoints.newest()
+        # A training that resumes needs no other world's weights, and must not fail where that world is gone.
+        fresh = checkpoint is None and config.init is not None
+        self.ancestor = start_from(model, config.init) if fresh else None
         self.world = self.make_world(model)
         self.validation = self.make_validation() if self.main and len(self.held_out) else None
         self.learner = Learner(model, self.stats, config, accelerator)
         self.guard = Guard(accelerator.device)
         self.meter, self.clock, self.stop = Meter(), Clock(), StopRequest()
-        self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
         self.saved_at = self.evaluated_at = -1
         self.measured: dict[str, float] = {}  # by the latest evaluation
         # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
-        self.resume()
+        if checkpoint is not None:
+            self.resume(checkpoint)
 
     def make_loader(self) -> WindowLoader:
         return WindowLoader(
@@ -250,6 +254,7 @@ class Trainer:
             "fingerprint": self.store.fingerprint,
             "config": asdict(self.config),
             "measured": self.measured,
+            "ancestor": self.ancestor,
         }
         self.checkpoints.save(Checkpoint(**state, rng=rng, training=training))
         self.save_world()
@@ -267,11 +272,9 @@ class Trainer:
         self.world.provenance, self.world.card = made, model_card(self.store.schema, made)
         self.world.save(self.run.world)
 
-    def resume(self) -> None:
-        checkpoint = self.checkpoints.newest()
-        if checkpoint is None:
-            return
+    def resume(self, checkpoint: Checkpoint) -> None:
         training = checkpoint.training
+        self.ancestor = training["ancestor"]
         changed = check_continuation(training, self.config, self.store.fingerprint, self.run.path)
         self.learner.load(checkpoint.weights, checkpoint.ema, checkpoint.optimiser)
         restore_rng(checkpoint.rng, self.accelerator.process_index)

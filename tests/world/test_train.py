@@ -310,6 +310,10 @@ def test_a_training_can_start_from_a_world(training, tmp_path):
     assert tuned.provenance["init_provenance"] == world.provenance  # evaluation asks what it has seen
     for name, weight in world.model.state_dict().items():
         torch.testing.assert_close(final(config)[f"weights/{name}"], weight, atol=1e-6, rtol=0)
+    shutil.move(config.init, tmp_path / "elsewhere")
+    resumed = World.load(train(replace(config, steps=2)))  # a resumed run asks for that world no more
+    assert resumed.provenance["init_provenance"] == world.provenance
+    shutil.move(tmp_path / "elsewhere", config.init)
     wider = replace(config, out=str(tmp_path / "wider"), model=replace(config.model, width=64))
     with pytest.raises(ValueError, match="other shapes"):
         train(wider)
