@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -13,20 +16,26 @@ from scd_world.demo_config import DemoConfig
 from scd_world.evaluate_config import BenchConfig, EvaluateConfig
 from scd_world.hydra_node import HERE, QUIET, editable, plain_errors
 
+COMMANDS: dict[str, tuple[type, list[dict[str, str]]]] = {
+    "train": (TrainConfig, [{"model": "small"}, {"data": "lerobot"}]),
+    "evaluate": (EvaluateConfig, [{"data": "zarr"}]),
+    "bench": (BenchConfig, [{"model": "small"}]),
+    "demo": (DemoConfig, []),
+}
+PRESETS: dict[str, dict[str, Any]] = {"model": MODELS, "data": DATA}
+
 
 def store_configs() -> None:
+    """All commands' configs; in a command's own process its own alone, because Hydra copies all that is
+    stored dozens of times before it shows --help."""
+    called = Path(sys.argv[0]).name.removeprefix("scd-")
+    names = [called] if called in COMMANDS else list(COMMANDS)
     store: Any = ConfigStore.instance().store
-    for name, model in MODELS.items():
-        store(group="model", name=name, node=editable(model))
-    for name, data in DATA.items():
-        store(group="data", name=name, node=editable(data))
-    commands = {
-        "train": (TrainConfig, [{"model": "small"}, {"data": "lerobot"}]),
-        "evaluate": (EvaluateConfig, [{"data": "zarr"}]),
-        "bench": (BenchConfig, [{"model": "small"}]),
-        "demo": (DemoConfig, []),
-    }
-    for name, (config, groups) in commands.items():
+    for group in {group for name in names for choice in COMMANDS[name][1] for group in choice}:
+        for preset, values in PRESETS[group].items():
+            store(group=group, name=preset, node=asdict(values))
+    for name in names:
+        config, groups = COMMANDS[name]
         store(name=f"{name}_schema", node=editable(config))
         defaults = [f"{name}_schema", *groups, *QUIET]
         store(name=name, node={"defaults": defaults, "hydra": HERE | {"help": {"app_name": f"scd-{name}"}}})
