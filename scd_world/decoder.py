@@ -5,7 +5,7 @@ halves share the rotary positions and are told apart by a type embedding; adding
 tokens as well spares the network from learning first which context token belongs to which patch.
 
 Most of a robot's picture stands still, so the decoder may say of each pixel how much of the last frame to
-keep: what is not pushed then stays exactly where it is.
+keep: what is not pushed can then stay exactly where it is.
 
 F frames (batch, time and noise draws folded together), N patches, M = N + 1 context tokens, D width.
 """
