@@ -11,7 +11,8 @@ import logging
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,84 +20,39 @@ from tqdm import tqdm
 
 from scd_datasets.bench import made_up_store, measure
 from scd_datasets.config import CheckConfig, OnBadEpisode, SourceConfig
-from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
-from scd_datasets.lerobot_reader import DamagedEpisode, Episode, LeRobotFolder, download
+from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, MULTIPLE, REWARD, STATE, SUCCESS
+from scd_datasets.lerobot_reader import LeRobotFolder, download
+from scd_datasets.replay_buffer import ReplayBuffer, is_replay_buffer
+from scd_datasets.report import Checked, Report
+from scd_datasets.source import DamagedEpisode, Episode, Source
 from scd_datasets.store import EpisodeArrays, WindowStore, write_store
 from scd_world.schema import DataSchema
 
 TIME_TOLERANCE = 1e-3  # s; timestamps are float32
+SHOWN = 8  # damaged episodes that an error lists
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """One episode whose numbers are good: where it lies, and {key: (L, …)}."""
-
-    episode: Episode
-    numbers: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a check found and built; `table()` is for people."""
-
-    folder: LeRobotFolder
-    schema: DataSchema
-    good: list[Checked]
-    bad: list[DamagedEpisode]
-    store: WindowStore | None
-
-    def table(self) -> str:
-        lengths = np.array([checked.episode.length for checked in self.good])
-        schema, frames = self.schema, int(lengths.sum())
-        rows = {
-            "dataset": self.folder.root,
-            "episodes": f"{len(self.good)} good, {len(self.bad)} damaged",
-            "frames": f"{frames:,} at {schema.fps} fps: {frames / schema.fps / 60:.1f} minutes",
-            "length": f"{lengths.min()} … {lengths.max()} steps, median {np.median(lengths):.0f}",
-            "cameras": f"{', '.join(schema.cameras)}: {schema.height} × {schema.width}",
-            "state": f"{len(schema.agent_pos)} robot, {len(schema.environment_state)} environment",
-            "tasks": "; ".join(schema.tasks),
-        }
-        for name, low, high in zip(schema.action, schema.action_low, schema.action_high, strict=True):
-            rows[f"action {name}"] = f"{low:.4g} … {high:.4g}"
-        if schema.reward:
-            rewards = np.concatenate([checked.numbers[REWARD].ravel() for checked in self.good])
-            rows["reward"] = f"{rewards.min():.4g} … {rewards.max():.4g}, mean {rewards.mean():.4g}"
-        if schema.success:
-            share = np.mean([checked.numbers[SUCCESS].any() for checked in self.good])
-            rows["success"] = f"{share:.0%} of episodes"
-        if self.store is not None:
-            rows["store"] = f"{self.store.path} (fingerprint {self.store.fingerprint[:12]})"
-        info, listed = self.folder.info, sum(episode.length for episode in self.folder.episodes)
-        if (info["total_episodes"], info["total_frames"]) != (len(self.folder.episodes), listed):
-            rows["counts differ"] = (
-                f"info.json says {info['total_episodes']} episodes and {info['total_frames']} frames, "
-                f"meta/episodes lists {len(self.folder.episodes)} and {listed}; the list was followed"
-            )
-        for damage in self.bad:
-            rows[f"episode {damage.episode}"] = f"{damage.file}: {damage.what}"
-        width = max(map(len, rows))
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
-
-
-def check_dataset(folder: LeRobotFolder, out: str | Path | None = None, skip_bad: bool = False) -> Report:
+def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool = False) -> Report:
     """Check all episodes' numbers, then decode all their pictures; with `out`, into a window store.
 
     A damaged episode raises DamagedEpisode, or with `skip_bad` is left out and listed in the report.
     """
     bad: list[DamagedEpisode] = []
-    good = list(_checked(folder, bad, skip_bad))
+    good = list(_checked(source, bad))
+    if bad and not skip_bad:
+        raise refusal(bad)
     if not good:
-        raise ValueError(f"{folder.root} has no good episode; the first: {bad[0]}")
-    schema = make_schema(folder, good)
+        raise none_good(source, bad)
+    schema = make_schema(source, good)
     decoded: list[Checked] = []
-    episodes = _decoded(folder, good, decoded, bad, skip_bad)
+    episodes = _decoded(source, schema, good, decoded, bad, skip_bad)
+    store = None
     if out is None:
         deque(episodes, maxlen=0)
-        return Report(folder, schema, decoded, bad, None)
-    store = write_store(out, schema, episodes, source_digest(folder))
-    return Report(folder, schema, decoded, bad, store)
+    else:
+        store = write_store(out, schema, episodes, source_digest(source, skip_bad))
+    return Report(source, schema, decoded, bad, skip_bad, store)
 
 
 def run_check(config: CheckConfig) -> None:
@@ -104,146 +60,208 @@ def run_check(config: CheckConfig) -> None:
     if not (config.data.root or config.data.repo_id):
         with tempfile.TemporaryDirectory() as scratch:
             return _print_speed(made_up_store(Path(scratch) / "made_up.zarr"))
-    folder = open_folder(config.data)
-    out = Path(config.out or f"{str(folder.root).rstrip('/')}.zarr") if config.build else None
-    report = check_dataset(folder, out, skip_bad=config.on_bad_episode is OnBadEpisode.skip)
+    source, skip_bad = open_source(config.data), config.on_bad_episode is OnBadEpisode.skip
+    if not config.build:  # all damage at once, and the verdict last
+        report = check_dataset(source, skip_bad=True)
+        print(replace(report, skip_bad=skip_bad).table())
+        if report.bad and not skip_bad:
+            raise refusal(report.bad)
+        return
+    root = str(source.root).rstrip("/")
+    beside = f"{root.removesuffix('.zarr')}.windows.zarr" if root.endswith(".zarr") else f"{root}.zarr"
+    out = Path(config.out or beside)
+    report = check_dataset(source, out, skip_bad)
     print(report.table())
     if config.bench and report.store is not None:
         _print_speed(report.store)
 
 
-def open_folder(source: SourceConfig) -> LeRobotFolder:
-    root = Path(source.root) if source.root else download(str(source.repo_id), source.revision)
-    return LeRobotFolder(root, source.cameras, source.image_size)
+def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
+    """The dataset that is named, whichever of the layouts it has; a resized longer side is a `multiple`."""
+    root = Path(config.root) if config.root else download(str(config.repo_id), config.revision)
+    letterbox = config.resize == "letterbox"
+    if is_replay_buffer(root):
+        return ReplayBuffer(root, config.fps, config.cameras, config.image_size, letterbox, multiple)
+    folder = LeRobotFolder(root, config.cameras, config.image_size, letterbox, config.decoder, multiple)
+    if config.fps not in (None, folder.fps):
+        raise ValueError(
+            f"{root} was recorded at {folder.fps} fps, data.fps={config.fps}: leave data.fps out"
+        )
+    return folder
 
 
 def open_or_build(
-    folder: LeRobotFolder, out: str | Path, skip_bad: bool = False, in_memory: bool | None = None
+    source: Source, out: str | Path, skip_bad: bool = False, in_memory: bool | None = None
 ) -> WindowStore:
-    """The window store of a dataset at `out`: built if it is not there or the dataset has changed since."""
-    if Path(out).exists() and WindowStore.open(out, in_memory=False).source == source_digest(folder):
+    """The window store of a dataset at `out`: built if it is not there or the dataset has changed since.
+
+    Building logs the check's report and leaves it beside the store.
+    """
+    out = Path(out)
+    told = out.with_suffix(".txt")
+    if out.exists() and WindowStore.open(out, in_memory=False).source == source_digest(source, skip_bad):
+        log.info("the dataset has not changed since it was checked, see %s", told)
         return WindowStore.open(out, in_memory)
-    for damage in check_dataset(folder, out, skip_bad).bad:
-        log.warning("left out: %s", damage)
+    report = check_dataset(source, out, skip_bad).table()
+    log.info("%s", report)
+    told.write_text(report + "\n", encoding="utf-8")
     return WindowStore.open(out, in_memory)
 
 
-def check_numbers(folder: LeRobotFolder, episode: Episode) -> dict[str, np.ndarray]:
+def refusal(bad: list[DamagedEpisode]) -> DamagedEpisode:
+    """What ends a check that may skip nothing: the first damage in full, the others by number."""
+    first, *others = bad
+    also = ""
+    if others:
+        shown = ", ".join(str(damage.episode) for damage in others[:SHOWN])
+        also = f"; damaged as well: episode {shown}{', …' if len(others) > SHOWN else ''}"
+    cure = "Repair the dataset, or leave damaged episodes out: on_bad_episode=skip for scd-data, "
+    cure += "data.skip_damaged=true for scd-train"
+    return DamagedEpisode(first.episode, first.file, f"{first.what}{also}. {cure}")
+
+
+def none_good(source: Source, bad: list[DamagedEpisode]) -> ValueError:
+    shown = "".join(f"\n  {damage}" for damage in bad[:SHOWN])
+    return ValueError(
+        f"{source.root}: all {len(bad)} episodes are damaged, nothing is left to learn from{shown}"
+    )
+
+
+def check_numbers(source: Source, episode: Episode) -> dict[str, np.ndarray]:
     """The episode's numbers {key: (L, …)}; DamagedEpisode says what is wrong with them."""
 
     def damaged(what: str) -> DamagedEpisode:
         return DamagedEpisode(episode.index, episode.file, what)
 
-    numbers = folder.numbers(episode)
-    count = len(numbers["frame_index"])
+    numbers = source.numbers(episode)
+    count = len(numbers[ACTION])
     if count != episode.length:
-        raise damaged(f"has {count} rows, meta/episodes says {episode.length}")
-    if not np.array_equal(numbers["frame_index"], np.arange(count)):
+        raise damaged(f"has {count} rows, {episode.length} are listed")
+    if "frame_index" in numbers and not np.array_equal(numbers["frame_index"], np.arange(count)):
         raise damaged("frame_index does not count 0, 1, 2, …")
-    for key in (STATE, ENVIRONMENT_STATE, ACTION, REWARD, "timestamp"):
+    for key in (STATE, ENVIRONMENT_STATE, ACTION, REWARD):
         if key not in numbers:
             continue
-        size = len(folder.names(key))
-        if numbers[key].size != count * size:
-            raise damaged(f"{key} has shape {numbers[key].shape}, expected {size} numbers in {count} rows")
-        finite = np.isfinite(numbers[key].astype(np.float64)).reshape(count, size)
+        names = source.names(key)
+        if numbers[key].size != count * len(names):
+            raise damaged(
+                f"{key} has shape {numbers[key].shape}, expected {len(names)} numbers in {count} rows"
+            )
+        finite = np.isfinite(numbers[key].astype(np.float64)).reshape(count, len(names))
         if not finite.all():
             frame, column = np.argwhere(~finite)[0]
-            value = numbers[key].reshape(count, size)[frame, column]
-            raise damaged(f"{key} {folder.names(key)[column]} is {value} at frame {frame}")
-    steps = np.diff(numbers["timestamp"].astype(np.float64))
-    if (steps <= 0).any():
-        raise damaged(f"the timestamp goes back after frame {np.argmax(steps <= 0)}")
-    late = np.abs(steps - 1 / folder.fps) > TIME_TOLERANCE
-    if late.any():
-        i = np.argmax(late)
-        raise damaged(f"frames {i} and {i + 1} are {steps[i]:.4f} s apart, expected {1 / folder.fps:.4f} s")
+            value = numbers[key].reshape(count, len(names))[frame, column]
+            raise damaged(f"{key} {names[column]} is {value} at frame {frame}")
+    if "timestamp" in numbers and (wrong := odd_time(numbers["timestamp"].astype(np.float64), source.fps)):
+        raise damaged(wrong)
     return numbers
 
 
-def make_schema(folder: LeRobotFolder, good: list[Checked]) -> DataSchema:
+def odd_time(timestamps: np.ndarray, fps: int) -> str | None:
+    """What is wrong with an episode's clock, if anything."""
+    if not np.isfinite(timestamps).all():
+        return f"the timestamp is not finite at frame {np.argmin(np.isfinite(timestamps))}"
+    steps = np.diff(timestamps)
+    if (steps <= 0).any():
+        return f"the timestamp goes back after frame {np.argmax(steps <= 0)}"
+    late = np.abs(steps - 1 / fps) > TIME_TOLERANCE
+    if not late.any():  # nor has an episode of one frame any step
+        return None
+    i = int(np.argmax(late))
+    return f"frames {i} and {i + 1} are {steps[i]:.4f} s apart, expected {1 / fps:.4f} s"
+
+
+def make_schema(source: Source, good: list[Checked]) -> DataSchema:
     """What the dataset's numbers are, with the bounds of the actions that were recorded."""
-    actions = np.concatenate([_matrix(checked, ACTION) for checked in good])
-    height, width = folder.size
+    actions = np.concatenate([checked.matrix(ACTION) for checked in good])
+    grid, recorded = source.grid, tuple(source.sizes.values())
+    as_recorded = set(recorded) == {(grid.height, grid.width)}
     return DataSchema(
-        cameras=tuple(folder.cameras),
-        height=height,
-        width=width,
-        agent_pos=folder.names(STATE),
-        environment_state=folder.names(ENVIRONMENT_STATE),
-        action=folder.names(ACTION),
+        cameras=tuple(source.sizes),
+        height=grid.height,
+        width=grid.width,
+        agent_pos=source.names(STATE),
+        environment_state=source.names(ENVIRONMENT_STATE),
+        action=source.names(ACTION),
         action_low=tuple(actions.min(0).tolist()),
         action_high=tuple(actions.max(0).tolist()),
-        fps=folder.fps,
-        tasks=tuple(sorted({task for checked in good for task in checked.episode.tasks})),
-        reward=REWARD in folder.features,
-        success=SUCCESS in folder.features,
+        fps=source.fps,
+        tasks=tuple(sorted({task for checked in good for task in checked.episode.tasks[:1]})),
+        reward=bool(source.names(REWARD)),
+        success=bool(source.names(SUCCESS)),
         horizon=max(checked.episode.length for checked in good),
+        recorded=() if as_recorded else recorded,
+        resize="stretch" if as_recorded else grid.resize,
     )
 
 
-def source_digest(folder: LeRobotFolder) -> str:
+def source_digest(source: Source, skip_bad: bool) -> str:
     """Changes with the dataset's files (their sizes and times, not bytes) and with what is read of them."""
-    files = [file for part in ("data", "videos", "meta") for file in (folder.root / part).rglob("*")]
+    files = [file for part in ("data", "videos", "meta") for file in (source.root / part).rglob("*")]
     seen = [
-        (str(file.relative_to(folder.root)), file.stat().st_size, file.stat().st_mtime_ns)
+        (str(file.relative_to(source.root)), file.stat().st_size, file.stat().st_mtime_ns)
         for file in sorted(files)
         if file.is_file()
     ]
-    return hashlib.sha256(json.dumps([seen, list(folder.cameras), folder.size]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([seen, source.choices(), skip_bad]).encode()).hexdigest()
 
 
-def _checked(folder: LeRobotFolder, bad: list[DamagedEpisode], skip_bad: bool) -> Iterator[Checked]:
-    for episode in folder.episodes:
+def _checked(source: Source, bad: list[DamagedEpisode]) -> Iterator[Checked]:
+    for episode in source.episodes:
         try:
-            yield Checked(episode, check_numbers(folder, episode))
+            yield Checked(episode, check_numbers(source, episode))
         except DamagedEpisode as damage:
-            if not skip_bad:
-                raise
             bad.append(damage)
 
 
 def _decoded(
-    folder: LeRobotFolder,
+    source: Source,
+    schema: DataSchema,
     good: list[Checked],
     decoded: list[Checked],
     bad: list[DamagedEpisode],
     skip_bad: bool,
 ) -> Iterator[EpisodeArrays]:
-    """The good episodes with their pictures; keeps the books of those that decode and those that do not."""
+    """The good episodes with their pictures; keeps the books of those that decode and those that do not.
+
+    The next episode is decoded while this one is written.
+    """
     frames = sum(checked.episode.length for checked in good)
-    with tqdm(total=frames, unit="frame", desc="decoding", dynamic_ncols=True) as bar:
-        for checked in good:
+    with (
+        tqdm(total=frames, unit="frame", desc="decoding", dynamic_ncols=True) as bar,
+        ThreadPoolExecutor(1) as ahead,
+    ):
+        waiting = deque([ahead.submit(source.pixels, good[0].episode)])
+        for i, checked in enumerate(good):
+            if i + 1 < len(good):
+                waiting.append(ahead.submit(source.pixels, good[i + 1].episode))
             try:
-                episode = _arrays(folder, checked)
+                pixels = waiting.popleft().result()
             except DamagedEpisode as damage:
                 if not skip_bad:
-                    raise
+                    raise refusal([damage]) from damage
                 bad.append(damage)
                 continue
             decoded.append(checked)
-            yield episode
-            bar.update(episode.length)
+            yield _arrays(schema, checked, pixels)
+            bar.update(checked.episode.length)
+    if not decoded:
+        raise none_good(source, bad)
 
 
-def _arrays(folder: LeRobotFolder, checked: Checked) -> EpisodeArrays:
+def _arrays(schema: DataSchema, checked: Checked, pixels: np.ndarray) -> EpisodeArrays:
     length, numbers = checked.episode.length, checked.numbers
     return EpisodeArrays(
-        pixels=folder.pixels(checked.episode),
-        state=np.concatenate([_matrix(checked, STATE), _matrix(checked, ENVIRONMENT_STATE)], axis=1),
-        action=_matrix(checked, ACTION),
+        pixels=pixels,
+        state=np.concatenate([checked.matrix(STATE), checked.matrix(ENVIRONMENT_STATE)], axis=1),
+        action=checked.matrix(ACTION),
         reward=numbers.get(REWARD, np.zeros(length)).reshape(length),
         success=numbers.get(SUCCESS, np.zeros(length, bool)).reshape(length),
         index=checked.episode.index,
+        task=schema.tasks.index(checked.episode.tasks[0]) if checked.episode.tasks else 0,
     )
 
 
 def _print_speed(store: WindowStore) -> None:
     for name, speed in measure(store.path).items():
         print(f"random windows {name}: {speed:,.0f} frames/s per core")
-
-
-def _matrix(checked: Checked, key: str) -> np.ndarray:
-    """(L, n) float32; n = 0 where the key is not recorded."""
-    length = checked.episode.length
-    return checked.numbers.get(key, np.zeros((length, 0))).reshape(length, -1).astype(np.float32)

@@ -30,6 +30,7 @@ class EpisodeArrays:
     reward: np.ndarray  # float32 (L,), zeros where not recorded
     success: np.ndarray  # bool (L,), False where not recorded
     index: int  # the episode's index in the dataset it came from
+    task: int = 0  # which of the schema's tasks
 
     @property
     def length(self) -> int:
@@ -88,25 +89,22 @@ class Column:
             shards=None if empty_row or shard == chunk else (shard, *shape),
             **CODEC,
         )
-        self.shard = shard
-        self.waiting: list[np.ndarray] = []
+        self.shard = np.empty((shard, *shape), dtype)  # filled, then written
+        self.filled = 0
 
     def append(self, values: np.ndarray) -> None:
-        self.waiting.append(values)
-        rows = sum(map(len, self.waiting))
-        if rows >= self.shard:
-            self._write(rows // self.shard * self.shard)
+        while len(values):
+            part = values[: len(self.shard) - self.filled]
+            self.shard[self.filled : self.filled + len(part)] = part
+            self.filled += len(part)
+            if self.filled == len(self.shard):
+                self.flush()
+            values = values[len(part) :]
 
     def flush(self) -> None:
-        """Write what does not fill a shard: nothing can be appended after it."""
-        self._write(sum(map(len, self.waiting)))
-
-    def _write(self, count: int) -> None:
-        if not self.waiting:
-            return
-        values = np.concatenate(self.waiting)
+        """Write what there is; where that does not fill a shard, nothing can be appended after it."""
         start = self.array.shape[0]
-        self.array.resize((start + count, *values.shape[1:]))
-        if values.size:
-            self.array[start:] = values[:count]
-        self.waiting = [values[count:]] if count < len(values) else []
+        self.array.resize((start + self.filled, *self.array.shape[1:]))
+        if self.filled and self.array.size:
+            self.array[start:] = self.shard[: self.filled]
+        self.filled = 0

@@ -31,7 +31,7 @@ store_configs()
 def record(config: DictConfig) -> None:
     settings: Any = OmegaConf.to_object(config)  # a RecordConfig: from here on, Hydra is out of the game
     from scd_datasets.record import record as run
-    from scd_datasets.record import summary
+    from scd_datasets.recording import summary
 
     notes = run(settings)
     print(summary(notes))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from scd_world.config import check_source
+
 OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 
 
@@ -61,24 +63,30 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A LeRobotDataset v3: a folder, or its name on the Hugging Face Hub."""
+    """A LeRobotDataset v3: a folder, or its name on the Hugging Face Hub. Or a replay buffer's folder."""
 
     root: str | None = None
     repo_id: str | None = None
     revision: str | None = None
     cameras: list[str] = field(default_factory=list)  # short names of those to read; all by default
-    image_size: int | None = None  # resize the shorter side to so many pixels; as recorded by default
+    image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
+    resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
+    fps: int | None = None  # of a replay buffer, which stores none
+    decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
+
+    def __post_init__(self) -> None:
+        check_source(self.image_size, self.resize, self.fps, self.decoder)
 
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Check a LeRobotDataset and build the window store that training reads.
+    """Check a dataset and build the window store that training reads.
 
     scd-data data.root=data/pusht
     """
 
     data: SourceConfig = field(default_factory=SourceConfig)
-    out: str | None = None  # the store; <root>.zarr by default
+    out: str | None = None  # the store; <root>.zarr by default (of a replay buffer <root>.windows.zarr)
     build: bool = True  # False: check only
     on_bad_episode: OnBadEpisode = OnBadEpisode["raise"]  # or skip: leave damaged episodes out and list them
     bench: bool = False  # measure how fast random windows come from the store; without data: a made-up one

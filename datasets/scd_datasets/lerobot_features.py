@@ -11,6 +11,10 @@ IMAGE, IMAGES = "observation.image", "observation.images."
 STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
 MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
+LARGEST, USUAL = (
+    160,
+    96,
+)  # pixels: a shorter side beyond the one is brought to the other unless told otherwise
 
 
 def vector_feature(names: list[str]) -> dict[str, Any]:
@@ -56,14 +60,22 @@ def _is_depth(feature: dict[str, Any]) -> bool:
 def picture_size(feature: dict[str, Any]) -> tuple[int, int]:
     """(height, width) of a camera feature, channels last or first."""
     a, b, c = feature["shape"]
-    return (b, c) if a == 3 and c != 3 else (a, b)
+    return (b, c) if a in (1, 3) and c not in (1, 3) else (a, b)
 
 
-def common_size(sizes: list[tuple[int, int]], shorter: int | None) -> tuple[int, int]:
-    """(H, W) that all cameras are brought to: the smallest one's, or `shorter` for the shorter side."""
+def common_size(
+    sizes: list[tuple[int, int]], shorter: int | None, multiple: int = MULTIPLE
+) -> tuple[int, int]:
+    """(H, W) that all cameras are brought to: the smallest one's, or `shorter` for the shorter side.
+
+    Without `shorter`, pictures that are too large to learn from come in the usual size. The longer side of a
+    resized picture is a multiple of `multiple`.
+    """
     height, width = min(sizes, key=lambda size: size[0] * size[1])
     if shorter is None:
-        return height, width
+        if min(height, width) <= LARGEST:
+            return height, width
+        shorter = USUAL
     scale = shorter / min(height, width)
-    longer = max(shorter, round(max(height, width) * scale / MULTIPLE) * MULTIPLE)
+    longer = max(shorter, round(max(height, width) * scale / multiple) * multiple)
     return (shorter, longer) if height <= width else (longer, shorter)

@@ -11,20 +11,22 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from scd_datasets.decoders import Video, video_class
 from scd_datasets.lerobot_features import (
     ACTION,
+    DONE,
     ENVIRONMENT_STATE,
+    MULTIPLE,
     REWARD,
     STATE,
     SUCCESS,
@@ -33,64 +35,55 @@ from scd_datasets.lerobot_features import (
     number_names,
     picture_size,
 )
+from scd_datasets.pictures import Grid, resized, within
+from scd_datasets.source import DamagedEpisode, Episode, Finding, VideoSpan
 
 VERSION = "v3.0"
-
-
-class DamagedEpisode(ValueError):
-    """One episode that cannot be learned from; the message names file and episode."""
-
-    def __init__(self, episode: int, file: str, what: str) -> None:
-        super().__init__(f"episode {episode} ({file}): {what}")
-        self.episode, self.file, self.what = episode, file, what
-
-
-@dataclass(frozen=True)
-class VideoSpan:
-    file: str
-    start: float  # seconds in the file
-
-
-@dataclass(frozen=True)
-class Episode:
-    """Where one episode lies."""
-
-    index: int
-    length: int
-    tasks: tuple[str, ...]
-    file: str  # of its numbers, relative to the dataset
-    videos: dict[str, VideoSpan]
+IMAGINED = "meta/imagined.json"  # where a dataset says that no robot and no simulator has seen it
+BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 class LeRobotFolder:
-    """The episodes of the dataset in folder `root`.
+    """The episodes of the dataset in folder `root`: a `Source`.
 
     cameras: short names of those to read (`top` for `observation.images.top`), all by default.
-    image_size: the shorter side of the pictures in px; by default as recorded. Cameras of different sizes
-    come in the smallest one's size.
+    image_size: the shorter side of the pictures in px; by default as recorded, if that is not too large
+    (`common_size`). Cameras of different sizes come in the smallest one's size, stretched, or with
+    `letterbox` in their own proportions on black.
+    decoder: of videos, one of `decoders.DECODERS`.
+    multiple: what the longer side of a resized picture is a multiple of.
     """
 
-    def __init__(self, root: str | Path, cameras: Sequence[str] = (), image_size: int | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        cameras: Sequence[str] = (),
+        image_size: int | None = None,
+        letterbox: bool = False,
+        decoder: str = "auto",
+        multiple: int = MULTIPLE,
+    ) -> None:
         self.root = Path(root)
         self.info = _read_info(self.root)
         self.fps = int(self.info["fps"])
         self.features: dict[str, dict[str, Any]] = self.info["features"]
         self.cameras = camera_keys(self.features, cameras)  # short name → key
-        self.size = common_size(
-            [picture_size(self.features[key]) for key in self.cameras.values()], image_size
-        )
+        self.sizes = {name: picture_size(self.features[key]) for name, key in self.cameras.items()}
+        self.grid = Grid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
         if ACTION not in self.features:
             raise ValueError(
                 f"{self.root} records no {ACTION!r}: {sorted(self.features)}; nothing to learn from"
             )
+        self.decoder = decoder
         self.episodes = self._read_episodes()
+        self._videos: dict[str, tuple[str, Video]] = {}  # camera → the file that it stands in
         self._file = lru_cache(maxsize=1)(self._read_file)
-        self._row_group = lru_cache(maxsize=2)(self._read_row_group)
+        self._row_group = lru_cache(maxsize=2 * len(self.cameras))(self._read_row_group)
 
     @property
     def number_keys(self) -> list[str]:
         """Columns of numbers that are read; the ones that a dataset may lack only where it has them."""
-        wanted = (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS)
+        wanted = (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS, DONE)
         return [key for key in wanted if key in self.features] + ["timestamp", "frame_index", "episode_index"]
 
     def names(self, key: str) -> tuple[str, ...]:
@@ -107,24 +100,37 @@ class LeRobotFolder:
             raise DamagedEpisode(episode.index, episode.file, f"cannot be read: {error}") from error
 
     def pixels(self, episode: Episode) -> np.ndarray:
-        """uint8 (L, V, H, W, 3)."""
-        out = np.empty((episode.length, len(self.cameras), *self.size, 3), np.uint8)
-        for camera, key in enumerate(self.cameras.values()):
-            is_video = self.features[key]["dtype"] == "video"
-            file = episode.videos[key].file if is_video else episode.file
-            frames = self._video_frames(episode, key) if is_video else self._image_frames(episode, key)
-            count = 0
-            try:
-                for count, frame in enumerate(frames, start=1):
-                    out[count - 1, camera] = _resized(frame, self.size)
-            except (pa.ArrowException, av.FFmpegError, OSError, ValueError, SyntaxError) as error:
-                # PIL says SyntaxError for a broken PNG
-                what = f"frame {count} of {key} cannot be decoded: {error}"
-                raise DamagedEpisode(episode.index, file, what) from error
-            if count < episode.length:
-                what = f"{key} ends after {count} of {episode.length} frames"
-                raise DamagedEpisode(episode.index, file, what)
+        """uint8 (L, V, H, W, 3) in the grid; the cameras are decoded side by side, in threads."""
+        out, views = self.grid.canvas(episode.length, len(self.cameras)), self.grid.views(self.sizes)
+
+        def fill(at: int, camera: str) -> None:
+            self._fill(episode, camera, within(out, at, views[camera]))
+
+        with ThreadPoolExecutor(len(self.cameras)) as pool:
+            list(pool.map(fill, range(len(self.cameras)), self.cameras))
         return out
+
+    def findings(self) -> list[Finding]:
+        found, listed = [], sum(episode.length for episode in self.episodes)
+        if (self.info["total_episodes"], self.info["total_frames"]) != (len(self.episodes), listed):
+            what = (
+                f"info.json says {self.info['total_episodes']} episodes and {self.info['total_frames']} "
+                f"frames, meta/episodes lists {len(self.episodes)} and {listed}"
+            )
+            found.append(Finding(what, "meta/info.json", "the list is followed"))
+        if (file := self.root / IMAGINED).is_file():
+            made = json.loads(file.read_text())
+            what = f"imagined by the world {made['world']} (sha256 {made['world_sha256'][:12]}), not recorded"
+            found.append(Finding(what, IMAGINED, "what is learnt from it is what that world believes"))
+        read = {*self.cameras.values(), *self.number_keys, *BOOKKEEPING}
+        if unread := [key for key in self.features if key not in read]:
+            found.append(Finding(f"also recorded: {', '.join(unread)}", "meta/info.json", "not read"))
+        if any(self._is_video(key) for key in self.cameras.values()):
+            found.append(Finding("pictures stored as video", "videos/", f"decoded by {self._decoder[1]}"))
+        return found
+
+    def choices(self) -> list[Any]:
+        return [list(self.cameras), [self.grid.height, self.grid.width], self.grid.resize]
 
     # ------------------------------------------------------------------------------------- files
 
@@ -163,9 +169,40 @@ class LeRobotFolder:
         table = pq.read_table(self.root / file, columns=self.number_keys)
         return {key: _to_numpy(table[key]) for key in self.number_keys}
 
-    def _read_row_group(self, file: str, group: int) -> pa.Table:
-        images = [key for key in self.cameras.values() if self.features[key]["dtype"] == "image"]
-        return pq.ParquetFile(self.root / file).read_row_group(group, columns=[*images, "episode_index"])
+    def _read_row_group(self, file: str, group: int, key: str) -> pa.Table:
+        return pq.ParquetFile(self.root / file).read_row_group(group, columns=[key, "episode_index"])
+
+    def _is_video(self, key: str) -> bool:
+        return self.features[key]["dtype"] == "video"
+
+    @property
+    def _decoder(self) -> tuple[type[Video], str]:
+        return video_class(self.decoder)
+
+    def _fill(self, episode: Episode, camera: str, out: np.ndarray) -> None:
+        """The camera's frames of the episode, resized, into `out` uint8 (L, h, w, 3)."""
+        key, count = self.cameras[camera], 0
+        file = episode.videos[key].file if self._is_video(key) else episode.file
+        try:
+            if self._is_video(key):
+                count = self._video(camera, file, out.shape[1:3]).read(episode.videos[key].start, out)
+            else:
+                for count, picture in enumerate(self._image_frames(episode, key), start=1):
+                    out[count - 1] = resized(picture, out.shape[1:3])
+        except (pa.ArrowException, OSError, ValueError, SyntaxError) as error:
+            # PIL says SyntaxError for a broken PNG
+            where = key if self._is_video(key) else f"frame {count} of {key}"
+            raise DamagedEpisode(episode.index, file, f"{where} cannot be decoded: {error}") from error
+        if count < episode.length:
+            what = f"{key} ends after {count} of {episode.length} frames"
+            raise DamagedEpisode(episode.index, file, what)
+
+    def _video(self, camera: str, file: str, size: tuple[int, int]) -> Video:
+        """The open file, left where the episode before this one ended in it."""
+        opened = self._videos.get(camera)
+        if opened is None or opened[0] != file:
+            opened = self._videos[camera] = (file, self._decoder[0](self.root / file, self.fps, size))
+        return opened[1]
 
     def _image_frames(self, episode: Episode, key: str) -> Iterator[Image.Image]:
         rows = np.flatnonzero(self._file(episode.file)["episode_index"] == episode.index)
@@ -173,43 +210,40 @@ class LeRobotFolder:
         start = 0
         for group, count in enumerate(_row_group_sizes(self.root / episode.file)):
             if first < start + count and last >= start:
-                table = self._row_group(episode.file, group)
+                table = self._row_group(episode.file, group, key)
                 mine = np.flatnonzero(_to_numpy(table["episode_index"]) == episode.index)
                 for picture in table[key].take(mine).to_pylist():
                     encoded = picture["bytes"] or (self.root / picture["path"]).read_bytes()
                     yield Image.open(io.BytesIO(encoded)).convert("RGB")
             start += count
 
-    def _video_frames(self, episode: Episode, key: str) -> Iterator[Image.Image]:
-        """The episode's frames in the video; a frame that is half a step or more from its time ends them."""
-        span, half = episode.videos[key], 0.5 / self.fps
-        with av.open(str(self.root / span.file)) as video:
-            if not video.streams.video:
-                raise ValueError("no video in it")
-            stream = video.streams.video[0]
-            stream.thread_type = "AUTO"
-            video.seek(max(0, int((span.start - half) / stream.time_base)), stream=stream)
-            count = 0
-            for frame in video.decode(stream):
-                if frame.time < span.start - half:
-                    continue
-                if count == episode.length or abs(frame.time - span.start - count / self.fps) >= half:
-                    return
-                yield frame.to_image()
-                count += 1
-
 
 def download(repo_id: str, revision: str | None = None) -> Path:
     """The folder of a dataset from the Hugging Face Hub, fetched if it is not cached."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
 
-    return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision or VERSION))
+    try:
+        return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision or VERSION))
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repo_id} has no revision {revision or VERSION!r} on the Hugging Face Hub: name one by "
+            "data.revision=main, or have its owner convert it to LeRobotDataset v3"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:  # OSError: no network, and none cached
+        raise FileNotFoundError(
+            f"no dataset {repo_id!r}: none is cached here, and the Hugging Face Hub gave none "
+            f"({str(error).splitlines()[0]}). A folder on this disk is named by data.root=<folder>"
+        ) from error
 
 
 def _read_info(root: Path) -> dict[str, Any]:
     file = root / "meta" / "info.json"
     if not file.is_file():
-        raise FileNotFoundError(f"no LeRobotDataset at {root}: it has no {file.name}; see scd-record")
+        raise FileNotFoundError(
+            f"no dataset at {root}: neither a LeRobotDataset (meta/info.json; scd-record makes one) nor a "
+            "replay buffer (data/, meta/episode_ends)"
+        )
     try:
         info = json.loads(file.read_text())
     except json.JSONDecodeError as error:
@@ -245,10 +279,3 @@ def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     if not pa.types.is_nested(array.type):
         return array.to_numpy(zero_copy_only=False)
     return np.stack(array.to_numpy(zero_copy_only=False)) if len(array) else np.empty((0, 0))
-
-
-def _resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture)

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from scd_datasets.check import check_numbers
-from scd_datasets.lerobot_reader import LeRobotFolder
+from scd_datasets.lerobot_reader import IMAGINED, LeRobotFolder
 
-NOTES = "meta/recording.json"  # how the dataset was recorded, and by whom each episode
+RECORDING = "meta/recording.json"  # how the dataset was recorded, and by whom each episode
 IMAGE_WRITER_THREADS = 2
 
 
@@ -27,6 +27,8 @@ class LeRobotWriter:
     """Appends whole episodes to the dataset in `root`, which is created if it is not there.
 
     `recipe` says how the episodes are recorded (plain JSON); a dataset recorded by another recipe is refused.
+    `imagined` (plain JSON) says by which world, where it is one's imagination: LeRobot then calls the robot
+    `imagined`, and does not merge the dataset with one of a real robot.
     Frames go in with `add_frame`, an episode ends with `save_episode`, and is safe after the next `publish`.
     Use as a context manager: leaving it publishes whole episodes, unless writing was the problem.
     """
@@ -38,10 +40,13 @@ class LeRobotWriter:
         features: dict[str, Any],
         recipe: dict[str, Any],
         videos: bool = False,
+        imagined: dict[str, Any] | None = None,
     ) -> None:
         self.root = Path(root)
         self.fps, self.features, self.videos = fps, features, videos
         self.recipe = json.loads(json.dumps(recipe))  # as it will be read back: lists, not tuples
+        self.imagined = imagined
+        self.notes_file = RECORDING if imagined is None else IMAGINED
         self.scratch = self.root.with_name(f"{self.root.name}.recording")
         self.part = self.scratch / "part"
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -64,9 +69,10 @@ class LeRobotWriter:
         self._writing = False  # still True after an error: the part on disk is not to be trusted
 
     def _continue(self) -> None:
-        if not (self.root / NOTES).is_file():
-            raise ValueError(f"{self.root} exists and is no recording of scd-record; choose another out")
-        recording = json.loads((self.root / NOTES).read_text())
+        if not (self.root / self.notes_file).is_file():
+            command = "scd-record" if self.imagined is None else "scd-rollout"
+            raise ValueError(f"{self.root} exists and is no recording of {command}; choose another out")
+        recording = json.loads((self.root / self.notes_file).read_text())
         differing = [
             f"{key}: {recording['recipe'].get(key)!r} there, {value!r} here"
             for key, value in self.recipe.items()
@@ -85,27 +91,25 @@ class LeRobotWriter:
     def num_episodes(self) -> int:
         return len(self.notes)
 
-    @property
-    def dataset(self):
-        """LeRobot's writer of the part that is being recorded, opened with its first frame."""
+    def open(self) -> None:
+        """LeRobot's writer of the part that is being recorded; the next frame would open it as well."""
         if self._dataset is None:
             self._dataset = self._open_part()
-        return self._dataset
 
     def add_frame(self, frame: dict[str, Any]) -> None:
-        self.dataset.add_frame(frame)
+        self.open()
+        self._dataset.add_frame(frame)
 
     def drop_episode(self) -> None:
         if self._dataset is not None and self._dataset.has_pending_frames():
             self._dataset.clear_episode_buffer()
 
     def save_episode(self, note: dict[str, Any]) -> None:
-        dataset = self.dataset
         from lerobot.utils.utils import SuppressProgressBars
 
         with SuppressProgressBars():  # one bar for the whole recording is enough
             self._writing = True
-            dataset.save_episode(parallel_encoding=False)  # it would fork a process full of threads
+            self._dataset.save_episode(parallel_encoding=False)  # it would fork a process full of threads
             self._writing = False
         self.notes.append({"episode_index": self.num_episodes, **note})
 
@@ -117,8 +121,8 @@ class LeRobotWriter:
         self._dataset.finalize()
         self._dataset = None
         shutil.rmtree(self.part / "images", ignore_errors=True)  # where LeRobot kept pictures on the way
-        notes = {"recipe": self.recipe, "episodes": self.notes}
-        (self.part / NOTES).write_text(json.dumps(notes, indent=1))
+        notes = (self.imagined or {}) | {"recipe": self.recipe, "episodes": self.notes}
+        (self.part / self.notes_file).write_text(json.dumps(notes, indent=1))
         # LeRobot's image writer logs what it could not write and goes on: trust only what reads back.
         written = LeRobotFolder(self.part)
         for episode in written.episodes[self._published :]:
@@ -156,7 +160,13 @@ class LeRobotWriter:
         options = {"image_writer_threads": IMAGE_WRITER_THREADS, "video_backend": "pyav"}
         if not self.root.exists():
             return LeRobotDataset.create(
-                repo_id, self.fps, self.features, root=self.part, use_videos=self.videos, **options
+                repo_id,
+                self.fps,
+                self.features,
+                root=self.part,
+                robot_type=None if self.imagined is None else "imagined",
+                use_videos=self.videos,
+                **options,
             )
         # LeRobot appends in new files and asks no more of the old ones than what meta/ says of them.
         shutil.copytree(self.root / "meta", self.part / "meta")

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import signal
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 import gymnasium
 import numpy as np
-from tqdm import tqdm
 
 from scd_datasets.config import PolicyShare, RecordConfig
-from scd_datasets.lerobot_features import (
-    ACTION,
-    DONE,
-    ENVIRONMENT_STATE,
-    IMAGE,
-    IMAGES,
-    REWARD,
-    STATE,
-    SUCCESS,
-    camera_feature,
-    vector_feature,
-)
+from scd_datasets.lerobot_features import ACTION, DONE, REWARD, SUCCESS, camera_feature, vector_feature
 from scd_datasets.lerobot_writer import LeRobotWriter
+from scd_datasets.recording import STATE_KEYS, Frame, interruption, observation_frame, write_episodes
 
-STATE_KEYS = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE}
+FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
 
 def record(config: RecordConfig) -> list[dict[str, Any]]:
@@ -41,41 +28,24 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
     from scd_envs import simulators
 
     env = simulators.make(config.env, **config.env_kwargs)
-    features = make_features(env, config.seed, config.videos)
     policies = PolicyMix(env.action_space, config.shares)
     fps = env.metadata["render_fps"]
-    with (
-        closing(env),
-        LeRobotWriter(config.out, fps, features, make_recipe(config), config.videos) as writer,
-        interruption() as interrupted,
-        tqdm(total=config.episodes, initial=writer.num_episodes, unit="episode", dynamic_ncols=True) as bar,
-    ):
-        frames, started = 0, time.perf_counter()
-        while writer.num_episodes < config.episodes:
-            index = writer.num_episodes
-            name, policy = policies.of_episode(index)
-            steps = run_episode(env, policy, config.seed + index, config.max_steps)
-            total, success, length = 0.0, False, 0
-            for step in steps:
-                if interrupted.is_set():
-                    return writer.notes
-                writer.add_frame({key: step[key] for key in features} | {"task": config.task or config.env})
-                if frames == length == 0:
-                    started = time.perf_counter()  # importing lerobot took longer than an episode
-                total, success, length = total + float(step[REWARD][0]), bool(step[SUCCESS][0]), length + 1
-            outcome = {"length": length, "return": total, "success": success}
-            writer.save_episode(name | {"seed": config.seed + index} | outcome)
-            frames += length
-            bar.set_postfix_str(f"{frames / (time.perf_counter() - started):.0f} frames/s")
-            bar.update()
-            if index == 0 or writer.num_episodes % config.publish_every == 0:
-                writer.publish()
-    return writer.notes
+    with closing(env):
+        features = make_features(env, config.seed, config.max_steps, config.videos)
+        writer = LeRobotWriter(config.out, fps, features, make_recipe(config), config.videos)
+        with writer, interruption() as interrupted:
+
+            def episodes() -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
+                for index in itertools.count(writer.num_episodes):
+                    who, policy = policies.of_episode(index)
+                    seed = config.seed + index
+                    note = who | {"seed": seed, "task": config.task or config.env}
+                    yield note, run_episode(env, policy, seed, config.max_steps)
+
+            return write_episodes(writer, episodes(), config.episodes, config.publish_every, interrupted)
 
 
-def run_episode(
-    env: gymnasium.Env, policy: Any, seed: int, max_steps: int
-) -> Iterator[dict[str, np.ndarray]]:
+def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> Iterator[Frame]:
     """One episode in LeRobot's frames: the observation, the action taken at it, and what that brought."""
     obs, _ = env.reset(seed=seed)
     policy.reset([seed])
@@ -94,24 +64,9 @@ def run_episode(
             return
 
 
-def observation_frame(obs: dict[str, Any]) -> dict[str, np.ndarray]:
-    """A gymnasium observation under LeRobot's keys."""
-    pixels = obs["pixels"]
-    several = isinstance(pixels, dict)
-    # Copies: pictures are written by other threads, and the environment may use its arrays again.
-    frame = (
-        {IMAGES + name: np.array(p) for name, p in pixels.items()} if several else {IMAGE: np.array(pixels)}
-    )
-    for key, lerobot_key in STATE_KEYS.items():
-        if key in obs:
-            frame[lerobot_key] = np.array(obs[key], np.float32).reshape(-1)
-    return frame
-
-
-def make_features(env: gymnasium.Env, seed: int, videos: bool) -> dict[str, Any]:
-    """LeRobot's features of what `env` observes and says; one step shows whether it knows success."""
+def make_features(env: gymnasium.Env, seed: int, max_steps: int, videos: bool) -> dict[str, Any]:
+    """LeRobot's features of what `env` observes and says."""
     obs, _ = env.reset(seed=seed)
-    *_, info = env.step(env.action_space.sample())
     features = {}
     for key, value in observation_frame(obs).items():
         if key in STATE_KEYS.values():
@@ -120,10 +75,22 @@ def make_features(env: gymnasium.Env, seed: int, videos: bool) -> dict[str, Any]
             features[key] = camera_feature(value, videos)
     features[ACTION] = vector_feature([f"action_{i}" for i in range(env.action_space.shape[0])])
     features[REWARD] = {"dtype": "float32", "shape": (1,), "names": None}
-    features[DONE] = {"dtype": "bool", "shape": (1,), "names": None}
-    if "is_success" in info:
-        features[SUCCESS] = {"dtype": "bool", "shape": (1,), "names": None}
+    features[DONE] = FLAG
+    if says_success(env, max_steps):
+        features[SUCCESS] = FLAG
     return features
+
+
+def says_success(env: gymnasium.Env, max_steps: int) -> bool:
+    """Whether `env`, which was just reset, speaks of success: some do so at an episode's end alone."""
+    env.action_space.seed(0)
+    for _ in range(max_steps):
+        *_, terminated, truncated, info = env.step(env.action_space.sample())
+        if "is_success" in info:
+            return True
+        if terminated or truncated:
+            break
+    return False
 
 
 class PolicyMix:
@@ -162,40 +129,6 @@ def make_recipe(config: RecordConfig) -> dict[str, Any]:
     own = ("env", "env_kwargs", "max_steps", "seed", "task", "videos")
     recipe = {key: value for key, value in asdict(config).items() if key in own}
     return recipe | {"policies": [asdict(part) for part in config.shares]}
-
-
-@contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one acts as ever."""
-    event = threading.Event()
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: object) -> None:
-        event.set()
-        signal.signal(number, usual[number])
-
-    for number in usual:
-        signal.signal(number, note)
-    try:
-        yield event
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-
-def summary(notes: list[dict[str, Any]]) -> str:
-    """Episodes and success by policy, for people."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for note in notes:
-        kwargs = " ".join(f"{key}={value}" for key, value in note["policy_kwargs"].items())
-        groups.setdefault(f"{note['policy']} {kwargs}".strip(), []).append(note)
-    width = max(map(len, groups), default=0)
-    return "\n".join(
-        f"{name:<{width}}  {len(group):>5} episodes  {sum(note['length'] for note in group):>7,} frames  "
-        f"success {np.mean([note['success'] for note in group]):>4.0%}  "
-        f"return {np.mean([note['return'] for note in group]):.4g}"
-        for name, group in groups.items()
-    )
 
 
 def _batch_of_one(obs: dict[str, Any]) -> dict[str, Any]:

@@ -45,14 +45,14 @@ def write_store(
         replace_folder(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return WindowStore.open(path)
+    return WindowStore.open(path, in_memory=False)
 
 
 def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
     group = zarr.create_group(path, zarr_format=3)
     digest = hashlib.sha256(json.dumps(schema.to_dict(), sort_keys=True).encode())
     columns_out = {name: Column(group, name, *spec) for name, spec in columns(schema).items()}
-    lengths, indices = [], []
+    lengths, indices, tasks = [], [], []
     for episode in episodes:
         rows = episode_rows(schema, episode)
         for name, values in rows.items():
@@ -60,9 +60,13 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
             digest.update(values.tobytes())
         lengths.append(episode.length)
         indices.append(episode.index)
+        tasks.append(episode.task)
     if not lengths:
         raise ValueError(f"no episode to write to {path}; a store needs at least one")
-    for name, values in {"episode_ends": np.cumsum(lengths), "episode_index": indices}.items():
+    per_episode = {"episode_ends": np.cumsum(lengths), "episode_index": indices}
+    if len(schema.tasks) > 1:
+        per_episode["task"] = tasks
+    for name, values in per_episode.items():
         columns_out[name] = Column(group, f"meta/{name}", "int64", ())
         columns_out[name].append(np.asarray(values, np.int64))
         digest.update(np.asarray(values, np.int64).tobytes())
@@ -75,7 +79,8 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
 class WindowStore:
     """Read windows of consecutive steps by (episode, frame), from RAM or streamed from disk.
 
-    `lengths` (E,) are the steps of each episode, `episode_index` (E,) where they came from;
+    `lengths` (E,) are the steps of each episode, `episode_index` (E,) where they came from, `task` (E,) which
+    of the schema's tasks they show;
     `state`, `action`, `reward`, `success`, `change` are whole (F, …) arrays, `starts` (E,) their first rows.
     """
 
@@ -89,6 +94,9 @@ class WindowStore:
             _read_all(path, _array(path, group, f"meta/{name}", "int64"))
             for name in ("episode_ends", "episode_index")
         )
+        self.task = np.zeros(len(ends), np.int64)
+        if len(self.schema.tasks) > 1:
+            self.task = _read_all(path, _array(path, group, "meta/task", "int64"))
         self.state, self.action, self.reward, self.success, self.change = (
             _read_all(path, arrays[name]) for name in ("state", "action", "reward", "success", "change")
         )
@@ -130,9 +138,10 @@ class WindowStore:
     def windows(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
         """B windows of T = `num_steps` steps from `frames` (B,) of `episodes` (B,), in raw units.
 
-        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `action` (B, T, A), and `reward`,
-        `success`, `valid` (B, T). A window that ends with its episode repeats the last frame; that step is
-        not valid. A window that would cross the episode's end raises ValueError.
+        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `before` (B, S): the state one frame
+        earlier, at an episode's first frame the same; `action` (B, T, A); `reward`, `success`, `valid`
+        (B, T); `task` (B,). A window that ends with its episode repeats the last frame; that step is not
+        valid. A window that would cross the episode's end raises ValueError.
         """
         episodes, frames = np.asarray(episodes), np.asarray(frames)
         self._check(episodes, frames, num_steps)
@@ -143,10 +152,12 @@ class WindowStore:
         return {
             "pixels": self._gather_pixels(rows),
             "state": self.state[rows],
+            "before": self.state[np.maximum(rows[:, 0] - 1, starts)],
             "action": self.action[acts],
             "reward": self.reward[acts],
             "success": self.success[acts],
             "valid": steps[:, 1:] < lengths[:, None],
+            "task": self.task[episodes],
         }
 
     def split(self, holdout: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """LeRobotDataset → store: exactly what was recorded, and damage is named by file and episode."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scd_datasets.check import check_dataset, open_or_build
-from scd_datasets.lerobot_reader import DamagedEpisode, LeRobotFolder
+from scd_datasets.lerobot_reader import LeRobotFolder
 from scd_datasets.record import record
+from scd_datasets.source import DamagedEpisode
 from scd_world.config import DataConfig
 from scd_world.open_data import open_store
 
@@ -83,7 +85,7 @@ def test_data_without_reward_success_and_state(recorded):
             r"frames 5 and 6 are 8.5000 s apart, expected 0.1000",
         ),
         (lambda c: c["frame_index"].__setitem__(9, 5), "frame_index does not count"),
-        (lambda c: [column.pop() for column in c.values()], "has 6 rows, meta/episodes says 7"),
+        (lambda c: [column.pop() for column in c.values()], "has 6 rows, 7 are listed"),
     ],
 )
 def test_bad_numbers_are_named_and_skipped_on_request(recorded, tmp_path, change, what):
@@ -143,7 +145,7 @@ def test_counts_that_differ_are_said(recorded):
 
 
 def test_folders_that_are_no_dataset(recorded, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no LeRobotDataset"):
+    with pytest.raises(FileNotFoundError, match="neither a LeRobotDataset"):
         LeRobotFolder(tmp_path / "nothing")
     info = recorded / "meta" / "info.json"
     info.write_text(info.read_text().replace("v3.0", "v2.1"))
@@ -178,3 +180,5 @@ def test_a_patch_that_does_not_fit_is_refused_before_anything_is_decoded(recorde
         open_store(data, tmp_path, patch=12)
     assert not (tmp_path / "windows.zarr").exists()
     assert open_store(data, tmp_path, patch=8).schema.width == 72
+    resized = open_store(replace(data, image_size=60), tmp_path, patch=12).schema
+    assert (resized.height, resized.width) == (60, 72)  # 67.5, to a multiple of the patch

@@ -49,6 +49,9 @@ def test_skip():
         ("data", []),
         ("data", ["data.root=d", "on_bad_episode=maybe"]),
         ("data", ["data.root=d", "data.repo_id=a/b"]),
+        ("data", ["data.root=d", "data.resize=crop"]),
+        ("data", ["data.root=d", "data.decoder=ffmpeg"]),
+        ("data", ["data.root=d", "data.fps=0"]),
     ],
 )
 def test_mistakes_fail_before_anything_runs(name, overrides):

@@ -22,7 +22,8 @@ def test_every_number_has_a_name(names, expected):
 
 
 def test_pictures_come_channels_first_or_last():
-    assert picture_size(VIDEO) == picture_size({"shape": (48, 64, 3)}) == (48, 64)
+    for shape in ([3, 48, 64], (48, 64, 3), (1, 48, 64), (48, 64, 1)):
+        assert picture_size({"shape": shape}) == (48, 64)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,9 @@ def test_pictures_come_channels_first_or_last():
         ([(720, 1280)], 96, (96, 176)),  # 170.7, to a multiple of 16
         ([(640, 480)], 96, (128, 96)),
         ([(96, 96)], 96, (96, 96)),
+        ([(160, 240)], None, (160, 240)),
+        ([(480, 640)], None, (96, 128)),  # nobody learns from half a thousand tokens unless told to
+        ([(480, 640)], 480, (480, 640)),
     ],
 )
 def test_all_cameras_come_in_one_size(sizes, shorter, expected):

@@ -13,8 +13,9 @@ import pytest
 from scd_datasets import lerobot_writer
 from scd_datasets.check import check_dataset, check_numbers
 from scd_datasets.config import PolicyShare
-from scd_datasets.lerobot_reader import DamagedEpisode, LeRobotFolder
-from scd_datasets.record import PolicyMix, record, run_episode
+from scd_datasets.lerobot_reader import LeRobotFolder
+from scd_datasets.record import PolicyMix, make_features, record, run_episode
+from scd_datasets.source import DamagedEpisode
 from scd_policies import make
 
 
@@ -75,6 +76,23 @@ def test_an_environment_that_uses_its_arrays_again_is_recorded_as_it_was_seen():
     frames = list(run_episode(env, make("random_walk", env.action_space), seed=0, max_steps=4))
     assert [frame["observation.state"].item() for frame in frames] == [0, 1, 2, 3]
     assert [frame["observation.image"].max() for frame in frames] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_success_that_is_said_at_the_end_alone_is_recorded(speaks):
+    class Late(gymnasium.Env):
+        action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            self.left = 5
+            return {"pixels": np.zeros((8, 8, 3), np.uint8)}, {}
+
+        def step(self, action):
+            self.left -= 1
+            info = {"is_success": True} if speaks and self.left == 0 else {}
+            return {"pixels": np.zeros((8, 8, 3), np.uint8)}, 0.0, self.left == 0, False, info
+
+    assert ("next.success" in make_features(Late(), seed=0, max_steps=9, videos=False)) is speaks
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
