@@ -9,6 +9,8 @@ L layers, B rows, h heads, W window, M tokens per frame, d head width.
 
 from __future__ import annotations
 
+from copy import copy as shallow_copy
+
 import torch
 from torch import Tensor
 
@@ -76,14 +78,14 @@ class RingCache:
         self.first[rows] = other.first
 
     def clone(self) -> RingCache:
-        copy = object.__new__(RingCache)
+        copy = shallow_copy(self)
         copy.keys, copy.values = self.keys.clone(), self.values.clone()
-        copy.position, copy.first, copy.steps = self.position.clone(), self.first.clone(), self.steps
+        copy.position, copy.first = self.position.clone(), self.first.clone()
         return copy
 
     def select(self, rows: Tensor) -> RingCache:
         """A copy that holds only these rows (r,)."""
-        copy = object.__new__(RingCache)
+        copy = shallow_copy(self)
         copy.keys, copy.values = self.keys[:, rows], self.values[:, rows]
-        copy.position, copy.first, copy.steps = self.position.clone(), self.first[rows], self.steps
+        copy.position, copy.first = self.position.clone(), self.first[rows]
         return copy

@@ -24,10 +24,12 @@ class Clip:
 
     obs: Tensor  # (B, T+1, C, H, W) in [-1, 1]
     state: Tensor  # (B, T+1, S)
+    before: Tensor  # (B, S) the state one frame before the clip; at an episode's first frame the same
     act: Tensor  # (B, T, A)
     rew: Tensor  # (B, T)
     success: Tensor  # (B, T) 0 or 1
     valid: Tensor  # (B, T) 0 or 1
+    task: Tensor  # (B,) int, which of the schema's tasks
 
     @property
     def num_steps(self) -> int:
@@ -37,16 +39,18 @@ class Clip:
     def from_windows(cls, windows: Mapping[str, Tensor], stats: Stats) -> Clip:
         """Windows as the store gives them (raw units, uint8 pixels) → model units, on the windows' device.
 
-        windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `action` (B, T, A) ·
-        `reward`, `success`, `valid` (B, T).
+        windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `before` (B, S) ·
+        `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,).
         """
         return cls(
             obs=encode_pixels(windows["pixels"]),
             state=stats.encode_state(windows["state"]),
+            before=stats.encode_state(windows["before"]),
             act=stats.encode_action(windows["action"]),
             rew=stats.encode_reward(windows["reward"]),
             success=windows["success"].float(),
             valid=windows["valid"].float(),
+            task=windows["task"],
         )
 
     def rows(self, rows: slice) -> Clip:

@@ -27,22 +27,35 @@ def between(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}={value}: expected a number between {low} and {high}")
 
 
+def check_source(image_size: int | None, resize: str, fps: int | None, decoder: str) -> None:
+    """What is read of a dataset, and how."""
+    one_of("data.resize", resize, ("stretch", "letterbox"))
+    one_of("data.decoder", decoder, ("auto", "torchcodec", "pyav"))
+    for name, value in {"data.image_size": image_size, "data.fps": fps}.items():
+        if value is not None:
+            above(name, value, 0)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the episodes come from."""
 
-    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store that scd-data built
+    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, or a replay_buffer.zarr
     root: str | None = None  # its folder
     repo_id: str | None = None  # or, for lerobot, its name on the Hugging Face Hub
     revision: str | None = None  # of repo_id; the dataset format's own by default
-    cameras: list[str] = field(default_factory=list)  # lerobot: short names of those to learn; all by default
-    image_size: int | None = None  # lerobot: resize the shorter side to so many pixels; None: as recorded
-    skip_damaged: bool = False  # lerobot: leave damaged episodes out instead of stopping at the first
+    cameras: list[str] = field(default_factory=list)  # short names of those to learn; all by default
+    image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
+    resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
+    fps: int | None = None  # of a replay buffer, which stores none
+    decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
+    skip_damaged: bool = False  # leave damaged episodes out instead of stopping at them
     holdout: float = 0.1  # share of the episodes kept for evaluation
     motion_share: float = 0.5  # share of the training windows in which something besides the robot moves
 
     def __post_init__(self) -> None:
         one_of("data.kind", self.kind, ("lerobot", "zarr"))
+        check_source(self.image_size, self.resize, self.fps, self.decoder)
         between("data.holdout", self.holdout, 0, 0.9)
         between("data.motion_share", self.motion_share, 0, 1)
 
@@ -69,11 +82,27 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class BodyConfig:
+    """How the network that needs no pixels is taught before the rest (model.body_layers > 0)."""
+
+    steps: int = 5000  # updates, at most as many as the world gets
+    batch_size: int = 256  # sequences per update
+    unroll: int = 8  # steps that it goes on from what it said itself
+    noise: float = 0.3  # largest deviation of what an unroll starts from, in units of the usual change
+    lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "unroll", "lr"):
+            above(f"body.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     out: str  # run folder; the same command again resumes what lies there
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    body: BodyConfig = field(default_factory=BodyConfig)
 
     init: str | None = None  # a world (folder, or name on the Hub) whose weights to start from
     steps: int = 20_000  # updates; may be raised when resuming
@@ -122,6 +151,8 @@ MODELS = {
         num_steps=2,
         frame_ghost=0.0,
         state_weight=1.0,
+        head="patch",
+        body_layers=0,
     ),
     "micro": ModelConfig(width=128, heads=2, encoder_layers=4, decoder_layers=2, patch=8),
     "small": ModelConfig(width=192, heads=3, encoder_layers=6, decoder_layers=2),

@@ -4,7 +4,7 @@ c_i = E(x_≤i, a_≤i) (paper eq. 4, in our alignment): bidirectional inside a 
 frame seeing the last `window` frames. One token per patch, and one *body* token for state and action.
 
 B batch, T frames, M = N + 1 tokens per frame (N patches, then the body), D width, S state, A action,
-R rates: velocity and the linear model's expected change.
+R rates: velocity, the body's expected change, and which task it is.
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ from scd_world.layers import zero
 
 class Heads(nn.Module):
     class Output(NamedTuple):
-        rest: Tensor  # (…, S) what the linear dynamics leave, in units of its usual size
+        rest: Tensor  # (…, S) what the body alone (`body.py`) leaves, in units of the linear rest
         reward: Tensor  # (…,) model units
         success: Tensor  # (…,) logit
 
     def __init__(self, width: int, state_size: int) -> None:
         super().__init__()
         self.state_size = state_size
-        # The last layer starts at zero: before training, the state follows the linear dynamics.
+        # The last layer starts at zero: before training, the body alone decides.
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.SiLU(), zero(nn.Linear(2 * width, state_size + 2))
         )

@@ -74,10 +74,15 @@ def warned(asked: np.ndarray, verdict: str, warning: str) -> Chosen:
 
 def check_schema(world: DataSchema, store: WindowStore) -> None:
     """Refuses data that the world cannot read as its own."""
-    for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action"):
+    for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
         has, wants = getattr(store.schema, name), getattr(world, name)
         if has != wants:
             raise ValueError(
                 f"{store.path} has {name} {has}, this world was trained with {wants}; evaluate it on data "
                 "of its own kind (image size and the order of names included)"
             )
+    if len(world.tasks) > 1 and store.schema.tasks != world.tasks:
+        raise ValueError(
+            f"{store.path} has the tasks {list(store.schema.tasks)}, this world was taught "
+            f"{list(world.tasks)} and is told which by its number: evaluate it on all of them"
+        )

@@ -105,22 +105,6 @@ class Block(nn.Module):
         return h + gate2 * self.mlp(modulate(self.norm2(h), shift2, scale2))
 
 
-class FinalLayer(nn.Module):
-    """Tokens to patches of pixels. Two layers: an edge in a patch is no linear function of where it is."""
-
-    def __init__(self, width: int, patch_values: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), zero(nn.Linear(2 * width, patch_values))
-        )
-
-    def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.modulation(c).chunk(2, dim=-1)
-        return self.mlp(modulate(self.norm(h), shift, scale))
-
-
 class FourierEmbedder(nn.Module):
     """A vector in about [-1, 1] → D features; the octaves let a network tell neighbouring values apart.
 
@@ -145,18 +129,18 @@ class FourierEmbedder(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """Denoising time t in [0, 1] → D features."""
+    """Denoising time t in [0, 1] → D features; those that turn faster than `fastest` stay at zero."""
 
-    def __init__(self, width: int, features: int = 128) -> None:
+    def __init__(self, width: int, features: int = 128, fastest: float = 1000.0) -> None:
         super().__init__()
-        self.register_buffer(
-            "frequencies", 1000.0 * frequencies(features // 2, 10000.0).float(), persistent=False
-        )
+        rates = 1000.0 * frequencies(features // 2, 10000.0).float()
+        self.register_buffer("frequencies", rates, persistent=False)
+        self.register_buffer("heard", (rates <= fastest).float().repeat(2), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         angles = t.float()[:, None] * self.frequencies
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1) * self.heard)
 
 
 class Patches(nn.Module):

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.distributed.tensor import DTensor
 
+from scd_world.base_model import BaseModel
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
 from scd_world.devices import distribute, gradients_stay_local, use_bf16
 from scd_world.ema import EMA
+from scd_world.noise import Noise
 from scd_world.optimiser import (
     GATHERED,
     WHOLE,
@@ -31,13 +33,19 @@ from scd_world.optimiser import (
     set_learning_rate,
 )
 from scd_world.stats import Stats
-from scd_world.world_model import Noise, WorldModel
 
 
 class Learner:
     def __init__(
-        self, model: WorldModel, stats: Stats, config: TrainConfig, accelerator: Accelerator
+        self,
+        model: BaseModel,
+        stats: Stats,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        objective: nn.Module | None = None,
     ) -> None:
+        """objective: a module around the model with another `forward(clip, noise)` and `draw_noise`, which is
+        what is learnt then; None: the model's own loss."""
         check_division(config, accelerator.num_processes)
         self.config, self.accelerator, self.device = config, accelerator, accelerator.device
         self.stats = stats.to(self.device)
@@ -46,10 +54,10 @@ class Learner:
             model.heads.requires_grad_(False)  # nothing teaches them, and DDP waits for every gradient
         if config.compile:
             model.compile()
-        self.net = distribute(
-            model, accelerator, config.fsdp
-        )  # what is called: the model, or its distributed wrapper
-        self.model: WorldModel = accelerator.unwrap_model(self.net)
+        self.objective = objective or model
+        # What is called: the objective, or its distributed wrapper.
+        self.net = distribute(self.objective, accelerator, config.fsdp)
+        self.model = model
         self.optimiser = make_optimiser(self.model, config.optimiser)
         self.ema = EMA(self.model.named_parameters(), config.optimiser.ema)
         self.generator = torch.Generator(self.device)
@@ -95,7 +103,7 @@ class Learner:
         self.generator.manual_seed(mixed_seed(self.config.seed, step))
         here = len(clip.act)
         first = here * self.accelerator.process_index
-        whole = self.model.draw_noise(repeated(clip, self.config.batch_size), self.generator)
+        whole = self.objective.draw_noise(repeated(clip, self.config.batch_size), self.generator)
         return whole.rows(slice(first, first + here))
 
     # ---- state -----------------------------------------------------------------------------------
@@ -125,7 +133,7 @@ def check_division(config: TrainConfig, num_processes: int) -> None:
         )
 
 
-def clip_gradients(model: WorldModel, largest: float) -> Tensor:
+def clip_gradients(model: BaseModel, largest: float) -> Tensor:
     """Scales the gradients to a norm of at most `largest`; gives the norm () that they had."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
-from scd_datasets.check import open_folder, open_or_build
+from scd_datasets.check import open_or_build, open_source
 from scd_datasets.config import SourceConfig
+from scd_datasets.lerobot_features import MULTIPLE
+from scd_datasets.replay_buffer import is_replay_buffer
 from scd_datasets.store import WindowStore
 from scd_world.config import DataConfig
 from scd_world.model_config import check_patch
 
 
 def open_store(data: DataConfig, out: Path, patch: int | None = None) -> WindowStore:
-    """The store that `data` names; a LeRobotDataset's is built under `out` where it is not there yet.
+    """The store that `data` names; a dataset's is built under `out` where it is not there yet.
 
-    A `patch` that does not divide its frames is refused before thousands of them are decoded.
+    Pictures are resized so that `patch` fits; one that does not divide the frames all the same is refused
+    before thousands of them are decoded.
     """
     if data.kind == "zarr":
         if not data.root or data.repo_id:
-            raise ValueError("data=zarr reads a window store on this disk: give data.root=<store.zarr> alone")
-        if data.cameras or data.image_size or data.revision:
-            raise ValueError(
-                "data.cameras, data.image_size and data.revision choose what is read of a LeRobotDataset; a "
-                f"window store is read as it was built: give them to scd-data, which builds {data.root}"
-            )
-        return WindowStore.open(data.root)
+            raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")
+        if not is_replay_buffer(Path(data.root)):
+            refuse_choices(data)
+            return WindowStore.open(data.root)
     if bool(data.root) == bool(data.repo_id):
         raise ValueError(
             "data=lerobot needs data.root=<folder of a LeRobotDataset> or data.repo_id=<user/name>; "
             f"got root={data.root}, repo_id={data.repo_id}"
         )
-    source = SourceConfig(data.root, data.repo_id, data.revision, data.cameras, data.image_size)
-    folder = open_folder(source)
+    chosen = {field.name: getattr(data, field.name) for field in fields(SourceConfig)}
+    source = open_source(SourceConfig(**chosen), patch or MULTIPLE)
     if patch is not None:
-        check_patch(patch, *folder.size)
-    return open_or_build(folder, out / "windows.zarr", data.skip_damaged)
+        check_patch(patch, source.grid.height, source.grid.width)
+    return open_or_build(source, out / "windows.zarr", data.skip_damaged)
+
+
+def refuse_choices(data: DataConfig) -> None:
+    """A window store is read as it was built."""
+    usual = DataConfig()
+    names = [field.name for field in fields(SourceConfig) if field.name not in ("root", "repo_id")]
+    if given := [f"data.{name}" for name in names if getattr(data, name) != getattr(usual, name)]:
+        raise ValueError(
+            f"{', '.join(given)}: what is read of a dataset. A window store is read as it was built: give "
+            f"this to scd-data, which builds {data.root}"
+        )

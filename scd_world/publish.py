@@ -34,6 +34,7 @@ def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: in
         state=windows["state"][order, 0],
         action=windows["action"][order, 0],
         addresses=np.concatenate(addresses)[order].astype(np.int64),
+        task=windows["task"][order] if len(store.schema.tasks) > 1 else np.zeros(0, np.int64),
     )
 
 
@@ -83,12 +84,13 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         "",
         f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames "
         f"per second; agent_pos ({len(schema.agent_pos)} numbers), environment_state "
-        f"({len(schema.environment_state)}); action {', '.join(schema.action)}.",
+        f"({len(schema.environment_state)}); action {', '.join(schema.action)}.{asides(schema)}",
         "",
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps "
         f"in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} episodes of {made['data']}, "
         f"{len(made['held_out_episodes'])} of them held out."
-        + (f" It started from the weights of {made['init']}." if made.get("init") else ""),
+        + (f" It started from the weights of {made['init']}." if made.get("init") else "")
+        + (f" Distilled by {made['distilled']['method']}." if made.get("distilled") else ""),
         "",
         *(["On held-out episodes, open loop:", "", *table, ""] if rows else []),
         "It was taught by these recordings alone: what they do not hold is outside its envelope.",
@@ -99,6 +101,16 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def asides(schema: DataSchema) -> str:
+    """What was not recorded, and what was done to the pictures."""
+    missing = [name for name in ("reward", "success") if not getattr(schema, name)]
+    said = [f" No {name} was recorded: it is 0." for name in missing]
+    if schema.recorded:
+        sizes = ", ".join(f"{c} {h}×{w}" for c, (h, w) in schema.recorded_sizes.items())
+        said.append(f" Recorded as {sizes}; {schema.resize} to one size.")
+    return "".join(said)
 
 
 def package(world: str | Path, evaluation: str | Path, out: str | Path) -> Path:

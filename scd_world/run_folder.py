@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from scd_world.config import TrainConfig
 
 # What must not change between a run and its continuation: everything else may, and is reported.
-FIXED = ("model", "seed", "data.holdout")
+FIXED = ("model", "seed", "data.holdout", "method", "grid", "teacher")
 
 
 class RunFolder:

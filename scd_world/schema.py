@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+RESIZES = ("stretch", "letterbox")
+
+
+class View(NamedTuple):
+    """A rectangle of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,10 @@ class DataSchema:
     reward: bool  # the data has next.reward
     success: bool  # the data has next.success
     horizon: int  # steps of the longest recorded episode: where an environment truncates by default
+    recorded: tuple[
+        tuple[int, int], ...
+    ] = ()  # each camera's own (height, width); () where it is the frame's
+    resize: str = "stretch"  # how pictures came from there into the frame: stretch or letterbox
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -37,6 +52,11 @@ class DataSchema:
             raise ValueError(
                 f"action names, lows and highs must have one length ≥ 1; got {len(self.action)}, "
                 f"{len(self.action_low)}, {len(self.action_high)}"
+            )
+        if len(self.recorded) not in (0, len(self.cameras)) or self.resize not in RESIZES:
+            raise ValueError(
+                f"expected one recorded size per camera (or none) and a resize of {RESIZES}; got "
+                f"{self.recorded} for {self.cameras}, {self.resize!r}"
             )
 
     @property
@@ -47,16 +67,45 @@ class DataSchema:
     def channels(self) -> int:
         return 3 * len(self.cameras)
 
+    @property
+    def recorded_sizes(self) -> dict[str, tuple[int, int]]:
+        """Camera → (height, width) as recorded."""
+        sizes = self.recorded or ((self.height, self.width),) * len(self.cameras)
+        return dict(zip(self.cameras, sizes, strict=True))
+
+    @property
+    def views(self) -> dict[str, View]:
+        """Camera → where its picture lies in the frame; beside it the frame is black."""
+        frame, letterbox = (self.height, self.width), self.resize == "letterbox"
+        return {camera: view_of(size, frame, letterbox) for camera, size in self.recorded_sizes.items()}
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain JSON; without what has its default, so that schemas and fingerprints outlive new fields."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {key: value for key, value in asdict(self).items() if value != defaults[key]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSchema:
         """The schema of a JSON object. Unknown or missing keys raise ValueError."""
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not needed <= set(values) <= known:
             raise ValueError(
-                f"not a data schema: missing keys {sorted(known - set(values))}, "
+                f"not a data schema: missing keys {sorted(needed - set(values))}, "
                 f"unknown keys {sorted(set(values) - known)}"
             )
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        return cls(**{key: tuples(value) for key, value in values.items()})
+
+
+def view_of(recorded: tuple[int, int], frame: tuple[int, int], letterbox: bool) -> View:
+    """Where a picture of `recorded` (height, width) lies in a frame of another size."""
+    if not letterbox:
+        return View(0, 0, *frame)
+    scale = min(frame[0] / recorded[0], frame[1] / recorded[1])
+    height, width = (min(round(side * scale), most) for side, most in zip(recorded, frame, strict=True))
+    return View((frame[0] - height) // 2, (frame[1] - width) // 2, height, width)
+
+
+def tuples(value: Any) -> Any:
+    """JSON knows lists alone."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

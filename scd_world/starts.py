@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ class Moment:
     pixels: np.ndarray  # uint8 (k, V, H, W, 3)
     state: np.ndarray  # float32 (k, S)
     action: np.ndarray  # float32 (k − 1, A)
+    before: np.ndarray  # float32 (S,) the state before the first of them; the same where none is known
+    task: int = 0  # which of the schema's tasks
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Starts:
     state: np.ndarray  # float32 (F, S)
     action: np.ndarray  # float32 (F, A), taken at that frame
     addresses: np.ndarray  # int64 (F, 2): episode of the dataset and frame in it, sorted
+    # (F,) which of the schema's tasks; empty where there is one alone
+    task: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @cached_property
     def rows(self) -> dict[tuple[int, int], int]:
@@ -49,7 +53,21 @@ class Starts:
         ):
             first -= 1
         frames = slice(first, row + 1)
-        return Moment(self.pixels[frames], self.state[frames], self.action[first:row])
+        earlier = self.rows.get((int(episode), int(self.addresses[first, 1]) - 1), first)
+        return Moment(
+            pixels=self.pixels[frames],
+            state=self.state[frames],
+            action=self.action[first:row],
+            before=self.state[earlier],
+            task=int(self.task[row]) if len(self.task) else 0,
+        )
+
+    def of_task(self, task: int, pool: np.ndarray) -> np.ndarray:
+        """Those of the addresses `pool` (M, 2) at which this task was being done; all, if there are none."""
+        if not len(self.task):
+            return pool
+        same = np.array([self.task[self.rows[episode, frame]] == task for episode, frame in pool.tolist()])
+        return pool[same] if same.any() else pool
 
     def describe(self, episode: int) -> str:
         """What there is, for an error message."""
@@ -73,11 +91,13 @@ class Starts:
                 chunks=(min(len(value), 256) or 1, *(max(n, 1) for n in value.shape[1:])),
                 # Checked on reading: a flipped bit raises instead of showing a wrong frame.
                 compressors=[ZstdCodec(level=19), Crc32cCodec()],
+                # Zeros too: what is not there is always a loss.
+                config={"write_empty_chunks": True},
             )[:] = value
 
     def arrays(self) -> Mapping[str, np.ndarray]:
-        names = ("pixels", "state", "action", "addresses")
-        return {name: getattr(self, name) for name in names}
+        arrays = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: value for name, value in arrays.items() if name != "task" or len(value)}
 
     @classmethod
     def load(cls, folder: Path) -> Starts:
@@ -85,7 +105,7 @@ class Starts:
 
         with zarr.config.set({"array.read_missing_chunks": False}):
             group = zarr.open_group(str(folder), mode="r")
-            arrays: dict[str, Any] = {name: plain(group[name]) for name in cls.__dataclass_fields__}
+            arrays: dict[str, Any] = {name: plain(group[name]) for name in sorted(group.array_keys())}
         return cls(**arrays)
 
 

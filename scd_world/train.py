@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,22 +24,27 @@ from tqdm import tqdm
 from scd_datasets.loader import WindowLoader, prefetch
 from scd_datasets.statistics import compute_stats
 from scd_datasets.store import WindowStore
+from scd_world.base_model import BaseModel
 from scd_world.checkpoint import Checkpoint, Checkpoints
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
 from scd_world.devices import make_accelerator
+from scd_world.fit_body import Recorded, fit_body
 from scd_world.learner import Learner
+from scd_world.models import make_model
 from scd_world.open_data import open_store
 from scd_world.optimiser import learning_rate
 from scd_world.publish import model_card, pick_starts, provenance
 from scd_world.rng import of_rank, restore_rng, rng_state
 from scd_world.run_folder import RunFolder, StopRequest, check_continuation
 from scd_world.run_log import Clock, Guard, Meter, RunLog
+from scd_world.stats import Stats
 from scd_world.validate import Validation
 from scd_world.world import World, start_from
-from scd_world.world_model import WorldModel
 
 log = logging.getLogger(__name__)
+BODY_SHARE = 0.25  # at most, of the time that a training has
+BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
 def train(config: TrainConfig) -> Path:
@@ -60,18 +67,15 @@ class Trainer:
         self.config, self.store, self.run, self.accelerator = config, store, run, accelerator
         self.main, self.began = accelerator.is_main_process, time.monotonic()
         self.episodes, self.held_out = store.split(config.data.holdout)
-        self.stats = compute_stats(store, self.episodes)
         self.loader = self.make_loader()
-        torch.manual_seed(config.seed)
-        model = WorldModel(config.model, store.schema, self.stats)
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoint = self.checkpoints.newest()
-        # A training that resumes needs no other world's weights, and must not fail where that world is gone.
-        fresh = checkpoint is None and config.init is not None
-        self.ancestor = start_from(model, config.init) if fresh else None
+        self.ancestor: dict[str, Any] | None = None  # provenance of the world that this one started from
+        torch.manual_seed(config.seed)
+        model, self.stats = self.make_model(resuming=checkpoint is not None)
         self.world = self.make_world(model)
         self.validation = self.make_validation() if self.main and len(self.held_out) else None
-        self.learner = Learner(model, self.stats, config, accelerator)
+        self.learner = self.make_learner(model)
         self.guard = Guard(accelerator.device)
         self.meter, self.clock, self.stop = Meter(), Clock(), StopRequest()
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
@@ -81,6 +85,38 @@ class Trainer:
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         if checkpoint is not None:
             self.resume(checkpoint)
+
+    def make_model(self, resuming: bool) -> tuple[BaseModel, Stats]:
+        """The model before its first update; what a checkpoint will bring is left as it comes."""
+        stats = compute_stats(self.store, self.episodes)
+        model = make_model(self.config.model, self.store.schema, stats)
+        if resuming:  # it needs no other world's weights, and must not fail where that world is gone
+            return model, stats
+        if self.config.init is not None:
+            self.ancestor = start_from(model, self.config.init)
+        else:
+            self.fit_body(model, stats)
+        return model, stats
+
+    def make_learner(self, model: BaseModel) -> Learner:
+        return Learner(model, self.stats, self.config, self.accelerator)
+
+    def fit_body(self, model: BaseModel, stats: Stats) -> None:
+        """What the states alone can teach, before the first picture. Every process comes to the same."""
+        config = replace(self.config.body, steps=min(self.config.body.steps, self.config.steps))
+        if model.body.net is None or not config.steps:
+            return
+        torch.manual_seed(self.config.seed)
+        recorded = recorded_states(self.store, self.episodes, stats)
+        losses = fit_body(model.body, recorded, config, self.config.seed)
+        bar = tqdm(losses, "body", config.steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
+        limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
+        with closing(losses):
+            for update, loss in enumerate(bar):
+                if update % 100 == 0:
+                    bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+                if time.monotonic() - self.began > BODY_SHARE * min(limits, default=math.inf):
+                    break
 
     def make_loader(self) -> WindowLoader:
         return WindowLoader(
@@ -94,7 +130,7 @@ class Trainer:
             world_size=self.accelerator.num_processes,
         )
 
-    def make_world(self, model: WorldModel) -> World:
+    def make_world(self, model: BaseModel) -> World:
         """What evaluations step and `out/world` holds: the averaged weights, in a model of their own."""
         episodes = self.held_out if len(self.held_out) else self.episodes
         starts = pick_starts(self.store, episodes, self.config.world_starts, model.config.window)
@@ -181,9 +217,12 @@ class Trainer:
             yield
 
     def bar(self) -> tqdm:
-        slow = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
         return tqdm(
-            total=self.config.steps, initial=self.step, unit="step", disable=not self.main, mininterval=slow
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            disable=not self.main,
+            mininterval=BAR_SECONDS,
         )
 
     def write_log(self, bar: tqdm) -> None:
@@ -259,8 +298,9 @@ class Trainer:
         self.checkpoints.save(Checkpoint(**state, rng=rng, training=training))
         self.save_world()
 
-    def save_world(self) -> None:
-        made = provenance(
+    def made(self) -> dict[str, Any]:
+        """The world's provenance."""
+        return provenance(
             self.config,
             self.store,
             self.held_out,
@@ -269,6 +309,9 @@ class Trainer:
             self.measured,
             self.ancestor,
         )
+
+    def save_world(self) -> None:
+        made = self.made()
         self.world.provenance, self.world.card = made, model_card(self.store.schema, made)
         self.world.save(self.run.world)
 
@@ -287,3 +330,20 @@ class Trainer:
     def say(self, message: str) -> None:
         if self.main:
             log.info(message)
+
+
+def recorded_states(store: WindowStore, episodes: np.ndarray, stats: Stats) -> Recorded:
+    """The rows of these episodes, without pictures, in model units."""
+    lengths = store.lengths[episodes]
+    rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in episodes])
+    state, act, rew, success = (
+        torch.from_numpy(a[rows]) for a in (store.state, store.action, store.reward, store.success)
+    )
+    return Recorded(
+        state=stats.encode_state(state),
+        act=stats.encode_action(act),
+        rew=stats.encode_reward(rew),
+        success=success.float(),
+        starts=torch.from_numpy(np.cumsum(lengths) - lengths),
+        lengths=torch.from_numpy(lengths),
+    )

@@ -11,11 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from scd_world.base_model import BaseModel
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
+from scd_world.imagined import Imagined
 from scd_world.metrics import psnr
 from scd_world.stats import Stats
-from scd_world.world_model import Imagined, WorldModel
 
 HORIZONS = (1, 4, 16)  # open-loop steps at which quality is reported
 
@@ -32,7 +33,7 @@ class Validation:
         return max(config.eval_context, min(config.eval_context - 1 + max(HORIZONS), longest))
 
     @torch.no_grad()
-    def measure(self, model: WorldModel, stop: Callable[[], bool]) -> dict[str, float] | None:
+    def measure(self, model: BaseModel, stop: Callable[[], bool]) -> dict[str, float] | None:
         """`eval/…` values, or None if `stop` said so on the way."""
         clip, context = self.clip, self.config.eval_context
         generator = torch.Generator(clip.obs.device).manual_seed(self.config.seed)
@@ -50,7 +51,7 @@ class Validation:
         return values
 
 
-def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:
+def action_sensitivity(model: BaseModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:
     """loss(other windows' actions) / loss(true actions): 1 means that actions are ignored."""
     noise = model.draw_noise(clip, generator).with_recorded_history()
     true, _ = model.loss(clip, noise)
@@ -58,9 +59,9 @@ def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator
     return {"eval/loss": true.item(), "eval/action_sensitivity": (shuffled / true).item()}
 
 
-def after_context(model: WorldModel, clip: Clip, context: int) -> Imagined:
+def after_context(model: BaseModel, clip: Clip, context: int) -> Imagined:
     """Standing at frame k − 1, having seen frames 0 … k − 1."""
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before, clip.task)
     for i in range(context - 1):
         s = model.observe(s, clip.act[:, i], clip.obs[:, i + 1], clip.state[:, i + 1])
     return s

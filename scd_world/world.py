@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scd_world
+from scd_world.base_model import BaseModel, before_each
+from scd_world.imagined import Imagined
 from scd_world.manifest import MANIFEST, refuse_foreign, verify, write_folder
 from scd_world.model_config import ModelConfig
+from scd_world.models import make_model
 from scd_world.schema import DataSchema
 from scd_world.starts import Moment, Starts
 from scd_world.stats import Stats, decode_pixels, encode_pixels
-from scd_world.world_model import Imagined, WorldModel, before_each
 
 FORMAT = 1
 
@@ -33,7 +35,7 @@ FORMAT = 1
 class World:
     """A trained model, the statistics of its data, and recorded starts. Raw units in, raw units out."""
 
-    model: WorldModel
+    model: BaseModel
     stats: Stats
     starts: Starts
     card: str = ""  # the text of README.md
@@ -49,7 +51,7 @@ class World:
 
     @property
     def device(self) -> torch.device:
-        return self.model.ctx_scale.device
+        return self.model.device
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -65,8 +67,7 @@ class World:
 
     def begin(self, moments: Sequence[Moment]) -> Imagined:
         """One row per moment; moments may have contexts of different lengths."""
-        obs, state, before = self.last_frames(moments)
-        s = replace(self.model.initial(obs, state), before=before)
+        s = self.model.initial(*self.last_frames(moments), self.tasks(moments))
         self.give_context(s, np.arange(len(moments)), moments)
         return s
 
@@ -76,6 +77,7 @@ class World:
         index = torch.as_tensor(rows, device=self.device)
         s.obs[index], s.state[index], s.before[index] = self.last_frames(moments)
         s.reward[index] = s.success[index] = 0.0
+        s.task[index] = self.tasks(moments)
         s.cache.first[index] = s.cache.position
         self.give_context(s, np.asarray(rows), moments)
 
@@ -88,11 +90,13 @@ class World:
             pixels = np.stack([moments[i].pixels for i in chosen])
             obs = encode_pixels(torch.from_numpy(pixels).to(self.device))
             state = self.stats.encode_state(self.tensor(np.stack([moments[i].state for i in chosen])))
+            first = self.stats.encode_state(self.tensor(np.stack([moments[i].before for i in chosen])))
             act = self.stats.encode_action(self.tensor(np.stack([moments[i].action for i in chosen])))
+            task = self.tasks([moments[i] for i in chosen])
             cache = s.cache.fresh(len(chosen), before=int(length))
-            before = before_each(state)
+            before = before_each(state, first)
             for i in range(length):
-                self.model.encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], cache)
+                self.model.encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], task, cache)
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
 
     def step(self, s: Imagined, action: Any, noise: Tensor, num_steps: int | None = None) -> Imagined:
@@ -113,8 +117,12 @@ class World:
         """Frame, state, and state one frame earlier (the same at an episode's first frame)."""
         pixels = torch.from_numpy(np.stack([moment.pixels[-1] for moment in moments])).to(self.device)
         state = self.tensor(np.stack([moment.state[-1] for moment in moments]))
-        before = self.tensor(np.stack([moment.state[-2:][0] for moment in moments]))
+        before = self.tensor(np.stack([[moment.before, *moment.state][-2] for moment in moments]))
         return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_state(before)
+
+    def tasks(self, moments: Sequence[Moment]) -> Tensor:
+        """(B,) which of the schema's tasks each row does."""
+        return torch.tensor([moment.task for moment in moments], device=self.device)
 
     def tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
@@ -163,7 +171,7 @@ class World:
                 f"reads format {FORMAT}: install the version that wrote it ({config.get('scd_world')!r})"
             )
         stats = Stats.load(folder / "stats.safetensors")
-        model = WorldModel(model_config(config["model"]), DataSchema.from_dict(config["schema"]), stats)
+        model = make_model(model_config(config["model"]), DataSchema.from_dict(config["schema"]), stats)
         weights = load_file(folder / "model.safetensors")
         model.load_state_dict({name: w.float() for name, w in weights.items()})
         model.eval().requires_grad_(False)
@@ -189,7 +197,7 @@ def model_config(values: dict[str, Any]) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def start_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
+def start_from(model: BaseModel, source: str | Path) -> dict[str, Any]:
     """Gives `model` the weights of a world, to go on learning or to adapt it; returns its provenance."""
     world = World.load(source)
     try:

@@ -99,10 +99,12 @@ def make_clip(schema: DataSchema, B: int, T: int, seed: int = 0) -> Clip:
     return Clip(
         obs=torch.rand(B, T + 1, schema.channels, schema.height, schema.width, generator=g) * 2 - 1,
         state=torch.rand(B, T + 1, len(schema.state), generator=g) * 2 - 1,
+        before=torch.rand(B, len(schema.state), generator=g) * 2 - 1,
         act=torch.rand(B, T, len(schema.action), generator=g) * 2 - 1,
         rew=torch.randn(B, T, generator=g),
         success=(torch.rand(B, T, generator=g) > 0.5).float(),
         valid=torch.ones(B, T),
+        task=torch.arange(B) % max(len(schema.tasks), 1),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from scd_world.publish import model_card, package
@@ -15,6 +17,9 @@ def test_a_packaged_world_is_half_the_size_and_carries_its_report(world, tmp_pat
     world.card = model_card(world.schema, world.provenance)
     assert "30.00" in world.card
     assert "the weights of first." in model_card(world.schema, world.provenance | {"init": "first"})
+    bare = replace(world.schema, success=False, recorded=((480, 640), (90, 90)), resize="letterbox")
+    said = "No success was recorded: it is 0. Recorded as top 480×640, wrist 90×90; letterbox to one size."
+    assert said in model_card(bare, world.provenance)
     full = world.save(tmp_path / "world")
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation/report.md").write_text("# Fidelity of it\n\n| step | PSNR |\n")

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scd_world.base_model import before_each
 from scd_world.clip import Clip
 from scd_world.model_config import ModelConfig
-from scd_world.world_model import Noise, WorldModel, before_each
+from scd_world.noise import Noise
+from scd_world.world_model import WorldModel
 
 
 def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
@@ -21,8 +23,8 @@ def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
 def encode(model: WorldModel, clip: Clip) -> torch.Tensor:
     """h (B, T, M, D) of a clip."""
     state = clip.state[:, :-1]
-    straight = model.dynamics(before_each(state), state, clip.act)
-    return model.encoder(clip.obs[:, :-1], torch.cat([state, clip.act], -1), straight.features)
+    body = model.body(before_each(state, clip.before), state, clip.act)
+    return model.encoder(clip.obs[:, :-1], torch.cat([state, clip.act], -1), body.features)
 
 
 def with_config(model: WorldModel, **changes) -> WorldModel:
@@ -67,7 +69,7 @@ def test_a_frame_is_predicted_from_its_past_alone(model, clip):
 
 def test_stepping_equals_the_full_forward_pass_also_past_the_window(model, clip):
     full = encode(model, clip)
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
     with torch.no_grad():
         for i in range(clip.num_steps):
             h, _, _ = model.think(s, clip.act[:, i])
@@ -89,7 +91,7 @@ def test_the_encoder_runs_once_and_the_decoder_num_steps_times(model, clip, monk
 
     monkeypatch.setattr(model.encoder, "step", counted("encoder", model.encoder.step))
     monkeypatch.setattr(model.decoder, "forward", counted("decoder", model.decoder.forward))
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
     model.imagine(s, clip.act[:, 0], torch.randn_like(clip.obs[:, 0]), num_steps=7)
     assert passes == {"encoder": 1, "decoder": 7}
 
@@ -121,7 +123,7 @@ def test_context_noise_acts_in_training_only_and_at_unit_scale(model, clip):
     assert (shaken - clean).div(model.ctx_scale).std().item() == pytest.approx(0.05, rel=0.05)
 
     def frame(eta: float) -> torch.Tensor:
-        s = with_config(model, ctx_noise=eta).initial(clip.obs[:, 0], clip.state[:, 0])
+        s = with_config(model, ctx_noise=eta).initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
         return model.imagine(s, clip.act[:, 0], clip.obs[:, 1], 2).obs
 
     assert torch.equal(frame(0.0), frame(0.7))
@@ -135,10 +137,12 @@ def test_own_history_replaces_the_past_of_some_clips_with_what_stepping_would_sh
     obs = model.imagine_history(clip, noise, *model.corrupt_history(clip, noise))
     assert torch.equal(obs[1], clip.obs[1, :-1])
     assert torch.equal(obs[:, 0], clip.obs[:, 0])
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
-    s = model.imagine(s, clip.act[:, 0], noise.x[0].roll(1, 1)[:, 0], num_steps=1)
-    for row in (0, 2):
-        torch.testing.assert_close(obs[row, 1], s.obs[row], atol=1e-4, rtol=1e-4)
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
+    for i in range(clip.num_steps - 1):
+        s = model.imagine(s, clip.act[:, i], noise.x[0].roll(1, 1)[:, i], num_steps=1)
+        for row in (0, 2):
+            torch.testing.assert_close(obs[row, i + 1], s.obs[row], atol=1e-4, rtol=1e-4)
+        s = replace(s, state=clip.state[:, i + 1])  # the picture is its own, the state the recorded one
     loss, _ = model.loss(clip, noise)
     parts = [model.loss(clip.rows(row), noise.rows(row))[0] for row in (slice(0, 1), slice(1, 3))]
     recorded = model.loss(clip, noise.with_recorded_history())[0]
@@ -164,7 +168,7 @@ def test_guidance_of_one_costs_and_changes_nothing(model, clip, monkeypatch):
 
 
 def test_the_same_imagined_cannot_be_stepped_twice(model, clip):
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
     branch = s.fork()
     x, act = clip.obs[:, 1], clip.act[:, 0]
     first = model.imagine(s, act, x, 1)
@@ -176,7 +180,7 @@ def test_the_same_imagined_cannot_be_stepped_twice(model, clip):
 
 
 def test_the_cache_is_flat(model, clip):
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
     keys, size = s.cache.keys.data_ptr(), s.cache.nbytes
     for _ in range(20):
         s = model.imagine(s, clip.act[:, 0], clip.obs[:, 1], 1)
@@ -214,7 +218,8 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         state = torch.zeros(B, T + 1, 3)
         state[:, 1:, 0] = act[..., 1]
         nothing = torch.zeros(B, T)
-        return Clip(obs, state, act, nothing, nothing, torch.ones(B, T))
+        task = torch.zeros(B, dtype=torch.long)
+        return Clip(obs, state, state[:, 0], act, nothing, nothing, torch.ones(B, T), task)
 
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
     for _ in range(150):
@@ -223,7 +228,7 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         loss.backward()
         optimiser.step()
     clip = make()
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
     for i in range(T):
         s = model.imagine(s, clip.act[:, i], torch.randn(B, 6, 8, 12, generator=g), 4)
     error = (s.obs - clip.obs[:, -1]).abs().mean()
@@ -248,7 +253,7 @@ def test_other_bodies(schema, stats, change):
     loss, parts = model.loss(clip, model.draw_noise(clip, torch.Generator()))
     assert set(parts) == ({"pixels", "state"} if schema.state else {"pixels"})
     loss.backward()
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0])
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
     assert model.imagine(s, clip.act[:, 0], torch.randn_like(clip.obs[:, 0])).obs.isfinite().all()
 
 

@@ -1,0 +1,98 @@
+"""What the body alone says about the next state: a straight line, and a small network on top of it.
+
+Robots under position control follow a line closely, and what they push follows from where it is and where
+they go: neither needs a pixel, both are learnt from thousands of times more steps than pictures allow
+(`fit_body.py`). What is not in the recorded state, the world model's heads add.
+
+S state size, A action size; everything in model units.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scd_world.dynamics import LinearDynamics
+from scd_world.layers import zero
+from scd_world.stats import Stats
+
+
+class Body(nn.Module):
+    class Output(NamedTuple):
+        state: Tensor  # (…, S) the next state
+        features: Tensor  # (…, 2·S) velocity and expected change, in units of the usual change
+        reward: Tensor  # (…,) model units
+        success: Tensor  # (…,) logit
+
+    def __init__(self, stats: Stats, width: int, layers: int) -> None:
+        """With no `layers` the straight line is all there is."""
+        super().__init__()
+        self.line = LinearDynamics(stats)
+        S = len(stats.state_low)
+        learns = bool(S and layers)
+        self.net = BodyNet(3 * S + len(stats.action_low), S, width, layers) if learns else None
+        self.outcome = BodyNet(S, 2, width, max(1, layers - 1)) if learns else None  # what the next state is worth
+
+    class Move(NamedTuple):
+        state: Tensor  # (…, S) the next state
+        features: Tensor  # (…, 2·S) velocity and expected change, in units of the usual change
+
+    def forward(self, before: Tensor, state: Tensor, act: Tensor) -> Output:
+        """State one frame earlier, state (…, S), and the action (…, A) taken there."""
+        move = self.move(before, state, act)
+        return self.Output(*move, *self.worth(move.state))
+
+    def move(self, before: Tensor, state: Tensor, act: Tensor) -> Move:
+        line = self.line(before, state, act)
+        if self.net is None:
+            return self.Move(line.state, line.features)
+        with full_precision(state):
+            # asinh: most velocities are small, and some are twenty times the usual.
+            rest = self.net(torch.cat([line.features.asinh(), state, act], dim=-1).float())
+        after = line.state + self.line.rest * rest
+        expected = (after - state) / self.line.change
+        return self.Move(after, torch.cat([line.features[..., : state.shape[-1]], expected], dim=-1))
+
+    def worth(self, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward in model units and success as a logit, (…) each, of a step that leads to this state."""
+        if self.outcome is None:
+            nothing = after.new_zeros(after.shape[:-1])
+            return nothing, nothing
+        with full_precision(after):
+            reward, success = self.outcome(after.float()).unbind(-1)
+        return reward, success
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """Half a pixel is less than bf16 can say. Where shapes alone are computed there is nothing to switch."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+class BodyNet(nn.Module):
+    """Residual layers on learnt Fourier features: contact is a matter of half a pixel between two things."""
+
+    def __init__(self, size: int, out: int, width: int, layers: int) -> None:
+        super().__init__()
+        self.waves = nn.Linear(size, width)
+        nn.init.normal_(self.waves.weight, std=0.5)
+        nn.init.uniform_(self.waves.bias, -torch.pi, torch.pi)
+        self.into = nn.Linear(size + width, width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, 2 * width),
+                nn.GELU(),
+                zero(nn.Linear(2 * width, width)),
+            )
+            for _ in range(layers)
+        )
+        self.out = nn.Sequential(nn.LayerNorm(width), zero(nn.Linear(width, out)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.into(torch.cat([x, self.waves(x).sin()], dim=-1))
+        for layer in self.layers:
+            h = h + layer(h)
+        return self.out(h)

@@ -1,0 +1,109 @@
+"""Teaches the body (`body.py`) from the recorded states alone, before the world model sees a picture.
+
+Steps without pictures cost next to nothing, so the body is unrolled: what it said is what it goes on from,
+and it learns not to drift.
+
+F recorded rows, E episodes, B sequences, U steps of an unroll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scd_world.body import Body
+from scd_world.config import BodyConfig
+from scd_world.ema import EMA
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """All rows of the training episodes in model units, one episode after another."""
+
+    state: Tensor  # (F, S)
+    act: Tensor  # (F, A)
+    rew: Tensor  # (F,)
+    success: Tensor  # (F,) 0 or 1
+    starts: Tensor  # (E,) int, the first row of each episode
+    lengths: Tensor  # (E,) int
+
+    def sequences(self, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """First rows (N,) of all sequences of `steps` actions, the row before each, their episode's last row.
+
+        An episode's last action has a reward and a success (most successes are there), but no next state.
+        """
+        counts = (self.lengths - steps + 1).clamp_min(0)
+        starts = self.starts.repeat_interleave(counts)
+        firsts = torch.cat([torch.arange(int(n)) for n in counts]) if len(counts) else counts
+        rows = starts + firsts.to(starts.device)
+        last = (self.starts + self.lengths - 1).repeat_interleave(counts)
+        return rows, torch.maximum(rows - 1, starts), last
+
+
+def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
+    """Teaches `body` in place; yields the loss of each update, then leaves the averaged weights in it."""
+    generator = torch.Generator().manual_seed(seed)
+    unroll = config.unroll
+    while not len((sequences := recorded.sequences(unroll))[0]) and unroll > 1:
+        unroll //= 2  # short episodes
+    if body.net is None or not len(sequences[0]):
+        return
+    single = recorded.sequences(1)
+    optimiser = torch.optim.AdamW(body.parameters(), betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    average = EMA(body.named_parameters(), decay=0.999)
+
+    def draw(rows: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
+        lot = torch.randint(len(rows[0]), (count,), generator=generator)
+        return tuple(row[lot.to(row.device)] for row in rows)
+
+    try:
+        for update in range(config.steps):
+            progress = (update + 1) / config.steps
+            rate = config.lr * min(1.0, progress / 0.02, max((1 - progress) / 0.5, 0.01))
+            optimiser.param_groups[0]["lr"] = rate
+            size = (config.batch_size, recorded.state.shape[-1])
+            level = config.noise * torch.rand(size[0], 1, generator=generator)
+            shake = (level * torch.randn(size, generator=generator)).to(recorded.state) * body.line.change
+            loss = unrolled_loss(body, recorded, *draw(sequences, config.batch_size), shake, unroll)
+            loss = loss + outcome_loss(body, recorded, *draw(single, unroll * config.batch_size)[:2])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(body.net.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(body.outcome.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            average.update(body.named_parameters(), update)
+            yield loss.detach()
+    finally:  # also where the time is up before the steps are
+        body.load_state_dict(average.weights())
+
+
+def unrolled_loss(
+    body: Body, recorded: Recorded, row: Tensor, earlier: Tensor, last: Tensor, shake: Tensor, steps: int
+) -> Tensor:
+    """Mean over U steps from the recorded state at row (B,), shaken by (B, S), under the recorded actions.
+
+    What is shaken must find back: a hand that is imagined inside a block is pushed out of it again.
+    """
+    before, state, loss = recorded.state[earlier] + shake, recorded.state[row] + shake, 0.0
+    for i in range(steps):
+        after = body.move(before, state, recorded.act[row + i]).state
+        known = (row + i < last)[:, None]
+        error = known * (after - recorded.state[torch.minimum(row + i + 1, last)]) / body.line.rest
+        # As in the world model's loss: mostly absolute, so that what is not pushed stays still.
+        loss = loss + F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)
+        before, state = state, after
+    return loss / steps
+
+
+def outcome_loss(body: Body, recorded: Recorded, row: Tensor, earlier: Tensor) -> Tensor:
+    """Reward and success of single steps from recorded states at row (B,), since drift would spoil them."""
+    with torch.no_grad():
+        after = body.move(recorded.state[earlier], recorded.state[row], recorded.act[row]).state
+    reward, success = body.worth(after)
+    return F.mse_loss(reward, recorded.rew[row]) + F.binary_cross_entropy_with_logits(
+        success, recorded.success[row]
+    )

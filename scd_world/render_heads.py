@@ -1,0 +1,88 @@
+"""The decoder's last layer: tokens to a frame. A map per patch, or convolutions that see the last frame.
+
+F frames, N patches, D width, V cameras, C = 3·V channels, H W frame.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from scd_world.layers import Patches, modulate, zero
+
+COPY_FIRST = 2.0  # before training, a pixel is mostly what it was
+
+
+class PatchHead(nn.Module):
+    """Each token draws its own patch. Two layers: an edge in a patch is no linear function of where it is.
+
+    With `copy_last` a gate per pixel keeps the last frame: what is not pushed can stay exactly where it is.
+    """
+
+    def __init__(self, width: int, patches: Patches, copy_last: bool) -> None:
+        super().__init__()
+        self.patches, self.copy_last = patches, copy_last
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        values = patches.values + copy_last * patches.patch**2
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), zero(nn.Linear(2 * width, values)))
+
+    def forward(self, h: Tensor, c: Tensor, last: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), last (F, C, H, W) → (F, C, H, W)."""
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        out = self.mlp(modulate(self.norm(h), shift, scale))
+        drawn = self.patches.inverse(out[..., : self.patches.values])[:, 0]
+        if not self.copy_last:
+            return drawn
+        keep = torch.sigmoid(COPY_FIRST + self.patches.inverse(out[..., self.patches.values :])[:, 0])
+        keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colours
+        return keep * last + (1 - keep) * drawn
+
+
+class ConvHead(nn.Module):
+    """Convolutions draw what the tokens say, seeing the last frame and the background at full resolution.
+
+    An edge that moves by a pixel is a small shift of what was there: easy for a convolution, hard for a map
+    from a token to its patch. Each pixel mixes what it was, the background, and what is drawn: what stands
+    still stays sharp, and what is uncovered is the background itself. The noisy frame is not among the
+    inputs: a path past the tokens would carry its noise into the picture.
+    """
+
+    def __init__(self, width: int, patches: Patches, background: Tensor, channels: int) -> None:
+        super().__init__()
+        self.patches = patches
+        self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
+        cells, pixels = patches.patch // self.scale, self.scale**2
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        self.spread = nn.Linear(width, channels * cells**2)
+        self.draw = nn.Sequential(
+            nn.Conv2d(channels + 6 * pixels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            zero(nn.Conv2d(channels, 6 * pixels, 1)),
+        )
+        self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
+        self.register_buffer("first", torch.tensor([COPY_FIRST, 0.0, 0.0])[:, None, None], persistent=False)
+
+    def forward(self, h: Tensor, c: Tensor, last: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), last (F, C, H, W) → (F, C, H, W)."""
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        said = self.cells(self.spread(modulate(self.norm(h), shift, scale)))
+        # Cameras go into the batch: one way of drawing serves them all.
+        last = rearrange(last, "f (v c) h w -> (f v) c h w", c=3)
+        background = rearrange(self.background.expand(len(h), -1, -1, -1), "f (v c) h w -> (f v) c h w", c=3)
+        seen = F.pixel_unshuffle(torch.cat([last, background], dim=1), self.scale)
+        out = self.draw(torch.cat([said, seen.to(said.dtype)], dim=1))
+        drawn, share = F.pixel_shuffle(out, self.scale).float().chunk(2, dim=1)
+        share = (share + self.first).softmax(dim=1)
+        frame = share[:, :1] * last + share[:, 1:2] * background + share[:, 2:] * drawn
+        return rearrange(frame, "(f v) c h w -> f (v c) h w", v=self.patches.cameras)
+
+    def cells(self, tokens: Tensor) -> Tensor:
+        """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
+        (y, x), p = self.patches.grid, self.patches.patch // self.scale
+        return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)

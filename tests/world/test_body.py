@@ -1,0 +1,83 @@
+"""The body learns from states alone what no straight line can say, and says it for as long as it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scd_world.body import Body
+from scd_world.config import BodyConfig
+from scd_world.fit_body import Recorded, fit_body
+from scd_world.stats import Stats
+
+
+def pushed_block(episodes: int, length: int, schema) -> Recorded:
+    """A hand that goes where it is told, and a block that moves only while the hand is beyond it."""
+    g = torch.Generator().manual_seed(0)
+    act = torch.rand(episodes, length, 2, generator=g) * 2 - 1
+    state = torch.zeros(episodes, length, 3)
+    for i in range(length - 1):
+        hand, block = state[:, i, :2] + 0.5 * (act[:, i] - state[:, i, :2]), state[:, i, 2]
+        state[:, i + 1, :2], state[:, i + 1, 2] = hand, torch.maximum(block, hand[:, 0])
+    starts = torch.arange(episodes) * length
+    flat = state.flatten(0, 1)
+    return Recorded(
+        state=flat,
+        act=act.flatten(0, 1),
+        rew=flat[:, 2],
+        success=(flat[:, 2] > 0.5).float(),
+        starts=starts,
+        lengths=torch.full((episodes,), length),
+    )
+
+
+@pytest.fixture
+def fitted(schema) -> tuple[Body, Recorded]:
+    stats = replace(Stats.neutral(schema), linear_rest=torch.full((3,), 1.0))
+    torch.manual_seed(0)
+    body = Body(stats, width=32, layers=1)
+    recorded = pushed_block(40, 12, schema)
+    losses = list(fit_body(body, recorded, BodyConfig(steps=500, batch_size=64, unroll=3, lr=3e-3), seed=0))
+    assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
+    return body, recorded
+
+
+def test_contact_is_learnt_and_unrolling_does_not_drift(fitted):
+    body, recorded = fitted
+    row = recorded.starts
+    before = state = recorded.state[row]
+    with torch.no_grad():
+        for i in range(10):
+            out = body(before, state, recorded.act[row + i])
+            before, state = state, out.state
+    still = (recorded.state[row] - recorded.state[row + 10]).abs().mean(0)
+    wrong = (state - recorded.state[row + 10]).abs().mean(0)
+    assert (wrong < 0.3 * still).all(), (wrong, still)
+    pushed = recorded.success[row + 10] > 0
+    assert out.success[pushed].mean() > out.success[~pushed].mean() + 1
+
+
+def test_sequences_stay_inside_their_episode(schema):
+    recorded = replace(pushed_block(3, 5, schema), lengths=torch.tensor([5, 2, 5]))
+    rows, earlier, last = recorded.sequences(3)
+    assert rows.tolist() == [0, 1, 2, 10, 11, 12]
+    assert earlier.tolist() == [0, 0, 1, 10, 10, 11]
+    assert last.tolist() == [4] * 3 + [14] * 3
+
+
+def test_short_episodes_shorten_the_unroll_and_none_leave_the_line(schema):
+    stats = Stats.neutral(schema)
+    body = Body(stats, width=8, layers=1)
+    config = BodyConfig(steps=2, batch_size=4, unroll=8)
+    assert len(list(fit_body(body, pushed_block(4, 3, schema), config, 0))) == 2
+    assert not list(fit_body(body, pushed_block(0, 1, schema), config, 0))
+    assert not list(fit_body(Body(stats, 8, 0), pushed_block(4, 9, schema), config, 0))
+
+
+def test_before_it_is_taught_the_body_is_the_straight_line(stats):
+    with_net, without = Body(stats, 16, 2), Body(stats, 16, 0)
+    x = torch.randn(3, 5, 3), torch.randn(3, 5, 3), torch.randn(3, 5, 2)
+    for one, other in zip(with_net(*x), without(*x), strict=True):
+        torch.testing.assert_close(one, other)

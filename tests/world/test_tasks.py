@@ -1,0 +1,77 @@
+"""One dataset, several tasks: what the model is told, and that a single task changes nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scd_world.held_out import check_schema
+from scd_world.stats import Stats
+from scd_world.world_model import WorldModel
+from tests.conftest import CONFIG, SCHEMA, filled, make_clip
+
+TWO = replace(SCHEMA, tasks=("lift", "push"))
+
+
+@pytest.fixture
+def model(stats: Stats) -> WorldModel:
+    return filled(WorldModel(CONFIG, TWO, stats)).eval()
+
+
+def test_a_single_task_adds_no_weight(stats):
+    """Worlds that know no tasks must go on loading."""
+
+    def shapes(tasks):
+        model = WorldModel(CONFIG, replace(SCHEMA, tasks=tasks), stats)
+        return {name: weight.shape for name, weight in model.state_dict().items()}
+
+    assert shapes(()) == shapes(("push",))
+    assert shapes(("push",)) != shapes(TWO.tasks)
+
+
+def test_the_loss_knows_the_task(model):
+    clip = make_clip(TWO, B=3, T=4)
+    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    told, _ = model.loss(clip, noise)
+    other, _ = model.loss(replace(clip, task=1 - clip.task), noise)
+    assert abs(told - other) > 1e-4
+
+
+def test_a_row_is_imagined_by_its_own_task(model):
+    """And a row's task stays with it when rows are picked."""
+    clip, task = make_clip(TWO, B=2, T=1), torch.tensor([0, 1])
+    obs, state = clip.obs[:1, 0].expand(2, -1, -1, -1), clip.state[:1, 0].expand(2, -1)
+    act, noise = clip.act[:1, 0].expand(2, -1), torch.zeros(2, *clip.obs.shape[2:])
+    s = model.initial(obs, state, state, task)
+    second = model.imagine(s.select(torch.tensor([1])), act[:1], noise[:1])
+    s = model.imagine(s, act, noise)
+    assert (s.obs[0] - s.obs[1]).abs().max() > 1e-3
+    assert (s.state[0] - s.state[1]).abs().max() > 1e-4
+    torch.testing.assert_close(second.obs[0], s.obs[1], atol=1e-3, rtol=0)
+    assert s.task.tolist() == [0, 1]
+
+
+def test_stepping_tells_what_training_told(model):
+    """The clip's one pass and the steps of `observe` must say the task in the same place."""
+    clip = make_clip(TWO, B=3, T=4)
+    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    plain = replace(noise, ctx=torch.zeros_like(noise.ctx), level=torch.zeros_like(noise.level),
+                    state=torch.zeros_like(noise.state))  # fmt: skip
+    s, rewards = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before, clip.task), []
+    for i in range(clip.num_steps):
+        s = model.observe(s, clip.act[:, i], clip.obs[:, i + 1], clip.state[:, i + 1])
+        rewards.append(s.reward)
+    _, losses = model.loss(clip, plain)
+    stepped = torch.nn.functional.mse_loss(torch.stack(rewards, 1), clip.rew)
+    torch.testing.assert_close(losses["reward"], stepped, atol=1e-5, rtol=1e-4)
+
+
+def test_a_world_is_not_judged_on_tasks_by_other_numbers(tmp_path):
+    class Store:
+        path, schema = tmp_path, replace(TWO, tasks=("push",))
+
+    with pytest.raises(
+        ValueError, match=r"has the tasks \['push'\], this world was taught \['lift', 'push'\]"
+    ):
+        check_schema(TWO, Store)
+    check_schema(SCHEMA, Store)
