@@ -147,3 +147,26 @@ def plot_sweep(path: Path, sweeps: dict[str, dict], title: str, most: int = 6) -
             ax.axis("off")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         figure.savefig(path)
+
+
+def plot_reliability(path: Path, success: dict[str, Any], episodes: int) -> None:
+    """How often a success came true against how probable it was said to be; bars: how often that was said."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        ax, bins = figure.subplots(), success["calibration"]
+        ax.plot([0, 1], [0, 1], color=COPY, linewidth=1, linestyle="--", label="calibrated")
+        ax.plot(bins["said"], bins["happened"], "o-", color=IMAGINED, label="success")
+        for x, y, n in zip(bins["said"], bins["happened"], bins["count"], strict=True):
+            ax.annotate(
+                str(n), (x, y), textcoords="offset points", xytext=(5, -11), fontsize=8, color="#4a5058"
+            )
+        ax.set(
+            xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="probability said", ylabel="share that succeeded"
+        )
+        ax.set_title(f"success of single steps, {episodes} episodes (numbers: steps)")
+        ax.legend(loc="upper left")
+        figure.savefig(path)

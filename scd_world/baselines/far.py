@@ -1,0 +1,37 @@
+"""FAR: in training the history is as noisy as what is drawn, each frame at its own level; one in ten clean.
+
+Clean context frames have a time of their own (-1), which is what stepping uses (Gu et al., 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from scd_world.baselines.causal_dit import CausalDiT
+from scd_world.clip import Clip
+from scd_world.flow import interpolate, logit_normal
+from scd_world.noise import Draw, Noise
+
+CLEAN_SHARE, CLEAN_TIME = 0.1, -1.0
+
+
+class FAR(CausalDiT):
+    def draw_more(self, clip: Clip, draw: Draw) -> Mapping[str, Tensor]:
+        B, T = clip.act.shape[:2]
+        return {
+            "past_t": draw.normal(B, T),
+            "past_clean": draw.uniform(B, T),
+            "past_x": draw.normal(B, T, *clip.obs.shape[2:]),
+        }
+
+    def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        t = logit_normal(noise.past_t, mean=0.0, std=1.0)
+        clean = noise.past_clean < CLEAN_SHARE
+        noisy = interpolate(obs, noise.past_x, t)
+        return torch.where(clean[:, :, None, None, None], obs, noisy), t.masked_fill(clean, CLEAN_TIME)
+
+    def remembered(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return obs, obs.new_full((len(obs),), CLEAN_TIME)
