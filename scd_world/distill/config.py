@@ -1,0 +1,91 @@
+"""What a user can set when distilling. Without torch, so that a command's --help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from scd_world.config import DataConfig, OptimiserConfig, TrainConfig, above, between, one_of
+from scd_world.model_config import ModelConfig
+
+METHODS = ("consistency", "meanflow", "rollout")
+
+
+@dataclass(frozen=True)
+class Distillation(TrainConfig):
+    """A training whose loss is another one than the model's own; `init` is the teacher."""
+
+    method: str = "consistency"
+    grid: int = 48
+    teacher: str = ""  # digest of the teacher's weights: a run goes on with the teacher that it began with
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A trained world in, a world of the same kind out that renders in few steps."""
+
+    world: str  # the teacher: folder, or name on the Hugging Face Hub
+    out: str  # run folder; the same command again resumes what lies there
+    method: str = "consistency"  # consistency, meanflow: the decoder alone; rollout: all, on its own frames
+    data: DataConfig = field(default_factory=lambda: DataConfig(kind="zarr"))
+    # The average is also the target that consistency learns from: a short memory.
+    optimiser: OptimiserConfig = field(
+        default_factory=lambda: OptimiserConfig(lr=1e-4, decoder_lr=1.0, ema=0.99)
+    )
+
+    num_steps: int = 1  # denoising steps that the new world takes by default; rollout learns at so many
+    grid: int = 48  # of consistency: noise levels, between neighbours of which the teacher leads
+    draws: int = 2  # noisy versions of each frame per encoder pass
+    own_history: float = 1.0  # of rollout: share of the clips whose past frames are the world's own
+
+    steps: int = 2000  # updates; may be raised when resuming
+    batch_size: int = 8
+    clip_steps: int = 8
+    accumulate: int = 1
+    seed: int = 0
+    time_budget: float | None = None  # seconds in all; steps or budget, what is used up first
+    time_limit: float | None = None  # seconds after which this call stops; the same command goes on
+    device: str = "auto"
+    precision: str = "auto"
+    log_every: int = 50
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    eval_every: int = 500
+    eval_windows: int = 16
+    eval_context: int = 4
+    world_starts: int = 64
+
+    report_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 50])  # denoising steps compared
+    report_windows: int = 32  # held-out windows; 0: no report
+    report_horizon: int = 16  # imagined steps of each
+    beside: dict[str, str] = field(default_factory=dict)  # further worlds in the report: its name, its folder
+
+    def __post_init__(self) -> None:
+        one_of("method", self.method, METHODS)
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        for name in ("num_steps", "draws", "report_horizon"):
+            above(name, getattr(self, name), 0)
+        above("grid", self.grid, 1)
+        above("report_windows", self.report_windows, -1)
+        between("own_history", self.own_history, 0, 1)
+        if not self.report_steps or min(self.report_steps) < 1:
+            raise ValueError(
+                f"report_steps={list(self.report_steps)}: expected numbers of denoising steps, from 1"
+            )
+
+    def student(self, teacher: ModelConfig) -> ModelConfig:
+        """The new world's model: the teacher's, as the method changes it."""
+        model = replace(teacher, num_steps=self.num_steps, draws=self.draws)
+        if self.method == "rollout":
+            return replace(model, own_history=self.own_history)
+        # Guidance is distilled as well: what the student learns is the guided velocity.
+        return replace(model, guidance=1.0, interval=teacher.interval or self.method == "meanflow")
+
+    def training(self, teacher: ModelConfig, digest: str) -> Distillation:
+        """The settings that the trainer knows."""
+        same = (
+            "out", "method", "data", "optimiser", "grid", "steps", "batch_size", "clip_steps", "accumulate",
+            "seed", "time_budget", "time_limit", "device", "precision", "log_every", "checkpoint_every",
+            "keep_checkpoints", "eval_every", "eval_windows", "eval_context", "world_starts",
+        )  # fmt: skip
+        values = {name: getattr(self, name) for name in same}
+        return Distillation(**values, model=self.student(teacher), init=self.world, teacher=digest)

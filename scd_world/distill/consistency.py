@@ -1,0 +1,63 @@
+"""Causal consistency distillation: from every point of a path, the decoder says where the path ends.
+
+Two neighbouring points of the teacher's path from noise to a frame must lead to the same end:
+
+    x_n+1 = x_n + (t_n+1 − t_n) · v_teacher(x_n, t_n)        one Euler step on a grid of 48
+    loss  = ‖G(x_n, t_n) − G⁻(x_n+1, t_n+1)‖²,   G(x, t) = x − t·v(x, t),   G(x, 0) = x
+
+G⁻ has the averaged weights. The teacher is the autoregressive model itself, so the end is fixed by the
+context and the noise; the context comes from its frozen encoder, once, and only the decoder learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from scd_world.clip import Clip
+from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
+from scd_world.flow import Field, interpolate
+from scd_world.noise import Noise
+from scd_world.world_model import WorldModel
+
+
+class Consistency(DecoderObjective):
+    def __init__(self, model: WorldModel, teacher: WorldModel, grid: int) -> None:
+        super().__init__(model, teacher)
+        self.grid, self.target = grid, deepcopy(model).requires_grad_(False)
+
+    def follow(self, average: Mapping[str, Tensor]) -> None:
+        """From now on the target's weights are these tensors, which change in place as the model learns."""
+        for name, parameter in self.target.named_parameters():
+            parameter.data = average[name]
+
+    def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            scene = read_clip(self.teacher, clip, noise)
+        level = (uniform(noise.t) * self.grid).floor().clamp(max=self.grid - 1) + 1
+        x_t, end = path_end(
+            scene.field(self.teacher), scene.field(self.target), scene.x, scene.noise, level, self.grid
+        )
+        drawn = leap(scene.field(self.model), x_t, level / self.grid)
+        loss = scene.error(drawn, end).mean()
+        return loss, {"pixels": loss}
+
+
+def leap(field: Field, x_t: Tensor, t: Tensor) -> Tensor:
+    """G(x, t) = x − t·v(x, t): the whole way to the end at once."""
+    return x_t - column(t) * field(x_t, t, torch.zeros_like(t))
+
+
+@torch.no_grad()
+def path_end(
+    teacher: Field, target: Field, x: Tensor, noise: Tensor, level: Tensor, grid: int
+) -> tuple[Tensor, Tensor]:
+    """A point of the path at each `level` (F,), 1…grid, and where the target says that its path ends."""
+    t, s = level / grid, (level - 1) / grid
+    x_t = interpolate(x, noise, t)
+    x_s = x_t + column(s - t) * teacher(x_t, t, s)
+    end = leap(target, x_s, s.clamp_min(1 / grid))  # at s = 0 it is there, and v may divide by s
+    return x_t, torch.where(column(s) > 0, end, x_s)

@@ -1,0 +1,104 @@
+"""Distillation: a trained world in, a world that renders in few steps out, by `scd-train`'s own trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from scd_datasets.store import WindowStore
+from scd_world.devices import make_accelerator
+from scd_world.distill.config import Distillation, DistillConfig
+from scd_world.distill.consistency import Consistency
+from scd_world.distill.meanflow import MeanFlow
+from scd_world.distill.rollout import Rollout
+from scd_world.distill.steps import compare_steps
+from scd_world.held_out import check_schema
+from scd_world.learner import Learner
+from scd_world.open_data import open_store
+from scd_world.run_folder import RunFolder
+from scd_world.stats import Stats
+from scd_world.train import Trainer
+from scd_world.world import World
+from scd_world.world_model import WorldModel
+
+log = logging.getLogger(__name__)
+
+
+def distill(config: DistillConfig) -> Path:
+    """Distils, or goes on distilling, in `config.out`; gives the folder of the world that it leaves there."""
+    run, teacher = RunFolder(config.out), World.load(config.world)
+    if teacher.config.kind != "scd":
+        raise ValueError(
+            f"{config.world} is a world of kind={teacher.config.kind}: only kind=scd has a decoder apart "
+            "from its encoder, and it is the decoder that is distilled"
+        )
+    settings = config.training(teacher.config, weights_digest(teacher))
+    accelerator = make_accelerator(settings)
+    with run.locked() if accelerator.is_main_process else nullcontext():
+        with accelerator.main_process_first():
+            store = open_store(config.data, run.path, teacher.config.patch)
+        check_schema(teacher.schema, store)
+        trainer = Distiller(settings, store, run, accelerator, teacher)
+        trainer.train()
+        if accelerator.is_main_process and trainer.finished and config.report_windows:
+            worlds = {"teacher": config.world, config.method: str(run.world), **config.beside}
+            print(compare_steps(worlds, store, config))
+    return run.world
+
+
+class Distiller(Trainer):
+    """A training that starts from its teacher, and has it at its side."""
+
+    config: Distillation
+
+    def __init__(
+        self,
+        config: Distillation,
+        store: WindowStore,
+        run: RunFolder,
+        accelerator: Accelerator,
+        teacher: World,
+    ) -> None:
+        self.teacher = teacher
+        super().__init__(config, store, run, accelerator)
+
+    def make_model(self, resuming: bool) -> tuple[WorldModel, Stats]:
+        """The teacher's weights; what only the student has starts at nothing."""
+        teacher = self.teacher
+        self.ancestor = teacher.provenance
+        student = WorldModel(self.config.model, teacher.schema, teacher.stats)
+        missing = student.load_state_dict(teacher.model.state_dict(), strict=False).missing_keys
+        assert all(name.startswith("decoder.until.") for name in missing), missing
+        return student, teacher.stats
+
+    def make_learner(self, model: WorldModel) -> Learner:
+        config, teacher = self.config, self.teacher.model
+        if config.method == "rollout":
+            return self.learner_of(model, Rollout(model, teacher))
+        if config.method == "meanflow":
+            return self.learner_of(model, MeanFlow(model, teacher))
+        objective = Consistency(model, teacher, config.grid)
+        learner = self.learner_of(model, objective)
+        objective.follow(learner.ema.average)
+        return learner
+
+    def learner_of(self, model: WorldModel, objective: Rollout | MeanFlow | Consistency) -> Learner:
+        return Learner(model, self.stats, self.config, self.accelerator, objective)
+
+    def made(self) -> dict[str, Any]:
+        config = self.config
+        how = {"method": config.method, "grid": config.grid, "num_steps": config.model.num_steps}
+        return super().made() | {"distilled": how}
+
+
+def weights_digest(world: World) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(world.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()

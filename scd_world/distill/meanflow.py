@@ -1,0 +1,64 @@
+"""MeanFlow: the decoder learns the average velocity of a whole stretch of the teacher's path.
+
+u(x_t, t, s) is the average over [s, t] of the velocity along the path through x_t, so that one step
+x_s = x_t − (t − s)·u is exact, however long. Differentiating (t − s)·u = ∫ v along the path gives
+
+    u = v − (t − s) · du/dt,      du/dt = JVP of u at (x_t, t, s) in direction (v, 1, 0)
+
+The derivative is taken forward, in one pass beside u's own. v is the teacher's: its noise is gone. The
+decoder gets s by an embedding that starts at zero (`Decoder.until`), so that training starts at u = v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from scd_world.clip import Clip
+from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
+from scd_world.flow import Field, interpolate
+from scd_world.noise import Noise
+
+SMALLEST_T = 0.01  # a decoder that predicts x gives v = (x_t − x) / t
+SMALLEST_ERROR = 1e-3  # c of the loss ‖Δ‖² / (‖Δ⁻‖² + c): frames that are right already stay quiet
+
+
+class MeanFlow(DecoderObjective):
+    def draw_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+        """Two draws of t for each noisy frame: where the stretch begins, and how long it is."""
+        noise = self.model.draw_noise(clip, generator)
+        share = torch.randn(noise.t.shape, generator=generator, device=generator.device).to(noise.t.device)
+        return replace(noise, t=torch.cat([noise.t, share]))
+
+    def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        first, share = noise.t.chunk(2)
+        t = uniform(first).clamp_min(SMALLEST_T)
+        s = t * stretch(uniform(share))
+        with torch.no_grad():
+            scene = read_clip(self.teacher, clip, noise)
+        x_t = interpolate(scene.x, scene.noise, t)
+        with torch.no_grad():
+            v = scene.field(self.teacher)(x_t, t, t)
+        with torch.autocast(x_t.device.type, enabled=False):  # a derivative of bf16 is noise
+            u, goal = average_and_goal(scene.field(self.model), x_t, t, s, v)
+        # In units of the frame, as a decoder that predicts x was taught: near t = 0 velocities say little.
+        unit = column(t) if self.model.config.predict == "x" else 1.0
+        error = scene.error(unit * u, unit * goal).mean((1, 2, 3))
+        loss = (error / (error.detach() + SMALLEST_ERROR)).mean()
+        return loss, {"pixels": error.mean().detach()}
+
+
+def stretch(share: Tensor) -> Tensor:
+    """s / t of uniform draws: a quarter down to 0, a quarter of no length at all, half in between."""
+    return ((share - 0.25) * 2).clamp(0, 1)
+
+
+def average_and_goal(field: Field, x_t: Tensor, t: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """u(x_t, t, s) with its gradient, and what it should be, without one."""
+    still = torch.zeros_like(s)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
+        u, change = torch.func.jvp(field, (x_t, t, s), (v, torch.ones_like(t), still))
+    return u, (v - column(t - s) * change).detach()

@@ -1,0 +1,166 @@
+"""Quality against denoising steps: several worlds on the same held-out windows from the same noise.
+
+steps.json · steps.md · steps.png. `likeness` is measured at the first imagined step: PSNR to what the first
+world draws with the most steps from the same noise, so how well its path is kept, whatever is true.
+`sharpness` there: mean difference of neighbouring pixels over that of the recorded frame, 1 where the
+windows are as sharp as recorded. Means over the windows, one imagination each. `ms` of one step of one row
+are the processor's on a CPU (a busy machine does not count), the clock's on a GPU; all in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scd_datasets.store import WindowStore
+from scd_world import bench
+from scd_world.bench_race import alternate
+from scd_world.bench_work import start
+from scd_world.distill.config import DistillConfig
+from scd_world.evaluate import spread_windows
+from scd_world.evaluate_config import EvaluateConfig
+from scd_world.figures import STYLE
+from scd_world.held_out import pick_episodes
+from scd_world.metrics import psnr
+from scd_world.open_loop import Batch, RowNoise, begin, imagine_steps, load_batch
+from scd_world.report import number, table, write_json
+from scd_world.world import World
+
+HORIZONS = (1, 4, 16, 32, 64)
+ROUNDS = 5  # of timing
+
+
+def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: DistillConfig) -> str:
+    """Measures, writes the report beside the run's world, and gives its table."""
+    out, device = Path(config.out), bench.pick_device(config.device)
+    loaded = {name: World.load(source, device=device) for name, source in worlds.items()}
+    first = next(iter(loaded.values()))
+    choice = EvaluateConfig(
+        world=config.world,
+        out=config.out,
+        windows=config.report_windows,
+        horizon=config.report_horizon,
+        context=config.eval_context,
+        seed=config.seed,
+    )
+    chosen = pick_episodes(first.provenance, store, None)
+    windows = spread_windows(store, chosen.episodes, choice)
+    batches = [
+        load_batch(store, windows[i : i + choice.batch_size], choice.context, device)
+        for i in range(0, len(windows), choice.batch_size)
+    ]
+    reference = [first_frames(first, batch, max(config.report_steps), config.seed) for batch in batches]
+    measured: dict[str, dict[int, dict[str, float]]] = {}
+    for name, world in tqdm(loaded.items(), "steps", unit="world"):
+        ms = step_ms(world, config.report_steps)
+        measured[name] = {
+            n: measure(world, batches, reference, n, choice) | {"ms": ms[n]} for n in config.report_steps
+        }
+    report = {
+        "worlds": dict(worlds),
+        "windows": len(windows),
+        "held_out": chosen.held_out,
+        "fingerprint": store.fingerprint,
+        "machine": bench.machine(device),
+        "measured": measured,
+    }
+    write_json(out / "steps.json", report)
+    text = steps_table(measured, f"{len(windows)} windows, {chosen.held_out}")
+    (out / "steps.md").write_text(text, encoding="utf-8")
+    plot_steps(out / "steps.png", measured)
+    return text
+
+
+@torch.no_grad()
+def first_frames(world: World, batch: Batch, num_steps: int, seed: int) -> Tensor:
+    """(B, C, H, W): the first imagined step."""
+    noise = RowNoise(batch.windows, world.frame_shape, seed)
+    return next(imagine_steps(world, begin(world, batch), batch.future, noise, num_steps)).obs
+
+
+@torch.no_grad()
+def measure(
+    world: World,
+    batches: Sequence[Batch],
+    reference: Sequence[Tensor],
+    num_steps: int,
+    choice: EvaluateConfig,
+) -> dict[str, float]:
+    """`psnr_h…`, `likeness` and `sharpness`, each a mean."""
+    values: dict[str, list[Tensor]] = {}
+    for batch, path_end in zip(batches, reference, strict=True):
+        noise = RowNoise(batch.windows, world.frame_shape, choice.seed)
+        actions = batch.future[:, : choice.horizon]
+        for h, s in enumerate(imagine_steps(world, begin(world, batch), actions, noise, num_steps), start=1):
+            valid, truth = batch.valid[:, h - 1], batch.truth(h)
+            found = {f"psnr_h{h}": psnr(s.obs, truth)} if h in HORIZONS else {}
+            if h == 1:
+                found |= {"likeness": psnr(s.obs, path_end), "sharpness": edges(s.obs) / edges(truth)}
+            for name, value in found.items():
+                values.setdefault(name, []).append(value[valid])
+    return {name: torch.cat(parts).mean().item() for name, parts in values.items()}
+
+
+def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
+    """Milliseconds of a step of one row, for each number of denoising steps."""
+    model, names = world.model, {str(n): n for n in steps}
+    standing = {name: start(model, 1, full=True) for name in names}
+    turns = alternate(dict.fromkeys(names, model), standing, names, seconds=float("inf"))
+    rounds = list(islice(turns, ROUNDS))
+    which = 1 if world.device.type == "cpu" else 0
+    return {n: float(np.median([turn[name][which] for turn in rounds])) * 1e3 for name, n in names.items()}
+
+
+def edges(obs: Tensor) -> Tensor:
+    """(B,) mean absolute difference of neighbouring pixels."""
+    return obs.diff(dim=-1).abs().mean((1, 2, 3)) + obs.diff(dim=-2).abs().mean((1, 2, 3))
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+
+def steps_table(measured: dict[str, dict[int, dict[str, float]]], what: str) -> str:
+    some = next(iter(next(iter(measured.values())).values()))
+    horizons = [name for name in some if name.startswith("psnr_h")]
+    columns = dict.fromkeys(horizons, 2) | {"likeness": 1, "sharpness": 3, "ms": 1}
+    head = ["world", "steps", *(f"PSNR at {name.removeprefix('psnr_h')}" for name in horizons)]
+    head += ["likeness, dB", "sharpness", "ms per step"]
+    rows = [
+        [name, str(n), *(number(row[key], digits) for key, digits in columns.items())]
+        for name, by_steps in measured.items()
+        for n, row in by_steps.items()
+    ]
+    return f"{what}\n\n{table(head, rows)}\n"
+
+
+def plot_steps(path: Path, measured: dict[str, dict[int, dict[str, float]]]) -> None:
+    """One panel per measure, one line per world, over the denoising steps."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        some: dict[str, Any] = next(iter(next(iter(measured.values())).values()))
+        titles = {n: f"PSNR at {n.removeprefix('psnr_h')}, dB" for n in some if n.startswith("psnr_h")}
+        titles |= {
+            "likeness": "likeness to the first world's path, dB",
+            "sharpness": "sharpness, 1 as recorded",
+        }
+        figure = Figure(figsize=(3.7 * len(titles), 3.4), layout="constrained")
+        for ax, (measure_name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
+            ax.set_title(title)
+            for name, by_steps in measured.items():
+                ax.plot(list(by_steps), [row[measure_name] for row in by_steps.values()], "o-", label=name)
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.set_xlabel("denoising steps")
+        handles, labels = ax.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.savefig(path)
