@@ -17,6 +17,8 @@ from tqdm import tqdm
 
 from scd_datasets.store import WindowStore
 from scd_world import action_tests, bench, figures, video
+from scd_world.bench_race import alternate
+from scd_world.bench_work import start
 from scd_world.curves import all_curves, as_lists, curve_report, outcomes, time_to_failure
 from scd_world.evaluate_config import EvaluateConfig
 from scd_world.held_out import check_schema, pick_episodes
@@ -35,6 +37,7 @@ from scd_world.open_loop import (
     load_batch,
     look,
 )
+from scd_world.outcomes import judge, tell
 from scd_world.perceptual import load_networks, perceptual_metrics
 from scd_world.report import HORIZONS, markdown, write_json
 from scd_world.world import World
@@ -47,7 +50,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Measures `config.world`, writes the report under `config.out`, prints it, and gives it back."""
     out = Path(config.out)
     world = World.load(config.world, device=bench.pick_device(config.device))
-    store = open_store(config.data, out)
+    store = open_store(config.data, out, world.config.patch)
     out.mkdir(parents=True, exist_ok=True)
     report, films = measure(world, store, config)
     write_json(out / "report.json", report)
@@ -84,6 +87,7 @@ def measure(world: World, store: WindowStore, config: EvaluateConfig) -> tuple[d
         "curves": means,
         "time_to_failure": time_to_failure(curves, means),
         **outcomes(loop, store.schema),
+        "told": run.outcomes(chosen.episodes),
         "actions": {"loss_ratio": action_tests.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
         "null_action": still,
@@ -190,6 +194,16 @@ class Run:
         of = np.array([window.episode for window in self.moments])
         return {sweep.action: sweep.report(names, of) for sweep in sweeps}, still
 
+    def outcomes(self, episodes: np.ndarray) -> dict[str, Any]:
+        """Reward and success of every step of whole episodes, told from the recorded past."""
+        schema, count = self.store.schema, min(len(episodes), self.config.outcome_episodes)
+        if not count or not (schema.reward or schema.success):
+            return {}
+        kept = episodes[np.linspace(0, len(episodes) - 1, count).round().astype(int)].tolist()
+        with self.progress(int(self.store.lengths[kept].sum()), "reward and success") as bar:
+            told = tell(self.world, self.store, kept, self.config.batch_size, bar.update)
+        return judge(told, schema.reward, schema.success)
+
     @staticmethod
     def progress(total: int, what: str) -> tqdm:
         return tqdm(total=total, desc=what, unit="frame")
@@ -223,7 +237,9 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
 
 def speed(world: World, num_steps: int | None) -> dict[str, Any]:
     num_steps = num_steps or world.config.num_steps
-    times = bench.step_times(world.model, 1, num_steps, SPEED_SECONDS) * 1e3
+    models, standing = {"": world.model}, {"": start(world.model, 1, full=True)}
+    rounds = alternate(models, standing, {"": num_steps}, SPEED_SECONDS)
+    times = np.array([taken[""][0] for taken in rounds]) * 1e3
     p50, p95 = np.quantile(times, (0.5, 0.95))
     machine = bench.machine(world.device)
     return {"num_steps": num_steps, "batch": 1, "p50_ms": p50, "p95_ms": p95, "steps": len(times), **machine}
@@ -236,6 +252,8 @@ def draw(out: Path, report: dict[str, Any], films: list[Film], store: WindowStor
     data = report["data"]
     title = f"{data['windows']} windows of {data['episodes']} episodes ({data['held_out']})"
     figures.plot_curves(out / "curves.png", report["curves"], report["actions"]["psnr_shuffled"], title)
+    if "success" in report["told"]:
+        figures.plot_reliability(out / "success.png", report["told"]["success"], report["told"]["episodes"])
     if report["sweep"]:
         held = f"each action dimension held for {report['settings']['sweep_steps']} steps"
         figures.plot_sweep(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scd_world.config import DataConfig, above, between, one_of
-from scd_world.model_config import ModelConfig
+from scd_world.model_config import KINDS, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class EvaluateConfig:
     sweep_values: int = 5  # values over the dimension's recorded range
     sweep_steps: int = 4  # steps for which the action is held
     films: int = 4  # windows shown in the video and in the picture strip
+    outcome_episodes: int = 64  # whole episodes on whose every step reward and success are judged; 0: none
 
     lpips_weights: str | None = None  # safetensors with AlexNet's features and LPIPS' linear layers
     fvd_weights: str | None = None  # safetensors of I3D trained on Kinetics-400
@@ -47,11 +48,14 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """How fast a world steps, and how fast a store reads."""
+    """How fast a model steps and learns, beside its rivals, and how fast a store reads."""
 
-    world: str | None = None  # folder, or name on the Hub; None: `model` with random weights
+    world: str | None = None  # folder, or name on the Hub, whose model to measure; None: `model`
     model: ModelConfig = field(default_factory=ModelConfig)
+    rivals: list[str] = field(default_factory=list)  # kinds of the same size that run along: [causal_dit]
     store: str | None = None  # a window store whose reading speed is measured too
+    against: str | None = None  # async: `rows` in one batch against as many single environments in processes
+    rows: int = 8  # for against=async
     out: str | None = None  # folder for bench.json and bench.md; None: the terminal only
 
     cameras: int = 1  # what a random model looks at; a world brings its own
@@ -61,13 +65,28 @@ class BenchConfig:
     action_size: int = 2
 
     num_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    contexts: list[int] = field(default_factory=list)  # frames of history; none named: the model's window
     batch_sizes: list[int] = field(default_factory=lambda: [1, 8])
-    seconds: float = 3.0  # measured time of each combination
+    seconds: float = 3.0  # measured time of each combination, all contenders together
+    longest: float = 20.0  # seconds of one round beyond which a combination is counted, and not timed
+    training: bool = False  # time updates as well, with the store's windows where there is one
+    train_batch: int = 8  # clips per update
+    clip_steps: int = 8  # steps of a clip
+    evaluations: list[str] = field(default_factory=list)  # scd-evaluate's folders: quality beside speed
     threads: int | None = None  # None: torch's default
     device: str = "auto"
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         above("seconds", self.seconds, 0)
-        for value in (*self.num_steps, *self.batch_sizes):
-            above("num_steps and batch_sizes", value, 0)
+        above("rows", self.rows, 1)
+        for kind in self.rivals:
+            one_of("rivals", kind, KINDS)
+        if self.against is not None:
+            one_of("against", self.against, ("async",))
+            if self.world is None:
+                raise ValueError(
+                    "against=async steps whole environments: give it a world=<folder or Hub name>"
+                )
+        for value in (*self.num_steps, *self.batch_sizes, *self.contexts):
+            above("num_steps, batch_sizes and contexts", value, 0)

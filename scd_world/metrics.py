@@ -7,6 +7,7 @@ Frames are (B, C, H, W) in [-1, 1].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,26 @@ def auroc(score: np.ndarray, label: np.ndarray) -> float:
         return float("nan")
     ranks = rankdata(score)[label].sum()
     return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def reliability(score: np.ndarray, label: np.ndarray, bins: int = 10) -> dict[str, Any]:
+    """Do things that are given probability p happen with frequency p?
+
+    Bins of equal width: `said` and `happened` are their means, `count` how many they hold; `error` is the
+    mean |said − happened| over all of them, by count (expected calibration error).
+    """
+    place = np.minimum((score * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    full = count > 0
+    said = np.bincount(place, score, bins)[full] / count[full]
+    happened = np.bincount(place, label, bins)[full] / count[full]
+    error = float((np.abs(said - happened) * count[full]).sum() / max(count.sum(), 1))
+    return {
+        "said": said.tolist(),
+        "happened": happened.tolist(),
+        "count": count[full].tolist(),
+        "error": error,
+    }
 
 
 @dataclass(frozen=True)

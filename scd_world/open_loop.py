@@ -15,11 +15,11 @@ from torch import Tensor
 
 from scd_datasets.store import WindowStore
 from scd_world.clip import Clip
+from scd_world.imagined import Imagined
 from scd_world.metrics import changed_pixels, psnr, ssim
 from scd_world.stats import decode_pixels, encode_pixels
 from scd_world.validate import after_context
 from scd_world.world import World
-from scd_world.world_model import Imagined
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Batch:
     context: int
     pixels: Tensor  # uint8 (B, k+T, V, H, W, 3)
     state: Tensor  # (B, k+T, S)
+    before: Tensor  # (B, S) one frame before the first
+    task: Tensor  # (B,) int
     action: Tensor  # (B, k−1+T, A)
     reward: Tensor  # (B, k−1+T) of the action taken at that frame
     success: Tensor  # (B, k−1+T)
@@ -97,6 +99,8 @@ class Batch:
             {
                 "pixels": self.pixels[:, frames],
                 "state": self.state[:, frames],
+                "before": self.before,
+                "task": self.task,
                 "action": self.action[:, steps],
                 "reward": self.reward[:, steps],
                 "success": self.success[:, steps],
@@ -117,6 +121,8 @@ def load_batch(store: WindowStore, windows: list[Window], context: int, device: 
         context=context,
         pixels=arrays["pixels"],
         state=arrays["state"],
+        before=arrays["before"],
+        task=arrays["task"],
         action=arrays["action"],
         reward=arrays["reward"],
         success=arrays["success"].float(),
@@ -129,9 +135,11 @@ def read_padded(store: WindowStore, window: Window, context: int, longest: int) 
     past = context - 1
     arrays = store.windows(np.array([window.episode]), np.array([window.frame - past]), past + window.steps)
     more = longest - window.steps
-    return {
+    whole = {name: arrays.pop(name)[0] for name in ("before", "task")}
+    padded = {
         name: np.pad(a[0], [(0, more)] + [(0, 0)] * (a.ndim - 2), mode="edge") for name, a in arrays.items()
     }
+    return padded | whole
 
 
 class RowNoise:

@@ -164,6 +164,21 @@ def remarks(report: dict[str, Any]) -> list[str]:
             f"success: AUROC {number(success['auroc'], 3)}, "
             f"{success['positives']} of {success['steps']} steps are positive"
         )
+    told = report["told"]
+    if reward := told.get("reward"):
+        found.append(
+            f"reward of every step of {told['episodes']} whole episodes, told from the recorded past: MSE "
+            f"{reward['mse']:.4g} (a constant: {reward['mse_of_the_mean']:.4g}), correlation "
+            f"{number(reward['correlation'])}, bias {reward['bias']:+.3g}, slope {number(reward['slope'])}"
+        )
+    if success := told.get("success"):
+        hits = "" if success["found"] is None else f", {success['found']:.0%} of them with p > .5"
+        found.append(
+            f"success, likewise: AUROC {number(success['auroc'], 3)}, {success['positives']} of "
+            f"{told['steps']} steps are positive{hits}, {success['false_alarms']} false alarms; calibration "
+            f"error {success['calibration']['error']:.4f}, Brier {success['brier']:.5f} (a constant: "
+            f"{success['brier_of_the_rate']:.5f}); {success['episodes_right']:.0%} of the episodes told right"
+        )
     found += [
         f"{name}: {value['value']:.4g} ({value['what']})" for name, value in report["perceptual"].items()
     ]

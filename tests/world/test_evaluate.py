@@ -22,6 +22,7 @@ from scd_world.held_out import pick_episodes
 from scd_world.metrics import PSNR_CAP
 from scd_world.model_config import ModelConfig
 from scd_world.open_loop import OpenLoop, Window, begin, choose_windows, load_batch
+from scd_world.outcomes import tell
 from scd_world.publish import pick_starts
 from scd_world.report import plain
 from scd_world.schema import DataSchema
@@ -192,6 +193,30 @@ def test_data_of_another_kind_is_refused(store, slide_world):
         measure(slide_world, store, settings())
 
 
+# ---- reward and success -----------------------------------------------------------------------
+
+
+def test_every_step_is_told_from_its_own_action_the_last_one_too(store, slide_world, monkeypatch):
+    world, observe = slide_world, slide_world.model.observe
+
+    def echo(s, act, obs, state):  # a model that says the action as its reward, the state as its success
+        return replace(observe(s, act, obs, state), reward=act[:, 0], success=s.state[:, 0])
+
+    monkeypatch.setattr(world.model, "observe", echo)
+    counted = []
+    told = tell(world, store, [3, 0, 2], batch_size=2, done=counted.append)
+    rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in (3, 0, 2)])
+    assert sum(counted) == len(rows) == len(told.reward)
+    order = np.argsort(told.episode, kind="stable")
+    rows = rows[np.argsort(np.repeat((3, 0, 2), store.lengths[[3, 0, 2]]), kind="stable")]
+    stats, tensor = world.stats, world.tensor
+    said = stats.decode_reward(stats.encode_action(tensor(store.action[rows]))[:, 0]).numpy()
+    np.testing.assert_allclose(told.reward[order], said, rtol=1e-5, atol=1e-5)
+    seen = stats.encode_state(tensor(store.state[rows]))[:, 0].numpy()
+    np.testing.assert_allclose(told.success[order], seen, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(told.true_reward[order], store.reward[rows])
+
+
 # ---- the whole report ---------------------------------------------------------------------------
 
 
@@ -207,12 +232,21 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     assert len(report["sweep"]["push"]["values"]) == 3
     assert report["actions"]["loss_ratio"]["total"] > 0
     assert report["success"]["steps"] == 4 * 7  # one more: the last action's
+    assert report["told"]["steps"] == 2 * 24  # two whole episodes
     assert report["speed"]["p50_ms"] > 0
     text = (out / "report.md").read_text()
     assert text in capsys.readouterr().out
     assert "|    6 |       4 |" in text
     names = {path.name for path in out.iterdir()}
-    assert names >= {"report.json", "report.md", "curves.png", "sweep.png", "strip_0.png", "film.mp4"}
+    assert names >= {
+        "report.json",
+        "report.md",
+        "curves.png",
+        "sweep.png",
+        "success.png",
+        "strip_0.png",
+        "film.mp4",
+    }
 
 
 def test_a_horizon_shorter_than_the_shuffled_one(slide_store, slide_world, tmp_path):
@@ -254,6 +288,7 @@ def test_pixels_alone_with_two_cameras(tmp_path):
     report, films = measure(make_world(store, held_out=(1, 3)), store, settings())
     assert "reward" not in report
     assert "success" not in report
+    assert report["told"] == {}
     assert not [name for name in report["curves"] if "agent" in name or "error" in name]
     assert films[0].imagined.shape[1:] == (2, 16, 24, 3)
     assert max(report["sweep"]["a"]["pixel_change"]) > 0
