@@ -6,12 +6,15 @@ This package exists for LeRobot alone, so it imports LeRobot at once; nothing el
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from draccus import ParsingError
 from gymnasium.vector import AutoresetMode, VectorEnv
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig, parser
 from lerobot.envs import EnvConfig, env_to_policy_features
@@ -22,11 +25,12 @@ from lerobot.processor import (
     RenameObservationsProcessorStep,
 )
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGE, OBS_IMAGES, OBS_STATE
+from lerobot.utils.feature_utils import dataset_to_policy_features
 
-from scd_envs.settings import open_world
+from scd_envs.settings import open_world, task_number
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies.lerobot_fit import check_fit, policy_shapes, resized
-from scd_world.schema import DataSchema
+from scd_policies.lerobot_fit import check_fit, of_camera, policy_shapes, resized, warn_proportions
+from scd_world.schema import DataSchema, View
 from scd_world.world import World, find_folder
 
 
@@ -37,11 +41,11 @@ class WorldEnvConfig(EnvConfig):
 
     world: its folder or hub id.
     device: where it is loaded; "auto": CUDA where there is one.
-    num_steps, horizon, success_threshold, clip_actions: as for `scd_envs.settings.Settings`; actions are
-    clipped here unless told otherwise, so that one wild action does not end an evaluation of hours.
+    num_steps, horizon, success_threshold, clip_actions, task: as for `scd_envs.settings.Settings`; actions
+    are clipped here unless told otherwise, so that one wild action does not end an evaluation of hours.
     observation_height, observation_width: pictures are resized to this before the policy sees them.
 
-    `fps`, `features`, `features_map` and `task` are the world's own, read from its config.json.
+    `fps`, `features` and `features_map` are the world's own, read from its config.json.
     """
 
     world: str = ""
@@ -56,6 +60,11 @@ class WorldEnvConfig(EnvConfig):
     fps: int = 0
 
     def __post_init__(self) -> None:
+        with words_kept():
+            self.read_world()
+
+    def read_world(self) -> None:
+        """ValueError or FileNotFoundError where there is no such world, or not what is asked of it."""
         if not self.world:
             raise ValueError("which world? Give --env.world=<folder or hub id of a world>")
         if (self.observation_height is None) != (self.observation_width is None):
@@ -66,14 +75,15 @@ class WorldEnvConfig(EnvConfig):
         schema = read_schema(self.world)
         if self.fps not in (0, schema.fps):
             raise ValueError(f"the world {self.world} has {schema.fps} frames per second; got fps={self.fps}")
-        if self.task and self.task not in schema.tasks:
-            raise ValueError(
-                f"the world {self.world} knows the tasks {list(schema.tasks)}; got {self.task!r}"
-            )
+        if self.task is not None:
+            task_number(self.task, schema.tasks)
+        elif len(schema.tasks) == 1:
+            self.task = schema.tasks[0]  # of several, each start has its own
         self.fps = schema.fps
-        self.task = self.task or next(iter(schema.tasks), None)
         size = self.picture_size or (schema.height, schema.width)
         self.features, self.features_map = features_of(schema, size)
+        if parser.parse_arg("dataset.repo_id"):  # lerobot-train makes its environments hours later
+            check_command_line(self)
 
     @property
     def picture_size(self) -> tuple[int, int] | None:
@@ -97,7 +107,7 @@ class WorldEnvConfig(EnvConfig):
 
     @property
     def settings(self) -> dict[str, Any]:
-        names = ("num_steps", "horizon", "success_threshold", "clip_actions")
+        names = ("num_steps", "horizon", "success_threshold", "clip_actions", "task")
         return {name: value for name, value in asdict(self).items() if name in names}
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, VectorEnv]]:
@@ -106,7 +116,7 @@ class WorldEnvConfig(EnvConfig):
         LeRobot sums one step more than an episode has. Rows that are over stay frozen here (DISABLED
         autoreset: reward 0, the same is_success), which makes its scores exact.
         """
-        check_policy_argument(self)
+        check_command_line(self)
         folder = find_folder(self.world, None)
         world = loaded_world(folder, self.device, (folder / "manifest.json").stat().st_mtime_ns)
         made = WorldVectorEnv(world, n_envs, autoreset_mode=AutoresetMode.DISABLED, **self.settings)
@@ -118,21 +128,25 @@ class WorldEnvConfig(EnvConfig):
         if (key := self.features_map.get("pixels", OBS_IMAGE)) != OBS_IMAGE:
             steps.append(RenameObservationsProcessorStep({OBS_IMAGE: key}))
         if self.picture_size:
-            steps.append(ResizePictures(*self.picture_size))
+            schema = read_schema(self.world)
+            for camera, size in schema.recorded_sizes.items():
+                warn_proportions(camera, size, self.picture_size)
+            steps.append(ResizePictures(*self.picture_size, schema.views))
         return PolicyProcessorPipeline(steps=steps), PolicyProcessorPipeline(steps=[])
 
 
 @dataclass
 class ResizePictures(ObservationProcessorStep):
-    """A policy's cameras may have been sharper than the world's."""
+    """A policy's cameras may have been sharper than the world's, and it knows no letterbox."""
 
     height: int
     width: int
+    views: dict[str, View]  # camera → what it saw of the world's picture
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         size = (self.height, self.width)
         return {
-            key: resized(value, size) if key.startswith(OBS_IMAGE) else value
+            key: resized(value, size, of_camera(key, self.views)) if key.startswith(OBS_IMAGE) else value
             for key, value in observation.items()
         }
 
@@ -175,21 +189,50 @@ def loaded_world(folder: Path, device: str, written: int) -> World:
     return open_world(folder, device)
 
 
-def check_policy_argument(config: WorldEnvConfig) -> None:
+@contextmanager
+def words_kept() -> Iterator[None]:
+    """LeRobot's parser drops what a configuration's ValueError says, and shows what its own errors say."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if parser.parse_arg("env.type") is None:  # not made from a command line
+            raise
+        raise ParsingError(str(error)) from error
+
+
+def check_command_line(config: WorldEnvConfig) -> None:
     """ValueError where the policy of the command line does not fit the world: before anything is loaded.
 
-    LeRobot hands environments no policy, so the command line is read once more, as LeRobot itself does. Where
-    a configuration file may say more than the command line, nothing is checked.
+    LeRobot hands environments neither policy nor dataset, so the command line is read once more, as LeRobot
+    itself does. A policy that is trained from nothing wants what its dataset has: in another picture size it
+    would be evaluated without a word. Where a configuration file may say more than the command line, nothing
+    is checked.
     """
-    path = parser.parse_arg("policy.path")
-    if path is None or parser.parse_arg("config_path"):
+    if parser.parse_arg("config_path"):
         return
-    policy = PreTrainedConfig.from_pretrained(path, cli_overrides=parser.get_cli_overrides("policy") or [])
     rename = yaml.safe_load(parser.parse_arg("rename_map") or "{}")
+    if path := parser.parse_arg("policy.path"):
+        overrides = parser.get_cli_overrides("policy") or []
+        wanted = policy_shapes(PreTrainedConfig.from_pretrained(path, cli_overrides=overrides))
+    elif repo_id := parser.parse_arg("dataset.repo_id"):
+        wanted = {rename.get(key, key): shape for key, shape in dataset_shapes(repo_id).items()}
+    else:
+        return
+    given = {key: tuple(feature.shape) for key, feature in env_to_policy_features(config).items()}
     check_fit(
-        policy_shapes(policy),
-        {key: tuple(feature.shape) for key, feature in env_to_policy_features(config).items()},
-        rename,
+        wanted,
+        given,
+        {key: name for key, name in rename.items() if path or key in given},  # the dataset's are renamed too
         say_rename="--rename_map='{}'",
         say_resize="--env.observation_height={} --env.observation_width={}",
     )
+
+
+def dataset_shapes(repo_id: str) -> dict[str, tuple[int, ...]]:
+    """What a policy that lerobot-train makes for this dataset will want to see, and its action."""
+    from lerobot.datasets import LeRobotDatasetMetadata  # seconds that lerobot-eval need not spend
+
+    meta = LeRobotDatasetMetadata(
+        repo_id, parser.parse_arg("dataset.root"), parser.parse_arg("dataset.revision")
+    )
+    return {key: tuple(f.shape) for key, f in dataset_to_policy_features(meta.features).items()}

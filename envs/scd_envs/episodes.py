@@ -7,17 +7,17 @@ imagines does not depend on how many rows there are, nor on when the others are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 
-from scd_envs.settings import Settings, start_pool
+from scd_envs.settings import Settings, start_pool, task_number
+from scd_world.imagined import Imagined
 from scd_world.starts import Moment
 from scd_world.world import World
-from scd_world.world_model import Imagined
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Start:
     episode: int
     frame: int
     noise_seed: int
+    task: int | None = None  # None: what was being done there
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Standing:
     members: np.ndarray  # (members,) the row behind each place in the model's batch
     noise: list[torch.Generator]  # one per row
     starts: np.ndarray  # (B, 2) episode, frame
+    tasks: np.ndarray  # (B,) which of the schema's tasks
     steps: np.ndarray  # (B,)
     pixels: np.ndarray  # (B, V, H, W, 3) uint8
     state: np.ndarray  # (B, S) raw units
@@ -65,7 +67,9 @@ class Episodes:
         self.num_steps = settings.num_steps
         self.horizon = settings.horizon or world.schema.horizon
         self.success_threshold = settings.success_threshold
+        self.bf16 = settings.precision == "bf16"
         self.pool = start_pool(world, settings.starts)
+        self.task = None if settings.task is None else task_number(settings.task, world.schema.tasks)
         self.standing: Standing | None = None
 
     @property
@@ -78,17 +82,34 @@ class Episodes:
     def over(self) -> np.ndarray:
         return self.now.terminated | self.now.truncated
 
-    def draw(self, rng: np.random.Generator, address: tuple[int, int] | None) -> Start:
-        """A start drawn from the pool, or the one asked for."""
+    @property
+    def task_texts(self) -> tuple[str, ...]:
+        """What each row does, in words; AttributeError (as Gymnasium expects) where the data names none."""
+        names = self.world.schema.tasks
+        if not names:
+            raise AttributeError("this world's data names no task")
+        numbers = [self.task or 0] * self.num_rows if self.standing is None else self.standing.tasks
+        return tuple(names[number] for number in numbers)
+
+    def draw(
+        self, rng: np.random.Generator, address: tuple[int, int] | None, task: int | None = None
+    ) -> Start:
+        """A start drawn from the pool (for a task from those that show it), or the one asked for."""
+        task = self.task if task is None else task
         # noise first: so it is the same, whether the moment is drawn or chosen
         noise_seed = int(rng.integers(2**63 - 1))
-        episode, frame = self.pool[rng.integers(len(self.pool))] if address is None else address
-        return Start(int(episode), int(frame), noise_seed)
+        pool = self.pool if task is None else self.world.starts.of_task(task, self.pool)
+        episode, frame = pool[rng.integers(len(pool))] if address is None else address
+        return Start(int(episode), int(frame), noise_seed, task)
 
     def begin(self, rows: np.ndarray, starts: Sequence[Start]) -> None:
         """New episodes in `rows`, from these starts and the frames before them. The first call begins all."""
         context = self.world.config.window
         moments = [self.world.starts.moment(s.episode, s.frame, context) for s in starts]
+        moments = [
+            moment if start.task is None else replace(moment, task=start.task)
+            for moment, start in zip(moments, starts, strict=True)
+        ]
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
             self.standing = self._blank(self.world.begin(moments))
         else:
@@ -96,7 +117,7 @@ class Episodes:
         now = self.now
         for row, start, moment in zip(rows, starts, moments, strict=True):
             now.noise[row].manual_seed(start.noise_seed)
-            now.starts[row] = start.episode, start.frame
+            now.starts[row], now.tasks[row] = (start.episode, start.frame), moment.task
             now.pixels[row], now.state[row] = moment.pixels[-1], moment.state[-1]  # as recorded, to the bit
         for array in (now.steps, now.reward, now.probability, now.terminated, now.truncated):
             array[rows] = 0
@@ -143,7 +164,8 @@ class Episodes:
             torch.randn(self.world.frame_shape, generator=generator, out=noise[place])
         idle = np.mean([schema.action_low, schema.action_high], axis=0, dtype=np.float32)
         action = np.where(act[:, None], action[now.members], idle)
-        now.imagined = self.world.step(now.imagined, action, noise, self.num_steps)
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16):
+            now.imagined = self.world.step(now.imagined, action, noise, self.num_steps)
 
         seen, rows = self.world.look(now.imagined), now.members[act]
         now.pixels[rows], now.state[rows] = seen["pixels"][act], seen["state"][act]
@@ -170,6 +192,7 @@ class Episodes:
             members=np.arange(B),
             noise=[torch.Generator() for _ in range(B)],  # on the CPU: a seed means the same on every device
             starts=np.zeros((B, 2), np.int64),
+            tasks=np.zeros(B, np.int64),
             steps=np.zeros(B, np.int64),
             pixels=np.zeros((B, len(schema.cameras), schema.height, schema.width, 3), np.uint8),
             state=np.zeros((B, len(schema.state)), np.float32),

@@ -24,6 +24,10 @@ class Settings:
     success_threshold: an episode terminates when the predicted probability exceeds it; 1.0: never.
     starts: (episode, frame) addresses among which reset draws; None: the episodes' first frames if the world
     has any, else all its moments.
+    task: what all episodes are to do, one of the tasks that the world was taught; None: each what was being
+    done where it starts.
+    precision: fp32, or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU;
+    what a row imagines then depends a little on how many rows there are.
     """
 
     num_steps: int | None = None
@@ -31,12 +35,16 @@ class Settings:
     clip_actions: bool = False
     success_threshold: float = 0.5
     starts: Sequence[tuple[int, int]] | None = None
+    task: str | None = None
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "horizon"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | np.integer) or value < 1):
                 raise ValueError(f"{name} must be a whole number ≥ 1 or None; got {value!r}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision is 'fp32' or 'bf16'; got {self.precision!r}")
         if not 0 <= self.success_threshold <= 1:
             raise ValueError(
                 f"success_threshold is a probability in [0, 1]; got {self.success_threshold!r}. "
@@ -74,11 +82,12 @@ def chosen_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[i
     """
     options = options or {}
     # LeRobot marks a new rollout in the options that it hands to every environment
-    unknown = [key for key in options if key not in ("episode", "frame") and not key.startswith("lerobot_")]
+    known = ("episode", "frame", "task")
+    unknown = [key for key in options if key not in known and not key.startswith("lerobot_")]
     if unknown or ("frame" in options and "episode" not in options):
         raise ValueError(
-            f"reset(options=...) takes 'episode' with an optional 'frame'; got {sorted(options)}. "
-            "Vector environments take 'reset_mask' as well."
+            "reset(options=...) takes 'episode' with an optional 'frame', and 'task'; got "
+            f"{sorted(options)}. Vector environments take 'reset_mask' as well."
         )
     if "episode" not in options:
         return [None] * num_rows
@@ -90,6 +99,29 @@ def chosen_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[i
         )
     episodes, frames = (np.broadcast_to(w, num_rows).tolist() for w in wanted)
     return list(zip(episodes, frames, strict=True))
+
+
+def chosen_tasks(options: dict[str, Any] | None, num_rows: int, tasks: Sequence[str]) -> list[int | None]:
+    """The task that reset's options ask for, in each row, by its number; None: the start's own.
+
+    `task` is one of the world's `tasks` in words, or one for each row.
+    """
+    wanted = (options or {}).get("task")
+    if wanted is None:
+        return [None] * num_rows
+    texts = [wanted] * num_rows if isinstance(wanted, str) else list(wanted)
+    if len(texts) != num_rows:
+        raise ValueError(f"'task' is one task, or one for each of {num_rows} rows; got {wanted!r}")
+    return [task_number(text, tasks) for text in texts]
+
+
+def task_number(text: str, tasks: Sequence[str]) -> int:
+    """Which of `tasks` it is; ValueError names them."""
+    if text in tasks:
+        return tasks.index(text)
+    near = get_close_matches(str(text), tasks, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"this world was not taught the task {text!r}; it knows {list(tasks)}.{hint}")
 
 
 def open_world(world: World | str | Path, device: str | None) -> World:

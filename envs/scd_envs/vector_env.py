@@ -14,8 +14,8 @@ from gymnasium.vector.utils import batch_space
 
 from scd_envs import spaces
 from scd_envs.episodes import Episodes
-from scd_envs.settings import Settings, chosen_starts, open_world
-from scd_envs.world_env import EnvState, check_state, task_of, world_metadata
+from scd_envs.settings import Settings, chosen_starts, chosen_tasks, open_world
+from scd_envs.world_env import EnvState, check_state, world_metadata
 from scd_world.world import World
 
 Infos = dict[str, Any]
@@ -32,7 +32,7 @@ class WorldVectorEnv(VectorEnv):
     reset (`reset(options={"reset_mask": ...})`): its last observation, reward 0, constant flags and info. So
     a sum over time is the return of one episode, which is what LeRobot's evaluation computes.
 
-    `options` of `reset` may hold one `episode` and `frame` for all rows, or an array with one per row.
+    `options` of `reset` may hold one `episode`, `frame` and `task` for all rows, or one per row.
     """
 
     def __init__(
@@ -75,11 +75,12 @@ class WorldVectorEnv(VectorEnv):
         mask = options.pop("reset_mask", None)
         rows = np.arange(self.num_envs) if mask is None else self._masked_rows(mask)
         addresses = chosen_starts(options, self.num_envs)
+        tasks = chosen_tasks(options, self.num_envs, self.schema.tasks)
         seeds = row_seeds(seed, self.num_envs)
         for row in rows:
             if seeds[row] is not None:
                 self._draws[row], self._seeds[row] = seeding.np_random(seeds[row])
-        return self._begin(rows, addresses, {})
+        return self._begin(rows, addresses, {}, tasks)
 
     def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Take `actions` (num_envs, A), raw units; imagine the next frames. Finished rows ignore theirs."""
@@ -124,7 +125,7 @@ class WorldVectorEnv(VectorEnv):
         if name == "_max_episode_steps":  # this and the next are names that LeRobot asks for
             return (self.episodes.horizon,) * self.num_envs
         if name in ("task_description", "task"):
-            return (task_of(self.world),) * self.num_envs
+            return self.episodes.task_texts
         raise AttributeError(f"WorldVectorEnv's rows have no {name!r}")
 
     def close_extras(self) -> None:
@@ -155,9 +156,12 @@ class WorldVectorEnv(VectorEnv):
 
     # ---- pieces --------------------------------------------------------------------------------------------
 
-    def _begin(self, rows: np.ndarray, addresses: list, infos: Infos) -> tuple[dict[str, Any], Infos]:
+    def _begin(
+        self, rows: np.ndarray, addresses: list, infos: Infos, tasks: list[int | None] | None = None
+    ) -> tuple[dict[str, Any], Infos]:
+        tasks = tasks or [None] * self.num_envs
         if len(rows):
-            starts = [self.episodes.draw(self._draws[row], addresses[row]) for row in rows]
+            starts = [self.episodes.draw(self._draws[row], addresses[row], tasks[row]) for row in rows]
             self.episodes.begin(rows, starts)
         return self._observation(), self._infos(infos, rows)
 

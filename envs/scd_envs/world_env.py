@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 
 from scd_envs import spaces
 from scd_envs.episodes import Episodes, Standing
-from scd_envs.settings import Settings, chosen_starts, open_world
+from scd_envs.settings import Settings, chosen_starts, chosen_tasks, open_world
 from scd_world.world import World
 
 
@@ -40,7 +40,8 @@ class WorldEnv(gymnasium.Env):
 
     ## Starting state
     A recorded moment, with the frames recorded before it as context: drawn with the seed, or the one that
-    `reset(options={"episode": 3, "frame": 10})` names.
+    `reset(options={"episode": 3, "frame": 10})` names. Where the data has several tasks, the episode does
+    what was being done there, or what `reset(options={"task": "push the cube"})` asks for.
 
     ## Episode end
     Terminated when the predicted success probability exceeds `success_threshold` (never where the data had no
@@ -79,10 +80,11 @@ class WorldEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin an episode: a seeded draw, or options={"episode": e, "frame": f}."""
+        """Begin an episode: a seeded draw, or options={"episode": e, "frame": f}; with or without "task"."""
         super().reset(seed=seed)
         (address,) = chosen_starts(options, 1)
-        self.episodes.begin(np.arange(1), [self.episodes.draw(self.np_random, address)])
+        (task,) = chosen_tasks(options, 1, self.schema.tasks)
+        self.episodes.begin(np.arange(1), [self.episodes.draw(self.np_random, address, task)])
         return self._observation(), self.episodes.info(0)
 
     def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -120,11 +122,11 @@ class WorldEnv(gymnasium.Env):
 
     @property
     def task(self) -> str:
-        return task_of(self.world)
+        return self.episodes.task_texts[0]
 
     @property
     def task_description(self) -> str:
-        return task_of(self.world)
+        return self.episodes.task_texts[0]
 
     def _observation(self) -> dict[str, Any]:
         now = self.episodes.now
@@ -132,7 +134,11 @@ class WorldEnv(gymnasium.Env):
 
 
 def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
-    """The data's rate, and which of reward and success this world can predict."""
+    """The data's rate, what this world can predict, and how its pictures were made.
+
+    `views`: camera → (top, left, height, width) of what it saw; beside it, letterboxed pictures are black.
+    `recorded`: camera → (height, width) in which it was recorded.
+    """
     if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
         raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
     schema = world.schema
@@ -141,14 +147,9 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
         "render_fps": int(schema.fps),
         "predicts_reward": schema.reward,
         "predicts_success": schema.success,
+        "views": schema.views,
+        "recorded": schema.recorded_sizes,
     }
-
-
-def task_of(world: World) -> str:
-    """The first task that was recorded; AttributeError (as Gymnasium expects) where none was named."""
-    if not world.schema.tasks:
-        raise AttributeError("this world's data names no task")
-    return world.schema.tasks[0]
 
 
 def check_state(state: EnvState, episodes: Episodes) -> None:

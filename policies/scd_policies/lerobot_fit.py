@@ -6,7 +6,8 @@ Everything here goes by LeRobot's names: `observation.images.top`, `observation.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]  # by LeRobot's name; pictures (C, H, W)
 IMAGE, ACTION = "observation.image", "action"
 SENSES = ("VISUAL", "STATE", "ENV")
+STRETCH = 0.05  # of the proportions: rounding to whole patches stays below
 
 
 def policy_shapes(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
@@ -36,8 +38,8 @@ def check_fit(
 ) -> None:
     """ValueError where the policy does not get what it wants; the environment may have more.
 
-    rename: the environment's key → the policy's. say_rename, say_resize: how the user gives a rename and a
-    height and width, with `{}` in their places.
+    rename: the environment's key → the policy's. say_rename, say_resize: how the user gives a rename (as
+    JSON, and after it as Hydra reads it) and a height and width, with `{}` in their places.
     """
     if strange := sorted(set(rename) - set(environment)):
         raise ValueError(
@@ -52,7 +54,8 @@ def check_fit(
         lines.append(f"  {key}: the policy has {shape}, the environment {given.get(key, 'no such key')}")
     lines += [f"policy: {listed(policy)}", f"environment: {listed(given)}"]
     if found := likely_rename(policy, given):
-        lines.append(f"Likely cure: {say_rename.format(json.dumps(found))}")
+        plain = ",".join(f"{key}:{name}" for key, name in found.items())
+        lines.append(f"Likely cure: {say_rename.format(json.dumps(found), f'{{{plain}}}')}")
     sizes = {shape[1:] for key, shape in wrong.items() if only_size_differs(shape, given.get(key))}
     if len(sizes) == 1:
         height, width = sizes.pop()
@@ -92,6 +95,30 @@ def listed(shapes: Shapes) -> str:
     return ", ".join(f"{key} {shape}" for key, shape in shapes.items())
 
 
-def resized(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) float → (B, C, *size)."""
+def resized(pictures: Tensor, size: tuple[int, int], view: Sequence[int] | None = None) -> Tensor:
+    """(B, C, H, W) float → (B, C, *size): of the whole picture, or of its view (top, left, height, width)."""
+    if view is not None:
+        top, left, height, width = view
+        pictures = pictures[..., top : top + height, left : left + width]
     return interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def of_camera[T](key: str, known: Mapping[str, T]) -> T | None:
+    """What is known, by camera name, of the camera under LeRobot's name `key`; a lone one needs no name."""
+    if key == IMAGE and len(known) == 1:
+        return next(iter(known.values()))
+    return known.get(key.removeprefix(f"{IMAGE}s."))
+
+
+def warn_proportions(key: str, recorded: Sequence[int] | None, size: Sequence[int]) -> None:
+    """A camera seen in other proportions than its own is another camera, and nothing else would say so."""
+    if recorded is None:
+        return
+    stretch = (size[1] / recorded[1]) / (size[0] / recorded[0]) - 1
+    if abs(stretch) > STRETCH:
+        warnings.warn(
+            f"{key} was recorded in {tuple(recorded)} and is resized to {tuple(size)}, which shows things "
+            f"{abs(stretch):.0%} {'wider' if stretch > 0 else 'narrower'}: right only if the policy learnt "
+            "from pictures squeezed like that",
+            stacklevel=3,
+        )

@@ -17,7 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_policies.lerobot_fit import ACTION, IMAGE, check_fit, policy_shapes, resized
+from scd_policies.lerobot_fit import (
+    ACTION,
+    IMAGE,
+    check_fit,
+    of_camera,
+    policy_shapes,
+    resized,
+    warn_proportions,
+)
 from scd_policies.policy import check_batch
 
 if TYPE_CHECKING:
@@ -26,12 +34,18 @@ if TYPE_CHECKING:
     from lerobot.configs import PreTrainedConfig
 
 
+SAY_RENAME = "rename_map={}, or for a command 'policy_kwargs={{rename_map:{}}}'"
+SAY_RESIZE = "resize=True, or for a command 'policy_kwargs={{resize:true}}',"
+
+
 class LeRobotPolicy:
     """The policy in the folder, or of the hub id, `path`; a lone camera's picture goes to its lone camera.
 
     rename_map: the environment's key → the policy's, as for LeRobot's --rename_map, beside the renames that
     the checkpoint was trained with.
     resize: pictures of another size than the policy's are resized; without it they are an error.
+    views, recorded: the environment's `metadata` of these names, by which a resized picture is cut out of a
+    letterbox first, and other proportions than the camera's own are warned of.
     task: what a policy that reads language is told. device: "auto" is CUDA where there is one.
 
     Policies that draw at random (diffusion) do so from a stream of their own, seeded by all seeds of the
@@ -46,6 +60,8 @@ class LeRobotPolicy:
         rename_map: Mapping[str, str] | None = None,
         resize: bool = False,
         task: str = "",
+        views: Mapping[str, Sequence[int]] | None = None,
+        recorded: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         from lerobot.envs import preprocess_observation
         from lerobot.policies import get_policy_class, make_pre_post_processors
@@ -61,6 +77,7 @@ class LeRobotPolicy:
         self._takes = tuple(action_space.shape or ())
         self._saved_rename, self._given_rename = saved_rename(self._before), dict(rename_map or {})
         self._resize, self._task = resize, task
+        self._views, self._recorded = views or {}, recorded or {}
         self._rows = 0
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -82,16 +99,20 @@ class LeRobotPolicy:
         rename = self._saved_rename | self._lone_camera(seen) | self._given_rename
         if self._resize:
             wanted = {key: self._wants.get(rename.get(key, key), ()) for key in seen}
-            seen = {
-                key: resized(value, (shape[1], shape[2])) if len(shape := wanted[key]) == 3 else value
-                for key, value in seen.items()
-            }
+            seen = {key: self._resized(key, value, wanted[key]) for key, value in seen.items()}
         if not self._checked:
             shapes = {key: tuple(value.shape[1:]) for key, value in seen.items()} | {ACTION: self._takes}
             apt = {key: name for key, name in rename.items() if key in shapes} | self._given_rename
-            check_fit(self._wants, shapes, apt, say_rename="rename_map={}", say_resize="resize=True")
+            check_fit(self._wants, shapes, apt, SAY_RENAME, SAY_RESIZE)
             self._checked = True
         return {rename.get(key, key): value for key, value in seen.items()}
+
+    def _resized(self, key: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if len(shape) != 3 or value.shape[1:] == shape:
+            return value
+        if not self._checked:
+            warn_proportions(key, of_camera(key, self._recorded), shape[1:])
+        return resized(value, (shape[1], shape[2]), of_camera(key, self._views))
 
     def _lone_camera(self, seen: dict[str, Tensor]) -> dict[str, str]:
         """An environment with one camera does not say its name: it is the policy's, if that has one too."""

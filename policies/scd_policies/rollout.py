@@ -25,9 +25,14 @@ class Episode:
     terminated: bool
     truncated: bool  # by the environment, or here after `max_steps`
     success: bool  # is_success of the last step; False where the environment does not say
+    said: dict[str, np.ndarray]  # (L,) each number and flag of the info after each step; NaN or False: none
 
     def __len__(self) -> int:
         return len(self.action)
+
+    def at(self, i: int) -> Observation:
+        """Observation i, 0 ≤ i ≤ L."""
+        return _map(lambda array: array[i], self.obs)
 
 
 @dataclass(frozen=True)
@@ -73,21 +78,23 @@ def episodes(
     seeds: Sequence[int],
     options: Sequence[dict[str, Any]] | None = None,
     policy_seeds: Sequence[int] | None = None,
-    max_steps: int | None = None,
+    max_steps: int | Sequence[int] | None = None,
     frames: bool = False,
 ) -> Iterator[Episode]:
     """One episode per seed, in their order; a vector environment plays num_envs of them at once.
 
     `seeds` seed environment and policy, so that two policies, or two environments, meet the same starts.
     `options`: one dict of reset options per episode. `policy_seeds`: other seeds for the policy (a replay's
-    are the numbers of its recordings). `max_steps` truncates. `frames` keeps the pictures.
+    are the numbers of its recordings). `max_steps` truncates; one number, or one per episode. `frames` keeps
+    the pictures.
     """
     policy_seeds = seeds if policy_seeds is None else policy_seeds
     options = [{}] * len(seeds) if options is None else options
-    if not len(seeds) == len(options) == len(policy_seeds) > 0:
+    limits = list(max_steps) if isinstance(max_steps, Sequence) else [max_steps] * len(seeds)
+    if not len(seeds) == len(options) == len(policy_seeds) == len(limits) > 0:
         raise ValueError(
-            f"expected as many seeds (≥ 1) as options and policy seeds; got {len(seeds)}, {len(options)} and "
-            f"{len(policy_seeds)}"
+            f"expected as many seeds (≥ 1) as options, policy seeds and max_steps; got {len(seeds)}, "
+            f"{len(options)}, {len(policy_seeds)} and {len(limits)}"
         )
     batched = env if isinstance(env, gymnasium.vector.VectorEnv) else _BatchOfOne(env)
     for first in range(0, len(seeds), batched.num_envs):
@@ -99,7 +106,7 @@ def episodes(
             [int(seeds[row]) for row in rows],
             [options[row] for row in rows],
             [int(policy_seeds[row]) for row in rows],
-            max_steps,
+            [limits[row] for row in rows],
             frames,
         )
         yield from played[: len(seeds) - first]
@@ -113,14 +120,16 @@ class _Recording:
     obs: list[Observation]
     action: list[np.ndarray] = field(default_factory=list)
     reward: list[float] = field(default_factory=list)
+    said: list[dict[str, Any]] = field(default_factory=list)
     episode: Episode | None = None
 
-    def add(self, obs: Observation, action: np.ndarray, reward: float) -> None:
+    def add(self, obs: Observation, action: np.ndarray, reward: float, said: dict[str, Any]) -> None:
         self.obs.append(obs)
         self.action.append(np.array(action))
         self.reward.append(float(reward))
+        self.said.append(said)
 
-    def close(self, terminated: bool, success: bool) -> None:
+    def close(self, terminated: bool) -> None:
         self.episode = Episode(
             seed=self.seed,
             obs=_stack(self.obs),
@@ -128,7 +137,8 @@ class _Recording:
             reward=np.array(self.reward, dtype=np.float32),
             terminated=terminated,
             truncated=not terminated,
-            success=success,
+            success=bool(self.said[-1].get("is_success", False)),
+            said=_columns(self.said),
         )
 
 
@@ -138,7 +148,7 @@ def _play(
     seeds: list[int],
     options: list[dict[str, Any]],
     policy_seeds: list[int],
-    max_steps: int | None,
+    limits: list[int | None],
     frames: bool,
 ) -> list[Episode]:
     obs = _reset(env, seeds, options)
@@ -156,11 +166,9 @@ def _play(
             # With same-step autoreset, what an ended row last saw stands in the info.
             aside = ended and "final_obs" in info
             seen = _picked(info["final_obs"][i], frames) if aside else _row(obs, i, frames)
-            row.add(seen, action[i], reward[i])
-            if ended or step == max_steps:
-                said = info["final_info"] if aside else info
-                success = "is_success" in said and bool(said["is_success"][i])
-                row.close(bool(terminated[i]), success)
+            row.add(seen, action[i], reward[i], _numbers(info["final_info"] if aside else info, i))
+            if ended or step == limits[i]:
+                row.close(bool(terminated[i]))
     return [row.episode for row in rows]
 
 
@@ -192,8 +200,30 @@ class _BatchOfOne:
 
     def step(self, action: np.ndarray) -> tuple[Observation, list, list, list, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self._env.step(action[0])
-        info = {key: [info[key]] for key in ("is_success",) if key in info}
+        info = {key: np.asarray(value)[None] for key, value in info.items() if np.isscalar(value)}
         return _map(lambda array: np.asarray(array)[None], obs), [reward], [terminated], [truncated], info
+
+
+def _numbers(info: dict[str, Any], i: int) -> dict[str, Any]:
+    """What row i's info says in numbers and flags; gymnasium keeps in `_key` which rows said `key`."""
+    return {
+        key: value[i]
+        for key, value in info.items()
+        if not key.startswith("_")
+        and isinstance(value, np.ndarray)
+        and value.ndim == 1
+        and value.dtype.kind in "bif"
+        and info.get(f"_{key}", [True] * len(value))[i]
+    }
+
+
+def _columns(said: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Step by step → (L,) by key; flags that were not said are False, numbers NaN."""
+    kinds = {key: np.asarray(value).dtype.kind for step in said for key, value in step.items()}
+    return {
+        key: np.array([step.get(key, False if kind == "b" else np.nan) for step in said])
+        for key, kind in kinds.items()
+    }
 
 
 def _map(change: Callable[[Any], Any], obs: Observation) -> Observation:

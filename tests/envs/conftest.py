@@ -60,6 +60,7 @@ def make_world(**changes) -> World:
         state=rng.uniform(-1, 1, (F, len(schema.state))).astype(np.float32),
         action=rng.uniform(-1, 1, (F, len(schema.action))).astype(np.float32),
         addresses=addresses,
+        task=(addresses[:, 0] == 8).astype(np.int64) if len(schema.tasks) > 1 else np.zeros(0, np.int64),
     )
     world = World(model, stats, starts)
     make_success_rare(world)

@@ -165,13 +165,13 @@ def test_a_diffusion_policys_scores_are_those_of_its_actions(
     assert_scores(info, rollout(env, replay, seeds=SEEDS, policy_seeds=range(4)))
 
 
-def test_training_evaluates_in_the_world(folder, tmp_path, monkeypatch):
+def lerobot_train(monkeypatch, folder: Path, world: Path, *arguments: str) -> None:
+    """Two updates of a tiny ACT on the dataset in `folder`, an evaluation after each."""
     from lerobot.scripts import lerobot_train as module
 
-    record(tmp_path / "dataset")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(module, "init_logging", lambda **how: None)
-    data = ["--dataset.repo_id=tiny", f"--dataset.root={tmp_path / 'dataset'}", "--num_workers=0"]
+    data = ["--dataset.repo_id=tiny", f"--dataset.root={folder / 'dataset'}", "--num_workers=0"]
     policy = ["--policy.type=act", "--policy.dim_model=16", "--policy.n_heads=2", "--policy.use_vae=false"]
     policy += [
         "--policy.chunk_size=3",
@@ -179,16 +179,38 @@ def test_training_evaluates_in_the_world(folder, tmp_path, monkeypatch):
         "--policy.pretrained_backbone_weights=null",
     ]
     policy += ["--policy.push_to_hub=false", "--policy.device=cpu"]
-    world = ["--env.type=scd_world", f"--env.world={folder}", "--env.horizon=4", "--env_eval_freq=1"]
+    env = ["--env.type=scd_world", f"--env.world={world}", "--env.horizon=4", "--env_eval_freq=1"]
     often = ["--eval.n_episodes=2", "--eval.batch_size=2", "--steps=2", "--batch_size=2", "--output_dir=run"]
-    monkeypatch.setattr(sys, "argv", ["lerobot-train", *data, *policy, *world, *often])
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", *data, *policy, *env, *often, *arguments])
     module.main()
+
+
+def test_training_evaluates_in_the_world(folder, tmp_path, monkeypatch):
+    record(tmp_path / "dataset")
+    lerobot_train(monkeypatch, tmp_path, folder)
     for step in ("1", "2"):
         videos = list(tmp_path.glob(f"run/eval/videos_step_*{step}/**/*.mp4"))
         assert len(videos) == 2
 
 
-def record(root: Path) -> None:
+def test_a_dataset_that_does_not_fit_is_refused_before_training_and_the_cure_works(
+    folder, tmp_path, monkeypatch, capsys
+):
+    """LeRobot would train for hours and then evaluate on pictures of another size, without a word."""
+    larger = {key: (3, 32, 48) if len(shape) == 3 else shape for key, shape in TWO.items()}
+    record(tmp_path / "dataset", larger)
+    with pytest.raises(SystemExit):
+        lerobot_train(monkeypatch, tmp_path, folder)
+    said, cure = capsys.readouterr(), ("--env.observation_height=32", "--env.observation_width=48")
+    said = said.out + said.err
+    assert "observation.images.top: the policy has (3, 32, 48), the environment (3, 16, 24)" in said
+    assert " ".join(cure) in said
+    assert not (tmp_path / "run").exists()
+    lerobot_train(monkeypatch, tmp_path, folder, *cure)
+    assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
+
+
+def record(root: Path, shapes: dict[str, tuple[int, ...]] = TWO) -> None:
     """Two short episodes of what the world was made from, as LeRobot records them."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -197,7 +219,7 @@ def record(root: Path) -> None:
         key: {"dtype": "image", "shape": (*shape[1:], 3), "names": size}
         if len(shape) == 3
         else {"dtype": "float32", "shape": shape, "names": None}
-        for key, shape in TWO.items()
+        for key, shape in shapes.items()
     }
     rng = np.random.default_rng(0)
     dataset = LeRobotDataset.create("tiny", fps=10, features=features, root=root, use_videos=False)
@@ -265,14 +287,26 @@ def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cam
 def test_pictures_are_resized_where_asked(folder):
     from lerobot.envs import env_to_policy_features
 
-    config = config_of(folder, observation_height=32, observation_width=40)
-    assert env_to_policy_features(config)["observation.images.wrist"].shape == (3, 32, 40)
+    config = config_of(folder, observation_height=32, observation_width=48)
+    assert env_to_policy_features(config)["observation.images.wrist"].shape == (3, 32, 48)
     before, _ = config.get_env_processors()
     seen = before(
         {"observation.images.top": torch.full((2, 3, 16, 24), 0.5), "observation.state": torch.ones(2, 2)}
     )
-    torch.testing.assert_close(seen["observation.images.top"], torch.full((2, 3, 32, 40), 0.5))
+    torch.testing.assert_close(seen["observation.images.top"], torch.full((2, 3, 32, 48), 0.5))
     assert seen["observation.state"].shape == (2, 2)
+
+
+def test_a_letterboxed_world_shows_a_policy_the_camera_alone(build_world, tmp_path):
+    world = build_world(cameras=("top", "wrist"), recorded=((48, 36), (48, 72)), resize="letterbox")
+    config = config_of(world.save(tmp_path / "world"), observation_height=32, observation_width=24)
+    with pytest.warns(UserWarning, match=r"wrist was recorded in \(48, 72\) .* 50% narrower"):
+        before, _ = config.get_env_processors()
+    picture = torch.zeros(1, 3, 16, 24)
+    picture[..., 6:18] = 0.5  # 12 × 16, as high as the frame
+    seen = before({f"observation.images.{camera}": picture for camera in ("top", "wrist")})
+    assert (seen["observation.images.top"] == 0.5).all()
+    assert seen["observation.images.wrist"].min() == 0  # fills its frame: nothing to cut
 
 
 def test_the_configuration_survives_a_checkpoint(folder):
@@ -280,7 +314,7 @@ def test_the_configuration_survives_a_checkpoint(folder):
     import draccus
     from lerobot.envs import EnvConfig
 
-    config = config_of(folder, horizon=5, observation_height=32, observation_width=40)
+    config = config_of(folder, horizon=5, observation_height=32, observation_width=48)
     saved = json.loads(json.dumps(draccus.encode(config, EnvConfig)))
     assert draccus.decode(EnvConfig, saved) == config
 

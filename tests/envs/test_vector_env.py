@@ -111,6 +111,18 @@ def run_frozen(world, actions, **kwargs):
     return envs, steps
 
 
+def test_bf16_imagines_nearly_the_same_and_the_state_more_exactly_still(world, actions):
+    fp32, bf16 = (make_vec(world, precision=p, **ENDLESS) for p in ("fp32", "bf16"))
+    seen = [envs.reset(seed=3)[0] for envs in (fp32, bf16)]
+    np.testing.assert_array_equal(*(obs["pixels"] for obs in seen))
+    a, b = (envs.step(actions[0])[0] for envs in (fp32, bf16))
+    difference = np.abs(a["pixels"].astype(int) - b["pixels"]).mean()
+    assert 0 < difference < 8  # grey levels
+    np.testing.assert_allclose(a["agent_pos"], b["agent_pos"], atol=0.1)
+    with pytest.raises(ValueError, match="'fp32' or 'bf16'; got 'fp16'"):
+        make_vec(world, precision="fp16")
+
+
 def test_finished_rows_freeze(world, actions):
     """LeRobot's evaluation counts the step after the last one: it must change nothing."""
     envs, steps = run_frozen(world, actions)

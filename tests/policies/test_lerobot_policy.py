@@ -142,6 +142,30 @@ def test_another_picture_size_is_explained_and_resized(act):
     np.testing.assert_allclose(action, policy.act(large | {"pixels": small}), atol=1e-5)
 
 
+def test_a_letterboxed_picture_is_cut_out_before_it_is_resized(act):
+    """Else the policy would see the black bars, and its scene squeezed between them."""
+    boxed = observation(0, size=(16, 40))
+    views = {"top": (0, 8, 16, 24), "wrist": (2, 0, 12, 18)}
+    cut = {
+        camera: boxed["pixels"][camera][:, top : top + height, left : left + width]
+        for camera, (top, left, height, width) in views.items()
+    }
+    seen = []
+    for obs, known in ((boxed, views), (boxed | {"pixels": cut}, {})):
+        policy = make("lerobot", BOX, path=act, resize=True, views=known)
+        policy.reset([0] * ROWS)
+        seen.append(policy.act(obs))
+    np.testing.assert_allclose(*seen, atol=1e-6)
+
+
+def test_other_proportions_than_the_cameras_own_are_warned_of(act):
+    large = observation(0, size=(16, 24))
+    policy = make("lerobot", BOX, path=act, resize=True, recorded={"top": (480, 480), "wrist": (480, 720)})
+    policy.reset([0] * ROWS)
+    with pytest.warns(UserWarning, match=r"top was recorded in \(480, 480\) .* shows things 50% wider"):
+        policy.act(large)
+
+
 def test_a_missing_state_is_explained(act):
     obs = observation(0)
     del obs["environment_state"]

@@ -26,7 +26,8 @@ class Countdown(gymnasium.Env):
 
     def step(self, action):
         self.left -= 1
-        return self.observe(), float(self.left), self.left == 0, False, {"is_success": self.left == 0}
+        info = {"is_success": self.left == 0, "left": self.left, "word": "unheard"}
+        return self.observe(), float(self.left), self.left == 0, False, info
 
     def observe(self):
         return {
@@ -69,6 +70,15 @@ def test_options_and_max_steps(env, policy):
     np.testing.assert_array_equal(done.success, [False, True, True])
     np.testing.assert_array_equal(done.truncated, [True, False, False])
     assert "pixels" not in done.obs
+
+
+def test_what_the_environment_says_at_each_step_is_kept(env, policy):
+    """With same-step autoreset the last step's stands elsewhere; another episode's must not slip in."""
+    two, five = episodes(env, policy, seeds=[2, 5], max_steps=[9, 4])
+    np.testing.assert_array_equal(two.said["is_success"], [False, True])
+    np.testing.assert_array_equal(five.said["is_success"], [False] * 4)
+    assert (two.said["left"].tolist(), five.said["left"].tolist()) == ([1, 0], [4, 3, 2, 1])
+    assert (two.success, five.success, five.truncated) == (True, False, True)
 
 
 def test_actions_do_not_depend_on_the_batch(policy):

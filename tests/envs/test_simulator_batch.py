@@ -1,0 +1,42 @@
+"""Simulators side by side: each row is what it would be alone, and a finished one stands still."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gym_pusht")
+
+from scd_envs.simulators import make
+from scd_envs.simulators.batch import Batch
+
+
+def test_rows_are_what_they_would_be_alone():
+    batch, alone = Batch("pendulum", 2, max_episode_steps=5), make("pendulum")
+    seen, _ = batch.reset(seed=[3, 4])
+    one, _ = alone.reset(seed=4)
+    np.testing.assert_array_equal(seen["pixels"][1], one["pixels"])
+    for torque in (0.5, -1.0):
+        seen, reward, *_ = batch.step(np.array([[0.0], [torque]]))
+        one, its_reward, *_ = alone.step(np.array([torque]))
+        np.testing.assert_array_equal(seen["agent_pos"][1], one["agent_pos"])
+        assert reward[1] == its_reward
+
+
+def test_a_finished_row_stands_still_until_it_is_reset():
+    batch = Batch("pusht", 2, max_episode_steps=3, draw=False)
+    batch.reset(seed=[0, 1])
+    for _ in range(3):
+        last, _, terminated, truncated, _ = batch.step(np.array([[10.0, 10.0], [500.0, 500.0]]))
+    assert truncated.all()
+    assert not terminated.any()
+    assert "pixels" not in last
+    still, reward, _, truncated, _ = batch.step(np.array([[500.0, 10.0], [10.0, 500.0]]))
+    np.testing.assert_array_equal(still["agent_pos"], last["agent_pos"])
+    assert (reward == 0).all()
+    assert truncated.all()
+
+    again, _ = batch.reset(options={"reset_mask": np.array([False, True]), "agent_pos": [100, 120]})
+    np.testing.assert_array_equal(again["agent_pos"], [last["agent_pos"][0], [100, 120]])
+    after, _, _, truncated, _ = batch.step(np.array([[500.0, 10.0], [200.0, 200.0]]))
+    np.testing.assert_array_equal(truncated, [True, False])
+    np.testing.assert_array_equal(after["agent_pos"][0], last["agent_pos"][0])
+    assert (after["agent_pos"][1] > [100, 120]).all()
