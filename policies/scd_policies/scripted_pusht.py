@@ -14,6 +14,7 @@ from scd_policies.policy import bounded_box, check_batch, generators
 GOAL_ANGLE = np.pi / 4
 GOAL_ORIGIN = np.array([256.0, 256.0])
 CONTACTS = tee.contacts()
+SIZES = {"agent_pos": 2, "environment_state": 16}  # the agent's place; eight keypoints of the block
 
 LINE_UP = 6.0  # px between disc and block where a push begins
 HOLD, LOSE = 4.0, 15.0  # px along the edge: on the contact, off it again
@@ -85,6 +86,9 @@ class ScriptedPushT:
         if missing:
             raise ValueError(f"the scripted pusher needs {sorted(missing)}; observed are {sorted(obs)}")
         check_batch(obs, len(self._rows))
+        sizes = {key: obs[key].shape[-1] for key in ("agent_pos", "environment_state")}
+        if sizes != SIZES:
+            raise ValueError(f"the scripted pusher reads PushT's numbers, {SIZES}; observed are {sizes}")
         agents = obs["agent_pos"].astype(np.float64)
         keypoints = obs["environment_state"].astype(np.float64).reshape(-1, 8, 2)
         targets = [self._target(*each) for each in zip(self._rows, agents, keypoints, strict=True)]

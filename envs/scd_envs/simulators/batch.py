@@ -1,0 +1,63 @@
+"""Simulators side by side whose finished rows stand still, as in a world's vector environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from scd_envs.simulators import make
+
+
+class Batch(VectorEnv):
+    """`num_envs` simulators of one kind, stepped one after the other, without autoreset.
+
+    A row that is over keeps its last observation and its flags, with reward 0, until
+    `reset(options={"reset_mask": …})`. Other reset options go to the rows that are reset.
+    """
+
+    def __init__(self, name: str, num_envs: int, **kwargs: Any) -> None:
+        super().__init__()
+        self.envs: list[gymnasium.Env] = [make(name, **kwargs) for _ in range(num_envs)]
+        self.num_envs = num_envs
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.metadata = {**self.envs[0].metadata, "autoreset_mode": AutoresetMode.DISABLED}
+        self._obs: list[dict[str, Any]] = [{}] * num_envs
+        self._flags = np.zeros((3, num_envs), bool)  # terminated, truncated, succeeded
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        options = dict(options or {})
+        rows = np.flatnonzero(options.pop("reset_mask", np.ones(self.num_envs, bool)))
+        seeds = [seed] * self.num_envs if seed is None or isinstance(seed, int) else seed
+        for row in rows:
+            self._obs[row], _ = self.envs[row].reset(seed=seeds[row], options=options or None)
+        self._flags[:, rows] = False
+        return self._observation(), self._info()
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        reward = np.zeros(self.num_envs)
+        for row in np.flatnonzero(~self._flags[:2].any(0)):
+            self._obs[row], reward[row], *flags, info = self.envs[row].step(actions[row])
+            self._flags[:, row] = *flags, info.get("is_success", False)
+        terminated, truncated = self._flags[:2].copy()
+        return self._observation(), reward, terminated, truncated, self._info()
+
+    def close_extras(self, **_: Any) -> None:
+        for env in self.envs:
+            env.close()
+
+    def _info(self) -> dict[str, Any]:
+        return {"is_success": self._flags[2].copy(), "_is_success": np.ones(self.num_envs, bool)}
+
+    def _observation(self) -> dict[str, Any]:
+        return {key: np.stack([obs[key] for obs in self._obs]) for key in self._obs[0]}

@@ -1,0 +1,168 @@
+"""`scd-rank`: the same policies, starts and seeds in the imagination and in reality; how well the two agree.
+
+world/<policy>.json · simulator/<policy>.json · report.json · report.md · scatter.png
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from scd_world.bench import pick_device
+from scd_world.metrics import correlation
+from scd_world.rank_config import PolicyEntry, RankConfig, read_policies
+from scd_world.rank_play import Results, choose_starts
+from scd_world.rank_report import markdown, plot_scatter
+from scd_world.rank_stats import Pair, agreement, kappa, rate, wilson
+from scd_world.report import write_json
+from scd_world.world import World
+
+log = logging.getLogger(__name__)
+Outcomes = dict[str, dict[int, bool]]  # policy → number of the episode → success
+TRUE, FALSE = ("1", "true", "yes", "success"), ("0", "false", "no", "failure")
+
+
+def rank(config: RankConfig) -> dict[str, Any] | None:
+    """Plays what was not played yet, and reports once nothing is missing; None while something is."""
+    entries = read_policies(config.policies)
+    labels = read_labels(config.labels, entries) if config.labels else None
+    if unknown := sorted(set(config.only) - {entry.name for entry in entries}):
+        raise ValueError(f"only={unknown}: the list has {[entry.name for entry in entries]}")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    world = World.load(config.world, device=pick_device(config.device))
+    results = Results(config, world, choose_starts(world, config.episodes, config.seed))
+    sides = ["world"] if labels else ["simulator", "world"]
+    for side in [side for side in sides if side in config.sides]:
+        for entry in [e for e in entries if e.name in config.only or not config.only]:
+            play_once(results, entry, side)
+    played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
+    missing = [f"{side}/{name}" for side in sides for name, found in played[side].items() if found is None]
+    if missing:
+        print(f"{len(missing)} of {len(sides) * len(entries)} to go: {', '.join(missing)}")
+        return None
+    report = make_report(config, entries, played, labels)
+    out = Path(config.out)
+    write_json(out / "report.json", report)
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    plot_scatter(out / "scatter.png", report)
+    print(markdown(report))
+    print(f"Written to {out}: report.json, report.md, scatter.png")
+    return report
+
+
+def play_once(results: Results, entry: PolicyEntry, side: str) -> None:
+    """Plays a policy on one side, unless it was played, or another process is just playing it."""
+    if results.find(entry, side) is not None:
+        return
+    locks = Path(results.config.out) / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(locks / f"{side} {entry.name}", timeout=0):
+            # The process that held the lock a moment ago may have written it.
+            if (found := results.find(entry, side)) is None:
+                found = results.play(entry, side)
+    except Timeout:
+        log.info("%s/%s: another process is at it", side, entry.name)
+        return
+    done = [episode["success"] for episode in found["episodes"]]
+    log.info("%s/%s: %d of %d, %.0f s", side, entry.name, sum(done), len(done), found["seconds"])
+
+
+# ---- labels from a file ----------------------------------------------------------------------------------
+
+
+def read_labels(path: str, entries: Sequence[PolicyEntry]) -> Outcomes:
+    """What happened in reality, from a CSV or JSON list of {policy, episode, success}.
+
+    Episode i is the ranking's i-th start, if reality played the same; else any number that is not used twice.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"labels={path}: no such file; expected CSV or JSON of policy, episode, success"
+        )
+    text = file.read_text(encoding="utf-8")
+    rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+    found: Outcomes = {}
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping) or not {"policy", "episode", "success"} <= row.keys():
+            raise ValueError(f"{path}, entry {number}: expected policy, episode, success; got {row!r}")
+        said = str(row["success"]).strip().lower()
+        if said not in TRUE + FALSE:
+            raise ValueError(
+                f"{path}, entry {number}: success is one of {TRUE + FALSE}; got {row['success']!r}"
+            )
+        episodes = found.setdefault(str(row["policy"]), {})
+        if int(row["episode"]) in episodes:
+            raise ValueError(f"{path}, entry {number}: {row['policy']} has two episodes {row['episode']}")
+        episodes[int(row["episode"])] = said in TRUE
+    if missing := [entry.name for entry in entries if entry.name not in found]:
+        raise ValueError(f"{path} says nothing of {missing}; it has {sorted(found)}")
+    return found
+
+
+# ---- the report ------------------------------------------------------------------------------------------
+
+
+def make_report(
+    config: RankConfig,
+    entries: Sequence[PolicyEntry],
+    played: dict[str, dict[str, Any]],
+    labels: Outcomes | None,
+) -> dict[str, Any]:
+    """All figures as plain data."""
+    imagined = outcomes(played["world"])
+    real = labels or outcomes(played["simulator"])
+    pairs = [Pair(entry.name, real[entry.name], imagined[entry.name]) for entry in entries]
+    return {
+        "world": config.world,
+        "reality": config.labels or f"simulator {config.simulator}",
+        "settings": asdict(config) | {"policies": [asdict(entry) for entry in entries]},
+        "seconds": {side: sum(r["seconds"] for r in found.values()) for side, found in played.items()},
+        "policies": [describe(pair, entry) for pair, entry in zip(pairs, entries, strict=True)],
+        "agreement": agreement(pairs, config.bootstrap, config.seed),
+        "without_group": without_groups(pairs, [entry.group for entry in entries]),
+    }
+
+
+def without_groups(pairs: Sequence[Pair], groups: Sequence[str]) -> dict[str, float]:
+    """Pearson's r when a whole group of policies is left out: does one kind make, or spoil, the figure?"""
+    x, y = (np.array([rate(getattr(pair, side)) for pair in pairs]) for side in ("imagined", "real"))
+    others = {group: np.array([g != group for g in groups]) for group in dict.fromkeys(groups)}
+    return {group: correlation(x[rest], y[rest]) for group, rest in others.items() if rest.sum() > 2}
+
+
+def outcomes(played: dict[str, Any]) -> Outcomes:
+    return {
+        name: {i: episode["success"] for i, episode in enumerate(result["episodes"])}
+        for name, result in played.items()
+    }
+
+
+def describe(pair: Pair, entry: PolicyEntry) -> dict[str, Any]:
+    both = [(pair.imagined[e], pair.real[e]) for e in pair.common]
+    a, b = np.array(both, bool).reshape(-1, 2).T
+    return {
+        "name": pair.name,
+        "group": entry.group,
+        "real": success(pair.real),
+        "imagined": success(pair.imagined),
+        "agreement": float((a == b).mean()) if both else None,
+        "kappa": kappa(a, b) if both else None,
+    }
+
+
+def success(episodes: dict[int, bool]) -> dict[str, Any]:
+    done, count = sum(episodes.values()), len(episodes)
+    low, high = wilson(done, count)
+    return {"successes": done, "episodes": count, "rate": done / count, "low": low, "high": high}

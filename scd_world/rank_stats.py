@@ -1,0 +1,175 @@
+"""How well one ranking of policies agrees with another: correlations, intervals, violations, bias.
+
+P policies; each has a success rate in reality and one in the imagination, over N episodes. Conventions are
+said where they are chosen, because published figures differ in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scd_world.metrics import correlation
+
+LEVELS = (0.025, 0.975)  # of every 95 % interval
+Z = 1.959964  # of the same, in standard deviations
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One policy's episodes: episode number → did it succeed, in reality and in the imagination."""
+
+    name: str
+    real: dict[int, bool]
+    imagined: dict[int, bool]
+
+    @property
+    def common(self) -> list[int]:
+        """Episodes that both sides played: the same start and the same seed."""
+        return sorted(self.real.keys() & self.imagined.keys())
+
+
+def wilson(successes: int, episodes: int) -> tuple[float, float]:
+    """95 % interval of a success rate (Wilson's score interval, without continuity correction)."""
+    p, n = successes / episodes, episodes
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    # At 0 and 1 the bound is exact; rounding must not leave it on the wrong side of the rate.
+    return min(p, max(0.0, float(middle - half))), max(p, min(1.0, float(middle + half)))
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's r of the ranks, ties having their mean rank; NaN where one side is constant."""
+    from scipy.stats import rankdata
+
+    return correlation(rankdata(x), rankdata(y))
+
+
+def kendall(x: np.ndarray, y: np.ndarray) -> float:
+    """Tau-b, which takes ties into account; NaN where one side is constant."""
+    signs = [np.sign(side[:, None] - side[None]) for side in (x, y)]
+    scale = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
+    return float((signs[0] * signs[1]).sum() / scale) if scale else float("nan")
+
+
+def mmrv(imagined: np.ndarray, real: np.ndarray) -> float:
+    """Mean maximum rank violation, as SIMPLER defines it, strict ">" on both sides; 0 is best.
+
+    mean_i max_j |real_i − real_j| · 1[(imagined_i > imagined_j) ≠ (real_i > real_j)]
+    So policies that reality ranks and the imagination ties are a violation, and ties of reality never are.
+    """
+    wrong = (imagined[:, None] > imagined[None]) != (real[:, None] > real[None])
+    return float((np.abs(real[:, None] - real[None]) * wrong).max(1).mean())
+
+
+def kappa(a: np.ndarray, b: np.ndarray) -> float:
+    """Cohen's kappa of two judges of the same episodes (N,) bool; NaN where chance alone agrees always."""
+    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
+
+
+STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "pearson": correlation,
+    "spearman": spearman,
+    "kendall": kendall,
+    "mmrv": mmrv,
+    "bias": lambda imagined, real: float((imagined - real).mean()),  # above 0: optimistic
+    "mae": lambda imagined, real: float(np.abs(imagined - real).mean()),
+}
+
+
+def agreement(pairs: Sequence[Pair], draws: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Everything that is said about the two rankings, as plain data; `pairs` are at least two policies."""
+    imagined, real = (np.array([rate(getattr(p, side)) for p in pairs]) for side in ("imagined", "real"))
+    found: dict[str, Any] = {
+        name: {"value": statistic(imagined, real)} for name, statistic in STATISTICS.items()
+    }
+    drawn = bootstrap(pairs, draws, np.random.default_rng(seed))
+    for name, values in drawn.items():
+        known = values[np.isfinite(values)]
+        low, high = np.quantile(known, LEVELS) if len(known) else (np.nan, np.nan)
+        found[name] |= {"low": float(low), "high": float(high), "undefined_draws": int(draws - len(known))}
+    return found | {
+        "policies": len(pairs),
+        "leave_one_out": leave_one_out(pairs, imagined, real),
+        "permutation_p": permutation_p(imagined, real, np.random.default_rng(seed)),
+        "episodes": per_episode(pairs),
+        "optimism": optimism(found["bias"]),
+    }
+
+
+def rate(outcomes: dict[int, bool]) -> float:
+    return float(np.mean(list(outcomes.values())))
+
+
+def bootstrap(pairs: Sequence[Pair], draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Name → (draws,). Each draw takes P policies with replacement, and of each one as many episodes anew.
+
+    Where a policy's two sides played the same episodes, an episode keeps both of its outcomes; a policy
+    that is drawn twice gets different episodes. NaN where a draw leaves a side without variance.
+    """
+    P = len(pairs)
+    tables = [_table(pair) for pair in pairs]
+    values = {name: np.empty(draws) for name in STATISTICS}
+    for i in range(draws):
+        rates = np.array([_redrawn(tables[p], rng) for p in rng.integers(P, size=P)])  # (P, 2)
+        for name, statistic in STATISTICS.items():
+            values[name][i] = statistic(rates[:, 0], rates[:, 1])
+    return values
+
+
+def _table(pair: Pair) -> list[np.ndarray]:
+    """Imagined and real outcomes: one (2, N) where they are paired, else two of (1, N)."""
+    sides = [pair.imagined, pair.real]
+    if pair.imagined.keys() == pair.real.keys():
+        return [np.array([[side[e] for e in pair.common] for side in sides])]
+    return [np.array([list(side.values())]) for side in sides]
+
+
+def _redrawn(table: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """(2,) the rates of episodes drawn with replacement."""
+    return np.concatenate([t[:, rng.integers(t.shape[1], size=t.shape[1])].mean(1) for t in table])
+
+
+def leave_one_out(pairs: Sequence[Pair], imagined: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+    """The range of Pearson's r when any one policy is left out, and which ones stand behind its ends."""
+    keep = ~np.eye(len(pairs), dtype=bool)
+    without = np.array([correlation(imagined[k], real[k]) for k in keep])
+    if not np.isfinite(without).any():
+        return {"low": None, "high": None}
+    low, high = int(np.nanargmin(without)), int(np.nanargmax(without))
+    return {
+        "low": float(without[low]),
+        "without_low": pairs[low].name,
+        "high": float(without[high]),
+        "without_high": pairs[high].name,
+    }
+
+
+def permutation_p(imagined: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> float:
+    """One-sided: how often chance gives a Pearson's r as high. (1 + hits) / (1 + draws), so never 0."""
+    observed, draws = correlation(imagined, real), 9999
+    if not np.isfinite(observed):
+        return float("nan")
+    x, y = imagined - imagined.mean(), real - real.mean()
+    shuffled = np.stack([rng.permutation(x) for _ in range(draws)]) @ y
+    return float((1 + (shuffled >= x @ y - 1e-12).sum()) / (1 + draws))
+
+
+def per_episode(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Do the sides agree on single episodes? Over all that both played, all policies together."""
+    both = [(pair.imagined[e], pair.real[e]) for pair in pairs for e in pair.common]
+    if not both:
+        return {"count": 0, "agreement": None, "kappa": None}
+    a, b = np.array(both).T
+    return {"count": len(both), "agreement": float((a == b).mean()), "kappa": kappa(a, b)}
+
+
+def optimism(bias: dict[str, float]) -> str:
+    """The sign of the bias, where its interval excludes 0."""
+    if bias["low"] > 0:
+        return "optimistic"
+    return "pessimistic" if bias["high"] < 0 else "undecided"
