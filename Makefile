@@ -19,7 +19,7 @@ format: setup
 
 # Newest versions that the bounds in setup.py (and so lerobot's) allow.
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --extra pusht --extra test --upgrade setup.py --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --extra pusht --extra sb3 --extra test --upgrade setup.py --output-file requirements.lock
 
 .PHONY: setup
 setup:

@@ -21,7 +21,10 @@ COMMANDS = {
     "scd-record": "scd_datasets.commands:record",
     "scd-data": "scd_datasets.commands:data",
     "scd-train": "scd_world.commands:train",
+    "scd-distill": "scd_world.commands:distill",
     "scd-evaluate": "scd_world.commands:evaluate",
+    "scd-rollout": "scd_world.commands:rollout",
+    "scd-rank": "scd_world.commands:rank",
     "scd-bench": "scd_world.commands:bench",
     "scd-demo": "scd_world.commands:demo",
 }
@@ -62,6 +65,7 @@ setup(
     ],
     extras_require={
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
+        "sb3": ["stable-baselines3>=2.7"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", "torchmetrics>=1.6", "lerobot[diffusion]"],
     },
     entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},

@@ -13,15 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from scd_world.config import DATA, MODELS, TrainConfig
 from scd_world.demo_config import DemoConfig
+from scd_world.distill.config import DistillConfig
 from scd_world.evaluate_config import BenchConfig, EvaluateConfig
 from scd_world.hydra_node import HERE, QUIET, editable, plain_errors
+from scd_world.rank_config import RankConfig
+from scd_world.rollout_config import RolloutConfig
 
 COMMANDS: dict[str, tuple[type, list[dict[str, str]]]] = {
     "train": (TrainConfig, [{"model": "small"}, {"data": "lerobot"}]),
+    "distill": (DistillConfig, [{"data": "zarr"}]),
     "evaluate": (EvaluateConfig, [{"data": "zarr"}]),
+    "rollout": (RolloutConfig, []),
+    "rank": (RankConfig, []),
     "bench": (BenchConfig, [{"model": "small"}]),
     "demo": (DemoConfig, []),
 }
+INTERRUPTED = 130  # as shells have it
 PRESETS: dict[str, dict[str, Any]] = {"model": MODELS, "data": DATA}
 
 
@@ -38,7 +45,8 @@ def store_configs() -> None:
         config, groups = COMMANDS[name]
         store(name=f"{name}_schema", node=editable(config))
         defaults = [f"{name}_schema", *groups, *QUIET]
-        store(name=name, node={"defaults": defaults, "hydra": HERE | {"help": {"app_name": f"scd-{name}"}}})
+        places = HERE | ({"sweep": {"dir": "${out}", "subdir": "."}} if name == "rank" else {})
+        store(name=name, node={"defaults": defaults, "hydra": places | {"help": {"app_name": f"scd-{name}"}}})
 
 
 store_configs()
@@ -53,11 +61,44 @@ def train(config: DictConfig) -> None:
     run(settings)
 
 
+@hydra.main(version_base="1.3", config_path=None, config_name="distill")
+@plain_errors()
+def distill(config: DictConfig) -> None:
+    settings = OmegaConf.to_object(config)
+    from scd_world.distill.distill import distill as run
+
+    run(settings)
+
+
 @hydra.main(version_base="1.3", config_path=None, config_name="evaluate")
 @plain_errors()
 def evaluate(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
     from scd_world.evaluate import evaluate as run
+
+    run(settings)
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="rollout")
+@plain_errors()
+def rollout(config: DictConfig) -> None:
+    settings: Any = OmegaConf.to_object(config)
+    from scd_datasets.recording import summary
+    from scd_world.rollout import imagine
+
+    notes = imagine(settings)
+    print(summary(notes))
+    if len(notes) < settings.episodes:
+        print(f"stopped: {len(notes)} of {settings.episodes} episodes are safe; the same command continues")
+        sys.exit(INTERRUPTED)
+    print(f"imagined: {settings.out} (LeRobotDataset v3; meta/imagined.json says by which world)")
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="rank")
+@plain_errors()
+def rank(config: DictConfig) -> None:
+    settings: Any = OmegaConf.to_object(config)
+    from scd_world.rank import rank as run
 
     run(settings)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scd_datasets.record import observation_frame
+from scd_datasets.recording import observation_frame
 from scd_datasets.statistics import compute_stats
 from scd_datasets.store import EpisodeArrays, write_store
 from scd_envs import simulators
