@@ -34,7 +34,8 @@ class Body(nn.Module):
         S = len(stats.state_low)
         learns = bool(S and layers)
         self.net = BodyNet(3 * S + len(stats.action_low), S, width, layers) if learns else None
-        self.outcome = BodyNet(S, 2, width, max(1, layers - 1)) if learns else None  # what the next state is worth
+        # What the next state is worth: a network of its own, or the few successes drown.
+        self.outcome = BodyNet(S, 2, width, max(1, layers - 1)) if learns else None
 
     class Move(NamedTuple):
         state: Tensor  # (…, S) the next state

@@ -51,6 +51,10 @@ def make_world(**changes) -> World:
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
         weight.copy_(torch.randn(weight.shape, generator=generator) * 0.8 / weight.shape[-1] ** 0.5)
+    # At full size these are chaos when unrolled, and rounding would show.
+    for part in (model.body, model.decoder.final):
+        for weight in part.parameters():
+            weight.mul_(0.3)
     for weight in model.heads.parameters():  # rewards and probabilities that differ visibly from step to step
         weight.mul_(4)
     addresses = np.array([(episode, frame) for episode, length in LENGTHS.items() for frame in range(length)])

@@ -59,8 +59,8 @@ def test_a_reversed_ranking():
 
 
 def test_mmrv_by_hand():
-    """Reality says .9 .5 .5 .1, and the imagination swaps the first two: each of them is wronged by .4. It also
-    tells the second and the third apart, which costs nothing: for reality they are equal."""
+    """Reality says .9 .5 .5 .1, and the imagination swaps the first two: each of them is wronged by .4. It
+    also tells the second and the third apart, which costs nothing: for reality they are equal."""
     assert mmrv(np.array([0.6, 0.7, 0.2, 0.0]), np.array([0.9, 0.5, 0.5, 0.1])) == pytest.approx(0.8 / 4)
 
 
