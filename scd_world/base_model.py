@@ -30,6 +30,7 @@ from scd_world.model_config import ModelConfig
 from scd_world.noise import Draw, Noise
 from scd_world.render_heads import ConvHead, PatchHead
 from scd_world.schema import DataSchema
+from scd_world.sketch import Sketch
 from scd_world.stats import Stats
 
 
@@ -51,6 +52,7 @@ class BaseModel(nn.Module, ABC):
         self.patches = Patches(len(schema.cameras), schema.height, schema.width, config.patch)
         self.num_tokens = self.patches.count + 1
         self.body = Body(stats, config.body_width, config.body_layers)
+        self.sketch = self.make_sketch(stats)
         self.register_buffer("background", stats.background.clone(), persistent=False)
 
     @property
@@ -83,12 +85,12 @@ class BaseModel(nn.Module, ABC):
 
     @abstractmethod
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, last: Tensor, noise: Tensor, num_steps: int
+        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
         """The next frame, (B, C, H, W).
 
         h: of the last `write` to the cache; vector (B, S + A + tasks): next state, action, and the task
-        (`told`); last (B, C, H, W).
+        (`told`); seen (B, I·C, H, W): see `seen`.
         """
 
     def told(self, values: Tensor, task: Tensor) -> Tensor:
@@ -109,7 +111,22 @@ class BaseModel(nn.Module, ABC):
         c = self.config
         if c.head == "patch":
             return PatchHead(c.width, self.patches, c.copy_last)
-        return ConvHead(c.width, self.patches, stats.background, c.conv_channels)
+        return ConvHead(c.width, self.patches, stats.background, c.conv_channels, self.sketch is not None)
+
+    def make_sketch(self, stats: Stats) -> Sketch | None:
+        """What the state alone draws. It is taught beforehand (`fit_sketch.py`), and held from then on."""
+        parts, size = self.config.sketch_parts, len(self.schema.state)
+        if self.config.head == "patch" or not (parts and size):
+            return None
+        return Sketch(size, stats.background, parts).requires_grad_(False)
+
+    def seen(self, last: Tensor, state: Tensor) -> Tensor:
+        """What the render head sees: the last frame (…, C, H, W) and, where there is one, the sketch of the
+        next state (…, S) behind it."""
+        if self.sketch is None:
+            return last
+        sketch = self.sketch(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
+        return torch.cat([last, sketch.to(last.dtype)], dim=-3)
 
     # ---- learning --------------------------------------------------------------------------------------
 
@@ -172,7 +189,7 @@ class BaseModel(nn.Module, ABC):
             vector = self.told(torch.cat([next_state, clip.act[:, i]], dim=-1), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
-            drawn = self.render(h, cache, vector, frames[-1], start, 1)
+            drawn = self.render(h, cache, vector, self.seen(frames[-1], next_state), start, 1)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
         own = noise.own < self.config.own_history
         return torch.where(own[:, None, None, None, None], torch.stack(frames, dim=1), obs)
@@ -247,7 +264,8 @@ class BaseModel(nn.Module, ABC):
         """The next frame is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         h, heads, state = self.think(s, act)
         vector = self.told(torch.cat([state, act], dim=-1), s.task)
-        obs = self.render(h, s.cache, vector, s.obs, noise, num_steps or self.config.num_steps)
+        seen = self.seen(s.obs, state)
+        obs = self.render(h, s.cache, vector, seen, noise, num_steps or self.config.num_steps)
         return self.successor(s, heads, obs.clamp(-1, 1), state)
 
     def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output, Tensor]:

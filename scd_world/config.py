@@ -97,12 +97,27 @@ class BodyConfig:
 
 
 @dataclass(frozen=True)
+class SketchConfig:
+    """How what the state alone draws is taught, before the rest as well (model.sketch_parts > 0)."""
+
+    steps: int = 4000  # updates, at most as many as the world gets
+    batch_size: int = 32  # frames per update
+    lr: float = 5e-3
+    foreground: float = 2.0  # extra weight of a pixel that differs from the background
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "lr"):
+            above(f"sketch.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     out: str  # run folder; the same command again resumes what lies there
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     body: BodyConfig = field(default_factory=BodyConfig)
+    sketch: SketchConfig = field(default_factory=SketchConfig)
 
     init: str | None = None  # a world (folder, or name on the Hub) whose weights to start from
     steps: int = 20_000  # updates; may be raised when resuming

@@ -61,13 +61,13 @@ class Decoder(nn.Module):
         self.final = head  # of `render_heads.py`
 
     def forward(
-        self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor, last: Tensor, s: Tensor | None = None
+        self, x_t: Tensor, t: Tensor, ctx: Tensor, vector: Tensor, seen: Tensor, s: Tensor | None = None
     ) -> Tensor:
         """What `predict` says, (F, C, H, W).
 
-        x_t (F, C, H, W), t (F,), ctx (F, M, D), vector (F, S + A + tasks): next state, action, task; last
-        (F, C, H, W): the frame that the context was made from; s (F,), read with `interval`: where the step
-        from t on ends, None for a step of no length.
+        x_t (F, C, H, W), t (F,), ctx (F, M, D), vector (F, S + A + tasks): next state, action, task; seen
+        (F, I·C, H, W): the frame that the context was made from, and the sketch; s (F,), read with
+        `interval`: where the step from t on ends, None for a step of no length.
         """
         vector, task = vector.tensor_split([self.vector], dim=-1)
         N = self.patches.count
@@ -85,4 +85,4 @@ class Decoder(nn.Module):
         rotary = self.rotary(torch.zeros(1, dtype=torch.long, device=h.device))
         for block in self.blocks:
             h = block(h, c, rotary, lambda k, v: (k, v, None))
-        return self.final(h[:, :, N + 1 :], c, last)
+        return self.final(h[:, :, N + 1 :], c, seen)

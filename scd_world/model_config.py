@@ -26,6 +26,7 @@ class ModelConfig:
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
+    sketch_parts: int = 24  # head=conv: frames of reference of what the state alone draws; 0: nothing
     body_layers: int = 3  # of the network that says the next state without pixels; 0: a straight line alone
     body_width: int = 256
     interval: bool = False  # the decoder is told where a denoising step ends: average velocity (MeanFlow)

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 from tqdm import tqdm
 
 from scd_datasets.loader import WindowLoader, prefetch
@@ -28,8 +29,9 @@ from scd_world.base_model import BaseModel
 from scd_world.checkpoint import Checkpoint, Checkpoints
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
-from scd_world.devices import make_accelerator
+from scd_world.devices import make_accelerator, use_bf16
 from scd_world.fit_body import Recorded, fit_body
+from scd_world.fit_sketch import fit_sketch
 from scd_world.learner import Learner
 from scd_world.models import make_model
 from scd_world.open_data import open_store
@@ -43,7 +45,7 @@ from scd_world.validate import Validation
 from scd_world.world import World, start_from
 
 log = logging.getLogger(__name__)
-BODY_SHARE = 0.25  # at most, of the time that a training has
+FIRST_SHARE = 0.2  # of the time that a training has: at most as much for the body, and for the sketch
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -96,6 +98,7 @@ class Trainer:
             self.ancestor = start_from(model, self.config.init)
         else:
             self.fit_body(model, stats)
+            self.fit_sketch(model, stats)
         return model, stats
 
     def make_learner(self, model: BaseModel) -> Learner:
@@ -108,14 +111,33 @@ class Trainer:
             return
         torch.manual_seed(self.config.seed)
         recorded = recorded_states(self.store, self.episodes, stats)
-        losses = fit_body(model.body, recorded, config, self.config.seed)
-        bar = tqdm(losses, "body", config.steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
+        self.fit_first("body", fit_body(model.body, recorded, config, self.config.seed), config.steps)
+
+    def fit_sketch(self, model: BaseModel, stats: Stats) -> None:
+        """What single frames can teach, on the device that they are then drawn on."""
+        config = replace(self.config.sketch, steps=min(self.config.sketch.steps, self.config.steps))
+        if model.sketch is None or not config.steps:
+            return
+        torch.manual_seed(self.config.seed)
+        share = self.config.data.motion_share
+        loader = WindowLoader(self.store, self.episodes, config.batch_size, 1, self.config.seed, share)
+        device = self.accelerator.device
+        bf16 = use_bf16(self.config.precision, device)
+        sketch = model.sketch.to(device).requires_grad_(True)
+        losses = fit_sketch(sketch, loader, stats.to(device), config, bf16)
+        self.fit_first("sketch", losses, config.steps)
+        sketch.requires_grad_(False).zero_grad()
+
+    def fit_first(self, name: str, losses: Generator[Tensor], steps: int) -> None:
+        """Before the first window: at most FIRST_SHARE of the time that there is."""
         limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
+        last = time.monotonic() + FIRST_SHARE * min(limits, default=math.inf)
+        bar = tqdm(losses, name, steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
         with closing(losses):
             for update, loss in enumerate(bar):
                 if update % 100 == 0:
                     bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-                if time.monotonic() - self.began > BODY_SHARE * min(limits, default=math.inf):
+                if time.monotonic() > last:
                     break
 
     def make_loader(self) -> WindowLoader:

@@ -67,21 +67,23 @@ class WorldModel(BaseModel):
         h = self.encoder(obs, torch.cat([state, clip.act], dim=-1), self.told(body.features, clip.task))
         ctx = self.context(h, self.config.ctx_noise * noise.ctx)
         heads, next_state = self.read(ctx, body)
-        return Predicted(self.pixel_loss(clip, noise, obs, ctx, next_state.detach()), heads, next_state)
+        state = next_state.detach()
+        pixels = self.pixel_loss(clip, noise, self.seen(obs, state), ctx, state)
+        return Predicted(pixels, heads, next_state)
 
     def context(self, h: Tensor, perturbation: Tensor | float) -> Tensor:
         """ctx = affine(LN(h) + η·ζ): the noise sits where the variance is one, or η would have no scale."""
         return (self.ctx_norm(h) + perturbation) * self.ctx_scale + self.ctx_shift
 
-    def pixel_loss(self, clip: Clip, noise: Noise, last: Tensor, ctx: Tensor, next_state: Tensor) -> Tensor:
+    def pixel_loss(self, clip: Clip, noise: Noise, seen: Tensor, ctx: Tensor, next_state: Tensor) -> Tensor:
         x_t, t = self.noisy_frames(clip, noise)
         K = len(t)
         ctx = repeat(ctx, "b t m d -> (k b t) m d", k=K)
         vector = self.told(torch.cat([next_state, clip.act], dim=-1), clip.task)
         vector = repeat(vector, "b t a -> (k b t) a", k=K)
-        last = last.expand(K, *last.shape).flatten(0, 2)
+        seen = seen.expand(K, *seen.shape).flatten(0, 2)
         # Frames go into the batch: the decoder must not learn to look across them.
-        out = self.decoder(x_t.flatten(0, 2), t.flatten(), ctx, vector, last)
+        out = self.decoder(x_t.flatten(0, 2), t.flatten(), ctx, vector, seen)
         return self.pixel_error(clip, noise, out)
 
     # ---- stepping --------------------------------------------------------------------------------------
@@ -99,18 +101,18 @@ class WorldModel(BaseModel):
         return self.context(h, 0.0)
 
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, last: Tensor, noise: Tensor, num_steps: int
+        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
         """Draws x from p(x | ctx): Euler steps of the decoder's velocity."""
-        return draw(self.field(h, vector, last), noise, num_steps)
+        return draw(self.field(h, vector, seen), noise, num_steps)
 
-    def field(self, h: Tensor, vector: Tensor, last: Tensor) -> Field:
+    def field(self, h: Tensor, vector: Tensor, seen: Tensor) -> Field:
         """The velocity that draws the frame of this context, guided where guidance is not 1."""
         g = self.config.guidance
-        near = self.field_of(self.context(h, 0.0), vector, last)
+        near = self.field_of(self.context(h, 0.0), vector, seen)
         if g == 1:
             return near
-        away = self.field_of(self.context(h, self.config.ctx_noise * self.ctx_perturbation), vector, last)
+        away = self.field_of(self.context(h, self.config.ctx_noise * self.ctx_perturbation), vector, seen)
 
         def guided(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
             v = away(x_t, t, s)
@@ -118,10 +120,10 @@ class WorldModel(BaseModel):
 
         return guided
 
-    def field_of(self, ctx: Tensor, vector: Tensor, last: Tensor) -> Field:
+    def field_of(self, ctx: Tensor, vector: Tensor, seen: Tensor) -> Field:
         """v = noise − x, in float32, whatever the decoder's output means."""
 
         def field(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            return velocity(self.config.predict, self.decoder(x_t, t, ctx, vector, last, s), x_t, t)
+            return velocity(self.config.predict, self.decoder(x_t, t, ctx, vector, seen, s), x_t, t)
 
         return field

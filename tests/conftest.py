@@ -34,7 +34,15 @@ SCHEMA = DataSchema(
     horizon=30,
 )
 CONFIG = ModelConfig(
-    width=32, heads=2, encoder_layers=2, decoder_layers=2, patch=4, window=3, octaves=3, num_steps=2
+    width=32,
+    heads=2,
+    encoder_layers=2,
+    decoder_layers=2,
+    patch=4,
+    window=3,
+    octaves=3,
+    num_steps=2,
+    sketch_parts=4,
 )
 
 

@@ -55,8 +55,9 @@ class CausalDiT(BaseModel):
         h, memory = self.net.read(*self.show_history(obs, noise), vector, self.told(body.features, clip.task))
         heads, next_state = self.read(self.said(h), body)
         x_t, t = self.noisy_frames(clip, noise)
-        vector = self.told(torch.cat([next_state.detach(), clip.act], dim=-1), clip.task)
-        out = self.net.draw_all(x_t, t, vector, obs, memory)
+        state = next_state.detach()
+        vector = self.told(torch.cat([state, clip.act], dim=-1), clip.task)
+        out = self.net.draw_all(x_t, t, vector, self.seen(obs, state), memory)
         return Predicted(self.pixel_error(clip, noise, out), heads, next_state)
 
     def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
@@ -81,10 +82,10 @@ class CausalDiT(BaseModel):
         return self.norm(h)
 
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, last: Tensor, noise: Tensor, num_steps: int
+        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
         """All layers, at each of the denoising steps."""
         now, predict = self.net.now(cache), self.config.predict
         return sample(
-            lambda x, t: velocity(predict, self.net.draw(x, t, vector, last, now), x, t), noise, num_steps
+            lambda x, t: velocity(predict, self.net.draw(x, t, vector, seen, now), x, t), noise, num_steps
         )

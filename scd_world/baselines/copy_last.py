@@ -23,6 +23,7 @@ from scd_world.stats import Stats
 class CopyLast(BaseModel):
     def __init__(self, config: ModelConfig, schema: DataSchema, stats: Stats) -> None:
         super().__init__(config, schema, stats)
+        self.sketch = None  # its picture is the last one
         self.heads = nn.Identity()  # there is nothing to read
         self.constant = nn.Parameter(torch.zeros(2))  # reward in model units, success as logit
 
@@ -57,6 +58,6 @@ class CopyLast(BaseModel):
         return s.obs, self.constants(s.reward, s.state), s.state
 
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, last: Tensor, noise: Tensor, num_steps: int
+        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
-        return last
+        return seen

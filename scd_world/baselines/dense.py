@@ -81,8 +81,8 @@ class Dense(nn.Module):
             h = block(h, c, rotary, remember)
         return h, memory
 
-    def draw_all(self, x_t: Tensor, t: Tensor, vector: Tensor, last: Tensor, memory: Memory) -> Tensor:
-        """x_t (K, B, T, C, H, W), t (K, B, T), vector (B, T, S + A + tasks), last (B, T, C, H, W)
+    def draw_all(self, x_t: Tensor, t: Tensor, vector: Tensor, seen: Tensor, memory: Memory) -> Tensor:
+        """x_t (K, B, T, C, H, W), t (K, B, T), vector (B, T, S + A + tasks), seen (B, T, I·C, H, W)
         → (K·B·T, C, H, W).
 
         One frame after the other: each has its own past, and so nothing is computed only to be masked.
@@ -99,7 +99,7 @@ class Dense(nn.Module):
             h, c = self.embed_drawn(x_t[:, :, i].flatten(0, 1), t[:, :, i].flatten(), draws(vector[:, i]))
             for block, (keys, values) in zip(self.blocks, past, strict=True):
                 h = block(h, c, rotary, behind(keys, values))
-            drawn.append(self.final(h[:, :, : self.patches.count], c, draws(last[:, i])))
+            drawn.append(self.final(h[:, :, : self.patches.count], c, draws(seen[:, i])))
         return torch.stack(drawn, dim=1).flatten(0, 1)
 
     def past(self, layer: tuple[Tensor, Tensor], i: int, T: int) -> tuple[Tensor, ...]:
@@ -117,10 +117,10 @@ class Dense(nn.Module):
         cache.advance()
         return h[:, 0]
 
-    def draw(self, x_t: Tensor, t: Tensor, vector: Tensor, last: Tensor, now: Now) -> Tensor:
+    def draw(self, x_t: Tensor, t: Tensor, vector: Tensor, seen: Tensor, now: Now) -> Tensor:
         """What `predict` says of the next frame, (B, C, H, W). t (B,), vector (B, S + A + tasks)."""
         h, c = self.embed_drawn(x_t, t, vector)
-        return self.final(self.through(h, c, now)[:, :, : self.patches.count], c, last)
+        return self.final(self.through(h, c, now)[:, :, : self.patches.count], c, seen)
 
     def now(self, cache: RingCache) -> Now:
         return Now(self.rotary(cache.position[None]), cache.visible(), cache)

@@ -21,8 +21,8 @@ class Regression(WorldModel):
         return torch.zeros_like(noise.x[:1]), torch.ones_like(noise.t[:1])
 
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, last: Tensor, noise: Tensor, num_steps: int
+        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
         """One decoder pass, whatever noise and number of steps are asked for."""
         ones = torch.ones(len(noise), device=noise.device)
-        return self.decoder(torch.zeros_like(noise), ones, self.context(h, 0.0), vector, last).float()
+        return self.decoder(torch.zeros_like(noise), ones, self.context(h, 0.0), vector, seen).float()

@@ -25,7 +25,7 @@ class Scene:
 
     h: Tensor  # (F, M, D) what the encoder said
     vector: Tensor  # (F, S + A + tasks)
-    last: Tensor  # (F, C, H, W)
+    seen: Tensor  # (F, I·C, H, W) what the render head sees
     x: Tensor  # (F, C, H, W) the recorded next frame
     noise: Tensor  # (F, C, H, W)
     weight: Tensor  # (F, 1, H, W) of a pixel's error, as in `WorldModel.loss`
@@ -34,7 +34,7 @@ class Scene:
 
     def field(self, model: WorldModel) -> Field:
         """The model's velocity for these frames."""
-        return model.field(self.h, self.vector, self.last)
+        return model.field(self.h, self.vector, self.seen)
 
     def error(self, drawn: Tensor, target: Tensor) -> Tensor:
         """(F, C, H, W): weighted square errors."""
@@ -75,7 +75,7 @@ def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> Scene:
     return Scene(
         h=fold(h),
         vector=fold(vector),
-        last=fold(obs),
+        seen=fold(model.seen(obs, next_state.detach())),
         x=fold(clip.obs[:, 1:]),
         noise=noise.x.flatten(0, 2),
         weight=fold(weight),

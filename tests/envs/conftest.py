@@ -14,7 +14,9 @@ from scd_world.stats import Stats
 from scd_world.world import World
 from scd_world.world_model import WorldModel
 
-TINY = ModelConfig(width=32, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, num_steps=2)
+TINY = ModelConfig(
+    width=32, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, num_steps=2, sketch_parts=4
+)
 LENGTHS = {3: 12, 5: 6, 8: 9}  # frames of each stored episode
 
 
@@ -71,7 +73,7 @@ def make_world(**changes) -> World:
     return world
 
 
-def make_success_rare(world: World, part: float = 0.1, probability: float = 0.93) -> None:
+def make_success_rare(world: World, part: float = 0.07, probability: float = 0.93) -> None:
     """Random weights may call every step a success, or none: now about `part` of them exceed it."""
     generator = torch.Generator().manual_seed(0)
     s = world.begin([world.starts.moment(episode, 0) for episode in LENGTHS])

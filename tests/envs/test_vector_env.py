@@ -111,6 +111,14 @@ def run_frozen(world, actions, **kwargs):
     return envs, steps
 
 
+def ends_after(world, actions, ended):
+    """Ends by which just `ended` of six rows are over after these actions."""
+    envs = make_vec(world, **ENDLESS)
+    envs.reset(seed=5)
+    highest = np.sort(np.max([envs.step(action)[4]["success_probability"] for action in actions], axis=0))
+    return {"success_threshold": float(highest[-ended] + highest[-ended - 1]) / 2, "horizon": 1000}
+
+
 def test_bf16_imagines_nearly_the_same_and_the_state_more_exactly_still(world, actions):
     fp32, bf16 = (make_vec(world, precision=p, **ENDLESS) for p in ("fp32", "bf16"))
     seen = [envs.reset(seed=3)[0] for envs in (fp32, bf16)]
@@ -145,10 +153,10 @@ def test_finished_rows_freeze(world, actions):
 
 def test_finished_rows_leave_the_batch_and_come_back(world, actions):
     """Two that had left and one that had not begin anew together; what stayed goes on undisturbed."""
-    ends = ENDS | {"horizon": 30}
+    ends = ends_after(world, actions[:9], ended=3)
     envs, _ = run_frozen(world, actions[:9], **ends)
     members = envs.episodes.now.members
-    assert 2 <= len(members) <= 3
+    assert len(members) == 3
     absent = np.setdiff1d(np.arange(6), members)
     again, stayed = [*absent[:2], members[0]], members[1:]
     seeds = list(range(100, 106))
@@ -176,16 +184,12 @@ def test_finished_rows_leave_the_batch_and_come_back(world, actions):
 
 def test_frozen_rows_draw_no_noise(world, actions):
     """Otherwise an episode's noise would depend on when its neighbours ended."""
-    envs, _ = run_frozen(world, actions[:1], horizon=30)
-    played = 1
-    while not envs.episodes.over.any():
-        envs.step(actions[played])
-        played += 1
+    envs, _ = run_frozen(world, actions[:5], **ends_after(world, actions[:5], ended=2))
     assert len(envs.episodes.now.members) == 6  # the frozen rows have not left the batch yet
     before = [generator.get_state() for generator in envs.episodes.now.noise]
     over = envs.episodes.over.copy()
-    assert over.any()
-    envs.step(actions[played])
+    assert over.sum() == 2
+    envs.step(actions[5])
     after = [generator.get_state() for generator in envs.episodes.now.noise]
     stayed = [bool((a == b).all()) for a, b in zip(before, after, strict=True)]
     np.testing.assert_array_equal(stayed, over)

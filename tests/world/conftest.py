@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scd_datasets.store import EpisodeArrays, write_store
-from scd_world.config import BodyConfig, DataConfig, OptimiserConfig, TrainConfig
+from scd_world.config import BodyConfig, DataConfig, OptimiserConfig, SketchConfig, TrainConfig
 from scd_world.model_config import ModelConfig
 from scd_world.schema import DataSchema
 
@@ -79,6 +79,7 @@ def training(slide_store: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "model": TINY,
             "optimiser": OptimiserConfig(lr=1e-3),
             "body": BodyConfig(steps=3),
+            "sketch": SketchConfig(steps=3, batch_size=4),
             "steps": 8,
             "batch_size": 4,
             "clip_steps": 4,

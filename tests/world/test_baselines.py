@@ -50,7 +50,8 @@ def test_dense_cached_equals_dense_uncached_also_past_the_window(kind, schema, s
     vector = torch.cat([clip.state[:, 1:], clip.act], -1)
     with torch.no_grad():
         h, memory = read(model, clip.obs[:, :-1], clip)
-        drawn = model.net.draw_all(x, t, vector, clip.obs[:, :-1], memory).unflatten(0, (len(clip.act), T))
+        seen = model.seen(clip.obs[:, :-1], clip.state[:, 1:])
+        drawn = model.net.draw_all(x, t, vector, seen, memory).unflatten(0, (len(clip.act), T))
         s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
         assert model.config.window < T
         for i in range(T):
@@ -58,7 +59,7 @@ def test_dense_cached_equals_dense_uncached_also_past_the_window(kind, schema, s
             torch.testing.assert_close(stepped, h[:, i], rtol=1e-4, atol=1e-4)
             now = model.net.now(s.cache)
             for _ in range(2):  # a denoising step leaves nothing behind that the next one could see
-                out = model.net.draw(x[0, :, i], t[0, :, i], vector[:, i], clip.obs[:, i], now)
+                out = model.net.draw(x[0, :, i], t[0, :, i], vector[:, i], seen[:, i], now)
             torch.testing.assert_close(out, drawn[:, i], rtol=1e-3, atol=1e-3)
             following = {"obs": clip.obs[:, i + 1], "state": clip.state[:, i + 1]}
             s = replace(s, **following, before=s.state, steps=s.cache.steps)
@@ -72,7 +73,8 @@ def test_a_dense_frame_sees_its_past_and_itself_alone(kind, schema, stats, clip)
     x = torch.randn(2, *clip.obs[:, 1:].shape, requires_grad=True)
     h, memory = read(model, obs, clip)
     vector = torch.cat([clip.state[:, 1:], clip.act], -1)
-    out = model.net.draw_all(x, torch.rand(x.shape[:3]), vector, clip.obs[:, :-1], memory)
+    seen = model.seen(clip.obs[:, :-1], clip.state[:, 1:])
+    out = model.net.draw_all(x, torch.rand(x.shape[:3]), vector, seen, memory)
     out, W, T = out.unflatten(0, x.shape[:3]), model.config.window, clip.num_steps
     for i in range(T):
         own, past = torch.autograd.grad(out[1, 0, i].square().sum(), (x, obs), retain_graph=True)

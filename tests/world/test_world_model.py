@@ -99,9 +99,9 @@ def test_the_encoder_runs_once_and_the_decoder_num_steps_times(model, clip, monk
 def test_decoder_frames_are_independent(model, clip):
     F, M = 4, model.num_tokens
     x, ctx = torch.randn(F, 6, 8, 12, requires_grad=True), torch.randn(F, M, 32, requires_grad=True)
-    last = torch.randn(F, 6, 8, 12, requires_grad=True)
-    out = model.decoder(x, torch.rand(F), ctx, torch.randn(F, 5), last)
-    for grad in torch.autograd.grad(out[1].square().sum(), (x, ctx, last)):
+    seen = torch.randn(F, 12, 8, 12, requires_grad=True)  # last frame and sketch
+    out = model.decoder(x, torch.rand(F), ctx, torch.randn(F, 5), seen)
+    for grad in torch.autograd.grad(out[1].square().sum(), (x, ctx, seen)):
         assert (grad.flatten(1).abs().amax(1) > 0).tolist() == [False, True, False, False]
 
 
