@@ -19,6 +19,7 @@ class PolicyShare:
     policy_kwargs: dict[str, Any] = field(
         default_factory=dict
     )  # a list is gone through, one entry per episode
+    flaws: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws; a list likewise
     share: int = 1  # episodes of each round through the mixture
 
     def __post_init__(self) -> None:

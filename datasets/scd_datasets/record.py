@@ -104,24 +104,26 @@ class PolicyMix:
     def of_episode(self, index: int) -> tuple[dict[str, Any], Any]:
         """({policy, policy_kwargs} in plain JSON, the policy)."""
         from scd_policies import make
+        from scd_policies.flaws import Flawed, Flaws
 
-        part, kwargs = self.plan(index)
-        name = {"policy": part.policy, "policy_kwargs": kwargs}
+        part, kwargs, flaws = self.plan(index)
+        name = {"policy": part.policy, "policy_kwargs": kwargs} | ({"flaws": flaws} if flaws else {})
         key = json.dumps(name, sort_keys=True)
         if key not in self.made:
-            self.made[key] = make(part.policy, self.action_space, **kwargs)
+            policy = make(part.policy, self.action_space, **kwargs)
+            self.made[key] = Flawed(policy, self.action_space, Flaws(**flaws)) if flaws else policy
         return name, self.made[key]
 
-    def plan(self, index: int) -> tuple[PolicyShare, dict[str, Any]]:
-        """The part of the mixture that acts in episode `index`, and its arguments there."""
+    def plan(self, index: int) -> tuple[PolicyShare, dict[str, Any], dict[str, Any]]:
+        """The part of the mixture that acts in episode `index`, its arguments and its flaws there."""
         rounds, place = divmod(index, len(self.round))
         part = self.round[place]
         turn = rounds * part.share + sum(earlier is part for earlier in self.round[:place])
-        kwargs = {
-            key: value[turn % len(value)] if isinstance(value, list) else value
-            for key, value in part.policy_kwargs.items()
-        }
-        return part, kwargs
+        kwargs, flaws = (
+            {key: value[turn % len(value)] if isinstance(value, list) else value for key, value in of.items()}
+            for of in (part.policy_kwargs, part.flaws)
+        )
+        return part, kwargs, flaws
 
 
 def make_recipe(config: RecordConfig) -> dict[str, Any]:

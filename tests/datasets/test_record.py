@@ -212,13 +212,15 @@ def test_two_recorders_in_one_folder(config, at_step):
 
 
 def test_a_mixture_goes_round_and_lists_go_through_their_entries():
-    shares = [PolicyShare("a", {"skill": [1.0, 0.5], "fixed": 3}, share=3), PolicyShare("b")]
-    plan = [
-        (part.policy, kwargs) for part, kwargs in (PolicyMix(None, shares).plan(index) for index in range(8))
+    shares = [
+        PolicyShare("a", {"skill": [1.0, 0.5], "fixed": 3}, share=3),
+        PolicyShare("b", flaws={"offset": [[1, 0], [0, 2]]}),
     ]
+    plan = [(part.policy, *rest) for part, *rest in map(PolicyMix(None, shares).plan, range(8))]
     a = [{"skill": skill, "fixed": 3} for skill in (1.0, 0.5, 1.0, 0.5, 1.0, 0.5)]
-    assert [name for name, _ in plan] == ["a", "a", "a", "b"] * 2
-    assert [kwargs for name, kwargs in plan if name == "a"] == a
+    assert [name for name, *_ in plan] == ["a", "a", "a", "b"] * 2
+    assert [kwargs for name, kwargs, _ in plan if name == "a"] == a
+    assert [flaws for _, _, flaws in plan] == [{}, {}, {}, {"offset": [1, 0]}, {}, {}, {}, {"offset": [0, 2]}]
 
 
 def test_video_recording(config):
