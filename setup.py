@@ -26,6 +26,7 @@ COMMANDS = {
     "scd-rollout": "scd_world.commands:rollout",
     "scd-rank": "scd_world.commands:rank",
     "scd-bench": "scd_world.commands:bench",
+    "scd-probe": "scd_world.commands:probe",
     "scd-demo": "scd_world.commands:demo",
 }
 

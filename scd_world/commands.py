@@ -16,6 +16,7 @@ from scd_world.demo_config import DemoConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.evaluate_config import BenchConfig, EvaluateConfig
 from scd_world.hydra_node import HERE, QUIET, editable, plain_errors
+from scd_world.probe_config import ProbeConfig
 from scd_world.rank_config import RankConfig
 from scd_world.rollout_config import RolloutConfig
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[type, list[dict[str, str]]]] = {
     "rollout": (RolloutConfig, []),
     "rank": (RankConfig, []),
     "bench": (BenchConfig, [{"model": "small"}]),
+    "probe": (ProbeConfig, [{"data": "zarr"}]),
     "demo": (DemoConfig, []),
 }
 INTERRUPTED = 130  # as shells have it
@@ -108,6 +110,15 @@ def rank(config: DictConfig) -> None:
 def bench(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
     from scd_world.bench import bench as run
+
+    run(settings)
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="probe")
+@plain_errors()
+def probe(config: DictConfig) -> None:
+    settings = OmegaConf.to_object(config)
+    from scd_world.probe import probe as run
 
     run(settings)
 
