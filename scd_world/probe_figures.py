@@ -21,8 +21,8 @@ def draw(out: Path, report: dict[str, Any]) -> None:
         from matplotlib.figure import Figure
 
         panels: dict[str, tuple[Callable[[Any, dict[str, Any]], None], tuple[float, float]]] = {
-            "similarity": (similarity, (11, 4.6)),
-            "attention": (attention, (9, 3.6)),
+            "similarity": (similarity, (12, 3.7)),
+            "attention": (attention, (9, 3.8)),
             "skip": (skip, (9, 3.9)),
             "within_frame": (within_frame, (9, 3.9)),
             "leave_out": (leave_out, (6.5, 3.6)),
@@ -36,7 +36,7 @@ def draw(out: Path, report: dict[str, Any]) -> None:
 def similarity(figure: Any, report: dict[str, Any]) -> None:
     """Left: cosine between all pairs of steps, layer by layer; right: its mean over the layers."""
     rows = report["similarity"]
-    left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+    left, right = figure.subfigures(1, 2, width_ratios=(1.8, 1))
     shown = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, MOST).round().astype(int))]
     columns = min(5, len(shown))
     axes = np.asarray(left.subplots(-(-len(shown) // columns), columns, squeeze=False)).ravel()
@@ -86,7 +86,7 @@ def attention(figure: Any, report: dict[str, Any]) -> None:
     right.axhline(uniform, color=COPY, linewidth=1, label="were all keys worth the same")
     right.set(title="Over the layers", ylim=(0, 1), ylabel="share")
     layer_axis(right, L)
-    right.legend(fontsize=8)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
 
 
 def skip(figure: Any, report: dict[str, Any]) -> None:
@@ -122,15 +122,17 @@ def within_frame(figure: Any, report: dict[str, Any]) -> None:
 def leave_out(figure: Any, report: dict[str, Any]) -> None:
     ax, rows = figure.subplots(), report["leave_out"]
     layers = np.array([r["layer"] for r in rows])
-    for shift, (name, label) in zip(
-        (-0.2, 0.2), {"everywhere": "left out", "drawn": "left out of drawing alone"}.items(), strict=True
-    ):
-        colour = COLOURS[0] if name == "everywhere" else COLOURS[1]
-        ax.bar(layers + shift, [r[f"{name}_ratio"] for r in rows], 0.36, color=colour, label=label)
-    ax.axhline(1, color=COPY, linewidth=1)
-    ax.set(title="Loss without one layer, over the whole world's", ylabel="ratio")
-    if max(r["everywhere_ratio"] for r in rows) > 5:
-        ax.set_yscale("log")
+    bars = {
+        "everywhere": (-0.2, COLOURS[0], "left out"),
+        "drawn": (0.2, COLOURS[1], "left out of drawing alone"),
+    }
+    for name, (shift, colour, label) in bars.items():
+        more = [100 * (r[f"{name}_ratio"] - 1) for r in rows]
+        ax.bar(layers + shift, more, 0.36, color=colour, label=label)
+    ax.axhline(0, color=COPY, linewidth=1)
+    ax.set(title="What the loss gains without one layer", ylabel="%")
+    if max(r["everywhere_ratio"] for r in rows) > 4:
+        ax.set_yscale("symlog", linthresh=10)
         ax.yaxis.set_major_formatter("{x:g}")
     layer_axis(ax, len(rows))
     ax.legend(fontsize=8)
