@@ -52,9 +52,8 @@ class ProbeConfig:
         above("tune_updates", self.tune_updates, -1)
         if self.context is not None:
             above("context", self.context, 0)
-        for n in self.first_steps:
-            if not 1 <= n <= self.num_steps:
-                raise ValueError(
-                    f"first_steps={list(self.first_steps)}: expected denoising steps from 1 to num_steps="
-                    f"{self.num_steps}"
-                )
+        if not all(1 <= n <= self.num_steps for n in self.first_steps or [0]):
+            raise ValueError(
+                f"first_steps={list(self.first_steps)}: expected numbers of denoising steps from 1 to "
+                f"num_steps={self.num_steps}"
+            )

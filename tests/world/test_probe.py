@@ -435,7 +435,7 @@ def test_layers_that_are_not_there_are_refused(config, changes, message):
 
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(
-        ValueError, match=r"first_steps=\[12\]: expected denoising steps from 1 to num_steps=10"
+        ValueError, match=r"first_steps=\[12\]: expected numbers of denoising steps from 1 to"
     ):
         ProbeConfig(world="w", out="o", first_steps=[12])
 
