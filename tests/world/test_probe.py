@@ -271,8 +271,8 @@ def test_within_all_layers_the_past_is_out_of_reach(kind, schema, stats, clip):
     shown = model.show_history(obs[:, :-1], noise)
     _, memory = model.net.read(*shown, torch.cat([state, clip.act], -1), body.features)
     vector = torch.cat([clip.state[:, 1:], clip.act], -1)
-    last = clip.obs[:, :-1]  # what the render head sees, apart from the layers
-    out = model.net.draw_all(x, torch.rand(x.shape[:3]), vector, last, memory)
+    beside = model.seen(clip.obs[:, :-1], clip.state[:, 1:])  # what the render head sees, past the layers
+    out = model.net.draw_all(x, torch.rand(x.shape[:3]), vector, beside, memory)
     assert len(out) == len(clip.act) * T
     assert not out.requires_grad or torch.autograd.grad(out.sum(), obs, allow_unused=True)[0] is None
 
