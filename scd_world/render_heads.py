@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scd_world.layers import Patches, modulate, zero
 
 COPY_FIRST = 2.0  # before training, a pixel is mostly what it was
+SURE = 4.0  # how sure a choice can be: 3 in 10,000 for what was not chosen, or it could not be unlearnt
 
 
 class PatchHead(nn.Module):
@@ -85,7 +86,7 @@ class ConvHead(nn.Module):
         out = self.draw(torch.cat([said, small.to(said.dtype)], dim=1))
         drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
         pictures = rearrange(torch.cat([seen, drawn], dim=1), "f (i c) h w -> f i c h w", c=3)
-        share = (share + self.first).softmax(dim=1)
+        share = (bounded(share) + self.first).softmax(dim=1)
         frame = (share[:, :, None] * pictures).sum(1)
         return rearrange(frame, "(f v) c h w -> f (v c) h w", v=self.patches.cameras)
 
@@ -93,3 +94,8 @@ class ConvHead(nn.Module):
         """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
         (y, x), p = self.patches.grid, self.patches.patch // self.scale
         return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
+
+
+def bounded(x: Tensor) -> Tensor:
+    """In ±SURE, and never quite flat: a softmax that has made up its mind has no gradient left."""
+    return SURE * F.softsign(x / SURE)

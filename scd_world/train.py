@@ -45,7 +45,7 @@ from scd_world.validate import Validation
 from scd_world.world import World, start_from
 
 log = logging.getLogger(__name__)
-FIRST_SHARE = 0.2  # of the time that a training has: at most as much for the body, and for the sketch
+FIRST_SHARE = 0.3  # of the time that a training has: at most as much for the body, and for the sketch
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -81,6 +81,7 @@ class Trainer:
         self.guard = Guard(accelerator.device)
         self.meter, self.clock, self.stop = Meter(), Clock(), StopRequest()
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
+        self.prepared = time.monotonic() - self.began  # seconds of the budget that body and sketch took
         self.saved_at = self.evaluated_at = -1
         self.measured: dict[str, float] = {}  # by the latest evaluation
         # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
@@ -221,7 +222,7 @@ class Trainer:
         stop = bool(self.stop) or (limit is not None and time.monotonic() - self.began > limit)
         progress = (self.step + 1) / self.config.steps
         if budget is not None:
-            progress = max(progress, self.seconds_so_far() / budget)
+            progress = max(progress, self.spent(budget))
         answers = torch.tensor([stop, min(progress, 1.0)], dtype=torch.float64)
         if self.host_group is not None:
             dist.all_reduce(answers, dist.ReduceOp.MAX, group=self.host_group)
@@ -299,6 +300,10 @@ class Trainer:
     def seconds_so_far(self) -> float:
         return self.seconds + time.monotonic() - self.began
 
+    def spent(self, budget: float) -> float:
+        """The share of the budget that the updates have used: the learning rate's course is theirs alone."""
+        return (self.seconds_so_far() - self.prepared) / max(budget - self.prepared, 1.0)
+
     def save(self) -> None:
         """A checkpoint, and the world as it is now."""
         state = self.learner.state()
@@ -311,6 +316,7 @@ class Trainer:
         training = {
             "step": self.step,
             "seconds": self.seconds_so_far(),
+            "prepared": self.prepared,
             "skipped": int(self.guard.skipped),
             "fingerprint": self.store.fingerprint,
             "config": asdict(self.config),
@@ -344,8 +350,9 @@ class Trainer:
         self.learner.load(checkpoint.weights, checkpoint.ema, checkpoint.optimiser)
         restore_rng(checkpoint.rng, self.accelerator.process_index)
         self.step, self.seconds, self.measured = training["step"], training["seconds"], training["measured"]
+        self.prepared = training["prepared"]
         if self.config.time_budget is not None:
-            self.progress = self.seconds / self.config.time_budget
+            self.progress = self.spent(self.config.time_budget)
         self.guard = Guard(self.accelerator.device, training["skipped"])
         self.say(f"resuming at step {self.step}" + "".join(f"\n  changed: {line}" for line in changed))
 

@@ -46,8 +46,19 @@ def test_convolutions_keep_cameras_apart_and_frames_apart(kind):
 def test_a_pixel_can_be_the_last_frame_the_sketch_or_the_background_itself(share):
     made = head("conv, sketch", patch=2)
     with torch.no_grad():
-        made.draw[-1].bias.view(7, 4)[3 + share] = 50.0  # in all four pixels of a cell
+        made.draw[-1].bias.view(7, 4)[3:] = -1e4  # in all four pixels of a cell
+        made.draw[-1].bias.view(7, 4)[3 + share] = 1e4
     _, c, seen = given(pictures=2)
     out = made(torch.randn(3, 1, 48, 32), c, seen)
     wanted = [seen[:, :6], seen[:, 6:], made.background.expand(3, -1, -1, -1)][share]
-    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(out, wanted, atol=0.01, rtol=0)
+
+
+def test_a_head_that_is_wrong_and_sure_can_still_learn():
+    made = head("conv, sketch", patch=2)
+    with torch.no_grad():
+        made.draw[-1].bias.view(7, 4)[4] = 50.0
+    _, c, seen = given(pictures=2)
+    out = made(torch.randn(3, 1, 48, 32), c, seen)
+    (out - seen[:, :6]).square().mean().backward()
+    assert made.draw[-1].bias.grad.view(7, 4)[3:5].abs().min() > 1e-5
