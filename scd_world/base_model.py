@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from scd_world.body import Body
 from scd_world.cache import RingCache
 from scd_world.clip import Clip
+from scd_world.doubt import Doubt
 from scd_world.flow import interpolate, logit_normal
 from scd_world.heads import Heads
 from scd_world.imagined import Imagined
@@ -52,6 +53,7 @@ class BaseModel(nn.Module, ABC):
         self.patches = Patches(len(schema.cameras), schema.height, schema.width, config.patch)
         self.num_tokens = self.patches.count + 1
         self.body = Body(stats, config.body_width, config.body_layers)
+        self.doubt = Doubt(len(schema.state))
         self.sketch = self.make_sketch(stats)
         self.register_buffer("background", stats.background.clone(), persistent=False)
 
@@ -251,13 +253,15 @@ class BaseModel(nn.Module, ABC):
         nothing = torch.zeros(B, device=obs.device)
         before = state if before is None else before
         task = torch.zeros(B, dtype=torch.long, device=obs.device) if task is None else task
-        return Imagined(obs, state, before, nothing, nothing.clone(), task, cache, cache.steps)
+        copies, age = self.doubt.begin(before, state).clone(), torch.zeros_like(task)
+        return Imagined(obs, state, before, nothing, nothing.clone(), task, copies, age, cache, cache.steps)
 
     @torch.no_grad()
     def observe(self, s: Imagined, act: Tensor, obs: Tensor, state: Tensor) -> Imagined:
         """The next frame is known: it is remembered, nothing is rendered. act (B, A)."""
         _, heads, _ = self.think(s, act)
-        return self.successor(s, heads, obs, state)
+        known = self.doubt.begin(s.state, state)
+        return self.successor(s, heads, obs, state, known, torch.zeros_like(s.age))
 
     @torch.no_grad()
     def imagine(self, s: Imagined, act: Tensor, noise: Tensor, num_steps: int | None = None) -> Imagined:
@@ -266,7 +270,8 @@ class BaseModel(nn.Module, ABC):
         vector = self.told(torch.cat([state, act], dim=-1), s.task)
         seen = self.seen(s.obs, state)
         obs = self.render(h, s.cache, vector, seen, noise, num_steps or self.config.num_steps)
-        return self.successor(s, heads, obs.clamp(-1, 1), state)
+        copies = self.doubt.step(self.body, s.copies, act, s.age)
+        return self.successor(s, heads, obs.clamp(-1, 1), state, copies, s.age + 1)
 
     def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output, Tensor]:
         """What one pass over the newest frame leaves: h (B, M, D), the heads' reading, next state (B, S)."""
@@ -282,7 +287,9 @@ class BaseModel(nn.Module, ABC):
         vector = torch.cat([state, act], dim=-1)
         return self.write(obs, vector, self.told(body.features, task), cache), body
 
-    def successor(self, s: Imagined, heads: Heads.Output, obs: Tensor, state: Tensor) -> Imagined:
+    def successor(
+        self, s: Imagined, heads: Heads.Output, obs: Tensor, state: Tensor, copies: Tensor, age: Tensor
+    ) -> Imagined:
         reward, success = heads.reward.float(), heads.success.float().sigmoid()
         return replace(
             s,
@@ -291,6 +298,8 @@ class BaseModel(nn.Module, ABC):
             before=s.state,
             reward=reward,
             success=success,
+            copies=copies,
+            age=age,
             steps=s.cache.steps,
         )
 

@@ -123,6 +123,32 @@ def outcomes(loop: OpenLoop, schema: DataSchema) -> dict[str, Any]:
     return found
 
 
+def uncertainty(loop: OpenLoop, share: float = 0.1) -> dict[str, Any]:
+    """Does the uncertainty tell which states are wrong, and by how much?
+
+    Large errors are the largest `share` of all steps of all windows. `auroc` is how well the uncertainty
+    flags them; `auroc_of_the_step` how well one does who only counts the steps. By tenths of the steps, in the
+    order of what was said: the mean error said, and the true one.
+    """
+    known = np.isfinite(loop.strayed)
+    said, true = loop.uncertainty[known].astype(float), loop.strayed[known].astype(float)
+    step = np.broadcast_to(np.arange(loop.steps), known.shape)[known]
+    if not len(true):
+        return {}
+    bound = float(np.quantile(true, 1 - share))
+    tenths = np.array_split(np.argsort(said, kind="stable"), 10)
+    return {
+        "large": bound,
+        "auroc": auroc(said, true > bound),
+        "auroc_of_the_step": auroc(step, true > bound),
+        "mean_said": float(said.mean()),
+        "mean_true": float(true.mean()),
+        "said": [float(said[rows].mean()) for rows in tenths if len(rows)],
+        "true": [float(true[rows].mean()) for rows in tenths if len(rows)],
+        "steps": len(true),
+    }
+
+
 def curve_report(curves: dict[str, np.ndarray], episodes: np.ndarray, horizon: int) -> dict[str, dict]:
     """Per curve: mean over all windows, 95 % interval, median and count, at each horizon reached."""
     reach = int(np.isfinite(curves["psnr_imagined"][:, :horizon]).any(0).sum())

@@ -19,7 +19,7 @@ from scd_datasets.store import WindowStore
 from scd_world import action_tests, bench, figures, video
 from scd_world.bench_race import alternate
 from scd_world.bench_work import start
-from scd_world.curves import all_curves, as_lists, curve_report, outcomes, time_to_failure
+from scd_world.curves import all_curves, as_lists, curve_report, outcomes, time_to_failure, uncertainty
 from scd_world.evaluate_config import EvaluateConfig
 from scd_world.held_out import check_schema, pick_episodes
 from scd_world.metrics import psnr, summarise
@@ -87,6 +87,7 @@ def measure(world: World, store: WindowStore, config: EvaluateConfig) -> tuple[d
         "curves": means,
         "time_to_failure": time_to_failure(curves, means),
         **outcomes(loop, store.schema),
+        "uncertainty": uncertainty(loop) if store.schema.state else {},
         "told": run.outcomes(chosen.episodes),
         "actions": {"loss_ratio": action_tests.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
@@ -254,6 +255,8 @@ def draw(out: Path, report: dict[str, Any], films: list[Film], store: WindowStor
     figures.plot_curves(out / "curves.png", report["curves"], report["actions"]["psnr_shuffled"], title)
     if "success" in report["told"]:
         figures.plot_reliability(out / "success.png", report["told"]["success"], report["told"]["episodes"])
+    if report["uncertainty"]:
+        figures.plot_uncertainty(out / "uncertainty.png", report["uncertainty"])
     if report["sweep"]:
         held = f"each action dimension held for {report['settings']['sweep_steps']} steps"
         figures.plot_sweep(

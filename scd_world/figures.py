@@ -170,3 +170,26 @@ def plot_reliability(path: Path, success: dict[str, Any], episodes: int) -> None
         ax.set_title(f"success of single steps, {episodes} episodes (numbers: steps)")
         ax.legend(loc="upper left")
         figure.savefig(path)
+
+
+def plot_uncertainty(path: Path, doubt: dict[str, Any]) -> None:
+    """How far the state strays against how far it was said to, by tenths of the steps."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        ax, said, true = figure.subplots(), *(100 * np.array(doubt[key]) for key in ("said", "true"))
+        ends = [0.7 * min(said.min(), true.min()), 1.4 * max(said.max(), true.max())]
+        ax.plot(ends, ends, color=COPY, linewidth=1, linestyle="--", label="calibrated")
+        ax.plot(said, true, "o-", color=IMAGINED, label="tenths of the steps")
+        ax.set(
+            xscale="log",
+            yscale="log",
+            xlabel="error of the state said, % of its range",
+            ylabel="true error, %",
+        )
+        ax.set_title(f"uncertainty, {doubt['steps']} imagined steps, AUROC {doubt['auroc']:.2f}")
+        ax.legend(loc="upper left")
+        figure.savefig(path)

@@ -19,10 +19,12 @@ class Imagined:
     reward: Tensor  # (B,) model units, of the step that led here
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
+    copies: Tensor  # (B, M, 2, S) what `doubt.py` lets dream on beside it
+    age: Tensor  # (B,) int, imagined steps since the state was last known
     cache: RingCache
     steps: int  # the cache's count of steps when this was made
 
-    PER_ROW = ("obs", "state", "before", "reward", "success", "task")
+    PER_ROW = ("obs", "state", "before", "reward", "success", "task", "copies", "age")
 
     def fork(self) -> Imagined:
         """An independent copy: both can be stepped on."""

@@ -177,7 +177,8 @@ class OpenLoop:
     """What N windows gave at each step; NaN where nothing was recorded to compare with.
 
     `frames` holds name → (N, T); `state`, `true_state` (N, T, S) and `start_state` (N, S) are raw units,
-    as are `reward` and `true_reward`; `success` is a probability.
+    as are `reward` and `true_reward`; `success` is a probability; `uncertainty` and `strayed` are root mean
+    squares over the state's numbers, as a share of their recorded ranges.
     """
 
     def __init__(self, windows: list[Window], steps: int, state_size: int) -> None:
@@ -192,6 +193,7 @@ class OpenLoop:
         self.state, self.true_state = empty(steps, state_size), empty(steps, state_size)
         self.reward, self.true_reward = empty(steps), empty(steps)
         self.success, self.true_success = empty(steps), empty(steps)
+        self.uncertainty, self.strayed = empty(steps), empty(steps)  # the state's error: expected, true
 
     def put(self, name: str, rows: slice, h: int, values: Tensor, valid: Tensor) -> None:
         """values (B,) of the h-th step (1 is the first)."""
@@ -211,7 +213,18 @@ class OpenLoop:
         state = world.stats.decode_state(s.state)
         self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()
         self.true_state[rows, h - 1] = batch.true_state(h).masked_fill(unseen, torch.nan).cpu().numpy()
+        self.record_doubt(world, rows, h, s, batch)
         self.record_outcome(world, rows, h, s, batch)
+
+    def record_doubt(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch) -> None:
+        error = s.state - world.stats.encode_state(batch.true_state(h))
+        pairs = {
+            "uncertainty": world.model.doubt.error(s.copies),
+            "strayed": error.square().mean(-1).sqrt() / 2,
+        }
+        for name, values in pairs.items():
+            known = values.float().masked_fill(~batch.valid[:, h - 1], torch.nan)
+            getattr(self, name)[rows, h - 1] = known.cpu().numpy()
 
     def record_outcome(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch) -> None:
         true_reward, true_success = batch.outcome(h)

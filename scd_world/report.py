@@ -164,6 +164,14 @@ def remarks(report: dict[str, Any]) -> list[str]:
             f"success: AUROC {number(success['auroc'], 3)}, "
             f"{success['positives']} of {success['steps']} steps are positive"
         )
+    if doubt := report.get("uncertainty"):
+        said, true = ([f"{x:.2%}" for x in doubt[key]] for key in ("said", "true"))
+        found.append(
+            f"uncertainty: AUROC {number(doubt['auroc'], 3)} for the tenth of the steps in which the state "
+            f"strays most (counting the steps: {number(doubt['auroc_of_the_step'], 3)}); mean error said "
+            f"{doubt['mean_said']:.2%} of its range, true {doubt['mean_true']:.2%}; in the surest tenth "
+            f"{said[0]} and {true[0]}, in the least sure {said[-1]} and {true[-1]}"
+        )
     told = report["told"]
     if reward := told.get("reward"):
         found.append(

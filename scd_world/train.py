@@ -31,6 +31,7 @@ from scd_world.clip import Clip
 from scd_world.config import TrainConfig
 from scd_world.devices import make_accelerator, use_bf16
 from scd_world.fit_body import Recorded, fit_body
+from scd_world.fit_doubt import fit_doubt
 from scd_world.fit_sketch import fit_sketch
 from scd_world.learner import Learner
 from scd_world.models import make_model
@@ -107,12 +108,13 @@ class Trainer:
 
     def fit_body(self, model: BaseModel, stats: Stats) -> None:
         """What the states alone can teach, before the first picture. Every process comes to the same."""
-        config = replace(self.config.body, steps=min(self.config.body.steps, self.config.steps))
-        if model.body.net is None or not config.steps:
-            return
-        torch.manual_seed(self.config.seed)
+        config, seed = self.config.body, self.config.seed
+        config = replace(config, steps=min(config.steps, self.config.steps))
+        torch.manual_seed(seed)
         recorded = recorded_states(self.store, self.episodes, stats)
-        self.fit_first("body", fit_body(model.body, recorded, config, self.config.seed), config.steps)
+        if model.body.net is not None and config.steps:
+            self.fit_first("body", fit_body(model.body, recorded, config, seed), config.steps)
+        fit_doubt(model.doubt, model.body, recorded, seed)
 
     def fit_sketch(self, model: BaseModel, stats: Stats) -> None:
         """What single frames can teach, on the device that they are then drawn on."""

@@ -77,6 +77,7 @@ class World:
         index = torch.as_tensor(rows, device=self.device)
         s.obs[index], s.state[index], s.before[index] = self.last_frames(moments)
         s.reward[index] = s.success[index] = 0.0
+        s.copies[index], s.age[index] = self.model.doubt.begin(s.before[index], s.state[index]), 0
         s.task[index] = self.tasks(moments)
         s.cache.first[index] = s.cache.position
         self.give_context(s, np.asarray(rows), moments)
@@ -105,12 +106,14 @@ class World:
         return self.model.imagine(s, act, noise.to(self.device), num_steps)
 
     def look(self, s: Imagined) -> dict[str, np.ndarray]:
-        """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,)."""
+        """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
+        uncertainty (B,), the state error to expect (`doubt.py`), NaN where the data has no state."""
         return {
             "pixels": decode_pixels(s.obs).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
             "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
             "success": s.success.float().cpu().numpy().copy(),
+            "uncertainty": self.model.doubt.error(s.copies).cpu().numpy(),
         }
 
     def last_frames(self, moments: Sequence[Moment]) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,6 +44,7 @@ class Standing:
     state: np.ndarray  # (B, S) raw units
     reward: np.ndarray  # (B,) float64, of the last step
     probability: np.ndarray  # (B,) float64, of success
+    uncertainty: np.ndarray  # (B,) float64, of the state; where the data has none, nothing
     terminated: np.ndarray  # (B,) bool
     truncated: np.ndarray  # (B,) bool
 
@@ -67,6 +68,7 @@ class Episodes:
         self.num_steps = settings.num_steps
         self.horizon = settings.horizon or world.schema.horizon
         self.success_threshold = settings.success_threshold
+        self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
         self.bf16 = settings.precision == "bf16"
         self.pool = start_pool(world, settings.starts)
         self.task = None if settings.task is None else task_number(settings.task, world.schema.tasks)
@@ -119,7 +121,7 @@ class Episodes:
             now.noise[row].manual_seed(start.noise_seed)
             now.starts[row], now.tasks[row] = (start.episode, start.frame), moment.task
             now.pixels[row], now.state[row] = moment.pixels[-1], moment.state[-1]  # as recorded, to the bit
-        for array in (now.steps, now.reward, now.probability, now.terminated, now.truncated):
+        for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
             array[rows] = 0
 
     def _restart(self, rows: np.ndarray, moments: Sequence[Moment]) -> None:
@@ -171,19 +173,22 @@ class Episodes:
         now.pixels[rows], now.state[rows] = seen["pixels"][act], seen["state"][act]
         now.reward[rows] = seen["reward"][act] if schema.reward else 0
         now.probability[rows] = seen["success"][act] if schema.success else 0
+        now.uncertainty[rows] = seen["uncertainty"][act]
         now.steps[rows] += 1
         now.terminated[rows] = now.probability[rows] > self.success_threshold
         now.truncated[rows] = now.steps[rows] >= self.horizon
+        now.truncated[rows] |= now.uncertainty[rows] > self.max_uncertainty
 
     def info(self, row: int) -> dict[str, Any]:
         """`episode` itself is a key that gymnasium's RecordEpisodeStatistics keeps for itself."""
         now = self.now
+        known = {"uncertainty": float(now.uncertainty[row])} if self.world.schema.state else {}
         return {
             "is_success": bool(now.probability[row] > self.success_threshold),
             "success_probability": float(now.probability[row]),
             "start_episode": int(now.starts[row, 0]),
             "start_frame": int(now.starts[row, 1]),
-        }
+        } | known
 
     def _blank(self, imagined: Imagined) -> Standing:
         B, schema = self.num_rows, self.world.schema
@@ -198,6 +203,7 @@ class Episodes:
             state=np.zeros((B, len(schema.state)), np.float32),
             reward=np.zeros(B),
             probability=np.zeros(B),
+            uncertainty=np.zeros(B),
             terminated=np.zeros(B, bool),
             truncated=np.zeros(B, bool),
         )

@@ -22,6 +22,8 @@ class Settings:
     horizon: steps after which an episode is truncated; None: the length of the longest recorded episode.
     clip_actions: move actions into the recorded range instead of raising.
     success_threshold: an episode terminates when the predicted probability exceeds it; 1.0: never.
+    max_uncertainty: an episode is truncated when `info["uncertainty"]`, the error of the state to expect as a
+    share of the recorded ranges, exceeds it; None: never.
     starts: (episode, frame) addresses among which reset draws; None: the episodes' first frames if the world
     has any, else all its moments.
     task: what all episodes are to do, one of the tasks that the world was taught; None: each what was being
@@ -34,6 +36,7 @@ class Settings:
     horizon: int | None = None
     clip_actions: bool = False
     success_threshold: float = 0.5
+    max_uncertainty: float | None = None
     starts: Sequence[tuple[int, int]] | None = None
     task: str | None = None
     precision: str = "fp32"
@@ -45,6 +48,11 @@ class Settings:
                 raise ValueError(f"{name} must be a whole number ≥ 1 or None; got {value!r}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision is 'fp32' or 'bf16'; got {self.precision!r}")
+        if self.max_uncertainty is not None and not self.max_uncertainty > 0:
+            raise ValueError(
+                "max_uncertainty is a share of the recorded ranges, above 0, or None; "
+                f"got {self.max_uncertainty!r}"
+            )
         if not 0 <= self.success_threshold <= 1:
             raise ValueError(
                 f"success_threshold is a probability in [0, 1]; got {self.success_threshold!r}. "

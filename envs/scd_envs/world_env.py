@@ -45,10 +45,13 @@ class WorldEnv(gymnasium.Env):
 
     ## Episode end
     Terminated when the predicted success probability exceeds `success_threshold` (never where the data had no
-    success: `metadata["predicts_success"]` is False then). Truncated after `horizon` steps.
+    success: `metadata["predicts_success"]` is False then). Truncated after `horizon` steps, and where
+    `uncertainty` exceeds `max_uncertainty`.
 
     ## Info
-    `is_success`, `success_probability`, and the start's address `start_episode`, `start_frame`.
+    `is_success`, `success_probability`, `uncertainty` (the error of the state to expect by now, as a share of
+    the recorded ranges; missing where the data has no state), and the start's address `start_episode`,
+    `start_frame`.
 
     ## Arguments
     `world`: folder, hub id or World. `device`: where a world is loaded. `render_mode`: "rgb_array". The rest:

@@ -93,7 +93,8 @@ def test_reset_to_a_moment_shows_what_was_recorded(world):
     np.testing.assert_array_equal(obs["pixels"], moment.pixels[-1, 0])
     np.testing.assert_array_equal(obs["agent_pos"], moment.state[-1, :2])
     np.testing.assert_array_equal(obs["environment_state"], moment.state[-1, 2:])
-    assert info == {"is_success": False, "success_probability": 0.0, "start_episode": 3, "start_frame": 10}
+    where = {"start_episode": 3, "start_frame": 10}
+    assert info == {"is_success": False, "success_probability": 0.0, "uncertainty": 0.0} | where
     np.testing.assert_array_equal(env.render(), obs["pixels"])
 
 
@@ -362,3 +363,29 @@ def test_stepping_before_reset_says_so(world):
     for call in (lambda: env.step(np.zeros(2)), env.render, env.get_state):
         with pytest.raises(ResetNeeded, match=r"reset\(\)"):
             call()
+
+
+def test_uncertainty_grows_and_can_end_an_episode(world):
+    env = gymnasium.make("scd_world/World-v0", world=world, success_threshold=1.0, horizon=20)
+    _, info = env.reset(seed=0)
+    assert info["uncertainty"] == 0
+    said = [env.step(env.action_space.sample())[4]["uncertainty"] for _ in range(6)]
+    assert 0 < said[0] < max(said)
+    bound = float(np.sort(said)[-2])
+    strict = gymnasium.make(
+        "scd_world/World-v0", world=world, success_threshold=1.0, horizon=20, max_uncertainty=bound
+    )
+    env.action_space.seed(0), env.reset(seed=0), strict.reset(seed=0)
+    for _ in range(20):
+        action = env.action_space.sample()
+        *_, truncated, info = strict.step(action)
+        assert truncated == (info["uncertainty"] > bound)
+        if truncated:
+            break
+    assert truncated
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
+def test_an_uncertainty_that_cannot_be_is_refused(world, wrong):
+    with pytest.raises(ValueError, match="max_uncertainty is a share"):
+        gymnasium.make("scd_world/World-v0", world=world, max_uncertainty=wrong)
