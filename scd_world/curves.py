@@ -127,8 +127,8 @@ def uncertainty(loop: OpenLoop, share: float = 0.1) -> dict[str, Any]:
     """Does the uncertainty tell which states are wrong, and by how much?
 
     Large errors are the largest `share` of all steps of all windows. `auroc` is how well the uncertainty
-    flags them; `auroc_of_the_step` how well one does who only counts the steps. By tenths of the steps, in the
-    order of what was said: the mean error said, and the true one.
+    flags them; `auroc_of_the_step` how well one does who only counts the steps. By tenths of the steps, in
+    the order of what was said: the mean error said, and the true one.
     """
     known = np.isfinite(loop.strayed)
     said, true = loop.uncertainty[known].astype(float), loop.strayed[known].astype(float)

@@ -230,7 +230,7 @@ def test_a_world_without_reward_and_success_says_neither(config, world, tmp_path
     )
     imagine(config(world=str(mute.save(tmp_path / "mute")), episodes=1, num_envs=1))
     features = LeRobotFolder(config().out).features
-    assert not [key for key in features if key.startswith("next.") and key != "next.done"]
+    assert {key for key in features if key.startswith("next.")} == {"next.done", "next.uncertainty"}
     assert "observation.images.front" in features
 
 
