@@ -26,7 +26,8 @@ class Doubt(nn.Module):
         super().__init__()
         g = torch.Generator().manual_seed(0)
         self.register_buffer("shakes", torch.randn(PERIOD, COPIES, size, generator=g), persistent=False)
-        self.register_buffer("line", torch.tensor([0.0, 1.0]))  # log error = line[0] + line[1] · log spread
+        # log error = line[0] + line[1] · log spread
+        self.line = nn.Parameter(torch.tensor([0.0, 1.0]), requires_grad=False)
 
     def begin(self, before: Tensor, state: Tensor) -> Tensor:
         """The copies (B, M, 2, S) of a known state (B, S), and of the one a frame earlier: all the same."""

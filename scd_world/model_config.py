@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KINDS = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
+FUSIONS = ("concat", "one_way", "channel", "none")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class ModelConfig:
     octaves: int = 5  # Fourier features of state and action
 
     predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
-    add_context: bool = True  # beside the concatenation, add the context to the noisy tokens
+    fusion: str = "concat"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
+    add_context: bool = True  # beside that, add the context to the noisy tokens
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
@@ -62,6 +64,10 @@ class ModelConfig:
             )
         if self.predict not in ("x", "v"):
             raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
+        if self.fusion == "none" and not self.add_context:
+            raise ValueError("fusion=none needs add_context=true, or the decoder knows nothing of the past")
         if self.head not in ("patch", "conv"):
             raise ValueError(f"head={self.head!r}: expected 'patch' or 'conv'")
         if self.head == "conv" and self.predict == "v":

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from einops import repeat
 from torch import Tensor, nn
 
 from scd_world.base_model import BaseModel, Predicted
@@ -44,6 +43,7 @@ class WorldModel(BaseModel):
             self.patches,
             layers=config.decoder_layers,
             tasks=self.num_tasks,
+            fusion=config.fusion,
             add_context=config.add_context,
             interval=config.interval,
             head=self.render_head(stats),
@@ -78,12 +78,11 @@ class WorldModel(BaseModel):
     def pixel_loss(self, clip: Clip, noise: Noise, seen: Tensor, ctx: Tensor, next_state: Tensor) -> Tensor:
         x_t, t = self.noisy_frames(clip, noise)
         K = len(t)
-        ctx = repeat(ctx, "b t m d -> (k b t) m d", k=K)
         vector = self.told(torch.cat([next_state, clip.act], dim=-1), clip.task)
-        vector = repeat(vector, "b t a -> (k b t) a", k=K)
         seen = seen.expand(K, *seen.shape).flatten(0, 2)
         # Frames go into the batch: the decoder must not learn to look across them.
-        out = self.decoder(x_t.flatten(0, 2), t.flatten(), ctx, vector, seen)
+        scene = self.decoder.scene(ctx.flatten(0, 1), vector.flatten(0, 1)).repeat(K)
+        out = self.decoder.draw(x_t.flatten(0, 2), t.flatten(), scene, seen)
         return self.pixel_error(clip, noise, out)
 
     # ---- stepping --------------------------------------------------------------------------------------
@@ -122,8 +121,9 @@ class WorldModel(BaseModel):
 
     def field_of(self, ctx: Tensor, vector: Tensor, seen: Tensor) -> Field:
         """v = noise − x, in float32, whatever the decoder's output means."""
+        scene = self.decoder.scene(ctx, vector)
 
         def field(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            return velocity(self.config.predict, self.decoder(x_t, t, ctx, vector, seen, s), x_t, t)
+            return velocity(self.config.predict, self.decoder.draw(x_t, t, scene, seen, s), x_t, t)
 
         return field

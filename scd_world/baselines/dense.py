@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.cache import RingCache
+from scd_world.decoder import behind
 from scd_world.encoder import band_mask, token_positions
 from scd_world.layers import Block, FourierEmbedder, Patches, Rotary, TimestepEmbedder, place_embedding
 
@@ -147,12 +148,3 @@ class Dense(nn.Module):
         tokens = torch.cat([self.pixels_in(self.patches(x_t[:, None])), body], dim=2)
         c = self.time(t) + self.drawn_condition(vector, task)
         return tokens + self.place + self.kind[1], c[:, None, None]
-
-
-def behind(keys: Tensor, values: Tensor):
-    """The memory of a frame: its past, and itself."""
-
-    def see(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
-        return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2), None
-
-    return see

@@ -14,6 +14,7 @@ from scd_world.bench_quality import markdown, quality
 from scd_world.bench_race import contenders, timing
 from scd_world.bench_train import count_update
 from scd_world.bench_work import Work, count_step, count_work, inputs, peak_bytes, start
+from scd_world.doubt import COPIES
 from scd_world.evaluate_config import BenchConfig
 from scd_world.model_config import ModelConfig
 
@@ -53,11 +54,12 @@ def test_operations_are_those_of_a_hand_count():
     head = mlp([D, 2 * D, P + 64], N) + mlp([D, 2 * D])
     time = mlp([128, D, D])
     encoder = into + 2 * mlp(with_rates) + 2 * block(M, W * M, D)
-    decoder = into + 2 * mlp(vector) + time + block(M + N, M + N, D) + head
-    assert work(scd, 1, T).flops == line + encoder + heads + T * decoder
+    once, decoder = 2 * mlp(vector), into + time + block(M + N, M + N, D) + head
+    copies = COPIES * line  # that dream on beside it, for the uncertainty
+    assert work(scd, 1, T).flops == line + copies + encoder + heads + once + T * decoder
     read = into + 2 * mlp(with_rates) + time + 3 * block(M, (W + 1) * M, D)
     drawn = into + 2 * mlp(vector) + time + 3 * block(M, (W + 1) * M, D) + head
-    assert work(dense, 1, T).flops == line + read + heads + T * drawn
+    assert work(dense, 1, T).flops == line + copies + read + heads + T * drawn
 
 
 @pytest.mark.parametrize("num_steps", [1, 4])
