@@ -1,0 +1,112 @@
+"""Does a world hold for 6,000 steps in a row? Block, state, memory and speed over one long PushT episode.
+
+    python recipes/endurance.py envs/scd_envs/worlds/pusht docs/endurance.png
+
+A policy plays on without a reset, far past any recording. Every 50 steps the imagined picture is compared
+with one drawn by the simulator for the imagined state: how large the block is and of what colour, how far the
+two pictures are apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import gymnasium
+import numpy as np
+import psutil
+import torch
+from tqdm import tqdm
+
+import scd_envs  # noqa: F401 (registers the ids)
+import scd_policies
+from scd_envs import simulators
+
+GREY = np.array([119, 136, 153])  # the block; the agent is blue, the goal green
+NEAR = 40  # in each colour
+
+
+def block_of(picture: np.ndarray) -> tuple[int, np.ndarray]:
+    """Pixels that have the block's colour, and their mean colour."""
+    found = (np.abs(picture.astype(int) - GREY) < NEAR).all(-1)
+    return int(found.sum()), picture[found].mean(0) if found.any() else np.full(3, np.nan)
+
+
+def play(world: str, name: str, steps: int) -> dict[str, list[float]]:
+    env = gymnasium.make("scd_world/World-v0", world=world, success_threshold=1.0, horizon=steps + 1)
+    sim = simulators.make("pusht")
+    policy = scd_policies.make(name, env.action_space)
+    obs, _ = env.reset(seed=0)
+    policy.reset([0])
+    process, log = psutil.Process(), {}
+    began = time.perf_counter()
+    for step in tqdm(range(1, steps + 1), desc=name, mininterval=10):
+        action = policy.act({key: value[None] for key, value in obs.items()})[0]
+        obs, *_, info = env.step(action)
+        if step % 50:
+            continue
+        state = {key: obs[key] for key in ("agent_pos", "environment_state")}
+        picture, true = obs["pixels"], sim.reset(options=state)[0]["pixels"]
+        (area, colour), (true_area, true_colour) = block_of(picture), block_of(true)
+        mse = np.square((picture.astype(float) - true) / 255).mean()
+        values = {
+            "step": step,
+            "finite": float(all(np.isfinite(values).all() for values in state.values())),
+            "area": area / max(true_area, 1),
+            "colour": float(np.abs(colour - true_colour).max() / 255),
+            "psnr": float(-10 * np.log10(max(mse, 1e-7))),
+            "memory": process.memory_info().rss / 2**20,
+            "ms": 1000 * (time.perf_counter() - began) / step,
+            "uncertainty": info["uncertainty"],
+        }
+        for key, value in values.items():
+            log.setdefault(key, []).append(value)
+    return log
+
+
+def say(name: str, log: dict[str, list[float]]) -> None:
+    third = len(log["step"]) // 3
+    for part, rows in {"first third": slice(0, third), "last third": slice(-third, None)}.items():
+        means = (np.nanmean(log[key][rows]) for key in ("area", "colour", "psnr", "memory"))
+        area, colour, psnr, memory = means
+        print(
+            f"{name}, {part}: block area {area:.3f} of the true one, colour off by {colour:.3f}, {psnr:.1f} dB "
+            f"from the simulator's drawing of the same state, {memory:.0f} MiB"
+        )
+    print(f"{name}: state finite at all steps: {all(log['finite'])}; {log['ms'][-1]:.1f} ms per step")
+
+
+def plot(logs: dict[str, dict[str, list[float]]], path: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    shown = {
+        "area": "block area, share of the true",
+        "psnr": "dB from the simulator",
+        "memory": "memory, MiB",
+    }
+    for ax, (key, label) in zip(figure.subplots(3, 1, sharex=True), shown.items(), strict=True):
+        for name, log in logs.items():
+            ax.plot(log["step"], log[key], label=name, linewidth=1)
+        ax.set(ylabel=label)
+        ax.label_outer()
+    figure.axes[0].legend()
+    figure.axes[-1].set(xlabel="imagined steps without a reset")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("world")
+    parser.add_argument("figure")
+    parser.add_argument("--steps", type=int, default=6000)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logs = {name: play(args.world, name, args.steps) for name in ("scripted_pusht", "random_walk")}
+    for name, log in logs.items():
+        say(name, log)
+    plot(logs, args.figure)
+    print(json.dumps({name: {key: values[-1] for key, values in log.items()} for name, log in logs.items()}))
