@@ -71,8 +71,8 @@ def say(name: str, log: dict[str, list[float]]) -> None:
         means = (np.nanmean(log[key][rows]) for key in ("area", "colour", "psnr", "memory"))
         area, colour, psnr, memory = means
         print(
-            f"{name}, {part}: block area {area:.3f} of the true one, colour off by {colour:.3f}, {psnr:.1f} dB "
-            f"from the simulator's drawing of the same state, {memory:.0f} MiB"
+            f"{name}, {part}: block area {area:.3f} of the true one, colour off by {colour:.3f}, "
+            f"{psnr:.1f} dB from the simulator's drawing of the same state, {memory:.0f} MiB"
         )
     print(f"{name}: state finite at all steps: {all(log['finite'])}; {log['ms'][-1]:.1f} ms per step")
 

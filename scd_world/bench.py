@@ -49,7 +49,11 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         report["quality"] = bench_quality.quality(config.evaluations, device, config.seconds)
     if config.against:
         report["against"] = bench_async.race(
-            str(config.world), config.rows, config.seconds * bench_async.ROUNDS, device.type
+            str(config.world),
+            config.rows,
+            config.seconds * bench_async.ROUNDS,
+            device.type,
+            config.precision,
         )
     text = markdown(report)
     if config.out:

@@ -39,18 +39,19 @@ class Threaded(gymnasium.Wrapper):
         torch.set_num_threads(count)
 
 
-def worker(world: str, device: str) -> gymnasium.Env:
-    return Threaded(gymnasium.make("scd_envs:scd_world/World-v0", world=world, device=device, **ENDLESS))
+def worker(**settings: Any) -> gymnasium.Env:
+    return Threaded(gymnasium.make("scd_envs:scd_world/World-v0", **settings))
 
 
-def race(world: str, rows: int, seconds: float, device: str) -> dict[str, Any]:
+def race(world: str, rows: int, seconds: float, device: str, precision: str = "fp32") -> dict[str, Any]:
     """Milliseconds per environment step, by the clock and of all processors together, of each contender.
 
     seconds: of each contender, over all rounds.
     """
     with ExitStack() as stack:
-        make = partial(gymnasium.make_vec, "scd_world/World-v0", world=world, device=device, **ENDLESS)
-        singles = [partial(worker, world, device)] * rows
+        settings = {"world": world, "device": device, "precision": precision, **ENDLESS}
+        make = partial(gymnasium.make_vec, "scd_world/World-v0", **settings)
+        singles = [partial(worker, **settings)] * rows
         alone, batched = (stack.enter_context(closing(make(num_envs=n))) for n in (1, rows))
         workers = stack.enter_context(closing(AsyncVectorEnv(singles, context="forkserver")))
         threads = workers.call("count_threads")[0]  # as many as torch takes by itself
@@ -69,7 +70,7 @@ def race(world: str, rows: int, seconds: float, device: str) -> dict[str, Any]:
                 if count is not None:
                     workers.call("set_threads", count)
                 rounds[name].append(steps(env, seconds / ROUNDS))
-    return {"rows": rows, "threads": threads, **compared(rounds)}
+    return {"rows": rows, "threads": threads, "precision": precision, **compared(rounds)}
 
 
 def steps(env: VectorEnv, seconds: float, at_least: int = 1) -> tuple[float, float]:
@@ -126,5 +127,5 @@ def markdown(found: Mapping[str, Any]) -> str:
         ]
         for name, title in names.items()
     ]
-    note = f"Steps of all rows together; measured in turn, medians of {ROUNDS} rounds."
+    note = f"Steps of all rows together, {found['precision']}; measured in turn, medians of {ROUNDS} rounds."
     return f"{table(head, lines)}\n\n{note}"

@@ -25,11 +25,11 @@ def test_a_busy_round_spoils_no_ratio():
     }
     assert found[TUNED]["batch_is_cheaper"] == 3.0
     assert found[BATCHED]["steps_per_s"] == 100.0
-    assert "5.00 ×" in markdown({"rows": 8, "threads": 2, **found})
+    assert "5.00 ×" in markdown({"rows": 8, "threads": 2, "precision": "fp32", **found})
 
 
 def test_the_race_runs_with_real_processes(world, tmp_path):
-    found = race(str(world.save(tmp_path / "world")), rows=2, seconds=0.05, device="cpu")
+    found = race(str(world.save(tmp_path / "world")), rows=2, seconds=0.05, device="cpu", precision="bf16")
     assert all(row["steps_per_s"] > 0 and row["cpu_ms"] > 0 for row in map(found.get, (BATCHED, USUAL)))
     assert found[BATCHED]["batch_is_faster"] == 1.0
 
