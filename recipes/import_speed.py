@@ -1,6 +1,6 @@
 """How fast a LeRobot video dataset becomes a window store: one is made up where none is, then timed.
 
-python recipes/import_speed.py /tmp/arm [torchcodec]
+python recipes/import_speed.py data/arm [torchcodec]
 """
 
 import sys
