@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +121,14 @@ class BaseModel(nn.Module, ABC):
         if self.config.head == "patch" or not (parts and size):
             return None
         return Sketch(size, stats.background, parts).requires_grad_(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """What was learnt beforehand is held whatever is asked for."""
+        super().requires_grad_(requires_grad)
+        for part in (self.sketch, self.doubt):
+            if part is not None:
+                part.requires_grad_(False)
+        return self
 
     def seen(self, last: Tensor, state: Tensor) -> Tensor:
         """What the render head sees: the last frame (…, C, H, W) and, where there is one, the sketch of the

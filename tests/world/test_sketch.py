@@ -88,6 +88,7 @@ def test_bf16_does_not_move_what_is_drawn():
 
 def test_it_is_held_while_the_world_learns_and_reaches_the_picture(model, clip):
     noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    model.requires_grad_(True)
     loss, _ = model.loss(clip, noise)
     loss.backward()
     assert all(weight.grad is None for weight in model.sketch.parameters())
