@@ -1,30 +1,35 @@
 #!/usr/bin/env bash
 # A PushT world like the shipped one, from nothing: record, check, train, measure, package (docs/pusht.md has the
-# log of the shipped one). 2 CPU cores: about 10 minutes of recording and BUDGET seconds of training; the same
+# log of the shipped one). 2 CPU cores: about 20 minutes of recording and BUDGET seconds of training; the same
 # command again resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 
-EPISODES=${EPISODES:-647}
-BUDGET=${BUDGET:-9000}  # seconds of training; the body's 14,000 updates, about 20 minutes of a core, are part of it
+DATA=${DATA:-data/pusht}
+EPISODES=${EPISODES:-1400}
+BUDGET=${BUDGET:-4700}  # seconds of training; body and sketch take half an hour of it on a core
 
-# Every skill, failures included: a world that saw only experts cannot imagine a mistake.
-scd-record env=pusht out=data/pusht episodes="$EPISODES" max_steps=150 task="Push the T onto the goal" \
-    'mix=[{policy:scripted_pusht,policy_kwargs:{skill:[1.0,0.9,0.8,0.6,0.4,0.2,0.0]},share:7},
-          {policy:random_walk,policy_kwargs:{speed:[0.03,0.06]},share:1}]'
-scd-data data.root=data/pusht
+# Every skill and every flaw, failures included: a world that saw only experts cannot imagine a mistake.
+scd-record env=pusht out="$DATA" episodes="$EPISODES" max_steps=150 task="Push the T onto the goal" \
+    'mix=[{policy:scripted_pusht,policy_kwargs:{skill:[1.0,0.9,0.8,0.6,0.4,0.2,0.0]},share:6},
+          {policy:scripted_pusht,flaws:{offset:[[-2,1],[3,0],[1,-3],[-1,-2],[2,2],[0,3]]}},
+          {policy:scripted_pusht,flaws:{delay:[1,0,3,0,5],slow:[1.0,0.6,1.0,0.3,1.0]}},
+          {policy:scripted_pusht,flaws:{noise:[5,15,30]}},
+          {policy:random_walk,policy_kwargs:{speed:[0.03,0.06]}}]'
+scd-data data.root="$DATA"
 
 # The block's pose is recorded, so the body knows state, reward and success without pictures: the heads that read
 # them off the pictures as well (state_weight, reward_weight, success_weight) have nothing to add here.
-scd-train data=zarr data.root=data/pusht.zarr out=runs/pusht model=small model.patch=16 model.window=4 \
-    body.steps=14000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 \
+scd-train data=zarr data.root="$DATA.zarr" out=runs/pusht model=small model.patch=16 model.window=4 \
+    model.encoder_layers=4 model.num_steps=1 \
+    body.steps=11000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 \
-    model.draws=1 model.ctx_noise=0.1 model.own_history=1.0 batch_size=6 clip_steps=6 \
+    model.draws=1 model.ctx_noise=0.1 model.own_history=0.7 batch_size=6 clip_steps=6 \
     optimiser.lr=8e-4 optimiser.decoder_lr=1.5 optimiser.ema=0.998 optimiser.decay=0.5 \
-    steps=100000 time_budget="$BUDGET" eval_every=1000
+    steps=100000 time_budget="$BUDGET" checkpoint_every=500 eval_every=1000
 
-scd-evaluate world=runs/pusht/world data=zarr data.root=data/pusht.zarr out=runs/pusht/evaluation
+scd-evaluate world=runs/pusht/world data=zarr data.root="$DATA.zarr" out=runs/pusht/evaluation
 
 # Half precision halves the package; the measured report goes into the world's card.
 python -c "from scd_world.publish import package
