@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The ranking experiment on PushT: trains the learned policies, plays all 25 in the world and in the simulator,
+# The ranking experiment on PushT: trains the learned policies, plays all 33 in the world and in the simulator,
 # and reports (docs/rank.md). Needs the recordings of recipes/pusht.sh. The same command again goes on where it
 # stopped; a second one beside it, on another core, takes policies that the first is not at.
 set -euo pipefail
@@ -9,6 +9,6 @@ PATH="$PWD/.venv/bin:$PATH"
 WORLD=${WORLD:-envs/scd_envs/worlds/pusht}
 OUT=${OUT:-runs/rank}
 
-python recipes/rank_pusht_policies.py runs/rank_policies
+python recipes/rank_pusht_policies.py runs/rank_policies "$WORLD"
 scd-rank world="$WORLD" policies=recipes/rank_pusht.yaml episodes=40 batch_size=40 num_steps=1 \
     threads=1 out="$OUT" "$@"

@@ -1,9 +1,10 @@
 """The learned policies of the ranking experiment on PushT, cloned from what data/pusht recorded.
 
-    python recipes/rank_pusht_policies.py runs/rank_policies
+    python recipes/rank_pusht_policies.py runs/rank_policies [world]
 
-Clones of the scripted pusher at its better skills, of 10, 40, 150 episodes and of all there are; and eyes
-that read the keypoints off the picture, from few pictures and from many. What is there already is kept.
+Clones of the scripted pusher at its best, of 3 recordings to all there are; and eyes that read the keypoints
+off the picture, from few pictures and from many. None learns from a recording that begins where the world's
+episodes can begin: a clone would play it back. What is there already is kept.
 """
 
 from __future__ import annotations
@@ -12,54 +13,75 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import zarr
 
+from scd_envs.settings import start_pool
 from scd_policies.clone import learn_clone
 from scd_policies.eyes import learn_eyes
+from scd_world.world import World
 
+WORLD = Path("envs/scd_envs/worlds/pusht")
 DATA = Path("data/pusht")
-SKILL = 0.8  # the worst pusher that is worth cloning
-CLONES = {"clone_10": 10, "clone_40": 40, "clone_150": 150, "clone_all": None}
+SKILL = 1.0  # of the pusher that is cloned: a clone copies mistakes too
+CLONES = {"clone_3": 3, "clone_5": 5, "clone_10": 10, "clone_20": 20, "clone_40": 40, "clone_all": None}
 EYES = {"eyes_500": 500, "eyes_12000": 12_000}  # pictures, of all skills: a block may lie anywhere
 
 
-def main(out: Path) -> None:
+def main(out: Path, world: Path = WORLD) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     store = zarr.open_group(f"{DATA}.zarr", mode="r")
-    for name, episodes in CLONES.items():
+    state, action = store["state"][:], store["action"][:]
+    spans = recordings(store, state, starts(world))
+    good = [span for episode, span in spans if skilful(episode)]
+    for name, count in CLONES.items():
         if not (path := out / f"{name}.safetensors").exists():
-            rows, count = demonstrations(store, episodes)
-            state, action = store["state"][:][rows], store["action"][:][rows]
-            keys = {"agent_pos": state[:, :2], "environment_state": state[:, 2:]}
-            print(f"{name}: {count} episodes, {len(rows)} steps, loss {learn_clone(keys, action, path):.4f}")
+            rows, ends = np.concatenate(good[:count]), np.cumsum([len(span) for span in good[:count]])
+            keys = {"agent_pos": state[rows, :2], "environment_state": state[rows, 2:]}
+            learn_clone(keys, action[rows], ends, path)
+            print(f"{name}: {len(ends)} episodes, {len(rows)} steps", flush=True)
     for name, count in EYES.items():
         if not (path := out / f"{name}.safetensors").exists():
-            pixels, state = pictures(store, count)
-            print(f"{name}: {count} pictures, loss {learn_eyes(pixels, state, path):.4f}")
+            rows = spread(np.concatenate([span for _, span in spans]), count)
+            loss = learn_eyes(store["pixels"].oindex[rows, 0], state[rows, 2:], path)
+            print(f"{name}: {len(rows)} pictures, loss {loss:.4f}", flush=True)
 
 
-def demonstrations(store: zarr.Group, episodes: int | None) -> tuple[np.ndarray, int]:
-    """The steps of the first successful episodes of a good pusher, and how many episodes they are."""
-    recorded = json.loads((DATA / "meta" / "recording.json").read_text())["episodes"]
-    good = [e["success"] and e["policy_kwargs"].get("skill", -1) >= SKILL for e in recorded]
-    ends, index = store["meta/episode_ends"][:], store["meta/episode_index"][:]
-    spans = [
-        np.arange(begin, end) for begin, end, i in zip([0, *ends[:-1]], ends, index, strict=True) if good[i]
-    ][:episodes]
-    return np.concatenate(spans), len(spans)
+def starts(world: Path) -> np.ndarray:
+    """(P, 18) the states from which the world's episodes can begin."""
+    loaded = World.load(world)
+    return np.stack([loaded.starts.moment(*at).state[-1] for at in start_pool(loaded, None).tolist()])
 
 
-def pictures(store: zarr.Group, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures from all over the recordings, in runs of eight as they lie on disk, and their keypoints."""
-    runs = store["state"].shape[0] // 8
-    chosen = np.linspace(0, runs - 1, count // 8).astype(int)
-    rows = (8 * chosen[:, None] + np.arange(8)).ravel()
-    return store["pixels"].oindex[rows, 0], store["state"][:][rows, 2:]
+def recordings(
+    store: zarr.Group, state: np.ndarray, taken: np.ndarray
+) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """What is known of each episode, and its rows; without those that begin at one of the `taken` states."""
+    known = json.loads((DATA / "meta" / "recording.json").read_text())["episodes"]
+    ends = store["meta/episode_ends"][:]
+    begins = np.concatenate([[0], ends[:-1]])
+    free = [abs(taken - state[begin]).max(1).min() > 1 for begin in begins]  # px
+    index = store["meta/episode_index"][:]
+    return [
+        (known[i], np.arange(begin, end))
+        for i, begin, end, one in zip(index, begins, ends, free, strict=True)
+        if one
+    ]
+
+
+def skilful(episode: dict[str, Any]) -> bool:
+    return episode["success"] and episode["policy_kwargs"].get("skill", -1) >= SKILL
+
+
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """About `count` of these rows, in runs of eight as they lie on disk."""
+    runs = np.array_split(rows, len(rows) // 8)
+    return np.concatenate([runs[i] for i in np.linspace(0, len(runs) - 1, count // 8).astype(int)])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -82,5 +82,5 @@ def learn_eyes(
     loss = regress.fit(
         net, pixels, state.astype(np.float32), net.state, updates, batch_size=batch_size, seed=seed
     )
-    regress.save(net, path, {"kind": "eyes", "width": width})
+    regress.save(net.state_dict(), path, {"kind": "eyes", "width": width})
     return loss

@@ -73,12 +73,12 @@ def fit(
     return float(torch.stack(late).mean())
 
 
-def save(net: nn.Module, path: str | Path, about: dict[str, Any]) -> None:
+def save(weights: dict[str, Tensor], path: str | Path, about: dict[str, Any]) -> None:
     """Weights and `about` (what it takes to build the network again) in one file, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(path.name + ".tmp")
-    weights = {name: value.contiguous() for name, value in net.state_dict().items()}
+    weights = {name: value.contiguous() for name, value in weights.items()}
     save_file(weights, temp, metadata={"about": json.dumps(about)})
     os.replace(temp, path)
 

@@ -138,10 +138,10 @@ def test_a_result_of_another_checkpoint_does_not_count(config, played, tmp_path)
     file = tmp_path / "clone.safetensors"
     cloned = [POLICIES[0], {"name": "clone", "policy": "clone", "policy_kwargs": {"path": str(file)}}]
     config = replace(config, policies=cloned)
-    learn_clone(steps, steps["agent_pos"], file, updates=2, width=8)
+    learn_clone(steps, steps["agent_pos"], [64], file)
     rank(config)
     played.clear()
-    learn_clone(steps, steps["agent_pos"], file, updates=3, width=8)
+    learn_clone(steps, steps["agent_pos"], [32, 64], file)
     rank(config)
     assert played == [("clone", "simulator"), ("clone", "world")]
 
