@@ -11,14 +11,20 @@ SAME = 0.95  # cosine between denoising steps, as the paper found it in the midd
 FEW = 0.5  # of what a frame would give its past, were all keys worth the same
 CHEAP = 0.5  # dB at the first imagined step
 SAYS = {0: "does not hold", 1: "holds in part", 2: "holds"}
+UNKNOWN = "cannot be told from a world that draws worse than a copy"
 
 
 # ---- verdict -------------------------------------------------------------------------------------
 
 
 def verdict(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The two claims, each with two pieces of evidence: what the features are, and what it costs."""
-    return [redundant(report), within(report)]
+    """The two claims, each with two pieces of evidence: what the features are, and what it costs.
+
+    A world that draws worse than a copy has no quality to lose, and nothing is said of it.
+    """
+    claims = [redundant(report), within(report)]
+    learnt = report["whole"]["h1"] >= report["copied"]["h1"]
+    return claims if learnt else [claim | {"says": UNKNOWN} for claim in claims]
 
 
 def redundant(report: dict[str, Any]) -> dict[str, Any]:
@@ -149,9 +155,14 @@ def introduction(report: dict[str, Any]) -> list[str]:
     world, data, settings = report["world"], report["data"], report["settings"]
     model, made, whole, copied = world["model"], world["provenance"], report["whole"], report["copied"]
     quality = "; ".join(f"{n[1:]}: {number(whole[n])} ({number(copied[n])})" for n in copied if n[0] == "h")
-    warning = [f"> **Warning.** {data['warning']}"] if data["warning"] else []
+    warnings = [data["warning"]] if data["warning"] else []
+    if whole["h1"] < copied["h1"]:
+        warnings.append(
+            f"This world draws its first frame worse ({number(whole['h1'])} dB) than a copy of the last one "
+            f"is ({number(copied['h1'])} dB): that a change costs it nothing says little. Train it longer."
+        )
     return [
-        *warning,
+        *(f"> **Warning.** {warning}" for warning in warnings),
         f"kind={model['kind']}, {world['layers']} layers of width {model['width']}, "
         f"{world['parameters'] / 1e6:.1f} M parameters, {made.get('steps', '?')} updates. {data['windows']} "
         f"windows of {data['episodes']} episodes ({data['held_out']}), {data['context']} recorded frames "

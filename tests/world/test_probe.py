@@ -29,6 +29,7 @@ from scd_world.probe_layers import (
     rewrap,
 )
 from scd_world.probe_measure import LEVELS, at_levels
+from scd_world.probe_report import UNKNOWN, verdict
 from scd_world.probe_tune import FromTheStart, Tuner
 from scd_world.probe_watch import between_frames, centred, past_share, similarity, watch
 from scd_world.train import train
@@ -374,10 +375,33 @@ def test_the_command_writes_its_files_and_says_what_it_found(config):
     assert len(written["skip"]) == 8
     assert set(written["tuned"]) == {"control", "skipped", "reused", "within_frame"}
     text = (out / "report.md").read_text()
+    assert ("Train it longer" in text) == (report["whole"]["h1"] < report["copied"]["h1"])
     for claim in report["verdict"]:
-        assert claim["says"] in ("holds", "holds in part", "does not hold")
         assert f": {claim['says']}.**" in text
     assert text.count("|\n| ") > 20
+
+
+def test_the_verdict_weighs_its_evidence(config):
+    """Made-up figures: each piece of evidence tips the scale, and an unlearnt world is not judged."""
+    report = probe(config(tune_updates=0)) | {"tuned": {}}
+    report["whole"]["h1"] = report["copied"]["h1"] + 1
+
+    def said(cosine: float, share: float, cost: float) -> list[str]:
+        for row in report["similarity"]:
+            row["mean"] = cosine
+        report["attention"] = {"past": [[share] * 3] * 3, "uniform": 0.8}
+        for row in report["skip"] + report["within_frame"]:
+            row["h1"] = row["h1"] | {"change": -cost}
+        return [claim["says"] for claim in verdict(report)]
+
+    assert said(0.99, 0.1, 0.1) == ["holds"] * 2
+    assert said(0.5, 0.1, 0.1) == ["holds in part", "holds"]
+    assert said(0.99, 0.7, 0.1) == ["holds", "holds in part"]
+    assert said(0.5, 0.7, 2.0) == ["does not hold"] * 2
+    report["tuned"] = {name: {"h1": {"change": 0.0}} for name in ("reused", "within_frame")}
+    assert said(0.5, 0.7, 2.0) == ["holds in part"] * 2
+    report["whole"]["h1"] = report["copied"]["h1"] - 1
+    assert said(0.99, 0.1, 0.1) == [UNKNOWN] * 2
 
 
 def test_the_numbers_depend_on_neither_batches_nor_chance(config):
