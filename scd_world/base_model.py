@@ -180,7 +180,8 @@ class BaseModel(nn.Module, ABC):
         """What the body alone says, and what the pictures (…, M, D) add to it: heads, next state (…, S)."""
         heads = self.heads(said[..., -1, :])
         reward, success = heads.reward + body.reward, heads.success + body.success
-        return Heads.Output(heads.rest, reward, success), body.state + heads.rest * self.body.line.rest
+        state = body.state + heads.rest * self.body.line.rest
+        return Heads.Output(heads.rest, reward, success), self.body.lawful(state)
 
     @torch.no_grad()
     def imagine_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.dynamics import LinearDynamics
+from scd_world.laws import Laws
 from scd_world.layers import zero
 from scd_world.stats import Stats
 
@@ -30,7 +31,7 @@ class Body(nn.Module):
     def __init__(self, stats: Stats, width: int, layers: int) -> None:
         """With no `layers` the straight line is all there is."""
         super().__init__()
-        self.line = LinearDynamics(stats)
+        self.line, self.laws = LinearDynamics(stats), Laws(stats)
         S = len(stats.state_low)
         learns = bool(S and layers)
         self.net = BodyNet(3 * S + len(stats.action_low), S, width, layers) if learns else None
@@ -49,13 +50,18 @@ class Body(nn.Module):
     def move(self, before: Tensor, state: Tensor, act: Tensor) -> Move:
         line = self.line(before, state, act)
         if self.net is None:
-            return self.Move(line.state, line.features)
+            return self.Move(self.lawful(line.state), line.features)
         with full_precision(state):
             # asinh: most velocities are small, and some are twenty times the usual.
             rest = self.net(torch.cat([line.features.asinh(), state, act], dim=-1).float())
-        after = line.state + self.line.rest * rest
+        after = self.lawful(line.state + self.line.rest * rest)
         expected = (after - state) / self.line.change
         return self.Move(after, torch.cat([line.features[..., : state.shape[-1]], expected], dim=-1))
+
+    def lawful(self, state: Tensor) -> Tensor:
+        """The state (…, S) that obeys what all recordings obeyed (`laws.py`)."""
+        with full_precision(state):
+            return self.laws(state.float())
 
     def worth(self, after: Tensor) -> tuple[Tensor, Tensor]:
         """Reward in model units and success as a logit, (…) each, of a step that leads to this state."""

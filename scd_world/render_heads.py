@@ -68,6 +68,7 @@ class ConvHead(nn.Module):
             nn.GELU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.GELU(),
+            ChannelNorm(),  # or what is chosen is chosen ever more surely
             zero(nn.Conv2d(channels, (3 + pictures + 1) * pixels, 1)),  # a drawing, and the share of each
         )
         self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
@@ -94,6 +95,13 @@ class ConvHead(nn.Module):
         """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
         (y, x), p = self.patches.grid, self.patches.patch // self.scale
         return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
+
+
+class ChannelNorm(nn.Module):
+    """Each pixel's channels, (F, c, H, W), to a root mean square of 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
 
 
 def bounded(x: Tensor) -> Tensor:

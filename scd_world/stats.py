@@ -27,6 +27,9 @@ class Stats:
     state_change: Tensor  # (S,) root mean square of state[i+1] − state[i], in model units
     linear: Tensor  # (S, 2·S + A + 1) and
     linear_rest: Tensor  # (S,) the linear model of the state, see `dynamics.fit_linear`
+    law_mean: Tensor  # (S,),
+    law_span: Tensor  # (r, S) and
+    law_squares: Tensor  # (m, …) what all recorded states have in common, see `laws.py`
     action_low: Tensor  # (A,) raw units
     action_high: Tensor  # (A,)
     reward_mean: Tensor  # ()
@@ -43,6 +46,7 @@ class Stats:
             state_change=torch.full((S,), 0.1),
             linear=torch.zeros(S, 2 * S + A + 1),
             linear_rest=torch.ones(S),
+            **no_laws(S),
             action_low=-torch.ones(A),
             action_high=torch.ones(A),
             reward_mean=torch.zeros(()),
@@ -73,7 +77,17 @@ class Stats:
 
     @classmethod
     def load(cls, path: Path) -> Stats:
-        return cls(**load_file(path))
+        stored = load_file(path)
+        return cls(**(no_laws(len(stored["state_low"])) | stored))
+
+
+def no_laws(size: int) -> dict[str, Tensor]:
+    """Where every number of the state is free."""
+    return {
+        "law_mean": torch.zeros(size),
+        "law_span": torch.eye(size),
+        "law_squares": torch.zeros(0, 1 + size + size * (size + 1) // 2),
+    }
 
 
 def to_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from scd_datasets.store import WindowStore
 from scd_world.dynamics import fit_linear
+from scd_world.laws import fit_laws
 from scd_world.stats import Stats, encode_pixels, to_unit
 
 BACKGROUND_FRAMES = 256
@@ -44,6 +45,7 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Stats:
         state_change=state_change,
         linear=linear,
         linear_rest=linear_rest,
+        **fit_laws(to_unit(state, low, high)),
         action_low=action_low,
         action_high=action_high,
         reward_mean=reward.mean() if store.schema.reward else torch.zeros(()),
