@@ -19,16 +19,16 @@ import numpy as np
 import torch
 import zarr
 
-from scd_envs.settings import start_pool
 from scd_policies.clone import learn_clone
 from scd_policies.eyes import learn_eyes
-from scd_world.world import World
+from scd_world.starts import Starts
+from scd_world.world import find_folder
 
 WORLD = Path("envs/scd_envs/worlds/pusht")
 DATA = Path("data/pusht")
 SKILL = 1.0  # of the pusher that is cloned: a clone copies mistakes too
 CLONES = {"clone_3": 3, "clone_5": 5, "clone_10": 10, "clone_20": 20, "clone_40": 40, "clone_all": None}
-EYES = {"eyes_500": 500, "eyes_12000": 12_000}  # pictures, of all skills: a block may lie anywhere
+EYES = {"eyes_12000": 12_000, "eyes_500": 500}  # pictures, of all skills: a block may lie anywhere
 
 
 def main(out: Path, world: Path = WORLD) -> None:
@@ -36,7 +36,7 @@ def main(out: Path, world: Path = WORLD) -> None:
     torch.set_num_threads(1)
     store = zarr.open_group(f"{DATA}.zarr", mode="r")
     state, action = store["state"][:], store["action"][:]
-    spans = recordings(store, state, starts(world))
+    spans = recordings(store, state, Starts.load(find_folder(world, None) / "starts").state)
     good = [span for episode, span in spans if skilful(episode)]
     for name, count in CLONES.items():
         if not (path := out / f"{name}.safetensors").exists():
@@ -49,12 +49,6 @@ def main(out: Path, world: Path = WORLD) -> None:
             rows = spread(np.concatenate([span for _, span in spans]), count)
             loss = learn_eyes(store["pixels"].oindex[rows, 0], state[rows, 2:], path)
             print(f"{name}: {len(rows)} pictures, loss {loss:.4f}", flush=True)
-
-
-def starts(world: Path) -> np.ndarray:
-    """(P, 18) the states from which the world's episodes can begin."""
-    loaded = World.load(world)
-    return np.stack([loaded.starts.moment(*at).state[-1] for at in start_pool(loaded, None).tolist()])
 
 
 def recordings(
