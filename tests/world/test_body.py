@@ -81,3 +81,13 @@ def test_before_it_is_taught_the_body_is_the_straight_line(stats):
     x = torch.randn(3, 5, 3), torch.randn(3, 5, 3), torch.randn(3, 5, 2)
     for one, other in zip(with_net(*x), without(*x), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_error_of_pixels_does_not_reach_the_body(model, clip):
+    """It would teach the body to say what draws well instead of where things go."""
+    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    model.config = replace(model.config, state_weight=0.0, reward_weight=0.0, success_weight=0.0)
+    loss, _ = model.loss(clip, noise)
+    loss.backward()
+    touched = [name for name, p in model.body.named_parameters() if p.grad is not None and p.grad.any()]
+    assert not touched
