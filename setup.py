@@ -67,6 +67,7 @@ setup(
     extras_require={
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
         "sb3": ["stable-baselines3>=2.7"],
+        "swm": ["stable-worldmodel>=0.1.1", "h5py", "hdf5plugin"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", "torchmetrics>=1.6", "lerobot[diffusion]"],
     },
     entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},

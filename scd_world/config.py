@@ -40,14 +40,14 @@ def check_source(image_size: int | None, resize: str, fps: int | None, decoder: 
 class DataConfig:
     """Where the episodes come from."""
 
-    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, or a replay_buffer.zarr
+    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, replay_buffer.zarr or .h5
     root: str | None = None  # its folder
     repo_id: str | None = None  # or, for lerobot, its name on the Hugging Face Hub
     revision: str | None = None  # of repo_id; the dataset format's own by default
     cameras: list[str] = field(default_factory=list)  # short names of those to learn; all by default
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
-    fps: int | None = None  # of a replay buffer, which stores none
+    fps: int | None = None  # of a replay buffer or an .h5 file, which store none
     decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
     skip_damaged: bool = False  # leave damaged episodes out instead of stopping at them
     holdout: float = 0.1  # share of the episodes kept for evaluation

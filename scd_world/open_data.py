@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scd_datasets.check import open_or_build, open_source
 from scd_datasets.config import SourceConfig
+from scd_datasets.hdf5_recording import hdf5_file
 from scd_datasets.lerobot_features import MULTIPLE
 from scd_datasets.replay_buffer import is_replay_buffer
 from scd_datasets.store import WindowStore
@@ -23,7 +24,7 @@ def open_store(data: DataConfig, out: Path, patch: int | None = None) -> WindowS
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")
-        if not is_replay_buffer(Path(data.root)):
+        if not is_replay_buffer(Path(data.root)) and not hdf5_file(Path(data.root)):
             refuse_choices(data)
             return WindowStore.open(data.root)
     if bool(data.root) == bool(data.repo_id):

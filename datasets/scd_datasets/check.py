@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from scd_datasets.bench import made_up_store, measure
 from scd_datasets.config import CheckConfig, OnBadEpisode, SourceConfig
+from scd_datasets.hdf5_recording import Hdf5Recording, hdf5_file
 from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, MULTIPLE, REWARD, STATE, SUCCESS
 from scd_datasets.lerobot_reader import LeRobotFolder, download
 from scd_datasets.replay_buffer import ReplayBuffer, is_replay_buffer
@@ -82,6 +83,8 @@ def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
     letterbox = config.resize == "letterbox"
     if is_replay_buffer(root):
         return ReplayBuffer(root, config.fps, config.cameras, config.image_size, letterbox, multiple)
+    if file := hdf5_file(root):
+        return Hdf5Recording(file, config.fps, config.cameras, config.image_size, letterbox, multiple)
     folder = LeRobotFolder(root, config.cameras, config.image_size, letterbox, config.decoder, multiple)
     if config.fps not in (None, folder.fps):
         raise ValueError(
@@ -198,6 +201,7 @@ def make_schema(source: Source, good: list[Checked]) -> DataSchema:
 def source_digest(source: Source, skip_bad: bool) -> str:
     """Changes with the dataset's files (their sizes and times, not bytes) and with what is read of them."""
     files = [file for part in ("data", "videos", "meta") for file in (source.root / part).rglob("*")]
+    files += [source.root]  # where the whole dataset is one file
     seen = [
         (str(file.relative_to(source.root)), file.stat().st_size, file.stat().st_mtime_ns)
         for file in sorted(files)

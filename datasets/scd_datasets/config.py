@@ -64,7 +64,8 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A LeRobotDataset v3: a folder, or its name on the Hugging Face Hub. Or a replay buffer's folder."""
+    """A LeRobotDataset v3: a folder, or its name on the Hugging Face Hub. Or a replay buffer's folder,
+    or an HDF5 file of stable-worldmodel."""
 
     root: str | None = None
     repo_id: str | None = None
@@ -72,7 +73,7 @@ class SourceConfig:
     cameras: list[str] = field(default_factory=list)  # short names of those to read; all by default
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
-    fps: int | None = None  # of a replay buffer, which stores none
+    fps: int | None = None  # of a replay buffer or an .h5 file, which store none
     decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
 
     def __post_init__(self) -> None:
