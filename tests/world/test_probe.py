@@ -381,27 +381,41 @@ def test_the_command_writes_its_files_and_says_what_it_found(config):
     assert text.count("|\n| ") > 20
 
 
-def test_the_verdict_weighs_its_evidence(config):
-    """Made-up figures: each piece of evidence tips the scale, and an unlearnt world is not judged."""
-    report = probe(config(tune_updates=0)) | {"tuned": {}}
-    report["whole"]["h1"] = report["copied"]["h1"] + 1
+def made_up(
+    cosine: float, share: float, cost: float, quality: float = 1.0, tuned: float | None = None
+) -> dict:
+    """What the verdict reads of a report of three layers."""
+    change = {"h1": {"change": -cost}}
+    rows = [{"layers": layers, "how": "reused", "first_steps": 1} | change for layers in ("middle", "all")]
+    taught = (
+        {name: {"h1": {"change": -tuned}} for name in ("reused", "within_frame")} if tuned is not None else {}
+    )
+    return {
+        "world": {"layers": 3},
+        "middle_layers": [2],
+        "tuned_last": 1,
+        "whole": {"h1": 30 + quality},
+        "copied": {"h1": 30.0},
+        "similarity": [{"mean": 0.1}, {"mean": 0.1}, {"mean": cosine}, {"mean": 0.1}],
+        "attention": {"past": [[0.7] * 2, [0.7] * 2, [share] * 2], "uniform": 0.8},
+        "skip": rows,
+        "within_frame": [{"last": 1} | change, {"last": 3, "h1": {"change": -9.0}}],
+        "tuned": taught,
+    }
 
-    def said(cosine: float, share: float, cost: float) -> list[str]:
-        for row in report["similarity"]:
-            row["mean"] = cosine
-        report["attention"] = {"past": [[share] * 3] * 3, "uniform": 0.8}
-        for row in report["skip"] + report["within_frame"]:
-            row["h1"] = row["h1"] | {"change": -cost}
-        return [claim["says"] for claim in verdict(report)]
+
+def test_the_verdict_weighs_its_evidence():
+    """Each piece of evidence tips the scale, and a world that draws worse than a copy is not judged."""
+
+    def said(*figures: float, **more: float) -> list[str]:
+        return [claim["says"] for claim in verdict(made_up(*figures, **more))]
 
     assert said(0.99, 0.1, 0.1) == ["holds"] * 2
     assert said(0.5, 0.1, 0.1) == ["holds in part", "holds"]
     assert said(0.99, 0.7, 0.1) == ["holds", "holds in part"]
     assert said(0.5, 0.7, 2.0) == ["does not hold"] * 2
-    report["tuned"] = {name: {"h1": {"change": 0.0}} for name in ("reused", "within_frame")}
-    assert said(0.5, 0.7, 2.0) == ["holds in part"] * 2
-    report["whole"]["h1"] = report["copied"]["h1"] - 1
-    assert said(0.99, 0.1, 0.1) == [UNKNOWN] * 2
+    assert said(0.5, 0.7, 2.0, tuned=0.1) == ["holds in part"] * 2
+    assert said(0.99, 0.1, 0.1, quality=-1.0) == [UNKNOWN] * 2
 
 
 def test_the_numbers_depend_on_neither_batches_nor_chance(config):
