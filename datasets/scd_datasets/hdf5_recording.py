@@ -32,6 +32,7 @@ from scd_datasets.source import DamagedEpisode, Episode, Finding
 
 SUFFIXES = (".h5", ".hdf5")
 LENGTHS, OFFSETS, CLOCK = "ep_len", "ep_offset", "step_idx"
+IMAGINED = {"start_episode", "start_frame", "success_probability"}  # what our environments' info says
 PIXELS, GOAL, POSES = "pixels", "goal_state", "state"
 COLUMNS = {  # the first one that is there
     STATE: ("proprio", "agent_pos", POSES),
@@ -145,6 +146,9 @@ class Hdf5Recording:
             Finding("no frame rate is stored", where, f"{self.fps} fps, as you said"),
             Finding("the last row of an episode tells of no action taken there", where, "left out"),
         ]
+        if set(self._arrays) >= IMAGINED:
+            done = "what is learnt from it is what a world believes"
+            found.append(Finding("imagined, not recorded", where, done))
         if self._goal:
             read.add(GOAL)
             what = "every episode has a goal of its own, which no picture shows"
