@@ -90,9 +90,11 @@ class BodyConfig:
     unroll: int = 8  # steps that it goes on from what it said itself
     noise: float = 0.3  # largest deviation of what an unroll starts from, in units of the usual change
     lr: float = 1e-3
+    outcome_steps: int = 4000  # then, of what a state is worth: reward and success
+    outcome_batch: int = 1024  # steps per update of that
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "unroll", "lr"):
+        for name in ("batch_size", "unroll", "lr", "outcome_batch"):
             above(f"body.{name}", getattr(self, name), 0)
 
 

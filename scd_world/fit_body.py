@@ -1,7 +1,7 @@
 """Teaches the body (`body.py`) from the recorded states alone, before the world model sees a picture.
 
 Steps without pictures cost next to nothing, so the body is unrolled: what it said is what it goes on from,
-and it learns not to drift.
+and it learns not to drift. What a state is worth is learnt after that (`fit_outcome.py`).
 
 F recorded rows, E episodes, B sequences, U steps of an unroll.
 """
@@ -52,9 +52,8 @@ def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> G
         unroll //= 2  # short episodes
     if body.net is None or not len(sequences[0]):
         return
-    single = recorded.sequences(1)
-    optimiser = torch.optim.AdamW(body.parameters(), betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    average = EMA(body.named_parameters(), decay=0.999)
+    optimiser = torch.optim.AdamW(body.net.parameters(), betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    average = EMA(body.net.named_parameters(), decay=0.999)
 
     def draw(rows: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
         lot = torch.randint(len(rows[0]), (count,), generator=generator)
@@ -69,16 +68,14 @@ def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> G
             level = config.noise * torch.rand(size[0], 1, generator=generator)
             shake = (level * torch.randn(size, generator=generator)).to(recorded.state) * body.line.change
             loss = unrolled_loss(body, recorded, *draw(sequences, config.batch_size), shake, unroll)
-            loss = loss + outcome_loss(body, recorded, *draw(single, unroll * config.batch_size)[:2])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(body.net.parameters(), 1.0)
-            torch.nn.utils.clip_grad_norm_(body.outcome.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad()
-            average.update(body.named_parameters(), update)
+            average.update(body.net.named_parameters(), update)
             yield loss.detach()
     finally:  # also where the time is up before the steps are
-        body.load_state_dict(average.weights())
+        body.net.load_state_dict(average.weights())
 
 
 def unrolled_loss(
@@ -97,13 +94,3 @@ def unrolled_loss(
         loss = loss + F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)
         before, state = state, after
     return loss / steps
-
-
-def outcome_loss(body: Body, recorded: Recorded, row: Tensor, earlier: Tensor) -> Tensor:
-    """Reward and success of single steps from recorded states at row (B,), since drift would spoil them."""
-    with torch.no_grad():
-        after = body.move(recorded.state[earlier], recorded.state[row], recorded.act[row]).state
-    reward, success = body.worth(after)
-    return F.mse_loss(reward, recorded.rew[row]) + F.binary_cross_entropy_with_logits(
-        success, recorded.success[row]
-    )

@@ -32,6 +32,7 @@ from scd_world.config import TrainConfig
 from scd_world.devices import make_accelerator, use_bf16
 from scd_world.fit_body import Recorded, fit_body
 from scd_world.fit_doubt import fit_doubt
+from scd_world.fit_outcome import fit_outcome
 from scd_world.fit_sketch import fit_sketch
 from scd_world.learner import Learner
 from scd_world.models import make_model
@@ -46,7 +47,7 @@ from scd_world.validate import Validation
 from scd_world.world import World, start_from
 
 log = logging.getLogger(__name__)
-FIRST_SHARE = 0.3  # of the time that a training has: at most as much for the body, and for the sketch
+FIRST_SHARE = 0.25  # of the time that a training has: at most as much for each of body, outcome and sketch
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -109,11 +110,14 @@ class Trainer:
     def fit_body(self, model: BaseModel, stats: Stats) -> None:
         """What the states alone can teach, before the first picture. Every process comes to the same."""
         config, seed = self.config.body, self.config.seed
-        config = replace(config, steps=min(config.steps, self.config.steps))
+        most = self.config.steps
+        config = replace(config, steps=min(config.steps, most), outcome_steps=min(config.outcome_steps, most))
         torch.manual_seed(seed)
         recorded = recorded_states(self.store, self.episodes, stats)
         if model.body.net is not None and config.steps:
             self.fit_first("body", fit_body(model.body, recorded, config, seed), config.steps)
+            losses = fit_outcome(model.body, recorded, config, seed)
+            self.fit_first("outcome", losses, config.outcome_steps)
         fit_doubt(model.doubt, model.body, recorded, seed)
 
     def fit_sketch(self, model: BaseModel, stats: Stats) -> None:

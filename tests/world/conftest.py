@@ -78,7 +78,7 @@ def training(slide_store: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "data": DataConfig(kind="zarr", root=str(slide_store), holdout=0.25),
             "model": TINY,
             "optimiser": OptimiserConfig(lr=1e-3),
-            "body": BodyConfig(steps=3),
+            "body": BodyConfig(steps=3, outcome_steps=3),
             "sketch": SketchConfig(steps=3, batch_size=4),
             "steps": 8,
             "batch_size": 4,

@@ -10,6 +10,7 @@ import torch
 from scd_world.body import Body
 from scd_world.config import BodyConfig
 from scd_world.fit_body import Recorded, fit_body
+from scd_world.fit_outcome import fit_outcome, next_states
 from scd_world.stats import Stats
 
 
@@ -40,6 +41,9 @@ def fitted(schema) -> tuple[Body, Recorded]:
     body = Body(stats, width=32, layers=1)
     recorded = pushed_block(40, 12, schema)
     losses = list(fit_body(body, recorded, BodyConfig(steps=500, batch_size=64, unroll=3, lr=3e-3), seed=0))
+    assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
+    worth = BodyConfig(outcome_steps=300, outcome_batch=64, lr=3e-3)
+    losses = list(fit_outcome(body, recorded, worth, seed=0))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     return body, recorded
 
@@ -91,3 +95,22 @@ def test_the_error_of_pixels_does_not_reach_the_body(model, clip):
     loss.backward()
     touched = [name for name, p in model.body.named_parameters() if p.grad is not None and p.grad.any()]
     assert not touched
+
+
+def test_rare_successes_are_found_and_probabilities_stay_honest(schema):
+    """One step in fifty succeeds; it is drawn more often than that, and told no more often for it."""
+    g = torch.Generator().manual_seed(0)
+    state = torch.rand(6000, 3, generator=g) * 2 - 1
+    chance = torch.sigmoid(12 * (state[:, 0] - 1.0))
+    success = (torch.rand(6000, generator=g) < chance).float()
+    starts = torch.arange(0, 6000, 2)
+    recorded = Recorded(state, torch.zeros(6000, 2), state[:, 0], success, starts, torch.full((3000,), 2))
+    torch.manual_seed(0)
+    body = Body(replace(Stats.neutral(schema), linear=torch.zeros(3, 9)), width=32, layers=1)
+    list(fit_outcome(body, recorded, BodyConfig(outcome_steps=600, outcome_batch=128, lr=3e-3), seed=0))
+    row, earlier, _ = recorded.sequences(1)
+    with torch.no_grad():
+        said = body.worth(next_states(body, recorded, row, earlier))[1].sigmoid()
+    assert 0.01 < success.mean() < 0.05
+    assert said.mean().item() == pytest.approx(recorded.success[row].mean().item(), rel=0.25)
+    assert said[recorded.success[row] > 0].mean() > 8 * said[recorded.success[row] == 0].mean()

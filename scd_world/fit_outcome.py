@@ -1,0 +1,76 @@
+"""Teaches what a state is worth (`Body.worth`) once the body knows where states lead.
+
+A success is one step in hundreds, so half of each batch is drawn where successes are near, and weighs less
+for it: probabilities stay calibrated.
+
+N recorded steps, B of them at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scd_world.body import Body
+from scd_world.config import BodyConfig
+from scd_world.ema import EMA
+from scd_world.fit_body import Recorded
+
+NEAR = 0.15  # share of the steps, those of the highest rewards, that count as near a success
+SUCCESS = 5.0  # weight of a success's error beside a reward's: successes are rare
+CHUNK = 8192
+
+
+def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
+    """Teaches `body.outcome` in place; yields the loss of each update, then leaves the averaged weights."""
+    row, earlier, _ = recorded.sequences(1)
+    if body.outcome is None or not len(row):
+        return
+    generator = torch.Generator().manual_seed(seed)
+    after, reward, success = (
+        next_states(body, recorded, row, earlier),
+        recorded.rew[row],
+        recorded.success[row],
+    )
+    near = (success > 0) | (reward >= torch.quantile(reward[:: 1 + len(reward) // 1_000_000], 1 - NEAR))
+    near_rows = near.nonzero()[:, 0].cpu()
+    optimiser = torch.optim.AdamW(body.outcome.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    average = EMA(body.outcome.named_parameters(), decay=0.995)
+    # Half from everywhere, half from near: how often a step is drawn, against how often it happened.
+    often = 0.5 + 0.5 * near / near.float().mean()
+    half = config.outcome_batch // 2
+    try:
+        for update in range(config.outcome_steps):
+            progress = (update + 1) / config.outcome_steps
+            rate = config.lr * min(1.0, (update + 1) / 100, max((1 - progress) / 0.6, 0.01))
+            optimiser.param_groups[0]["lr"] = rate
+            lots = torch.randint(len(row), (half,), generator=generator)
+            close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]
+            lot = torch.cat([lots, close]).to(row.device)
+            loss = outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot])
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(body.outcome.parameters(), 1.0)
+            optimiser.step()
+            average.update(body.outcome.named_parameters(), update)
+            yield loss.detach()
+    finally:  # also where the time is up before the steps are
+        body.outcome.load_state_dict(average.weights())
+
+
+@torch.no_grad()
+def next_states(body: Body, recorded: Recorded, row: Tensor, earlier: Tensor) -> Tensor:
+    """(N, S): where the body says that each step leads; single steps, since drift would spoil them."""
+    parts = zip(row.split(CHUNK), earlier.split(CHUNK), strict=True)
+    state, act = recorded.state, recorded.act
+    return torch.cat([body.move(state[before], state[now], act[now]).state for now, before in parts])
+
+
+def outcome_loss(body: Body, after: Tensor, reward: Tensor, success: Tensor, weight: Tensor) -> Tensor:
+    """Weighted means over states (B, S): square error of the reward, cross entropy of the success."""
+    said, logit = body.worth(after)
+    unlikely = F.binary_cross_entropy_with_logits(logit, success, reduction="none")
+    return (weight * ((said - reward).square() + SUCCESS * unlikely)).sum() / weight.sum()
