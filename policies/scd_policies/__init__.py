@@ -15,8 +15,8 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
     """The policy called `name` for one environment's (not the vector environment's) action space.
 
     `random_walk`, `scripted_pusht` (`skill` in [0, 1]), `replay` (`actions`: one (T, A) array per episode),
-    `clone` (`path`: file of the recordings that it copies) or `lerobot` (`path`: folder or hub id of any LeRobot
-    policy).
+    `clone` (`path`: file of the recordings that it copies) or `lerobot` (`path`: folder or hub id of any
+    LeRobot policy).
     """
     if name == "random_walk":
         from scd_policies.random_walk import RandomWalk as Made

@@ -22,7 +22,7 @@ def test_a_mixture_on_the_command_line():
     config = settings(
         "record", "env=pusht", "out=o", "mix=[{policy:a,share:4,policy_kwargs:{skill:[1.0,0.5]}}]"
     )
-    assert config.shares == [PolicyShare("a", {"skill": [1.0, 0.5]}, 4)]
+    assert config.shares == [PolicyShare("a", {"skill": [1.0, 0.5]}, share=4)]
     assert settings("record", "env=pusht", "out=o", "policy=b").shares == [PolicyShare("b")]
 
 
