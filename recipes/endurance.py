@@ -25,6 +25,9 @@ from scd_envs import simulators
 
 GREY = np.array([119, 136, 153])  # the block; the agent is blue, the goal green
 NEAR = 40  # in each colour
+SEEN = (
+    100  # pixels of block; with fewer it has been pushed out of the picture, and there is nothing to compare
+)
 
 
 def block_of(picture: np.ndarray) -> tuple[int, np.ndarray]:
@@ -53,8 +56,8 @@ def play(world: str, name: str, steps: int) -> dict[str, list[float]]:
         values = {
             "step": step,
             "finite": float(all(np.isfinite(values).all() for values in state.values())),
-            "area": area / max(true_area, 1),
-            "colour": float(np.abs(colour - true_colour).max() / 255),
+            "area": area / true_area if true_area >= SEEN else np.nan,
+            "colour": float(np.abs(colour - true_colour).max() / 255) if true_area >= SEEN else np.nan,
             "psnr": float(-10 * np.log10(max(mse, 1e-7))),
             "memory": process.memory_info().rss / 2**20,
             "ms": 1000 * (time.perf_counter() - began) / step,
@@ -74,7 +77,11 @@ def say(name: str, log: dict[str, list[float]]) -> None:
             f"{name}, {part}: block area {area:.3f} of the true one, colour off by {colour:.3f}, "
             f"{psnr:.1f} dB from the simulator's drawing of the same state, {memory:.0f} MiB"
         )
-    print(f"{name}: state finite at all steps: {all(log['finite'])}; {log['ms'][-1]:.1f} ms per step")
+    gone = np.isnan(log["area"]).mean()
+    print(
+        f"{name}: state finite at all steps: {all(log['finite'])}; block out of the picture in {gone:.0%} "
+        f"of the looks; {log['ms'][-1]:.1f} ms per step"
+    )
 
 
 def plot(logs: dict[str, dict[str, list[float]]], path: str) -> None:

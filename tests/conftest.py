@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported, and for every process that a test starts: several threads that wait for each other
+# on a busy machine can cost forty times the work.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
