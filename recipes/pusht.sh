@@ -8,7 +8,7 @@ PATH="$PWD/.venv/bin:$PATH"
 
 DATA=${DATA:-data/pusht}
 EPISODES=${EPISODES:-1400}
-BUDGET=${BUDGET:-4700}  # seconds of training; body and sketch take half an hour of it on a core
+BUDGET=${BUDGET:-5600}  # seconds of training; body, outcome and sketch take an hour of it on a core
 
 # Every skill and every flaw, failures included: a world that saw only experts cannot imagine a mistake.
 scd-record env=pusht out="$DATA" episodes="$EPISODES" max_steps=150 task="Push the T onto the goal" \
@@ -23,10 +23,10 @@ scd-data data.root="$DATA"
 # them off the pictures as well (state_weight, reward_weight, success_weight) have nothing to add here.
 scd-train data=zarr data.root="$DATA.zarr" out=runs/pusht model=small model.patch=16 model.window=4 \
     model.encoder_layers=4 model.num_steps=1 \
-    body.steps=11000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 \
+    body.steps=11000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=6000 sketch.steps=7000 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 \
-    model.draws=1 model.ctx_noise=0.1 model.own_history=0.7 batch_size=6 clip_steps=6 \
-    optimiser.lr=8e-4 optimiser.decoder_lr=1.5 optimiser.ema=0.998 optimiser.decay=0.5 \
+    model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 batch_size=6 clip_steps=6 \
+    optimiser.lr=8e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \
     steps=100000 time_budget="$BUDGET" checkpoint_every=500 eval_every=1000
 
 scd-evaluate world=runs/pusht/world data=zarr data.root="$DATA.zarr" out=runs/pusht/evaluation
