@@ -87,12 +87,8 @@ def say(name: str, log: dict[str, list[float]]) -> None:
 def plot(logs: dict[str, dict[str, list[float]]], path: str) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    shown = {
-        "area": "block area, share of the true",
-        "psnr": "dB from the simulator",
-        "memory": "memory, MiB",
-    }
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    shown = {"area": "block area / true", "psnr": "dB from simulator", "memory": "memory, MiB"}
     for ax, (key, label) in zip(figure.subplots(3, 1, sharex=True), shown.items(), strict=True):
         for name, log in logs.items():
             ax.plot(log["step"], log[key], label=name, linewidth=1)
