@@ -162,8 +162,6 @@ class BaseModel(nn.Module, ABC):
         """Teacher forcing: every next frame of the clip from the recorded ones before it."""
         obs, state = self.history(clip, noise)
         body = self.body(before_each(state, clip.before), state, clip.act)
-        # The body learns where things go, not what draws them well: the error of pixels would undo it.
-        body = body._replace(features=body.features.detach())
         pixels, heads, next_state = self.predict(clip, noise, obs, state, body)
         losses = {"pixels": pixels} | self.head_losses(clip, heads, next_state)
         return self.weigh(losses), losses

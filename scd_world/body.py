@@ -55,7 +55,8 @@ class Body(nn.Module):
             # asinh: most velocities are small, and some are twenty times the usual.
             rest = self.net(torch.cat([line.features.asinh(), state, act], dim=-1).float())
         after = self.lawful(line.state + self.line.rest * rest)
-        expected = (after - state) / self.line.change
+        # Who is told may not teach: the body learns where things go, not what draws them well.
+        expected = ((after - state) / self.line.change).detach()
         return self.Move(after, torch.cat([line.features[..., : state.shape[-1]], expected], dim=-1))
 
     def lawful(self, state: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from scd_world.body import Body
 from scd_world.config import BodyConfig
+from scd_world.distill.objective import read_clip
 from scd_world.fit_body import Recorded, fit_body
 from scd_world.fit_outcome import fit_outcome, next_states
 from scd_world.stats import Stats
@@ -114,3 +115,9 @@ def test_rare_successes_are_found_and_probabilities_stay_honest(schema):
     assert 0.01 < success.mean() < 0.05
     assert said.mean().item() == pytest.approx(recorded.success[row].mean().item(), rel=0.25)
     assert said[recorded.success[row] > 0].mean() > 8 * said[recorded.success[row] == 0].mean()
+
+
+def test_nor_where_a_clip_is_read_for_distilling(model, clip):
+    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    read_clip(model, clip, noise).h.square().sum().backward()
+    assert not any(p.grad is not None and p.grad.any() for p in model.body.parameters())
