@@ -18,6 +18,7 @@ from torch import Tensor
 from scd_world.body import Body
 from scd_world.config import BodyConfig
 from scd_world.ema import EMA
+from scd_world.optimiser import course
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> G
     try:
         for update in range(config.steps):
             progress = (update + 1) / config.steps
-            rate = config.lr * min(1.0, progress / 0.02, max((1 - progress) / 0.5, 0.01))
-            optimiser.param_groups[0]["lr"] = rate
+            optimiser.param_groups[0]["lr"] = config.lr * course(progress, 0.02, 0.5, 0.01)
             size = (config.batch_size, recorded.state.shape[-1])
             level = config.noise * torch.rand(size[0], 1, generator=generator)
             shake = (level * torch.randn(size, generator=generator)).to(recorded.state) * body.line.change

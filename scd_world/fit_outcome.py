@@ -18,6 +18,7 @@ from scd_world.body import Body
 from scd_world.config import BodyConfig
 from scd_world.ema import EMA
 from scd_world.fit_body import Recorded
+from scd_world.optimiser import course
 
 NEAR = 0.15  # share of the steps, those of the highest rewards, that count as near a success
 SUCCESS = 5.0  # weight of a success's error beside a reward's: successes are rare
@@ -45,7 +46,7 @@ def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -
     try:
         for update in range(config.outcome_steps):
             progress = (update + 1) / config.outcome_steps
-            rate = config.lr * min(1.0, (update + 1) / 100, max((1 - progress) / 0.6, 0.01))
+            rate = config.lr * course(progress, 100 / config.outcome_steps, 0.6, 0.01)
             optimiser.param_groups[0]["lr"] = rate
             lots = torch.randint(len(row), (half,), generator=generator)
             close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from scd_datasets.loader import WindowLoader, prefetch
 from scd_world.clip import Clip
 from scd_world.config import SketchConfig
+from scd_world.optimiser import course
 from scd_world.sketch import Sketch
 from scd_world.stats import Stats
 
@@ -27,8 +28,7 @@ def fit_sketch(
     with closing(prefetch(loader, 0)) as batches:
         for update in range(config.steps):
             progress = (update + 1) / config.steps
-            rate = config.lr * min(1.0, (update + 1) / 50, max((1 - progress) / 0.5, 0.02))
-            optimiser.param_groups[0]["lr"] = rate
+            optimiser.param_groups[0]["lr"] = config.lr * course(progress, 50 / config.steps, 0.5, 0.02)
             windows = {name: value.to(device) for name, value in next(batches).items()}
             clip = Clip.from_windows(windows, stats)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -32,10 +32,14 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ada
 
 
 def learning_rate(config: OptimiserConfig, progress: float) -> float:
-    """The rate of the update that brings the training to `progress` in (0, 1]: up, flat, linearly down."""
-    up = progress / max(config.warmup, 1e-9)
-    down = (1 - progress) / max(config.decay, 1e-9)
-    return config.lr * min(1.0, up, max(down, config.floor))
+    """The rate of the update that brings the training to `progress` in (0, 1]."""
+    return config.lr * course(progress, config.warmup, config.decay, config.floor)
+
+
+def course(progress: float, warmup: float, decay: float, floor: float) -> float:
+    """Of a learning rate: up over the share `warmup` of the updates, flat, linearly down over `decay`."""
+    up, down = progress / max(warmup, 1e-9), (1 - progress) / max(decay, 1e-9)
+    return min(1.0, up, max(down, floor))
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
