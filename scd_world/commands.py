@@ -30,7 +30,6 @@ COMMANDS: dict[str, tuple[type, list[dict[str, str]]]] = {
     "probe": (ProbeConfig, [{"data": "zarr"}]),
     "demo": (DemoConfig, []),
 }
-INTERRUPTED = 130  # as shells have it
 PRESETS: dict[str, dict[str, Any]] = {"model": MODELS, "data": DATA}
 
 
@@ -85,14 +84,11 @@ def evaluate(config: DictConfig) -> None:
 @plain_errors()
 def rollout(config: DictConfig) -> None:
     settings: Any = OmegaConf.to_object(config)
-    from scd_datasets.recording import summary
+    from scd_datasets.recording import conclude
     from scd_world.rollout import imagine
 
     notes = imagine(settings)
-    print(summary(notes))
-    if len(notes) < settings.episodes:
-        print(f"stopped: {len(notes)} of {settings.episodes} episodes are safe; the same command continues")
-        sys.exit(INTERRUPTED)
+    conclude(notes, settings.episodes)
     print(f"imagined: {settings.out} (LeRobotDataset v3; meta/imagined.json says by which world)")
 
 

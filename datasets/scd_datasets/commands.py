@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import hydra
@@ -11,8 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from scd_datasets.config import CheckConfig, RecordConfig
 from scd_world.hydra_node import HERE, QUIET, editable, plain_errors
-
-INTERRUPTED = 130  # as shells have it
 
 
 def store_configs() -> None:
@@ -31,13 +28,10 @@ store_configs()
 def record(config: DictConfig) -> None:
     settings: Any = OmegaConf.to_object(config)  # a RecordConfig: from here on, Hydra is out of the game
     from scd_datasets.record import record as run
-    from scd_datasets.recording import summary
+    from scd_datasets.recording import conclude
 
     notes = run(settings)
-    print(summary(notes))
-    if len(notes) < settings.episodes:
-        print(f"stopped: {len(notes)} of {settings.episodes} episodes are safe; the same command continues")
-        sys.exit(INTERRUPTED)
+    conclude(notes, settings.episodes)
     print(f"next: scd-data data.root={settings.out}")
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scd_datasets.lerobot_features import (
     ACTION,
@@ -26,9 +25,10 @@ from scd_datasets.lerobot_features import (
     STATE,
     SUCCESS,
     common_size,
+    wanted_of,
 )
-from scd_datasets.pictures import Grid, resized, within
-from scd_datasets.source import DamagedEpisode, Episode, Finding
+from scd_datasets.pictures import Grid, scale_into, within
+from scd_datasets.source import DamagedEpisode, Episode, Finding, said_fps
 
 SUFFIXES = (".h5", ".hdf5")
 LENGTHS, OFFSETS, CLOCK = "ep_len", "ep_offset", "step_idx"
@@ -81,12 +81,7 @@ class Hdf5Recording:
         multiple: int = MULTIPLE,
     ) -> None:
         self.root = Path(file)
-        if fps is None:
-            raise ValueError(
-                f"{file} is a recording of stable-worldmodel, and those store no frame rate: "
-                "say data.fps=10 (PushT's own)"
-            )
-        self.fps = fps
+        self.fps = said_fps(fps, file, "a recording of stable-worldmodel")
         self._arrays = open_hdf5(self.root)
         if missing := sorted({LENGTHS, OFFSETS, *COLUMNS[ACTION]} - set(self._arrays)):
             raise ValueError(f"{file} has no {', '.join(missing)}, only {', '.join(sorted(self._arrays))}")
@@ -135,8 +130,7 @@ class Hdf5Recording:
             if len(pictures) < episode.length:
                 what = f"{name} has {len(pictures)} of {episode.length} frames"
                 raise DamagedEpisode(episode.index, episode.file, what)
-            for row, picture in zip(within(out, at, view), pictures, strict=True):
-                row[:] = resized(Image.fromarray(picture), (view.height, view.width))
+            scale_into(within(out, at, view), pictures)
         return out
 
     def findings(self) -> list[Finding]:
@@ -235,8 +229,7 @@ def choose_cameras(arrays: Mapping[str, Any], wanted: Sequence[str]) -> dict[str
     if not found:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items()))
         raise ValueError(f"no camera, which would be called {PIXELS} or {PIXELS}.<name>: {shapes}")
-    if unknown := sorted(set(wanted) - set(found)):
-        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {', '.join(found)}")
+    chosen = wanted_of(found, wanted)
     for name in found.values():
         array = arrays[name]
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
@@ -244,7 +237,7 @@ def choose_cameras(arrays: Mapping[str, Any], wanted: Sequence[str]) -> dict[str
                 f"{name} is {array.dtype} {array.shape}; expected uint8 (rows, height, width, 3). Record "
                 "without an image_transform"
             )
-    return {camera: found[camera] for camera in wanted or found}
+    return chosen
 
 
 def is_pusht(arrays: Mapping[str, Any]) -> bool:

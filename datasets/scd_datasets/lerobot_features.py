@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> d
     }
     if not found:
         raise ValueError(f"the dataset has no camera (a feature of dtype image or video): {sorted(features)}")
+    return wanted_of(found, wanted)
+
+
+def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:
+    """The cameras that are wanted, in that order; all where none is named."""
     if unknown := sorted(set(wanted) - set(found)):
         raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {', '.join(found)}")
     return {name: found[name] for name in wanted or found}

@@ -48,3 +48,13 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture)
+
+
+def scale_into(frames: np.ndarray, pictures: np.ndarray) -> None:
+    """Pictures (L, h', w', 3) in whatever size they were recorded, into frames (L, h, w, 3)."""
+    size = frames.shape[1:3]
+    if pictures.shape[1:3] == size:
+        frames[:] = pictures
+        return
+    for row, picture in zip(frames, pictures, strict=True):
+        row[:] = resized(Image.fromarray(picture), size)

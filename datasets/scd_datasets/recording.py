@@ -4,6 +4,7 @@ episodes written one after another until a signal comes, and the table of what w
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from scd_datasets.lerobot_features import (
 )
 from scd_datasets.lerobot_writer import LeRobotWriter
 
+INTERRUPTED = 130  # as shells have it
 STATE_KEYS = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE}
 Frame = dict[str, np.ndarray]
 
@@ -99,6 +101,14 @@ def interruption() -> Iterator[threading.Event]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+def conclude(notes: list[dict[str, Any]], wanted: int) -> None:
+    """Says what was recorded; ends the command where it was stopped before `wanted` episodes."""
+    print(summary(notes))
+    if len(notes) < wanted:
+        print(f"stopped: {len(notes)} of {wanted} episodes are safe; the same command continues")
+        sys.exit(INTERRUPTED)
 
 
 def summary(notes: list[dict[str, Any]]) -> str:

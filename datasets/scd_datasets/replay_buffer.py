@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import zarr
-from PIL import Image
 
-from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, MULTIPLE, STATE, common_size
-from scd_datasets.pictures import Grid, resized, within
-from scd_datasets.source import DamagedEpisode, Episode, Finding
+from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, MULTIPLE, STATE, common_size, wanted_of
+from scd_datasets.pictures import Grid, scale_into, within
+from scd_datasets.source import DamagedEpisode, Episode, Finding, said_fps
 
 ARRAYS = {STATE: "state", ENVIRONMENT_STATE: "keypoint", ACTION: "action"}
 PUSHT_STATE, PUSHT_AGENT = 5, 2  # agent x y, block x y angle: how many numbers, how many are the robot's
@@ -50,11 +49,7 @@ class ReplayBuffer:
         multiple: int = MULTIPLE,
     ) -> None:
         self.root = Path(root)
-        if fps is None:
-            raise ValueError(
-                f"{root} is a replay buffer, and those store no frame rate: say data.fps=10 (PushT's own)"
-            )
-        self.fps = fps
+        self.fps = said_fps(fps, root, "a replay buffer")
         with zarr.config.set(READ):
             group = zarr.open_group(self.root, mode="r")
             self._arrays = {name: group[f"data/{name}"] for name in sorted(group["data"].array_keys())}
@@ -91,12 +86,7 @@ class ReplayBuffer:
     def pixels(self, episode: Episode) -> np.ndarray:
         out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
         for at, (camera, name) in enumerate(self._cameras.items()):
-            pictures, view = self._pictures(name, episode), views[camera]
-            if pictures.shape[1:3] == (view.height, view.width):
-                within(out, at, view)[:] = pictures
-                continue
-            for row, picture in zip(within(out, at, view), pictures, strict=True):
-                row[:] = resized(Image.fromarray(picture), (view.height, view.width))
+            scale_into(within(out, at, views[camera]), self._pictures(name, episode))
         return out
 
     def findings(self) -> list[Finding]:
@@ -156,9 +146,7 @@ def choose_cameras(arrays: dict[str, zarr.Array], wanted: Sequence[str]) -> dict
     if not found:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(f"no camera among data's arrays, which would be (N, height, width, 3): {shapes}")
-    if unknown := sorted(set(wanted) - set(found)):
-        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {', '.join(found)}")
-    return {camera: found[camera] for camera in wanted or found}
+    return wanted_of(found, wanted)
 
 
 def plain(array: zarr.Array) -> zarr.Array:

@@ -50,6 +50,13 @@ class Finding:
     done: str
 
 
+def said_fps(fps: int | None, root: str | Path, what: str) -> int:
+    """The frame rate of a recording that stores none."""
+    if fps is None:
+        raise ValueError(f"{root} is {what}, and those store no frame rate: say data.fps=10 (PushT's own)")
+    return fps
+
+
 class Source(Protocol):
     """Recorded episodes under LeRobot's names, read one by one; a damaged one raises DamagedEpisode."""
 
