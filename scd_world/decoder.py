@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scd_world.encoder import token_positions
+from scd_world.encoder import blank, token_positions
 from scd_world.layers import (
     Block,
     FourierEmbedder,
@@ -77,8 +77,11 @@ class Decoder(nn.Module):
         add_context: bool,
         interval: bool,
         head: nn.Module,
+        hidden: int = 0,
     ) -> None:
+        """hidden: size of the action, the last of `vector`, where the decoder is not told it."""
         super().__init__()
+        self.hidden = hidden
         self.patches, self.fusion, self.add_context, self.vector = patches, fusion, add_context, vector
         self.pixels_in = nn.Linear(patches.values, width)
         self.place = place_embedding(patches.count, width)
@@ -105,6 +108,8 @@ class Decoder(nn.Module):
     def scene(self, ctx: Tensor, vector: Tensor) -> Scene:
         """ctx (F, M, D), vector (F, S + A + tasks): next state, action, task."""
         vector, task = vector.tensor_split([self.vector], dim=-1)
+        if self.hidden:
+            vector = blank(vector, self.vector - self.hidden)
         N, condition = self.patches.count, self.condition(vector, task)
         beside = ctx[:, None, :N]
         body = ctx[:, None, N:] + self.body_in(vector, task)[:, None, None]

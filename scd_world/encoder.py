@@ -27,9 +27,11 @@ class Encoder(nn.Module):
         layers: int,
         window: int,
         octaves: int,
+        hidden: int = 0,
     ) -> None:
+        """hidden: size of the action, the last of `vector`, where the encoder is not told it."""
         super().__init__()
-        self.window, self.heads, self.patches = window, heads, patches
+        self.window, self.heads, self.patches, self.hidden = window, heads, patches, hidden
         self.pixels_in = nn.Linear(patches.values, width)
         self.place = place_embedding(patches.count + 1, width)  # also tells cameras apart
         self.body_in = FourierEmbedder(vector, width, octaves, rates)
@@ -58,9 +60,19 @@ class Encoder(nn.Module):
 
     def embed(self, obs: Tensor, vector: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, M, D) and the condition of the frame's modulations (B, T, 1, D)."""
+        if self.hidden:  # nor what the body expects of it
+            S = vector.shape[-1] - self.hidden
+            vector, rates = blank(vector, S), blank(rates, S, 2 * S)
         body = self.body_in(vector, rates)[:, :, None]
         tokens = torch.cat([self.pixels_in(self.patches(obs)), body], dim=2)
         return tokens + self.place, self.condition(vector, rates)[:, :, None]
+
+
+def blank(x: Tensor, first: int, last: int | None = None) -> Tensor:
+    """(…, n) with zeros from `first` up to `last`, or to the end."""
+    x = x.clone()
+    x[..., first:last] = 0
+    return x
 
 
 def token_positions(patches: Patches) -> tuple[Tensor, Tensor]:

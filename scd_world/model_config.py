@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 KINDS = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
 FUSIONS = ("concat", "one_way", "channel", "none")
+ACTION_IN = ("both", "encoder", "decoder")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ModelConfig:
     predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
     fusion: str = "concat"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
     add_context: bool = True  # beside that, add the context to the noisy tokens
+    action_in: str = "both"  # which network is told the action; the other one knows the states alone
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
@@ -66,6 +68,10 @@ class ModelConfig:
             raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
+        if self.action_in not in ACTION_IN:
+            raise ValueError(f"action_in={self.action_in!r}: expected one of {', '.join(ACTION_IN)}")
+        if self.kind not in ("scd", "regression") and self.action_in != "both":
+            raise ValueError(f"kind={self.kind} has no encoder and no decoder: leave action_in at both")
         if self.fusion == "none" and not self.add_context:
             raise ValueError("fusion=none needs add_context=true, or the decoder knows nothing of the past")
         if self.head not in ("patch", "conv"):

@@ -37,6 +37,7 @@ class WorldModel(BaseModel):
             layers=config.encoder_layers,
             window=config.window,
             rates=2 * S + self.num_tasks,
+            hidden=A if config.action_in == "decoder" else 0,
             **shared,
         )
         self.decoder = Decoder(
@@ -47,6 +48,7 @@ class WorldModel(BaseModel):
             add_context=config.add_context,
             interval=config.interval,
             head=self.render_head(stats),
+            hidden=A if config.action_in == "encoder" else 0,
             **shared,
         )
         self.ctx_norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)

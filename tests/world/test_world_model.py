@@ -9,9 +9,10 @@ import torch
 
 from scd_world.base_model import before_each
 from scd_world.clip import Clip
-from scd_world.model_config import ModelConfig
+from scd_world.model_config import ACTION_IN, ModelConfig
 from scd_world.noise import Noise
 from scd_world.world_model import WorldModel
+from tests.conftest import CONFIG, filled
 
 
 def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
@@ -260,3 +261,27 @@ def test_other_bodies(schema, stats, change):
 def test_a_patch_that_does_not_divide_the_frame_is_refused(schema, stats):
     with pytest.raises(ValueError, match="patch=5 does not divide the frame 8×12"):
         WorldModel(ModelConfig(width=32, heads=2, patch=5), schema, stats)
+
+
+@pytest.mark.parametrize("action_in", ACTION_IN)
+def test_the_action_reaches_the_networks_that_are_told_it_and_no_other(schema, stats, clip, action_in):
+    """By what comes out, not by gradients: the change that the body expects tells the action without one."""
+    model = filled(WorldModel(replace(CONFIG, action_in=action_in), schema, stats))
+    other = replace(clip, act=clip.act.roll(1, 0))
+    h = encode(model, clip)
+    assert torch.equal(h, encode(model, other)) == (action_in == "decoder")
+
+    obs, state, half = clip.obs[:, 0], clip.state[:, 1], torch.full((len(clip.act),), 0.5)
+    ctx, seen = model.context(h[:, 0], 0.0), model.seen(obs, state)
+    drawn, otherwise = (
+        model.field_of(ctx, torch.cat([state, act[:, 0]], dim=-1), seen)(obs, half, half)
+        for act in (clip.act, other.act)
+    )
+    assert torch.equal(drawn, otherwise) == (action_in == "encoder")
+
+
+def test_where_an_action_cannot_go_is_refused():
+    with pytest.raises(ValueError, match="expected one of both, encoder, decoder"):
+        ModelConfig(action_in="nowhere")
+    with pytest.raises(ValueError, match="causal_dit has no encoder"):
+        ModelConfig(kind="causal_dit", action_in="encoder")
