@@ -1,7 +1,9 @@
-"""A table of trainings that differ in one thing: python recipes/ablation_table.py runs/fusion
+"""Tables and a figure of what ablation_measure.py found.
 
-Run folders are called <variant>_<seed>. Every figure is of the training's last evaluation on held-out
-windows: mean over the seeds, and their range.
+    python recipes/ablation_table.py runs/ablations docs/ablations.png
+
+Run folders are called <question>-<variant>_<seed>, and base_<seed>, which every question is asked of. Mean
+over the seeds [smallest, largest]; the difference to the base is taken seed by seed, with a 95 % t-interval.
 """
 
 from __future__ import annotations
@@ -11,39 +13,124 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from scipy import stats
 
 from scd_world.report import table
 
-FIGURES = {"eval/loss": 5, "eval/psnr_h1": 2, "eval/psnr_h4": 2, "eval/psnr_h16": 2}
+Runs = dict[int, dict[str, float]]  # seed: what was measured
+TITLES = {
+    "fusion": "how the decoder learns of the context",
+    "depth": "where the layers stand (encoder + decoder)",
+    "noise": "perturbation η of the context",
+    "draws": "noise draws K per encoder pass",
+    "predict": "what the decoder says (patches draw, no gate)",
+    "action": "which network is told the action",
+}
+BASE = {"fusion": "concat, added", "depth": "4+2", "noise": "0.05", "draws": "1", "action": "both"}
 
 
-def main(folder: Path) -> None:
-    variants = defaultdict(list)
-    for log in sorted(folder.glob("*/log.jsonl")):
-        name, _, seed = log.parent.name.rpartition("_")
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        found = [line for line in lines if "eval/loss" in line]
-        if found:
-            variants[name].append((int(seed), found[-1]))
-    rows = []
-    for name, runs in sorted(
-        variants.items(), key=lambda item: np.mean([r["eval/loss"] for _, r in item[1]])
-    ):
-        row = [name, ", ".join(str(seed) for seed, _ in runs)]
-        for figure, digits in FIGURES.items():
-            values = [run[figure] for _, run in runs]
-            text = f"{np.mean(values):.{digits}f}"
-            row.append(
-                f"{text} [{min(values):.{digits}f}, {max(values):.{digits}f}]" if len(values) > 1 else text
-            )
-        rows.append(row)
-    copied = next(iter(variants.values()))[0][1]
-    rows.append(
-        ["copying the last frame", "", "", *(f"{copied[f'eval/psnr_copy_h{h}']:.2f}" for h in (1, 4, 16))]
-    )
-    print(table(["variant", "seeds", "held-out loss", "PSNR at 1", "at 4", "at 16"], rows))
+def read(folder: Path) -> dict[str, dict[str, Runs]]:
+    """Per question and variant the runs; the base stands in each, under what it is there."""
+    found: dict[str, dict[str, Runs]] = {question: {} for question in TITLES}
+    runs: dict[str, Runs] = defaultdict(dict)
+    for path in sorted(folder.glob("*/measured.json")):
+        name, _, seed = path.parent.name.rpartition("_")
+        runs[name][int(seed)] = json.loads(path.read_text())
+    for question, variant in BASE.items():
+        found[question][variant] = runs["base"]
+    for name in sorted(runs.keys() - {"base"}):
+        question, _, variant = name.partition("-")
+        found[question][variant.replace("-added", ", added")] = runs[name]
+    return {question: variants for question, variants in found.items() if len(variants) > 1}
+
+
+def folder_name(question: str, variant: str) -> str:
+    return "base" if BASE.get(question) == variant else f"{question}-{variant.replace(', added', '-added')}"
+
+
+def spread(runs: Runs, name: str, digits: int) -> str:
+    values = [run[name] for run in runs.values()]
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return f"{np.mean(values):.{digits}f} [{low}, {high}]"
+
+
+def against(runs: Runs, base: Runs) -> str:
+    """Change of the loss in %, over the seeds that both have."""
+    seeds = sorted(runs.keys() & base.keys())
+    if runs is base or len(seeds) < 2:
+        return ""
+    change = [100 * (runs[s]["loss"] / base[s]["loss"] - 1) for s in seeds]
+    half = stats.t.ppf(0.975, len(seeds) - 1) * stats.sem(change)
+    return f"{np.mean(change):+.1f} ± {half:.1f}"
+
+
+def rows(question: str, variants: dict[str, Runs], speed: dict[str, dict[str, float]]) -> list[list[str]]:
+    base = variants.get(BASE.get(question, ""), next(iter(variants.values())))
+    lines = []
+    for variant, runs in sorted(variants.items(), key=lambda v: np.mean([r["loss"] for r in v[1].values()])):
+        whole = " / ".join(f"{np.mean([r[f'psnr_{h}'] for r in runs.values()]):.1f}" for h in (1, 4, 16))
+        ratio = np.mean([r["loss_shuffled"] / r["loss"] for r in runs.values()])
+        took = speed.get(folder_name(question, variant), {})
+        lines.append(
+            [
+                variant,
+                str(len(runs)),
+                spread({s: {"loss": 1e3 * r["loss"]} for s, r in runs.items()}, "loss", 2),
+                against(runs, base),
+                *(spread(runs, f"psnr_changed_{h}", 1) for h in (1, 4, 16)),
+                whole,
+                f"{ratio:.2f}",
+                *(f"{took[k]:.{d}f}" if took else "" for k, d in (("update_ms", 0), ("frame_ms", 1))),
+            ]
+        )
+    run = next(iter(base.values()))
+    changed = (f"{run[f'copied_changed_{h}']:.1f}" for h in (1, 4, 16))
+    whole = " / ".join(f"{run[f'copied_{h}']:.1f}" for h in (1, 4, 16))
+    return [
+        *lines,
+        ["copy the last frame", "", f"{1e3 * run['loss_copied']:.2f}", "", *changed, whole, "", "", ""],
+    ]
+
+
+HEAD = [
+    "variant", "seeds", "held-out loss ×10³", "against the base, %", "dB of changed pixels at 1", "at 4",
+    "at 16", "whole picture at 1 / 4 / 16", "loss, shuffled / true actions", "update, CPU ms",
+    "frame, CPU ms",
+]  # fmt: skip
+
+
+def draw(questions: dict[str, dict[str, Runs]], out: Path) -> None:
+    """One panel per question: a dot per seed, the mean, the range."""
+    figure, panels = plt.subplots(2, -(-len(questions) // 2), figsize=(12, 6), squeeze=False)
+    for panel, (question, variants) in zip(panels.flat, questions.items(), strict=False):
+        ordered = sorted(variants.items(), key=lambda v: -np.mean([r["loss"] for r in v[1].values()]))
+        for i, (variant, runs) in enumerate(ordered):
+            values = [1e3 * run["loss"] for run in runs.values()]
+            colour = "C1" if BASE.get(question) == variant else "C0"
+            panel.plot([min(values), max(values)], [i, i], color=colour, linewidth=2, alpha=0.5)
+            panel.plot(values, [i] * len(values), "o", color=colour, markersize=4)
+            panel.plot(np.mean(values), i, "|", color="black", markersize=12)
+        panel.set_yticks(range(len(ordered)), [variant for variant, _ in ordered])
+        panel.set_title(TITLES[question], fontsize=10)
+        panel.set_xlabel("held-out loss of the pixels × 10³", fontsize=8)
+        panel.grid(axis="x", alpha=0.3)
+    for panel in list(panels.flat)[len(questions) :]:
+        panel.set_axis_off()
+    figure.suptitle("Dots: seeds; stroke: mean; orange: the base. To the left is better", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+
+
+def main(folder: Path, picture: Path | None) -> None:
+    questions = read(folder)
+    speed = json.loads(path.read_text()) if (path := folder / "speed.json").exists() else {}
+    for question, variants in questions.items():
+        print(f"\n### {TITLES[question].capitalize()}\n\n{table(HEAD, rows(question, variants, speed))}")
+    if picture:
+        draw(questions, picture)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -161,7 +161,7 @@ class BaseModel(nn.Module, ABC):
     def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Teacher forcing: every next frame of the clip from the recorded ones before it."""
         obs, state = self.history(clip, noise)
-        body = self.body(before_each(state, clip.before), state, clip.act)
+        body = self.body(before_each(torch.cat([state, clip.act], dim=-1), clip.before), state, clip.act)
         pixels, heads, next_state = self.predict(clip, noise, obs, state, body)
         losses = {"pixels": pixels} | self.head_losses(clip, heads, next_state)
         return self.weigh(losses), losses
@@ -191,7 +191,8 @@ class BaseModel(nn.Module, ABC):
         The recorded state stays: it says where things are, so that what is learnt is to redraw them there,
         and not to hedge. Each frame is drawn in one denoising step, from its own frames before it.
         """
-        before, frames = before_each(state, clip.before), [obs[:, 0]]
+        before = before_each(torch.cat([state, clip.act], dim=-1), clip.before)
+        frames = [obs[:, 0]]
         cache = self.empty_cache(len(obs), obs.device)
         for i in range(clip.num_steps - 1):
             now = before[:, i], state[:, i], clip.act[:, i], clip.task
@@ -256,11 +257,11 @@ class BaseModel(nn.Module, ABC):
     def initial(
         self, obs: Tensor, state: Tensor, before: Tensor | None = None, task: Tensor | None = None
     ) -> Imagined:
-        """The first frame of B episodes: obs (B, C, H, W) in [-1, 1], state (B, S), the state one frame
-        earlier, where it is known (else nothing moves yet), and the task (B,), else the first."""
+        """The first frame of B episodes: obs (B, C, H, W) in [-1, 1], state (B, S), state and action one
+        frame earlier (B, S + A) where known (else nothing moves yet), and the task (B,), else the first."""
         B, cache = len(obs), self.empty_cache(len(obs), obs.device)
         nothing = torch.zeros(B, device=obs.device)
-        before = state if before is None else before
+        before = self.body.line.at_rest(state) if before is None else before
         task = torch.zeros(B, dtype=torch.long, device=obs.device) if task is None else task
         copies, age = self.doubt.begin(before, state).clone(), torch.zeros_like(task)
         return Imagined(obs, state, before, nothing, nothing.clone(), task, copies, age, cache, cache.steps)
@@ -269,8 +270,9 @@ class BaseModel(nn.Module, ABC):
     def observe(self, s: Imagined, act: Tensor, obs: Tensor, state: Tensor) -> Imagined:
         """The next frame is known: it is remembered, nothing is rendered. act (B, A)."""
         _, heads, _ = self.think(s, act)
-        known = self.doubt.begin(s.state, state)
-        return self.successor(s, heads, obs, state, known, torch.zeros_like(s.age))
+        before = torch.cat([s.state, act], dim=-1)
+        known = self.doubt.begin(before, state)
+        return self.successor(s, heads, before, obs, state, known, torch.zeros_like(s.age))
 
     @torch.no_grad()
     def imagine(self, s: Imagined, act: Tensor, noise: Tensor, num_steps: int | None = None) -> Imagined:
@@ -280,7 +282,8 @@ class BaseModel(nn.Module, ABC):
         seen = self.seen(s.obs, state)
         obs = self.render(h, s.cache, vector, seen, noise, num_steps or self.config.num_steps)
         copies = self.doubt.step(self.body, s.copies, act, s.age)
-        return self.successor(s, heads, obs.clamp(-1, 1), state, copies, s.age + 1)
+        before = torch.cat([s.state, act], dim=-1)
+        return self.successor(s, heads, before, obs.clamp(-1, 1), state, copies, s.age + 1)
 
     def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output, Tensor]:
         """What one pass over the newest frame leaves: h (B, M, D), the heads' reading, next state (B, S)."""
@@ -297,14 +300,21 @@ class BaseModel(nn.Module, ABC):
         return self.write(obs, vector, self.told(body.features, task), cache), body
 
     def successor(
-        self, s: Imagined, heads: Heads.Output, obs: Tensor, state: Tensor, copies: Tensor, age: Tensor
+        self,
+        s: Imagined,
+        heads: Heads.Output,
+        before: Tensor,
+        obs: Tensor,
+        state: Tensor,
+        copies: Tensor,
+        age: Tensor,
     ) -> Imagined:
         reward, success = heads.reward.float(), heads.success.float().sigmoid()
         return replace(
             s,
             obs=obs,
             state=state.float(),
-            before=s.state,
+            before=before,
             reward=reward,
             success=success,
             copies=copies,

@@ -34,7 +34,7 @@ class Body(nn.Module):
         self.line, self.laws = LinearDynamics(stats), Laws(stats)
         S = len(stats.state_low)
         learns = bool(S and layers)
-        self.net = BodyNet(3 * S + len(stats.action_low), S, width, layers) if learns else None
+        self.net = BodyNet(3 * S + 2 * len(stats.action_low), S, width, layers) if learns else None
         # What the next state is worth: a network of its own, or the few successes drown.
         self.outcome = BodyNet(S, 2, width, max(1, layers - 1)) if learns else None
 
@@ -43,7 +43,7 @@ class Body(nn.Module):
         features: Tensor  # (…, 2·S) velocity and expected change, in units of the usual change
 
     def forward(self, before: Tensor, state: Tensor, act: Tensor) -> Output:
-        """State one frame earlier, state (…, S), and the action (…, A) taken there."""
+        """State and action one frame earlier (…, S + A), state (…, S), and the action (…, A) taken there."""
         move = self.move(before, state, act)
         return self.Output(*move, *self.worth(move.state))
 
@@ -53,7 +53,8 @@ class Body(nn.Module):
             return self.Move(self.lawful(line.state), line.features)
         with full_precision(state):
             # asinh: most velocities are small, and some are twenty times the usual.
-            rest = self.net(torch.cat([line.features.asinh(), state, act], dim=-1).float())
+            turn = before[..., state.shape[-1] :] - act
+            rest = self.net(torch.cat([line.features.asinh(), state, act, turn], dim=-1).float())
         after = self.lawful(line.state + self.line.rest * rest)
         # Who is told may not teach: the body learns where things go, not what draws them well.
         expected = ((after - state) / self.line.change).detach()

@@ -24,7 +24,7 @@ class Clip:
 
     obs: Tensor  # (B, T+1, C, H, W) in [-1, 1]
     state: Tensor  # (B, T+1, S)
-    before: Tensor  # (B, S) the state one frame before the clip; at an episode's first frame the same
+    before: Tensor  # (B, S + A) state and action one frame before the clip; at an episode's start at rest
     act: Tensor  # (B, T, A)
     rew: Tensor  # (B, T)
     success: Tensor  # (B, T) 0 or 1
@@ -39,13 +39,13 @@ class Clip:
     def from_windows(cls, windows: Mapping[str, Tensor], stats: Stats) -> Clip:
         """Windows as the store gives them (raw units, uint8 pixels) → model units, on the windows' device.
 
-        windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `before` (B, S) ·
+        windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `before` (B, S + A) ·
         `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,).
         """
         return cls(
             obs=encode_pixels(windows["pixels"]),
             state=stats.encode_state(windows["state"]),
-            before=stats.encode_state(windows["before"]),
+            before=stats.encode_before(windows["before"]),
             act=stats.encode_action(windows["action"]),
             rew=stats.encode_reward(windows["reward"]),
             success=windows["success"].float(),

@@ -5,7 +5,7 @@ drives the imagination from what would really have happened. As in weather forec
 spread since the last recorded frame says how much to trust; a straight line (of logarithms, fitted to
 recordings by `fit_doubt.py`) turns it into the error to expect. It takes no pixel and no further network.
 
-B rows, M copies, S state.
+B rows, M copies, S state, A action.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ FLOOR = 1e-3  # model units: spreads and errors below it are the same
 class Doubt(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
-        g = torch.Generator().manual_seed(0)
+        self.size, g = size, torch.Generator().manual_seed(0)
         self.register_buffer("shakes", torch.randn(PERIOD, COPIES, size, generator=g), persistent=False)
         # log error = line[0] + line[1] · log spread
         self.line = nn.Parameter(torch.tensor([0.0, 1.0]), requires_grad=False)
 
     def begin(self, before: Tensor, state: Tensor) -> Tensor:
-        """The copies (B, M, 2, S) of a known state (B, S), and of the one a frame earlier: all the same."""
-        return torch.stack([before, state], dim=-2)[:, None].expand(-1, COPIES, -1, -1)
+        """The copies (B, M, 2·S + A) of a known state (B, S) and of what was a frame earlier (B, S + A): all
+        the same."""
+        return torch.cat([before, state], dim=-1)[:, None].expand(-1, COPIES, -1)
 
     def step(self, body: Body, copies: Tensor, act: Tensor, age: Tensor) -> Tensor:
         """The copies one step on, under the action (B, A). age (B,): steps since the state was known."""
-        before, state = copies.unbind(-2)
-        after = body.move(before, state, act[:, None].expand(-1, COPIES, -1)).state.float()
-        return torch.stack([state, after + SHAKE * body.line.change * self.shakes[age % PERIOD]], dim=-2)
+        act = act[:, None].expand(-1, COPIES, -1)
+        before, state = copies.tensor_split([copies.shape[-1] - self.size], dim=-1)
+        after = body.move(before, state, act).state.float()
+        shaken = after + SHAKE * body.line.change * self.shakes[age % PERIOD]
+        return torch.cat([state, act, shaken], dim=-1)
 
     def spread(self, copies: Tensor) -> Tensor:
         """(B,) root mean square over copies and numbers, model units."""
-        state = copies[..., 1, :]
+        state = copies[..., copies.shape[-1] - self.size :]
         return (state - state.mean(1, keepdim=True)).square().mean((1, 2)).sqrt()
 
     def error(self, copies: Tensor) -> Tensor:

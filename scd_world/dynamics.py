@@ -1,7 +1,9 @@
 """What a straight line already says about the next state; the network learns the rest.
 
-change ≈ W · [velocity, state, act, 1], fitted in closed form to the training episodes (ridge regression).
-Robots under position control follow it closely, and a network would need thousands of updates to find it.
+change ≈ W · [velocity, state, act, act before, 1], fitted in closed form to the training episodes (ridge
+regression). Robots under position control follow it closely, and a network would need thousands of updates to
+find it. Why the action before: two places say how fast something was on average, and with what it was
+told meanwhile that gives how fast it is now.
 
 S state size, A action size; everything in model units.
 """
@@ -13,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scd_world.stats import Stats
+from scd_world.stats import Stats, at_rest
 
 SMALLEST_CHANGE = 1e-3  # of a dimension's range: a state that never changes divides nothing
 SMALLEST_REST = 0.1  # of the usual change: how exactly the network is asked to know what is nearly linear
@@ -26,39 +28,63 @@ class LinearDynamics(nn.Module):
 
     def __init__(self, stats: Stats) -> None:
         super().__init__()
-        self.register_buffer("weight", stats.linear.clone(), persistent=False)  # (S, 2·S + A + 1)
+        self.register_buffer("weight", stats.linear.clone(), persistent=False)  # (S, 2·S + 2·A + 1)
+        self.register_buffer("hold", stats.hold.clone(), persistent=False)
         self.register_buffer("change", stats.state_change.clamp_min(SMALLEST_CHANGE), persistent=False)
         self.register_buffer(
             "rest", self.change * stats.linear_rest.clamp_min(SMALLEST_REST), persistent=False
         )
 
     def forward(self, before: Tensor, state: Tensor, act: Tensor) -> Output:
-        """State one frame earlier, state (…, S), and the action (…, A) taken there."""
+        """State and action one frame earlier (…, S + A), state (…, S), and the action (…, A) taken there."""
         inputs = linear_inputs(before, state, act, self.change)
         expected = inputs @ self.weight.T
         velocity = inputs[..., : state.shape[-1]]
         return self.Output(state + self.change * expected, torch.cat([velocity, expected], dim=-1))
 
+    def at_rest(self, state: Tensor) -> Tensor:
+        """(…, S + A): what was one frame earlier, if nothing has moved yet."""
+        return at_rest(state, self.hold)
+
 
 def linear_inputs(before: Tensor, state: Tensor, act: Tensor, change: Tensor) -> Tensor:
-    """[velocity in units of the usual change, state, action, 1], (…, 2·S + A + 1)."""
+    """[velocity in units of the usual change, state, action, action before, 1], (…, 2·S + 2·A + 1)."""
+    was, did = before.tensor_split([state.shape[-1]], dim=-1)
     one = torch.ones_like(act[..., :1])
-    return torch.cat([(state - before) / change, state, act, one], dim=-1)
+    return torch.cat([(state - was) / change, state, act, did, one], dim=-1)
 
 
 def fit_linear(
     before: Tensor, state: Tensor, act: Tensor, after: Tensor, state_change: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Ridge regression over R recorded transitions: weight (S, 2·S + A + 1), and what it leaves, (S,).
+    """Ridge regression over R recorded transitions: weight (S, 2·S + 2·A + 1), and what it leaves, (S,).
 
     The second is the root mean square of the error, in units of the usual change.
     """
     change = state_change.clamp_min(SMALLEST_CHANGE)
-    x = linear_inputs(before, state, act, change).double()
-    y = ((after - state) / change).double()
-    ridge = 1e-5 * (len(x) + 1) * torch.eye(x.shape[-1], dtype=torch.float64)
-    weight = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
+    weight, rest = ridge(linear_inputs(before, state, act, change), (after - state) / change)
+    return weight.float().contiguous(), rest.float()
+
+
+def fit_hold(before: Tensor, state: Tensor, act: Tensor, after: Tensor, state_change: Tensor) -> Tensor:
+    """(A, S + 1): the action that keeps a robot at rest where it is, as a straight line of the state.
+
+    Under position control that is its own place, under velocity control zero. It stands for the action
+    before an episode's first. What moves by other laws than a line's has little say in it.
+    """
+    (S, A), change = (state.shape[-1], act.shape[-1]), state_change.clamp_min(SMALLEST_CHANGE)
+    nothing = torch.cat([before[..., :S], torch.zeros_like(act)], dim=-1)  # of it too little is known here
+    weight, rest = ridge(linear_inputs(nothing, state, act, change), (after - state) / change)
+    weight = weight / rest.clamp_min(SMALLEST_REST / 10)[:, None]
+    expects = torch.cat([weight[:, S : 2 * S], weight[:, -1:]], dim=1)  # change, from rest and no action
+    return -(torch.linalg.pinv(weight[:, 2 * S : 2 * S + A], rtol=0.1) @ expects).float()
+
+
+def ridge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """y (R, m) ≈ x (R, n) · Wᵀ: the weight (m, n), and the root mean square of what it leaves (m,)."""
+    x, y = x.double(), y.double()
+    little = 1e-5 * (len(x) + 1) * torch.eye(x.shape[-1], dtype=torch.float64)
+    weight = torch.linalg.solve(x.T @ x + little, x.T @ y)
     if len(x) == 0:  # nothing was seen to move: no line, and everything left
-        return weight.T.float().contiguous(), torch.ones_like(state_change)
-    rest = (x @ weight - y).square().mean(0).sqrt()
-    return weight.T.float().contiguous(), rest.float()
+        return weight.T, torch.ones_like(y[:0].sum(0))
+    return weight.T, (x @ weight - y).square().mean(0).sqrt()

@@ -26,14 +26,15 @@ class Recorded:
     """All rows of the training episodes in model units, one episode after another."""
 
     state: Tensor  # (F, S)
+    before: Tensor  # (F, S + A) state and action one row earlier; at an episode's start at rest
     act: Tensor  # (F, A)
     rew: Tensor  # (F,)
     success: Tensor  # (F,) 0 or 1
     starts: Tensor  # (E,) int, the first row of each episode
     lengths: Tensor  # (E,) int
 
-    def sequences(self, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """First rows (N,) of all sequences of `steps` actions, the row before each, their episode's last row.
+    def sequences(self, steps: int) -> tuple[Tensor, Tensor]:
+        """First rows (N,) of all sequences of `steps` actions, and their episode's last row (N,).
 
         An episode's last action has a reward and a success (most successes are there), but no next state.
         """
@@ -42,7 +43,7 @@ class Recorded:
         firsts = torch.cat([torch.arange(int(n)) for n in counts]) if len(counts) else counts
         rows = starts + firsts.to(starts.device)
         last = (self.starts + self.lengths - 1).repeat_interleave(counts)
-        return rows, torch.maximum(rows - 1, starts), last
+        return rows, last
 
 
 def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
@@ -79,18 +80,20 @@ def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> G
 
 
 def unrolled_loss(
-    body: Body, recorded: Recorded, row: Tensor, earlier: Tensor, last: Tensor, shake: Tensor, steps: int
+    body: Body, recorded: Recorded, row: Tensor, last: Tensor, shake: Tensor, steps: int
 ) -> Tensor:
     """Mean over U steps from the recorded state at row (B,), shaken by (B, S), under the recorded actions.
 
     What is shaken must find back: a hand that is imagined inside a block is pushed out of it again.
     """
-    before, state, loss = recorded.state[earlier] + shake, recorded.state[row] + shake, 0.0
+    state, before, loss = recorded.state[row] + shake, recorded.before[row], 0.0
+    before = before + F.pad(shake, (0, before.shape[-1] - shake.shape[-1]))
     for i in range(steps):
-        after = body.move(before, state, recorded.act[row + i]).state
+        act = recorded.act[row + i]
+        after = body.move(before, state, act).state
         known = (row + i < last)[:, None]
         error = known * (after - recorded.state[torch.minimum(row + i + 1, last)]) / body.line.rest
         # As in the world model's loss: mostly absolute, so that what is not pushed stays still.
         loss = loss + F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)
-        before, state = state, after
+        before, state = torch.cat([state, act], dim=-1), after
     return loss / steps

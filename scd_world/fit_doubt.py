@@ -21,8 +21,8 @@ def fit_doubt(
         return
     g = torch.Generator().manual_seed(seed)
     lot = torch.randint(len(sequences[0]), (windows,), generator=g)
-    row, earlier, _ = (rows[lot.to(rows.device)] for rows in sequences)
-    spread, error = (x.flatten() for x in stray(doubt, body, recorded, row, earlier, steps))
+    row, _ = (rows[lot.to(rows.device)] for rows in sequences)
+    spread, error = (x.flatten() for x in stray(doubt, body, recorded, row, steps))
     x, y = (spread + FLOOR).log().double(), (error + FLOOR).log().double()
     slope = ((x - x.mean()) * (y - y.mean())).mean() / (x - x.mean()).square().mean().clamp_min(1e-12)
     said = (slope * x).exp()
@@ -31,15 +31,13 @@ def fit_doubt(
     doubt.line.copy_(torch.stack([offset, slope]))
 
 
-def stray(
-    doubt: Doubt, body: Body, recorded: Recorded, row: Tensor, earlier: Tensor, steps: int
-) -> tuple[Tensor, Tensor]:
+def stray(doubt: Doubt, body: Body, recorded: Recorded, row: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Spread and true error (N, steps), model units, of unrolls from the recorded states at row (N,)."""
-    before, state = recorded.state[earlier], recorded.state[row]
+    before, state = recorded.before[row], recorded.state[row]
     copies, spreads, errors = doubt.begin(before, state), [], []
     for i in range(steps):
         act, age = recorded.act[row + i], torch.full_like(row, i)
-        before, state = state, body.move(before, state, act).state
+        before, state = torch.cat([state, act], dim=-1), body.move(before, state, act).state
         copies = doubt.step(body, copies, act, age)
         spreads.append(doubt.spread(copies))
         errors.append((state - recorded.state[row + i + 1]).square().mean(-1).sqrt())

@@ -27,12 +27,12 @@ CHUNK = 8192
 
 def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
     """Teaches `body.outcome` in place; yields the loss of each update, then leaves the averaged weights."""
-    row, earlier, _ = recorded.sequences(1)
+    row, _ = recorded.sequences(1)
     if body.outcome is None or not len(row):
         return
     generator = torch.Generator().manual_seed(seed)
     after, reward, success = (
-        next_states(body, recorded, row, earlier),
+        next_states(body, recorded, row),
         recorded.rew[row],
         recorded.success[row],
     )
@@ -63,11 +63,10 @@ def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -
 
 
 @torch.no_grad()
-def next_states(body: Body, recorded: Recorded, row: Tensor, earlier: Tensor) -> Tensor:
+def next_states(body: Body, recorded: Recorded, row: Tensor) -> Tensor:
     """(N, S): where the body says that each step leads; single steps, since drift would spoil them."""
-    parts = zip(row.split(CHUNK), earlier.split(CHUNK), strict=True)
-    state, act = recorded.state, recorded.act
-    return torch.cat([body.move(state[before], state[now], act[now]).state for now, before in parts])
+    before, state, act = recorded.before, recorded.state, recorded.act
+    return torch.cat([body.move(before[now], state[now], act[now]).state for now in row.split(CHUNK)])
 
 
 def outcome_loss(body: Body, after: Tensor, reward: Tensor, success: Tensor, weight: Tensor) -> Tensor:

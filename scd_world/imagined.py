@@ -15,11 +15,11 @@ class Imagined:
 
     obs: Tensor  # (B, C, H, W) in [-1, 1]
     state: Tensor  # (B, S) model units
-    before: Tensor  # (B, S) the state one frame earlier; at an episode's first frame the same
+    before: Tensor  # (B, S + A) state and action one frame earlier; at an episode's first frame at rest
     reward: Tensor  # (B,) model units, of the step that led here
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
-    copies: Tensor  # (B, M, 2, S) what `doubt.py` lets dream on beside it
+    copies: Tensor  # (B, M, 2·S + A) what `doubt.py` lets dream on beside it
     age: Tensor  # (B,) int, imagined steps since the state was last known
     cache: RingCache
     steps: int  # the cache's count of steps when this was made

@@ -62,7 +62,7 @@ class Batch:
     context: int
     pixels: Tensor  # uint8 (B, k+T, V, H, W, 3)
     state: Tensor  # (B, k+T, S)
-    before: Tensor  # (B, S) one frame before the first
+    before: Tensor  # (B, S + A) state and action one frame before the first
     task: Tensor  # (B,) int
     action: Tensor  # (B, k−1+T, A)
     reward: Tensor  # (B, k−1+T) of the action taken at that frame

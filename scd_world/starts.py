@@ -18,8 +18,15 @@ class Moment:
     pixels: np.ndarray  # uint8 (k, V, H, W, 3)
     state: np.ndarray  # float32 (k, S)
     action: np.ndarray  # float32 (k − 1, A)
-    before: np.ndarray  # float32 (S,) the state before the first of them; the same where none is known
+    before: np.ndarray  # float32 (S + A,) state and action before the first; none known: its own and NaN
     task: int = 0  # which of the schema's tasks
+
+    @property
+    def just_before(self) -> np.ndarray:
+        """(S + A,): state and action one frame before the last."""
+        if not len(self.action):
+            return self.before
+        return np.concatenate([self.state[-2], self.action[-1]])
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,14 @@ class Starts:
         ):
             first -= 1
         frames = slice(first, row + 1)
-        earlier = self.rows.get((int(episode), int(self.addresses[first, 1]) - 1), first)
+        earlier = self.rows.get((int(episode), int(self.addresses[first, 1]) - 1))
+        unknown = self.state[first], np.full_like(self.action[first], np.nan)
+        known = unknown if earlier is None else (self.state[earlier], self.action[earlier])
         return Moment(
             pixels=self.pixels[frames],
             state=self.state[frames],
             action=self.action[first:row],
-            before=self.state[earlier],
+            before=np.concatenate(known),
             task=int(self.task[row]) if len(self.task) else 0,
         )
 

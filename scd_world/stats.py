@@ -25,8 +25,9 @@ class Stats:
     state_low: Tensor  # (S,) raw units
     state_high: Tensor  # (S,)
     state_change: Tensor  # (S,) root mean square of state[i+1] − state[i], in model units
-    linear: Tensor  # (S, 2·S + A + 1) and
+    linear: Tensor  # (S, 2·S + 2·A + 1) and
     linear_rest: Tensor  # (S,) the linear model of the state, see `dynamics.fit_linear`
+    hold: Tensor  # (A, S + 1) the action that keeps a state at rest, see `dynamics.fit_hold`
     law_mean: Tensor  # (S,),
     law_span: Tensor  # (r, S) and
     law_squares: Tensor  # (m, …) what all recorded states have in common, see `laws.py`
@@ -44,8 +45,9 @@ class Stats:
             state_low=-torch.ones(S),
             state_high=torch.ones(S),
             state_change=torch.full((S,), 0.1),
-            linear=torch.zeros(S, 2 * S + A + 1),
+            linear=torch.zeros(S, 2 * S + 2 * A + 1),
             linear_rest=torch.ones(S),
+            hold=torch.zeros(A, S + 1),
             **no_laws(S),
             action_low=-torch.ones(A),
             action_high=torch.ones(A),
@@ -62,6 +64,14 @@ class Stats:
 
     def encode_action(self, action: Tensor) -> Tensor:
         return to_unit(action, self.action_low, self.action_high)
+
+    def encode_before(self, before: Tensor) -> Tensor:
+        """State and action one frame earlier, (…, S + A); where that action is NaN there was none, and the
+        one that keeps the state at rest stands for it."""
+        state, act = before.tensor_split([len(self.state_low)], dim=-1)
+        state, act = self.encode_state(state), self.encode_action(act)
+        rest = at_rest(state, self.hold)
+        return torch.where(torch.isnan(act).any(-1, keepdim=True), rest, torch.cat([state, act], dim=-1))
 
     def encode_reward(self, reward: Tensor) -> Tensor:
         return (reward - self.reward_mean) / self.reward_std.clamp_min(SMALLEST_RANGE)
@@ -88,6 +98,12 @@ def no_laws(size: int) -> dict[str, Tensor]:
         "law_span": torch.eye(size),
         "law_squares": torch.zeros(0, 1 + size + size * (size + 1) // 2),
     }
+
+
+def at_rest(state: Tensor, hold: Tensor) -> Tensor:
+    """(…, S + A): a state in model units, and the action under which it stays, by `hold` (A, S + 1)."""
+    act = state @ hold[:, :-1].T + hold[:, -1]
+    return torch.cat([state, act.clamp(-1, 1)], dim=-1)
 
 
 def to_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:

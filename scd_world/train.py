@@ -374,8 +374,10 @@ def recorded_states(store: WindowStore, episodes: np.ndarray, stats: Stats) -> R
     state, act, rew, success = (
         torch.from_numpy(a[rows]) for a in (store.state, store.action, store.reward, store.success)
     )
+    starts = np.concatenate([np.full(store.lengths[e], store.starts[e]) for e in episodes])
     return Recorded(
         state=stats.encode_state(state),
+        before=stats.encode_before(torch.from_numpy(store.before(rows, starts))),
         act=stats.encode_action(act),
         rew=stats.encode_reward(rew),
         success=success.float(),

@@ -28,7 +28,7 @@ from scd_world.schema import DataSchema
 from scd_world.starts import Moment, Starts
 from scd_world.stats import Stats, decode_pixels, encode_pixels
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -91,11 +91,11 @@ class World:
             pixels = np.stack([moments[i].pixels for i in chosen])
             obs = encode_pixels(torch.from_numpy(pixels).to(self.device))
             state = self.stats.encode_state(self.tensor(np.stack([moments[i].state for i in chosen])))
-            first = self.stats.encode_state(self.tensor(np.stack([moments[i].before for i in chosen])))
+            first = self.stats.encode_before(self.tensor(np.stack([moments[i].before for i in chosen])))
             act = self.stats.encode_action(self.tensor(np.stack([moments[i].action for i in chosen])))
             task = self.tasks([moments[i] for i in chosen])
             cache = s.cache.fresh(len(chosen), before=int(length))
-            before = before_each(state, first)
+            before = before_each(torch.cat([state[:, :-1], act], dim=-1), first)
             for i in range(length):
                 self.model.encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], task, cache)
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
@@ -117,11 +117,11 @@ class World:
         }
 
     def last_frames(self, moments: Sequence[Moment]) -> tuple[Tensor, Tensor, Tensor]:
-        """Frame, state, and state one frame earlier (the same at an episode's first frame)."""
+        """Frame, state, and state and action one frame earlier (at rest at an episode's first frame)."""
         pixels = torch.from_numpy(np.stack([moment.pixels[-1] for moment in moments])).to(self.device)
         state = self.tensor(np.stack([moment.state[-1] for moment in moments]))
-        before = self.tensor(np.stack([[moment.before, *moment.state][-2] for moment in moments]))
-        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_state(before)
+        before = self.tensor(np.stack([moment.just_before for moment in moments]))
+        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_before(before)
 
     def tasks(self, moments: Sequence[Moment]) -> Tensor:
         """(B,) which of the schema's tasks each row does."""

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from scd_world.clip import Clip
+from scd_world.fit_body import Recorded
 from scd_world.model_config import ModelConfig
 from scd_world.schema import DataSchema
 from scd_world.starts import Starts
@@ -99,7 +100,7 @@ def make_stats(schema: DataSchema) -> Stats:
         Stats.neutral(schema),
         state_low=torch.full((S,), -1.0),
         state_high=torch.full((S,), 3.0),
-        linear=torch.randn(S, 2 * S + A + 1, generator=torch.Generator().manual_seed(0)) / 10,
+        linear=torch.randn(S, 2 * S + 2 * A + 1, generator=torch.Generator().manual_seed(0)) / 10,
         linear_rest=torch.full((S,), 0.5),
         action_low=torch.tensor(schema.action_low),
         action_high=torch.tensor(schema.action_high),
@@ -113,13 +114,20 @@ def make_clip(schema: DataSchema, B: int, T: int, seed: int = 0) -> Clip:
     return Clip(
         obs=torch.rand(B, T + 1, schema.channels, schema.height, schema.width, generator=g) * 2 - 1,
         state=torch.rand(B, T + 1, len(schema.state), generator=g) * 2 - 1,
-        before=torch.rand(B, len(schema.state), generator=g) * 2 - 1,
+        before=torch.rand(B, len(schema.state) + len(schema.action), generator=g) * 2 - 1,
         act=torch.rand(B, T, len(schema.action), generator=g) * 2 - 1,
         rew=torch.randn(B, T, generator=g),
         success=(torch.rand(B, T, generator=g) > 0.5).float(),
         valid=torch.ones(B, T),
         task=torch.arange(B) % max(len(schema.tasks), 1),
     )
+
+
+def make_recorded(state, act, rew, success, starts, lengths) -> Recorded:
+    """Rows of episodes, each beginning at rest under an action of 0: state (F, S), act (F, A)."""
+    before = torch.cat([state, act], dim=-1).roll(1, 0)
+    before[starts] = torch.cat([state, torch.zeros_like(act)], dim=-1)[starts]
+    return Recorded(state, before, act, rew, success, starts, lengths)
 
 
 def filled(model: torch.nn.Module) -> torch.nn.Module:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scd_datasets.store import WindowStore
-from scd_world.dynamics import fit_linear
+from scd_world.dynamics import fit_hold, fit_linear
 from scd_world.laws import fit_laws
 from scd_world.stats import Stats, encode_pixels, to_unit
 
@@ -33,18 +33,17 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Stats:
     action_low, action_high = action.amin(0), action.amax(0)
     # Transitions whose frame before is known too, so that there is a velocity.
     known = moved[~np.isin(moved, store.starts)]
-    linear, linear_rest = fit_linear(
-        *(to_unit(torch.from_numpy(store.state[known + i]), low, high) for i in (-1, 0)),
-        to_unit(torch.from_numpy(store.action[known]), action_low, action_high),
-        to_unit(torch.from_numpy(store.state[known + 1]), low, high),
-        state_change,
-    )
+    was, now, then = (to_unit(torch.from_numpy(store.state[known + i]), low, high) for i in (-1, 0, 1))
+    did, act = (to_unit(torch.from_numpy(store.action[known + i]), action_low, action_high) for i in (-1, 0))
+    transitions = torch.cat([was, did], dim=-1), now, act, then, state_change
+    linear, linear_rest = fit_linear(*transitions)
     return Stats(
         state_low=low,
         state_high=high,
         state_change=state_change,
         linear=linear,
         linear_rest=linear_rest,
+        hold=fit_hold(*transitions),
         **fit_laws(to_unit(state, low, high)),
         action_low=action_low,
         action_high=action_high,

@@ -138,10 +138,10 @@ class WindowStore:
     def windows(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
         """B windows of T = `num_steps` steps from `frames` (B,) of `episodes` (B,), in raw units.
 
-        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `before` (B, S): the state one frame
-        earlier, at an episode's first frame the same; `action` (B, T, A); `reward`, `success`, `valid`
-        (B, T); `task` (B,). A window that ends with its episode repeats the last frame; that step is not
-        valid. A window that would cross the episode's end raises ValueError.
+        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `before` (B, S + A): state and action
+        one frame earlier, at an episode's first frame the same state and NaN; `action` (B, T, A); `reward`,
+        `success`, `valid` (B, T); `task` (B,). A window that ends with its episode repeats the last frame;
+        that step is not valid. A window that would cross the episode's end raises ValueError.
         """
         episodes, frames = np.asarray(episodes), np.asarray(frames)
         self._check(episodes, frames, num_steps)
@@ -152,13 +152,20 @@ class WindowStore:
         return {
             "pixels": self._gather_pixels(rows),
             "state": self.state[rows],
-            "before": self.state[np.maximum(rows[:, 0] - 1, starts)],
+            "before": self.before(rows[:, 0], starts),
             "action": self.action[acts],
             "reward": self.reward[acts],
             "success": self.success[acts],
             "valid": steps[:, 1:] < lengths[:, None],
             "task": self.task[episodes],
         }
+
+    def before(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """(R, S + A): state and action one frame before each of the rows (R,), whose episodes begin at
+        `starts` (R,); at their first frames the same state, and NaN for the action that was not."""
+        earlier = np.maximum(rows - 1, starts)
+        action = np.where((rows == starts)[:, None], np.float32(np.nan), self.action[earlier])
+        return np.concatenate([self.state[earlier], action], axis=1)
 
     def split(self, holdout: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """(training episodes, held-out episodes), sorted. A lot depends on seed and index alone."""

@@ -17,7 +17,7 @@ EVERY = np.arange(4)
 
 
 def same(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a)
+    return all(torch.equal(a[name].nan_to_num(7), b[name].nan_to_num(7)) for name in a)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(store):

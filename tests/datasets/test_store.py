@@ -52,7 +52,8 @@ def test_a_window_outside_its_episode_is_refused(store, episode, frame, num_step
 def test_ram_and_stream_give_the_same(store):
     episodes, frames = every_window(num_steps=3)
     ram, disk = (WindowStore.open(store.path, flag).windows(episodes, frames, 3) for flag in (True, False))
-    assert all((ram[name] == disk[name]).all() for name in ram)
+    for name in ram:
+        np.testing.assert_array_equal(ram[name], disk[name])
 
 
 def test_split_is_by_episode_disjoint_and_deterministic(store):

@@ -35,7 +35,7 @@ def make(kind: str, schema, stats, **changes) -> BaseModel:
 def read(model: BaseModel, obs: torch.Tensor, clip: Clip):
     """A clip's history as it stands when stepping: h (B, T, M, D), and the layers' keys and values."""
     state = clip.state[:, :-1]
-    body = model.body(before_each(state, clip.before), state, clip.act)
+    body = model.body(before_each(torch.cat([state, clip.act], dim=-1), clip.before), state, clip.act)
     shown, t = model.remembered(obs.flatten(0, 1))
     shown, t = shown.unflatten(0, obs.shape[:2]), t.unflatten(0, obs.shape[:2])
     return model.net.read(shown, t, torch.cat([state, clip.act], -1), model.told(body.features, clip.task))
@@ -62,7 +62,9 @@ def test_dense_cached_equals_dense_uncached_also_past_the_window(kind, schema, s
                 out = model.net.draw(x[0, :, i], t[0, :, i], vector[:, i], seen[:, i], now)
             torch.testing.assert_close(out, drawn[:, i], rtol=1e-3, atol=1e-3)
             following = {"obs": clip.obs[:, i + 1], "state": clip.state[:, i + 1]}
-            s = replace(s, **following, before=s.state, steps=s.cache.steps)
+            s = replace(
+                s, **following, before=torch.cat([s.state, clip.act[:, i]], dim=-1), steps=s.cache.steps
+            )
 
 
 @pytest.mark.parametrize("kind", DENSE)

@@ -13,6 +13,7 @@ from scd_world.distill.objective import read_clip
 from scd_world.fit_body import Recorded, fit_body
 from scd_world.fit_outcome import fit_outcome, next_states
 from scd_world.stats import Stats
+from tests.conftest import make_recorded
 
 
 def pushed_block(episodes: int, length: int, schema) -> Recorded:
@@ -25,7 +26,7 @@ def pushed_block(episodes: int, length: int, schema) -> Recorded:
         state[:, i + 1, :2], state[:, i + 1, 2] = hand, torch.maximum(block, hand[:, 0])
     starts = torch.arange(episodes) * length
     flat = state.flatten(0, 1)
-    return Recorded(
+    return make_recorded(
         state=flat,
         act=act.flatten(0, 1),
         rew=flat[:, 2],
@@ -52,11 +53,12 @@ def fitted(schema) -> tuple[Body, Recorded]:
 def test_contact_is_learnt_and_unrolling_does_not_drift(fitted):
     body, recorded = fitted
     row = recorded.starts
-    before = state = recorded.state[row]
+    before, state = recorded.before[row], recorded.state[row]
     with torch.no_grad():
         for i in range(10):
-            out = body(before, state, recorded.act[row + i])
-            before, state = state, out.state
+            act = recorded.act[row + i]
+            out = body(before, state, act)
+            before, state = torch.cat([state, act], dim=-1), out.state
     still = (recorded.state[row] - recorded.state[row + 10]).abs().mean(0)
     wrong = (state - recorded.state[row + 10]).abs().mean(0)
     assert (wrong < 0.3 * still).all(), (wrong, still)
@@ -66,9 +68,8 @@ def test_contact_is_learnt_and_unrolling_does_not_drift(fitted):
 
 def test_sequences_stay_inside_their_episode(schema):
     recorded = replace(pushed_block(3, 5, schema), lengths=torch.tensor([5, 2, 5]))
-    rows, earlier, last = recorded.sequences(3)
+    rows, last = recorded.sequences(3)
     assert rows.tolist() == [0, 1, 2, 10, 11, 12]
-    assert earlier.tolist() == [0, 0, 1, 10, 10, 11]
     assert last.tolist() == [4] * 3 + [14] * 3
 
 
@@ -83,7 +84,7 @@ def test_short_episodes_shorten_the_unroll_and_none_leave_the_line(schema):
 
 def test_before_it_is_taught_the_body_is_the_straight_line(stats):
     with_net, without = Body(stats, 16, 2), Body(stats, 16, 0)
-    x = torch.randn(3, 5, 3), torch.randn(3, 5, 3), torch.randn(3, 5, 2)
+    x = torch.randn(3, 5, 5), torch.randn(3, 5, 3), torch.randn(3, 5, 2)
     for one, other in zip(with_net(*x), without(*x), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -105,13 +106,15 @@ def test_rare_successes_are_found_and_probabilities_stay_honest(schema):
     chance = torch.sigmoid(12 * (state[:, 0] - 1.0))
     success = (torch.rand(6000, generator=g) < chance).float()
     starts = torch.arange(0, 6000, 2)
-    recorded = Recorded(state, torch.zeros(6000, 2), state[:, 0], success, starts, torch.full((3000,), 2))
+    recorded = make_recorded(
+        state, torch.zeros(6000, 2), state[:, 0], success, starts, torch.full((3000,), 2)
+    )
     torch.manual_seed(0)
-    body = Body(replace(Stats.neutral(schema), linear=torch.zeros(3, 9)), width=32, layers=1)
+    body = Body(replace(Stats.neutral(schema), linear=torch.zeros(3, 11)), width=32, layers=1)
     list(fit_outcome(body, recorded, BodyConfig(outcome_steps=600, outcome_batch=128, lr=3e-3), seed=0))
-    row, earlier, _ = recorded.sequences(1)
+    row, _ = recorded.sequences(1)
     with torch.no_grad():
-        said = body.worth(next_states(body, recorded, row, earlier))[1].sigmoid()
+        said = body.worth(next_states(body, recorded, row))[1].sigmoid()
     assert 0.01 < success.mean() < 0.05
     assert said.mean().item() == pytest.approx(recorded.success[row].mean().item(), rel=0.25)
     assert said[recorded.success[row] > 0].mean() > 8 * said[recorded.success[row] == 0].mean()

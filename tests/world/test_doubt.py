@@ -11,10 +11,10 @@ import torch
 from scd_world.body import Body
 from scd_world.curves import uncertainty
 from scd_world.doubt import COPIES, Doubt
-from scd_world.fit_body import Recorded
 from scd_world.fit_doubt import fit_doubt, stray
 from scd_world.open_loop import OpenLoop, Window
 from scd_world.stats import Stats
+from tests.conftest import make_recorded
 
 
 class Cliff(torch.nn.Module):
@@ -36,8 +36,8 @@ def cliff(stats) -> Cliff:
 def test_copies_spread_where_a_little_decides(cliff):
     doubt, act = Doubt(3), torch.zeros(2, 2)
     state = torch.tensor([[-0.5, 0.0, 0.2], [-0.5, 0.0, 0.499]])  # the second stands at the edge
-    copies = doubt.begin(state, state)
-    assert copies.shape == (2, COPIES, 2, 3)
+    copies = doubt.begin(torch.cat([state, act], dim=-1), state)
+    assert copies.shape == (2, COPIES, 3 + 2 + 3)
     assert not doubt.spread(copies).any()
     for age in range(4):
         copies = doubt.step(cliff, copies, act, torch.full((2,), age))
@@ -48,7 +48,7 @@ def test_copies_spread_where_a_little_decides(cliff):
 def test_a_rows_copies_do_not_depend_on_its_neighbours(model, clip):
     """Nor on when it was begun: what counts is its own age."""
     doubt, body, state = model.doubt, model.body, clip.state[:, 0]
-    copies, alone = doubt.begin(state, state), doubt.begin(state[1:2], state[1:2])
+    copies, alone = doubt.begin(clip.before, state), doubt.begin(clip.before[1:2], state[1:2])
     for age in range(3):
         together = torch.tensor([age + 5, age, 0])
         copies = doubt.step(body, copies, clip.act[:, age], together)
@@ -74,11 +74,13 @@ def test_the_fit_says_the_mean_error(cliff):
     state = torch.rand(300, 3, generator=g) - 0.5
     jumps = (torch.rand(300, 1, generator=g) < 0.3) * torch.randn(300, 3, generator=g)
     nothing, starts = torch.zeros(300), torch.arange(0, 300, 10)
-    recorded = Recorded(state + jumps, torch.zeros(300, 2), nothing, nothing, starts, torch.full((30,), 10))
+    recorded = make_recorded(
+        state + jumps, torch.zeros(300, 2), nothing, nothing, starts, torch.full((30,), 10)
+    )
     doubt = Doubt(3)
     fit_doubt(doubt, cliff, recorded, seed=0, windows=200, steps=8)
     row = recorded.sequences(9)[0]
-    spread, error = stray(doubt, cliff, recorded, row, row, 8)
+    spread, error = stray(doubt, cliff, recorded, row, 8)
     assert error.mean() > 10 * spread.mean()
     said = 2 * (doubt.line[0] + doubt.line[1] * (spread + 1e-3).log()).exp() / 2
     assert said.mean().item() == pytest.approx(error.mean().item(), rel=0.1)
@@ -86,7 +88,7 @@ def test_the_fit_says_the_mean_error(cliff):
 
 def test_episodes_too_short_to_unroll_leave_the_line_as_it_is(cliff):
     nothing = torch.zeros(4)
-    recorded = Recorded(
+    recorded = make_recorded(
         torch.zeros(4, 3), torch.zeros(4, 2), nothing, nothing, torch.arange(4), torch.ones(4).long()
     )
     doubt = Doubt(3)
@@ -99,7 +101,7 @@ def test_no_state_nothing_to_doubt(model):
     blind = type(model)(model.config, schema, Stats.neutral(schema))
     s = blind.initial(torch.zeros(2, 6, 8, 12), torch.zeros(2, 0))
     s = blind.imagine(s, torch.zeros(2, 2), torch.zeros(2, 6, 8, 12))
-    assert s.copies.shape == (2, COPIES, 2, 0)
+    assert s.copies.shape == (2, COPIES, 2)
 
 
 def test_the_report_by_hand():

@@ -10,10 +10,12 @@ from scd_world.stats import Stats
 
 def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
     g = torch.Generator().manual_seed(0)
-    before, state, after = (torch.rand(500, 3, generator=g) for _ in range(3))
-    act = torch.rand(500, 2, generator=g)
-    # A damped servo: it keeps half of its velocity and goes a third of the way to its target.
-    after[:, :2] = state[:, :2] + 0.5 * (state - before)[:, :2] + (act - state[:, :2]) / 3
+    was, state, after = (torch.rand(500, 3, generator=g) for _ in range(3))
+    did, act = (torch.rand(500, 2, generator=g) for _ in range(2))
+    before = torch.cat([was, did], dim=-1)
+    # A damped servo: it keeps some of its velocity, which its last order tells too, and goes a third of
+    # the way to its target.
+    after[:, :2] = state[:, :2] + 0.5 * (state - was)[:, :2] + (act - state[:, :2]) / 3 + 0.1 * did
     change = (after - state).square().mean(0).sqrt()
     weight, rest = fit_linear(before, state, act, after, change)
     assert rest[0] < 1e-3 > rest[1]
@@ -22,4 +24,4 @@ def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
     values |= {"state_change": change, "linear": weight, "linear_rest": rest}
     out = LinearDynamics(Stats(**values))(before, state, act)
     torch.testing.assert_close(out.state[:, :2], after[:, :2], atol=1e-3, rtol=0)
-    torch.testing.assert_close(out.features[:, :3], (state - before) / change)
+    torch.testing.assert_close(out.features[:, :3], (state - was) / change)

@@ -155,7 +155,7 @@ def test_other_data_in_the_same_folder_are_refused(training, other_store):
 
 
 def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training):
-    config = training(steps=10**6, time_limit=2.0)
+    config = training(steps=10**6, time_limit=5.0)
     world = World.load(train(config))
     assert 0 < world.provenance["steps"] < 10**6
 

@@ -24,7 +24,7 @@ def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
 def encode(model: WorldModel, clip: Clip) -> torch.Tensor:
     """h (B, T, M, D) of a clip."""
     state = clip.state[:, :-1]
-    body = model.body(before_each(state, clip.before), state, clip.act)
+    body = model.body(before_each(torch.cat([state, clip.act], dim=-1), clip.before), state, clip.act)
     return model.encoder(clip.obs[:, :-1], torch.cat([state, clip.act], -1), body.features)
 
 
@@ -76,7 +76,11 @@ def test_stepping_equals_the_full_forward_pass_also_past_the_window(model, clip)
             h, _, _ = model.think(s, clip.act[:, i])
             torch.testing.assert_close(h, full[:, i], rtol=1e-4, atol=1e-5)
             s = replace(
-                s, obs=clip.obs[:, i + 1], state=clip.state[:, i + 1], before=s.state, steps=s.cache.steps
+                s,
+                obs=clip.obs[:, i + 1],
+                state=clip.state[:, i + 1],
+                before=torch.cat([s.state, clip.act[:, i]], dim=-1),
+                steps=s.cache.steps,
             )
 
 
@@ -218,9 +222,8 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         obs[:, 1:] = act[:, :, :1, None, None]
         state = torch.zeros(B, T + 1, 3)
         state[:, 1:, 0] = act[..., 1]
-        nothing = torch.zeros(B, T)
-        task = torch.zeros(B, dtype=torch.long)
-        return Clip(obs, state, state[:, 0], act, nothing, nothing, torch.ones(B, T), task)
+        nothing, task = torch.zeros(B, T), torch.zeros(B, dtype=torch.long)
+        return Clip(obs, state, torch.zeros(B, 3 + 2), act, nothing, nothing, torch.ones(B, T), task)
 
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
     for _ in range(150):

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# What each part of the model is worth on PushT (docs/ablations.md): every variant differs from the base in one
+# thing; the same data, updates, seeds and held-out windows. Needs the recordings of recipes/pusht.sh; a training
+# takes about a minute of a CPU core. The same command goes on, and finished trainings are not done again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH="$PWD/.venv/bin:$PATH"
+
+DATA=${DATA:-data/pusht}
+STORE=${STORE:-data/pusht48.zarr}
+OUT=${OUT:-runs/ablations}
+SEEDS=${SEEDS:-0 1 2}
+
+[ -e "$STORE" ] || scd-data data.root="$DATA" data.image_size=48 out="$STORE"
+
+# No sketch and no body network: what is drawn has to come through the context.
+common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 model.draws=1 model.sketch_parts=0
+    model.body_layers=0 model.conv_channels=16 model.num_steps=1 batch_size=3 clip_steps=6 steps=1000
+    optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.99 eval_every=100000 eval_windows=1
+    keep_checkpoints=1 checkpoint_every=100000)
+
+# Seeds outermost: a table of the first ones can be made while the others train.
+for seed in $SEEDS; do
+    vary() { # a folder's name, and what differs; a list of values, with commas, is a training for each
+        scd-train -m "${common[@]}" seed="$seed" "${@:2}" "out=$OUT/$1_$seed"
+    }
+    vary base
+    vary 'fusion-${model.fusion}-added' model.fusion=one_way,channel,none
+    vary 'fusion-${model.fusion}' model.fusion=concat,one_way,channel model.add_context=false
+    for depth in 5+1 3+3 2+4 1+5 8+1; do
+        vary "depth-$depth" model.encoder_layers="${depth%+*}" model.decoder_layers="${depth#*+}"
+    done
+    vary 'noise-${model.ctx_noise}' model.ctx_noise=0,0.1
+    vary 'draws-${model.draws}' model.draws=2,4
+    vary 'predict-${model.predict}' model.head=patch model.copy_last=false model.predict=x,v
+    vary 'action-${model.action_in}' model.action_in=encoder,decoder
+done
+
+python recipes/ablation_measure.py "$OUT" "$STORE"
+python recipes/ablation_table.py "$OUT" "$OUT/ablations.png"

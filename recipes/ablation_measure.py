@@ -1,0 +1,119 @@
+"""Measures trainings that differ in one thing.
+
+    python recipes/ablation_measure.py runs/ablations data/pusht48.zarr
+
+Every world meets the same held-out windows, the same noise and a history as recorded, whatever its training's
+seed was; `measured.json` beside it keeps what was found. Then one world of each variant steps and learns in
+turn with all others, in one process: `speed.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scd_datasets.loader import WindowLoader
+from scd_datasets.store import WindowStore
+from scd_world.base_model import BaseModel
+from scd_world.bench_race import alternate
+from scd_world.bench_train import training
+from scd_world.bench_work import count_work, start
+from scd_world.clip import Clip
+from scd_world.metrics import changed_pixels, psnr
+from scd_world.report import write_json
+from scd_world.stats import Stats
+from scd_world.validate import after_context
+from scd_world.world import World
+
+WINDOWS, PART = 96, 24  # PART: as many at a time
+CONTEXT, HORIZONS = 4, (1, 4, 16)
+CHANGED_BY = 8.0  # grey levels against the last frame of the context
+BATCH, CLIP_STEPS, LATENCY_STEPS = 6, 6, 4
+
+
+def held_out_windows(store: WindowStore) -> dict[str, Tensor]:
+    """Of episodes that no training has seen, whatever its seed; half of them with block motion."""
+    return WindowLoader(store, store.split()[1], WINDOWS, CONTEXT - 1 + max(HORIZONS), seed=0).batch(0)
+
+
+@torch.no_grad()
+def measure(world: World, windows: dict[str, Tensor]) -> dict[str, float]:
+    parts = [{name: value[i : i + PART] for name, value in windows.items()} for i in range(0, WINDOWS, PART)]
+    found = [measure_part(world, part, seed) for seed, part in enumerate(parts)]
+    return {name: float(np.nanmean(torch.cat([f[name] for f in found]))) for name in found[0]}
+
+
+def measure_part(world: World, windows: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    clip, generator = Clip.from_windows(windows, world.stats), torch.Generator().manual_seed(seed)
+    return losses(world.model, clip, generator) | closed_loop(world.model, clip, world.stats, generator)
+
+
+def losses(model: BaseModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
+    """One draw, nothing perturbed; and the same with the next window's actions."""
+    model.config = replace(model.config, draws=1, ctx_noise=0.0, frame_noise=0.0)
+    noise = model.draw_noise(clip, generator).with_recorded_history()
+    noise = replace(noise, state=torch.zeros_like(noise.state), level=torch.zeros_like(noise.level))
+    true, shuffled = (model.loss(c, noise)[1] for c in (clip, replace(clip, act=clip.act.roll(1, 0))))
+    still = clip.obs[:, :-1]
+    copied = (
+        model.pixel_weight(clip) * clip.valid[:, :, None, None, None] * (clip.obs[:, 1:] - still).square()
+    )
+    found = {"loss": true["pixels"], "loss_shuffled": shuffled["pixels"], "loss_copied": copied.mean()}
+    return {name: value[None] for name, value in found.items()}
+
+
+def closed_loop(model: BaseModel, clip: Clip, stats: Stats, generator: torch.Generator) -> dict[str, Tensor]:
+    """(B,) of each horizon: dB of the picture and of its changed pixels; error of the state in raw units."""
+    found, s = {}, after_context(model, clip, CONTEXT)
+    still = s.obs
+    for h in range(1, max(HORIZONS) + 1):
+        i = CONTEXT - 2 + h  # the action that leads to the h-th imagined frame
+        s = model.imagine(s, clip.act[:, i], torch.randn(still.shape, generator=generator))
+        if h in HORIZONS:
+            true, valid = clip.obs[:, i + 1], clip.valid[:, i].bool()
+            mask = changed_pixels(true, still, CHANGED_BY)
+            for name, shown in {"psnr": s.obs, "copied": still}.items():
+                found[f"{name}_{h}"] = psnr(shown, true)[valid]
+                found[f"{name}_changed_{h}"] = psnr(shown, true, mask)[valid]
+            error = (stats.decode_state(s.state) - stats.decode_state(clip.state[:, i + 1])).abs()
+            found[f"state_{h}"] = error.mean(-1)[valid]
+    return found
+
+
+def speed(worlds: dict[str, World], seconds: float) -> dict[str, dict[str, float]]:
+    """Processor time of an update as trained, and of a frame in 4 denoising steps; medians over rounds."""
+    models = {name: world.model for name, world in worlds.items()}
+    updates = {row["model"]: row for row in training(models, None, BATCH, CLIP_STEPS, seconds)}
+    standing = {name: start(model, 1, full=True) for name, model in models.items()}
+    rounds = list(alternate(models, standing, dict.fromkeys(models, LATENCY_STEPS), seconds))
+    return {
+        name: {
+            "update_ms": updates[name]["cpu_ms"],
+            "frame_ms": float(np.median([r[name][1] for r in rounds])) * 1e3,
+            "frame_gflop": count_work(model, 1, LATENCY_STEPS).flops / 1e9,
+            "rounds": len(rounds),
+        }
+        for name, model in models.items()
+    }
+
+
+def main(folder: Path, store: WindowStore) -> None:
+    windows, first = held_out_windows(store), {}
+    for path in sorted(folder.glob("*/world")):
+        name, _, _seed = path.parent.name.rpartition("_")
+        world = World.load(path, "cpu")
+        first.setdefault(name, World.load(path, "cpu"))
+        if not (path.parent / "measured.json").exists():
+            write_json(path.parent / "measured.json", measure(world, windows))
+            print(path.parent.name, json.loads((path.parent / "measured.json").read_text()), flush=True)
+    write_json(folder / "speed.json", speed(first, seconds=10.0 * len(first)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), WindowStore.open(sys.argv[2]))
