@@ -47,14 +47,15 @@ class Body(nn.Module):
         move = self.move(before, state, act)
         return self.Output(*move, *self.worth(move.state))
 
-    def move(self, before: Tensor, state: Tensor, act: Tensor) -> Move:
+    def move(self, before: Tensor, state: Tensor, act: Tensor, bf16: bool = False) -> Move:
+        """bf16: between the net's first layer and its last; to learn, that is exact enough."""
         line = self.line(before, state, act)
         if self.net is None:
             return self.Move(self.lawful(line.state), line.features)
         with full_precision(state):
             # asinh: most velocities are small, and some are twenty times the usual.
             turn = before[..., state.shape[-1] :] - act
-            rest = self.net(torch.cat([line.features.asinh(), state, act, turn], dim=-1).float())
+            rest = self.net(torch.cat([line.features.asinh(), state, act, turn], dim=-1).float(), bf16)
         after = self.lawful(line.state + self.line.rest * rest)
         # Who is told may not teach: the body learns where things go, not what draws them well.
         expected = ((after - state) / self.line.change).detach()
@@ -65,19 +66,23 @@ class Body(nn.Module):
         with full_precision(state):
             return self.laws(state.float())
 
-    def worth(self, after: Tensor) -> tuple[Tensor, Tensor]:
+    def worth(self, after: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor]:
         """Reward in model units and success as a logit, (…) each, of a step that leads to this state."""
         if self.outcome is None:
             nothing = after.new_zeros(after.shape[:-1])
             return nothing, nothing
         with full_precision(after):
-            reward, success = self.outcome(after.float()).unbind(-1)
+            reward, success = self.outcome(after.float(), bf16).unbind(-1)
         return reward, success
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
     """Half a pixel is less than bf16 can say. Where shapes alone are computed there is nothing to switch."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def half_precision(x: Tensor, bf16: bool) -> AbstractContextManager:
+    return torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 class BodyNet(nn.Module):
@@ -100,8 +105,9 @@ class BodyNet(nn.Module):
         )
         self.out = nn.Sequential(nn.LayerNorm(width), zero(nn.Linear(width, out)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bf16: bool = False) -> Tensor:
         h = self.into(torch.cat([x, self.waves(x).sin()], dim=-1))
-        for layer in self.layers:
-            h = h + layer(h)
+        with half_precision(x, bf16):
+            for layer in self.layers:
+                h = h + layer(h)
         return self.out(h)

@@ -88,6 +88,7 @@ class BodyConfig:
     steps: int = 5000  # updates, at most as many as the world gets
     batch_size: int = 256  # sequences per update
     unroll: int = 8  # steps that it goes on from what it said itself
+    single: float = 0.6  # share of the updates, the first, that learn single steps, `unroll` times as many
     noise: float = 0.3  # largest deviation of what an unroll starts from, in units of the usual change
     lr: float = 1e-3
     outcome_steps: int = 4000  # then, of what a state is worth: reward and success
@@ -96,6 +97,7 @@ class BodyConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "unroll", "lr", "outcome_batch"):
             above(f"body.{name}", getattr(self, name), 0)
+        between("body.single", self.single, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Teaches the body (`body.py`) from the recorded states alone, before the world model sees a picture.
 
-Steps without pictures cost next to nothing, so the body is unrolled: what it said is what it goes on from,
-and it learns not to drift. What a state is worth is learnt after that (`fit_outcome.py`).
+Single steps first, as many at a time as can be: where things go is learnt soonest from what was recorded.
+Then it is unrolled: what it said is what it goes on from, and it learns not to drift. What a state is worth
+is learnt after that (`fit_outcome.py`).
 
 F recorded rows, E episodes, B sequences, U steps of an unroll.
 """
@@ -46,10 +47,12 @@ class Recorded:
         return rows, last
 
 
-def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
+def fit_body(
+    body: Body, recorded: Recorded, config: BodyConfig, seed: int, bf16: bool = False
+) -> Generator[Tensor]:
     """Teaches `body` in place; yields the loss of each update, then leaves the averaged weights in it."""
     generator = torch.Generator().manual_seed(seed)
-    unroll = config.unroll
+    unroll, singles = config.unroll, recorded.sequences(1)
     while not len((sequences := recorded.sequences(unroll))[0]) and unroll > 1:
         unroll //= 2  # short episodes
     if body.net is None or not len(sequences[0]):
@@ -65,10 +68,11 @@ def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> G
         for update in range(config.steps):
             progress = (update + 1) / config.steps
             optimiser.param_groups[0]["lr"] = config.lr * course(progress, 0.02, 0.5, 0.01)
-            size = (config.batch_size, recorded.state.shape[-1])
+            rows, steps = (singles, 1) if progress <= config.single else (sequences, unroll)
+            size = (config.batch_size * unroll // steps, recorded.state.shape[-1])
             level = config.noise * torch.rand(size[0], 1, generator=generator)
             shake = (level * torch.randn(size, generator=generator)).to(recorded.state) * body.line.change
-            loss = unrolled_loss(body, recorded, *draw(sequences, config.batch_size), shake, unroll)
+            loss = unrolled_loss(body, recorded, *draw(rows, size[0]), shake, steps, bf16)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(body.net.parameters(), 1.0)
             optimiser.step()
@@ -80,7 +84,7 @@ def fit_body(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> G
 
 
 def unrolled_loss(
-    body: Body, recorded: Recorded, row: Tensor, last: Tensor, shake: Tensor, steps: int
+    body: Body, recorded: Recorded, row: Tensor, last: Tensor, shake: Tensor, steps: int, bf16: bool = False
 ) -> Tensor:
     """Mean over U steps from the recorded state at row (B,), shaken by (B, S), under the recorded actions.
 
@@ -90,7 +94,7 @@ def unrolled_loss(
     before = before + F.pad(shake, (0, before.shape[-1] - shake.shape[-1]))
     for i in range(steps):
         act = recorded.act[row + i]
-        after = body.move(before, state, act).state
+        after = body.move(before, state, act, bf16).state
         known = (row + i < last)[:, None]
         error = known * (after - recorded.state[torch.minimum(row + i + 1, last)]) / body.line.rest
         # As in the world model's loss: mostly absolute, so that what is not pushed stays still.

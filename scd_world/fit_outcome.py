@@ -25,7 +25,9 @@ SUCCESS = 5.0  # weight of a success's error beside a reward's: successes are ra
 CHUNK = 8192
 
 
-def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
+def fit_outcome(
+    body: Body, recorded: Recorded, config: BodyConfig, seed: int, bf16: bool = False
+) -> Generator[Tensor]:
     """Teaches `body.outcome` in place; yields the loss of each update, then leaves the averaged weights."""
     row, _ = recorded.sequences(1)
     if body.outcome is None or not len(row):
@@ -51,7 +53,7 @@ def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -
             lots = torch.randint(len(row), (half,), generator=generator)
             close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]
             lot = torch.cat([lots, close]).to(row.device)
-            loss = outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot])
+            loss = outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot], bf16)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(body.outcome.parameters(), 1.0)
@@ -69,8 +71,10 @@ def next_states(body: Body, recorded: Recorded, row: Tensor) -> Tensor:
     return torch.cat([body.move(before[now], state[now], act[now]).state for now in row.split(CHUNK)])
 
 
-def outcome_loss(body: Body, after: Tensor, reward: Tensor, success: Tensor, weight: Tensor) -> Tensor:
+def outcome_loss(
+    body: Body, after: Tensor, reward: Tensor, success: Tensor, weight: Tensor, bf16: bool
+) -> Tensor:
     """Weighted means over states (B, S): square error of the reward, cross entropy of the success."""
-    said, logit = body.worth(after)
+    said, logit = body.worth(after, bf16)
     unlikely = F.binary_cross_entropy_with_logits(logit, success, reduction="none")
     return (weight * ((said - reward).square() + SUCCESS * unlikely)).sum() / weight.sum()

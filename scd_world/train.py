@@ -114,9 +114,10 @@ class Trainer:
         config = replace(config, steps=min(config.steps, most), outcome_steps=min(config.outcome_steps, most))
         torch.manual_seed(seed)
         recorded = recorded_states(self.store, self.episodes, stats)
+        bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
-            self.fit_first("body", fit_body(model.body, recorded, config, seed), config.steps)
-            losses = fit_outcome(model.body, recorded, config, seed)
+            self.fit_first("body", fit_body(model.body, recorded, config, seed, bf16), config.steps)
+            losses = fit_outcome(model.body, recorded, config, seed, bf16)
             self.fit_first("outcome", losses, config.outcome_steps)
         fit_doubt(model.doubt, model.body, recorded, seed)
 

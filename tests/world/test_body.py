@@ -36,16 +36,17 @@ def pushed_block(episodes: int, length: int, schema) -> Recorded:
     )
 
 
-@pytest.fixture
-def fitted(schema) -> tuple[Body, Recorded]:
+@pytest.fixture(params=[False, True], ids=["fp32", "bf16"])
+def fitted(schema, request) -> tuple[Body, Recorded]:
     stats = replace(Stats.neutral(schema), linear_rest=torch.full((3,), 1.0))
     torch.manual_seed(0)
     body = Body(stats, width=32, layers=1)
     recorded = pushed_block(40, 12, schema)
-    losses = list(fit_body(body, recorded, BodyConfig(steps=500, batch_size=64, unroll=3, lr=3e-3), seed=0))
+    config = BodyConfig(steps=500, batch_size=64, unroll=3, lr=3e-3)
+    losses = list(fit_body(body, recorded, config, 0, request.param))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     worth = BodyConfig(outcome_steps=300, outcome_batch=64, lr=3e-3)
-    losses = list(fit_outcome(body, recorded, worth, seed=0))
+    losses = list(fit_outcome(body, recorded, worth, 0, request.param))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     return body, recorded
 
