@@ -174,7 +174,9 @@ class BaseModel(nn.Module, ABC):
     def history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
         """Frames and states that the next ones are learnt from: recorded or imagined, and not perfect."""
         obs, state = self.corrupt_history(clip, noise)
-        return self.imagine_history(clip, noise, obs, state) if self.config.own_history else obs, state
+        if noise.own is None or not self.config.own_history:
+            return obs, state
+        return self.imagine_history(clip, noise, obs, state), state
 
     def read(self, said: Tensor, body: Body.Output) -> tuple[Heads.Output, Tensor]:
         """What the body alone says, and what the pictures (…, M, D) add to it: heads, next state (…, S)."""

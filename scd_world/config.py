@@ -127,6 +127,7 @@ class TrainConfig:
     steps: int = 20_000  # updates; may be raised when resuming
     batch_size: int = 16  # windows per update, of all processes together
     clip_steps: int = 8  # steps of a window: each is predicted from those before it
+    own_history_from: float = 0.5  # share of the training before model.own_history counts: first, how to copy
     accumulate: int = 1  # parts in which a batch is computed: less memory, the same update
     seed: int = 0
     time_budget: float | None = None  # seconds of training in all; steps or budget, what is used up first
@@ -154,6 +155,7 @@ class TrainConfig:
             "keep_checkpoints", "eval_every", "eval_windows", "eval_context",
         ):  # fmt: skip
             above(name, getattr(self, name), 0)
+        between("own_history_from", self.own_history_from, 0, 1)
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size={self.batch_size} must divide by accumulate={self.accumulate}")
 

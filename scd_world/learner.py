@@ -64,14 +64,17 @@ class Learner:
         self.bf16 = use_bf16(config.precision, self.device)
 
     def update(
-        self, windows: Mapping[str, Tensor], step: int, rate: float
+        self, windows: Mapping[str, Tensor], step: int, rate: float, recorded: bool = False
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Update number `step`: losses and gradient norm, on the device, and () bool: was it skipped?
+
+        recorded: from recorded histories alone, whatever the model's `own_history`.
 
         It is skipped, leaving weights and optimiser as they were, where a gradient is not finite.
         """
         clip = Clip.from_windows({k: v.to(self.device) for k, v in windows.items()}, self.stats)
-        values = self.backward(clip, self.draw_noise(clip, step))
+        noise = self.draw_noise(clip, step)
+        values = self.backward(clip, noise.with_recorded_history() if recorded else noise)
         norm = clip_gradients(self.model, self.config.optimiser.clip)
         bad = ~torch.isfinite(norm)
         set_learning_rate(self.optimiser, rate)

@@ -21,7 +21,7 @@ class Noise:
     x: Tensor  # (K, B, T, C, H, W)
     state: Tensor  # (B, T, S)
     level: Tensor  # (B,) uniform, how noisy this clip's input frames are
-    own: Tensor  # (B,) uniform, below own_history the clip's history is the model's own work
+    own: Tensor | None = None  # (B,) uniform: below own_history a clip's past is imagined; None: of no clip
     obs: Tensor | None = None  # (B, T, C, H, W), None where frame_noise is 0
     ctx: Tensor | None = None  # (B, T, M, D) perturbs SCD's context
     past_t: Tensor | None = None  # (B, T) what becomes the noise level of each frame of the history
@@ -40,7 +40,7 @@ class Noise:
 
     def with_recorded_history(self) -> Noise:
         """No clip's past is the model's own work: losses of differently trained models can be compared."""
-        return replace(self, own=torch.ones_like(self.own))
+        return replace(self, own=None)
 
 
 class Draw:

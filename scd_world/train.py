@@ -192,7 +192,8 @@ class Trainer:
                     with self.clock.waiting():
                         windows = next(batches)
                     self.rate = learning_rate(config.optimiser, self.progress)
-                    values, bad = self.learner.update(windows, self.step, self.rate)
+                    recorded = self.progress < config.own_history_from
+                    values, bad = self.learner.update(windows, self.step, self.rate, recorded)
                     self.guard.see(bad, self.step)
                     self.meter.add(values, bad)
                     self.step += 1

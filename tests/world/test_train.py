@@ -319,6 +319,20 @@ def test_a_training_can_start_from_a_world(training, tmp_path):
         train(wider)
 
 
+def test_recorded_histories_come_first(training):
+    """What can be copied is copied exactly there: from imagined frames alone that cannot be learnt."""
+
+    def losses(own_history: float) -> list[float]:
+        model = replace(TINY, own_history=own_history)
+        config = training(f"own_{own_history}", model=model, own_history_from=0.5, log_every=1)
+        train(config)
+        return [line["loss"] for line in log(config) if "loss" in line]
+
+    recorded, imagined = losses(0.0), losses(1.0)
+    assert recorded[:3] == imagined[:3]
+    assert all(a != b for a, b in zip(recorded[4:], imagined[4:], strict=True))
+
+
 def test_one_batch_can_be_learned_by_heart(training):
     """What cannot overfit four windows does not get its gradients."""
     config = training(steps=300)
