@@ -31,7 +31,7 @@ from scd_world.stats import Stats
 from scd_world.validate import after_context
 from scd_world.world import World
 
-WINDOWS, PART = 96, 24  # PART: as many at a time
+WINDOWS, PART = 64, 32  # PART: as many at a time
 CONTEXT, HORIZONS = 4, (1, 4, 16)
 CHANGED_BY = 8.0  # grey levels against the last frame of the context
 BATCH, CLIP_STEPS, LATENCY_STEPS = 6, 6, 4
