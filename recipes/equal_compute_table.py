@@ -1,6 +1,6 @@
 """Quality after equal training: python recipes/equal_compute_table.py runs/equal
 
-Run folders are called <kind>_<seed> and hold what scd-evaluate found. Mean over the seeds [smallest, largest].
+Run folders are called <kind>_<seed>, with what scd-evaluate found. Mean over the seeds [smallest, largest].
 """
 
 from __future__ import annotations
