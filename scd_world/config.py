@@ -106,12 +106,14 @@ class SketchConfig:
 
     steps: int = 4000  # updates, at most as many as the world gets
     batch_size: int = 32  # frames per update
+    cells: float = 0.25  # share of a frame that is looked at, half of it where something stands out
     lr: float = 5e-3
     foreground: float = 2.0  # extra weight of a pixel that differs from the background
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "lr"):
             above(f"sketch.{name}", getattr(self, name), 0)
+        between("sketch.cells", self.cells, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """Teaches the sketch (`sketch.py`) from single recorded frames and their states, before the rest learns.
 
-A frame by itself is a cheap lesson: no history, no noise, no rollout. What it has learnt then is held.
+A frame by itself is a cheap lesson: no history, no noise, no rollout. And most of it is background: half of
+the cells that an update looks at are drawn from where something stands out, and weigh less for it. What has
+been learnt then is held.
+
+F frames, C channels (3 per camera), H W pixels, P cells of the picture, n of them looked at.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from collections.abc import Generator
 from contextlib import closing
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scd_datasets.loader import WindowLoader, prefetch
@@ -18,13 +23,15 @@ from scd_world.optimiser import course
 from scd_world.sketch import Sketch
 from scd_world.stats import Stats
 
+DIFFERS = 0.1  # of 2, the range of a colour
+
 
 def fit_sketch(
     sketch: Sketch, loader: WindowLoader, stats: Stats, config: SketchConfig, bf16: bool
 ) -> Generator[Tensor]:
     """Teaches `sketch` in place; yields the loss of each update. The loader's windows are of one step."""
     optimiser = torch.optim.AdamW(sketch.parameters(), weight_decay=0.0, fused=True)
-    device = sketch.background.device
+    device, generator = sketch.background.device, torch.Generator().manual_seed(loader.seed)
     with closing(prefetch(loader, 0)) as batches:
         for update in range(config.steps):
             progress = (update + 1) / config.steps
@@ -32,7 +39,7 @@ def fit_sketch(
             windows = {name: value.to(device) for name, value in next(batches).items()}
             clip = Clip.from_windows(windows, stats)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = sketch_loss(sketch, clip.state[:, 0], clip.obs[:, 0], config.foreground)
+                loss = sketch_loss(sketch, clip.state[:, 0], clip.obs[:, 0], config, generator)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(sketch.parameters(), 1.0)
@@ -40,7 +47,27 @@ def fit_sketch(
             yield loss.detach()
 
 
-def sketch_loss(sketch: Sketch, state: Tensor, obs: Tensor, foreground: float) -> Tensor:
-    """Mean square error, a pixel that differs from the background weighing `foreground` more."""
-    differs = (obs - sketch.background).abs().amax(1, keepdim=True) > 0.1
-    return ((1 + foreground * differs) * (sketch(state) - obs).square()).mean()
+def sketch_loss(
+    sketch: Sketch, state: Tensor, obs: Tensor, config: SketchConfig, generator: torch.Generator
+) -> Tensor:
+    """Mean square error of frames (F, C, H, W), from a share `cells` of their cells; a pixel that differs
+    from the background weighs `foreground` more."""
+    scene, truth = sketch.to_cells(sketch.background), sketch.to_cells(obs)
+    differs = (truth - scene).abs().amax(3, keepdim=True) > DIFFERS  # (F, P, V, 1, CELL²)
+    chance = cell_chances(differs.any(4).any(2)[..., 0], sketch.grid_size)
+    count = max(1, round(config.cells * chance.shape[1]))
+    chosen = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(obs.device)
+    row = torch.arange(len(obs), device=obs.device)[:, None]
+    drawn = sketch.draw_cells(state, sketch.grid[:, chosen].movedim(1, 0), scene[chosen])
+    error = (1 + config.foreground * differs[row, chosen]) * (drawn - truth[row, chosen]).square()
+    often = chance.shape[1] * chance[row, chosen]  # how often a cell is looked at, of once
+    return (error.mean((2, 3, 4)) / often).mean()
+
+
+def cell_chances(differs: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """(F, P), adding up to 1: half of it evenly, half where something differs (F, P) or a neighbour does."""
+    seen = differs.view(-1, 1, *grid_size).float()
+    near = F.max_pool2d(seen, 3, stride=1, padding=1).flatten(1)
+    evenly = torch.full_like(near, 1 / near.shape[1])
+    near = torch.where(near.any(1, keepdim=True), near, 1.0)
+    return 0.5 * evenly + 0.5 * near / near.sum(1, keepdim=True)

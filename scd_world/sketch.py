@@ -56,16 +56,26 @@ class Sketch(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]."""
+        (y, x), p = self.grid_size, self.cell
+        cells = self.draw_cells(state, self.grid, self.to_cells(self.background))
+        return rearrange(cells, "f (y x) v c (p q) -> f (v c) (y p) (x q)", y=y, x=x, p=p, q=p)
+
+    def draw_cells(self, state: Tensor, places: Tensor, scene: Tensor) -> Tensor:
+        """What is seen at some places, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
+        (F or 1, 3, n); and what of the background is there, (F or 1, n, V, 3, CELL²)."""
         with full_precision(state):  # bf16 does not know where a pixel is
             waves = self.look.weight @ self.frames(state.float())  # (F, width, 3)
-            waves = (waves @ self.grid + self.look.bias[:, None]).sin()
-        (y, x), p = self.grid_size, self.cell
-        out = self.draw(rearrange(waves, "f d p -> f p d"))
-        out = rearrange(out, "f (y x) (v c p q) -> (f v) c (y p) (x q)", y=y, x=x, c=4, p=p, q=p)
-        drawn, background = out.float().tensor_split([3], dim=1)
+            waves = (waves @ places + self.look.bias[:, None]).sin()
+        out = self.draw(rearrange(waves, "f d n -> f n d")).float()
+        out = rearrange(out, "f n (v c p) -> f n v c p", v=self.cameras, c=4)
+        drawn, background = out.tensor_split([3], dim=3)
         keep = torch.sigmoid(background + BACKGROUND_FIRST)
-        scene = rearrange(self.background, "(v c) h w -> v c h w", c=3).repeat(len(state), 1, 1, 1)
-        return rearrange(keep * scene + (1 - keep) * drawn, "(f v) c h w -> f (v c) h w", v=self.cameras)
+        return keep * scene + (1 - keep) * drawn
+
+    def to_cells(self, frame: Tensor) -> Tensor:
+        """(…, C, H, W) → (…, P, V, 3, CELL²)."""
+        p = self.cell
+        return rearrange(frame, "... (v c) (y p) (x q) -> ... (y x) v c (p q)", c=3, p=p, q=p)
 
     def frames(self, state: Tensor) -> Tensor:
         """(F, 2·K, 3): applied to (row, column, 1) of a pixel, its coordinates in the K frames of reference.

@@ -110,7 +110,7 @@ class WindowStore:
         self.starts = ends - self.lengths
         self._pixels: zarr.Array | np.ndarray = arrays["pixels"]
         if in_memory is None:
-            in_memory = arrays["pixels"].nbytes <= psutil.virtual_memory().available / 4
+            in_memory = arrays["pixels"].nbytes <= psutil.virtual_memory().available / 2
         if in_memory:
             self._pixels = _read_all(path, arrays["pixels"])
 

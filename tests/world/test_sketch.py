@@ -42,9 +42,10 @@ def test_a_part_that_turns_is_learnt_from_single_frames():
     torch.manual_seed(0)
     sketch = Sketch(4, torch.full((3, 24, 24), -1.0), parts=8, width=32, hidden=32)
     optimiser = torch.optim.AdamW(sketch.parameters(), lr=1e-2)
+    config, g = SketchConfig(foreground=2.0, cells=0.5), torch.Generator().manual_seed(0)
     for update in range(400):
         lot = torch.randint(512, (16,))
-        loss = sketch_loss(sketch, state[lot], obs[lot], foreground=2.0)
+        loss = sketch_loss(sketch, state[lot], obs[lot], config, g)
         optimiser.param_groups[0]["lr"] = 1e-2 * (1 - update / 400)
         optimiser.zero_grad()
         loss.backward()
@@ -135,3 +136,18 @@ def test_fitting_lowers_the_loss_and_leaves_the_same_weights_each_time(slide_sto
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     for a, b in zip(sketch.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_share_of_the_cells_tells_the_loss_of_all():
+    """Those that stand out are looked at more often, and weigh less for it."""
+    state, obs = bars(4)
+    torch.manual_seed(0)
+    sketch, g = Sketch(4, torch.full((3, 24, 24), -1.0), parts=4), torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(sketch.draw[-1].weight, std=0.1)
+    config = SketchConfig(foreground=3.0, cells=0.2)
+    with torch.no_grad():
+        few = torch.stack([sketch_loss(sketch, state, obs, config, g) for _ in range(400)])
+        differs = (obs + 1).abs() > 0.1
+        whole = ((1 + 3 * differs) * (sketch(state) - obs).square()).mean()
+    torch.testing.assert_close(few.mean(), whole, rtol=0.02, atol=0)
+    assert few.std() < 0.5 * whole
