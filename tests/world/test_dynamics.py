@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from scd_world.dynamics import LinearDynamics, fit_linear
-from scd_world.stats import Stats
+from scd_world.dynamics import LinearDynamics, fit_hold, fit_linear
+from scd_world.stats import Stats, at_rest
 
 
 def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
@@ -25,3 +28,29 @@ def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
     out = LinearDynamics(Stats(**values))(before, state, act)
     torch.testing.assert_close(out.state[:, :2], after[:, :2], atol=1e-3, rtol=0)
     torch.testing.assert_close(out.features[:, :3], (state - was) / change)
+
+
+@pytest.mark.parametrize("servo", [True, False], ids=["position", "velocity"])
+def test_what_keeps_a_robot_at_rest(servo):
+    """Told a position, its own place; told a velocity, zero. What moves at random has no say in it."""
+    g = torch.Generator().manual_seed(0)
+    was, state, after = (torch.rand(2000, 3, generator=g) * 2 - 1 for _ in range(3))
+    act = torch.rand(2000, 2, generator=g) * 2 - 1
+    pull = (act - state[:, :2]) / 3 if servo else act / 3
+    after[:, :2] = state[:, :2] + 0.2 * (state - was)[:, :2] + pull
+    before = torch.cat([was, torch.zeros_like(act)], dim=-1)
+    hold = fit_hold(before, state, act, after, (after - state).square().mean(0).sqrt())
+    where = torch.tensor([[0.3, -0.5, 0.9], [-0.8, 0.1, -0.2]])
+    rest = at_rest(where, hold)
+    torch.testing.assert_close(rest[:, :3], where)
+    torch.testing.assert_close(rest[:, 3:], where[:, :2] if servo else torch.zeros(2, 2), atol=0.02, rtol=0)
+
+
+def test_an_action_that_was_not_is_the_one_that_holds(stats):
+    stats = replace(stats, hold=torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+    state = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    act = torch.tensor([[1.0, 100.0], [torch.nan, torch.nan]])
+    known, unknown = stats.encode_before(torch.cat([state, act], dim=-1))
+    torch.testing.assert_close(known[3:], stats.encode_action(act[0]))
+    torch.testing.assert_close(unknown[3:], stats.encode_state(state[0])[:2])
+    torch.testing.assert_close(known[:3], unknown[:3])
