@@ -34,7 +34,7 @@ setup(
     # lerobot's commands import every installed distribution whose name begins with `lerobot_env_`
     # (raw name, underscores) as a module of that name: that is how the plug-in is found.
     name="lerobot_env_scd_world",
-    version="0.1.0",
+    version="0.2.0",
     description="A world model that a roboticist can step, as a Gymnasium environment",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

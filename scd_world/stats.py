@@ -87,8 +87,7 @@ class Stats:
 
     @classmethod
     def load(cls, path: Path) -> Stats:
-        stored = load_file(path)
-        return cls(**(no_laws(len(stored["state_low"])) | stored))
+        return cls(**load_file(path))
 
 
 def no_laws(size: int) -> dict[str, Tensor]:

@@ -171,7 +171,8 @@ class World:
         if config.get("format") != FORMAT:
             raise ValueError(
                 f"{folder} is a world of format {config.get('format')!r}; scd_world {scd_world.__version__} "
-                f"reads format {FORMAT}: install the version that wrote it ({config.get('scd_world')!r})"
+                f"reads format {FORMAT}: train it again (the recordings still fit), or install the version "
+                f"that wrote it, {config.get('scd_world')}"
             )
         stats = Stats.load(folder / "stats.safetensors")
         model = make_model(model_config(config["model"]), DataSchema.from_dict(config["schema"]), stats)

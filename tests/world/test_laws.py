@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scd_world.laws import Laws, constant_squares, feature_slopes, features, fit_laws
-from scd_world.stats import Stats, no_laws
+from scd_world.stats import Stats
 
 
 def rigid(rows: int) -> torch.Tensor:
@@ -100,14 +100,3 @@ def test_every_row_obeys_the_quadratic_law():
     _, _, directions = torch.linalg.svd(z, full_matrices=False)
     z = z @ directions[:4].T
     assert (features(z) @ constant_squares(z).T).abs().max() < 1e-3
-
-
-def test_worlds_from_before_there_were_laws_have_none(stats, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    stats.save(tmp_path / "stats.safetensors")
-    old = {k: v for k, v in load_file(tmp_path / "stats.safetensors").items() if not k.startswith("law_")}
-    save_file(old, tmp_path / "old.safetensors")
-    loaded = Stats.load(tmp_path / "old.safetensors")
-    for name, value in no_laws(3).items():
-        assert torch.equal(getattr(loaded, name), value)

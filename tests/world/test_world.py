@@ -79,6 +79,14 @@ def test_foreign_folders_are_refused_with_a_hint(world, tmp_path):
         World.load(folder)
 
 
+def test_a_world_of_another_format_says_what_to_do(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("scd_world.world.FORMAT", 1)
+    folder = world.save(tmp_path / "old")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"of format 1; .* reads format 2: train it again"):
+        World.load(folder)
+
+
 def test_a_failed_save_leaves_the_old_world(world, tmp_path, monkeypatch):
     folder = world.save(tmp_path / "world")
 
