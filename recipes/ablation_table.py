@@ -27,6 +27,7 @@ TITLES = {
     "predict": "what the decoder says (patches draw, no gate)",
     "action": "which network is told the action",
 }
+OTHER_LOSS = {"predict"}  # errors of frames and of velocities are not compared
 BASE = {"fusion": "concat, added", "depth": "4+2", "noise": "0.05", "draws": "1", "action": "both"}
 
 
@@ -55,6 +56,10 @@ def spread(runs: Runs, name: str, digits: int) -> str:
     return f"{mean} [{low}, {high}]" if len(values) > 1 else mean
 
 
+def loss(runs: Runs) -> str:
+    return spread({seed: {"loss": 1e3 * run["loss"]} for seed, run in runs.items()}, "loss", 2)
+
+
 def against(runs: Runs, base: Runs) -> str:
     """Change of the loss in %, over the seeds that both have."""
     seeds = sorted(runs.keys() & base.keys())
@@ -76,11 +81,10 @@ def rows(question: str, variants: dict[str, Runs], speed: dict[str, dict[str, fl
             [
                 variant,
                 str(len(runs)),
-                spread({s: {"loss": 1e3 * r["loss"]} for s, r in runs.items()}, "loss", 2),
-                against(runs, base),
+                *(("", "") if question in OTHER_LOSS else (loss(runs), against(runs, base))),
                 *(spread(runs, f"psnr_changed_{h}", 1) for h in (1, 4, 16)),
                 whole,
-                f"{ratio:.2f}",
+                "" if question in OTHER_LOSS else f"{ratio:.2f}",
                 *(f"{took[k]:.{d}f}" if took else "" for k, d in (("update_ms", 0), ("frame_ms", 1))),
             ]
         )
@@ -125,9 +129,10 @@ def main(folder: Path, picture: Path | None) -> None:
     questions = read(folder)
     speed = json.loads(path.read_text()) if (path := folder / "speed.json").exists() else {}
     for question, variants in questions.items():
-        print(f"\n### {TITLES[question].capitalize()}\n\n{table(HEAD, rows(question, variants, speed))}")
+        title = TITLES[question]
+        print(f"\n### {title[0].upper()}{title[1:]}\n\n{table(HEAD, rows(question, variants, speed))}")
     if picture:
-        draw(questions, picture)
+        draw({name: variants for name, variants in questions.items() if name not in OTHER_LOSS}, picture)
 
 
 if __name__ == "__main__":
