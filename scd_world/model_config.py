@@ -24,7 +24,7 @@ class ModelConfig:
     octaves: int = 5  # Fourier features of state and action
 
     predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
-    fusion: str = "concat"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
+    fusion: str = "one_way"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
     add_context: bool = True  # beside that, add the context to the noisy tokens
     action_in: str = "both"  # which network is told the action; the other one knows the states alone
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ SMALL = {"model": TINY, "height": 16, "width": 24, "seconds": 0.01, "device": "c
 CPU = torch.device("cpu")
 
 
-def models(*rivals: str, **changes):
-    return contenders(TINY, rivals, plain_schema(BenchConfig(**SMALL | changes)), CPU)
+def models(*rivals: str, fusion: str = "one_way", **changes):
+    schema = plain_schema(BenchConfig(**SMALL | changes))
+    return contenders(replace(TINY, fusion=fusion), rivals, schema, CPU)
 
 
 def work(model, batch: int, num_steps: int) -> Work:
@@ -42,11 +44,12 @@ def mlp(sizes: list[int], rows: int = 1) -> int:
     return sum(2 * rows * a * b for a, b in itertools.pairwise(sizes))
 
 
-def test_operations_are_those_of_a_hand_count():
-    scd, dense = models("causal_dit").values()
+@pytest.mark.parametrize("fusion", ["concat", "one_way"])
+def test_operations_are_those_of_a_hand_count(fusion):
+    scd, dense = models("causal_dit", fusion=fusion).values()
     S, A, D, N, W, T = 18, 2, 16, 6, 4, 5
     M, P = N + 1, 3 * 8 * 8
-    line = 2 * S * (2 * S + A + 1)
+    line = 2 * S * (2 * S + 2 * A + 1)
     vector = [(S + A) * (1 + 2 * TINY.octaves), 2 * D, 2 * D, D]
     with_rates = [vector[0] + 2 * S, *vector[1:]]
     heads = mlp([D, 2 * D, S + 2])
@@ -54,7 +57,11 @@ def test_operations_are_those_of_a_hand_count():
     head = mlp([D, 2 * D, P + 64], N) + mlp([D, 2 * D])
     time = mlp([128, D, D])
     encoder = into + 2 * mlp(with_rates) + 2 * block(M, W * M, D)
-    once, decoder = 2 * mlp(vector), into + time + block(M + N, M + N, D) + head
+    once, decoder = 2 * mlp(vector), into + time + head
+    if fusion == "concat":  # the context goes through the layers at each step
+        decoder += block(M + N, M + N, D)
+    else:  # or once
+        once, decoder = once + block(M, M, D), decoder + block(N, M + N, D)
     copies = COPIES * line  # that dream on beside it, for the uncertainty
     assert work(scd, 1, T).flops == line + copies + encoder + heads + once + T * decoder
     read = into + 2 * mlp(with_rates) + time + 3 * block(M, (W + 1) * M, D)
@@ -65,7 +72,12 @@ def test_operations_are_those_of_a_hand_count():
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_blocks_run_as_often_as_each_model_says(num_steps):
     found = {n: work(m, 3, num_steps).block_passes for n, m in models("causal_dit", "regression").items()}
-    assert found == {"scd": 2 + num_steps, "causal_dit": 3 * (1 + num_steps), "regression": 3}
+    context = 1  # its own pass through the decoder's layer
+    assert found["scd"] == 2 + context + num_steps
+    assert found["regression"] == 2 + context + 1
+    assert found["causal_dit"] == 3 * (1 + num_steps)
+    (joined,) = models(fusion="concat").values()
+    assert work(joined, 3, num_steps).block_passes == 2 + num_steps
 
 
 def test_work_grows_with_rows_and_denoising_steps_as_it_should():
