@@ -24,16 +24,17 @@ for seed in $SEEDS; do
     vary() { # a folder's name, and what differs; a list of values, with commas, is a training for each
         scd-train -m "${common[@]}" seed="$seed" "${@:2}" "out=$OUT/$1_$seed"
     }
-    vary base
+    base() { vary "$@" model.fusion=concat; }
+    base base
     vary 'fusion-${model.fusion}-added' model.fusion=one_way,channel,none
     vary 'fusion-${model.fusion}' model.fusion=concat,one_way,channel model.add_context=false
-    for depth in 5+1 3+3 2+4 1+5 8+1; do
-        vary "depth-$depth" model.encoder_layers="${depth%+*}" model.decoder_layers="${depth#*+}"
+    for depth in 5+1 3+3 2+4 1+5 8+1 0+6; do
+        base "depth-$depth" model.encoder_layers="${depth%+*}" model.decoder_layers="${depth#*+}"
     done
-    vary 'noise-${model.ctx_noise}' model.ctx_noise=0,0.1
-    vary 'draws-${model.draws}' model.draws=2,4
-    vary 'predict-${model.predict}' model.head=patch model.copy_last=false model.predict=x,v
-    vary 'action-${model.action_in}' model.action_in=encoder,decoder
+    base 'noise-${model.ctx_noise}' model.ctx_noise=0,0.1
+    base 'draws-${model.draws}' model.draws=2,4
+    base 'predict-${model.predict}' model.head=patch model.copy_last=false model.predict=x,v
+    base 'action-${model.action_in}' model.action_in=encoder,decoder
 done
 
 python recipes/ablation_measure.py "$OUT" "$STORE"

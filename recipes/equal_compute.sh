@@ -13,14 +13,15 @@ declare -A STEPS=([scd]=${SCD:-3000} [causal_dit]=${DIT:-1220} [regression]=${RE
 
 # A body that tells the next state, the same for all of one seed; no sketch: the rivals draw for themselves.
 common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 model.draws=1 model.sketch_parts=0
-    model.conv_channels=16 batch_size=3 clip_steps=6 optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.995
+    model.conv_channels=16 model.fusion=concat batch_size=3 clip_steps=6
+    optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.995
     body.steps=1000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=300
     eval_every=100000 eval_windows=1 keep_checkpoints=1 checkpoint_every=100000)
 
 for seed in $SEEDS; do
     for kind in scd causal_dit regression; do
         scd-train "${common[@]}" model.kind="$kind" seed="$seed" steps="${STEPS[$kind]}" out="$OUT/${kind}_$seed"
-        scd-evaluate world="$OUT/${kind}_$seed/world" data.root="$STORE" windows=64 sweep_moments=0 \
+        scd-evaluate world="$OUT/${kind}_$seed/world" data.root="$STORE" windows=48 sweep_moments=0 \
             outcome_episodes=0 films=1 num_steps=4 out="$OUT/${kind}_$seed/evaluation"
     done
 done
