@@ -199,10 +199,10 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
     with monkeypatch.context() as patch:
         update = Learner.update
 
-        def crash(self, windows, step, rate):
+        def crash(self, windows, step, *how):
             if step == 4:
                 raise RuntimeError("crash")
-            return update(self, windows, step, rate)
+            return update(self, windows, step, *how)
 
         patch.setattr(Learner, "update", crash)
         with pytest.raises(RuntimeError, match="crash"):
