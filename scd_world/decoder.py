@@ -82,6 +82,7 @@ class Decoder(nn.Module):
         """hidden: size of the action, the last of `vector`, where the decoder is not told it."""
         super().__init__()
         self.hidden = hidden
+        self.lends_keys = fusion == "one_way"
         self.patches, self.fusion, self.add_context, self.vector = patches, fusion, add_context, vector
         self.pixels_in = nn.Linear(patches.values, width)
         self.place = place_embedding(patches.count, width)

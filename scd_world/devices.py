@@ -34,10 +34,18 @@ def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Mod
         )
     model.to(accelerator.device)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    for block in [module for module in model.modules() if isinstance(module, Block)]:
+    for block in closed_blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
+
+
+def closed_blocks(model: nn.Module) -> list[Block]:
+    """The blocks of which nothing but their output is used. Those that lend their keys and values too stay with
+    the whole: FSDP gathers a part's weights for its output's gradient, and would not for theirs."""
+    lent = [b for module in model.modules() if getattr(module, "lends_keys", False) for b in module.blocks]
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    return [block for block in blocks if not any(block is other for other in lent)]
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Dense(nn.Module):
         head: nn.Module,
     ) -> None:
         super().__init__()
+        self.lends_keys = True  # what is drawn sees those of the history
         self.patches, self.window, self.vector, self.heads = patches, window, vector, heads
         self.pixels_in = nn.Linear(patches.values, width)
         self.place = place_embedding(patches.count + 1, width)

@@ -36,6 +36,7 @@ class DistillConfig:
     grid: int = 48  # of consistency: noise levels, between neighbours of which the teacher leads
     draws: int = 2  # noisy versions of each frame per encoder pass
     own_history: float = 1.0  # of rollout: share of the clips whose past frames are the world's own
+    own_history_from: float = 0.0  # the world has learnt to copy already
 
     steps: int = 2000  # updates; may be raised when resuming
     batch_size: int = 8

@@ -176,7 +176,7 @@ def test_a_layer_whose_gates_are_closed_is_not_missed(kind, when, schema, stats,
 def test_a_layer_left_out_of_drawing_still_reads_the_history(model, clip):
     """Skipped where frames are drawn, the known frames' keys and values stay what they were."""
     state = clip.state[:, :-1]
-    body = model.body(state, state, clip.act)
+    body = model.body(torch.cat([state, clip.act], -1), state, clip.act)
     read = [
         m.net.read(clip.obs[:, :-1], torch.zeros(3, 5), torch.cat([state, clip.act], -1), body.features)
         for m in (model, *(changed(model, [2], partial(Skipped, when=w)) for w in (drawn, everywhere)))
@@ -268,7 +268,7 @@ def test_within_all_layers_the_past_is_out_of_reach(kind, schema, stats, clip):
     noise = replace(noise, level=torch.zeros_like(noise.level))
     x, T = torch.randn(1, *clip.obs[:, 1:].shape), clip.num_steps
     state = clip.state[:, :-1]
-    body = model.body(state, state, clip.act)
+    body = model.body(torch.cat([state, clip.act], -1), state, clip.act)
     shown = model.show_history(obs[:, :-1], noise)
     _, memory = model.net.read(*shown, torch.cat([state, clip.act], -1), body.features)
     vector = torch.cat([clip.state[:, 1:], clip.act], -1)

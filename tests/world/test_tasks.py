@@ -42,7 +42,7 @@ def test_a_row_is_imagined_by_its_own_task(model):
     clip, task = make_clip(TWO, B=2, T=1), torch.tensor([0, 1])
     obs, state = clip.obs[:1, 0].expand(2, -1, -1, -1), clip.state[:1, 0].expand(2, -1)
     act, noise = clip.act[:1, 0].expand(2, -1), torch.zeros(2, *clip.obs.shape[2:])
-    s = model.initial(obs, state, state, task)
+    s = model.initial(obs, state, None, task)
     second = model.imagine(s.select(torch.tensor([1])), act[:1], noise[:1])
     s = model.imagine(s, act, noise)
     assert (s.obs[0] - s.obs[1]).abs().max() > 1e-3

@@ -65,10 +65,10 @@ def at_step(monkeypatch, step: int, act) -> None:
     """Calls `act()` before update number `step`."""
     update = Learner.update
 
-    def patched(self, windows, number, rate):
+    def patched(self, windows, number, *how):
         if number == step:
             act()
-        return update(self, windows, number, rate)
+        return update(self, windows, number, *how)
 
     monkeypatch.setattr(Learner, "update", patched)
 
@@ -263,9 +263,14 @@ def test_two_processes_equal_one(training):
     np.testing.assert_allclose(*losses, atol=1e-5)
 
 
-def test_one_process_goes_on_as_two_that_share_the_weights(training):
-    """FSDP2 loads whole tensors and writes whole tensors: a run may change its processes when it resumes."""
-    one, two = training("one"), training("two", fsdp=True)
+@pytest.mark.parametrize("kind", ["scd", "causal_dit"])
+def test_one_process_goes_on_as_two_that_share_the_weights(training, kind):
+    """FSDP2 loads whole tensors and writes whole tensors: a run may change its processes when it resumes.
+
+    Both models have blocks whose keys and values are used beside their output.
+    """
+    model = replace(TINY, kind=kind)
+    one, two = training("one", model=model), training("two", model=model, fsdp=True)
     train(one)
     shutil.copytree(one.out, two.out, symlinks=True)
     shutil.rmtree(Path(two.out) / "checkpoints/step_00000008")
