@@ -41,7 +41,7 @@ def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Mod
 
 
 def closed_blocks(model: nn.Module) -> list[Block]:
-    """The blocks of which nothing but their output is used. Those that lend their keys and values too stay with
+    """The blocks of which nothing but their output is used. Those that lend their keys and values stay with
     the whole: FSDP gathers a part's weights for its output's gradient, and would not for theirs."""
     lent = [b for module in model.modules() if getattr(module, "lends_keys", False) for b in module.blocks]
     blocks = [module for module in model.modules() if isinstance(module, Block)]
