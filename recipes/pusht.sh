@@ -8,7 +8,7 @@ PATH="$PWD/.venv/bin:$PATH"
 
 DATA=${DATA:-data/pusht}
 EPISODES=${EPISODES:-2800}
-BUDGET=${BUDGET:-3000}  # seconds of training; body, outcome and sketch take half of it on a core
+BUDGET=${BUDGET:-3200}  # seconds of training; body, outcome and sketch take half of it on a core
 
 # Every skill and every flaw, failures included: a world that saw only experts cannot imagine a mistake.
 mix="[{policy:scripted_pusht,policy_kwargs:{skill:[1.0,0.9,0.8,0.6,0.4,0.2,0.0]},share:6},
@@ -23,8 +23,8 @@ scd-data data.root="$DATA"
 # The block's pose is recorded, so the body knows state, reward and success without pictures: the heads that read
 # them off the pictures as well (state_weight, reward_weight, success_weight) have nothing to add here.
 scd-train data=zarr data.root="$DATA.zarr" out=runs/pusht model=small model.patch=16 model.window=4 \
-    model.encoder_layers=3 model.num_steps=1 \
-    body.steps=20000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=5000 sketch.steps=14000 \
+    model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
+    body.steps=20000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=6000 sketch.steps=14000 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 \
     model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 batch_size=6 clip_steps=6 \
     optimiser.lr=8e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \

@@ -66,13 +66,13 @@ class Body(nn.Module):
         with full_precision(state):
             return self.laws(state.float())
 
-    def worth(self, after: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor]:
+    def worth(self, after: Tensor) -> tuple[Tensor, Tensor]:
         """Reward in model units and success as a logit, (…) each, of a step that leads to this state."""
         if self.outcome is None:
             nothing = after.new_zeros(after.shape[:-1])
             return nothing, nothing
         with full_precision(after):
-            reward, success = self.outcome(after.float(), bf16).unbind(-1)
+            reward, success = self.outcome(after.float()).unbind(-1)
         return reward, success
 
 

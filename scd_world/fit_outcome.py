@@ -1,7 +1,7 @@
 """Teaches what a state is worth (`Body.worth`) once the body knows where states lead.
 
 A success is one step in hundreds, so half of each batch is drawn where successes are near, and weighs less
-for it: probabilities stay calibrated.
+for it: probabilities stay calibrated. In full precision: taught in bf16, PushT's reward was 1 % too high.
 
 N recorded steps, B of them at a time.
 """
@@ -25,9 +25,7 @@ SUCCESS = 5.0  # weight of a success's error beside a reward's: successes are ra
 CHUNK = 8192
 
 
-def fit_outcome(
-    body: Body, recorded: Recorded, config: BodyConfig, seed: int, bf16: bool = False
-) -> Generator[Tensor]:
+def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
     """Teaches `body.outcome` in place; yields the loss of each update, then leaves the averaged weights."""
     row, _ = recorded.sequences(1)
     if body.outcome is None or not len(row):
@@ -53,7 +51,7 @@ def fit_outcome(
             lots = torch.randint(len(row), (half,), generator=generator)
             close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]
             lot = torch.cat([lots, close]).to(row.device)
-            loss = outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot], bf16)
+            loss = outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot])
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(body.outcome.parameters(), 1.0)
@@ -71,10 +69,8 @@ def next_states(body: Body, recorded: Recorded, row: Tensor) -> Tensor:
     return torch.cat([body.move(before[now], state[now], act[now]).state for now in row.split(CHUNK)])
 
 
-def outcome_loss(
-    body: Body, after: Tensor, reward: Tensor, success: Tensor, weight: Tensor, bf16: bool
-) -> Tensor:
+def outcome_loss(body: Body, after: Tensor, reward: Tensor, success: Tensor, weight: Tensor) -> Tensor:
     """Weighted means over states (B, S): square error of the reward, cross entropy of the success."""
-    said, logit = body.worth(after, bf16)
+    said, logit = body.worth(after)
     unlikely = F.binary_cross_entropy_with_logits(logit, success, reduction="none")
     return (weight * ((said - reward).square() + SUCCESS * unlikely)).sum() / weight.sum()

@@ -117,7 +117,7 @@ class Trainer:
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
             self.fit_first("body", fit_body(model.body, recorded, config, seed, bf16), config.steps)
-            losses = fit_outcome(model.body, recorded, config, seed, bf16)
+            losses = fit_outcome(model.body, recorded, config, seed)
             self.fit_first("outcome", losses, config.outcome_steps)
         fit_doubt(model.doubt, model.body, recorded, seed)
 

@@ -46,7 +46,7 @@ def fitted(schema, request) -> tuple[Body, Recorded]:
     losses = list(fit_body(body, recorded, config, 0, request.param))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     worth = BodyConfig(outcome_steps=300, outcome_batch=64, lr=3e-3)
-    losses = list(fit_outcome(body, recorded, worth, 0, request.param))
+    losses = list(fit_outcome(body, recorded, worth, 0))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     return body, recorded
 
