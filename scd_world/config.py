@@ -85,6 +85,7 @@ class OptimiserConfig:
 class BodyConfig:
     """How the network that needs no pixels is taught before the rest (model.body_layers > 0)."""
 
+    more: str | None = None  # a LeRobotDataset of further episodes of the same robot; needs no pictures
     steps: int = 5000  # updates, at most as many as the world gets
     batch_size: int = 256  # sequences per update
     unroll: int = 8  # steps that it goes on from what it said itself

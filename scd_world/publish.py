@@ -51,6 +51,7 @@ def provenance(
     return {
         "data": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
+        "more": config.body.more,
         "episodes": len(store.lengths),
         "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
         "init": config.init,
@@ -89,6 +90,7 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps "
         f"in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} episodes of {made['data']}, "
         f"{len(made['held_out_episodes'])} of them held out."
+        + (f" Its body learnt from the numbers of {made['more']} as well." if made.get("more") else "")
         + (f" It started from the weights of {made['init']}." if made.get("init") else "")
         + (f" Distilled by {made['distilled']['method']}." if made.get("distilled") else ""),
         "",

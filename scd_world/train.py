@@ -22,7 +22,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
+from scd_datasets.lerobot_reader import LeRobotFolder
 from scd_datasets.loader import WindowLoader, prefetch
+from scd_datasets.numbers import Numbers, further_numbers, stored_numbers
 from scd_datasets.statistics import compute_stats
 from scd_datasets.store import WindowStore
 from scd_world.base_model import BaseModel
@@ -47,7 +49,7 @@ from scd_world.validate import Validation
 from scd_world.world import World, start_from
 
 log = logging.getLogger(__name__)
-FIRST_SHARE = 0.25  # of the time that a training has: at most as much for each of body, outcome and sketch
+FIRST_SHARE = {"body": 0.4, "outcome": 0.15, "sketch": 0.2}  # of the time that a training has, at most
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -56,6 +58,8 @@ def train(config: TrainConfig) -> Path:
     run = RunFolder(config.out)
     accelerator = make_accelerator(config)
     with run.locked() if accelerator.is_main_process else nullcontext():
+        if config.body.more and not run.checkpoints.exists():
+            LeRobotFolder(config.body.more)  # what cannot be read shows now, not after an hour of decoding
         with accelerator.main_process_first():
             store = open_store(config.data, run.path, config.model.patch)
         Trainer(config, store, run, accelerator).train()
@@ -113,13 +117,21 @@ class Trainer:
         most = self.config.steps
         config = replace(config, steps=min(config.steps, most), outcome_steps=min(config.outcome_steps, most))
         torch.manual_seed(seed)
-        recorded = recorded_states(self.store, self.episodes, stats)
+        recorded = recorded_states(self.numbers(), stats)
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
             self.fit_first("body", fit_body(model.body, recorded, config, seed, bf16), config.steps)
             losses = fit_outcome(model.body, recorded, config, seed)
             self.fit_first("outcome", losses, config.outcome_steps)
         fit_doubt(model.doubt, model.body, recorded, seed)
+
+    def numbers(self) -> Numbers:
+        """Of the training episodes, and of what was recorded beside them without pictures."""
+        numbers, more = stored_numbers(self.store, self.episodes), self.config.body.more
+        if more is None:
+            return numbers
+        unseen, skip_bad = stored_numbers(self.store, self.held_out), self.config.data.skip_damaged
+        return numbers.and_(further_numbers(more, self.store.schema, unseen, skip_bad))
 
     def fit_sketch(self, model: BaseModel, stats: Stats) -> None:
         """What single frames can teach, on the device that they are then drawn on."""
@@ -137,9 +149,9 @@ class Trainer:
         sketch.requires_grad_(False).zero_grad()
 
     def fit_first(self, name: str, losses: Generator[Tensor], steps: int) -> None:
-        """Before the first window: at most FIRST_SHARE of the time that there is."""
+        """Before the first window: at most its share of the time that there is."""
         limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
-        last = time.monotonic() + FIRST_SHARE * min(limits, default=math.inf)
+        last = time.monotonic() + FIRST_SHARE[name] * min(limits, default=math.inf)
         bar = tqdm(losses, name, steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
         with closing(losses):
             for update, loss in enumerate(bar):
@@ -369,20 +381,14 @@ class Trainer:
             log.info(message)
 
 
-def recorded_states(store: WindowStore, episodes: np.ndarray, stats: Stats) -> Recorded:
-    """The rows of these episodes, without pictures, in model units."""
-    lengths = store.lengths[episodes]
-    rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in episodes])
-    state, act, rew, success = (
-        torch.from_numpy(a[rows]) for a in (store.state, store.action, store.reward, store.success)
-    )
-    starts = np.concatenate([np.full(store.lengths[e], store.starts[e]) for e in episodes])
+def recorded_states(numbers: Numbers, stats: Stats) -> Recorded:
+    """The same in model units."""
     return Recorded(
-        state=stats.encode_state(state),
-        before=stats.encode_before(torch.from_numpy(store.before(rows, starts))),
-        act=stats.encode_action(act),
-        rew=stats.encode_reward(rew),
-        success=success.float(),
-        starts=torch.from_numpy(np.cumsum(lengths) - lengths),
-        lengths=torch.from_numpy(lengths),
+        state=stats.encode_state(torch.from_numpy(numbers.state)),
+        before=stats.encode_before(torch.from_numpy(numbers.before)),
+        act=stats.encode_action(torch.from_numpy(numbers.action)),
+        rew=stats.encode_reward(torch.from_numpy(numbers.reward)),
+        success=torch.from_numpy(numbers.success).float(),
+        starts=torch.from_numpy(numbers.starts),
+        lengths=torch.from_numpy(numbers.lengths),
     )

@@ -37,10 +37,17 @@ log = logging.getLogger(__name__)
 def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool = False) -> Report:
     """Check all episodes' numbers, then decode all their pictures; with `out`, into a window store.
 
+    A dataset without a camera raises ValueError: a world draws pictures.
+
     A damaged episode raises DamagedEpisode, or with `skip_bad` is left out and listed in the report.
     """
+    if not source.sizes:
+        raise ValueError(
+            f"{source.root} has no camera (a feature of dtype image or video), and a world draws pictures. "
+            f"Beside recordings with cameras its numbers can teach: scd-train … body.more={source.root}"
+        )
     bad: list[DamagedEpisode] = []
-    good = list(_checked(source, bad))
+    good = list(checked_episodes(source, bad))
     if bad and not skip_bad:
         raise refusal(bad)
     if not good:
@@ -210,7 +217,8 @@ def source_digest(source: Source, skip_bad: bool) -> str:
     return hashlib.sha256(json.dumps([seen, source.choices(), skip_bad]).encode()).hexdigest()
 
 
-def _checked(source: Source, bad: list[DamagedEpisode]) -> Iterator[Checked]:
+def checked_episodes(source: Source, bad: list[DamagedEpisode]) -> Iterator[Checked]:
+    """The episodes whose numbers are good; the others' damage goes into `bad`."""
     for episode in source.episodes:
         try:
             yield Checked(episode, check_numbers(source, episode))

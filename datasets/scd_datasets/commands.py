@@ -27,12 +27,16 @@ store_configs()
 @plain_errors()
 def record(config: DictConfig) -> None:
     settings: Any = OmegaConf.to_object(config)  # a RecordConfig: from here on, Hydra is out of the game
+    from scd_datasets.lerobot_reader import LeRobotFolder
     from scd_datasets.record import record as run
     from scd_datasets.recording import conclude
 
     notes = run(settings)
     conclude(notes, settings.episodes)
-    print(f"next: scd-data data.root={settings.out}")
+    if LeRobotFolder(settings.out).cameras:
+        print(f"next: scd-data data.root={settings.out}")
+    else:
+        print(f"next, beside recordings with pictures: scd-train … body.more={settings.out}")
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="data")

@@ -39,21 +39,20 @@ def number_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
 
 
 def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, str]:
-    """Short name → feature key of the RGB cameras, in the dataset's order or the wanted one."""
+    """Short name → feature key of the RGB cameras, in the dataset's order or the wanted one; may be none."""
     found = {
         "image" if key == IMAGE else key.removeprefix(IMAGES): key
         for key, feature in features.items()
         if feature["dtype"] in ("image", "video") and not _is_depth(feature)
     }
-    if not found:
-        raise ValueError(f"the dataset has no camera (a feature of dtype image or video): {sorted(features)}")
     return wanted_of(found, wanted)
 
 
 def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:
     """The cameras that are wanted, in that order; all where none is named."""
     if unknown := sorted(set(wanted) - set(found)):
-        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {', '.join(found)}")
+        has = ", ".join(found) or "none"
+        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {has}")
     return {name: found[name] for name in wanted or found}
 
 
@@ -74,8 +73,10 @@ def common_size(
     """(H, W) that all cameras are brought to: the smallest one's, or `shorter` for the shorter side.
 
     Without `shorter`, pictures that are too large to learn from come in the usual size. The longer side of a
-    resized picture is a multiple of `multiple`.
+    resized picture is a multiple of `multiple`. (0, 0) where there is no camera.
     """
+    if not sizes:
+        return 0, 0
     height, width = min(sizes, key=lambda size: size[0] * size[1])
     if shorter is None:
         if min(height, width) <= LARGEST:

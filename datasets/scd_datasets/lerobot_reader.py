@@ -106,7 +106,7 @@ class LeRobotFolder:
         def fill(at: int, camera: str) -> None:
             self._fill(episode, camera, within(out, at, views[camera]))
 
-        with ThreadPoolExecutor(len(self.cameras)) as pool:
+        with ThreadPoolExecutor(max(1, len(self.cameras))) as pool:
             list(pool.map(fill, range(len(self.cameras)), self.cameras))
         return out
 

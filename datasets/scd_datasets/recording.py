@@ -35,8 +35,10 @@ def camera_key(name: str) -> str:
 
 
 def observation_frame(obs: Mapping[str, Any], lone_camera: str = "image") -> Frame:
-    """A gymnasium observation under LeRobot's keys; `lone_camera`: what is called so where there is one."""
-    pixels = obs["pixels"]
+    """A gymnasium observation under LeRobot's keys; `lone_camera`: what is called so where there is one.
+
+    An environment that draws nothing gives its numbers alone."""
+    pixels = obs.get("pixels", {})
     cameras = pixels if isinstance(pixels, dict) else {lone_camera: pixels}
     # Copies: pictures are written by other threads, and the environment may use its arrays again.
     frame = {camera_key(name): np.array(picture) for name, picture in cameras.items()}

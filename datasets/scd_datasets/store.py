@@ -152,20 +152,13 @@ class WindowStore:
         return {
             "pixels": self._gather_pixels(rows),
             "state": self.state[rows],
-            "before": self.before(rows[:, 0], starts),
+            "before": one_frame_earlier(self.state, self.action, rows[:, 0], starts),
             "action": self.action[acts],
             "reward": self.reward[acts],
             "success": self.success[acts],
             "valid": steps[:, 1:] < lengths[:, None],
             "task": self.task[episodes],
         }
-
-    def before(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """(R, S + A): state and action one frame before each of the rows (R,), whose episodes begin at
-        `starts` (R,); at their first frames the same state, and NaN for the action that was not."""
-        earlier = np.maximum(rows - 1, starts)
-        action = np.where((rows == starts)[:, None], np.float32(np.nan), self.action[earlier])
-        return np.concatenate([self.state[earlier], action], axis=1)
 
     def split(self, holdout: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """(training episodes, held-out episodes), sorted. A lot depends on seed and index alone."""
@@ -208,6 +201,16 @@ class WindowStore:
         # One request for the whole batch: zarr's cost is per request, twice as high window by window.
         with _named_damage(self.path, f"some of the frames {unique[0]}…{unique[-1]} of pixels"):
             return self._pixels.oindex[unique][places.reshape(rows.shape)]
+
+
+def one_frame_earlier(
+    state: np.ndarray, action: np.ndarray, rows: np.ndarray, starts: np.ndarray
+) -> np.ndarray:
+    """(R, S + A): state and action one frame before each of the rows (R,), whose episodes begin at `starts`
+    (R,); at their first frames the same state, and NaN for the action that was not."""
+    earlier = np.maximum(rows - 1, starts)
+    did = np.where((rows == starts)[:, None], np.float32(np.nan), action[earlier])
+    return np.concatenate([state[earlier], did], axis=1)
 
 
 def _array(path: Path, group: zarr.Group, name: str, dtype: str) -> zarr.Array:

@@ -134,8 +134,23 @@ def test_any_other_environment_is_adapted():
 def test_what_cannot_be_adapted_is_named():
     with pytest.raises(ValueError, match="its action is Discrete"):
         simulators.make("CartPole-v1", size=24)
-    with pytest.raises(ValueError, match="neither a uint8"):
+    with pytest.raises(ValueError, match="expected a uint8"):
         simulators.make("FrozenLake-v1")
+    with pytest.raises(ValueError, match="expected a vector"):
+        simulators.make("FrozenLake-v1", draw=False)
+
+
+@pytest.mark.parametrize("name", ["pusht", "pendulum", "MountainCarContinuous-v0"])
+def test_undrawn_it_is_the_same_without_its_pictures(name):
+    drawn, undrawn = simulators.make(name), simulators.make(name, draw=False)
+    drawn.action_space.seed(0)
+    (seen, _), (numbers, _) = drawn.reset(seed=3), undrawn.reset(seed=3)
+    for _ in range(5):
+        assert "pixels" not in numbers
+        assert undrawn.observation_space.contains(numbers)
+        assert all(np.array_equal(seen[key], value) for key, value in numbers.items())
+        action = drawn.action_space.sample()
+        seen, numbers = drawn.step(action)[0], undrawn.step(action)[0]
 
 
 def test_wrong_states_and_actions_are_named():

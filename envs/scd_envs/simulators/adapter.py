@@ -9,27 +9,35 @@ import numpy as np
 from gymnasium import spaces
 
 STATE_KEYS = ("agent_pos", "environment_state")
+PICTURES = (
+    'a uint8 (H, W, 3) picture, a dict with one (or a dict of them) under "pixels", or a vector beside '
+    'render_mode="rgb_array"'
+)
+NUMBERS = 'a vector, or a dict with one under "agent_pos"'
 
 
 class _Adapted(gymnasium.ObservationWrapper):
     """Renames and casts: `pixels` uint8, `agent_pos` and `environment_state` float32, nothing else."""
 
-    def __init__(self, env: gymnasium.Env, size: int | None, fps: int | None) -> None:
+    def __init__(self, env: gymnasium.Env, size: int | None, fps: int | None, draw: bool) -> None:
         super().__init__(env)
-        self._size = size
+        self._size, self._draw = size, draw
         inner = env.observation_space
-        if _is_picture(inner):
+        if _is_picture(inner) and draw:
             self._pick = lambda obs: {"pixels": obs}
             inner = spaces.Dict(pixels=inner)
-        elif isinstance(inner, spaces.Dict) and _has_pictures(inner.spaces.get("pixels")):
+        elif _is_vector(inner) and not draw:
+            self._pick = lambda obs: {"agent_pos": obs}
+            inner = spaces.Dict(agent_pos=inner)
+        elif isinstance(inner, spaces.Dict) and (
+            _has_pictures(inner.spaces.get("pixels")) if draw else "agent_pos" in inner.spaces
+        ):
             self._pick = lambda obs: obs
         else:
-            raise ValueError(
-                f"{env} observes {inner}: neither a uint8 (H, W, 3) picture, nor a dict with one (or a dict "
-                'of them) under "pixels", nor a vector beside render_mode="rgb_array". Wrap it.'
-            )
+            expected = PICTURES if draw else NUMBERS
+            raise ValueError(f"{env} observes {inner}; expected {expected}. Wrap it.")
         _check_box(env, "action", env.action_space)
-        found = {"pixels": _map_pictures(inner["pixels"], self._small_space)}
+        found = {"pixels": _map_pictures(inner["pixels"], self._small_space)} if draw else {}
         for key in STATE_KEYS:
             if key in inner.spaces:
                 _check_box(env, key, inner[key])
@@ -43,7 +51,7 @@ class _Adapted(gymnasium.ObservationWrapper):
 
     def observation(self, observation: Any) -> dict[str, Any]:
         obs = self._pick(observation)
-        found = {"pixels": _map_pictures(obs["pixels"], self._small)}
+        found = {"pixels": _map_pictures(obs["pixels"], self._small)} if self._draw else {}
         for key in STATE_KEYS:
             if key in self.observation_space.spaces:
                 found[key] = np.asarray(obs[key], dtype=np.float32)
@@ -61,20 +69,23 @@ class _Adapted(gymnasium.ObservationWrapper):
         return cv2.resize(np.asarray(picture), (self._size, self._size), interpolation=cv2.INTER_AREA)
 
 
-def adapt(gym_id: str, size: int | None = None, fps: int | None = None, **kwargs: Any) -> gymnasium.Env:
+def adapt(
+    gym_id: str, size: int | None = None, fps: int | None = None, draw: bool = True, **kwargs: Any
+) -> gymnasium.Env:
     """`gymnasium.make(gym_id, **kwargs)` with observations `pixels` and, where there are any, the state keys.
 
     An environment that observes a vector is rendered: its vector becomes `agent_pos`, its picture `pixels`.
-    `size`: side in px that pictures are resized to; `fps`: the rate, where its metadata does not say it.
+    `size`: side in px that pictures are resized to; `fps`: the rate, where its metadata does not say it;
+    `draw=False`: the numbers alone, as fast as the simulator computes them.
     """
     env = gymnasium.make(gym_id, **kwargs)
-    if _is_vector(env.observation_space):
+    if _is_vector(env.observation_space) and draw:
         env.close()
         env = gymnasium.make(gym_id, **{"render_mode": "rgb_array", **kwargs})
         env = gymnasium.wrappers.AddRenderObservation(
             env, render_only=False, render_key="pixels", obs_key="agent_pos"
         )
-    return _Adapted(env, size, fps)
+    return _Adapted(env, size, fps, draw)
 
 
 def _is_picture(space: Any) -> bool:

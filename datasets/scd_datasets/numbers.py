@@ -1,0 +1,128 @@
+"""What was recorded besides pictures: states, actions, what they earned. All that the body learns from.
+
+F frames of all episodes, E episodes, R rows, S state size, A action size.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from scd_datasets.check import checked_episodes, none_good, refusal
+from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
+from scd_datasets.lerobot_reader import LeRobotFolder
+from scd_datasets.source import DamagedEpisode
+from scd_datasets.store import WindowStore, one_frame_earlier
+from scd_world.schema import DataSchema
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One episode after another, in raw units."""
+
+    state: np.ndarray  # float32 (F, S)
+    before: np.ndarray  # float32 (F, S + A) one frame earlier, see `one_frame_earlier`
+    action: np.ndarray  # float32 (F, A)
+    reward: np.ndarray  # float32 (F,)
+    success: np.ndarray  # bool (F,)
+    lengths: np.ndarray  # int (E,)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(E,) the first row of each episode."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def and_(self, other: Numbers) -> Numbers:
+        """These episodes, then the other ones."""
+        both = {f.name: [getattr(self, f.name), getattr(other, f.name)] for f in fields(self)}
+        return Numbers(**{name: np.concatenate(parts) for name, parts in both.items()})
+
+    def select(self, episodes: np.ndarray) -> Numbers:
+        """These episodes alone."""
+        rows = rows_of(self.starts, self.lengths, episodes)
+        per_frame = [f.name for f in fields(self) if f.name != "lengths"]
+        chosen = {name: getattr(self, name)[rows] for name in per_frame}
+        return Numbers(**chosen, lengths=self.lengths[episodes])
+
+
+def stored_numbers(store: WindowStore, episodes: np.ndarray) -> Numbers:
+    """Of some episodes of a window store."""
+    rows = rows_of(store.starts, store.lengths, episodes)
+    starts = np.repeat(store.starts[episodes], store.lengths[episodes])
+    return Numbers(
+        state=store.state[rows],
+        before=one_frame_earlier(store.state, store.action, rows, starts),
+        action=store.action[rows],
+        reward=store.reward[rows],
+        success=store.success[rows],
+        lengths=store.lengths[episodes],
+    )
+
+
+def further_numbers(root: str | Path, schema: DataSchema, unseen: Numbers, skip_bad: bool = False) -> Numbers:
+    """Of all episodes of a LeRobotDataset beside the window store with this `schema`; it needs no cameras.
+
+    An episode that begins exactly as one of those that must stay `unseen` is that one, recorded again, and
+    left out. Another robot, or a damaged episode without `skip_bad`, raises ValueError.
+    """
+    source = LeRobotFolder(root)
+    refuse_another_robot(source, schema)
+    bad: list[DamagedEpisode] = []
+    good = list(checked_episodes(source, bad))
+    if bad and not skip_bad:
+        raise refusal(bad)
+    if not good:
+        raise none_good(source, bad)
+    state = np.concatenate([np.hstack([one.matrix(STATE), one.matrix(ENVIRONMENT_STATE)]) for one in good])
+    action = np.concatenate([one.matrix(ACTION) for one in good])
+    lengths = np.array([one.episode.length for one in good])
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    numbers = Numbers(
+        state=state,
+        before=one_frame_earlier(state, action, np.arange(len(state)), starts),
+        action=action,
+        reward=np.concatenate([one.matrix(REWARD)[:, 0] for one in good]),
+        success=np.concatenate([one.matrix(SUCCESS)[:, 0] for one in good]).astype(bool),
+        lengths=lengths,
+    )
+    kept = np.flatnonzero(~np.isin(beginnings(numbers), beginnings(unseen)))
+    log.info(
+        "%s: numbers of %d further episodes, %s frames%s",
+        *(root, len(kept), f"{lengths[kept].sum():,}"),
+        *[f"; left out: {len(bad)} damaged, {len(good) - len(kept)} that are held out elsewhere"],
+    )
+    return numbers.select(kept)
+
+
+def refuse_another_robot(source: LeRobotFolder, schema: DataSchema) -> None:
+    theirs = {key: source.names(key) for key in (STATE, ENVIRONMENT_STATE, ACTION)}
+    theirs |= {"fps": source.fps, REWARD: bool(source.names(REWARD)), SUCCESS: bool(source.names(SUCCESS))}
+    ours = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state, ACTION: schema.action}
+    ours |= {"fps": schema.fps, REWARD: schema.reward, SUCCESS: schema.success}
+    differing = [
+        f"{key} is {theirs[key]!r} there, {wanted!r} in the training data"
+        for key, wanted in ours.items()
+        if theirs[key] != wanted
+    ]
+    if differing:
+        raise ValueError(
+            f"{source.root} cannot teach this world's body ({'; '.join(differing)}): record it as the "
+            "training data was, with or without cameras"
+        )
+
+
+def beginnings(numbers: Numbers) -> np.ndarray:
+    """(E,) one value per episode: its first state and action, bit for bit."""
+    first = np.hstack([numbers.state[numbers.starts], numbers.action[numbers.starts]])
+    first = np.ascontiguousarray(first, np.float32)
+    return first.view(np.dtype((np.void, first.shape[1] * first.itemsize)))[:, 0]
+
+
+def rows_of(starts: np.ndarray, lengths: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    """The rows of these episodes, one after another."""
+    return np.concatenate([np.arange(0), *(starts[e] + np.arange(lengths[e]) for e in episodes)])

@@ -1,0 +1,104 @@
+"""Recordings without pictures: they open in LeRobot, and their numbers teach a world that has some."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scd_datasets.check import check_dataset
+from scd_datasets.lerobot_reader import LeRobotFolder
+from scd_datasets.numbers import further_numbers, stored_numbers
+from scd_datasets.record import record
+from scd_world import train as training
+from scd_world.config import BodyConfig, DataConfig, TrainConfig
+from scd_world.model_config import ModelConfig
+
+NOBODY = np.arange(0)
+
+
+@pytest.fixture
+def store(recorded, tmp_path):
+    """Episodes of the seeds 0, 1 and 2, with pictures."""
+    return check_dataset(LeRobotFolder(recorded), tmp_path / "pictures.zarr").store
+
+
+@pytest.fixture
+def blind(config):
+    """Episodes of the seeds 1, 2 and 3, without."""
+    blind = config("blind", seed=1, env_kwargs={"draw": False})
+    record(blind)
+    return blind.out
+
+
+def test_lerobot_opens_a_recording_without_pictures(blind):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset("local/blind", root=blind)
+    assert not dataset.meta.camera_keys
+    assert (dataset.num_episodes, dataset.num_frames) == (3, 21)
+    assert dataset[7 + 4]["observation.state"].tolist() == [2, 4]
+
+
+def test_numbers_are_the_same_with_pictures_and_without(store, blind):
+    seen = stored_numbers(store, np.array([1, 2]))  # seeds 1 and 2
+    further = further_numbers(blind, store.schema, stored_numbers(store, NOBODY))
+    for name in ("state", "before", "action", "reward", "success"):
+        assert np.array_equal(getattr(further, name)[:14], getattr(seen, name), equal_nan=True), name
+    assert further.lengths.tolist() == [7, 7, 7]
+    assert np.isnan(further.before[further.starts, -2:]).all()
+    assert np.array_equal(further.before[1:7, :4], further.state[:6])
+    assert np.array_equal(further.before[1:7, 4:], further.action[:6])
+
+
+def test_what_is_held_out_is_left_out_of_further_recordings_too(store, blind):
+    further = further_numbers(blind, store.schema, stored_numbers(store, np.array([1, 2])))
+    assert further.state[:, 0].tolist() == [3] * 7  # the seed
+
+
+@pytest.mark.parametrize(("change", "said"), [({"fps": 30}, "fps"), ({"action": ("x", "y")}, "'x', 'y'")])
+def test_another_robot_is_refused_with_both_sides(store, blind, change, said):
+    with pytest.raises(ValueError, match="cannot teach") as error:
+        further_numbers(blind, replace(store.schema, **change), stored_numbers(store, NOBODY))
+    assert said in str(error.value)
+
+
+def test_a_world_of_no_pictures_is_refused_with_what_they_are_good_for(blind, tmp_path):
+    with pytest.raises(ValueError, match=r"has no camera.*body\.more"):
+        check_dataset(LeRobotFolder(blind), tmp_path / "none.zarr")
+
+
+@pytest.fixture
+def trainer(recorded, blind, tmp_path, monkeypatch):
+    """A training's config, and the states that its body is taught."""
+    taught = []
+
+    def fit(body, recorded, *rest):
+        taught.append(recorded)
+        yield from ()
+
+    monkeypatch.setattr(training, "fit_body", fit)
+    config = TrainConfig(
+        out=str(tmp_path / "run"),
+        data=DataConfig(root=str(recorded), holdout=0.34),
+        model=ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, num_steps=1),
+        body=BodyConfig(more=blind),
+        steps=1,
+        batch_size=1,
+        clip_steps=4,
+        device="cpu",
+    )
+    return config, taught
+
+
+def test_a_training_reads_them(trainer, store):
+    config, taught = trainer
+    training.train(config)
+    held_out = store.split(config.data.holdout)[1].tolist()
+    assert len(taught[0].lengths) == 2 + 3 - sum(seed in held_out for seed in (1, 2, 3))
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):
+    config, _ = trainer
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        training.train(replace(config, body=BodyConfig(more=str(tmp_path / "nowhere"))))
+    assert not (tmp_path / "run" / "windows.zarr").exists()
