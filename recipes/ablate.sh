@@ -34,6 +34,7 @@ for seed in $SEEDS; do
     base 'noise-${model.ctx_noise}' model.ctx_noise=0,0.1
     base 'draws-${model.draws}' model.draws=2,4
     base 'predict-${model.predict}' model.head=patch model.copy_last=false model.predict=x,v
+    base predict-x-ramp model.head=patch model.copy_last=false model.t_ramp=0.9
     base 'action-${model.action_in}' model.action_in=encoder,decoder
 done
 

@@ -56,7 +56,7 @@ def measure_part(world: World, windows: dict[str, Tensor], seed: int) -> dict[st
 
 def losses(model: BaseModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
     """One draw, nothing perturbed; and the same with the next window's actions."""
-    model.config = replace(model.config, draws=1, ctx_noise=0.0, frame_noise=0.0)
+    model.config = replace(model.config, draws=1, ctx_noise=0.0, frame_noise=0.0, t_ramp=0.0)
     noise = model.draw_noise(clip, generator).with_recorded_history()
     noise = replace(noise, state=torch.zeros_like(noise.state), level=torch.zeros_like(noise.level))
     true, shuffled = (model.loss(c, noise)[1] for c in (clip, replace(clip, act=clip.act.roll(1, 0))))

@@ -9,7 +9,8 @@ STORE=${STORE:-data/pusht48.zarr}
 OUT=${OUT:-runs/equal}
 SEEDS=${SEEDS:-0 1}
 # Updates that take as long as 3,000 of SCD's, by scd-bench training=true on the machine at hand.
-declare -A STEPS=([scd]=${SCD:-3000} [causal_dit]=${DIT:-1220} [regression]=${REGRESSION:-3000})
+declare -A STEPS=([scd]=${SCD:-3000} [causal_dit]=${DIT:-1220} [regression]=${REGRESSION:-3000}
+    [far]=${FAR:-1300} [diffusion_forcing]=${FORCING:-1300})
 
 # A body that tells the next state, the same for all of one seed; no sketch: the rivals draw for themselves.
 common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 model.draws=1 model.sketch_parts=0
@@ -19,7 +20,7 @@ common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 m
     eval_every=100000 eval_windows=1 keep_checkpoints=1 checkpoint_every=100000)
 
 for seed in $SEEDS; do
-    for kind in scd causal_dit regression; do
+    for kind in scd causal_dit regression far diffusion_forcing; do
         scd-train "${common[@]}" model.kind="$kind" seed="$seed" steps="${STEPS[$kind]}" out="$OUT/${kind}_$seed"
         scd-evaluate world="$OUT/${kind}_$seed/world" data.root="$STORE" windows=48 sweep_moments=0 \
             outcome_episodes=0 films=1 num_steps=4 out="$OUT/${kind}_$seed/evaluation"

@@ -161,7 +161,7 @@ class BaseModel(nn.Module, ABC):
     def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Teacher forcing: every next frame of the clip from the recorded ones before it."""
         obs, state = self.history(clip, noise)
-        body = self.body(before_each(torch.cat([state, clip.act], dim=-1), clip.before), state, clip.act)
+        body = self.body(frame_before(state, clip.act, clip.before), state, clip.act)
         pixels, heads, next_state = self.predict(clip, noise, obs, state, body)
         losses = {"pixels": pixels} | self.head_losses(clip, heads, next_state)
         return self.weigh(losses), losses
@@ -193,7 +193,7 @@ class BaseModel(nn.Module, ABC):
         The recorded state stays: it says where things are, so that what is learnt is to redraw them there,
         and not to hedge. Each frame is drawn in one denoising step, from its own frames before it.
         """
-        before = before_each(torch.cat([state, clip.act], dim=-1), clip.before)
+        before = frame_before(state, clip.act, clip.before)
         frames = [obs[:, 0]]
         cache = self.empty_cache(len(obs), obs.device)
         for i in range(clip.num_steps - 1):
@@ -224,12 +224,13 @@ class BaseModel(nn.Module, ABC):
         t = logit_normal(noise.t, self.config.t_mean, self.config.t_std)
         return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
 
-    def pixel_error(self, clip: Clip, noise: Noise, out: Tensor) -> Tensor:
-        """The weighted square error of what `predict` means, (K·B·T, C, H, W)."""
+    def pixel_error(self, clip: Clip, noise: Noise, out: Tensor, t: Tensor) -> Tensor:
+        """The weighted square error of what `predict` means, (K·B·T, C, H, W), said at times t (K, B, T)."""
         x = clip.obs[:, 1:]
         out = rearrange(out.float(), "(k b t) c h w -> k b t c h w", b=x.shape[0], t=x.shape[1])
         target = x if self.config.predict == "x" else noise.x - x
-        error = (out - target).square().mean(0)
+        ramp = 1 - self.config.t_ramp * t[..., None, None, None]
+        error = (ramp * (out - target).square()).mean(0)
         # Plain means, not divided by the batch's own weights: parts of a batch average to the whole.
         return (self.pixel_weight(clip) * clip.valid[:, :, None, None, None] * error).mean()
 
@@ -323,6 +324,12 @@ class BaseModel(nn.Module, ABC):
             age=age,
             steps=s.cache.steps,
         )
+
+
+def frame_before(state: Tensor, act: Tensor, first: Tensor) -> Tensor:
+    """State and action one frame earlier (B, T, S + A), of states (B, T, S) and actions (B, T, A); before the
+    first frame `first` (B, S + A)."""
+    return before_each(torch.cat([state, act], dim=-1), first)
 
 
 def before_each(x: Tensor, first: Tensor | None = None) -> Tensor:

@@ -31,7 +31,7 @@ def fit_sketch(
 ) -> Generator[Tensor]:
     """Teaches `sketch` in place; yields the loss of each update. The loader's windows are of one step."""
     optimiser = torch.optim.AdamW(sketch.parameters(), weight_decay=0.0, fused=True)
-    device, generator = sketch.background.device, torch.Generator().manual_seed(loader.seed)
+    device, generator = sketch.scene.device, torch.Generator().manual_seed(loader.seed)
     with closing(prefetch(loader, 0)) as batches:
         for update in range(config.steps):
             progress = (update + 1) / config.steps
@@ -52,13 +52,13 @@ def sketch_loss(
 ) -> Tensor:
     """Mean square error of frames (F, C, H, W), from a share `cells` of their cells; a pixel that differs
     from the background weighs `foreground` more."""
-    scene, truth = sketch.to_cells(sketch.background), sketch.to_cells(obs)
-    differs = (truth - scene).abs().amax(3, keepdim=True) > DIFFERS  # (F, P, V, 1, CELL²)
+    truth = sketch.to_cells(obs)
+    differs = (truth - sketch.scene).abs().amax(3, keepdim=True) > DIFFERS  # (F, P, V, 1, CELL²)
     chance = cell_chances(differs.any(4).any(2)[..., 0], sketch.grid_size)
     count = max(1, round(config.cells * chance.shape[1]))
     chosen = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(obs.device)
     row = torch.arange(len(obs), device=obs.device)[:, None]
-    drawn = sketch.draw_cells(state, sketch.grid[:, chosen].movedim(1, 0), scene[chosen])
+    drawn = sketch.draw_cells(state, sketch.grid[:, chosen].movedim(1, 0), sketch.scene[chosen])
     error = (1 + config.foreground * differs[row, chosen]) * (drawn - truth[row, chosen]).square()
     often = chance.shape[1] * chance[row, chosen]  # how often a cell is looked at, of once
     return (error.mean((2, 3, 4)) / often).mean()

@@ -37,6 +37,7 @@ class ModelConfig:
     draws: int = 2  # K, noise draws per encoder pass
     t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
     t_std: float = 1.2
+    t_ramp: float = 0.0  # a noisier frame's error counts less, 1 − t_ramp·t times (Dreamer 4: 0.9)
     ctx_noise: float = 0.05  # η, perturbation of the context in training
     frame_noise: float = 0.0  # largest deviation of Gaussian noise on the input frames, in training
     frame_ghost: float = 0.3  # largest share of the frame before in an input frame: what a bad copy leaves
@@ -66,6 +67,8 @@ class ModelConfig:
             )
         if self.predict not in ("x", "v"):
             raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
+        if not 0 <= self.t_ramp <= 1:
+            raise ValueError(f"t_ramp={self.t_ramp}: expected a number between 0 and 1")
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
         if self.action_in not in ACTION_IN:

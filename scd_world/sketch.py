@@ -52,12 +52,12 @@ class Sketch(nn.Module):
             zero(nn.Linear(width, 4 * self.cameras * self.cell**2)),  # colour, and how much is background
         )
         self.register_buffer("grid", cell_grid(H, W, self.cell), persistent=False)  # (3, P)
-        self.register_buffer("background", background.clone(), persistent=False)
+        self.register_buffer("scene", self.to_cells(background), persistent=False)  # (P, V, 3, CELL²)
 
     def forward(self, state: Tensor) -> Tensor:
         """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]."""
         (y, x), p = self.grid_size, self.cell
-        cells = self.draw_cells(state, self.grid, self.to_cells(self.background))
+        cells = self.draw_cells(state, self.grid, self.scene)
         return rearrange(cells, "f (y x) v c (p q) -> f (v c) (y p) (x q)", y=y, x=x, p=p, q=p)
 
     def draw_cells(self, state: Tensor, places: Tensor, scene: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scd_world
-from scd_world.base_model import BaseModel, before_each
+from scd_world.base_model import BaseModel, frame_before
 from scd_world.imagined import Imagined
 from scd_world.manifest import MANIFEST, refuse_foreign, verify, write_folder
 from scd_world.model_config import ModelConfig
@@ -95,7 +95,7 @@ class World:
             act = self.stats.encode_action(self.tensor(np.stack([moments[i].action for i in chosen])))
             task = self.tasks([moments[i] for i in chosen])
             cache = s.cache.fresh(len(chosen), before=int(length))
-            before = before_each(torch.cat([state[:, :-1], act], dim=-1), first)
+            before = frame_before(state[:, :-1], act, first)
             for i in range(length):
                 self.model.encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], task, cache)
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)

@@ -85,7 +85,7 @@ class WorldModel(BaseModel):
         # Frames go into the batch: the decoder must not learn to look across them.
         scene = self.decoder.scene(ctx.flatten(0, 1), vector.flatten(0, 1)).repeat(K)
         out = self.decoder.draw(x_t.flatten(0, 2), t.flatten(), scene, seen)
-        return self.pixel_error(clip, noise, out)
+        return self.pixel_error(clip, noise, out, t)
 
     # ---- stepping --------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class CausalDiT(BaseModel):
         state = next_state.detach()
         vector = self.told(torch.cat([state, clip.act], dim=-1), clip.task)
         out = self.net.draw_all(x_t, t, vector, self.seen(obs, state), memory)
-        return Predicted(self.pixel_error(clip, noise, out), heads, next_state)
+        return Predicted(self.pixel_error(clip, noise, out, t), heads, next_state)
 
     def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """The frames (B, T, C, H, W) as they are shown in training, and their noise levels (B, T)."""

@@ -32,7 +32,8 @@ class CopyLast(BaseModel):
         out = still if self.config.predict == "x" else noise.x - still
         out = out.expand(K, *still.shape).flatten(0, 2)
         # A loss that nothing could lower has no gradient, and a training asks for one.
-        pixels = self.pixel_error(clip, noise, out) + 0 * self.constant.sum()
+        t = self.noisy_frames(clip, noise)[1]
+        pixels = self.pixel_error(clip, noise, out, t) + 0 * self.constant.sum()
         return Predicted(pixels, self.constants(clip.rew, clip.state[:, 1:]), clip.state[:, :-1])
 
     def imagine_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:

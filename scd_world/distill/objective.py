@@ -11,7 +11,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from scd_world.base_model import before_each
+from scd_world.base_model import frame_before
 from scd_world.clip import Clip
 from scd_world.flow import Field
 from scd_world.heads import Heads
@@ -63,7 +63,7 @@ class DecoderObjective(Objective):
 def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> Scene:
     """One parallel encoder pass over the clip's history, such as `WorldModel.loss` learns from."""
     obs, state = model.history(clip, noise)
-    body = model.body(before_each(torch.cat([state, clip.act], dim=-1), clip.before), state, clip.act)
+    body = model.body(frame_before(state, clip.act, clip.before), state, clip.act)
     h = model.encoder(obs, torch.cat([state, clip.act], dim=-1), model.told(body.features, clip.task))
     heads, next_state = model.read(model.said(h), body)
     vector = model.told(torch.cat([next_state.detach(), clip.act], dim=-1), clip.task)

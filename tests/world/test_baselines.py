@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import scd_envs  # noqa: F401 (registers the ids)
-from scd_world.base_model import BaseModel, before_each
+from scd_world.base_model import BaseModel, frame_before
 from scd_world.baselines.diffusion_forcing import LEVEL
 from scd_world.baselines.far import CLEAN_TIME
 from scd_world.clip import Clip
@@ -35,7 +35,7 @@ def make(kind: str, schema, stats, **changes) -> BaseModel:
 def read(model: BaseModel, obs: torch.Tensor, clip: Clip):
     """A clip's history as it stands when stepping: h (B, T, M, D), and the layers' keys and values."""
     state = clip.state[:, :-1]
-    body = model.body(before_each(torch.cat([state, clip.act], dim=-1), clip.before), state, clip.act)
+    body = model.body(frame_before(state, clip.act, clip.before), state, clip.act)
     shown, t = model.remembered(obs.flatten(0, 1))
     shown, t = shown.unflatten(0, obs.shape[:2]), t.unflatten(0, obs.shape[:2])
     return model.net.read(shown, t, torch.cat([state, clip.act], -1), model.told(body.features, clip.task))

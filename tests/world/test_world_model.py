@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scd_world.base_model import before_each
+from scd_world.base_model import frame_before
 from scd_world.clip import Clip
 from scd_world.model_config import ACTION_IN, ModelConfig
 from scd_world.noise import Noise
@@ -24,7 +24,7 @@ def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
 def encode(model: WorldModel, clip: Clip) -> torch.Tensor:
     """h (B, T, M, D) of a clip."""
     state = clip.state[:, :-1]
-    body = model.body(before_each(torch.cat([state, clip.act], dim=-1), clip.before), state, clip.act)
+    body = model.body(frame_before(state, clip.act, clip.before), state, clip.act)
     return model.encoder(clip.obs[:, :-1], torch.cat([state, clip.act], -1), body.features)
 
 
@@ -117,6 +117,15 @@ def test_draws_are_the_mean_of_single_draws(model, clip):
         model.loss(clip, replace(noise, t=noise.t[k : k + 1], x=noise.x[k : k + 1]))[0] for k in range(3)
     ]
     torch.testing.assert_close(together, torch.stack(singly).mean())
+
+
+def test_a_noisier_frame_counts_less_with_a_ramp(model, clip):
+    noise = quiet(model, clip)
+    for normal in (-2.0, 2.0):
+        told = replace(noise, t=torch.full_like(noise.t, normal))
+        plain, ramped = (with_config(model, t_ramp=r).loss(clip, told)[1]["pixels"] for r in (0.0, 0.9))
+        t = torch.sigmoid(torch.tensor(model.config.t_mean + model.config.t_std * normal))
+        assert (ramped / plain).item() == pytest.approx(1 - 0.9 * t.item(), rel=1e-4)
 
 
 def test_context_noise_acts_in_training_only_and_at_unit_scale(model, clip):
