@@ -45,7 +45,7 @@ setup(
     package_data={"scd_envs": ["worlds/**/*"]},
     include_package_data=True,
     install_requires=[
-        "torch>=2.7,<2.12",  # lerobot 0.6's own bound
+        "torch>=2.9,<2.12",  # Muon; lerobot 0.6's own bound
         "torchvision",
         "numpy>=2,<2.3",
         "gymnasium>=1.1.1,<2",

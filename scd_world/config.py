@@ -92,11 +92,12 @@ class BodyConfig:
     single: float = 0.6  # share of the updates, the first, that learn single steps, `unroll` times as many
     noise: float = 0.3  # largest deviation of what an unroll starts from, in units of the usual change
     lr: float = 1e-3
+    inner_lr: float = 0.01  # of the residual layers' matrices, which Muon teaches
     outcome_steps: int = 4000  # then, of what a state is worth: reward and success
     outcome_batch: int = 1024  # steps per update of that
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "unroll", "lr", "outcome_batch"):
+        for name in ("batch_size", "unroll", "lr", "inner_lr", "outcome_batch"):
             above(f"body.{name}", getattr(self, name), 0)
         between("body.single", self.single, 0, 1)
 

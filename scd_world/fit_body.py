@@ -9,6 +9,7 @@ F recorded rows, E episodes, B sequences, U steps of an unroll.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -16,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.body import Body
+from scd_world.body import Body, BodyNet
 from scd_world.config import BodyConfig
 from scd_world.ema import EMA
-from scd_world.optimiser import course
+from scd_world.optimiser import course, lesson
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,24 @@ class Recorded:
 
 
 def fit_body(
-    body: Body, recorded: Recorded, config: BodyConfig, seed: int, bf16: bool = False
+    body: Body,
+    recorded: Recorded,
+    config: BodyConfig,
+    seed: int,
+    bf16: bool = False,
+    seconds: float = math.inf,
 ) -> Generator[Tensor]:
-    """Teaches `body` in place; yields the loss of each update, then leaves the averaged weights in it."""
+    """Teaches `body` in place; yields the loss of each update, then leaves the averaged weights in it.
+
+    `config.steps` updates, or as many as `seconds` allow.
+    """
     generator = torch.Generator().manual_seed(seed)
     unroll, singles = config.unroll, recorded.sequences(1)
     while not len((sequences := recorded.sequences(unroll))[0]) and unroll > 1:
         unroll //= 2  # short episodes
     if body.net is None or not len(sequences[0]):
         return
-    optimiser = torch.optim.AdamW(body.net.parameters(), betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    optimisers = make_optimisers(body.net, config)
     average = EMA(body.net.named_parameters(), decay=0.999)
 
     def draw(rows: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
@@ -65,9 +74,9 @@ def fit_body(
         return tuple(row[lot.to(row.device)] for row in rows)
 
     try:
-        for update in range(config.steps):
-            progress = (update + 1) / config.steps
-            optimiser.param_groups[0]["lr"] = config.lr * course(progress, 0.02, 0.5, 0.01)
+        for update, progress in enumerate(lesson(config.steps, seconds)):
+            for optimiser, rate in optimisers:
+                optimiser.param_groups[0]["lr"] = rate * course(progress, 0.02, 0.5, 0.01)
             rows, steps = (singles, 1) if progress <= config.single else (sequences, unroll)
             size = (config.batch_size * unroll // steps, recorded.state.shape[-1])
             level = config.noise * torch.rand(size[0], 1, generator=generator)
@@ -75,12 +84,26 @@ def fit_body(
             loss = unrolled_loss(body, recorded, *draw(rows, size[0]), shake, steps, bf16)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(body.net.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            for optimiser, _ in optimisers:
+                optimiser.step()
+            body.net.zero_grad()
             average.update(body.net.named_parameters(), update)
             yield loss.detach()
-    finally:  # also where the time is up before the steps are
+    finally:  # also where it is ended early
         body.net.load_state_dict(average.weights())
+
+
+def make_optimisers(net: BodyNet, config: BodyConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Optimisers and their learning rates: Muon where features become features, AdamW for all else.
+
+    Muon (Jordan et al. 2024) takes a step of one length in all directions of a matrix; contact is a rare
+    direction, which AdamW hears late.
+    """
+    inner = [p for p in net.layers.parameters() if p.ndim == 2]
+    outer = [p for p in net.parameters() if all(p is not q for q in inner)]
+    muon = torch.optim.Muon(inner, momentum=0.95, weight_decay=0.0)
+    adamw = torch.optim.AdamW(outer, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return [(muon, config.inner_lr), (adamw, config.lr)]
 
 
 def unrolled_loss(

@@ -8,6 +8,7 @@ N recorded steps, B of them at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 
 import torch
@@ -18,14 +19,16 @@ from scd_world.body import Body
 from scd_world.config import BodyConfig
 from scd_world.ema import EMA
 from scd_world.fit_body import Recorded
-from scd_world.optimiser import course
+from scd_world.optimiser import course, lesson
 
 NEAR = 0.15  # share of the steps, those of the highest rewards, that count as near a success
 SUCCESS = 5.0  # weight of a success's error beside a reward's: successes are rare
 CHUNK = 8192
 
 
-def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -> Generator[Tensor]:
+def fit_outcome(
+    body: Body, recorded: Recorded, config: BodyConfig, seed: int, seconds: float = math.inf
+) -> Generator[Tensor]:
     """Teaches `body.outcome` in place; yields the loss of each update, then leaves the averaged weights."""
     row, _ = recorded.sequences(1)
     if body.outcome is None or not len(row):
@@ -44,8 +47,7 @@ def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -
     often = 0.5 + 0.5 * near / near.float().mean()
     half = config.outcome_batch // 2
     try:
-        for update in range(config.outcome_steps):
-            progress = (update + 1) / config.outcome_steps
+        for update, progress in enumerate(lesson(config.outcome_steps, seconds)):
             rate = config.lr * course(progress, 100 / config.outcome_steps, 0.6, 0.01)
             optimiser.param_groups[0]["lr"] = rate
             lots = torch.randint(len(row), (half,), generator=generator)
@@ -58,7 +60,7 @@ def fit_outcome(body: Body, recorded: Recorded, config: BodyConfig, seed: int) -
             optimiser.step()
             average.update(body.outcome.named_parameters(), update)
             yield loss.detach()
-    finally:  # also where the time is up before the steps are
+    finally:  # also where it is ended early
         body.outcome.load_state_dict(average.weights())
 
 

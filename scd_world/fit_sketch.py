@@ -9,6 +9,7 @@ F frames, C channels (3 per camera), H W pixels, P cells of the picture, n of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import closing
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from scd_datasets.loader import WindowLoader, prefetch
 from scd_world.clip import Clip
 from scd_world.config import SketchConfig
-from scd_world.optimiser import course
+from scd_world.optimiser import course, lesson
 from scd_world.sketch import Sketch
 from scd_world.stats import Stats
 
@@ -27,14 +28,18 @@ DIFFERS = 0.1  # of 2, the range of a colour
 
 
 def fit_sketch(
-    sketch: Sketch, loader: WindowLoader, stats: Stats, config: SketchConfig, bf16: bool
+    sketch: Sketch,
+    loader: WindowLoader,
+    stats: Stats,
+    config: SketchConfig,
+    bf16: bool,
+    seconds: float = math.inf,
 ) -> Generator[Tensor]:
     """Teaches `sketch` in place; yields the loss of each update. The loader's windows are of one step."""
     optimiser = torch.optim.AdamW(sketch.parameters(), weight_decay=0.0, fused=True)
     device, generator = sketch.scene.device, torch.Generator().manual_seed(loader.seed)
     with closing(prefetch(loader, 0)) as batches:
-        for update in range(config.steps):
-            progress = (update + 1) / config.steps
+        for progress in lesson(config.steps, seconds):
             optimiser.param_groups[0]["lr"] = config.lr * course(progress, 50 / config.steps, 0.5, 0.02)
             windows = {name: value.to(device) for name, value in next(batches).items()}
             clip = Clip.from_windows(windows, stats)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +42,17 @@ def course(progress: float, warmup: float, decay: float, floor: float) -> float:
     """Of a learning rate: up over the share `warmup` of the updates, flat, linearly down over `decay`."""
     up, down = progress / max(warmup, 1e-9), (1 - progress) / max(decay, 1e-9)
     return min(1.0, up, max(down, floor))
+
+
+def lesson(steps: int, seconds: float = math.inf) -> Iterator[float]:
+    """How far a short training has come, in (0, 1], for each of its updates: at most `steps` of them, and at
+    most for `seconds`; whichever ends first, its learning rate has come down by then."""
+    began = time.monotonic()
+    for update in range(steps):
+        done = max((update + 1) / steps, (time.monotonic() - began) / seconds)
+        yield min(done, 1.0)
+        if done >= 1:
+            return
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

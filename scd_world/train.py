@@ -49,7 +49,7 @@ from scd_world.validate import Validation
 from scd_world.world import World, start_from
 
 log = logging.getLogger(__name__)
-FIRST_SHARE = {"body": 0.4, "outcome": 0.15, "sketch": 0.2}  # of the time that a training has, at most
+FIRST_SHARE = {"body": 0.5, "outcome": 0.1, "sketch": 0.15}  # of the time that a training has, at most
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -120,8 +120,9 @@ class Trainer:
         recorded = recorded_states(self.numbers(), stats)
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
-            self.fit_first("body", fit_body(model.body, recorded, config, seed, bf16), config.steps)
-            losses = fit_outcome(model.body, recorded, config, seed)
+            losses = fit_body(model.body, recorded, config, seed, bf16, self.at_most("body"))
+            self.fit_first("body", losses, config.steps)
+            losses = fit_outcome(model.body, recorded, config, seed, self.at_most("outcome"))
             self.fit_first("outcome", losses, config.outcome_steps)
         fit_doubt(model.doubt, model.body, recorded, seed)
 
@@ -144,21 +145,21 @@ class Trainer:
         device = self.accelerator.device
         bf16 = use_bf16(self.config.precision, device)
         sketch = model.sketch.to(device).requires_grad_(True)
-        losses = fit_sketch(sketch, loader, stats.to(device), config, bf16)
+        losses = fit_sketch(sketch, loader, stats.to(device), config, bf16, self.at_most("sketch"))
         self.fit_first("sketch", losses, config.steps)
         sketch.requires_grad_(False).zero_grad()
 
-    def fit_first(self, name: str, losses: Generator[Tensor], steps: int) -> None:
-        """Before the first window: at most its share of the time that there is."""
+    def at_most(self, name: str) -> float:
+        """Seconds that one lesson before the first window may take."""
         limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
-        last = time.monotonic() + FIRST_SHARE[name] * min(limits, default=math.inf)
+        return FIRST_SHARE[name] * min(limits, default=math.inf)
+
+    def fit_first(self, name: str, losses: Generator[Tensor], steps: int) -> None:
         bar = tqdm(losses, name, steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
         with closing(losses):
             for update, loss in enumerate(bar):
                 if update % 100 == 0:
                     bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-                if time.monotonic() > last:
-                    break
 
     def make_loader(self) -> WindowLoader:
         return WindowLoader(
