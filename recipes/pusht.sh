@@ -26,11 +26,12 @@ scd-data data.root="$DATA"
 
 # The block's pose is recorded, so the body knows state, reward and success without pictures: the heads that read
 # them off the pictures as well (state_weight, reward_weight, success_weight) have nothing to add here.
+# The sketch draws what moves, so what stands still need not stand back behind it (change_weight).
 scd-train data=zarr data.root="$DATA.zarr" out=runs/pusht model=small model.patch=16 model.window=4 \
     model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
     model.body_width=320 body.more="${DATA}_blind" body.steps=22000 body.batch_size=256 body.unroll=6 body.lr=1.5e-3 \
     body.outcome_steps=8000 sketch.steps=14000 \
-    model.state_weight=0 model.reward_weight=0 model.success_weight=0 \
+    model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
     model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 batch_size=6 clip_steps=6 \
     optimiser.lr=8e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \
     steps=100000 time_budget="$BUDGET" checkpoint_every=500 eval_every=1000
