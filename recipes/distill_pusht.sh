@@ -40,3 +40,21 @@ quiet=(batch_size=3 clip_steps=6 eval_every=100000 eval_windows=1 keep_checkpoin
 world=(data=zarr model=micro model.patch=12 model.window=4 model.draws=1 model.sketch_parts=0
     model.conv_channels=16 model.num_steps=4 optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.995)
 body=(body.steps=1000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=300)
+
+scd-train "${world[@]}" "${body[@]}" "${quiet[@]}" data.root="$STORE" steps=3000 out="$OUT/told"
+scd-train "${world[@]}" "${quiet[@]}" model.body_layers=0 data.root="$FILM" steps=3000 out="$OUT/film"
+
+distil() { # world, its store, method, what is distilled; further settings. Measured is all together, at the end.
+    scd-distill world="$OUT/$4/world" out="$OUT/$1_$3" method="$3" data.root="$2" draws=1 "${quiet[@]}" \
+        report_windows=0 "${@:5}"
+}
+for one in "told $STORE 64 1e-4" "film $FILM 16 5e-4"; do
+    read -r name store horizon rate <<<"$one"
+    distil "$name" "$store" meanflow "$name" steps=600 optimiser.lr="$rate"
+    distil "$name" "$store" consistency "$name" steps=600 optimiser.lr="$rate"
+    distil "$name" "$store" rollout "${name}_consistency" steps=300
+    # Nothing is left to learn here: the table.
+    distil "$name" "$store" consistency "$name" steps=600 optimiser.lr="$rate" report_windows=32 \
+        report_horizon="$horizon" \
+        beside="{meanflow: $OUT/${name}_meanflow/world, rollout: $OUT/${name}_rollout/world}"
+done

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from scd_world.base_model import BaseModel
 from scd_world.bench_work import count_work, inputs, peak_bytes, start
+from scd_world.graph import Stepper
 from scd_world.imagined import Imagined
 from scd_world.model_config import ModelConfig
 from scd_world.models import make_model
@@ -128,14 +129,15 @@ def alternate(
 ) -> Iterator[dict[str, tuple[float, float]]]:
     """Rounds in which each contender takes one step: seconds by the clock, and of our processors."""
     given = {name: inputs(s, len(models[name].schema.action)) for name, s in standing.items()}
+    steppers = {name: Stepper(model) for name, model in models.items()}
     began, rounds = time.perf_counter(), -1
     while rounds < FEWEST or time.perf_counter() - began < seconds:
         taken = {}
         for name, model in models.items():
-            n = num_steps[name] if rounds >= 0 else 1
+            n = num_steps[name] if rounds >= 0 or model.device.type == "cuda" else 1
             synchronise(model.device)
             clock, processor = time.perf_counter(), time.process_time()
-            standing[name] = model.imagine(standing[name], *given[name], n)
+            standing[name] = steppers[name](standing[name], *given[name], n)
             synchronise(model.device)
             taken[name] = (time.perf_counter() - clock, time.process_time() - processor)
         if rounds >= 0:  # the first round warms up

@@ -77,6 +77,12 @@ class RingCache:
         self.values[:, rows] = other.values
         self.first[rows] = other.first
 
+    def copy_(self, other: RingCache) -> None:
+        """Becomes what `other` is, in the memory that it has."""
+        for name in ("keys", "values", "position", "first"):
+            getattr(self, name).copy_(getattr(other, name))
+        self.steps = other.steps
+
     def clone(self) -> RingCache:
         copy = shallow_copy(self)
         copy.keys, copy.values = self.keys.clone(), self.values.clone()

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.body import Body, BodyNet
+from scd_world.body import Body
 from scd_world.config import BodyConfig
 from scd_world.ema import EMA
-from scd_world.optimiser import course, lesson
+from scd_world.optimiser import course, lesson, muon_and_adamw, set_rates
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def fit_body(
         unroll //= 2  # short episodes
     if body.net is None or not len(sequences[0]):
         return
-    optimisers = make_optimisers(body.net, config)
+    inner = [p for p in body.net.layers.parameters() if p.ndim == 2]
+    optimisers = muon_and_adamw(body.net, inner, config.inner_lr, config.lr, beta2=0.98)
     average = EMA(body.net.named_parameters(), decay=0.999)
 
     def draw(rows: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
@@ -75,8 +76,7 @@ def fit_body(
 
     try:
         for update, progress in enumerate(lesson(config.steps, seconds)):
-            for optimiser, rate in optimisers:
-                optimiser.param_groups[0]["lr"] = rate * course(progress, 0.02, 0.5, 0.01)
+            set_rates(optimisers, course(progress, 0.02, 0.5, 0.01))
             rows, steps = (singles, 1) if progress <= config.single else (sequences, unroll)
             size = (config.batch_size * unroll // steps, recorded.state.shape[-1])
             level = config.noise * torch.rand(size[0], 1, generator=generator)
@@ -91,19 +91,6 @@ def fit_body(
             yield loss.detach()
     finally:  # also where it is ended early
         body.net.load_state_dict(average.weights())
-
-
-def make_optimisers(net: BodyNet, config: BodyConfig) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Optimisers and their learning rates: Muon where features become features, AdamW for all else.
-
-    Muon (Jordan et al. 2024) takes a step of one length in all directions of a matrix; contact is a rare
-    direction, which AdamW hears late.
-    """
-    inner = [p for p in net.layers.parameters() if p.ndim == 2]
-    outer = [p for p in net.parameters() if all(p is not q for q in inner)]
-    muon = torch.optim.Muon(inner, momentum=0.95, weight_decay=0.0)
-    adamw = torch.optim.AdamW(outer, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    return [(muon, config.inner_lr), (adamw, config.lr)]
 
 
 def unrolled_loss(

@@ -28,6 +28,7 @@ class Laws(nn.Module):
         super().__init__()
         for name in ("law_mean", "law_span", "law_squares"):
             self.register_buffer(name.removeprefix("law_"), getattr(stats, name).clone(), persistent=False)
+        self.register_buffer("pairs", pairs(len(self.span)), persistent=False)
         self.any = len(self.span) < len(self.mean) or len(self.squares) > 0
         self.farthest = FARTHEST * float(stats.state_change.square().sum().sqrt())
 
@@ -42,26 +43,31 @@ class Laws(nn.Module):
 
     def correction(self, z: Tensor) -> Tensor:
         """(…, r) the shortest step after which q(z) = 0, to first order; never a long one."""
-        q = features(z) @ self.squares.T  # (…, m)
-        slope = torch.einsum("mf,...fr->...mr", self.squares, feature_slopes(z))
+        q = features(z, self.pairs) @ self.squares.T  # (…, m)
+        slope = torch.einsum("mf,...fr->...mr", self.squares, feature_slopes(z, self.pairs))
         gram = slope @ slope.mT
         damping = 1e-3 * (gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + 1e-6)
         gram = gram + damping * torch.eye(q.shape[-1], device=z.device)
-        step = -(slope.mT @ torch.linalg.solve(gram, q[..., None]))[..., 0]
+        # solve_ex: the other one asks the device whether it could, and waits for the answer.
+        step = -(slope.mT @ torch.linalg.solve_ex(gram, q[..., None]).result)[..., 0]
         length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
         return step * (self.farthest / length.clamp_min(1e-9)).clamp_max(1.0)
 
 
-def features(z: Tensor) -> Tensor:
+def pairs(r: int) -> Tensor:
+    """(2, r·(r + 1) / 2): each two of r numbers, and each with itself."""
+    return torch.triu_indices(r, r)
+
+
+def features(z: Tensor, pairs: Tensor) -> Tensor:
     """1, each number, each product of two: (…, r) → (…, 1 + r + r·(r + 1) / 2)."""
-    i, j = torch.triu_indices(z.shape[-1], z.shape[-1])
+    i, j = pairs
     return torch.cat([torch.ones_like(z[..., :1]), z, z[..., i] * z[..., j]], dim=-1)
 
 
-def feature_slopes(z: Tensor) -> Tensor:
+def feature_slopes(z: Tensor, pairs: Tensor) -> Tensor:
     """(…, features, r) their derivatives."""
-    r = z.shape[-1]
-    i, j = torch.triu_indices(r, r)
+    r, (i, j) = z.shape[-1], pairs
     eye = torch.eye(r, device=z.device, dtype=z.dtype)
     products = z[..., j, None] * eye[i] + z[..., i, None] * eye[j]
     fixed = torch.cat([torch.zeros_like(eye[:1]), eye]).expand(*z.shape[:-1], -1, -1)
@@ -96,7 +102,7 @@ def free_directions(x: Tensor) -> Tensor:
 
 def constant_squares(z: Tensor) -> Tensor:
     """(m, features): the combinations q of squares, products and numbers that are 0 in all rows z (R, r)."""
-    f = features(z)
+    f = features(z, pairs(z.shape[-1]))
     scale = f.square().mean(0).sqrt().clamp_min(1e-12)
     size, combinations = torch.linalg.eigh((f / scale).T @ (f / scale) / len(f))
     constant = size.clamp_min(0).sqrt() < EXACT

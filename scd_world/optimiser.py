@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,27 @@ def lesson(steps: int, seconds: float = math.inf) -> Iterator[float]:
         yield min(done, 1.0)
         if done >= 1:
             return
+
+
+def muon_and_adamw(
+    net: nn.Module, inner: Sequence[nn.Parameter], inner_lr: float, lr: float, beta2: float
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Optimisers and their learning rates: Muon for the `inner` matrices, where features become features,
+    AdamW for what is left of `net`.
+
+    Muon (Jordan et al. 2024) takes a step of one length in all directions of a matrix: what is rare, a
+    contact or an edge, AdamW hears late.
+    """
+    outer = [p for p in net.parameters() if all(p is not q for q in inner)]
+    muon = torch.optim.Muon(inner, momentum=0.95, weight_decay=0.0)
+    adamw = torch.optim.AdamW(outer, betas=(0.9, beta2), weight_decay=0.0, fused=True)
+    return [(muon, inner_lr), (adamw, lr)]
+
+
+def set_rates(optimisers: Sequence[tuple[torch.optim.Optimizer, float]], share: float) -> None:
+    """share: of the learning rates, by the course of the lesson."""
+    for optimiser, rate in optimisers:
+        optimiser.param_groups[0]["lr"] = rate * share
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

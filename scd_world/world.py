@@ -20,6 +20,7 @@ from torch import Tensor
 
 import scd_world
 from scd_world.base_model import BaseModel, frame_before
+from scd_world.graph import Stepper
 from scd_world.imagined import Imagined
 from scd_world.manifest import MANIFEST, refuse_foreign, verify, write_folder
 from scd_world.model_config import ModelConfig
@@ -41,6 +42,9 @@ class World:
     card: str = ""  # the text of README.md
     provenance: dict[str, Any] = field(default_factory=dict)  # what it was trained with: free JSON, kept
 
+    def __post_init__(self) -> None:
+        self.stepper = Stepper(self.model)
+
     @property
     def schema(self) -> DataSchema:
         return self.model.schema
@@ -60,7 +64,7 @@ class World:
 
     def to(self, device: torch.device | str) -> World:
         self.model.to(device)
-        self.stats = self.stats.to(device)
+        self.stats, self.stepper = self.stats.to(device), Stepper(self.model)
         return self
 
     # ---- stepping in raw units -------------------------------------------------------------------------
@@ -103,7 +107,11 @@ class World:
     def step(self, s: Imagined, action: Any, noise: Tensor, num_steps: int | None = None) -> Imagined:
         """action (B, A) raw units, noise (B, C, H, W) standard normal."""
         act = self.stats.encode_action(self.tensor(action))
-        return self.model.imagine(s, act, noise.to(self.device), num_steps)
+        return self.stepper(s, act, noise.to(self.device), num_steps)
+
+    def prepare(self, s: Imagined, num_steps: int | None = None) -> None:
+        """Whatever the first step of so many rows would otherwise have to do first."""
+        self.stepper.prepare(s, num_steps)
 
     def look(self, s: Imagined) -> dict[str, np.ndarray]:
         """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);

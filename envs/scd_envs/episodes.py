@@ -114,6 +114,8 @@ class Episodes:
         ]
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
             self.standing = self._blank(self.world.begin(moments))
+            with self._precision():
+                self.world.prepare(self.now.imagined, self.num_steps)
         else:
             self._restart(rows, moments)
         now = self.now
@@ -166,7 +168,7 @@ class Episodes:
             torch.randn(self.world.frame_shape, generator=generator, out=noise[place])
         idle = np.mean([schema.action_low, schema.action_high], axis=0, dtype=np.float32)
         action = np.where(act[:, None], action[now.members], idle)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16):
+        with self._precision():
             now.imagined = self.world.step(now.imagined, action, noise, self.num_steps)
 
         seen, rows = self.world.look(now.imagined), now.members[act]
@@ -189,6 +191,9 @@ class Episodes:
             "start_episode": int(now.starts[row, 0]),
             "start_frame": int(now.starts[row, 1]),
         } | known
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _blank(self, imagined: Imagined) -> Standing:
         B, schema = self.num_rows, self.world.schema
