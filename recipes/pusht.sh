@@ -9,7 +9,7 @@ PATH="$PWD/.venv/bin:$PATH"
 DATA=${DATA:-data/pusht}
 EPISODES=${EPISODES:-2800}
 BLIND=${BLIND:-12000}   # episodes without pictures, for the body alone
-BUDGET=${BUDGET:-4200}  # seconds of training; body, outcome and sketch take two thirds of it on a core
+BUDGET=${BUDGET:-3600}  # seconds of training; body, outcome and sketch take three quarters of it on a core
 
 # Every skill and every flaw, failures included: a world that saw only experts cannot imagine a mistake.
 mix="[{policy:scripted_pusht,policy_kwargs:{skill:[1.0,0.9,0.8,0.6,0.4,0.2,0.0]},share:6},
@@ -29,7 +29,7 @@ scd-data data.root="$DATA"
 # The sketch draws what moves, so what stands still need not stand back behind it (change_weight).
 scd-train data=zarr data.root="$DATA.zarr" out=runs/pusht model=small model.patch=16 model.window=4 \
     model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
-    model.body_width=320 body.more="${DATA}_blind" body.steps=22000 body.batch_size=256 body.unroll=6 body.lr=1.5e-3 \
+    model.body_width=320 body.more="${DATA}_blind" body.steps=30000 body.batch_size=256 body.unroll=6 body.lr=1.5e-3 \
     body.outcome_steps=8000 sketch.steps=14000 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
     model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 batch_size=6 clip_steps=6 \
