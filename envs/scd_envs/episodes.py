@@ -1,7 +1,7 @@
 """Episodes imagined side by side in one world: what the single and the vector environment have in common.
 
-B rows, V cameras, H W pixels, S state size, A action size. Row i owns its noise generator, so that what it
-imagines does not depend on how many rows there are, nor on when the others are reset.
+B rows, V cameras, H W pixels, S state size, A action size. Row i has noise of its own (`row_noise.py`), so
+that what it imagines does not depend on how many rows there are, nor on when the others are reset.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 
+from scd_envs.row_noise import row_noise
 from scd_envs.settings import Settings, start_pool, task_number
 from scd_world.imagined import Imagined
 from scd_world.starts import Moment
@@ -36,7 +37,7 @@ class Standing:
 
     imagined: Imagined
     members: np.ndarray  # (members,) the row behind each place in the model's batch
-    noise: list[torch.Generator]  # one per row
+    noise_seeds: np.ndarray  # (B,) int64, what each episode's noise is made from
     starts: np.ndarray  # (B, 2) episode, frame
     tasks: np.ndarray  # (B,) which of the schema's tasks
     steps: np.ndarray  # (B,)
@@ -55,8 +56,7 @@ class Standing:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), np.ndarray)
         }
-        noise = [generator.clone_state() for generator in self.noise]
-        return Standing(imagined=self.imagined.fork(), noise=noise, **arrays)
+        return Standing(imagined=self.imagined.fork(), **arrays)
 
 
 class Episodes:
@@ -120,7 +120,7 @@ class Episodes:
             self._restart(rows, moments)
         now = self.now
         for row, start, moment in zip(rows, starts, moments, strict=True):
-            now.noise[row].manual_seed(start.noise_seed)
+            now.noise_seeds[row] = start.noise_seed
             now.starts[row], now.tasks[row] = (start.episode, start.frame), moment.task
             now.pixels[row], now.state[row] = moment.pixels[-1], moment.state[-1]  # as recorded, to the bit
         for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
@@ -154,18 +154,16 @@ class Episodes:
     def step(self, action: np.ndarray, acting: np.ndarray) -> None:
         """One step of the rows in `acting` (B,) bool; action float32 (B, A) in raw units.
 
-        The other rows keep all they have, their noise generators too; what the model imagines for those still
-        in its batch is dropped.
+        The other rows keep all they have; what the model imagines for those still in its batch is dropped.
         """
         now, schema = self.now, self.world.schema
         now.reward[:] = 0
         if not acting.any():
             return
         act = acting[now.members]  # (members,)
-        noise = torch.zeros(len(now.members), *self.world.frame_shape)
-        for place in np.flatnonzero(act):
-            generator = now.noise[now.members[place]]
-            torch.randn(self.world.frame_shape, generator=generator, out=noise[place])
+        device = self.world.device
+        seeds, steps = (torch.from_numpy(of[now.members]).to(device) for of in (now.noise_seeds, now.steps))
+        noise = row_noise(seeds, steps, self.world.frame_shape)
         idle = np.mean([schema.action_low, schema.action_high], axis=0, dtype=np.float32)
         action = np.where(act[:, None], action[now.members], idle)
         with self._precision():
@@ -200,7 +198,7 @@ class Episodes:
         return Standing(
             imagined=imagined,
             members=np.arange(B),
-            noise=[torch.Generator() for _ in range(B)],  # on the CPU: a seed means the same on every device
+            noise_seeds=np.zeros(B, np.int64),
             starts=np.zeros((B, 2), np.int64),
             tasks=np.zeros(B, np.int64),
             steps=np.zeros(B, np.int64),

@@ -183,19 +183,6 @@ def test_finished_rows_leave_the_batch_and_come_back(world, actions):
     assert singles
 
 
-def test_frozen_rows_draw_no_noise(world, actions):
-    """Otherwise an episode's noise would depend on when its neighbours ended."""
-    envs, _ = run_frozen(world, actions[:5], **ends_after(world, actions[:5], ended=2))
-    assert len(envs.episodes.now.members) == 6  # the frozen rows have not left the batch yet
-    before = [generator.get_state() for generator in envs.episodes.now.noise]
-    over = envs.episodes.over.copy()
-    assert over.sum() == 2
-    envs.step(actions[5])
-    after = [generator.get_state() for generator in envs.episodes.now.noise]
-    stayed = [bool((a == b).all()) for a, b in zip(before, after, strict=True)]
-    np.testing.assert_array_equal(stayed, over)
-
-
 def test_finished_rows_may_send_anything(world, actions):
     envs, steps = run_frozen(world, actions[:12])
     assert (steps[-1][2] | steps[-1][3]).all()
