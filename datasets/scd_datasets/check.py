@@ -46,12 +46,7 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
             f"{source.root} has no camera (a feature of dtype image or video), and a world draws pictures. "
             f"Beside recordings with cameras its numbers can teach: scd-train … body.more={source.root}"
         )
-    bad: list[DamagedEpisode] = []
-    good = list(checked_episodes(source, bad))
-    if bad and not skip_bad:
-        raise refusal(bad)
-    if not good:
-        raise none_good(source, bad)
+    good, bad = sound_episodes(source, skip_bad)
     schema = make_schema(source, good)
     decoded: list[Checked] = []
     episodes = _decoded(source, schema, good, decoded, bad, skip_bad)
@@ -217,13 +212,19 @@ def source_digest(source: Source, skip_bad: bool) -> str:
     return hashlib.sha256(json.dumps([seen, source.choices(), skip_bad]).encode()).hexdigest()
 
 
-def checked_episodes(source: Source, bad: list[DamagedEpisode]) -> Iterator[Checked]:
-    """The episodes whose numbers are good; the others' damage goes into `bad`."""
+def sound_episodes(source: Source, skip_bad: bool) -> tuple[list[Checked], list[DamagedEpisode]]:
+    """The episodes whose numbers are good, and the others' damage, which raises unless it may be skipped."""
+    good, bad = [], []
     for episode in source.episodes:
         try:
-            yield Checked(episode, check_numbers(source, episode))
+            good.append(Checked(episode, check_numbers(source, episode)))
         except DamagedEpisode as damage:
             bad.append(damage)
+    if bad and not skip_bad:
+        raise refusal(bad)
+    if not good:
+        raise none_good(source, bad)
+    return good, bad
 
 
 def _decoded(

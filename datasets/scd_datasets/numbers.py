@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scd_datasets.check import checked_episodes, none_good, refusal
+from scd_datasets.check import sound_episodes
 from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.lerobot_reader import LeRobotFolder
-from scd_datasets.source import DamagedEpisode
 from scd_datasets.store import WindowStore, one_frame_earlier
 from scd_world.schema import DataSchema
 
@@ -72,12 +71,7 @@ def further_numbers(root: str | Path, schema: DataSchema, unseen: Numbers, skip_
     """
     source = LeRobotFolder(root)
     refuse_another_robot(source, schema)
-    bad: list[DamagedEpisode] = []
-    good = list(checked_episodes(source, bad))
-    if bad and not skip_bad:
-        raise refusal(bad)
-    if not good:
-        raise none_good(source, bad)
+    good, bad = sound_episodes(source, skip_bad)
     state = np.concatenate([np.hstack([one.matrix(STATE), one.matrix(ENVIRONMENT_STATE)]) for one in good])
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])
