@@ -16,6 +16,12 @@ from scd_world.open_loop import OpenLoop
 from scd_world.schema import DataSchema
 
 log = logging.getLogger(__name__)
+ENDS = (
+    "agent_distance",
+    "block_distance",
+    "block_angle",
+    "error_environment_state",
+)  # errors where a window ends
 RIGID = 1.0  # px: eight recorded keypoints that fit PushT's T this well are PushT's T
 
 
@@ -33,6 +39,22 @@ def all_curves(loop: OpenLoop, schema: DataSchema) -> dict[str, np.ndarray]:
     if schema.reward:
         curves["reward_square"] = (loop.reward - loop.true_reward) ** 2
     return curves
+
+
+def worst_windows(loop: OpenLoop, curves: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
+    """Those of the lowest mean PSNR, lowest first: position in `loop`, means over the horizon, and how far
+    the state has strayed where the window ends."""
+    means = {
+        name: np.nanmean(curves[name], axis=1) for name in ("psnr_imagined", "psnr_copy", "ssim_imagined")
+    }
+    order = np.argsort(means["psnr_imagined"])[:count]
+    strayed = [name for name in curves if name.removesuffix("_imagined") in ENDS]
+    return [
+        {"window": int(i)}
+        | {name: float(values[i]) for name, values in means.items()}
+        | {f"{name}_end": float(curves[name][i][np.isfinite(curves[name][i])][-1]) for name in strayed}
+        for i in order
+    ]
 
 
 def state_errors(state: np.ndarray, truth: np.ndarray, schema: DataSchema) -> dict[str, np.ndarray]:

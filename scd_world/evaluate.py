@@ -1,6 +1,6 @@
 """Fidelity of a world on episodes that it was not trained with: a report, curves, a picture strip, a film.
 
-report.json · report.md · curves.png · sweep.png · strip_0.png … · film.mp4 · film.webp
+report.json · report.md · curves.png · sweep.png · strip_0.png … · worst.png · film.mp4 · film.webp
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from scd_datasets.store import WindowStore
 from scd_world import action_tests, bench, figures, video
 from scd_world.bench_race import alternate
 from scd_world.bench_work import start
-from scd_world.curves import all_curves, as_lists, curve_report, outcomes, time_to_failure, uncertainty
+from scd_world.curves import (
+    all_curves,
+    as_lists,
+    curve_report,
+    outcomes,
+    time_to_failure,
+    uncertainty,
+    worst_windows,
+)
 from scd_world.evaluate_config import EvaluateConfig
 from scd_world.held_out import check_schema, pick_episodes
 from scd_world.metrics import psnr, summarise
@@ -44,6 +52,7 @@ from scd_world.world import World
 
 log = logging.getLogger(__name__)
 SPEED_SECONDS = 3.0
+WORST = 5  # windows that the report lists as its worst
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -52,22 +61,27 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     world = World.load(config.world, device=bench.pick_device(config.device))
     store = open_store(config.data, out, world.config.patch)
     out.mkdir(parents=True, exist_ok=True)
-    report, films = measure(world, store, config)
+    report, films, worst = measure(world, store, config)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     draw(out, report, films, store)
+    if worst is not None:
+        draw_strip(out / "worst.png", worst)
     print(markdown(report))
     print(f"Written to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
     return report
 
 
-def measure(world: World, store: WindowStore, config: EvaluateConfig) -> tuple[dict[str, Any], list[Film]]:
-    """The report as plain data, and the films of the windows that are shown."""
+def measure(
+    world: World, store: WindowStore, config: EvaluateConfig
+) -> tuple[dict[str, Any], list[Film], Film | None]:
+    """The report as plain data, the films of the windows that are shown, and of the worst one."""
     check_schema(world.schema, store)
     chosen = pick_episodes(world.provenance, store, config.episodes)
     windows = spread_windows(store, chosen.episodes, config)
     run = Run(world, store, windows, config)
     loop, shuffled, losses, films = run.open_loop()
+    starts = [[int(store.episode_index[w.episode]), w.frame, w.steps] for w in windows]
 
     curves = all_curves(loop, store.schema)
     means = curve_report(curves, loop.episodes, config.horizon)
@@ -81,11 +95,12 @@ def measure(world: World, store: WindowStore, config: EvaluateConfig) -> tuple[d
             "warning": chosen.warning,
             "episodes": len({window.episode for window in windows}),
             "windows": len(windows),
-            "starts": [[int(store.episode_index[w.episode]), w.frame, w.steps] for w in windows],
+            "starts": starts,
         },
         "settings": asdict(config),
         "curves": means,
         "time_to_failure": time_to_failure(curves, means),
+        "worst": [row | {"start": starts[row["window"]]} for row in worst_windows(loop, curves, WORST)],
         **outcomes(loop, store.schema),
         "uncertainty": uncertainty(loop) if store.schema.state else {},
         "told": run.outcomes(chosen.episodes),
@@ -95,7 +110,7 @@ def measure(world: World, store: WindowStore, config: EvaluateConfig) -> tuple[d
         "perceptual": perceptual_metrics(run.networks, run.pairs),
         "speed": speed(world, config.num_steps),
     }
-    return report, films
+    return report, films, run.worst
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -110,6 +125,7 @@ class Run:
         self.world, self.store, self.windows, self.config = world, store, windows, config
         at = np.linspace(0, len(windows) - 1, min(config.films, len(windows))).round().astype(int)
         self.shown = set(at.tolist())  # by position, not by result
+        self.worst, self.worst_psnr = None, np.inf  # the film of the lowest mean PSNR so far, and that
         at = np.linspace(0, len(windows) - 1, min(config.sweep_moments, len(windows))).round().astype(int)
         self.moments = [windows[i] for i in at] if config.sweep_moments else []
         self.networks = load_networks(config.lpips_weights, config.fvd_weights, world.device)
@@ -131,6 +147,7 @@ class Run:
                     for i in sorted(self.shown)
                     if rows.start <= i < rows.stop
                 ]
+                self.look_for_worst(loop, rows, batch, imagined)
                 if len(batch.windows) > 1 and shuffled.shape[1]:
                     losses.append(action_tests.losses_true_and_shuffled(self.world, batch, self.config.seed))
                     shuffled[rows] = self.other_actions(batch, shuffled.shape[1])
@@ -153,6 +170,12 @@ class Run:
         if self.networks:
             self.keep_pair(batch, imagined)
         return imagined
+
+    def look_for_worst(self, loop: OpenLoop, rows: slice, batch: Batch, imagined: list[np.ndarray]) -> None:
+        means = np.nanmean(loop.frames["psnr_imagined"][rows], axis=1)
+        at = int(means.argmin())
+        if means[at] < self.worst_psnr:
+            self.worst, self.worst_psnr = film(batch, at, imagined), means[at]
 
     @torch.no_grad()
     def other_actions(self, batch: Batch, horizon: int) -> np.ndarray:
@@ -268,9 +291,12 @@ def draw(out: Path, report: dict[str, Any], films: list[Film], store: WindowStor
     context, places = shown[0].context, [f.window for f in shown]
     names = [f"episode {store.episode_index[at.episode]}, from frame {at.frame}" for at in places]
     for i, f in enumerate(shown):
-        reach = len(f.true) - context
-        horizons = [h for h in HORIZONS if h <= reach]
-        video.write_png(out / f"strip_{i}.png", video.strip(f.true, f.imagined, context, horizons))
+        draw_strip(out / f"strip_{i}.png", f)
     pictures = video.compare([f.true for f in shown], [f.imagined for f in shown], context, names)
     video.write_mp4(out / "film.mp4", pictures, store.schema.fps)
     video.write_animation(out / "film.webp", pictures, store.schema.fps)
+
+
+def draw_strip(path: Path, f: Film) -> None:
+    horizons = [h for h in HORIZONS if h <= len(f.true) - f.context]
+    video.write_png(path, video.strip(f.true, f.imagined, f.context, horizons))

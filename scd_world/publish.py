@@ -14,6 +14,12 @@ from scd_world.schema import DataSchema
 from scd_world.starts import Starts
 from scd_world.world import World
 
+PICTURES = {  # of an evaluation, in a packaged world's card
+    "worst.png": "The worst window: recorded, imagined, difference",
+    "strip_0.png": "The first window: recorded, imagined, difference",
+    "curves.png": "Fidelity over the imagined steps",
+}
+
 
 def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: int) -> Starts:
     """About `count` pieces of `frames` frames, spread over these episodes; each one's first among them."""
@@ -116,10 +122,12 @@ def asides(schema: DataSchema) -> str:
 
 
 def package(world: str | Path, evaluation: str | Path, out: str | Path) -> Path:
-    """A world to ship: half-precision weights, and what `scd-evaluate` measured written into its card."""
+    """A world to ship: half-precision weights, and in its card what `scd-evaluate` measured and drew."""
     made = World.load(world)
     report = (Path(evaluation) / "report.md").read_text(encoding="utf-8")
     # The few numbers that training measured on its way give place to the report's.
     card = model_card(made.schema, made.provenance | {"measured": {}})
-    made.card = card + "\n" + report.replace("# Fidelity", "## Fidelity", 1)
-    return made.save(out, half=True)
+    made.card = card + "\n" + report.replace("\n## ", "\n### ").replace("# Fidelity", "## Fidelity", 1)
+    pictures = {name: text for name, text in PICTURES.items() if (Path(evaluation) / name).is_file()}
+    made.card += "".join(f"\n![{text}]({name})\n" for name, text in pictures.items())
+    return made.save(out, half=True, beside=[Path(evaluation) / name for name in pictures])

@@ -118,7 +118,38 @@ def markdown(report: dict[str, Any]) -> str:
     if states := state_table(curves):
         lines += ["State errors in raw units, read beside the pixels:", "", states, ""]
     lines += [f"- {line}" for line in remarks(report)]
+    lines += ["", "## Where it fails", "", *failures(report)]
     return "\n".join(lines) + "\n"
+
+
+def failures(report: dict[str, Any]) -> list[str]:
+    """The worst windows: an average hides them."""
+    worst, windows = report["worst"], report["data"]["windows"]
+    ends = {f"{name}_imagined_end": title for name, title in STATE_COLUMNS.items()}
+    if "block_distance_imagined_end" in worst[0]:
+        ends.pop("error_environment_state_imagined_end")
+    ends = {name: title for name, title in ends.items() if name in worst[0]}
+    head = [
+        "episode, from frame",
+        "mean PSNR",
+        "copy-last",
+        "mean SSIM",
+        *(f"{t} at the end" for t in ends.values()),
+    ]
+    rows = [
+        [
+            "{}, {}".format(*row["start"]),
+            *(number(row[name]) for name in ("psnr_imagined", "psnr_copy")),
+            number(row["ssim_imagined"], 4),
+            *(number(row[name]) for name in ends),
+        ]
+        for row in worst
+    ]
+    return [
+        f"The {len(worst)} windows of {windows} with the lowest mean PSNR (`worst.png` shows the first):",
+        "",
+        table(head, rows),
+    ]
 
 
 def remarks(report: dict[str, Any]) -> list[str]:

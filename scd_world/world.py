@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -140,17 +141,18 @@ class World:
 
     # ---- disk ------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path, half: bool = False) -> Path:
+    def save(self, folder: str | Path, half: bool = False, beside: Sequence[Path] = ()) -> Path:
         """Writes the folder whole or not at all; an older world there is replaced only by a complete one.
 
         half: weights as float16 (for shipping; loading gives float32 again, rounded once).
+        beside: files that are put beside them, pictures of the card.
         """
         folder = Path(folder)
         refuse_foreign(folder, MANIFEST)
-        write_folder(folder, lambda made: self.write_files(made, half))
+        write_folder(folder, lambda made: self.write_files(made, half, beside))
         return folder
 
-    def write_files(self, folder: Path, half: bool) -> None:
+    def write_files(self, folder: Path, half: bool, beside: Sequence[Path]) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         save_file(
             {name: w.half() for name, w in weights.items()} if half else weights, folder / "model.safetensors"
@@ -167,6 +169,8 @@ class World:
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (folder / "README.md").write_text(self.card, encoding="utf-8")
+        for file in beside:
+            shutil.copy(file, folder / file.name)
 
     @classmethod
     def load(

@@ -246,8 +246,13 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
         "sweep.png",
         "success.png",
         "strip_0.png",
+        "worst.png",
         "film.mp4",
     }
+    means = [row["psnr_imagined"] for row in report["worst"]]
+    assert means == sorted(means)
+    assert np.mean(means) <= np.mean(report["curves"]["psnr_imagined"]["mean"]) + 1e-3
+    assert "## Where it fails" in text
 
 
 def test_a_horizon_shorter_than_the_shuffled_one(slide_store, slide_world, tmp_path):
@@ -286,7 +291,7 @@ def test_pixels_alone_with_two_cameras(tmp_path):
         )
 
     store = write_store(tmp_path / "two.zarr", schema, (episode(i) for i in range(4)))
-    report, films = measure(make_world(store, held_out=(1, 3)), store, settings())
+    report, films, _ = measure(make_world(store, held_out=(1, 3)), store, settings())
     assert "reward" not in report
     assert "success" not in report
     assert report["told"] == {}

@@ -22,12 +22,18 @@ def test_a_packaged_world_is_half_the_size_and_carries_its_report(world, tmp_pat
     assert said in model_card(bare, world.provenance)
     full = world.save(tmp_path / "world")
     (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation/report.md").write_text("# Fidelity of it\n\n| step | PSNR |\n")
+    (tmp_path / "evaluation/report.md").write_text(
+        "# Fidelity of it\n\n| step | PSNR |\n\n## Where it fails\n"
+    )
+    (tmp_path / "evaluation/worst.png").write_bytes(b"picture")
     small = package(full, tmp_path / "evaluation", tmp_path / "shipped")
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (small, full)]
     assert sizes[0] < 0.6 * sizes[1]
     shipped = World.load(small)
-    assert shipped.card.endswith("```\n\n## Fidelity of it\n\n| step | PSNR |\n")
+    assert "```\n\n## Fidelity of it\n\n| step | PSNR |\n\n### Where it fails\n" in shipped.card
+    assert "](worst.png)" in shipped.card
+    assert "curves.png" not in shipped.card  # nobody drew it
+    assert (small / "worst.png").read_bytes() == b"picture"
     assert "# A world of push" in shipped.card
     assert "30.00" not in shipped.card  # one table of PSNRs, the report's
     for name, weight in world.model.state_dict().items():
