@@ -5,7 +5,9 @@ to draw a frame in one step, from two teachers: the world itself, autoregressive
 that denoises all frames of a clip together, with full attention over space and time (Causal Forcing, arXiv
 2602.02214). Where that one takes a frame depends on the noise of all others, which the student never sees.
 
-    python recipes/bidirectional_teacher.py runs/film/world data/film.zarr runs/bidirectional
+The world and the store are those of recipes/distill_pusht.sh:
+
+    python recipes/bidirectional_teacher.py runs/distill/film/world runs/distill/film.zarr runs/bidirectional
 """
 
 from __future__ import annotations
@@ -43,11 +45,11 @@ from scd_world.optimiser import learning_rate
 from scd_world.report import table
 from scd_world.world import World
 
-SEEDS, CLIP, GRID, FINE = (0, 1), 6, 48, 50  # FINE: denoising steps of what a path leads to
+SEEDS, CLIP, GRID, FINE = (0, 1, 2), 6, 48, 50  # FINE: denoising steps of what a path leads to
 WINDOWS, CONTEXT, HORIZONS, FEW = 32, 4, (1, 4, 16), (1, 3, CLIP)
-FIGURES = "PSNR / likeness / sharpness / hand at"
+FIGURES = ("PSNR, dB", "likeness, dB", "sharpness", "hand")
 SAME = {"batch_size": 3, "clip_steps": CLIP, "device": "cpu", "precision": "fp32"}
-AS_WORLD = SAME | {"steps": 3000, "optimiser": OptimiserConfig(lr=1e-3, decay=0.5, ema=0.995)}
+AS_WORLD = SAME | {"steps": 4000, "optimiser": OptimiserConfig(lr=1e-3, decay=0.5, ema=0.995)}
 OF_STUDENT = SAME | {"steps": 600, "optimiser": OptimiserConfig(lr=5e-4, decoder_lr=1.0, ema=0.99)}
 Guide = Callable[[Clip, Scene], Field]  # a teacher's velocity for the frames of a clip
 
@@ -148,15 +150,15 @@ def drawn_together(both: Bidirectional, world: World, batch: Batch) -> Tensor:
 
 
 def judge(drawn: Tensor, end: Tensor, batch: Batch, horizons: tuple[int, ...]) -> list[str]:
-    """Per horizon, of what was drawn and the end of the world's own path, both (T, B, C, H, W)."""
-    cells = []
+    """FIGURES of what was drawn, beside the end of the world's own path, both (T, B, C, H, W)."""
+    means = []
     for h in horizons:
         x, true = drawn[h - 1], batch.truth(h)
         # PushT's hand is the bluest thing where it is one thing, and paler where it is smeared.
         hand, recorded = ((y[:, 2] - y[:, 0]).amax((1, 2)) for y in (x, true))
-        values = psnr(x, true), psnr(x, end[h - 1]), edges(x) / edges(true), hand / recorded
-        cells.append("{:.2f} / {:.1f} / {:.3f} / {:.2f}".format(*(v.mean() for v in values)))
-    return cells
+        figures = psnr(x, true), psnr(x, end[h - 1]), edges(x) / edges(true), hand / recorded
+        means.append([f"{v.mean():.2f}" for v in figures])
+    return [" / ".join(figure) for figure in zip(*means, strict=True)]
 
 
 def main(source: str, data: str, out: Path) -> None:
@@ -173,8 +175,8 @@ def main(source: str, data: str, out: Path) -> None:
     paths = {"autoregressive": rolled_out(scd, world, one_known, FINE, CLIP)}
     paths["bidirectional"] = drawn_together(both, world, one_known)
     rows = [[name, *judge(x, paths["autoregressive"], one_known, FEW)] for name, x in paths.items()]
-    print(f"{len(windows)} held-out windows; the teachers, one frame known, {FINE} denoising steps\n")
-    print(table(["teacher", *(f"{FIGURES} {h}" for h in FEW)], rows), flush=True)
+    print(f"{len(windows)} held-out windows, one frame known; the teachers, {FINE} steps, at {FEW}\n")
+    print(table(["teacher", *FIGURES], rows), flush=True)
 
     guides = {"autoregressive": lambda _, scene: scene.field(scd), "bidirectional": both.field}
     end = rolled_out(scd, world, batch, FINE, HORIZONS[-1])
@@ -189,10 +191,8 @@ def main(source: str, data: str, out: Path) -> None:
         own = psnr(first, paths.get(name, paths["autoregressive"])[0]).mean()
         drawn = rolled_out(student, world, batch, 1, HORIZONS[-1])
         rows.append([name, str(seed), *judge(drawn, end, batch, HORIZONS), f"{own:.2f}"])
-    print(
-        f"\nthe students, {CONTEXT} frames known, one step; last, with one known: likeness to their teacher\n"
-    )
-    print(table(["taught by", "seed", *(f"{FIGURES} {h}" for h in HORIZONS), "of its own"], rows))
+    print(f"\n{CONTEXT} known, one step, at {HORIZONS}; last, with one known, at 1: its own teacher's end\n")
+    print(table(["taught by", "seed", *FIGURES, "likeness to its own"], rows))
 
 
 if __name__ == "__main__":

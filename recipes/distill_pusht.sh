@@ -41,20 +41,27 @@ world=(data=zarr model=micro model.patch=12 model.window=4 model.draws=1 model.s
     model.conv_channels=16 model.num_steps=4 optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.995)
 body=(body.steps=1000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=300)
 
-scd-train "${world[@]}" "${body[@]}" "${quiet[@]}" data.root="$STORE" steps=3000 out="$OUT/told"
-scd-train "${world[@]}" "${quiet[@]}" model.body_layers=0 data.root="$FILM" steps=3000 out="$OUT/film"
+scd-train "${world[@]}" "${body[@]}" "${quiet[@]}" data.root="$STORE" steps=2000 out="$OUT/told"
+scd-train "${world[@]}" "${quiet[@]}" model.body_layers=0 data.root="$FILM" steps=5000 out="$OUT/film"
 
-distil() { # world, its store, method, what is distilled; further settings. Measured is all together, at the end.
-    scd-distill world="$OUT/$4/world" out="$OUT/$1_$3" method="$3" data.root="$2" draws=1 "${quiet[@]}" \
+distil() { # name, method, what is distilled, its store; further settings. Measured is at the end.
+    scd-distill world="$OUT/$3/world" method="$2" out="$OUT/$1_$2" data.root="$4" draws=1 "${quiet[@]}" \
         report_windows=0 "${@:5}"
 }
-for one in "told $STORE 64 1e-4" "film $FILM 16 5e-4"; do
-    read -r name store horizon rate <<<"$one"
-    distil "$name" "$store" meanflow "$name" steps=600 optimiser.lr="$rate"
-    distil "$name" "$store" consistency "$name" steps=600 optimiser.lr="$rate"
-    distil "$name" "$store" rollout "${name}_consistency" steps=300
-    # Nothing is left to learn here: the table.
-    distil "$name" "$store" consistency "$name" steps=600 optimiser.lr="$rate" report_windows=32 \
-        report_horizon="$horizon" \
-        beside="{meanflow: $OUT/${name}_meanflow/world, rollout: $OUT/${name}_rollout/world}"
-done
+told() { distil told consistency told "$STORE" steps=400 "$@"; }
+film() { distil film consistency film "$FILM" steps=600 optimiser.lr=5e-4 "$@"; }
+told
+film
+distil told meanflow told "$STORE" steps=150
+distil film meanflow film "$FILM" steps=300 optimiser.lr=5e-4
+
+# Drift: the same world after as many further updates on its own rollouts, and on recorded histories.
+scd-train "${world[@]}" "${quiet[@]}" data.root="$STORE" init="$OUT/told_consistency/world" steps=600 \
+    model.num_steps=1 optimiser.lr=1e-4 optimiser.decoder_lr=1 optimiser.decay=0.3 optimiser.ema=0.99 \
+    out="$OUT/told_recorded"
+distil told rollout told_consistency "$STORE" steps=600 report_windows=32 report_steps=[1] report_horizon=64 \
+    beside="{base: $OUT/told/world, recorded: $OUT/told_recorded/world}"
+
+# Quality against denoising steps: the same commands, with nothing left to learn, measure.
+told report_windows=32 beside="{meanflow: $OUT/told_meanflow/world, rollout: $OUT/told_rollout/world}"
+film report_windows=32 beside="{meanflow: $OUT/film_meanflow/world}"
