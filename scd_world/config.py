@@ -110,11 +110,10 @@ class SketchConfig:
     batch_size: int = 32  # frames per update
     cells: float = 0.25  # share of a frame that is looked at, half of it where something stands out
     lr: float = 5e-3
-    inner_lr: float = 0.03  # of the matrices between its layers, which Muon teaches
     foreground: float = 2.0  # extra weight of a pixel that differs from the background
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "lr", "inner_lr"):
+        for name in ("batch_size", "lr"):
             above(f"sketch.{name}", getattr(self, name), 0)
         between("sketch.cells", self.cells, 0, 1)
 

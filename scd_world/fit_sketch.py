@@ -20,7 +20,7 @@ from torch import Tensor
 from scd_datasets.loader import WindowLoader, prefetch
 from scd_world.clip import Clip
 from scd_world.config import SketchConfig
-from scd_world.optimiser import course, lesson, muon_and_adamw, set_rates
+from scd_world.optimiser import course, lesson
 from scd_world.sketch import Sketch
 from scd_world.stats import Stats
 
@@ -36,21 +36,19 @@ def fit_sketch(
     seconds: float = math.inf,
 ) -> Generator[Tensor]:
     """Teaches `sketch` in place; yields the loss of each update. The loader's windows are of one step."""
-    inner = [layer.weight for layer in (sketch.draw[0], sketch.draw[2], sketch.bend[2])]
-    optimisers = muon_and_adamw(sketch, inner, config.inner_lr, config.lr, beta2=0.999)
+    optimiser = torch.optim.AdamW(sketch.parameters(), weight_decay=0.0, fused=True)
     device, generator = sketch.scene.device, torch.Generator().manual_seed(loader.seed)
     with closing(prefetch(loader, 0)) as batches:
         for progress in lesson(config.steps, seconds):
-            set_rates(optimisers, course(progress, 50 / config.steps, 0.5, 0.02))
+            optimiser.param_groups[0]["lr"] = config.lr * course(progress, 50 / config.steps, 0.5, 0.02)
             windows = {name: value.to(device) for name, value in next(batches).items()}
             clip = Clip.from_windows(windows, stats)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = sketch_loss(sketch, clip.state[:, 0], clip.obs[:, 0], config, generator)
-            sketch.zero_grad()
+            optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(sketch.parameters(), 1.0)
-            for optimiser, _ in optimisers:
-                optimiser.step()
+            optimiser.step()
             yield loss.detach()
 
 
