@@ -45,7 +45,7 @@ from scd_world.optimiser import learning_rate
 from scd_world.report import table
 from scd_world.world import World
 
-SEEDS, CLIP, GRID, FINE = (0, 1, 2), 6, 48, 50  # FINE: denoising steps of what a path leads to
+SEEDS, CLIP, GRID, FINE = (0, 1), 6, 48, 50  # FINE: denoising steps of what a path leads to
 WINDOWS, CONTEXT, HORIZONS, FEW = 32, 4, (1, 4, 16), (1, 3, CLIP)
 FIGURES = ("PSNR, dB", "likeness, dB", "sharpness", "hand")
 SAME = {"batch_size": 3, "clip_steps": CLIP, "device": "cpu", "precision": "fp32"}

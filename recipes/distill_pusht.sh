@@ -56,12 +56,12 @@ distil told meanflow told "$STORE" steps=150
 distil film meanflow film "$FILM" steps=300 optimiser.lr=5e-4
 
 # Drift: the same world after as many further updates on its own rollouts, and on recorded histories.
-scd-train "${world[@]}" "${quiet[@]}" data.root="$STORE" init="$OUT/told_consistency/world" steps=600 \
+scd-train "${world[@]}" "${quiet[@]}" data.root="$STORE" init="$OUT/told_consistency/world" steps=150 \
     model.num_steps=1 optimiser.lr=1e-4 optimiser.decoder_lr=1 optimiser.decay=0.3 optimiser.ema=0.99 \
     out="$OUT/told_recorded"
-distil told rollout told_consistency "$STORE" steps=600 report_windows=32 report_steps=[1] report_horizon=64 \
+distil told rollout told_consistency "$STORE" steps=150 report_windows=16 report_steps=[1] report_horizon=64 \
     beside="{base: $OUT/told/world, recorded: $OUT/told_recorded/world}"
 
 # Quality against denoising steps: the same commands, with nothing left to learn, measure.
-told report_windows=32 beside="{meanflow: $OUT/told_meanflow/world, rollout: $OUT/told_rollout/world}"
-film report_windows=32 beside="{meanflow: $OUT/film_meanflow/world}"
+told report_windows=16 beside="{meanflow: $OUT/told_meanflow/world, rollout: $OUT/told_rollout/world}"
+film report_windows=16 beside="{meanflow: $OUT/film_meanflow/world}"
