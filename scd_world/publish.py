@@ -17,7 +17,6 @@ from scd_world.world import World
 PICTURES = {  # of an evaluation, in a packaged world's card
     "worst.png": "The worst window: recorded, imagined, difference",
     "strip_0.png": "The first window: recorded, imagined, difference",
-    "curves.png": "Fidelity over the imagined steps",
 }
 
 
@@ -98,7 +97,8 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         f"{len(made['held_out_episodes'])} of them held out."
         + (f" Its body learnt from the numbers of {made['more']} as well." if made.get("more") else "")
         + (f" It started from the weights of {made['init']}." if made.get("init") else "")
-        + (f" Distilled by {made['distilled']['method']}." if made.get("distilled") else ""),
+        + (f" Distilled by {made['distilled']['method']}." if made.get("distilled") else "")
+        + (f" Changed since: {made['refined']}." if made.get("refined") else ""),
         "",
         *(["On held-out episodes, open loop:", "", *table, ""] if rows else []),
         "It was taught by these recordings alone: what they do not hold is outside its envelope.",

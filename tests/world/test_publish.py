@@ -32,7 +32,7 @@ def test_a_packaged_world_is_half_the_size_and_carries_its_report(world, tmp_pat
     shipped = World.load(small)
     assert "```\n\n## Fidelity of it\n\n| step | PSNR |\n\n### Where it fails\n" in shipped.card
     assert "](worst.png)" in shipped.card
-    assert "curves.png" not in shipped.card  # nobody drew it
+    assert "strip_0.png" not in shipped.card  # nobody drew it
     assert (small / "worst.png").read_bytes() == b"picture"
     assert "# A world of push" in shipped.card
     assert "30.00" not in shipped.card  # one table of PSNRs, the report's
