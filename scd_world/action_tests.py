@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_datasets.store import WindowStore
+from scd_datasets.store import WindowStore, rows_of
 from scd_world.metrics import correlation, summarise
 from scd_world.open_loop import Batch, RowNoise, Window, begin, imagine_steps, look
 from scd_world.world import World
@@ -162,7 +162,7 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
 def null_action(store: WindowStore, episodes: np.ndarray) -> str:
     """`hold` (stay) where actions are target positions, else `zero`, `unknown` where zero is out of range."""
     A, P = len(store.schema.action), len(store.schema.agent_pos)
-    rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e] - 1) for e in episodes])
+    rows = rows_of(store.starts, store.lengths - 1, episodes)
     action = store.action[rows]
     if A == P:
         follows = np.array([correlation(action[:, i], store.state[rows + 1, i]) for i in range(A)])

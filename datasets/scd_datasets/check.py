@@ -266,7 +266,7 @@ def _arrays(schema: DataSchema, checked: Checked, pixels: np.ndarray) -> Episode
     length, numbers = checked.episode.length, checked.numbers
     return EpisodeArrays(
         pixels=pixels,
-        state=np.concatenate([checked.matrix(STATE), checked.matrix(ENVIRONMENT_STATE)], axis=1),
+        state=checked.state,
         action=checked.matrix(ACTION),
         reward=numbers.get(REWARD, np.zeros(length)).reshape(length),
         success=numbers.get(SUCCESS, np.zeros(length, bool)).reshape(length),

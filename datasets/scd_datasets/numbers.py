@@ -14,7 +14,7 @@ import numpy as np
 from scd_datasets.check import sound_episodes
 from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.lerobot_reader import LeRobotFolder
-from scd_datasets.store import WindowStore, one_frame_earlier
+from scd_datasets.store import WindowStore, one_frame_earlier, rows_of
 from scd_world.schema import DataSchema
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def further_numbers(root: str | Path, schema: DataSchema, unseen: Numbers, skip_
     source = LeRobotFolder(root)
     refuse_another_robot(source, schema)
     good, bad = sound_episodes(source, skip_bad)
-    state = np.concatenate([np.hstack([one.matrix(STATE), one.matrix(ENVIRONMENT_STATE)]) for one in good])
+    state = np.concatenate([one.state for one in good])
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -86,9 +86,8 @@ def further_numbers(root: str | Path, schema: DataSchema, unseen: Numbers, skip_
     )
     kept = np.flatnonzero(~np.isin(beginnings(numbers), beginnings(unseen)))
     log.info(
-        "%s: numbers of %d further episodes, %s frames%s",
-        *(root, len(kept), f"{lengths[kept].sum():,}"),
-        *[f"; left out: {len(bad)} damaged, {len(good) - len(kept)} that are held out elsewhere"],
+        f"{root}: numbers of {len(kept)} further episodes, {lengths[kept].sum():,} frames; left out: "
+        f"{len(bad)} damaged, {len(good) - len(kept)} that are held out elsewhere"
     )
     return numbers.select(kept)
 
@@ -115,8 +114,3 @@ def beginnings(numbers: Numbers) -> np.ndarray:
     first = np.hstack([numbers.state[numbers.starts], numbers.action[numbers.starts]])
     first = np.ascontiguousarray(first, np.float32)
     return first.view(np.dtype((np.void, first.shape[1] * first.itemsize)))[:, 0]
-
-
-def rows_of(starts: np.ndarray, lengths: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-    """The rows of these episodes, one after another."""
-    return np.concatenate([np.arange(0), *(starts[e] + np.arange(lengths[e]) for e in episodes)])

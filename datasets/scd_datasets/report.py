@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scd_datasets.lerobot_features import DONE, REWARD, SUCCESS
+from scd_datasets.lerobot_features import DONE, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.source import DamagedEpisode, Episode, Finding, Source
 from scd_datasets.store import WindowStore
 from scd_world.schema import DataSchema
@@ -32,6 +32,11 @@ class Checked:
         """(L, n) float32; n = 0 where the key is not recorded."""
         length = self.episode.length
         return self.numbers.get(key, np.zeros((length, 0))).reshape(length, -1).astype(np.float32)
+
+    @property
+    def state(self) -> np.ndarray:
+        """(L, S) float32, as `DataSchema.state` names it."""
+        return np.concatenate([self.matrix(STATE), self.matrix(ENVIRONMENT_STATE)], axis=1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scd_datasets.store import WindowStore
+from scd_datasets.store import WindowStore, rows_of
 from scd_world.dynamics import fit_hold, fit_linear
 from scd_world.laws import fit_laws
 from scd_world.stats import Stats, encode_pixels, to_unit
@@ -21,7 +21,7 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Stats:
     episodes = np.asarray(episodes)
     if not len(episodes):
         raise ValueError("statistics need at least one training episode, got none")
-    rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in episodes])
+    rows = rows_of(store.starts, store.lengths, episodes)
     last = np.zeros(len(store.action), bool)
     last[store.starts + store.lengths - 1] = True
     state, action, reward = (torch.from_numpy(a[rows]) for a in (store.state, store.action, store.reward))

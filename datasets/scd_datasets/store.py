@@ -203,6 +203,11 @@ class WindowStore:
             return self._pixels.oindex[unique][places.reshape(rows.shape)]
 
 
+def rows_of(starts: np.ndarray, lengths: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    """The rows of these episodes, one after another."""
+    return np.concatenate([np.arange(0), *(starts[e] + np.arange(lengths[e]) for e in episodes)])
+
+
 def one_frame_earlier(
     state: np.ndarray, action: np.ndarray, rows: np.ndarray, starts: np.ndarray
 ) -> np.ndarray:
