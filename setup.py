@@ -34,7 +34,7 @@ setup(
     # lerobot's commands import every installed distribution whose name begins with `lerobot_env_`
     # (raw name, underscores) as a module of that name: that is how the plug-in is found.
     name="lerobot_env_scd_world",
-    version="0.2.0",
+    version="0.3.0",
     description="A world model that a roboticist can step, as a Gymnasium environment",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -45,7 +45,7 @@ setup(
     package_data={"scd_envs": ["worlds/**/*"]},
     include_package_data=True,
     install_requires=[
-        "torch>=2.9,<2.12",  # Muon; lerobot 0.6's own bound
+        "torch>=2.7,<2.12",  # lerobot 0.6's own bounds
         "torchvision",
         "numpy>=2,<2.3",
         "gymnasium>=1.1.1,<2",

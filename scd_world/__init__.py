@@ -4,4 +4,4 @@ Kept empty of imports on purpose: `import scd_world` costs nothing, and each par
 (`from scd_world.world import World`).
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -85,7 +85,8 @@ class OptimiserConfig:
 class BodyConfig:
     """How the network that needs no pixels is taught before the rest (model.body_layers > 0)."""
 
-    more: str | None = None  # a LeRobotDataset of further episodes of the same robot; needs no pictures
+    # LeRobotDatasets of further episodes of the same robot; they need no pictures.
+    more: list[str] = field(default_factory=list)
     steps: int = 5000  # updates, at most as many as the world gets
     batch_size: int = 256  # sequences per update
     unroll: int = 8  # steps that it goes on from what it said itself
@@ -127,7 +128,8 @@ class TrainConfig:
     body: BodyConfig = field(default_factory=BodyConfig)
     sketch: SketchConfig = field(default_factory=SketchConfig)
 
-    init: str | None = None  # a world (folder, or name on the Hub) whose weights to start from
+    init: str | None = None  # a world (folder, or name on the Hub) whose weights and units to start from
+    init_lessons: bool = False  # with init: body, outcome and sketch are taught on, too, before the rest
     steps: int = 20_000  # updates; may be raised when resuming
     batch_size: int = 16  # windows per update, of all processes together
     clip_steps: int = 8  # steps of a window: each is predicted from those before it

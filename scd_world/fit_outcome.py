@@ -54,10 +54,10 @@ def fit_outcome(
             close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]
             lot = torch.cat([lots, close]).to(row.device)
             loss = outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot])
-            optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(body.outcome.parameters(), 1.0)
             optimiser.step()
+            optimiser.zero_grad()  # not before: what is left would be part of the world's first update
             average.update(body.outcome.named_parameters(), update)
             yield loss.detach()
     finally:  # also where it is ended early

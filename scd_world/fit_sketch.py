@@ -45,10 +45,10 @@ def fit_sketch(
             clip = Clip.from_windows(windows, stats)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = sketch_loss(sketch, clip.state[:, 0], clip.obs[:, 0], config, generator)
-            optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(sketch.parameters(), 1.0)
             optimiser.step()
+            optimiser.zero_grad()  # not before: what is left would be part of the world's first update
             yield loss.detach()
 
 

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from scd_world.config import OptimiserConfig
+from scd_world.muon import Muon
 
 # Whole tensors also of sharded weights; with cpu_offload the first process alone holds them.
 WHOLE, GATHERED = (
@@ -59,13 +60,9 @@ def muon_and_adamw(
     net: nn.Module, inner: Sequence[nn.Parameter], inner_lr: float, lr: float, beta2: float
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Optimisers and their learning rates: Muon for the `inner` matrices, where features become features,
-    AdamW for what is left of `net`.
-
-    Muon (Jordan et al. 2024) takes a step of one length in all directions of a matrix: what is rare, a
-    contact or an edge, AdamW hears late.
-    """
+    AdamW for what is left of `net`."""
     outer = [p for p in net.parameters() if all(p is not q for q in inner)]
-    muon = torch.optim.Muon(inner, momentum=0.95, weight_decay=0.0)
+    muon = Muon(inner, inner_lr)
     adamw = torch.optim.AdamW(outer, betas=(0.9, beta2), weight_decay=0.0, fused=True)
     return [(muon, inner_lr), (adamw, lr)]
 

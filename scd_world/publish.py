@@ -95,7 +95,11 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps "
         f"in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} episodes of {made['data']}, "
         f"{len(made['held_out_episodes'])} of them held out."
-        + (f" Its body learnt from the numbers of {made['more']} as well." if made.get("more") else "")
+        + (
+            f" Its body learnt from the numbers of {' and '.join(made['more'])} as well."
+            if made.get("more")
+            else ""
+        )
         + (f" It started from the weights of {made['init']}." if made.get("init") else "")
         + (f" Distilled by {made['distilled']['method']}." if made.get("distilled") else "")
         + (f" Changed since: {made['refined']}." if made.get("refined") else ""),

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from scd_world.layers import Patches, modulate, zero
 
 COPY_FIRST = 2.0  # before training, a pixel is mostly what it was
-SURE = 4.0  # how sure a choice can be: 3 in 10,000 for what was not chosen, or it could not be unlearnt
+# How sure a choice can be: with no bound it could not be unlearnt. With one of 4 a fiftieth of every pixel
+# was of what was not chosen, a ghost that cost more than the choice brought.
+SURE = 8.0
 
 
 class PatchHead(nn.Module):

@@ -1,6 +1,6 @@
 """A run's folder: one trainer at a time, its log, its checkpoints, and the world it ends with.
 
-config.json · log.jsonl · tensorboard/ · checkpoints/ · world/
+config.json · log.jsonl · tensorboard/ · lessons/ · checkpoints/ · world/
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class RunFolder:
         self.path = Path(out)
         self.checkpoints, self.world = self.path / "checkpoints", self.path / "world"
         self.tensorboard, self.log = self.path / "tensorboard", self.path / "log.jsonl"
+        self.lessons = self.path / "lessons"  # until the first checkpoint
+        self.stats = self.path / "stats.safetensors"  # of the world that this training started from
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scd_datasets.lerobot_reader import LeRobotFolder
@@ -36,7 +37,10 @@ from scd_world.fit_body import Recorded, fit_body
 from scd_world.fit_doubt import fit_doubt
 from scd_world.fit_outcome import fit_outcome
 from scd_world.fit_sketch import fit_sketch
+from scd_world.held_out import check_schema
 from scd_world.learner import Learner
+from scd_world.lessons import Lessons
+from scd_world.manifest import beside
 from scd_world.models import make_model
 from scd_world.open_data import open_store
 from scd_world.optimiser import learning_rate
@@ -58,8 +62,9 @@ def train(config: TrainConfig) -> Path:
     run = RunFolder(config.out)
     accelerator = make_accelerator(config)
     with run.locked() if accelerator.is_main_process else nullcontext():
-        if config.body.more and not run.checkpoints.exists():
-            LeRobotFolder(config.body.more)  # what cannot be read shows now, not after an hour of decoding
+        if not run.checkpoints.exists():
+            for root in config.body.more:
+                LeRobotFolder(root)  # what cannot be read shows now, not after an hour of decoding
         with accelerator.main_process_first():
             store = open_store(config.data, run.path, config.model.patch)
         Trainer(config, store, run, accelerator).train()
@@ -79,6 +84,8 @@ class Trainer:
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoint = self.checkpoints.newest()
         self.ancestor: dict[str, Any] | None = None  # provenance of the world that this one started from
+        self.lessons = Lessons(run.lessons, circumstances(config, store))
+        self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
         torch.manual_seed(config.seed)
         model, self.stats = self.make_model(resuming=checkpoint is not None)
         self.world = self.make_world(model)
@@ -86,8 +93,7 @@ class Trainer:
         self.learner = self.make_learner(model)
         self.guard = Guard(accelerator.device)
         self.meter, self.clock, self.stop = Meter(), Clock(), StopRequest()
-        self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
-        self.prepared = time.monotonic() - self.began  # seconds of the budget that body and sketch took
+        self.prepared = self.seconds_so_far()  # seconds of the budget that body and sketch took
         self.saved_at = self.evaluated_at = -1
         self.measured: dict[str, float] = {}  # by the latest evaluation
         # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
@@ -97,16 +103,26 @@ class Trainer:
 
     def make_model(self, resuming: bool) -> tuple[BaseModel, Stats]:
         """The model before its first update; what a checkpoint will bring is left as it comes."""
-        stats = compute_stats(self.store, self.episodes)
+        stats = self.make_stats()
         model = make_model(self.config.model, self.store.schema, stats)
         if resuming:  # it needs no other world's weights, and must not fail where that world is gone
             return model, stats
         if self.config.init is not None:
             self.ancestor = start_from(model, self.config.init)
-        else:
+        if self.config.init is None or self.config.init_lessons:
             self.fit_body(model, stats)
             self.fit_sketch(model, stats)
         return model, stats
+
+    def make_stats(self) -> Stats:
+        """Of the training episodes. Or of the world that this one starts from: what its weights learnt, they
+        learnt in its units."""
+        if self.config.init is None:
+            return compute_stats(self.store, self.episodes)
+        with self.accelerator.main_process_first():
+            if not self.run.stats.exists():
+                keep_stats_of(self.config.init, self.store, self.run.stats)
+        return Stats.load(self.run.stats)
 
     def make_learner(self, model: BaseModel) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator)
@@ -121,18 +137,18 @@ class Trainer:
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
             losses = fit_body(model.body, recorded, config, seed, bf16, self.at_most("body"))
-            self.fit_first("body", losses, config.steps)
+            self.fit_first("body", losses, config.steps, model.body.net)
             losses = fit_outcome(model.body, recorded, config, seed, self.at_most("outcome"))
-            self.fit_first("outcome", losses, config.outcome_steps)
+            self.fit_first("outcome", losses, config.outcome_steps, model.body.outcome)
         fit_doubt(model.doubt, model.body, recorded, seed)
 
     def numbers(self) -> Numbers:
         """Of the training episodes, and of what was recorded beside them without pictures."""
-        numbers, more = stored_numbers(self.store, self.episodes), self.config.body.more
-        if more is None:
-            return numbers
+        numbers = stored_numbers(self.store, self.episodes)
         unseen, skip_bad = stored_numbers(self.store, self.held_out), self.config.data.skip_damaged
-        return numbers.and_(further_numbers(more, self.store.schema, unseen, skip_bad))
+        for root in self.config.body.more:
+            numbers = numbers.and_(further_numbers(root, self.store.schema, unseen, skip_bad))
+        return numbers
 
     def fit_sketch(self, model: BaseModel, stats: Stats) -> None:
         """What single frames can teach, on the device that they are then drawn on."""
@@ -146,20 +162,29 @@ class Trainer:
         bf16 = use_bf16(self.config.precision, device)
         sketch = model.sketch.to(device).requires_grad_(True)
         losses = fit_sketch(sketch, loader, stats.to(device), config, bf16, self.at_most("sketch"))
-        self.fit_first("sketch", losses, config.steps)
-        sketch.requires_grad_(False).zero_grad()
+        self.fit_first("sketch", losses, config.steps, sketch)
+        sketch.requires_grad_(False)
 
     def at_most(self, name: str) -> float:
         """Seconds that one lesson before the first window may take."""
         limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
         return FIRST_SHARE[name] * min(limits, default=math.inf)
 
-    def fit_first(self, name: str, losses: Generator[Tensor], steps: int) -> None:
+    def fit_first(self, name: str, losses: Generator[Tensor], steps: int, taught: nn.Module) -> None:
+        """A lesson before the first window; one that an earlier start of this run gave is not given again."""
+        seconds = self.lessons.recall(name, taught)
+        if seconds is not None:
+            self.seconds += seconds
+            self.say(f"{name}: taught before, in {seconds:.0f} s")
+            return
+        began = time.monotonic()
         bar = tqdm(losses, name, steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
         with closing(losses):
             for update, loss in enumerate(bar):
                 if update % 100 == 0:
                     bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+        if self.main:
+            self.lessons.keep(name, taught, time.monotonic() - began)
 
     def make_loader(self) -> WindowLoader:
         return WindowLoader(
@@ -345,6 +370,7 @@ class Trainer:
             "ancestor": self.ancestor,
         }
         self.checkpoints.save(Checkpoint(**state, rng=rng, training=training))
+        self.lessons.forget()
         self.save_world()
 
     def made(self) -> dict[str, Any]:
@@ -380,6 +406,36 @@ class Trainer:
     def say(self, message: str) -> None:
         if self.main:
             log.info(message)
+
+
+def circumstances(config: TrainConfig, store: WindowStore) -> dict[str, Any]:
+    """What the lessons before the first window depend on; how long they may take aside."""
+    of = ("model", "body", "sketch", "data", "steps", "seed", "precision", "init")
+    return {name: value for name, value in asdict(config).items() if name in of} | {
+        "store": store.fingerprint
+    }
+
+
+def keep_stats_of(source: str, store: WindowStore, target: Path) -> None:
+    """The statistics of the world `source`, also for when it is gone. Data of another robot is refused; what
+    lies outside the world's ranges is said."""
+    world = World.load(source)
+    check_schema(world.schema, store)
+    stats = world.stats
+    for what, recorded, low, high in (
+        ("state", store.state, stats.state_low, stats.state_high),
+        ("action", store.action, stats.action_low, stats.action_high),
+    ):
+        names = getattr(store.schema, what)
+        out = (recorded.min(0) < low.numpy()) | (recorded.max(0) > high.numpy())
+        if out.any():
+            log.warning(
+                "%s of %s lies outside the range that %s was taught with; the range stays that one's",
+                what, ", ".join(n for n, o in zip(names, out, strict=True) if o), source,
+            )  # fmt: skip
+    temp = beside(target, ".tmp")
+    stats.save(temp)
+    os.replace(temp, target)
 
 
 def recorded_states(numbers: Numbers, stats: Stats) -> Recorded:

@@ -30,7 +30,7 @@ from scd_world.schema import DataSchema
 from scd_world.starts import Moment, Starts
 from scd_world.stats import Stats, decode_pixels, encode_pixels
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass

@@ -44,7 +44,7 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
     if not source.sizes:
         raise ValueError(
             f"{source.root} has no camera (a feature of dtype image or video), and a world draws pictures. "
-            f"Beside recordings with cameras its numbers can teach: scd-train … body.more={source.root}"
+            f"Beside recordings with cameras its numbers can teach: scd-train … body.more=[{source.root}]"
         )
     good, bad = sound_episodes(source, skip_bad)
     schema = make_schema(source, good)

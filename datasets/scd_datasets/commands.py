@@ -36,7 +36,7 @@ def record(config: DictConfig) -> None:
     if LeRobotFolder(settings.out).cameras:
         print(f"next: scd-data data.root={settings.out}")
     else:
-        print(f"next, beside recordings with pictures: scd-train … body.more={settings.out}")
+        print(f"next, beside recordings with pictures: scd-train … body.more=[{settings.out}]")
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="data")

@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -107,7 +110,7 @@ class LeRobotWriter:
     def save_episode(self, note: dict[str, Any]) -> None:
         from lerobot.utils.utils import SuppressProgressBars
 
-        with SuppressProgressBars():  # one bar for the whole recording is enough
+        with SuppressProgressBars(), _embedding_at_once():  # one bar for the whole recording is enough
             self._writing = True
             self._dataset.save_episode(parallel_encoding=False)  # it would fork a process full of threads
             self._writing = False
@@ -171,6 +174,21 @@ class LeRobotWriter:
         # LeRobot appends in new files and asks no more of the old ones than what meta/ says of them.
         shutil.copytree(self.root / "meta", self.part / "meta")
         return LeRobotDataset.resume(repo_id, root=self.part, **options)
+
+
+@contextmanager
+def _embedding_at_once() -> Iterator[None]:
+    """LeRobot puts the bytes of pictures into an episode's table row by row, also where there are none: 3 ms
+    a frame, up to half of a recording. One call for all rows writes the same."""
+    from lerobot.datasets import dataset_writer
+    from lerobot.datasets.io_utils import embed_table_storage
+
+    def embed(dataset):
+        at_once = dataset.with_format("arrow").map(embed_table_storage, batched=True, batch_size=None)
+        return at_once.with_format(**dataset.format)
+
+    with patch.object(dataset_writer, "embed_images", embed):
+        yield
 
 
 def _move_into(part: Path, root: Path) -> None:

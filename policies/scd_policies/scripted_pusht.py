@@ -19,6 +19,7 @@ SIZES = {"agent_pos": 2, "environment_state": 16}  # the agent's place; eight ke
 LINE_UP = 6.0  # px between disc and block where a push begins
 HOLD, LOSE = 4.0, 15.0  # px along the edge: on the contact, off it again
 WORTH = 0.4  # px: a push that brings less is over
+AHEAD = tee.KEYPOINTS + tee.moved(10.0 * CONTACTS.unit)  # the corners after a push of 10 px, per contact
 REACH = 40.0  # px: how deep into the block a push aims at once
 WALL = 8.0  # px: the block's corners stay this far from the picture's border
 
@@ -133,8 +134,7 @@ def _look(agent: np.ndarray, keypoints: np.ndarray, mistake: np.ndarray) -> _Sce
 def _useful(scene: _Scene) -> np.ndarray:
     """(N,) whether a push at each contact brings the block nearer home and no corner into a wall."""
     depth = CONTACTS.twist @ scene.wanted
-    ahead = tee.KEYPOINTS + tee.moved(10.0 * CONTACTS.unit)
-    return (depth > WORTH) & scene.inside(ahead, WALL).all(-1)
+    return (depth > WORTH) & scene.inside(AHEAD, WALL).all(-1)
 
 
 def _choose(scene: _Scene, useful: np.ndarray) -> int | None:

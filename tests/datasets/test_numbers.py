@@ -81,7 +81,7 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
         out=str(tmp_path / "run"),
         data=DataConfig(root=str(recorded), holdout=0.34),
         model=ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, num_steps=1),
-        body=BodyConfig(more=blind),
+        body=BodyConfig(more=[blind]),
         steps=1,
         batch_size=1,
         clip_steps=4,
@@ -100,5 +100,5 @@ def test_a_training_reads_them(trainer, store):
 def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):
     config, _ = trainer
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        training.train(replace(config, body=BodyConfig(more=str(tmp_path / "nowhere"))))
+        training.train(replace(config, body=BodyConfig(more=[str(tmp_path / "nowhere")])))
     assert not (tmp_path / "run" / "windows.zarr").exists()

@@ -4,10 +4,12 @@ import errno
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import gymnasium
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from scd_datasets import lerobot_writer
@@ -53,6 +55,16 @@ def test_a_continued_recording_equals_a_straight_one(config, recorded):
     notes = record(config(episodes=3))
     assert [note["seed"] for note in notes] == [0, 1, 2]
     assert_same(config().out, recorded)
+
+
+def test_episodes_embedded_at_once_are_those_that_lerobot_embeds_row_by_row(config, recorded, monkeypatch):
+    monkeypatch.setattr(lerobot_writer, "_embedding_at_once", nullcontext)
+    slow = config(out="slow")
+    record(slow)
+    here, there = (sorted(Path(root).glob("data/*/*.parquet")) for root in (recorded, slow.out))
+    assert [file.name for file in here] == [file.name for file in there]
+    for one, other in zip(here, there, strict=True):
+        assert pq.read_table(one).equals(pq.read_table(other))
 
 
 def test_an_environment_that_uses_its_arrays_again_is_recorded_as_it_was_seen():

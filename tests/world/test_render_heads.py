@@ -54,6 +54,17 @@ def test_a_pixel_can_be_the_last_frame_the_sketch_or_the_background_itself(share
     torch.testing.assert_close(out, wanted, atol=0.01, rtol=0)
 
 
+def test_a_choice_leaves_no_ghost_of_what_was_not_chosen():
+    """With a bound of 4 a logit of 16, and as little for the others, left a hundredth of the last frame."""
+    made = head("conv, sketch", patch=2)
+    with torch.no_grad():
+        made.draw[-1].bias.view(7, 4)[3:] = -16.0
+        made.draw[-1].bias.view(7, 4)[4] = 16.0
+    _, c, seen = given(pictures=2)
+    out = made(torch.randn(3, 1, 48, 32), c, seen)
+    assert (out - seen[:, 6:]).abs().max() < 1e-3
+
+
 def test_a_head_that_is_wrong_and_sure_can_still_learn():
     made = head("conv, sketch", patch=2)
     with torch.no_grad():

@@ -18,20 +18,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+import scd_world.train as training_module
 from scd_datasets.statistics import compute_stats
-from scd_datasets.store import WindowStore
+from scd_datasets.store import WindowStore, write_store
 from scd_world.checkpoint import TENSORS, Checkpoints
 from scd_world.clip import Clip
 from scd_world.config import DataConfig, TrainConfig
 from scd_world.devices import make_accelerator
 from scd_world.learner import Learner, check_division
+from scd_world.lessons import Lessons
 from scd_world.model_config import ModelConfig
 from scd_world.run_folder import RunFolder
 from scd_world.train import Trainer, train
 from scd_world.validate import after_context, compare
 from scd_world.world import World
 from scd_world.world_model import WorldModel
+from tests.world.conftest import SLIDE, slide_episode
 
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
 
@@ -322,6 +326,78 @@ def test_a_training_can_start_from_a_world(training, tmp_path):
     wider = replace(config, out=str(tmp_path / "wider"), model=replace(config.model, width=64))
     with pytest.raises(ValueError, match="other shapes"):
         train(wider)
+
+
+def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
+    """Its weights mean them: with those of the new recordings, all that it knows would be a little off."""
+    first = World.load(train(training(steps=1)))
+    wide = tmp_path / "wide.zarr"
+    write_store(wide, SLIDE, [replace(e, state=2 * e.state) for e in map(slide_episode, range(4))])
+    config = training(out="tuned", steps=1, init=str(tmp_path / "run" / "world"))
+    tuned = World.load(train(replace(config, data=DataConfig(kind="zarr", root=str(wide), holdout=0.25))))
+    for name, value in vars(first.stats).items():
+        assert torch.equal(getattr(tuned.stats, name), value), name
+    assert "state of " in caplog.text
+    assert "lies outside the range" in caplog.text
+
+
+@pytest.mark.parametrize("init_lessons", [False, True])
+def test_lessons_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, init_lessons):
+    first = World.load(train(training(steps=1))).model
+    config = training(out="on", steps=8, init=str(tmp_path / "run" / "world"), init_lessons=init_lessons)
+    on = World.load(train(config)).model
+    pairs = zip(on.sketch.parameters(), first.sketch.parameters(), strict=True)  # held but for its lesson
+    assert all(torch.equal(p, q) for p, q in pairs) is not init_lessons
+
+
+def test_lessons_are_not_given_again_after_a_kill(training, monkeypatch, tmp_path):
+    """They may have taken most of the time; until the first checkpoint nothing else would hold them."""
+    given = []
+
+    def counted(name):
+        teach = getattr(training_module, name)
+
+        def counting(*arguments, **named):
+            for loss in teach(*arguments, **named):
+                given.append(name)
+                yield loss
+
+        monkeypatch.setattr(training_module, name, counting)
+
+    for name in ("fit_body", "fit_outcome", "fit_sketch"):
+        counted(name)
+    straight = World.load(train(training(out="straight"))).model.state_dict()
+    assert set(given) == {"fit_body", "fit_outcome", "fit_sketch"}
+    with monkeypatch.context() as killed:
+        killed.setattr(Learner, "update", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(training())
+    given.clear()
+    weights = World.load(train(training())).model.state_dict()
+    assert given == []
+    for name, value in weights.items():
+        assert torch.equal(value, straight[name]), name
+    assert not RunFolder(tmp_path / "run").lessons.exists()
+
+
+def test_a_lesson_leaves_no_gradient_to_the_first_update(training):
+    """AdamW makes a whole step of the smallest one: reward and success were off for good afterwards."""
+    config = training()
+    run = RunFolder(config.out)
+    model = Trainer(config, WindowStore.open(config.data.root), run, make_accelerator(config)).learner.model
+    assert [name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()] == []
+
+
+def test_lessons_of_other_settings_are_given_anew(training, tmp_path):
+    body = nn.Linear(2, 2)
+    Lessons(tmp_path, {"seed": 0}).keep("body", body, 12.0)
+    again = nn.Linear(2, 2)
+    assert Lessons(tmp_path, {"seed": 1}).recall("body", again) is None
+    assert not torch.equal(again.weight, body.weight)
+    assert Lessons(tmp_path, {"seed": 0}).recall("body", again) == 12.0
+    assert torch.equal(again.weight, body.weight)
+    (tmp_path / "body" / "weights.safetensors").write_bytes(b"damaged")
+    assert Lessons(tmp_path, {"seed": 0}).recall("body", again) is None
 
 
 def test_recorded_histories_come_first(training):
