@@ -10,6 +10,8 @@ DATA=${DATA:-data/pusht}
 EPISODES=${EPISODES:-2800}
 BLIND=${BLIND:-12000}   # episodes without pictures, for the body alone
 BUDGET=${BUDGET:-3600}  # seconds of training; body, outcome and sketch take three quarters of it on a core
+OUT=${OUT:-runs/pusht}
+PACKAGE=${PACKAGE:-envs/scd_envs/worlds/pusht}
 
 . recipes/pusht_data.sh
 
@@ -24,7 +26,7 @@ scd-data data.root="$DATA"
 # The block's pose is recorded, so the body knows state, reward and success without pictures: the heads that read
 # them off the pictures as well (state_weight, reward_weight, success_weight) have nothing to add here.
 # The sketch draws what moves, so what stands still need not stand back behind it (change_weight).
-scd-train data=zarr data.root="$DATA.zarr" out=runs/pusht model=small model.patch=16 model.window=4 \
+scd-train data=zarr data.root="$DATA.zarr" out="$OUT" model=small model.patch=16 model.window=4 \
     model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
     model.body_width=320 "body.more=[${DATA}_blind]" body.steps=30000 body.batch_size=256 body.unroll=6 \
     body.lr=1.5e-3 body.outcome_steps=8000 sketch.steps=14000 \
@@ -33,8 +35,8 @@ scd-train data=zarr data.root="$DATA.zarr" out=runs/pusht model=small model.patc
     optimiser.lr=8e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \
     steps=100000 time_budget="$BUDGET" checkpoint_every=500 eval_every=1000
 
-scd-evaluate world=runs/pusht/world data=zarr data.root="$DATA.zarr" out=runs/pusht/evaluation
+scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" films=4 out="$OUT/evaluation"
 
 # Half precision halves the package; the measured report goes into the world's card.
 python -c "from scd_world.publish import package
-package('runs/pusht/world', 'runs/pusht/evaluation', 'envs/scd_envs/worlds/pusht')"
+package('$OUT/world', '$OUT/evaluation', '$PACKAGE')"

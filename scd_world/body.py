@@ -9,7 +9,6 @@ S state size, A action size; everything in model units.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from scd_world.dynamics import LinearDynamics
 from scd_world.laws import Laws
 from scd_world.layers import zero
+from scd_world.precision import full_precision, half_precision
 from scd_world.stats import Stats
 
 
@@ -74,15 +74,6 @@ class Body(nn.Module):
         with full_precision(after):
             reward, success = self.outcome(after.float()).unbind(-1)
         return reward, success
-
-
-def full_precision(x: Tensor) -> AbstractContextManager:
-    """Half a pixel is less than bf16 can say. Where shapes alone are computed there is nothing to switch."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
-
-
-def half_precision(x: Tensor, bf16: bool) -> AbstractContextManager:
-    return torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 class BodyNet(nn.Module):

@@ -58,13 +58,3 @@ def gradients_stay_local(net: nn.Module, accelerator: Accelerator) -> Iterator[N
     net.set_requires_gradient_sync(False)
     yield
     net.set_requires_gradient_sync(True)
-
-
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """auto: where the hardware multiplies in bf16; emulated, it would be slower than fp32."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capable = torch.cpu.get_capabilities()
-    return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))

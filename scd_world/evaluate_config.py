@@ -56,7 +56,7 @@ class BenchConfig:
     store: str | None = None  # a window store whose reading speed is measured too
     against: str | None = None  # async: `rows` in one batch against as many single environments in processes
     rows: int = 8  # for against=async
-    precision: str = "fp32"  # or bf16: of all environments of against=async
+    precision: str = "fp32"  # or bf16, auto: of all environments of against=async
     out: str | None = None  # folder for bench.json and bench.md; None: the terminal only
 
     cameras: int = 1  # what a random model looks at; a world brings its own
@@ -81,7 +81,7 @@ class BenchConfig:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         above("seconds", self.seconds, 0)
         above("rows", self.rows, 1)
-        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("precision", self.precision, ("fp32", "bf16", "auto"))
         for kind in self.rivals:
             one_of("rivals", kind, KINDS)
         if self.against is not None:

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from scd_world.base_model import BaseModel
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
-from scd_world.devices import distribute, gradients_stay_local, use_bf16
+from scd_world.devices import distribute, gradients_stay_local
 from scd_world.ema import EMA
 from scd_world.noise import Noise
 from scd_world.optimiser import (
@@ -32,6 +32,7 @@ from scd_world.optimiser import (
     optimiser_state,
     set_learning_rate,
 )
+from scd_world.precision import use_bf16
 from scd_world.stats import Stats
 
 

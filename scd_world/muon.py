@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from scd_world.devices import use_bf16
+from scd_world.precision import multiplies_bf16
 
 # Of a quintic that drives all singular values towards 1, fast for small ones: five rounds leave .7 to 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -54,7 +54,7 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(x: Tensor, rounds: int = ROUNDS) -> Tensor:
     """(n, r, c), r ≤ c → about U Vᵀ of each U S Vᵀ, by Newton and Schulz: S → a·S + b·S³ + c·S⁵."""
-    y = x.bfloat16() if use_bf16("auto", x.device) else x.float()
+    y = x.bfloat16() if multiplies_bf16(x.device) else x.float()
     y = y / torch.linalg.matrix_norm(y, keepdim=True).clamp_min(1e-7)  # no singular value above 1
     for _ in range(rounds):
         gram = y @ y.mT

@@ -46,7 +46,7 @@ class RankConfig:
     max_steps: int | None = None  # of an episode; None: the world's horizon
     success_threshold: float = 0.5  # of the world's success probability
     num_steps: int | None = None  # denoising steps; None: the world's own
-    precision: str = "fp32"  # of the world; bf16 is faster
+    precision: str = "fp32"  # of the world; bf16, or auto: bf16 where the hardware has it
     batch_size: int = 24  # episodes that are played side by side
 
     only: list[str] = field(default_factory=list)  # play these policies alone; the report needs them all
@@ -58,7 +58,7 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("precision", self.precision, ("fp32", "bf16", "auto"))
         for side in self.sides:
             one_of("sides", side, SIDES)
         for name in ("episodes", "batch_size", "bootstrap"):

@@ -16,8 +16,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from scd_world.body import full_precision
 from scd_world.layers import zero
+from scd_world.precision import full_precision
 
 CELL = 2  # pixels: what the function says at one place draws CELL² of them
 FINENESS = 6.0  # deviation of the first waves, radians over half a picture

@@ -32,7 +32,7 @@ from scd_world.base_model import BaseModel
 from scd_world.checkpoint import Checkpoint, Checkpoints
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
-from scd_world.devices import make_accelerator, use_bf16
+from scd_world.devices import make_accelerator
 from scd_world.fit_body import Recorded, fit_body
 from scd_world.fit_doubt import fit_doubt
 from scd_world.fit_outcome import fit_outcome
@@ -44,6 +44,7 @@ from scd_world.manifest import beside
 from scd_world.models import make_model
 from scd_world.open_data import open_store
 from scd_world.optimiser import learning_rate
+from scd_world.precision import use_bf16
 from scd_world.publish import model_card, pick_starts, provenance
 from scd_world.rng import of_rank, restore_rng, rng_state
 from scd_world.run_folder import RunFolder, StopRequest, check_continuation

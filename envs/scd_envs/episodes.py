@@ -17,6 +17,7 @@ from gymnasium.error import ResetNeeded
 from scd_envs.row_noise import row_noise
 from scd_envs.settings import Settings, start_pool, task_number
 from scd_world.imagined import Imagined
+from scd_world.precision import use_bf16
 from scd_world.starts import Moment
 from scd_world.world import World
 
@@ -69,7 +70,7 @@ class Episodes:
         self.horizon = settings.horizon or world.schema.horizon
         self.success_threshold = settings.success_threshold
         self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
-        self.bf16 = settings.precision == "bf16"
+        self.bf16 = use_bf16(settings.precision, world.device)
         self.pool = start_pool(world, settings.starts)
         self.task = None if settings.task is None else task_number(settings.task, world.schema.tasks)
         self.standing: Standing | None = None

@@ -29,7 +29,7 @@ class Settings:
     task: what all episodes are to do, one of the tasks that the world was taught; None: each what was being
     done where it starts.
     precision: fp32, or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU;
-    what a row imagines then depends a little on how many rows there are.
+    what a row imagines then depends a little on how many rows there are; auto: bf16 where it is fast.
     """
 
     num_steps: int | None = None
@@ -46,8 +46,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | np.integer) or value < 1):
                 raise ValueError(f"{name} must be a whole number ≥ 1 or None; got {value!r}")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision is 'fp32' or 'bf16'; got {self.precision!r}")
+        if self.precision not in ("fp32", "bf16", "auto"):
+            raise ValueError(f"precision is 'fp32', 'bf16' or 'auto'; got {self.precision!r}")
         if self.max_uncertainty is not None and not self.max_uncertainty > 0:
             raise ValueError(
                 "max_uncertainty is a share of the recorded ranges, above 0, or None; "

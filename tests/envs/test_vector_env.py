@@ -127,7 +127,7 @@ def test_bf16_imagines_nearly_the_same_and_the_state_more_exactly_still(world, a
     difference = np.abs(a["pixels"].astype(int) - b["pixels"]).mean()
     assert 0 < difference < 8  # grey levels
     np.testing.assert_allclose(a["agent_pos"], b["agent_pos"], atol=0.1)
-    with pytest.raises(ValueError, match="'fp32' or 'bf16'; got 'fp16'"):
+    with pytest.raises(ValueError, match="'fp32', 'bf16' or 'auto'; got 'fp16'"):
         make_vec(world, precision="fp16")
 
 
