@@ -9,7 +9,6 @@ F recorded rows, E episodes, B sequences, U steps of an unroll.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from scd_world.body import Body
 from scd_world.config import BodyConfig
-from scd_world.ema import EMA
-from scd_world.optimiser import course, lesson, muon_and_adamw, set_rates
+from scd_world.lessons import Lesson
+from scd_world.optimiser import course, muon_and_adamw
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,11 @@ def fit_body(
     config: BodyConfig,
     seed: int,
     bf16: bool = False,
-    seconds: float = math.inf,
+    lesson: Lesson | None = None,
 ) -> Generator[Tensor]:
     """Teaches `body` in place; yields the loss of each update, then leaves the averaged weights in it.
 
-    `config.steps` updates, or as many as `seconds` allow.
+    `config.steps` updates, or as many as the lesson's time allows.
     """
     generator = torch.Generator().manual_seed(seed)
     unroll, singles = config.unroll, recorded.sequences(1)
@@ -66,31 +65,21 @@ def fit_body(
         unroll //= 2  # short episodes
     if body.net is None or not len(sequences[0]):
         return
+
+    def loss(progress: float) -> Tensor:
+        rows, steps = (singles, 1) if progress <= config.single else (sequences, unroll)
+        size = (config.batch_size * unroll // steps, recorded.state.shape[-1])
+        level = config.noise * torch.rand(size[0], 1, generator=generator)
+        shake = (level * torch.randn(size, generator=generator)).to(recorded.state) * body.line.change
+        lot = torch.randint(len(rows[0]), (size[0],), generator=generator)
+        row, last = (of[lot.to(of.device)] for of in rows)
+        return unrolled_loss(body, recorded, row, last, shake, steps, bf16)
+
+    lesson = lesson or Lesson()
     inner = [p for p in body.net.layers.parameters() if p.ndim == 2]
     optimisers = muon_and_adamw(body.net, inner, config.inner_lr, config.lr, beta2=0.98)
-    average = EMA(body.net.named_parameters(), decay=0.999)
-
-    def draw(rows: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
-        lot = torch.randint(len(rows[0]), (count,), generator=generator)
-        return tuple(row[lot.to(row.device)] for row in rows)
-
-    try:
-        for update, progress in enumerate(lesson(config.steps, seconds)):
-            set_rates(optimisers, course(progress, 0.02, 0.5, 0.01))
-            rows, steps = (singles, 1) if progress <= config.single else (sequences, unroll)
-            size = (config.batch_size * unroll // steps, recorded.state.shape[-1])
-            level = config.noise * torch.rand(size[0], 1, generator=generator)
-            shake = (level * torch.randn(size, generator=generator)).to(recorded.state) * body.line.change
-            loss = unrolled_loss(body, recorded, *draw(rows, size[0]), shake, steps, bf16)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(body.net.parameters(), 1.0)
-            for optimiser, _ in optimisers:
-                optimiser.step()
-            body.net.zero_grad()
-            average.update(body.net.named_parameters(), update)
-            yield loss.detach()
-    finally:  # also where it is ended early
-        body.net.load_state_dict(average.weights())
+    lesson.begin(body.net, optimisers, generator, ema=0.999)
+    yield from lesson.teach(config.steps, lambda progress: course(progress, 0.02, 0.5, 0.01), loss)
 
 
 def unrolled_loss(

@@ -8,7 +8,6 @@ N recorded steps, B of them at a time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from scd_world.body import Body
 from scd_world.config import BodyConfig
-from scd_world.ema import EMA
 from scd_world.fit_body import Recorded
-from scd_world.optimiser import course, lesson
+from scd_world.lessons import Lesson
+from scd_world.optimiser import course
 
 NEAR = 0.15  # share of the steps, those of the highest rewards, that count as near a success
 SUCCESS = 5.0  # weight of a success's error beside a reward's: successes are rare
@@ -27,7 +26,7 @@ CHUNK = 8192
 
 
 def fit_outcome(
-    body: Body, recorded: Recorded, config: BodyConfig, seed: int, seconds: float = math.inf
+    body: Body, recorded: Recorded, config: BodyConfig, seed: int, lesson: Lesson | None = None
 ) -> Generator[Tensor]:
     """Teaches `body.outcome` in place; yields the loss of each update, then leaves the averaged weights."""
     row, _ = recorded.sequences(1)
@@ -41,27 +40,20 @@ def fit_outcome(
     )
     near = (success > 0) | (reward >= torch.quantile(reward[:: 1 + len(reward) // 1_000_000], 1 - NEAR))
     near_rows = near.nonzero()[:, 0].cpu()
-    optimiser = torch.optim.AdamW(body.outcome.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    average = EMA(body.outcome.named_parameters(), decay=0.995)
     # Half from everywhere, half from near: how often a step is drawn, against how often it happened.
     often = 0.5 + 0.5 * near / near.float().mean()
     half = config.outcome_batch // 2
-    try:
-        for update, progress in enumerate(lesson(config.outcome_steps, seconds)):
-            rate = config.lr * course(progress, 100 / config.outcome_steps, 0.6, 0.01)
-            optimiser.param_groups[0]["lr"] = rate
-            lots = torch.randint(len(row), (half,), generator=generator)
-            close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]
-            lot = torch.cat([lots, close]).to(row.device)
-            loss = outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(body.outcome.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()  # not before: what is left would be part of the world's first update
-            average.update(body.outcome.named_parameters(), update)
-            yield loss.detach()
-    finally:  # also where it is ended early
-        body.outcome.load_state_dict(average.weights())
+
+    def loss(progress: float) -> Tensor:
+        lots = torch.randint(len(row), (half,), generator=generator)
+        close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]
+        lot = torch.cat([lots, close]).to(row.device)
+        return outcome_loss(body, after[lot], reward[lot], success[lot], 1 / often[lot])
+
+    lesson, steps = lesson or Lesson(), config.outcome_steps
+    optimiser = torch.optim.AdamW(body.outcome.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    lesson.begin(body.outcome, [(optimiser, config.lr)], generator, ema=0.995)
+    yield from lesson.teach(steps, lambda progress: course(progress, 100 / steps, 0.6, 0.01), loss)
 
 
 @torch.no_grad()

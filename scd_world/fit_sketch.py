@@ -9,7 +9,6 @@ F frames, C channels (3 per camera), H W pixels, P cells of the picture, n of th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from contextlib import closing
 
@@ -20,7 +19,8 @@ from torch import Tensor
 from scd_datasets.loader import WindowLoader, prefetch
 from scd_world.clip import Clip
 from scd_world.config import SketchConfig
-from scd_world.optimiser import course, lesson
+from scd_world.lessons import Lesson
+from scd_world.optimiser import course
 from scd_world.sketch import Sketch
 from scd_world.stats import Stats
 
@@ -33,23 +33,22 @@ def fit_sketch(
     stats: Stats,
     config: SketchConfig,
     bf16: bool,
-    seconds: float = math.inf,
+    lesson: Lesson | None = None,
 ) -> Generator[Tensor]:
     """Teaches `sketch` in place; yields the loss of each update. The loader's windows are of one step."""
-    optimiser = torch.optim.AdamW(sketch.parameters(), weight_decay=0.0, fused=True)
     device, generator = sketch.scene.device, torch.Generator().manual_seed(loader.seed)
-    with closing(prefetch(loader, 0)) as batches:
-        for progress in lesson(config.steps, seconds):
-            optimiser.param_groups[0]["lr"] = config.lr * course(progress, 50 / config.steps, 0.5, 0.02)
+    lesson, steps = lesson or Lesson(), config.steps
+    optimiser = torch.optim.AdamW(sketch.parameters(), weight_decay=0.0, fused=True)
+    lesson.begin(sketch, [(optimiser, config.lr)], generator)
+    with closing(prefetch(loader, lesson.update)) as batches:
+
+        def loss(progress: float) -> Tensor:
             windows = {name: value.to(device) for name, value in next(batches).items()}
             clip = Clip.from_windows(windows, stats)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = sketch_loss(sketch, clip.state[:, 0], clip.obs[:, 0], config, generator)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(sketch.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()  # not before: what is left would be part of the world's first update
-            yield loss.detach()
+                return sketch_loss(sketch, clip.state[:, 0], clip.obs[:, 0], config, generator)
+
+        yield from lesson.teach(steps, lambda progress: course(progress, 50 / steps, 0.5, 0.02), loss)
 
 
 def sketch_loss(

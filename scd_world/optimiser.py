@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,17 +43,6 @@ def course(progress: float, warmup: float, decay: float, floor: float) -> float:
     return min(1.0, up, max(down, floor))
 
 
-def lesson(steps: int, seconds: float = math.inf) -> Iterator[float]:
-    """How far a short training has come, in (0, 1], for each of its updates: at most `steps` of them, and at
-    most for `seconds`; whichever ends first, its learning rate has come down by then."""
-    began = time.monotonic()
-    for update in range(steps):
-        done = max((update + 1) / steps, (time.monotonic() - began) / seconds)
-        yield min(done, 1.0)
-        if done >= 1:
-            return
-
-
 def muon_and_adamw(
     net: nn.Module, inner: Sequence[nn.Parameter], inner_lr: float, lr: float, beta2: float
 ) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -65,12 +52,6 @@ def muon_and_adamw(
     muon = Muon(inner, inner_lr)
     adamw = torch.optim.AdamW(outer, betas=(0.9, beta2), weight_decay=0.0, fused=True)
     return [(muon, inner_lr), (adamw, lr)]
-
-
-def set_rates(optimisers: Sequence[tuple[torch.optim.Optimizer, float]], share: float) -> None:
-    """share: of the learning rates, by the course of the lesson."""
-    for optimiser, rate in optimisers:
-        optimiser.param_groups[0]["lr"] = rate * share
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from scd_datasets.lerobot_reader import LeRobotFolder
@@ -39,7 +39,7 @@ from scd_world.fit_outcome import fit_outcome
 from scd_world.fit_sketch import fit_sketch
 from scd_world.held_out import check_schema
 from scd_world.learner import Learner
-from scd_world.lessons import Lessons
+from scd_world.lessons import Lesson, Lessons
 from scd_world.manifest import beside
 from scd_world.models import make_model
 from scd_world.open_data import open_store
@@ -85,7 +85,7 @@ class Trainer:
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoint = self.checkpoints.newest()
         self.ancestor: dict[str, Any] | None = None  # provenance of the world that this one started from
-        self.lessons = Lessons(run.lessons, circumstances(config, store))
+        self.lessons = Lessons(run.lessons, circumstances(config, store), writes=self.main)
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
         torch.manual_seed(config.seed)
         model, self.stats = self.make_model(resuming=checkpoint is not None)
@@ -137,10 +137,13 @@ class Trainer:
         recorded = recorded_states(self.numbers(), stats)
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
-            losses = fit_body(model.body, recorded, config, seed, bf16, self.at_most("body"))
-            self.fit_first("body", losses, config.steps, model.body.net)
-            losses = fit_outcome(model.body, recorded, config, seed, self.at_most("outcome"))
-            self.fit_first("outcome", losses, config.outcome_steps, model.body.outcome)
+            lesson = self.lesson("body")
+            self.give(
+                lesson, "body", fit_body(model.body, recorded, config, seed, bf16, lesson), config.steps
+            )
+            lesson = self.lesson("outcome")
+            losses = fit_outcome(model.body, recorded, config, seed, lesson)
+            self.give(lesson, "outcome", losses, config.outcome_steps)
         fit_doubt(model.doubt, model.body, recorded, seed)
 
     def numbers(self) -> Numbers:
@@ -162,30 +165,26 @@ class Trainer:
         device = self.accelerator.device
         bf16 = use_bf16(self.config.precision, device)
         sketch = model.sketch.to(device).requires_grad_(True)
-        losses = fit_sketch(sketch, loader, stats.to(device), config, bf16, self.at_most("sketch"))
-        self.fit_first("sketch", losses, config.steps, sketch)
+        lesson = self.lesson("sketch")
+        losses = fit_sketch(sketch, loader, stats.to(device), config, bf16, lesson)
+        self.give(lesson, "sketch", losses, config.steps)
         sketch.requires_grad_(False)
 
-    def at_most(self, name: str) -> float:
-        """Seconds that one lesson before the first window may take."""
+    def lesson(self, name: str) -> Lesson:
+        """One before the first window, and the time that it may take."""
         limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
-        return FIRST_SHARE[name] * min(limits, default=math.inf)
+        return self.lessons.lesson(name, FIRST_SHARE[name] * min(limits, default=math.inf))
 
-    def fit_first(self, name: str, losses: Generator[Tensor], steps: int, taught: nn.Module) -> None:
-        """A lesson before the first window; one that an earlier start of this run gave is not given again."""
-        seconds = self.lessons.recall(name, taught)
-        if seconds is not None:
-            self.seconds += seconds
-            self.say(f"{name}: taught before, in {seconds:.0f} s")
-            return
-        began = time.monotonic()
+    def give(self, lesson: Lesson, name: str, losses: Generator[Tensor], steps: int) -> None:
+        self.accelerator.wait_for_everyone()  # none may find half of what the first one is about to keep
         bar = tqdm(losses, name, steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
         with closing(losses):
             for update, loss in enumerate(bar):
                 if update % 100 == 0:
                     bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-        if self.main:
-            self.lessons.keep(name, taught, time.monotonic() - began)
+        self.seconds += lesson.before
+        if lesson.before:
+            self.say(f"{name}: {lesson.before:.0f} seconds of this lesson were given before")
 
     def make_loader(self) -> WindowLoader:
         return WindowLoader(

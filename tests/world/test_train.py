@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 import scd_world.train as training_module
 from scd_datasets.statistics import compute_stats
@@ -28,7 +27,6 @@ from scd_world.clip import Clip
 from scd_world.config import DataConfig, TrainConfig
 from scd_world.devices import make_accelerator
 from scd_world.learner import Learner, check_division
-from scd_world.lessons import Lessons
 from scd_world.model_config import ModelConfig
 from scd_world.run_folder import RunFolder
 from scd_world.train import Trainer, train
@@ -386,18 +384,6 @@ def test_a_lesson_leaves_no_gradient_to_the_first_update(training):
     run = RunFolder(config.out)
     model = Trainer(config, WindowStore.open(config.data.root), run, make_accelerator(config)).learner.model
     assert [name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()] == []
-
-
-def test_lessons_of_other_settings_are_given_anew(training, tmp_path):
-    body = nn.Linear(2, 2)
-    Lessons(tmp_path, {"seed": 0}).keep("body", body, 12.0)
-    again = nn.Linear(2, 2)
-    assert Lessons(tmp_path, {"seed": 1}).recall("body", again) is None
-    assert not torch.equal(again.weight, body.weight)
-    assert Lessons(tmp_path, {"seed": 0}).recall("body", again) == 12.0
-    assert torch.equal(again.weight, body.weight)
-    (tmp_path / "body" / "weights.safetensors").write_bytes(b"damaged")
-    assert Lessons(tmp_path, {"seed": 0}).recall("body", again) is None
 
 
 def test_recorded_histories_come_first(training):
