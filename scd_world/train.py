@@ -104,7 +104,7 @@ class Trainer:
 
     def make_model(self, resuming: bool) -> tuple[BaseModel, Stats]:
         """The model before its first update; what a checkpoint will bring is left as it comes."""
-        stats = self.make_stats()
+        stats = self.make_stats(resuming)
         model = make_model(self.config.model, self.store.schema, stats)
         if resuming:  # it needs no other world's weights, and must not fail where that world is gone
             return model, stats
@@ -115,13 +115,13 @@ class Trainer:
             self.fit_sketch(model, stats)
         return model, stats
 
-    def make_stats(self) -> Stats:
+    def make_stats(self, resuming: bool) -> Stats:
         """Of the training episodes. Or of the world that this one starts from: what its weights learnt, they
         learnt in its units."""
         if self.config.init is None:
             return compute_stats(self.store, self.episodes)
-        with self.accelerator.main_process_first():
-            if not self.run.stats.exists():
+        if not resuming:
+            with self.accelerator.main_process_first():
                 keep_stats_of(self.config.init, self.store, self.run.stats)
         return Stats.load(self.run.stats)
 
@@ -138,9 +138,8 @@ class Trainer:
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
             lesson = self.lesson("body")
-            self.give(
-                lesson, "body", fit_body(model.body, recorded, config, seed, bf16, lesson), config.steps
-            )
+            losses = fit_body(model.body, recorded, config, seed, bf16, lesson)
+            self.give(lesson, "body", losses, config.steps)
             lesson = self.lesson("outcome")
             losses = fit_outcome(model.body, recorded, config, seed, lesson)
             self.give(lesson, "outcome", losses, config.outcome_steps)
