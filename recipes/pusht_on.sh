@@ -12,6 +12,7 @@ HOLDOUT=${HOLDOUT:-0.095}   # just those that are held out there (98)
 BLIND=${BLIND:-8000}        # new ones, without pictures
 BUDGET=${BUDGET:-4200}      # seconds of training; the body takes half of them
 OUT=${OUT:-runs/pusht_on}
+PACKAGE=${PACKAGE:-envs/scd_envs/worlds/pusht}
 
 . recipes/pusht_data.sh
 record out="$DATA" episodes="$EPISODES"
@@ -37,4 +38,4 @@ scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" films=4 out="$O
 
 # Half precision halves the package; the measured report goes into the world's card.
 python -c "from scd_world.publish import package
-package('$OUT/world', '$OUT/evaluation', 'envs/scd_envs/worlds/pusht')"
+package('$OUT/world', '$OUT/evaluation', '$PACKAGE')"
