@@ -17,6 +17,7 @@ from scd_datasets.store import WindowStore
 from scd_world.clip import Clip
 from scd_world.imagined import Imagined
 from scd_world.metrics import changed_pixels, psnr, ssim
+from scd_world.row_noise import row_noise
 from scd_world.stats import decode_pixels, encode_pixels
 from scd_world.validate import after_context
 from scd_world.world import World
@@ -143,20 +144,20 @@ def read_padded(store: WindowStore, window: Window, context: int, longest: int) 
 
 
 class RowNoise:
-    """Standard normal frames, each window from its own generator: no result depends on its batch."""
+    """Standard normal frames, each window's from a seed of its own: no result depends on its batch."""
 
     def __init__(self, windows: Sequence[Window], shape: tuple[int, int, int], seed: int) -> None:
-        self.shape = shape
-        self.generators = [
-            torch.Generator().manual_seed(
-                int(np.random.SeedSequence([seed, window.episode, window.frame]).generate_state(1)[0])
-            )
-            for window in windows
+        words = [
+            np.random.SeedSequence([seed, w.episode, w.frame]).generate_state(1, np.uint64) for w in windows
         ]
+        self.seeds = torch.from_numpy(np.concatenate(words).view(np.int64))
+        self.steps, self.shape = torch.zeros_like(self.seeds), shape
 
     def draw(self, device: torch.device) -> Tensor:
-        """(B, C, H, W)"""
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(device)
+        """(B, C, H, W) the next step's"""
+        noise = row_noise(self.seeds.to(device), self.steps.to(device), self.shape)
+        self.steps += 1
+        return noise
 
 
 def imagine_steps(

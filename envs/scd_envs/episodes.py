@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 
-from scd_envs.row_noise import row_noise
 from scd_envs.settings import Settings, start_pool, task_number
 from scd_world.imagined import Imagined
 from scd_world.precision import use_bf16
+from scd_world.row_noise import row_noise
 from scd_world.starts import Moment
 from scd_world.world import World
 

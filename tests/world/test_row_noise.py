@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scd_envs.row_noise import row_noise
+from scd_world.row_noise import row_noise
 
 SHAPE = (3, 16, 17)  # an odd count per row
 
