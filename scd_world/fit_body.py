@@ -95,8 +95,13 @@ def unrolled_loss(
         act = recorded.act[row + i]
         after = body.move(before, state, act, bf16).state
         known = (row + i < last)[:, None]
-        error = known * (after - recorded.state[torch.minimum(row + i + 1, last)]) / body.line.rest
-        # As in the world model's loss: mostly absolute, so that what is not pushed stays still.
-        loss = loss + F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)
+        loss = loss + step_loss(body, known * (after - recorded.state[torch.minimum(row + i + 1, last)]))
         before, state = torch.cat([state, act], dim=-1), after
     return loss / steps
+
+
+def step_loss(body: Body, error: Tensor) -> Tensor:
+    """Of errors of the next state (B, S) in model units, the mean. As in the world model's loss: mostly
+    absolute, so that what is not pushed stays still."""
+    error = error / body.line.rest
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.1)

@@ -56,9 +56,12 @@ class Sketch(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]."""
-        (y, x), p = self.grid_size, self.cell
-        cells = self.draw_cells(state, self.grid, self.scene)
-        return rearrange(cells, "f (y x) v c (p q) -> f (v c) (y p) (x q)", y=y, x=x, p=p, q=p)
+        return self.to_frame(self.draw_cells(state, self.grid, self.scene))
+
+    @property
+    def background(self) -> Tensor:
+        """(1, C, H, W)"""
+        return self.to_frame(self.scene[None])
 
     def draw_cells(self, state: Tensor, places: Tensor, scene: Tensor) -> Tensor:
         """What is seen at some places, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
@@ -76,6 +79,11 @@ class Sketch(nn.Module):
         """(…, C, H, W) → (…, P, V, 3, CELL²)."""
         p = self.cell
         return rearrange(frame, "... (v c) (y p) (x q) -> ... (y x) v c (p q)", c=3, p=p, q=p)
+
+    def to_frame(self, cells: Tensor) -> Tensor:
+        """(F, P, V, 3, CELL²) → (F, C, H, W)."""
+        (y, x), p = self.grid_size, self.cell
+        return rearrange(cells, "f (y x) v c (p q) -> f (v c) (y p) (x q)", y=y, x=x, p=p, q=p)
 
     def frames(self, state: Tensor) -> Tensor:
         """(F, 2·K, 3): applied to (row, column, 1) of a pixel, its coordinates in the K frames of reference.

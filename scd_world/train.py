@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -39,6 +39,7 @@ from scd_world.fit_outcome import fit_outcome
 from scd_world.fit_sketch import fit_sketch
 from scd_world.held_out import check_schema
 from scd_world.learner import Learner
+from scd_world.lesson_report import FRAMES, Brought, body_brought, outcome_brought, sketch_brought
 from scd_world.lessons import Lesson, Lessons
 from scd_world.manifest import beside
 from scd_world.models import make_model
@@ -140,9 +141,12 @@ class Trainer:
             lesson = self.lesson("body")
             losses = fit_body(model.body, recorded, config, seed, bf16, lesson)
             self.give(lesson, "body", losses, config.steps)
+            held = recorded_states(stored_numbers(self.store, self.held_out), stats)
+            self.tell("body", body_brought(model.body, held))
             lesson = self.lesson("outcome")
             losses = fit_outcome(model.body, recorded, config, seed, lesson)
             self.give(lesson, "outcome", losses, config.outcome_steps)
+            self.tell("outcome", outcome_brought(model.body, held))
         fit_doubt(model.doubt, model.body, recorded, seed)
 
     def numbers(self) -> Numbers:
@@ -168,6 +172,11 @@ class Trainer:
         losses = fit_sketch(sketch, loader, stats.to(device), config, bf16, lesson)
         self.give(lesson, "sketch", losses, config.steps)
         sketch.requires_grad_(False)
+        if len(self.held_out):
+            loader = WindowLoader(self.store, self.held_out, FRAMES, 1, self.config.seed)
+            windows = {name: value.to(device) for name, value in loader.batch(0).items()}
+            clip = Clip.from_windows(windows, stats.to(device))
+            self.tell("sketch", sketch_brought(sketch, clip.state[:, 0], clip.obs[:, 0]))
 
     def lesson(self, name: str) -> Lesson:
         """One before the first window, and the time that it may take."""
@@ -184,6 +193,16 @@ class Trainer:
         self.seconds += lesson.before
         if lesson.before:
             self.say(f"{name}: {lesson.before:.0f} seconds of this lesson were given before")
+
+    def tell(self, name: str, brought: Sequence[Brought]) -> None:
+        """What a lesson brought on held-out episodes, if there are any."""
+        if not self.main:
+            return
+        for figure in brought:
+            if figure.failed:
+                log.warning("%s learnt nothing of use: held-out episodes, %s", name, figure)
+            else:
+                log.info("%s, held-out episodes: %s", name, figure)
 
     def make_loader(self) -> WindowLoader:
         return WindowLoader(

@@ -12,6 +12,7 @@ from scd_world.config import BodyConfig
 from scd_world.distill.objective import read_clip
 from scd_world.fit_body import Recorded, fit_body
 from scd_world.fit_outcome import fit_outcome, next_states
+from scd_world.lesson_report import body_brought, outcome_brought
 from scd_world.stats import Stats
 from tests.conftest import make_recorded
 
@@ -49,6 +50,16 @@ def fitted(schema, request) -> tuple[Body, Recorded]:
     losses = list(fit_outcome(body, recorded, worth, 0))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     return body, recorded
+
+
+def test_what_a_lesson_brought_is_told_and_what_brought_nothing_is_called_so(fitted, schema):
+    body, recorded = fitted
+    untaught = Body(replace(Stats.neutral(schema), linear_rest=torch.full((3,), 1.0)), width=32, layers=1)
+    for brought in (body_brought, outcome_brought):
+        assert brought(body, recorded) != []
+        assert not any(figure.failed for figure in brought(body, recorded))
+        assert all(figure.failed for figure in brought(untaught, recorded))
+        assert brought(body, pushed_block(0, 1, schema)) == []
 
 
 def test_contact_is_learnt_and_unrolling_does_not_drift(fitted):

@@ -11,6 +11,7 @@ from scd_datasets.statistics import compute_stats
 from scd_datasets.store import WindowStore
 from scd_world.config import SketchConfig
 from scd_world.fit_sketch import fit_sketch, sketch_loss
+from scd_world.lesson_report import sketch_brought
 from scd_world.sketch import Sketch, cell_grid
 from scd_world.stats import Stats
 from scd_world.world_model import WorldModel
@@ -54,6 +55,13 @@ def test_a_part_that_turns_is_learnt_from_single_frames():
     with torch.no_grad():
         error = (sketch(state) - obs).square().mean()
     assert error < 0.1 * (obs + 1).square().mean()
+    (brought,) = sketch_brought(sketch, state, obs)
+    assert brought.value > brought.rival_value + 10  # dB
+    assert not brought.failed
+    with torch.no_grad():
+        sketch.draw[-1].bias += 30 * (torch.arange(16) >= 12)  # it has gone out: background alone
+    (nothing,) = sketch_brought(sketch, state, obs)
+    assert nothing.failed
 
 
 def test_a_frame_of_reference_moves_with_its_place_and_turns_with_its_turn():
