@@ -110,7 +110,8 @@ class LeRobotWriter:
     def save_episode(self, note: dict[str, Any]) -> None:
         from lerobot.utils.utils import SuppressProgressBars
 
-        with SuppressProgressBars(), _embedding_at_once():  # one bar for the whole recording is enough
+        # One bar for the whole recording is enough.
+        with SuppressProgressBars(), _embedding_at_once(), _ordinary_priority():
             self._writing = True
             self._dataset.save_episode(parallel_encoding=False)  # it would fork a process full of threads
             self._writing = False
@@ -121,7 +122,8 @@ class LeRobotWriter:
         if self.num_episodes == self._published:
             return
         self._writing = True
-        self._dataset.finalize()
+        with _ordinary_priority():
+            self._dataset.finalize()
         self._dataset = None
         shutil.rmtree(self.part / "images", ignore_errors=True)  # where LeRobot kept pictures on the way
         notes = (self.imagined or {}) | {"recipe": self.recipe, "episodes": self.notes}
@@ -189,6 +191,21 @@ def _embedding_at_once() -> Iterator[None]:
 
     with patch.object(dataset_writer, "embed_images", embed):
         yield
+
+
+@contextmanager
+def _ordinary_priority() -> Iterator[None]:
+    """Where root runs it, the AV1 encoder makes the thread that calls it a real-time one, for good (SVT-AV1:
+    SCHED_FIFO, 99): whatever else the machine does, a training say, would wait for it."""
+    if not hasattr(os, "sched_getscheduler"):  # Linux alone has it
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def _move_into(part: Path, root: Path) -> None:
