@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A PushT world like the shipped one, from nothing: record, check, train, measure, package (docs/pusht.md has the
-# log of the shipped one). 2 CPU cores: about half an hour of recording and BUDGET seconds of training; the same
-# command again resumes. With recipes/pusht_on.sh a world goes on learning from further recordings.
+# log of the shipped one). 2 CPU cores: half an hour of recording, BUDGET seconds of training, and 4 minutes of
+# measuring; the same command again resumes. With recipes/pusht_on.sh a world goes on learning from further recordings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"

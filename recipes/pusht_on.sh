@@ -17,7 +17,7 @@ PACKAGE=${PACKAGE:-envs/scd_envs/worlds/pusht}
 . recipes/pusht_data.sh
 record out="$DATA" episodes="$EPISODES"
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-record_blind out="${DATA}_further" episodes="$((BLIND / 2))" seed=2000000 &
+record_blind out="${DATA}_further" episodes="$((BLIND / 2))" seed=4000000 &
 record_blind out="${DATA}_further_2" episodes="$((BLIND / 2))" seed=3000000 &
 wait -n
 wait -n
