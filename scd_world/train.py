@@ -135,13 +135,13 @@ class Trainer:
         most = self.config.steps
         config = replace(config, steps=min(config.steps, most), outcome_steps=min(config.outcome_steps, most))
         torch.manual_seed(seed)
-        recorded = recorded_states(self.numbers(), stats)
+        unseen = stored_numbers(self.store, self.held_out)
+        recorded, held = (recorded_states(n, stats) for n in (self.numbers(unseen), unseen))
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
             lesson = self.lesson("body")
             losses = fit_body(model.body, recorded, config, seed, bf16, lesson)
             self.give(lesson, "body", losses, config.steps)
-            held = recorded_states(stored_numbers(self.store, self.held_out), stats)
             self.tell("body", body_brought(model.body, held))
             lesson = self.lesson("outcome")
             losses = fit_outcome(model.body, recorded, config, seed, lesson)
@@ -149,12 +149,12 @@ class Trainer:
             self.tell("outcome", outcome_brought(model.body, held))
         fit_doubt(model.doubt, model.body, recorded, seed)
 
-    def numbers(self) -> Numbers:
-        """Of the training episodes, and of what was recorded beside them without pictures."""
+    def numbers(self, unseen: Numbers) -> Numbers:
+        """Of the training episodes, and of those recorded beside them without pictures but the `unseen`."""
         numbers = stored_numbers(self.store, self.episodes)
-        unseen, skip_bad = stored_numbers(self.store, self.held_out), self.config.data.skip_damaged
         for root in self.config.body.more:
-            numbers = numbers.and_(further_numbers(root, self.store.schema, unseen, skip_bad))
+            more = further_numbers(root, self.store.schema, unseen, self.config.data.skip_damaged)
+            numbers = numbers.and_(more)
         return numbers
 
     def fit_sketch(self, model: BaseModel, stats: Stats) -> None:
