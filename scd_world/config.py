@@ -96,9 +96,11 @@ class BodyConfig:
     inner_lr: float = 0.01  # of the residual layers' matrices, which Muon teaches
     outcome_steps: int = 4000  # then, of what a state is worth: reward and success
     outcome_batch: int = 1024  # steps per update of that
+    share: float = 0.5  # of time_limit and time_budget, at most
+    outcome_share: float = 0.1  # and for what a state is worth
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "unroll", "lr", "inner_lr", "outcome_batch"):
+        for name in ("batch_size", "unroll", "lr", "inner_lr", "outcome_batch", "share", "outcome_share"):
             above(f"body.{name}", getattr(self, name), 0)
         between("body.single", self.single, 0, 1)
 
@@ -112,9 +114,10 @@ class SketchConfig:
     cells: float = 0.25  # share of a frame that is looked at, half of it where something stands out
     lr: float = 5e-3
     foreground: float = 2.0  # extra weight of a pixel that differs from the background
+    share: float = 0.15  # of time_limit and time_budget, at most
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "lr"):
+        for name in ("batch_size", "lr", "share"):
             above(f"sketch.{name}", getattr(self, name), 0)
         between("sketch.cells", self.cells, 0, 1)
 
@@ -164,6 +167,12 @@ class TrainConfig:
         between("own_history_from", self.own_history_from, 0, 1)
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size={self.batch_size} must divide by accumulate={self.accumulate}")
+        first = self.body.share + self.body.outcome_share + self.sketch.share
+        if first >= 1:
+            raise ValueError(
+                f"body.share, body.outcome_share and sketch.share are {first:.2f} of the time together and "
+                "leave none for the world itself: lower one of them"
+            )
 
 
 MODELS = {

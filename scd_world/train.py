@@ -55,7 +55,6 @@ from scd_world.validate import Validation
 from scd_world.world import World, start_from
 
 log = logging.getLogger(__name__)
-FIRST_SHARE = {"body": 0.5, "outcome": 0.1, "sketch": 0.15}  # of the time that a training has, at most
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -139,11 +138,11 @@ class Trainer:
         recorded, held = (recorded_states(n, stats) for n in (self.numbers(unseen), unseen))
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
-            lesson = self.lesson("body")
+            lesson = self.lesson("body", config.share)
             losses = fit_body(model.body, recorded, config, seed, bf16, lesson)
             self.give(lesson, "body", losses, config.steps)
             self.tell("body", body_brought(model.body, held))
-            lesson = self.lesson("outcome")
+            lesson = self.lesson("outcome", config.outcome_share)
             losses = fit_outcome(model.body, recorded, config, seed, lesson)
             self.give(lesson, "outcome", losses, config.outcome_steps)
             self.tell("outcome", outcome_brought(model.body, held))
@@ -168,7 +167,7 @@ class Trainer:
         device = self.accelerator.device
         bf16 = use_bf16(self.config.precision, device)
         sketch = model.sketch.to(device).requires_grad_(True)
-        lesson = self.lesson("sketch")
+        lesson = self.lesson("sketch", config.share)
         losses = fit_sketch(sketch, loader, stats.to(device), config, bf16, lesson)
         self.give(lesson, "sketch", losses, config.steps)
         sketch.requires_grad_(False)
@@ -178,10 +177,10 @@ class Trainer:
             clip = Clip.from_windows(windows, stats.to(device))
             self.tell("sketch", sketch_brought(sketch, clip.state[:, 0], clip.obs[:, 0]))
 
-    def lesson(self, name: str) -> Lesson:
-        """One before the first window, and the time that it may take."""
+    def lesson(self, name: str, share: float) -> Lesson:
+        """One before the first window, which may take this share of the time that there is."""
         limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
-        return self.lessons.lesson(name, FIRST_SHARE[name] * min(limits, default=math.inf))
+        return self.lessons.lesson(name, share * min(limits, default=math.inf))
 
     def give(self, lesson: Lesson, name: str, losses: Generator[Tensor], steps: int) -> None:
         self.accelerator.wait_for_everyone()  # none may find half of what the first one is about to keep
@@ -429,9 +428,10 @@ class Trainer:
 def circumstances(config: TrainConfig, store: WindowStore) -> dict[str, Any]:
     """What the lessons before the first window depend on; how long they may take aside."""
     of = ("model", "body", "sketch", "data", "steps", "seed", "precision", "init")
-    return {name: value for name, value in asdict(config).items() if name in of} | {
-        "store": store.fingerprint
-    }
+    depends = {name: value for name, value in asdict(config).items() if name in of}
+    for name in ("body", "sketch"):
+        depends[name] = {key: value for key, value in depends[name].items() if not key.endswith("share")}
+    return depends | {"store": store.fingerprint}
 
 
 def keep_stats_of(source: str, store: WindowStore, target: Path) -> None:

@@ -70,6 +70,7 @@ def test_a_wrong_type_fails(wrong):
         ("data.holdout=2", "between 0 and 0.9"),
         ("optimiser.decay=1", "warmup"),
         ("accumulate=3", "must divide"),
+        ("body.share=0.8", "leave none for the world"),
         ("model.predict=y", "expected 'x'"),
     ],
 )
