@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from scd_world.ema import EMA
 from scd_world.manifest import DamagedFolder, verify, write_folder
+from scd_world.run_folder import changes
 
 log = logging.getLogger(__name__)
 KEEP_EVERY = 60.0  # seconds
@@ -117,7 +118,10 @@ class Lesson:
             log.warning("%s; this lesson is given from its beginning", error)
             return
         where = json.loads((folder / "lesson.json").read_text())
-        if where.pop("circumstances") != self.circumstances:
+        changed = changes(where.pop("circumstances") or {}, self.circumstances or {}).values()
+        if changed:
+            how = f"{where['elapsed']:.0f} seconds were given to this lesson with other settings"
+            log.warning("%s: %s (%s); it is given from its beginning", folder, how, "; ".join(changed))
             return
         self.update, self.progress, self.elapsed = where["update"], where["progress"], where["elapsed"]
         self.before = self.elapsed

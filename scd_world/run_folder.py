@@ -61,15 +61,20 @@ def check_continuation(
             f"{out} was trained on other data (fingerprint {training['fingerprint'][:12]}…, now "
             f"{fingerprint[:12]}…): name the same dataset, or choose another out="
         )
-    old, new = flat(training["config"]), flat(asdict(config))
-    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    lines = [f"{key}: {old.get(key)} before, {new.get(key)} now" for key in changed]
-    wrong = [line for key, line in zip(changed, lines, strict=True) if key.startswith(FIXED)]
+    changed = changes(training["config"], asdict(config))
+    wrong = [line for key, line in changed.items() if key.startswith(FIXED)]
     if wrong:
         raise ValueError(
             f"{out} holds another training ({'; '.join(wrong)}): use its settings to resume, or another out="
         )
-    return lines
+    return list(changed.values())
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two sets of settings, a line each: {'steps': 'steps: 10 before, 20 now'}."""
+    old, new = flat(old), flat(new)
+    different = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return {key: f"{key}: {old.get(key)} before, {new.get(key)} now" for key in different}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

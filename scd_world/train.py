@@ -184,14 +184,18 @@ class Trainer:
 
     def give(self, lesson: Lesson, name: str, losses: Generator[Tensor], steps: int) -> None:
         self.accelerator.wait_for_everyone()  # none may find half of what the first one is about to keep
-        bar = tqdm(losses, name, steps, unit="step", disable=not self.main, mininterval=BAR_SECONDS)
         with closing(losses):
-            for update, loss in enumerate(bar):
-                if update % 100 == 0:
+            next(losses, None)  # from here on it is known what an earlier start gave
+            if lesson.before:
+                self.say(f"{name}: {lesson.before:.0f} seconds of this lesson were given before")
+            bar = tqdm(
+                losses, name, steps, unit="step", initial=lesson.update, disable=not self.main,
+                mininterval=BAR_SECONDS,
+            )  # fmt: skip
+            for loss in bar:
+                if lesson.update % 100 == 0:
                     bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         self.seconds += lesson.before
-        if lesson.before:
-            self.say(f"{name}: {lesson.before:.0f} seconds of this lesson were given before")
 
     def tell(self, name: str, brought: Sequence[Brought]) -> None:
         """What a lesson brought on held-out episodes, if there are any."""

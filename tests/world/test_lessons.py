@@ -65,7 +65,7 @@ def test_a_lesson_that_was_killed_goes_on_as_if_it_had_not_been(monkeypatch, tmp
         assert torch.equal(one, other)
 
 
-def test_it_is_given_once_and_anew_in_other_circumstances_or_where_it_was_damaged(tmp_path):
+def test_it_is_given_once_and_anew_in_other_circumstances_or_where_it_was_damaged(tmp_path, caplog):
     def updates(seed: int) -> int:
         nonlocal net
         net = made()
@@ -77,7 +77,9 @@ def test_it_is_given_once_and_anew_in_other_circumstances_or_where_it_was_damage
     assert not torch.equal(taught, made().weight)
     assert updates(seed=0) == 0
     assert torch.equal(net.weight, taught)
+    assert not caplog.messages
     assert updates(seed=1) == 6
+    assert "seed: 0 before, 1 now" in caplog.text  # hours may have gone: not in silence
     (Path(tmp_path) / "it" / "weights.safetensors").write_bytes(b"damaged")
     assert updates(seed=1) == 6
 
