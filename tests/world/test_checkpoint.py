@@ -101,6 +101,20 @@ def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_folder_of_links_is_whole_as_the_hubs_cache_lays_it(tmp_path):
+    write_folder(tmp_path / "it", lambda folder: (folder / "data").write_text("content"))
+    blobs, snapshot = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / "revision"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in (tmp_path / "it").iterdir():
+        file.rename(blobs / f"blob of {file.name}")
+        (snapshot / file.name).symlink_to(f"../../blobs/blob of {file.name}")
+    verify(snapshot)
+    (blobs / "blob of data").write_text("changed")
+    with pytest.raises(DamagedFolder, match="changed"):
+        verify(snapshot)
+
+
 def test_a_manifest_cannot_name_files_outside_its_folder(tmp_path):
     folder = tmp_path / "f"
     write_folder(folder, lambda temp: (temp / "a").write_text("a"))
