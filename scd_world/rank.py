@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from scd_envs.settings import task_number
+from scd_policies import NAMES
 from scd_world.bench import pick_device
 from scd_world.metrics import correlation
 from scd_world.rank_config import PolicyEntry, RankConfig, read_policies
@@ -40,7 +42,8 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     world = World.load(config.world, device=pick_device(config.device))
-    results = Results(config, world, choose_starts(world, config.episodes, config.seed))
+    refuse_unranked(world, config, entries)
+    results = Results(config, world, choose_starts(world, config.episodes, config.seed, config.task))
     sides = ["world"] if labels else ["simulator", "world"]
     for side in [side for side in sides if side in config.sides]:
         for entry in [e for e in entries if e.name in config.only or not config.only]:
@@ -58,6 +61,20 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     print(markdown(report))
     print(f"Written to {out}: report.json, report.md, scatter.png")
     return report
+
+
+def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEntry]) -> None:
+    """ValueError where playing for hours could not tell one policy from another."""
+    if not world.schema.success:
+        raise ValueError(
+            f"{config.world} predicts no success: its recordings have no `next.success`, and policies are "
+            "ranked by it. Record it (true in the steps that fulfil the task), and train the world again"
+        )
+    tasks = world.schema.tasks
+    if config.task is not None:
+        task_number(config.task, tasks)
+    elif len(tasks) > 1 and any(entry.policy not in NAMES for entry in entries):
+        raise ValueError(f"LeRobot policies are told one task: give task=<one of {list(tasks)}>")
 
 
 def play_once(results: Results, entry: PolicyEntry, side: str) -> None:
@@ -91,7 +108,7 @@ def read_labels(path: str, entries: Sequence[PolicyEntry]) -> Outcomes:
         raise FileNotFoundError(
             f"labels={path}: no such file; expected CSV or JSON of policy, episode, success"
         )
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin theirs with a byte order mark
     rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     found: Outcomes = {}
     for number, row in enumerate(rows, start=1):
@@ -102,12 +119,20 @@ def read_labels(path: str, entries: Sequence[PolicyEntry]) -> Outcomes:
             raise ValueError(
                 f"{path}, entry {number}: success is one of {TRUE + FALSE}; got {row['success']!r}"
             )
-        episodes = found.setdefault(str(row["policy"]), {})
-        if int(row["episode"]) in episodes:
-            raise ValueError(f"{path}, entry {number}: {row['policy']} has two episodes {row['episode']}")
-        episodes[int(row["episode"])] = said in TRUE
+        if not str(row["episode"]).strip().isdecimal():
+            raise ValueError(f"{path}, entry {number}: episode is a whole number; got {row['episode']!r}")
+        episodes, episode = found.setdefault(str(row["policy"]), {}), int(row["episode"])
+        if episode in episodes:
+            raise ValueError(f"{path}, entry {number}: {row['policy']} has two episodes {episode}")
+        episodes[episode] = said in TRUE
     if missing := [entry.name for entry in entries if entry.name not in found]:
         raise ValueError(f"{path} says nothing of {missing}; it has {sorted(found)}")
+    if all(min(episodes) == 1 and max(episodes) == len(episodes) for episodes in found.values()):
+        log.warning(
+            "%s numbers its episodes from 1: episode 1 is compared with the ranking's second start. Number "
+            "them from 0, or from 1000 on where the starts were others",
+            path,
+        )
     return found
 
 

@@ -45,6 +45,9 @@ class RankConfig:
     episodes: int = 48  # of each policy on each side: the same starts and the same seeds
     max_steps: int | None = None  # of an episode; None: the world's horizon
     success_threshold: float = 0.5  # of the world's success probability
+    task: str | None = (
+        None  # of every episode, and what LeRobot's policies are told; None: the world's only one
+    )
     num_steps: int | None = None  # denoising steps; None: the world's own
     precision: str = "fp32"  # of the world; bf16, or auto: bf16 where the hardware has it
     batch_size: int = 24  # episodes that are played side by side

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from scd_envs.settings import start_pool
+from scd_envs.settings import start_pool, task_number
 from scd_envs.simulators.batch import Batch
 from scd_envs.spaces import action_space
 from scd_envs.vector_env import WorldVectorEnv
@@ -38,9 +38,12 @@ class Start:
     state: dict[str, list[float]]  # what the simulator is reset to
 
 
-def choose_starts(world: World, count: int, seed: int) -> list[Start]:
-    """Spread over the episodes' first frames that the world holds; more than there are: round again."""
+def choose_starts(world: World, count: int, seed: int, task: str | None = None) -> list[Start]:
+    """Spread over the episodes' first frames that the world holds (with `task`: where it was being done, if
+    anywhere); more than there are: round again."""
     pool = start_pool(world, None)
+    if task is not None:
+        pool = world.starts.of_task(task_number(task, world.schema.tasks), pool)
     at = np.linspace(0, len(pool) - 1, count).round().astype(int)
     if count > len(pool):
         at = np.arange(count) % len(pool)
@@ -53,19 +56,21 @@ def choose_starts(world: World, count: int, seed: int) -> list[Start]:
     return starts
 
 
-def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any]) -> Policy:
-    """The policy of an entry, with its eyes and flaws; what it does stays inside the action space.
+def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any], task: str = "") -> Policy:
+    """The policy of an entry, with its eyes and flaws.
 
     metadata: the environment's; a LeRobot policy that resizes pictures must know a letterbox.
+    task: what it is told.
     """
     if entry.policy in NAMES:
         policy = make(entry.policy, space, **entry.policy_kwargs)
     else:
         shown = {name: metadata[name] for name in ("views", "recorded") if name in metadata}
-        policy = make("lerobot", space, path=entry.policy, **(shown | entry.policy_kwargs))
+        policy = make("lerobot", space, path=entry.policy, **(shown | {"task": task} | entry.policy_kwargs))
     if entry.eyes is not None:
         policy = Eyes(policy, entry.eyes)
-    return Flawed(policy, space, Flaws(**entry.flaws))
+    # A sound policy goes as it is: where it leaves the recorded range, the environment clips it and says so.
+    return Flawed(policy, space, Flaws(**entry.flaws)) if entry.flaws else policy
 
 
 class Results:
@@ -99,7 +104,7 @@ class Results:
             "starts": [asdict(start) for start in self.starts],
             "max_steps": self.max_steps,
             "batch_size": config.batch_size,  # of policies that draw for the whole batch
-        }
+        } | ({"task": config.task} if config.task else {})
         if side == "world":
             played |= {
                 "world": self.world_identity,
@@ -115,7 +120,8 @@ class Results:
         """Plays all episodes and writes the file, whole or not at all."""
         began = time.perf_counter()
         envs = self.imagination() if side == "world" else self.simulation(entry)
-        policy = build(entry, action_space(self.world.schema), envs.metadata)
+        task = self.config.task or "".join(self.world.schema.tasks)  # its only one, where any is told
+        policy = build(entry, action_space(self.world.schema), envs.metadata, task)
         options: list[dict[str, Any]] = [
             {"episode": s.episode, "frame": s.frame} if side == "world" else s.state for s in self.starts
         ]
@@ -158,6 +164,7 @@ class Results:
             success_threshold=config.success_threshold,
             precision=config.precision,
             clip_actions=True,
+            task=config.task,
         )
 
     def simulation(self, entry: PolicyEntry) -> VectorEnv:

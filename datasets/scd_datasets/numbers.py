@@ -76,12 +76,19 @@ def further_numbers(root: str | Path, schema: DataSchema, unseen: Numbers, skip_
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+    def one_number(key: str, dtype: type) -> np.ndarray:
+        """(F,) of each step; 0 where it was not recorded, as in a store."""
+        if not source.names(key):
+            return np.zeros(len(state), dtype)
+        return np.concatenate([one.matrix(key)[:, 0] for one in good]).astype(dtype)
+
     numbers = Numbers(
         state=state,
         before=one_frame_earlier(state, action, np.arange(len(state)), starts),
         action=action,
-        reward=np.concatenate([one.matrix(REWARD)[:, 0] for one in good]),
-        success=np.concatenate([one.matrix(SUCCESS)[:, 0] for one in good]).astype(bool),
+        reward=one_number(REWARD, np.float32),
+        success=one_number(SUCCESS, bool),
         lengths=lengths,
     )
     kept = np.flatnonzero(~np.isin(beginnings(numbers), beginnings(unseen)))

@@ -58,7 +58,8 @@ def write_episodes(
     """Writes (note, frames) after (note, frames) until the dataset has `wanted` episodes.
 
     A note says in plain JSON who acts, and the `task` in words. An interruption drops the episode that is
-    being written and keeps all before it. Gives all notes, with `length`, `return` and `success` in them.
+    being written and keeps all before it. Gives all notes, with `length`, `return` and `success` (None where
+    nothing tells it) in them.
     """
     if writer.num_episodes < wanted:
         writer.open()  # importing LeRobot takes longer than an episode: before the clock starts
@@ -69,14 +70,16 @@ def write_episodes(
             if taken is None:
                 break
             note, frames = taken
-            earned, success, length = 0.0, False, 0
+            earned, success, length = 0.0, None, 0
             for frame in frames:
                 if interrupted.is_set():
                     return writer.notes
                 writer.add_frame({key: frame[key] for key in writer.features} | {"task": note["task"]})
                 if REWARD in frame:
                     earned += float(frame[REWARD][0])
-                success, length = bool(frame.get(SUCCESS, [False])[0]), length + 1
+                if SUCCESS in frame:
+                    success = bool(frame[SUCCESS][0])
+                length += 1
             writer.save_episode(note | {"length": length, "return": earned, "success": success})
             total += length
             bar.set_postfix_str(f"{total / (time.perf_counter() - started):.0f} frames/s")
@@ -113,6 +116,11 @@ def conclude(notes: list[dict[str, Any]], wanted: int) -> None:
         sys.exit(INTERRUPTED)
 
 
+def _success(group: list[dict[str, Any]]) -> str:
+    told = [note["success"] for note in group if note["success"] is not None]
+    return f"{np.mean(told):>4.0%}" if told else "   –"  # nothing tells it: no 0 %
+
+
 def summary(notes: list[dict[str, Any]]) -> str:
     """Episodes and success by policy, for people."""
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -122,7 +130,7 @@ def summary(notes: list[dict[str, Any]]) -> str:
     width = max(map(len, groups), default=0)
     return "\n".join(
         f"{name:<{width}}  {len(group):>5} episodes  {sum(note['length'] for note in group):>7,} frames  "
-        f"success {np.mean([note['success'] for note in group]):>4.0%}  "
+        f"success {_success(group)}  "
         f"return {np.mean([note['return'] for note in group]):.4g}{_means(group)}"
         for name, group in groups.items()
     )

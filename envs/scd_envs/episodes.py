@@ -69,6 +69,10 @@ class Episodes:
         self.num_steps = settings.num_steps
         self.horizon = settings.horizon or world.schema.horizon
         self.success_threshold = settings.success_threshold
+        if settings.max_uncertainty is not None and not world.schema.state:
+            raise ValueError(
+                "max_uncertainty: this world has no state whose error it could tell; leave it out"
+            )
         self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
         self.bf16 = use_bf16(settings.precision, world.device)
         self.pool = start_pool(world, settings.starts)

@@ -1,8 +1,11 @@
 """Recordings without pictures: they open in LeRobot, and their numbers teach a world that has some."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scd_datasets.check import check_dataset
@@ -53,6 +56,24 @@ def test_numbers_are_the_same_with_pictures_and_without(store, blind):
 def test_what_is_held_out_is_left_out_of_further_recordings_too(store, blind):
     further = further_numbers(blind, store.schema, stored_numbers(store, np.array([1, 2])))
     assert further.state[:, 0].tolist() == [3] * 7  # the seed
+
+
+def test_recordings_without_reward_and_success_teach_a_world_without(store, blind):
+    """As a teleoperated robot's are."""
+    told = ["next.reward", "next.success"]
+    info = Path(blind) / "meta" / "info.json"
+    known = json.loads(info.read_text())
+    known["features"] = {name: value for name, value in known["features"].items() if name not in told}
+    info.write_text(json.dumps(known))
+    for file in (Path(blind) / "data").rglob("*.parquet"):
+        pd.read_parquet(file).drop(columns=told).to_parquet(file)
+    further = further_numbers(
+        blind, replace(store.schema, reward=False, success=False), stored_numbers(store, NOBODY)
+    )
+    assert further.lengths.tolist() == [7, 7, 7]
+    assert not further.reward.any()
+    assert further.success.dtype == bool
+    assert not further.success.any()
 
 
 @pytest.mark.parametrize(("change", "said"), [({"fps": 30}, "fps"), ({"action": ("x", "y")}, "'x', 'y'")])

@@ -389,3 +389,8 @@ def test_uncertainty_grows_and_can_end_an_episode(world):
 def test_an_uncertainty_that_cannot_be_is_refused(world, wrong):
     with pytest.raises(ValueError, match="max_uncertainty is a share"):
         gymnasium.make("scd_world/World-v0", world=world, max_uncertainty=wrong)
+
+
+def test_a_world_without_a_state_has_no_uncertainty_to_end_on(build_world):
+    with pytest.raises(ValueError, match="max_uncertainty: this world has no state"):
+        make(build_world(**SCHEMAS["pixels alone"]), max_uncertainty=0.1)

@@ -10,11 +10,12 @@ import torch
 pytest.importorskip("gym_pusht", reason="the reality of these rankings: lerobot_env_scd_world[pusht]")
 
 
+import scd_policies
 from scd_envs.simulators.pusht import GOAL_POSE, block_keypoints
 from scd_world import rank_play
 from scd_world.model_config import ModelConfig
-from scd_world.rank import rank
-from scd_world.rank_config import RankConfig, read_policies
+from scd_world.rank import rank, read_labels
+from scd_world.rank_config import PolicyEntry, RankConfig, read_policies
 from scd_world.schema import DataSchema
 from scd_world.starts import Starts
 from scd_world.stats import Stats
@@ -153,6 +154,40 @@ def test_a_lerobot_checkpoint_is_named_by_its_path(config, played, save_policy):
     assert [one["real"]["successes"] for one in report["policies"]] == [2, 2]
 
 
+def changed_world(folder, path, **changes):
+    """The tiny world with another schema."""
+    world = World.load(folder)
+    schema = replace(world.schema, **changes)
+    return str(World(WorldModel(TINY, schema, world.stats), world.stats, world.starts).save(path))
+
+
+def test_a_world_that_tells_no_success_is_refused_before_anything_is_played(config, folder, played, tmp_path):
+    mute = changed_world(folder, tmp_path / "mute", success=False)
+    with pytest.raises(ValueError, match="predicts no success"):
+        rank(replace(config, world=mute))
+    assert not played
+
+
+def test_a_policy_that_reads_is_told_the_task(config, folder, tmp_path, monkeypatch):
+    told = []
+
+    def make(name, space, task=None, **kwargs):
+        told.append((name, task))
+        return scd_policies.make("random_walk", space)
+
+    monkeypatch.setattr(rank_play, "make", make)
+    reader = {"name": "reader", "policy": "someone/smolvla"}
+    rank(replace(config, policies=[POLICIES[2], reader], sides=["world"]))
+    assert set(told) == {("random_walk", None), ("lerobot", "push")}
+    several = changed_world(folder, tmp_path / "several", tasks=("push", "pull"))
+    asked = replace(config, world=several, policies=[POLICIES[2], reader], sides=["world"])
+    with pytest.raises(ValueError, match="task=<one of"):
+        rank(asked)
+    told.clear()
+    rank(replace(asked, task="pull"))
+    assert ("lerobot", "pull") in told
+
+
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_labels_from_a_file_stand_for_reality(config, played, tmp_path, kind):
     rows = [
@@ -177,12 +212,25 @@ def test_labels_from_a_file_stand_for_reality(config, played, tmp_path, kind):
         ("policy,episode,success\nexpert,0,1\nexpert,0,1", "two episodes 0"),
         ("policy,episode,success\nexpert,0,1", "says nothing of"),
         ("policy,success\nexpert,1", "expected policy, episode, success"),
+        ("policy,episode,success\nexpert,,1", "entry 1: episode is a whole number"),
     ],
 )
 def test_labels_that_cannot_be_right_are_refused(config, tmp_path, text, said):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(ValueError, match=said):
         rank(replace(config, labels=str(tmp_path / "labels.csv")))
+
+
+def test_a_spreadsheets_labels_are_read_and_counting_from_one_is_remarked(tmp_path, caplog):
+    entries = [PolicyEntry("expert", "scripted_pusht")]
+    text = "policy,episode,success\nexpert,{},1\nexpert,{},0\n"
+    file = tmp_path / "labels.csv"
+    file.write_text(text.format(0, 1), encoding="utf-8-sig")
+    assert read_labels(str(file), entries) == {"expert": {0: True, 1: False}}
+    assert not caplog.messages
+    file.write_text(text.format(1, 2))
+    assert read_labels(str(file), entries) == {"expert": {1: True, 2: False}}
+    assert "from 0" in caplog.text
 
 
 def test_the_list_of_policies_is_checked_before_anything_is_played(tmp_path):
