@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -33,6 +34,9 @@ def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Mod
             "fsdp=true shards over several processes, but this is the only one: accelerate launch …"
         )
     model.to(accelerator.device)
+    # Lessons may end by each process's own clock. DDP sends all the first one's weights; FSDP does not.
+    for value in [*model.parameters(), *model.buffers()]:
+        dist.broadcast(value.detach(), src=0)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for block in closed_blocks(model):
         fully_shard(block, mesh=mesh)

@@ -15,8 +15,9 @@ from scd_world.config import DataConfig
 from scd_world.model_config import check_patch
 
 
-def open_store(data: DataConfig, out: Path, patch: int | None = None) -> WindowStore:
-    """The store that `data` names; a dataset's is built under `out` where it is not there yet.
+def open_store(data: DataConfig, out: Path, patch: int | None = None, needed: bool = False) -> WindowStore:
+    """The store that `data` names; a dataset's is built under `out` where it is not there yet, or no more as
+    the dataset is. ValueError instead where it is `needed` as it was.
 
     Pictures are resized so that `patch` fits; one that does not divide the frames all the same is refused
     before thousands of them are decoded.
@@ -36,7 +37,7 @@ def open_store(data: DataConfig, out: Path, patch: int | None = None) -> WindowS
     source = open_source(SourceConfig(**chosen), patch or MULTIPLE)
     if patch is not None:
         check_patch(patch, source.grid.height, source.grid.width)
-    return open_or_build(source, out / "windows.zarr", data.skip_damaged)
+    return open_or_build(source, out / "windows.zarr", data.skip_damaged, needed=needed)
 
 
 def refuse_choices(data: DataConfig) -> None:

@@ -67,7 +67,7 @@ def train(config: TrainConfig) -> Path:
             for root in config.body.more:
                 LeRobotFolder(root)  # what cannot be read shows now, not after an hour of decoding
         with accelerator.main_process_first():
-            store = open_store(config.data, run.path, config.model.patch)
+            store = open_store(config.data, run.path, config.model.patch, run.checkpoints.exists())
         Trainer(config, store, run, accelerator).train()
     return run.world
 

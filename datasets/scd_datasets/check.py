@@ -96,17 +96,29 @@ def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
 
 
 def open_or_build(
-    source: Source, out: str | Path, skip_bad: bool = False, in_memory: bool | None = None
+    source: Source,
+    out: str | Path,
+    skip_bad: bool = False,
+    in_memory: bool | None = None,
+    needed: bool = False,
 ) -> WindowStore:
     """The window store of a dataset at `out`: built if it is not there or the dataset has changed since.
 
-    Building logs the check's report and leaves it beside the store.
+    Building logs the check's report and leaves it beside the store. A store that is `needed` as it is, by a
+    training that can only go on with it, is not built again: ValueError.
     """
     out = Path(out)
     told = out.with_suffix(".txt")
     if out.exists() and WindowStore.open(out, in_memory=False).source == source_digest(source, skip_bad):
         log.info("the dataset has not changed since it was checked, see %s", told)
         return WindowStore.open(out, in_memory)
+    if needed and out.exists():
+        raise ValueError(
+            f"{source.root}, or what is read of it, has changed since {out} was built of it, and the "
+            f"training in {out.parent} began with that. To go on as it began: data=zarr data.root={out}. To "
+            f"learn from what is there now: another out=, with init={out.parent / 'world'} if it is to start "
+            "from this"
+        )
     report = check_dataset(source, out, skip_bad).table()
     log.info("%s", report)
     told.write_text(report + "\n", encoding="utf-8")

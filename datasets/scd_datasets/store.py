@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import zarr
+from filelock import FileLock
 
 from scd_datasets.columns import Column, EpisodeArrays, columns, episode_rows
 from scd_world.manifest import DamagedFolder, refuse_foreign, replace_folder
@@ -39,12 +40,14 @@ def write_store(
     path = Path(path)
     refuse_foreign(path, "zarr.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        _write_group(scratch, schema, episodes, source)
-        replace_folder(scratch, path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    scratch = path.with_name(f"{path.name}.tmp")
+    with FileLock(path.with_name(f".{path.name}.lock")):  # a second writer waits for the first
+        shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+        try:
+            _write_group(scratch, schema, episodes, source)
+            replace_folder(scratch, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return WindowStore.open(path, in_memory=False)
 
 
@@ -74,6 +77,21 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
         column.flush()
     attributes = {"schema": schema.to_dict(), "fingerprint": digest.hexdigest(), "source": source}
     group.attrs.update(format=FORMAT, **attributes)
+
+
+def free_memory(control_group: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that this process may take: what the machine has left, or what its container may still use,
+    shared among the processes that torchrun started here."""
+    free = psutil.virtual_memory().available
+    try:
+        limit = (control_group / "memory.max").read_text().strip()
+        used = int((control_group / "memory.current").read_text())
+        stat = dict(line.split() for line in (control_group / "memory.stat").read_text().splitlines())
+        if limit != "max":  # cached files go when memory is asked for
+            free = min(free, int(limit) - used + int(stat["inactive_file"]))
+    except (OSError, KeyError, ValueError):
+        pass  # no container, or one of another make
+    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class WindowStore:
@@ -110,7 +128,7 @@ class WindowStore:
         self.starts = ends - self.lengths
         self._pixels: zarr.Array | np.ndarray = arrays["pixels"]
         if in_memory is None:
-            in_memory = arrays["pixels"].nbytes <= psutil.virtual_memory().available / 2
+            in_memory = arrays["pixels"].nbytes <= free_memory() / 2
         if in_memory:
             self._pixels = _read_all(path, arrays["pixels"])
 

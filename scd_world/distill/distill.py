@@ -41,7 +41,7 @@ def distill(config: DistillConfig) -> Path:
     accelerator = make_accelerator(settings)
     with run.locked() if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
-            store = open_store(config.data, run.path, teacher.config.patch)
+            store = open_store(config.data, run.path, teacher.config.patch, run.checkpoints.exists())
         check_schema(teacher.schema, store)
         trainer = Distiller(settings, store, run, accelerator, teacher)
         trainer.train()

@@ -174,6 +174,18 @@ def test_a_store_is_built_once_and_again_when_the_dataset_grows(config, tmp_path
     assert open_or_build(LeRobotFolder(config().out, image_size=32), out).schema.height == 32
 
 
+def test_a_store_that_a_training_began_with_is_not_replaced_when_the_dataset_grows(config, tmp_path):
+    record(config(episodes=2))
+    data = DataConfig(root=str(config().out))
+    first = open_store(data, tmp_path)
+    assert open_store(data, tmp_path, needed=True).fingerprint == first.fingerprint
+    record(config(episodes=3))
+    with pytest.raises(ValueError, match=r"data=zarr data\.root=.*windows\.zarr.*another out="):
+        open_store(data, tmp_path, needed=True)
+    kept = replace(data, kind="zarr", root=str(tmp_path / "windows.zarr"))
+    assert open_store(kept, tmp_path, needed=True).fingerprint == first.fingerprint
+
+
 def test_a_patch_that_does_not_fit_is_refused_before_anything_is_decoded(recorded, tmp_path):
     data = DataConfig(root=str(recorded))
     with pytest.raises(ValueError, match=r"patch=12 does not divide the frame 64×72. Patches that do: 4, 8;"):

@@ -4,14 +4,35 @@ import errno
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import zarr
 
 from scd_datasets import columns
-from scd_datasets.store import WindowStore, write_store
+from scd_datasets.store import WindowStore, free_memory, write_store
 from scd_world.manifest import DamagedFolder
 
 LENGTHS = (12, 30, 7, 21)  # of the store fixture
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path, schema, numbered):
+    left = tmp_path / "s.zarr.tmp" / "pixels"
+    left.mkdir(parents=True)
+    write_store(tmp_path / "s.zarr", schema, [numbered(0, 5, schema)])
+    assert not left.exists()
+    assert WindowStore.open(tmp_path / "s.zarr").lengths.tolist() == [5]
+
+
+def test_memory_is_what_the_container_leaves_shared_among_its_processes(tmp_path, monkeypatch):
+    free = psutil.virtual_memory().available
+    assert free_memory(tmp_path / "none") == pytest.approx(free, rel=0.1)
+    for name, text in {"max": "1000000", "current": "700000", "stat": "anon 1\ninactive_file 100000"}.items():
+        (tmp_path / f"memory.{name}").write_text(text + "\n")
+    assert free_memory(tmp_path) == 400_000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(tmp_path) == 100_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(tmp_path) == pytest.approx(free / 4, rel=0.1)
 
 
 def every_window(num_steps):
@@ -152,7 +173,8 @@ def test_full_disk_while_writing_leaves_the_earlier_store(store, schema, monkeyp
 
     with pytest.raises(OSError, match="No space left"):
         write_store(store.path, schema, episodes())
-    assert [file.name for file in store.path.parent.iterdir()] == [store.path.name]
+    left = [file.name for file in store.path.parent.iterdir() if not file.name.startswith(".")]
+    assert left == [store.path.name]
     assert WindowStore.open(store.path).fingerprint == store.fingerprint
 
 

@@ -280,6 +280,26 @@ def test_one_process_goes_on_as_two_that_share_the_weights(training, kind):
     assert_close(final(one), final(two))
 
 
+SHARD = """
+from scd_world.devices import distribute, make_accelerator
+torch.manual_seed(int(environment["RANK"]))
+net = distribute(torch.nn.Linear(4, 4), make_accelerator(config), fsdp=True)
+whole = {name: value.full_tensor().detach() for name, value in net.named_parameters()}
+torch.save(whole, config.out + environment["RANK"])
+"""
+
+
+def test_what_is_sharded_is_the_first_processes_whatever_the_others_learnt(training):
+    """A lesson may end by the clock, and no two processes' clocks agree."""
+    config = training()
+    finish(launch_two(config, SHARD))
+    torch.manual_seed(0)
+    first = dict(torch.nn.Linear(4, 4).named_parameters())
+    for rank in "01":
+        found = torch.load(config.out + rank)
+        assert all(torch.equal(found[name], value) for name, value in first.items())
+
+
 def test_the_log_says_what_a_trainer_wants_to_know(training):
     config = training(eval_every=4)
     train(config)
@@ -411,23 +431,24 @@ def test_one_batch_can_be_learned_by_heart(training):
     assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
 
 
-def launch(config: TrainConfig, **environment: str) -> BaseProcess:
-    """Another process that trains `config`. What it has to import was imported once, for all of them."""
+def launch(config: TrainConfig, work: str = "train(config)", **environment: str) -> BaseProcess:
+    """Another process that trains `config`, or does other `work` with it. What it has to import was imported
+    once, for all of them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["scd_world.train"])
-    code = "import os, torch; os.environ |= environment; torch.set_num_threads(1); train(config)"
+    code = "import os, torch\nos.environ |= environment\ntorch.set_num_threads(1)\n" + work
     names = {"train": train, "config": config, "environment": environment}
     process = context.Process(target=exec, args=(code, names), daemon=True)
     process.start()
     return process
 
 
-def launch_two(config: TrainConfig) -> list[BaseProcess]:
+def launch_two(config: TrainConfig, work: str = "train(config)") -> list[BaseProcess]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    return [launch(config, RANK=rank, LOCAL_RANK=rank, **both) for rank in "01"]
+    return [launch(config, work, RANK=rank, LOCAL_RANK=rank, **both) for rank in "01"]
 
 
 def finish(processes: list[BaseProcess]) -> None:
