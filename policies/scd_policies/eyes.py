@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scd_policies import regress
 from scd_policies.policy import Policy
+from scd_world.precision import multiplies_bf16
 
 
 class EyesNet(nn.Module):
@@ -38,7 +39,7 @@ class EyesNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = rearrange(pixels, "b h w c -> b c h w").float() / 127.5 - 1
-        with torch.autocast(x.device.type, torch.bfloat16):  # twice as fast on a CPU
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=multiplies_bf16(x.device)):
             x = self.look(x)
         x = x.float()  # places need more digits
         share = rearrange(x, "b c h w -> b c (h w)").softmax(-1)

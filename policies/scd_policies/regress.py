@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-
-log = logging.getLogger(__name__)
+from tqdm import tqdm
 
 
 class Scale(nn.Module):
@@ -56,7 +54,8 @@ def fit(
     optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, updates, pct_start=0.05)
     late = []
-    for update in range(updates):
+    bar = tqdm(range(updates), unit="update", mininterval=10)
+    for update in bar:
         rows = draws.integers(len(inputs), size=batch_size)
         said, true = net(torch.from_numpy(inputs[rows])), torch.from_numpy(targets[rows])
         # Absolute, not squared: of two ways round the block, the mean is none.
@@ -68,8 +67,8 @@ def fit(
         schedule.step()
         if 10 * (update + 1) > 9 * updates:
             late.append(loss.detach())
-        if (update + 1) % 1000 == 0:
-            log.info("update %d of %d: loss %.4f", update + 1, updates, loss.item())
+        if update % 100 == 0:
+            bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
     return float(torch.stack(late).mean())
 
 
