@@ -175,9 +175,13 @@ def _play(
 def _reset(
     env: gymnasium.vector.VectorEnv | _BatchOfOne, seeds: list[int], options: list[dict[str, Any]]
 ) -> Observation:
-    """All rows from their seeds; then, one by one, the rows that have reset options of their own."""
+    """All rows from their seeds; then, one by one, the rows that have reset options of their own. Recorded
+    moments of a world, one for each row, are begun together: one batch reads all their pasts."""
     if isinstance(env, _BatchOfOne):
         return env.reset(seeds[0], options[0])
+    if all(own.keys() == {"episode", "frame"} for own in options):
+        moments = {key: [own[key] for own in options] for key in ("episode", "frame")}
+        return env.reset(seed=seeds, options=moments)[0]
     obs, _ = env.reset(seed=seeds)
     for i, own in enumerate(options):
         if own:
