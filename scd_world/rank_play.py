@@ -23,6 +23,7 @@ from scd_policies.eyes import Eyes
 from scd_policies.flaws import Flawed, Flaws
 from scd_policies.rollout import episodes
 from scd_world.manifest import MANIFEST, files_of, sha256
+from scd_world.precision import use_bf16
 from scd_world.rank_config import PolicyEntry, RankConfig
 from scd_world.run_folder import replace_text
 from scd_world.world import World, find_folder
@@ -110,7 +111,7 @@ class Results:
                 "world": self.world_identity,
                 "num_steps": config.num_steps or self.world.config.num_steps,
                 "success_threshold": config.success_threshold,
-                "precision": config.precision,
+                "precision": "bf16" if use_bf16(config.precision, self.world.device) else "fp32",
             }
         else:
             played["simulator"] = config.simulator

@@ -14,6 +14,7 @@ import scd_policies
 from scd_envs.simulators.pusht import GOAL_POSE, block_keypoints
 from scd_world import rank_play
 from scd_world.model_config import ModelConfig
+from scd_world.precision import multiplies_bf16
 from scd_world.rank import rank, read_labels
 from scd_world.rank_config import PolicyEntry, RankConfig, read_policies
 from scd_world.schema import DataSchema
@@ -119,6 +120,13 @@ def test_what_was_played_is_not_played_again(config, played):
     changed = [POLICIES[0], POLICIES[1] | {"flaws": {"delay": 1}}, POLICIES[2]]
     rank(replace(config, success_threshold=0.9, policies=changed))
     assert played == [("late", "simulator"), ("late", "world")]
+
+
+def test_what_auto_means_here_is_not_played_again_by_its_name(config, played):
+    rank(config)
+    played.clear()
+    rank(replace(config, precision="bf16" if multiplies_bf16(torch.device("cpu")) else "auto"))
+    assert bool(played) is multiplies_bf16(torch.device("cpu"))
 
 
 def test_parts_are_played_apart_and_reported_once_all_are_there(config, played, capsys):
