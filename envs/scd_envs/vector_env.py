@@ -144,7 +144,8 @@ class WorldVectorEnv(VectorEnv):
     def get_state(self) -> EnvState:
         """All that the future of all rows depends on. Save it, and branch from it as often as you like."""
         self._check_open()
-        return EnvState(self.episodes.now.copy(), [dict(draw.bit_generator.state) for draw in self._draws])
+        draws = [dict(draw.bit_generator.state) for draw in self._draws]
+        return EnvState(self.episodes.now.copy(), draws, self.world.fingerprint)
 
     def set_state(self, state: EnvState) -> None:
         """Go on exactly from where `get_state` was called (in an environment of the same world and size)."""

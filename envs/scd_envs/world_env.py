@@ -22,6 +22,7 @@ class EnvState:
 
     standing: Standing
     draws: list[dict[str, Any]]  # numpy bit generator states, one per row
+    world: str  # its fingerprint
 
 
 class WorldEnv(gymnasium.Env):
@@ -109,7 +110,8 @@ class WorldEnv(gymnasium.Env):
 
     def get_state(self) -> EnvState:
         """All that the future depends on. Save it, and branch from it as often as you like."""
-        return EnvState(self.episodes.now.copy(), [dict(self.np_random.bit_generator.state)])
+        draws = [dict(self.np_random.bit_generator.state)]
+        return EnvState(self.episodes.now.copy(), draws, self.world.fingerprint)
 
     def set_state(self, state: EnvState) -> None:
         """Go on exactly from where `get_state` was called (in an environment of the same world)."""
@@ -158,9 +160,8 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
 def check_state(state: EnvState, episodes: Episodes) -> None:
     if not isinstance(state, EnvState):
         raise TypeError(f"set_state takes what get_state returned; got {type(state).__name__}")
-    came = state.standing.pixels.shape
-    expected = (episodes.num_rows, len(episodes.world.schema.cameras), *came[2:])
-    if came != expected:
-        raise ValueError(
-            f"a state of {came[0]} rows and {came[1]} cameras; this environment has {expected[:2]}"
-        )
+    if state.world != episodes.world.fingerprint:
+        raise ValueError("a state of another world: what one imagines, another cannot go on with")
+    rows = len(state.standing.pixels)
+    if rows != episodes.num_rows:
+        raise ValueError(f"a state of {rows} rows; this environment has {episodes.num_rows}")

@@ -203,6 +203,19 @@ def test_a_state_moves_to_another_environment(world, actions):
         one.unwrapped.set_state({"steps": 3})
 
 
+def test_a_state_of_another_training_is_refused(world, build_world):
+    one = make(world)
+    one.reset(seed=0)
+    retrained = build_world()
+    assert retrained.fingerprint == world.fingerprint
+    weights = retrained.model.state_dict()
+    name = next(iter(weights))
+    retrained.model.load_state_dict(weights | {name: weights[name] + 1e-3})
+    del retrained.fingerprint
+    with pytest.raises(ValueError, match="another world"):
+        make(retrained).unwrapped.set_state(one.unwrapped.get_state())
+
+
 def test_a_caller_may_overwrite_what_it_was_given(world, actions):
     """Returned arrays that alias the environment's own would change render(), or the next frame."""
     env = make(world, success_threshold=1.0)
