@@ -60,6 +60,7 @@ BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animat
 
 def train(config: TrainConfig) -> Path:
     """Trains, or goes on training, in `config.out`; gives the folder of the world that it leaves there."""
+    called = time.monotonic()  # a time_limit counts the decoding too: it is there for a job's own end
     run = RunFolder(config.out)
     accelerator = make_accelerator(config)
     with run.locked() if accelerator.is_main_process else nullcontext():
@@ -68,7 +69,7 @@ def train(config: TrainConfig) -> Path:
                 LeRobotFolder(root)  # what cannot be read shows now, not after an hour of decoding
         with accelerator.main_process_first():
             store = open_store(config.data, run.path, config.model.patch, run.checkpoints.exists())
-        Trainer(config, store, run, accelerator).train()
+        Trainer(config, store, run, accelerator, called).train()
     return run.world
 
 
@@ -76,10 +77,17 @@ class Trainer:
     """Runs a Learner: batches, log, evaluations, checkpoints, a good end whatever ends it."""
 
     def __init__(
-        self, config: TrainConfig, store: WindowStore, run: RunFolder, accelerator: Accelerator
+        self,
+        config: TrainConfig,
+        store: WindowStore,
+        run: RunFolder,
+        accelerator: Accelerator,
+        called: float | None = None,
     ) -> None:
+        """called: when this call began, on the monotonic clock; now, unless given."""
         self.config, self.store, self.run, self.accelerator = config, store, run, accelerator
         self.main, self.began = accelerator.is_main_process, time.monotonic()
+        self.called = self.began if called is None else called
         self.episodes, self.held_out = store.split(config.data.holdout)
         self.loader = self.make_loader()
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
@@ -286,7 +294,7 @@ class Trainer:
         Every process gets the same answers, or one would wait for ever for another's gradients.
         """
         limit, budget = self.config.time_limit, self.config.time_budget
-        stop = bool(self.stop) or (limit is not None and time.monotonic() - self.began > limit)
+        stop = bool(self.stop) or (limit is not None and time.monotonic() - self.called > limit)
         progress = (self.step + 1) / self.config.steps
         if budget is not None:
             progress = max(progress, self.spent(budget))

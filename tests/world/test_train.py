@@ -158,13 +158,24 @@ def test_other_data_in_the_same_folder_are_refused(training, other_store):
 
 def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training, monkeypatch):
     def from_here_on(self, model):  # on a busy machine the limit may pass before the first update
-        self.began = time.monotonic()
+        self.called = time.monotonic()
         return Learner(model, self.stats, self.config, self.accelerator)
 
     monkeypatch.setattr(Trainer, "make_learner", from_here_on)
     config = training(steps=10**6, time_limit=3.0)
     world = World.load(train(config))
     assert 0 < world.provenance["steps"] < 10**6
+
+
+def test_a_time_limit_counts_what_opening_the_data_took(training, monkeypatch):
+    def slow(*args):
+        time.sleep(1.1)
+        return open_store(*args)
+
+    open_store = training_module.open_store
+    monkeypatch.setattr(training_module, "open_store", slow)
+    world = World.load(train(training(steps=10**6, time_limit=1.0)))
+    assert world.provenance["steps"] == 0
 
 
 def test_a_time_budget_ends_the_training_with_a_small_learning_rate(training, monkeypatch):
