@@ -9,7 +9,9 @@ WORLD=${WORLD:-envs/scd_envs/worlds/pusht}
 DATA=${DATA:-data/pusht}
 EPISODES=${EPISODES:-1030}  # the first ones of recipes/pusht.sh; with this share held out of them,
 HOLDOUT=${HOLDOUT:-0.095}   # just those that are held out there (98)
-BLIND=${BLIND:-8000}        # new ones, without pictures
+BLIND=${BLIND:-8000}        # new ones, without pictures, in two halves:
+FURTHER=${FURTHER:-${DATA}_further}  # here and in …_2
+SEED=${SEED:-3000000}       # another one for every round, or nothing is new; the other half starts a million later
 MORE=${MORE:-}              # other recordings for the body, with commas: what the world was taught with before
 BUDGET=${BUDGET:-4200}      # seconds of training; the body takes three fifths of them
 OUT=${OUT:-runs/pusht_on}
@@ -18,8 +20,8 @@ PACKAGE=${PACKAGE:-envs/scd_envs/worlds/pusht}
 . recipes/pusht_data.sh
 record out="$DATA" episodes="$EPISODES"
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-record_blind out="${DATA}_further" episodes="$((BLIND / 2))" seed=4000000 &
-record_blind out="${DATA}_further_2" episodes="$((BLIND / 2))" seed=3000000 &
+record_blind out="$FURTHER" episodes="$((BLIND / 2))" seed="$((SEED + 1000000))" &
+record_blind out="${FURTHER}_2" episodes="$((BLIND / 2))" seed="$SEED" &
 wait -n
 wait -n
 scd-data data.root="$DATA"
@@ -28,7 +30,7 @@ scd-data data.root="$DATA"
 # to go. Imagined histories from the start: how to copy is known.
 scd-train data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" out="$OUT" init="$WORLD" init_lessons=true \
     model=small model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
-    model.body_width=320 "body.more=[${DATA}_further,${DATA}_further_2${MORE:+,$MORE}]" \
+    model.body_width=320 "body.more=[$FURTHER,${FURTHER}_2${MORE:+,$MORE}]" \
     body.steps=30000 body.batch_size=512 body.unroll=6 body.share=0.6 body.lr=8e-4 body.inner_lr=0.006 body.outcome_steps=6000 sketch.steps=0 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
     model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 own_history_from=0 batch_size=6 clip_steps=6 \
