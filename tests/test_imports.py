@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,7 +143,7 @@ def test_datasets_is_hugging_faces_in_the_projects_root():
 
 LIGHT = {
     "scd_world": ("torch", "numpy"),
-    "scd_envs": ("torch", "lerobot", "pymunk", "pygame", "zarr", "scd_world"),
+    "scd_envs": ("torch", "lerobot", "pymunk", "pygame", "zarr", "scd_world.world"),
     "scd_envs.simulators": ("torch", "lerobot", "pymunk"),
     "scd_policies": ("torch", "lerobot"),
     "scd_datasets": ("torch", "lerobot"),
@@ -162,3 +163,16 @@ def test_gymnasium_imports_scd_envs_by_the_ids_prefix():
     make = "gymnasium.make('scd_envs:scd_world/World-v0')"
     said = run_python(f"import gymnasium\ntry: {make}\nexcept TypeError as e: print(e)")
     assert "required positional argument: 'world'" in said
+
+
+@pytest.mark.parametrize("package", ["scd_world", "scd_envs"])
+@pytest.mark.parametrize("chosen", [None, "active"])
+def test_threads_wait_asleep_unless_the_user_chose_otherwise(package, chosen):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if chosen:
+        environment["OMP_WAIT_POLICY"] = chosen
+    code = f"import {package}, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == [chosen or "passive", "False"]

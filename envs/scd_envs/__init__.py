@@ -14,6 +14,8 @@ from pathlib import Path
 
 import gymnasium
 
+import scd_world  # noqa: F401  (how threads wait, before torch is imported)
+
 PUSHT_WORLD = Path(__file__).parent / "worlds" / "pusht"
 
 for _id, _kwargs in {"World-v0": {}, "PushT-v0": {"world": str(PUSHT_WORLD)}}.items():
