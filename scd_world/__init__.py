@@ -8,8 +8,8 @@ import os
 
 # A step is hundreds of small parallel loops. On a busy machine, threads that spin while they wait keep
 # the core from the very thread that they wait for: sleeping ones step two to six times as fast there, for
-# a tenth of the time on an idle one (docs/bench.md). Read as torch is first imported; whoever has set it
-# keeps it.
+# up to a sixth of the time on an idle one (docs/bench.md). Read as torch is first imported; whoever has set
+# it keeps it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.3.0"

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -129,10 +129,10 @@ def test_nobody_imports_datasets_and_it_is_hugging_faces():
     assert not [home for home in ("envs", "policies", "datasets") if (ROOT / home / "__init__.py").exists()]
 
 
-def run_python(code: str) -> str:
+def run_python(code: str, environment: Mapping[str, str] | None = None) -> str:
     """What `code` prints in a fresh Python that starts in the project's root."""
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
@@ -143,7 +143,7 @@ def test_datasets_is_hugging_faces_in_the_projects_root():
 
 LIGHT = {
     "scd_world": ("torch", "numpy"),
-    "scd_envs": ("torch", "lerobot", "pymunk", "pygame", "zarr", "scd_world.world"),
+    "scd_envs": ("torch", "lerobot", "pymunk", "pygame", "zarr", "scd_world."),  # nothing in it
     "scd_envs.simulators": ("torch", "lerobot", "pymunk"),
     "scd_policies": ("torch", "lerobot"),
     "scd_datasets": ("torch", "lerobot"),
@@ -156,7 +156,7 @@ LIGHT = {
 def test_importing_is_cheap(module):
     loaded = run_python(f"import {module}, sys; print(*sys.modules)").split()
     assert module in loaded
-    assert not set(LIGHT[module]) & set(loaded)
+    assert not [name for name in loaded if name.startswith(LIGHT[module])]
 
 
 def test_gymnasium_imports_scd_envs_by_the_ids_prefix():
@@ -172,7 +172,4 @@ def test_threads_wait_asleep_unless_the_user_chose_otherwise(package, chosen):
     if chosen:
         environment["OMP_WAIT_POLICY"] = chosen
     code = f"import {package}, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    told = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert told.stdout.split() == [chosen or "passive", "False"]
+    assert run_python(code, environment).split() == [chosen or "passive", "False"]
