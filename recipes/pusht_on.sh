@@ -13,7 +13,8 @@ BLIND=${BLIND:-8000}        # new ones, without pictures, in two halves:
 FURTHER=${FURTHER:-${DATA}_further}  # here and in …_2
 SEED=${SEED:-3000000}       # another one for every round, or nothing is new; the other half starts a million later
 MORE=${MORE:-}              # other recordings for the body, with commas: what the world was taught with before
-BUDGET=${BUDGET:-4200}      # seconds of training; the body takes three fifths of them
+BUDGET=${BUDGET:-4200}      # seconds of training,
+SHARE=${SHARE:-0.6}         # of which the body takes these
 OUT=${OUT:-runs/pusht_on}
 PACKAGE=${PACKAGE:-envs/scd_envs/worlds/pusht}
 
@@ -31,7 +32,7 @@ scd-data data.root="$DATA"
 scd-train data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" out="$OUT" init="$WORLD" init_lessons=true \
     model=small model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
     model.body_width=320 "body.more=[$FURTHER,${FURTHER}_2${MORE:+,$MORE}]" \
-    body.steps=30000 body.batch_size=512 body.unroll=6 body.share=0.6 body.lr=8e-4 body.inner_lr=0.006 body.outcome_steps=6000 sketch.steps=0 \
+    body.steps=30000 body.batch_size=512 body.unroll=6 body.share="$SHARE" body.lr=8e-4 body.inner_lr=0.006 body.outcome_steps=6000 sketch.steps=0 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
     model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 own_history_from=0 batch_size=6 clip_steps=6 \
     optimiser.lr=4e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \

@@ -277,7 +277,7 @@ def test_observations_are_the_callers_own(world, actions):
 def test_memory_of_the_cache_is_flat(world, actions):
     envs = make_vec(world, 6, success_threshold=0.93, horizon=12)
     envs.reset(seed=0)
-    sizes = {envs.episodes.now.imagined.cache.nbytes for _ in range(300) if envs.step(actions[_ % 30])}
+    sizes = {envs.episodes.now.imagined.cache.nbytes for _ in range(60) if envs.step(actions[_ % 30])}
     assert len(sizes) == 1
 
 
