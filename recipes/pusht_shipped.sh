@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The shipped PushT world from nothing, unattended: one run of recipes/pusht.sh, and three rounds of recipes/pusht_on.sh,
-# each on the world before it. Seven hours on two CPU cores, docs/pusht.md has their log; the same command again resumes.
+# each on the world before it. About eight hours on two CPU cores; docs/pusht.md has the log; the same command again resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
