@@ -40,7 +40,7 @@ scd-train data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" out="$OUT" \
     optimiser.lr=8e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \
     steps=100000 time_budget="$BUDGET" checkpoint_every=500 eval_every=1000
 
-scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" films=4 out="$OUT/evaluation"
+scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" films=4 out="$OUT/evaluation"
 
 # Half precision halves the package; the measured report goes into the world's card.
 python -c "from scd_world.publish import package

@@ -14,4 +14,5 @@ WORLD=runs/pusht/world OUT=runs/pusht_2 MORE=$first \
 WORLD=runs/pusht_2/world OUT=runs/pusht_3 MORE=$first \
     BUDGET=5400 PACKAGE=runs/pusht_3/package recipes/pusht_on.sh
 WORLD=runs/pusht_3/world OUT=runs/pusht_4 MORE=$first,${DATA}_further,${DATA}_further_2 \
-    FURTHER=${DATA}_more SEED=5000000 BLIND=12000 SHARE=0.7 BUDGET=5400 recipes/pusht_on.sh
+    FURTHER=${DATA}_more SEED=5000000 BLIND=12000 SHARE=0.7 BUDGET=5400 \
+    PACKAGE=${PACKAGE:-envs/scd_envs/worlds/pusht} recipes/pusht_on.sh
