@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -21,8 +22,10 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         raise ValueError("device=cuda, but torch finds no CUDA device; use device=auto or device=cpu")
     # Buffers are constants, and gradients need no copy of their own.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    # The others wait while the first one decodes a dataset; ten minutes is NCCL's own patience.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     # Precision is the learner's own autocast.
-    return Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+    return Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp, patience])
 
 
 def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Module:

@@ -38,7 +38,7 @@ def fit_outcome(
         recorded.rew[row],
         recorded.success[row],
     )
-    near = (success > 0) | (reward >= torch.quantile(reward[:: 1 + len(reward) // 1_000_000], 1 - NEAR))
+    near = near_success(reward, success)
     near_rows = near.nonzero()[:, 0].cpu()
     # Half from everywhere, half from near: how often a step is drawn, against how often it happened.
     often = 0.5 + 0.5 * near / near.float().mean()
@@ -54,6 +54,15 @@ def fit_outcome(
     optimiser = torch.optim.AdamW(body.outcome.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     lesson.begin(body.outcome, [(optimiser, config.lr)], generator, ema=0.995)
     yield from lesson.teach(steps, lambda progress: course(progress, 100 / steps, 0.6, 0.01), loss)
+
+
+def near_success(reward: Tensor, success: Tensor) -> Tensor:
+    """(N,) bool: a success, or a reward among the highest NEAR; all, where nothing stands out.
+
+    The lowest reward is never among the highest: where most steps have it, the quantile is that one."""
+    high = torch.quantile(reward[:: 1 + len(reward) // 1_000_000], 1 - NEAR)
+    near = (success > 0) | ((reward >= high) & (reward > reward.min()))
+    return near if near.any() else torch.ones_like(near)
 
 
 @torch.no_grad()

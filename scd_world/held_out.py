@@ -74,7 +74,7 @@ def warned(asked: np.ndarray, verdict: str, warning: str) -> Chosen:
 
 def check_schema(world: DataSchema, store: WindowStore) -> None:
     """Refuses data that the world cannot read as its own."""
-    for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
+    for name in ("fps", "cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
         has, wants = getattr(store.schema, name), getattr(world, name)
         if has != wants:
             raise ValueError(

@@ -53,6 +53,8 @@ class Learner:
         schema = model.schema
         if not (schema.state or schema.reward or schema.success):
             model.heads.requires_grad_(False)  # nothing teaches them, and DDP waits for every gradient
+        if not (schema.reward or schema.success) and model.body.outcome is not None:
+            model.body.outcome.requires_grad_(False)
         if config.compile:
             model.compile()
         self.objective = objective or model

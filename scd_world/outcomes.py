@@ -59,7 +59,8 @@ def tell_batch(
         return encode_pixels(torch.from_numpy(pixels).to(world.device))
 
     stats, reward, success = world.stats, [], []
-    s = world.model.initial(frame(0), stats.encode_state(column("state", 0)))
+    task = torch.as_tensor(store.task[episodes], device=world.device)
+    s = world.model.initial(frame(0), stats.encode_state(column("state", 0)), task=task)
     for i in range(int(lengths.max())):
         act = stats.encode_action(column("action", i))
         s = world.model.observe(s, act, frame(i + 1), stats.encode_state(column("state", i + 1)))

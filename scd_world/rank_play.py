@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,8 @@ from scd_world.rank_config import PolicyEntry, RankConfig
 from scd_world.run_folder import replace_text
 from scd_world.world import World, find_folder
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Start:
@@ -47,6 +50,12 @@ def choose_starts(world: World, count: int, seed: int, task: str | None = None) 
         pool = world.starts.of_task(task_number(task, world.schema.tasks), pool)
     at = np.linspace(0, len(pool) - 1, count).round().astype(int)
     if count > len(pool):
+        log.warning(
+            "WARNING: %d episodes, but the world holds %d starts: they repeat, and what repeats is no "
+            "further evidence. Intervals count them all, and are narrower than they should be",
+            count,
+            len(pool),
+        )
         at = np.arange(count) % len(pool)
     P = len(world.schema.agent_pos)
     starts = []
@@ -142,6 +151,11 @@ class Results:
             )
         ]
         envs.close()
+        if isinstance(envs, Batch) and not envs.says_success:
+            raise ValueError(
+                f"simulator={self.config.simulator} never said info['is_success'], so nothing succeeds "
+                "there: let its step() say it, or name a file of what happened (labels=…)"
+            )
         result = {
             "digest": self.digest(entry, side),
             "policy": asdict(entry),

@@ -126,11 +126,17 @@ class Trainer:
     def make_stats(self, resuming: bool) -> Stats:
         """Of the training episodes. Or of the world that this one starts from: what its weights learnt, they
         learnt in its units."""
+        if resuming and self.run.stats.exists():  # whether or not init= is said once more
+            return Stats.load(self.run.stats)
         if self.config.init is None:
             return compute_stats(self.store, self.episodes)
-        if not resuming:
-            with self.accelerator.main_process_first():
-                keep_stats_of(self.config.init, self.store, self.run.stats)
+        if resuming:
+            raise ValueError(
+                f"{self.config.out} did not begin with another world's weights: leave "
+                f"init={self.config.init} out to resume it, or choose another out="
+            )
+        with self.accelerator.main_process_first():
+            keep_stats_of(self.config.init, self.store, self.run.stats)
         return Stats.load(self.run.stats)
 
     def make_learner(self, model: BaseModel) -> Learner:

@@ -84,9 +84,10 @@ class DistillConfig:
     def training(self, teacher: ModelConfig, digest: str) -> Distillation:
         """The settings that the trainer knows."""
         same = (
-            "out", "method", "data", "optimiser", "grid", "steps", "batch_size", "clip_steps", "accumulate",
-            "seed", "time_budget", "time_limit", "device", "precision", "log_every", "checkpoint_every",
-            "keep_checkpoints", "eval_every", "eval_windows", "eval_context", "world_starts",
+            "out", "method", "data", "optimiser", "grid", "own_history_from", "steps", "batch_size",
+            "clip_steps", "accumulate", "seed", "time_budget", "time_limit", "device", "precision",
+            "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_windows", "eval_context",
+            "world_starts",
         )  # fmt: skip
         values = {name: getattr(self, name) for name in same}
         return Distillation(**values, model=self.student(teacher), init=self.world, teacher=digest)

@@ -21,6 +21,21 @@ def test_rows_are_what_they_would_be_alone():
         assert reward[1] == its_reward
 
 
+def test_rows_have_seeds_of_their_own_as_gymnasium_says():
+    batch = Batch("pendulum", 2)
+    together, _ = batch.reset(seed=3)
+    apart, _ = batch.reset(seed=[3, 4])
+    np.testing.assert_array_equal(together["agent_pos"], apart["agent_pos"])
+
+
+def test_it_is_known_whether_success_is_ever_said():
+    for name, action in (("pendulum", [[0.0]]), ("pusht", [[100.0, 100.0]])):
+        batch = Batch(name, 1, **({"draw": False} if name == "pusht" else {}))
+        batch.reset(seed=0)
+        batch.step(np.array(action))
+        assert batch.says_success == (name == "pusht")
+
+
 def test_a_finished_row_stands_still_until_it_is_reset():
     batch = Batch("pusht", 2, max_episode_steps=3, draw=False)
     batch.reset(seed=[0, 1])

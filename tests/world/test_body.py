@@ -11,7 +11,7 @@ from scd_world.body import Body
 from scd_world.config import BodyConfig
 from scd_world.distill.objective import read_clip
 from scd_world.fit_body import Recorded, fit_body
-from scd_world.fit_outcome import fit_outcome, next_states
+from scd_world.fit_outcome import fit_outcome, near_success, next_states
 from scd_world.lesson_report import body_brought, outcome_brought
 from scd_world.stats import Stats
 from tests.conftest import make_recorded
@@ -136,3 +136,12 @@ def test_nor_where_a_clip_is_read_for_distilling(model, clip):
     noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
     read_clip(model, clip, noise).h.square().sum().backward()
     assert not any(p.grad is not None and p.grad.any() for p in model.body.parameters())
+
+
+def test_what_is_near_a_success_whatever_the_reward_is():
+    success = (torch.arange(3000) % 300 == 299).float()
+    none, sparse, dense = torch.zeros(3000), success, torch.linspace(0, 1, 3000)
+    for reward in (none, sparse):  # not recorded; the success itself: its lowest value is no high one
+        assert torch.equal(near_success(reward, success), success > 0)
+    assert 0.1 < near_success(dense, success).float().mean() < 0.2
+    assert near_success(none, none).all()  # nothing stands out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scd_world.config import DataConfig
+from scd_world.config import DataConfig, TrainConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import distill
@@ -241,6 +241,16 @@ def test_a_run_goes_on_with_the_teacher_it_began_with(distillation, training):
     other = train(training("other", steps=1, seed=5))
     with pytest.raises(ValueError, match="teacher"):
         distill(replace(config, world=str(other), steps=2))
+
+
+def test_every_setting_that_a_training_has_too_reaches_it():
+    """But for num_steps, which the student's model is told."""
+    shared = {f.name for f in fields(DistillConfig)} & {f.name for f in fields(TrainConfig)} - {"num_steps"}
+    config = DistillConfig(world="w", out="o")
+    training = config.training(CONFIG, "digest")
+    assert "own_history_from" in shared
+    for name in shared:
+        assert getattr(training, name) == getattr(config, name), name
 
 
 def test_the_student_of_a_guided_teacher_is_not_guided_again():

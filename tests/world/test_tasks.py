@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from scd_datasets.store import EpisodeArrays, write_store
 from scd_world.held_out import check_schema
+from scd_world.outcomes import tell
 from scd_world.stats import Stats
+from scd_world.world import World
 from scd_world.world_model import WorldModel
 from tests.conftest import CONFIG, SCHEMA, filled, make_clip
 
@@ -75,3 +79,38 @@ def test_a_world_is_not_judged_on_tasks_by_other_numbers(tmp_path):
     ):
         check_schema(TWO, Store)
     check_schema(SCHEMA, Store)
+
+
+def test_an_episode_is_judged_by_its_own_task(model, stats, tmp_path):
+    """Reward and success are told from the recorded past under the task that was recorded."""
+
+    def episode(index: int, task: int, n: int = 6) -> EpisodeArrays:
+        r = np.random.default_rng(5)  # the same, whatever the task
+        return EpisodeArrays(
+            r.integers(0, 255, (n, 2, 8, 12, 3), dtype=np.uint8),
+            r.uniform(-1, 1, (n, 3)).astype(np.float32),
+            r.uniform((-2, 0), (2, 512), (n, 2)).astype(np.float32),
+            r.uniform(size=n).astype(np.float32),
+            r.random(n) > 0.8,
+            index,
+            task,
+        )
+
+    def success(*tasks: int) -> np.ndarray:
+        name = tmp_path / ("_".join(map(str, tasks)) + ".zarr")
+        store = write_store(name, TWO, [episode(i, task) for i, task in enumerate(tasks)])
+        return tell(World(model, stats, None), store, range(len(tasks)), 2, lambda n: None).success.reshape(
+            -1, 6
+        )
+
+    first, second = success(0, 1)
+    assert np.abs(first - second).max() > 1e-4
+    np.testing.assert_allclose([second, first], success(1, 0), atol=1e-5)
+
+
+def test_a_world_is_not_judged_at_another_rate(tmp_path):
+    class Store:
+        path, schema = tmp_path, replace(SCHEMA, fps=30)
+
+    with pytest.raises(ValueError, match="has fps 30, this world was trained with 10"):
+        check_schema(SCHEMA, Store)

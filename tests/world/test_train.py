@@ -33,6 +33,7 @@ from scd_world.train import Trainer, train
 from scd_world.validate import after_context, compare
 from scd_world.world import World
 from scd_world.world_model import WorldModel
+from tests.conftest import CONFIG, SCHEMA, make_clip, make_stats
 from tests.world.conftest import SLIDE, slide_episode
 
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
@@ -368,7 +369,9 @@ def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
     wide = tmp_path / "wide.zarr"
     write_store(wide, SLIDE, [replace(e, state=2 * e.state) for e in map(slide_episode, range(4))])
     config = training(out="tuned", steps=1, init=str(tmp_path / "run" / "world"))
-    tuned = World.load(train(replace(config, data=DataConfig(kind="zarr", root=str(wide), holdout=0.25))))
+    config = replace(config, data=DataConfig(kind="zarr", root=str(wide), holdout=0.25))
+    train(config)
+    tuned = World.load(train(replace(config, steps=2, init=None)))  # goes on, though init= is not said again
     for name, value in vars(first.stats).items():
         assert torch.equal(getattr(tuned.stats, name), value), name
     assert "state of " in caplog.text
@@ -382,6 +385,26 @@ def test_lessons_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, 
     on = World.load(train(config)).model
     pairs = zip(on.sketch.parameters(), first.sketch.parameters(), strict=True)  # held but for its lesson
     assert all(torch.equal(p, q) for p, q in pairs) is not init_lessons
+
+
+def test_another_worlds_weights_cannot_be_added_to_a_training_that_has_begun(training, tmp_path):
+    world = str(Path(training("first").out) / "world")
+    train(training("first", steps=1))
+    train(training("second", steps=1))
+    with pytest.raises(ValueError, match="did not begin with another world's weights"):
+        train(training("second", steps=2, init=world))
+
+
+def test_whatever_waits_for_a_gradient_gets_one(training):
+    """Teleoperation records no reward and no success: DDP would wait for the gradients of what tells them."""
+    for told in (False, True):
+        schema = replace(SCHEMA, reward=told, success=told)
+        model = WorldModel(CONFIG, schema, make_stats(schema))
+        Learner(model, make_stats(schema), training(), make_accelerator(training()))
+        clip = make_clip(schema, B=2, T=3)
+        model.loss(clip, model.draw_noise(clip, torch.Generator().manual_seed(0)))[0].backward()
+        waiting = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert waiting == []
 
 
 def test_lessons_are_not_given_again_after_a_kill(training, monkeypatch, tmp_path):

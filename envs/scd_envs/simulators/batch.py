@@ -30,13 +30,16 @@ class Batch(VectorEnv):
         self.metadata = {**self.envs[0].metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self._obs: list[dict[str, Any]] = [{}] * num_envs
         self._flags = np.zeros((3, num_envs), bool)  # terminated, truncated, succeeded
+        self.says_success = False  # has any simulator ever said `is_success`?
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         options = dict(options or {})
         rows = np.flatnonzero(options.pop("reset_mask", np.ones(self.num_envs, bool)))
-        seeds = [seed] * self.num_envs if seed is None or isinstance(seed, int) else seed
+        if isinstance(seed, int):
+            seed = range(seed, seed + self.num_envs)
+        seeds = [None] * self.num_envs if seed is None else seed
         for row in rows:
             self._obs[row], _ = self.envs[row].reset(seed=seeds[row], options=options or None)
         self._flags[:, rows] = False
@@ -48,6 +51,7 @@ class Batch(VectorEnv):
         reward = np.zeros(self.num_envs)
         for row in np.flatnonzero(~self._flags[:2].any(0)):
             self._obs[row], reward[row], *flags, info = self.envs[row].step(actions[row])
+            self.says_success |= "is_success" in info
             self._flags[:, row] = *flags, info.get("is_success", False)
         terminated, truncated = self._flags[:2].copy()
         return self._observation(), reward, terminated, truncated, self._info()
