@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,15 @@ class Chosen:
     warning: str  # empty where they were held out for sure
 
 
-def pick_episodes(provenance: dict[str, Any], store: WindowStore, wanted: list[int] | None) -> Chosen:
-    """The episodes that training held out, or the `wanted` ones (dataset indices), with a verdict on them."""
+def pick_episodes(
+    provenance: dict[str, Any],
+    store: WindowStore,
+    wanted: list[int] | None,
+    beside: Sequence[dict[str, Any]] = (),
+) -> Chosen:
+    """The episodes that training held out, or the `wanted` ones (dataset indices), with a verdict on them.
+
+    beside: provenances of worlds that are compared with this one; what is held out is so of them all."""
     index = store.episode_index
     if wanted is not None and (unknown := sorted(set(wanted) - set(index.tolist()))):
         raise ValueError(
@@ -39,7 +46,7 @@ def pick_episodes(provenance: dict[str, Any], store: WindowStore, wanted: list[i
             f"this data ({store.fingerprint[:12]}) is not what the world was trained with ({known}): whether "
             "its episodes were seen in training cannot be checked",
         )
-    trainings = [provenance, *ancestors(provenance)]
+    trainings = [made for world in (provenance, *beside) for made in (world, *ancestors(world))]
     same = [made for made in trainings if made.get("fingerprint") == store.fingerprint]
     held_out = np.logical_and.reduce([np.isin(index, made.get("held_out_episodes", [])) for made in same])
     if wanted is None and held_out.any():
@@ -54,7 +61,7 @@ def pick_episodes(provenance: dict[str, Any], store: WindowStore, wanted: list[i
         return warned(
             asked,
             "held out of its last training",
-            "the world started from another one's weights, which were trained with other data: whether these "
+            "a world that it started from, or is compared with, was trained with other data: whether these "
             "episodes were among them cannot be checked",
         )
     return Chosen(np.flatnonzero(asked), "held out of its training", "")

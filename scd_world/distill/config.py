@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from scd_world.config import DataConfig, OptimiserConfig, TrainConfig, above, between, one_of
 from scd_world.model_config import ModelConfig
@@ -83,11 +83,7 @@ class DistillConfig:
 
     def training(self, teacher: ModelConfig, digest: str) -> Distillation:
         """The settings that the trainer knows."""
-        same = (
-            "out", "method", "data", "optimiser", "grid", "own_history_from", "steps", "batch_size",
-            "clip_steps", "accumulate", "seed", "time_budget", "time_limit", "device", "precision",
-            "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_windows", "eval_context",
-            "world_starts",
-        )  # fmt: skip
-        values = {name: getattr(self, name) for name in same}
+        names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
+        # How many steps a frame takes is for the student's model to say.
+        values = {name: getattr(self, name) for name in names - {"num_steps"}}
         return Distillation(**values, model=self.student(teacher), init=self.world, teacher=digest)

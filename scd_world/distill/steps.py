@@ -10,7 +10,6 @@ are the processor's on a CPU (a busy machine does not count), the clock's on a G
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,10 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
         context=config.eval_context,
         seed=config.seed,
     )
-    # Held out of all of them: a student may have been split otherwise than its teacher.
-    verdicts = [pick_episodes(world.provenance, store, None) for world in loaded.values()]
-    chosen = next((verdict for verdict in verdicts if verdict.warning), verdicts[0])
-    common = reduce(np.intersect1d, [verdict.episodes for verdict in verdicts])
-    windows = spread_windows(store, common if len(common) else chosen.episodes, choice)
+    # A student may have been split otherwise than its teacher.
+    others = [world.provenance for world in loaded.values() if world is not first]
+    chosen = pick_episodes(first.provenance, store, None, beside=others)
+    windows = spread_windows(store, chosen.episodes, choice)
     batches = [
         load_batch(store, windows[i : i + choice.batch_size], choice.context, device)
         for i in range(0, len(windows), choice.batch_size)

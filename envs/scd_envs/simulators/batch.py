@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from scd_envs.simulators import make
+from scd_envs.vector_env import row_seeds
 
 
 class Batch(VectorEnv):
@@ -37,9 +38,7 @@ class Batch(VectorEnv):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         options = dict(options or {})
         rows = np.flatnonzero(options.pop("reset_mask", np.ones(self.num_envs, bool)))
-        if isinstance(seed, int):
-            seed = range(seed, seed + self.num_envs)
-        seeds = [None] * self.num_envs if seed is None else seed
+        seeds = row_seeds(seed, self.num_envs)
         for row in rows:
             self._obs[row], _ = self.envs[row].reset(seed=seeds[row], options=options or None)
         self._flags[:, rows] = False
