@@ -183,6 +183,13 @@ def test_what_an_earlier_training_saw_is_not_held_out(store, slide_world):
     assert "cannot be checked" in chosen.warning
 
 
+def test_worlds_that_are_compared_are_judged_on_what_all_of_them_held_out(store, slide_world):
+    first = slide_world.provenance | {"held_out_episodes": [1, 2]}
+    second, third = first | {"held_out_episodes": [2, 5]}, first | {"held_out_episodes": [3]}
+    assert pick_episodes(first, store, None, beside=[second]).episodes.tolist() == [2]
+    assert "TRAINED ON" in pick_episodes(first, store, None, beside=[second, third]).warning  # none is left
+
+
 def test_unknown_episodes_are_named(store, slide_world):
     with pytest.raises(ValueError, match=r"no episodes \[77\]; its 8 go from 0 to 7"):
         pick_episodes(slide_world.provenance, store, [2, 77])
