@@ -45,6 +45,8 @@ class DataConfig:
     repo_id: str | None = None  # or, for lerobot, its name on the Hugging Face Hub
     revision: str | None = None  # of repo_id; the dataset format's own by default
     cameras: list[str] = field(default_factory=list)  # short names of those to learn; all by default
+    # Numbers that are left out, as if not recorded: observation.environment_state, next.reward, …
+    ignore: list[str] = field(default_factory=list)
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
     fps: int | None = None  # of a replay buffer or an .h5 file, which store none
@@ -87,6 +89,7 @@ class BodyConfig:
 
     # LeRobotDatasets of further episodes of the same robot; they need no pictures.
     more: list[str] = field(default_factory=list)
+    apart: float = 0.03  # share of the episodes that it does not learn from: they tell how sure it may be
     steps: int = 5000  # updates, at most as many as the world gets
     batch_size: int = 256  # sequences per update
     unroll: int = 8  # steps that it goes on from what it said itself
@@ -103,6 +106,7 @@ class BodyConfig:
         for name in ("batch_size", "unroll", "lr", "inner_lr", "outcome_batch", "share", "outcome_share"):
             above(f"body.{name}", getattr(self, name), 0)
         between("body.single", self.single, 0, 1)
+        between("body.apart", self.apart, 0, 0.5)
 
 
 @dataclass(frozen=True)

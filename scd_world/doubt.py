@@ -2,13 +2,17 @@
 
 Free motion forgives a shake; a contact that is only just made, or missed, drives the copies apart, as it
 drives the imagination from what would really have happened. As in weather forecasts, how far the copies have
-spread since the last recorded frame says how much to trust; a straight line (of logarithms, fitted to
-recordings by `fit_doubt.py`) turns it into the error to expect. It takes no pixel and no further network.
+spread since the last recorded frame says how much to trust; a rising curve, measured by `fit_doubt.py` on
+recordings that the body has not learnt from, turns it into the error to expect. It takes no pixel and no
+further network.
 
 B rows, M copies, S state, A action.
 """
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +22,11 @@ from scd_world.body import Body
 COPIES = 16
 SHAKE = 0.02  # deviation per step, in units of the state's usual change
 PERIOD = 64  # steps after which the shakes repeat: the same for every row, so that no row depends on another
-FLOOR = 1e-3  # model units: spreads and errors below it are the same
+FLOOR = 1e-3  # model units: spreads below it are the same
+KNOTS = 13
+BEYOND = (
+    0.5  # the curve's slope past its last knot: spreads may grow for ever, errors end where the robot does
+)
 
 
 class Doubt(nn.Module):
@@ -26,8 +34,9 @@ class Doubt(nn.Module):
         super().__init__()
         self.size, g = size, torch.Generator().manual_seed(0)
         self.register_buffer("shakes", torch.randn(PERIOD, COPIES, size, generator=g), persistent=False)
-        # log error = line[0] + line[1] · log spread
-        self.line = nn.Parameter(torch.tensor([0.0, 1.0]), requires_grad=False)
+        # log spread at the knots, and log error there; until it is fitted, one is taken for the other
+        knots = torch.linspace(math.log(FLOOR), 0.0, KNOTS)
+        self.curve = nn.Parameter(torch.stack([knots, knots]), requires_grad=False)
 
     def begin(self, before: Tensor, state: Tensor) -> Tensor:
         """The copies (B, M, 2·S + A) of a known state (B, S) and of what was a frame earlier (B, S + A): all
@@ -49,5 +58,20 @@ class Doubt(nn.Module):
 
     def error(self, copies: Tensor) -> Tensor:
         """(B,) the error to expect, root mean square over the state's numbers, as a share of their ranges."""
-        spread = (self.spread(copies) + FLOOR).log()
-        return (self.line[0] + self.line[1] * spread).exp() / 2  # a range is 2 model units
+        return self.expected(self.spread(copies)) / 2  # a range is 2 model units
+
+    def expected(self, spread: Tensor) -> Tensor:
+        """The error to expect of a spread, model units (…): the curve, straight between its knots."""
+        x, (knots, errors) = (spread + FLOOR).log(), self.curve
+        right = torch.bucketize(x, knots).clamp(1, KNOTS - 1)
+        left = right - 1
+        way = ((x - knots[left]) / (knots[right] - knots[left]).clamp_min(1e-6)).clamp(0, 1)
+        inside = torch.lerp(errors[left], errors[right], way)
+        return (inside + BEYOND * (x - knots[-1]).clamp_min(0)).exp()
+
+    def _load_from_state_dict(self, weights: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Worlds were once saved with a straight line of logarithms: its values at the knots."""
+        if (line := weights.pop(f"{prefix}line", None)) is not None:
+            knots = self.curve[0].to(line)
+            weights[f"{prefix}curve"] = torch.stack([knots, line[0] + line[1] * knots])
+        super()._load_from_state_dict(weights, prefix, *rest)

@@ -1,20 +1,29 @@
-"""Fits what a spread of copies (`doubt.py`) means: how far the body strays from recordings, unrolled."""
+"""Measures what a spread of copies (`doubt.py`) means: how far the body strays from recordings, unrolled."""
 
 from __future__ import annotations
 
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from scd_world.body import Body
-from scd_world.doubt import FLOOR, Doubt
+from scd_world.doubt import FLOOR, KNOTS, Doubt
 from scd_world.fit_body import Recorded
+
+# The steps in the order of their spread are cut here: tenths, and the last one finer, for there errors are.
+CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.9875)
 
 
 @torch.no_grad()
 def fit_doubt(
-    doubt: Doubt, body: Body, recorded: Recorded, seed: int, windows: int = 256, steps: int = 48
+    doubt: Doubt, body: Body, recorded: Recorded, seed: int, windows: int = 512, steps: int = 64
 ) -> None:
-    """Sets `doubt.line` by least squares over all steps of `windows` unrolled recordings."""
+    """Sets `doubt.curve` to the mean error at each of `KNOTS` spreads, over all steps of `windows` unrolls.
+
+    recorded: what the body has not learnt from, or it is surer of itself than it may be. Means of errors, not
+    of their logarithms: what is said is the mean error, to which few large ones add most. They rise with the
+    spread (isotonic regression).
+    """
     while not len((sequences := recorded.sequences(steps + 1))[0]) and steps > 1:
         steps //= 2  # short episodes
     if not len(sequences[0]):
@@ -22,13 +31,13 @@ def fit_doubt(
     g = torch.Generator().manual_seed(seed)
     lot = torch.randint(len(sequences[0]), (windows,), generator=g)
     row, _ = (rows[lot.to(rows.device)] for rows in sequences)
-    spread, error = (x.flatten() for x in stray(doubt, body, recorded, row, steps))
-    x, y = (spread + FLOOR).log().double(), (error + FLOOR).log().double()
-    slope = ((x - x.mean()) * (y - y.mean())).mean() / (x - x.mean()).square().mean().clamp_min(1e-12)
-    said = (slope * x).exp()
-    # Not the mean of the logarithms: what is said is the mean error, to which few large ones add most.
-    offset = (error.double().mean() / said.mean()).clamp_min(1e-12).log()
-    doubt.line.copy_(torch.stack([offset, slope]))
+    spread, error = (x.flatten().double().cpu() for x in stray(doubt, body, recorded, row, steps))
+    parts = spread.argsort().tensor_split([int(cut * len(spread)) for cut in CUTS])
+    assert len(parts) == KNOTS
+    knots = torch.stack([(spread[part] + FLOOR).log().mean() for part in parts])
+    errors = torch.stack([error[part].mean() for part in parts])
+    rising = isotonic_regression(errors.numpy(), weights=[len(part) for part in parts]).x
+    doubt.curve.copy_(torch.stack([knots, torch.from_numpy(rising).clamp_min(1e-6).log()]))
 
 
 def stray(doubt: Doubt, body: Body, recorded: Recorded, row: Tensor, steps: int) -> tuple[Tensor, Tensor]:

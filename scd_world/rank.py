@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from scd_envs.settings import task_number
-from scd_policies import NAMES
+from scd_policies import is_checkpoint
 from scd_world.bench import pick_device
 from scd_world.metrics import correlation
 from scd_world.rank_config import PolicyEntry, RankConfig, read_policies
@@ -73,7 +73,7 @@ def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEn
     tasks = world.schema.tasks
     if config.task is not None:
         task_number(config.task, tasks)
-    elif len(tasks) > 1 and any(entry.policy not in NAMES for entry in entries):
+    elif len(tasks) > 1 and any(is_checkpoint(entry.policy) for entry in entries):
         raise ValueError(f"LeRobot policies are told one task: give task=<one of {list(tasks)}>")
 
 

@@ -20,7 +20,7 @@ class PolicyEntry:
     """One policy of the list."""
 
     name: str  # of its results and of its point in the figure
-    policy: str  # one of scd_policies.make's, or a LeRobot checkpoint: folder, or name on the Hub
+    policy: str  # one of scd_policies.make's (module:name too), or a LeRobot checkpoint
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
     flaws: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws: delay, offset, …
     eyes: str | None = None  # file of scd_policies.eyes: it sees environment_state in the pictures only

@@ -19,7 +19,7 @@ from scd_envs.settings import start_pool, task_number
 from scd_envs.simulators.batch import Batch
 from scd_envs.spaces import action_space
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies import NAMES, Policy, make
+from scd_policies import Policy, is_checkpoint, make
 from scd_policies.eyes import Eyes
 from scd_policies.flaws import Flawed, Flaws
 from scd_policies.rollout import episodes
@@ -72,7 +72,7 @@ def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any
     metadata: the environment's; a LeRobot policy that resizes pictures must know a letterbox.
     task: what it is told.
     """
-    if entry.policy in NAMES:
+    if not is_checkpoint(entry.policy):
         policy = make(entry.policy, space, **entry.policy_kwargs)
     else:
         shown = {name: metadata[name] for name in ("views", "recorded") if name in metadata}

@@ -32,7 +32,7 @@ from scd_datasets.lerobot_reader import LeRobotFolder
 from scd_datasets.lerobot_writer import LeRobotWriter
 from scd_datasets.recording import Frame, camera_key, interruption, observation_frame, write_episodes
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies import NAMES, Policy, make
+from scd_policies import Policy, is_checkpoint, make
 from scd_policies.rollout import Episode, episodes
 from scd_world import video
 from scd_world.bench import pick_device
@@ -105,7 +105,7 @@ class Acting:
             starts, actions = recorded_actions(str(config.replay), env.world, config.starts)
             limits = [len(each) for each in actions]
             return cls(make("replay", space, actions=actions), who, starts, limits)
-        name = config.policy if config.policy in NAMES else "lerobot"  # another is a checkpoint's
+        name = "lerobot" if is_checkpoint(config.policy) else config.policy
         if name == "lerobot":
             tasks = (config.task,) if config.task else env.schema.tasks
             if len(tasks) > 1:

@@ -17,7 +17,7 @@ class RolloutConfig:
 
     world: str  # folder, or name on the Hugging Face Hub
     out: str  # dataset folder; the same command again continues an interrupted one
-    policy: str = "random_walk"  # or scripted_pusht, replay, or a LeRobot policy: its folder or Hub name
+    policy: str = "random_walk"  # or scripted_pusht, replay, module:name, or a LeRobot policy's folder
     policy_kwargs: dict[str, Any] = field(default_factory=dict)  # the policy's own arguments
     replay: str | None = None  # for policy=replay: the dataset whose actions are taken once more
     episodes: int = 16  # in all; may be raised later

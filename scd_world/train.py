@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from scd_datasets.lerobot_reader import LeRobotFolder
 from scd_datasets.loader import WindowLoader, prefetch
-from scd_datasets.numbers import Numbers, further_numbers, stored_numbers
+from scd_datasets.numbers import Numbers, further_numbers, set_apart, stored_numbers
 from scd_datasets.statistics import compute_stats
 from scd_datasets.store import WindowStore
 from scd_world.base_model import BaseModel
@@ -149,7 +149,8 @@ class Trainer:
         config = replace(config, steps=min(config.steps, most), outcome_steps=min(config.outcome_steps, most))
         torch.manual_seed(seed)
         unseen = stored_numbers(self.store, self.held_out)
-        recorded, held = (recorded_states(n, stats) for n in (self.numbers(unseen), unseen))
+        learnt, apart = set_apart(self.numbers(unseen), config.apart)
+        recorded, others, held = (recorded_states(n, stats) for n in (learnt, apart, unseen))
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
             lesson = self.lesson("body", config.share)
@@ -160,7 +161,7 @@ class Trainer:
             losses = fit_outcome(model.body, recorded, config, seed, lesson)
             self.give(lesson, "outcome", losses, config.outcome_steps)
             self.tell("outcome", outcome_brought(model.body, held))
-        fit_doubt(model.doubt, model.body, recorded, seed)
+        fit_doubt(model.doubt, model.body, others if len(apart.lengths) else recorded, seed)
 
     def numbers(self, unseen: Numbers) -> Numbers:
         """Of the training episodes, and of those recorded beside them without pictures but the `unseen`."""

@@ -25,7 +25,7 @@ from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, MULTIPLE, R
 from scd_datasets.lerobot_reader import LeRobotFolder, download
 from scd_datasets.replay_buffer import ReplayBuffer, is_replay_buffer
 from scd_datasets.report import Checked, Report
-from scd_datasets.source import DamagedEpisode, Episode, Source
+from scd_datasets.source import DamagedEpisode, Episode, Source, Without
 from scd_datasets.store import EpisodeArrays, WindowStore, write_store
 from scd_world.schema import DataSchema
 
@@ -80,7 +80,13 @@ def run_check(config: CheckConfig) -> None:
 
 
 def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
-    """The dataset that is named, whichever of the layouts it has; a resized longer side is a `multiple`."""
+    """The dataset that is named, whichever of the layouts it has, without what is to be ignored; a resized
+    longer side is a `multiple`."""
+    source = open_layout(config, multiple)
+    return Without(source, config.ignore) if config.ignore else source
+
+
+def open_layout(config: SourceConfig, multiple: int) -> Source:
     root = Path(config.root) if config.root else download(str(config.repo_id), config.revision)
     letterbox = config.resize == "letterbox"
     if is_replay_buffer(root):

@@ -6,6 +6,7 @@ F frames of all episodes, E episodes, R rows, S state size, A action size.
 from __future__ import annotations
 
 import logging
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -49,6 +50,18 @@ class Numbers:
         return Numbers(**chosen, lengths=self.lengths[episodes])
 
 
+def set_apart(numbers: Numbers, share: float) -> tuple[Numbers, Numbers]:
+    """(most episodes, about this share of them: one at least where there are two).
+
+    An episode's lot is the checksum of how it begins: recorded anew, or beside others, it is dealt the same.
+    """
+    lots = np.array([zlib.crc32(one.tobytes()) for one in beginnings(numbers)], np.int64)
+    count = max(1, round(share * len(lots))) if share else 0
+    apart = lots <= np.sort(lots)[count - 1] if 0 < count < len(lots) else np.zeros(len(lots), bool)
+    apart &= not apart.all()
+    return numbers.select(np.flatnonzero(~apart)), numbers.select(np.flatnonzero(apart))
+
+
 def stored_numbers(store: WindowStore, episodes: np.ndarray) -> Numbers:
     """Of some episodes of a window store."""
     rows = rows_of(store.starts, store.lengths, episodes)
@@ -63,7 +76,9 @@ def stored_numbers(store: WindowStore, episodes: np.ndarray) -> Numbers:
     )
 
 
-def further_numbers(root: str | Path, schema: DataSchema, unseen: Numbers, skip_bad: bool = False) -> Numbers:
+def further_numbers(
+    root: str | Path, schema: DataSchema, unseen: Numbers | None = None, skip_bad: bool = False
+) -> Numbers:
     """Of all episodes of a LeRobotDataset beside the window store with this `schema`; it needs no cameras.
 
     An episode that begins exactly as one of those that must stay `unseen` is that one, recorded again, and
@@ -91,7 +106,10 @@ def further_numbers(root: str | Path, schema: DataSchema, unseen: Numbers, skip_
         success=one_number(SUCCESS, bool),
         lengths=lengths,
     )
-    kept = np.flatnonzero(~np.isin(beginnings(numbers), beginnings(unseen)))
+    elsewhere = np.zeros(len(good), bool)
+    if unseen is not None:
+        elsewhere = np.isin(beginnings(numbers), beginnings(unseen))
+    kept = np.flatnonzero(~elsewhere)
     log.info(
         f"{root}: numbers of {len(kept)} further episodes, {lengths[kept].sum():,} frames; left out: "
         f"{len(bad)} damaged, {len(good) - len(kept)} that are held out elsewhere"

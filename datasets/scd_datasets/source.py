@@ -5,13 +5,14 @@ L steps of an episode, V cameras, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from scd_datasets.lerobot_features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.pictures import Grid
 
 
@@ -80,3 +81,32 @@ class Source(Protocol):
 
     def choices(self) -> list[Any]:
         """What is read of it and how, as plain JSON: other choices ask for another store."""
+
+
+class Without:
+    """A source as it would be if some of its numbers had not been recorded."""
+
+    def __init__(self, source: Source, ignored: Sequence[str]) -> None:
+        """ignored: keys as LeRobot calls them; ValueError for one that is not there, or is not optional."""
+        optional = [key for key in (STATE, ENVIRONMENT_STATE, REWARD, SUCCESS) if source.names(key)]
+        if unknown := [key for key in ignored if key not in optional]:
+            raise ValueError(
+                f"data.ignore={unknown}: {source.root} can be read without {', '.join(optional) or 'nothing'}"
+            )
+        self.source, self.ignored = source, sorted(ignored)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        return () if key in self.ignored else self.source.names(key)
+
+    def numbers(self, episode: Episode) -> dict[str, np.ndarray]:
+        return {key: v for key, v in self.source.numbers(episode).items() if key not in self.ignored}
+
+    def findings(self) -> list[Finding]:
+        asked = [Finding("recorded", key, "ignored, as asked") for key in self.ignored]
+        return self.source.findings() + asked
+
+    def choices(self) -> list[Any]:
+        return [*self.source.choices(), self.ignored]

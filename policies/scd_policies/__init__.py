@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -16,7 +18,8 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
 
     `random_walk`, `scripted_pusht` (`skill` in [0, 1]), `replay` (`actions`: one (T, A) array per episode),
     `clone` (`path`: file of the recordings that it copies) or `lerobot` (`path`: folder or hub id of any
-    LeRobot policy).
+    LeRobot policy). Or `module:name`, a class of your own that keeps the protocol `Policy`: it is imported,
+    and called with the action space and the `kwargs`.
     """
     if name == "random_walk":
         from scd_policies.random_walk import RandomWalk as Made
@@ -28,9 +31,33 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
         from scd_policies.clone import Clone as Made
     elif name == "lerobot":
         from scd_policies.lerobot_policy import LeRobotPolicy as Made
+    elif ":" in name:
+        Made = of_ones_own(name)
     else:
-        raise ValueError(f"no policy is called {name!r}; there are {', '.join(NAMES)}")
+        raise ValueError(
+            f"no policy is called {name!r}; there are {', '.join(NAMES)}, and module:name for your own"
+        )
     return Made(action_space, **kwargs)
 
 
-__all__ = ["NAMES", "Policy", "make"]
+def is_checkpoint(name: str) -> bool:
+    """Whether it is none of `make`'s names, and so a LeRobot policy's folder or its name on the Hub."""
+    return name not in NAMES and ":" not in name
+
+
+def of_ones_own(name: str) -> Callable[..., Policy]:
+    """What `module:name` is; ValueError where there is no such module, or nothing of that name in it."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise  # one that it imports in its turn
+        raise ValueError(
+            f"policy {name!r}: no module {module!r} is found; say where it lies by PYTHONPATH=<its folder>"
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"policy {name!r}: {module} has no {attribute!r}") from error
+
+
+__all__ = ["NAMES", "Policy", "is_checkpoint", "make"]

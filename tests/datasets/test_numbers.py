@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from scd_datasets.check import check_dataset
 from scd_datasets.lerobot_reader import LeRobotFolder
-from scd_datasets.numbers import further_numbers, stored_numbers
+from scd_datasets.numbers import further_numbers, set_apart, stored_numbers
 from scd_datasets.record import record
 from scd_world import train as training
 from scd_world.config import BodyConfig, DataConfig, TrainConfig
@@ -98,6 +99,7 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
         yield from ()
 
     monkeypatch.setattr(training, "fit_body", fit)
+    monkeypatch.setattr(training, "fit_doubt", lambda doubt, body, told, seed: taught.append(told))
     config = TrainConfig(
         out=str(tmp_path / "run"),
         data=DataConfig(root=str(recorded), holdout=0.34),
@@ -112,10 +114,35 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
 
 
 def test_a_training_reads_them(trainer, store):
+    """But some of them tell how far the body strays, and it must not know those."""
     config, taught = trainer
     training.train(config)
     held_out = store.split(config.data.holdout)[1].tolist()
-    assert len(taught[0].lengths) == 2 + 3 - sum(seed in held_out for seed in (1, 2, 3))
+    learnt, told = taught
+    there = [seed for seed in (0, 1, 2, 1, 2, 3) if seed not in held_out]
+    assert len(learnt.lengths) + len(told.lengths) == len(there)
+    assert len(told.lengths) >= 1
+    assert len(torch.unique(torch.cat([learnt.state, told.state])[:, 0])) == len(set(there))
+    assert not torch.isin(learnt.state[:, 0], told.state[:, 0]).any()
+
+
+@pytest.mark.parametrize(("share", "apart"), [(0.0, 0), (0.01, 1), (0.4, 1), (0.5, 2)])
+def test_episodes_are_set_apart_by_how_they_begin(store, share, apart):
+    """Recorded twice, an episode goes apart twice; beside others, or in another order, likewise."""
+    numbers = stored_numbers(store, np.arange(3))
+    learnt, told = set_apart(numbers.and_(numbers), share)
+    out = {float(seed) for seed in told.state[:, 0]}
+    assert len(told.lengths) == 2 * len(out)
+    assert len(learnt.lengths) + len(told.lengths) == 6
+    assert len(out) == apart
+    assert not out & {float(seed) for seed in learnt.state[:, 0]}
+    again = set_apart(stored_numbers(store, np.array([2, 0, 1])), share)[1]
+    assert {float(seed) for seed in again.state[:, 0]} == out
+
+
+def test_a_lone_episode_is_learnt(store):
+    learnt, told = set_apart(stored_numbers(store, np.array([1])), 0.5)
+    assert (len(learnt.lengths), len(told.lengths)) == (1, 0)
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from scd_policies import make
+from scd_policies import is_checkpoint, make
 
 BOX = gymnasium.spaces.Box(np.array([0, -2], np.float32), np.array([512, 2], np.float32))
 
@@ -64,3 +64,25 @@ def test_wrong_use_is_answered_in_words():
     policy.reset([0, 1])
     with pytest.raises(ValueError, match="3 rows"):
         policy.act(obs_of(3))
+
+
+def test_a_policy_of_ones_own_is_named_by_module_and_class(tmp_path, monkeypatch):
+    (tmp_path / "my_robot.py").write_text(
+        "import numpy as np\n"
+        "class Still:\n"
+        "    def __init__(self, action_space, at): self.at = np.float32([at] * action_space.shape[0])\n"
+        "    def reset(self, seeds): self.rows = len(seeds)\n"
+        "    def act(self, obs): return np.stack([self.at] * self.rows)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    policy = make("my_robot:Still", BOX, at=1.5)
+    policy.reset([0, 1])
+    assert policy.act(obs_of(2)).tolist() == [[1.5, 1.5]] * 2
+    assert not is_checkpoint("my_robot:Still")
+    assert is_checkpoint("user/name")
+    with pytest.raises(ValueError, match=r"my_robot has no 'Moving'"):
+        make("my_robot:Moving", BOX)
+    with pytest.raises(ValueError, match=r"no module 'their_robot'.*PYTHONPATH"):
+        make("their_robot:Still", BOX)
+    with pytest.raises(ValueError, match=r"no policy is called 'still'.*module:name"):
+        make("still", BOX)

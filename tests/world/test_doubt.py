@@ -82,18 +82,50 @@ def test_the_fit_says_the_mean_error(cliff):
     row = recorded.sequences(9)[0]
     spread, error = stray(doubt, cliff, recorded, row, 8)
     assert error.mean() > 10 * spread.mean()
-    said = 2 * (doubt.line[0] + doubt.line[1] * (spread + 1e-3).log()).exp() / 2
-    assert said.mean().item() == pytest.approx(error.mean().item(), rel=0.1)
+    assert doubt.expected(spread).mean().item() == pytest.approx(error.mean().item(), rel=0.1)
 
 
-def test_episodes_too_short_to_unroll_leave_the_line_as_it_is(cliff):
+def test_the_curve_is_what_recordings_show_and_rises():
+    """Errors that are no power of the spread: flat, then ten times as steep."""
+    doubt, g = Doubt(3), torch.Generator().manual_seed(0)
+    spread = torch.rand(400, 8, generator=g)
+    true = 0.01 + (10 * (spread - 0.8)).clamp_min(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        noise = torch.rand(400, 8, generator=g) * 2
+        patch.setattr("scd_world.fit_doubt.stray", lambda *_: (spread, true * noise))
+        zeros = torch.zeros(9)
+        one = make_recorded(
+            torch.zeros(9, 3), torch.zeros(9, 2), zeros, zeros, torch.zeros(1).long(), torch.tensor([9])
+        )
+        fit_doubt(doubt, None, one, seed=0, steps=8)
+    assert (doubt.curve.diff() >= 0).all()
+    for low, high in [(0.1, 0.5), (0.5, 0.75), (0.9, 1.0)]:
+        rows = (spread > low) & (spread < high)
+        assert doubt.expected(spread[rows]).mean() == pytest.approx(true[rows].mean().item(), rel=0.15)
+    # Past what was seen it goes on rising, by the root.
+    far = doubt.expected(torch.tensor([100.0, 10_000.0]))
+    assert far[1] / far[0] == pytest.approx(10, rel=0.01)
+    assert far[0] > true.max()
+
+
+def test_a_world_that_was_saved_with_a_straight_line_says_what_it_said():
+    doubt, old = Doubt(3), {"line": torch.tensor([1.0, 1.5]).half()}
+    doubt.load_state_dict(old)
+    spread = torch.tensor([0.0, 0.003, 0.2])
+    said = (1.0 + 1.5 * (spread + 1e-3).log()).exp()
+    torch.testing.assert_close(doubt.expected(spread), said, rtol=0.01, atol=0)
+
+
+def test_episodes_too_short_to_unroll_leave_the_curve_as_it_is(cliff):
     nothing = torch.zeros(4)
     recorded = make_recorded(
         torch.zeros(4, 3), torch.zeros(4, 2), nothing, nothing, torch.arange(4), torch.ones(4).long()
     )
     doubt = Doubt(3)
     fit_doubt(doubt, cliff, recorded, seed=0)
-    assert doubt.line.tolist() == [0.0, 1.0]
+    spread = torch.tensor([0.004, 0.3])
+    torch.testing.assert_close(doubt.expected(spread), spread + 1e-3)
 
 
 def test_no_state_nothing_to_doubt(model):

@@ -1,0 +1,36 @@
+"""Measures anew how far a world may be trusted, on recordings that it has not learnt from.
+
+    python recipes/calibrate.py runs/mine/world data/new runs/mine_calibrated
+
+What `info["uncertainty"]` says was measured on a few episodes that the training set apart (`body.apart`).
+More of them, recorded later, say it better; they need no pictures. Nothing else of the world changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from scd_datasets.numbers import further_numbers
+from scd_world.doubt import FLOOR
+from scd_world.fit_doubt import fit_doubt
+from scd_world.train import recorded_states
+from scd_world.world import World
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("world", help="folder, or name on the Hub")
+    parser.add_argument("data", help="LeRobotDataset of the same robot, with pictures or without")
+    parser.add_argument("out", help="folder of the calibrated world")
+    parser.add_argument("--windows", type=int, default=4096, help="unrolls of 64 steps")
+    args = parser.parse_args()
+    world = World.load(args.world)
+    numbers = further_numbers(args.data, world.schema)
+    doubt, recorded = world.model.doubt, recorded_states(numbers, world.stats)
+    fit_doubt(doubt, world.model.body, recorded, seed=0, windows=args.windows)
+    for spread, error in zip(*doubt.curve.exp(), strict=True):
+        print(f"spread {spread - FLOOR:.4f}: error {error / 2:.3%} of the range")
+    measured = f"the uncertainty was measured on {len(numbers.lengths)} episodes of {args.data}"
+    world.provenance["refined"] = measured
+    print(f"{measured}; the world is in {world.save(args.out)}")

@@ -1,0 +1,114 @@
+"""Meta-World's arm for `scd-record`: a simulator and a policy of one's own, in one file.
+
+    pip install 'lerobot[metaworld]'
+    export PYTHONPATH=recipes MUJOCO_GL=egl  # osmesa draws without a GPU
+    scd-record env=meta_world:MetaWorld-v0 policy=meta_world:Expert out=data/push
+
+A Sawyer arm (Yu et al. 2019) at 80 Hz, seen as by LeRobot's own `metaworld` environment, and by its wrist.
+Its scripted experts solve all fifty tasks; flaws and random walks beside them show a world what failure is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+import metaworld
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from lerobot.envs.metaworld import TASK_DESCRIPTIONS, TASK_POLICY_MAPPING
+
+CAMERAS = ("corner2", "gripperPOV")
+HAND, THING, GOAL = slice(0, 4), slice(4, 11), slice(36, 39)  # of Meta-World's 39 numbers
+COSTLY = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)  # 80 of 100 ms without a GPU
+
+
+class MetaWorld(gymnasium.Env):
+    """One of the fifty tasks; thing and goal lie elsewhere in every episode, which ends with success.
+
+    `pixels` {corner2, gripperPOV} (size, size, 3) uint8 · `agent_pos` (4,) hand and gripper ·
+    `environment_state` (10,) the thing's place and quaternion, the goal. Action (4,) in [-1, 1]: up to a
+    centimetre each way, and the grip.
+    """
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 80}
+
+    def __init__(self, task: str = "push-v3", size: int = 96, draw: bool = True) -> None:
+        self.task, self.draw = task, draw
+        one = metaworld.MT1(task, seed=42)
+        self._env = one.train_classes[task]()
+        self._env.set_task(one.train_tasks[0])
+        self._env.model.cam_pos[2] = [0.75, 0.075, 0.7]  # corner2, where LeRobot has it
+        self._env._freeze_rand_vec, self._env.seeded_rand_vec = False, True
+        self._renderer = None
+        self.action_space = spaces.Box(-1, 1, (4,), np.float32)
+        picture = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        pixels = {"pixels": spaces.Dict(dict.fromkeys(CAMERAS, picture))} if draw else {}
+        numbers = {
+            key: spaces.Box(-np.inf, np.inf, (n,), np.float32)
+            for key, n in {"agent_pos": 4, "environment_state": 10}.items()
+        }
+        self.observation_space = spaces.Dict(pixels | numbers)
+        self._size = size
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self._env.seed(seed)
+        raw, _ = self._env.reset(seed=seed)
+        return self._observation(raw), {"is_success": False}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        raw, reward, _, truncated, info = self._env.step(np.asarray(action, np.float32))
+        success = bool(info["success"])
+        return self._observation(raw), float(reward), success, bool(truncated), {"is_success": success}
+
+    def render(self) -> np.ndarray:
+        return self._pictures()["corner2"]
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+
+    def _observation(self, raw: np.ndarray) -> dict[str, Any]:
+        numbers = {"agent_pos": raw[HAND], "environment_state": np.concatenate([raw[THING], raw[GOAL]])}
+        pixels = {"pixels": self._pictures()} if self.draw else {}
+        return pixels | {key: value.astype(np.float32) for key, value in numbers.items()}
+
+    def _pictures(self) -> dict[str, np.ndarray]:
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self._env.model, self._size, self._size)
+            for flag in COSTLY:
+                self._renderer.scene.flags[flag] = False
+        pictures = {}
+        for camera in CAMERAS:
+            self._renderer.update_scene(self._env.data, camera)
+            picture = self._renderer.render()
+            hangs = camera == "corner2"  # upside down
+            pictures[camera] = picture[::-1, ::-1].copy() if hangs else picture
+        return pictures
+
+
+class Expert:
+    """Meta-World's scripted policy for a task: it knows where the thing is and where it should go."""
+
+    def __init__(self, action_space: gymnasium.Space, task: str = "push-v3") -> None:
+        self._box, self._expert = action_space, TASK_POLICY_MAPPING[task]()
+        self.description = TASK_DESCRIPTIONS[task]
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        pass  # what it does follows from what it sees
+
+    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+        raw = np.zeros((len(obs["agent_pos"]), 39))
+        raw[:, HAND] = obs["agent_pos"]
+        raw[:, THING], raw[:, GOAL] = obs["environment_state"][:, :7], obs["environment_state"][:, 7:]
+        actions = np.stack([np.asarray(self._expert.get_action(row)) for row in raw])
+        return actions.clip(self._box.low, self._box.high).astype(np.float32)
+
+
+gymnasium.register("MetaWorld-v0", entry_point=MetaWorld)
