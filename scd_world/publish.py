@@ -93,7 +93,7 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         f"({len(schema.environment_state)}); action {', '.join(schema.action)}.{asides(schema)}",
         "",
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps "
-        f"in {made['training_seconds'] / 3600:.1f} hours, on {made['episodes']} episodes of {made['data']}, "
+        f"in {hours(made)}, on {made['episodes']} episodes of {made['data']}, "
         f"{len(made['held_out_episodes'])} of them held out."
         + (
             f" Its body learnt from the numbers of {' and '.join(made['more'])} as well."
@@ -113,6 +113,15 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def hours(made: Mapping[str, Any]) -> str:
+    """Of its own training, and of those that its weights come from."""
+    own, whole, ancestor = made["training_seconds"], 0, made
+    while ancestor:
+        whole, ancestor = whole + ancestor["training_seconds"], ancestor.get("init_provenance")
+    said = f"{own / 3600:.1f} hours"
+    return said if whole == own else f"{said} ({whole / 3600:.1f} with those of the worlds that it goes back to)"
 
 
 def asides(schema: DataSchema) -> str:
