@@ -121,7 +121,7 @@ def hours(made: Mapping[str, Any]) -> str:
     while ancestor:
         whole, ancestor = whole + ancestor["training_seconds"], ancestor.get("init_provenance")
     said = f"{own / 3600:.1f} hours"
-    return said if whole == own else f"{said} ({whole / 3600:.1f} with those of the worlds that it goes back to)"
+    return said if whole == own else f"{said} ({whole / 3600:.1f} with those of the worlds before it)"
 
 
 def asides(schema: DataSchema) -> str:

@@ -43,7 +43,8 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
         torch.set_num_threads(config.threads)
     world = World.load(config.world, device=pick_device(config.device))
     refuse_unranked(world, config, entries)
-    results = Results(config, world, choose_starts(world, config.episodes, config.seed, config.task))
+    starts = choose_starts(world, config.episodes, config.seed, config.task)
+    results = Results(config, world, starts)
     sides = ["world"] if labels else ["simulator", "world"]
     for side in [side for side in sides if side in config.sides]:
         for entry in [e for e in entries if e.name in config.only or not config.only]:
@@ -53,7 +54,8 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     if missing:
         print(f"{len(missing)} of {len(sides) * len(entries)} to go: {', '.join(missing)}")
         return None
-    report = make_report(config, entries, played, labels)
+    distinct = len({(start.episode, start.frame) for start in starts})
+    report = make_report(config, entries, played, labels, distinct)
     out = Path(config.out)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
@@ -144,11 +146,12 @@ def make_report(
     entries: Sequence[PolicyEntry],
     played: dict[str, dict[str, Any]],
     labels: Outcomes | None,
+    starts: int,
 ) -> dict[str, Any]:
-    """All figures as plain data."""
+    """All figures as plain data. starts: how many the episodes go round."""
     imagined = outcomes(played["world"])
     real = labels or outcomes(played["simulator"])
-    pairs = [Pair(entry.name, real[entry.name], imagined[entry.name]) for entry in entries]
+    pairs = [Pair(entry.name, real[entry.name], imagined[entry.name], starts) for entry in entries]
     return {
         "world": config.world,
         "reality": config.labels or f"simulator {config.simulator}",
@@ -180,14 +183,15 @@ def describe(pair: Pair, entry: PolicyEntry) -> dict[str, Any]:
     return {
         "name": pair.name,
         "group": entry.group,
-        "real": success(pair.real),
-        "imagined": success(pair.imagined),
+        "real": success(pair, "real"),
+        "imagined": success(pair, "imagined"),
         "agreement": float((a == b).mean()) if both else None,
         "kappa": kappa(a, b) if both else None,
     }
 
 
-def success(episodes: dict[int, bool]) -> dict[str, Any]:
+def success(pair: Pair, side: str) -> dict[str, Any]:
+    episodes = getattr(pair, side)
     done, count = sum(episodes.values()), len(episodes)
-    low, high = wilson(done, count)
+    low, high = wilson(done, count, pair.independent(side))
     return {"successes": done, "episodes": count, "rate": done / count, "low": low, "high": high}

@@ -52,7 +52,7 @@ def choose_starts(world: World, count: int, seed: int, task: str | None = None) 
     if count > len(pool):
         log.warning(
             "WARNING: %d episodes, but the world holds %d starts: they repeat, and what repeats is no "
-            "further evidence. Intervals count them all, and are narrower than they should be",
+            "further evidence. Intervals count each start once",
             count,
             len(pool),
         )

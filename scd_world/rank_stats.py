@@ -20,21 +20,40 @@ Z = 1.959964  # of the same, in standard deviations
 
 @dataclass(frozen=True)
 class Pair:
-    """One policy's episodes: episode number → did it succeed, in reality and in the imagination."""
+    """One policy's episodes: episode number → did it succeed, in reality and in the imagination.
+
+    starts: how many starts the episodes go round, episode i beginning at the (i mod starts)-th; None: each
+    has its own.
+    """
 
     name: str
     real: dict[int, bool]
     imagined: dict[int, bool]
+    starts: int | None = None
 
     @property
     def common(self) -> list[int]:
         """Episodes that both sides played: the same start and the same seed."""
         return sorted(self.real.keys() & self.imagined.keys())
 
+    @property
+    def paired(self) -> bool:
+        """Whether the sides played the same episodes."""
+        return self.real.keys() == self.imagined.keys()
 
-def wilson(successes: int, episodes: int) -> tuple[float, float]:
-    """95 % interval of a success rate (Wilson's score interval, without continuity correction)."""
-    p, n = successes / episodes, episodes
+    def independent(self, side: str) -> int:
+        """Episodes that are evidence of their own: one for each start, where starts repeat."""
+        episodes = getattr(self, side)
+        if self.starts is None or (side == "real" and not self.paired):
+            return len(episodes)
+        return len({episode % self.starts for episode in episodes})
+
+
+def wilson(successes: int, episodes: int, independent: int | None = None) -> tuple[float, float]:
+    """95 % interval of a success rate (Wilson's score interval, without continuity correction).
+
+    independent: as how many episodes they count, where they repeat each other."""
+    p, n = successes / episodes, independent or episodes
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     # At 0 and 1 the bound is exact; rounding must not leave it on the wrong side of the rate.
@@ -108,8 +127,9 @@ def rate(outcomes: dict[int, bool]) -> float:
 def bootstrap(pairs: Sequence[Pair], draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Name → (draws,). Each draw takes P policies with replacement, and of each one as many episodes anew.
 
-    Where a policy's two sides played the same episodes, an episode keeps both of its outcomes; a policy
-    that is drawn twice gets different episodes. NaN where a draw leaves a side without variance.
+    Where a policy's two sides played the same episodes, an episode keeps both of its outcomes, and where
+    several began at one start they are drawn together; a policy that is drawn twice gets different episodes.
+    NaN where a draw leaves a side without variance.
     """
     P = len(pairs)
     tables = [_table(pair) for pair in pairs]
@@ -121,17 +141,28 @@ def bootstrap(pairs: Sequence[Pair], draws: int, rng: np.random.Generator) -> di
     return values
 
 
-def _table(pair: Pair) -> list[np.ndarray]:
-    """Imagined and real outcomes: one (2, N) where they are paired, else two of (1, N)."""
-    sides = [pair.imagined, pair.real]
-    if pair.imagined.keys() == pair.real.keys():
-        return [np.array([[side[e] for e in pair.common] for side in sides])]
-    return [np.array([list(side.values())]) for side in sides]
+def _table(pair: Pair) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Successes and episodes per start, imagined and real: one ((2, S), (S,)) where they are paired, else two
+    of ((1, S), (S,))."""
+    if pair.paired:
+        return [_per_start([pair.imagined, pair.real], pair.starts)]
+    return [_per_start([pair.imagined], pair.starts), _per_start([pair.real], None)]
 
 
-def _redrawn(table: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """(2,) the rates of episodes drawn with replacement."""
-    return np.concatenate([t[:, rng.integers(t.shape[1], size=t.shape[1])].mean(1) for t in table])
+def _per_start(sides: Sequence[dict[int, bool]], starts: int | None) -> tuple[np.ndarray, np.ndarray]:
+    episodes = np.array(sorted(sides[0]))
+    start = np.unique(episodes if starts is None else episodes % starts, return_inverse=True)[1]
+    outcomes = [[side[e] for e in episodes] for side in sides]
+    return np.stack([np.bincount(start, weights=side) for side in outcomes]), np.bincount(start)
+
+
+def _redrawn(table: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> np.ndarray:
+    """(2,) the rates of episodes drawn with replacement, start by start."""
+    rates = []
+    for successes, episodes in table:
+        drawn = rng.integers(len(episodes), size=len(episodes))
+        rates.append(successes[:, drawn].sum(1) / episodes[drawn].sum())
+    return np.concatenate(rates)
 
 
 def leave_one_out(pairs: Sequence[Pair], imagined: np.ndarray, real: np.ndarray) -> dict[str, Any]:

@@ -106,6 +106,27 @@ def test_the_interval_grows_with_fewer_episodes_and_with_fewer_policies():
     assert width(5, 1000) > 1.5 * width(20, 1000)
 
 
+def test_a_start_that_is_played_ten_times_is_no_more_evidence_than_once():
+    """As wide as the intervals of a tenth of the episodes: what repeats says the same again."""
+    real, imagined = [1, 0, 1, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 1, 0, 1]
+
+    def width(times: int, starts: int | None) -> float:
+        pairs = [
+            Pair(name, dict(enumerate(r * times)), dict(enumerate(m * times)), starts)
+            for name, r, m in [("a", real, imagined), ("b", imagined, real), ("c", real, real)]
+        ]
+        found = agreement(pairs, draws=1000)["mae"]
+        return found["high"] - found["low"]
+
+    assert width(10, 8) == pytest.approx(width(1, None))
+    assert width(10, None) < 0.8 * width(1, None)
+    pair = Pair("a", dict(enumerate(real * 10)), dict(enumerate(imagined * 10)), 8)
+    assert pair.independent("real") == 8
+    assert wilson(40, 80, 8) == wilson(4, 8)
+    apart = Pair("a", {100: True, 101: False, 102: True}, {0: True, 1: True, 2: False}, 2)
+    assert (apart.independent("real"), apart.independent("imagined")) == (3, 2)
+
+
 def test_labels_that_were_not_paired_give_no_agreement_of_episodes():
     pairs = [Pair("a", {100: True, 101: False}, {0: True}), Pair("b", {100: False}, {0: False, 1: False})]
     assert agreement(pairs, draws=20)["episodes"] == {"count": 0, "agreement": None, "kappa": None}
