@@ -35,8 +35,9 @@ class MetaWorld(gymnasium.Env):
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 80}
 
-    def __init__(self, task: str = "push-v3", size: int = 96, draw: bool = True) -> None:
-        self.task, self.draw = task, draw
+    def __init__(self, task: str = "push-v3", size: int = 96, cameras: Sequence[str] = CAMERAS) -> None:
+        """cameras: without any it is fast: `scd-record env_kwargs='{draw:false,cameras:[]}'`."""
+        self.task, self.cameras = task, cameras
         one = metaworld.MT1(task, seed=42)
         self._env = one.train_classes[task]()
         self._env.set_task(one.train_tasks[0])
@@ -45,7 +46,7 @@ class MetaWorld(gymnasium.Env):
         self._renderer = None
         self.action_space = spaces.Box(-1, 1, (4,), np.float32)
         picture = spaces.Box(0, 255, (size, size, 3), np.uint8)
-        pixels = {"pixels": spaces.Dict(dict.fromkeys(CAMERAS, picture))} if draw else {}
+        pixels = {"pixels": spaces.Dict(dict.fromkeys(cameras, picture))} if cameras else {}
         numbers = {
             key: spaces.Box(-np.inf, np.inf, (n,), np.float32)
             for key, n in {"agent_pos": 4, "environment_state": 10}.items()
@@ -68,7 +69,7 @@ class MetaWorld(gymnasium.Env):
         return self._observation(raw), float(reward), success, bool(truncated), {"is_success": success}
 
     def render(self) -> np.ndarray:
-        return self._pictures()["corner2"]
+        return self._pictures()[self.cameras[0]]
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -76,7 +77,7 @@ class MetaWorld(gymnasium.Env):
 
     def _observation(self, raw: np.ndarray) -> dict[str, Any]:
         numbers = {"agent_pos": raw[HAND], "environment_state": np.concatenate([raw[THING], raw[GOAL]])}
-        pixels = {"pixels": self._pictures()} if self.draw else {}
+        pixels = {"pixels": self._pictures()} if self.cameras else {}
         return pixels | {key: value.astype(np.float32) for key, value in numbers.items()}
 
     def _pictures(self) -> dict[str, np.ndarray]:
@@ -85,7 +86,7 @@ class MetaWorld(gymnasium.Env):
             for flag in COSTLY:
                 self._renderer.scene.flags[flag] = False
         pictures = {}
-        for camera in CAMERAS:
+        for camera in self.cameras:
             self._renderer.update_scene(self._env.data, camera)
             picture = self._renderer.render()
             hangs = camera == "corner2"  # upside down

@@ -38,6 +38,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         config.num_steps,
         config.seconds,
         config.longest,
+        config.compile,
     )
     if config.training:
         seen = WindowStore.open(config.store).schema if config.store else schema

@@ -27,7 +27,8 @@ from scd_world.schema import DataSchema
 from scd_world.stats import Stats
 
 FEWEST = 3  # rounds
-DENSE = "causal_dit"  # what ratios refer to, where it runs along
+DENSE = "causal_dit"  # what ratios refer to, where it runs along; else the last contender
+COMPILED = ", compiled"  # ends the name of a contender whose steps are compiled, on a CPU (graph.py)
 
 
 def race(
@@ -40,9 +41,10 @@ def race(
     num_steps: Sequence[int],
     seconds: float,
     longest: float,
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
     """One row per contender and setting. What one round would need more than `longest` seconds for is counted
-    but not timed."""
+    but not timed. compiled: the model runs along once more, its steps compiled."""
     rows, speed = [], matmul_speed(device)
     heats = [(c, b, n) for c in contexts for b in batches for n in num_steps]
     models: dict[str, BaseModel] = {}
@@ -50,6 +52,8 @@ def race(
         bar.set_postfix_str(f"context {context}, {batch} rows, {n} steps")
         if not models or next(iter(models.values())).config.window != context:
             models = contenders(replace(config, window=context), rivals, schema, device)
+            if compiled:
+                models = {config.kind + COMPILED: models[config.kind], **models}
         rows += heat(models, batch, n, seconds, longest, speed)
     return rows
 
@@ -134,10 +138,11 @@ def alternate(
     while rounds < FEWEST or time.perf_counter() - began < seconds:
         taken = {}
         for name, model in models.items():
-            n = num_steps[name] if rounds >= 0 or model.device.type == "cuda" else 1
+            compiled = name.endswith(COMPILED)
+            n = num_steps[name] if rounds >= 0 or compiled or model.device.type == "cuda" else 1
             synchronise(model.device)
             clock, processor = time.perf_counter(), time.process_time()
-            standing[name] = steppers[name](standing[name], *given[name], n)
+            standing[name] = steppers[name](standing[name], *given[name], n, compiled)
             synchronise(model.device)
             taken[name] = (time.perf_counter() - clock, time.process_time() - processor)
         if rounds >= 0:  # the first round warms up
@@ -198,8 +203,10 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for r in rows
     ]
+    names = [r["model"] for r in rows]
+    dense = DENSE if DENSE in names else names[-1]
     note = (
-        f"× are of `{DENSE}` against this model, medians over rounds in which all take one step each; CPU is "
+        f"× are of `{dense}` against this model, medians over rounds in which all take one step each; CPU is "
         "processor time. – was counted but not timed: one round would take longer than `longest` seconds."
     )
     return f"{table(head, lines)}\n\n{note}"

@@ -70,6 +70,7 @@ class BenchConfig:
     batch_sizes: list[int] = field(default_factory=lambda: [1, 8])
     seconds: float = 3.0  # measured time of each combination, all contenders together
     longest: float = 20.0  # seconds of one round beyond which a combination is counted, and not timed
+    compile: bool = False  # the model runs along once more, its steps compiled (CPU)
     training: bool = False  # time updates as well, with the store's windows where there is one
     train_batch: int = 8  # clips per update
     clip_steps: int = 8  # steps of a clip

@@ -1,9 +1,11 @@
-"""A whole step as one CUDA graph: its kernels are recorded once, and then launched together.
+"""A whole step at once: on a GPU one CUDA graph, recorded once and launched as a whole; on a CPU, if wanted,
+compiled to code of its own.
 
 A step of a small world is a thousand small kernels, and a host cannot launch them as fast as a GPU is done
-with them. A graph can be recorded because a step never waits for the host: position and validity of the
-memory are tensors (`cache.py`). It reads and writes fixed tensors, so each step copies in where the rows
-stand, and copies out where they are then: an `Imagined` stays its owner's, as without a graph.
+with them, nor call them as fast as a CPU is. A step can be recorded because it never waits for the host:
+position and validity of the memory are tensors (`cache.py`). It reads and writes fixed tensors, so each step
+copies in where the rows stand, and copies out where they are then: an `Imagined` stays its owner's, as
+without.
 
 B rows, A action size, C H W frame.
 """
@@ -26,27 +28,37 @@ Replay = Callable[[], None]
 
 
 class Stepper:
-    """`model.imagine` as the device does it soonest: on a GPU by a graph for each batch size."""
+    """`model.imagine` as the device does it soonest: by a recorded step for each batch size, on a GPU always,
+    on a CPU where it is `compiled`."""
 
     def __init__(self, model: BaseModel) -> None:
         self.model = model
         self.graphs: dict[tuple[int, int, bool], StepGraph | None] = {}
 
-    def __call__(self, s: Imagined, act: Tensor, noise: Tensor, num_steps: int | None = None) -> Imagined:
-        graph = self.prepare(s, num_steps)
+    def __call__(
+        self,
+        s: Imagined,
+        act: Tensor,
+        noise: Tensor,
+        num_steps: int | None = None,
+        compiled: bool = False,
+    ) -> Imagined:
+        graph = self.prepare(s, num_steps, compiled)
         return self.model.imagine(s, act, noise, num_steps) if graph is None else graph(s, act, noise)
 
-    def prepare(self, s: Imagined, num_steps: int | None = None) -> StepGraph | None:
-        """The graph for as many rows as `s` has, recorded where there is none yet; `s` stays as it is."""
-        if s.obs.device.type != "cuda":
+    def prepare(self, s: Imagined, num_steps: int | None = None, compiled: bool = False) -> StepGraph | None:
+        """The step for as many rows as `s` has, recorded where there is none yet; `s` stays as it is."""
+        kind = s.obs.device.type
+        if kind != "cuda" and not compiled:
             return None
         num_steps = num_steps or self.model.config.num_steps
-        key = len(s.obs), num_steps, torch.is_autocast_enabled("cuda")
+        key = len(s.obs), num_steps, torch.is_autocast_enabled(kind)
         if key not in self.graphs:
+            record = cuda_graph if kind == "cuda" else compiled_step
             try:
-                self.graphs[key] = StepGraph(self.model, s, num_steps, cuda_graph)
+                self.graphs[key] = StepGraph(self.model, s, num_steps, record)
             except RuntimeError as error:  # slower, and right
-                log.warning("no CUDA graph of a step (%s): its kernels are launched one by one", error)
+                log.warning("no %s of a step (%s): its kernels are called one by one", record.__name__, error)
                 self.graphs[key] = None
         return self.graphs[key]
 
@@ -100,3 +112,13 @@ def cuda_graph(step: Replay) -> Replay:
     with torch.cuda.graph(graph):
         step()
     return graph.replay
+
+
+def compiled_step(step: Replay) -> Replay:
+    """Generates code for what `step` does on the CPU, and compiles it: what is done pixel by pixel is one
+    loop then. Takes half a minute and a C++ compiler; what was compiled once is found again on the disk."""
+    once = torch.no_grad()(torch.compile(step, dynamic=False))
+    # Each batch size, number of denoising steps and world is another code; the limit is meant for accidents.
+    with torch._dynamo.config.patch(recompile_limit=256):
+        once()
+    return once

@@ -117,14 +117,21 @@ class World:
                 self.model.encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], task, cache)
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
 
-    def step(self, s: Imagined, action: Any, noise: Tensor, num_steps: int | None = None) -> Imagined:
-        """action (B, A) raw units, noise (B, C, H, W) standard normal."""
+    def step(
+        self,
+        s: Imagined,
+        action: Any,
+        noise: Tensor,
+        num_steps: int | None = None,
+        compiled: bool = False,
+    ) -> Imagined:
+        """action (B, A) raw units, noise (B, C, H, W) standard normal. compiled: see `graph.py`."""
         act = self.stats.encode_action(self.tensor(action))
-        return self.stepper(s, act, noise.to(self.device), num_steps)
+        return self.stepper(s, act, noise.to(self.device), num_steps, compiled)
 
-    def prepare(self, s: Imagined, num_steps: int | None = None) -> None:
+    def prepare(self, s: Imagined, num_steps: int | None = None, compiled: bool = False) -> None:
         """Whatever the first step of so many rows would otherwise have to do first."""
-        self.stepper.prepare(s, num_steps)
+        self.stepper.prepare(s, num_steps, compiled)
 
     def look(self, s: Imagined) -> dict[str, np.ndarray]:
         """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);

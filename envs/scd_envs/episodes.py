@@ -66,7 +66,7 @@ class Episodes:
     def __init__(self, world: World, num_rows: int, settings: Settings) -> None:
         self.world = world
         self.num_rows = num_rows
-        self.num_steps = settings.num_steps
+        self.num_steps, self.compiled = settings.num_steps, settings.compile
         self.horizon = settings.horizon or world.schema.horizon
         self.success_threshold = settings.success_threshold
         if settings.max_uncertainty is not None and not world.schema.state:
@@ -120,7 +120,7 @@ class Episodes:
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
             self.standing = self._blank(self.world.begin(moments))
             with self._precision():
-                self.world.prepare(self.now.imagined, self.num_steps)
+                self.world.prepare(self.now.imagined, self.num_steps, self.compiled)
         else:
             self._restart(rows, moments)
         now = self.now
@@ -172,7 +172,7 @@ class Episodes:
         idle = np.mean([schema.action_low, schema.action_high], axis=0, dtype=np.float32)
         action = np.where(act[:, None], action[now.members], idle)
         with self._precision():
-            now.imagined = self.world.step(now.imagined, action, noise, self.num_steps)
+            now.imagined = self.world.step(now.imagined, action, noise, self.num_steps, self.compiled)
 
         seen, rows = self.world.look(now.imagined), now.members[act]
         now.pixels[rows], now.state[rows] = seen["pixels"][act], seen["state"][act]
