@@ -61,26 +61,29 @@ def thinking(axes) -> None:
     label(axes, 32, 33.4, "causal: sees this frame and the", size=8.5, colour=FAINT)
     label(axes, 32, 31.6, "last ones in its ring of keys, values", size=8.5, colour=FAINT)
     ring(axes, 32, 27.6)
-    box(axes, 21, 9.5, 22, 11, ONCE, "straight line", "fitted before training", top=True)
-    label(axes, 32, 12.2, "W · [velocity, state, act, 1]", mono=True, size=8)
+    box(axes, 21, 9.5, 22, 11, ONCE, "Body", "numbers alone, taught first", top=True)
+    label(axes, 32, 12.2, "laws(line + network)", mono=True, size=8)
     arrow(axes, (28, 20.5), (28, 24.4))
     arrow(axes, (43.2, 33.5), (47.6, 33.5))
     tokens(axes, 48, 29.5)
     arrow(axes, (58.2, 34), (64.8, 34))
     arrow(axes, (50.4, 29.3), (50.4, 20.8), colour=BODY)
     box(axes, 47, 9.5, 13, 11, ONCE, "Heads", "before any pixel", top=True)
-    label(axes, 53.5, 12.2, "line + rest", mono=True, size=8)
+    label(axes, 53.5, 12.2, "body + rest", mono=True, size=8)
     arrow(axes, (43.2, 13.2), (46.8, 13.2))
-    arrow(axes, (60.2, 17.5), (67, 24.3), bend=-0.2)
-    label(axes, 67.4, 19.6, "next state, act", size=8, colour=FAINT)
+    box(axes, 66, 15.6, 20, 6.4, ONCE, "Sketch", "", top=True)
+    label(axes, 76, 17.0, "drawn from the next state, once", size=8)
+    arrow(axes, (60.2, 18.2), (65.8, 18.2))
+    arrow(axes, (76, 22.0), (76, 24.4))
+    arrow(axes, (60.2, 19.8), (66.4, 24.6), bend=-0.1)
 
 
 def rendering(axes) -> None:
     """num_steps times: the decoder."""
     box(axes, 65, 24.5, 22, 18, OFTEN, "Decoder D", "num_steps times per frame", top=True)
     label(axes, 76, 33.4, "[ctx ; noisy patches] of one frame", size=8.5, colour=FAINT)
-    label(axes, 76, 30.4, "a gate per pixel: keep the last", size=8.5, colour=FAINT)
-    label(axes, 76, 28.6, "frame, or draw a new value", size=8.5, colour=FAINT)
+    label(axes, 76, 30.4, "each pixel mixes last frame,", size=8.5, colour=FAINT)
+    label(axes, 76, 28.6, "sketch, background, a new value", size=8.5, colour=FAINT)
     loop = FancyArrowPatch(
         (83, 42.7), (69, 42.7), connectionstyle="arc3,rad=0.38", arrowstyle="-|>", mutation_scale=11,
         color=INK, lw=1.1,
@@ -98,7 +101,7 @@ def outputs(axes) -> None:
     arrow(axes, (87.2, 30.6), (96.4, 30.6))
     label(axes, 103, 15.6, "state[i+1]", mono=True)
     label(axes, 103, 13.0, "reward, success", mono=True)
-    arrow(axes, (60.2, 14.6), (94.4, 14.6))
+    arrow(axes, (60.2, 13.6), (94.4, 13.6))
 
 
 def feedback(axes) -> None:
