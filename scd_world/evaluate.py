@@ -29,7 +29,7 @@ from scd_world.curves import (
     worst_windows,
 )
 from scd_world.evaluate_config import EvaluateConfig
-from scd_world.held_out import check_schema, pick_episodes
+from scd_world.held_out import check_schema, judged_schema, pick_episodes
 from scd_world.metrics import psnr, summarise
 from scd_world.open_data import open_store
 from scd_world.open_loop import (
@@ -48,6 +48,7 @@ from scd_world.open_loop import (
 from scd_world.outcomes import judge, tell
 from scd_world.perceptual import load_networks, perceptual_metrics
 from scd_world.report import HORIZONS, markdown, write_json
+from scd_world.schema import DataSchema
 from scd_world.world import World
 
 log = logging.getLogger(__name__)
@@ -77,13 +78,14 @@ def measure(
 ) -> tuple[dict[str, Any], list[Film], Film | None]:
     """The report as plain data, the films of the windows that are shown, and of the worst one."""
     check_schema(world.schema, store)
+    schema = judged_schema(world.schema, store.schema)
     chosen = pick_episodes(world.provenance, store, config.episodes)
     windows = spread_windows(store, chosen.episodes, config)
     run = Run(world, store, windows, config)
     loop, shuffled, losses, films = run.open_loop()
     starts = [[int(store.episode_index[w.episode]), w.frame, w.steps] for w in windows]
 
-    curves = all_curves(loop, store.schema)
+    curves = all_curves(loop, schema)
     means = curve_report(curves, loop.episodes, config.horizon)
     sweeps, still = run.actions(chosen.episodes)
     report = {
@@ -101,9 +103,9 @@ def measure(
         "curves": means,
         "time_to_failure": time_to_failure(curves, means),
         "worst": [row | {"start": starts[row["window"]]} for row in worst_windows(loop, curves, WORST)],
-        **outcomes(loop, store.schema),
-        "uncertainty": uncertainty(loop) if store.schema.state else {},
-        "told": run.outcomes(chosen.episodes),
+        **outcomes(loop, schema),
+        "uncertainty": uncertainty(loop) if schema.state else {},
+        "told": run.outcomes(chosen.episodes, schema),
         "actions": {"loss_ratio": action_tests.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
         "null_action": still,
@@ -218,9 +220,9 @@ class Run:
         of = np.array([window.episode for window in self.moments])
         return {sweep.action: sweep.report(names, of) for sweep in sweeps}, still
 
-    def outcomes(self, episodes: np.ndarray) -> dict[str, Any]:
+    def outcomes(self, episodes: np.ndarray, schema: DataSchema) -> dict[str, Any]:
         """Reward and success of every step of whole episodes, told from the recorded past."""
-        schema, count = self.store.schema, min(len(episodes), self.config.outcome_episodes)
+        count = min(len(episodes), self.config.outcome_episodes)
         if not count or not (schema.reward or schema.success):
             return {}
         kept = episodes[np.linspace(0, len(episodes) - 1, count).round().astype(int)].tolist()

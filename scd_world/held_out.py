@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,3 +93,9 @@ def check_schema(world: DataSchema, store: WindowStore) -> None:
             f"{store.path} has the tasks {list(store.schema.tasks)}, this world was taught "
             f"{list(world.tasks)} and is told which by its number: evaluate it on all of them"
         )
+
+
+def judged_schema(world: DataSchema, data: DataSchema) -> DataSchema:
+    """The data's, less the outcomes that the world was not taught: what its heads say of those is nothing."""
+    both = {name: getattr(world, name) and getattr(data, name) for name in ("reward", "success")}
+    return replace(data, **both)

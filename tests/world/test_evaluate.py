@@ -307,6 +307,17 @@ def test_pixels_alone_with_two_cameras(tmp_path):
     assert max(report["sweep"]["a"]["pixel_change"]) > 0
 
 
+def test_what_the_world_was_not_taught_is_not_reported(store, slide_world):
+    """The data knows of success, the world does not: its head was never told of any."""
+    assert store.schema.success
+    slide_world.model.schema = replace(slide_world.schema, success=False)
+    report, _, _ = measure(slide_world, store, settings(sweep_moments=0))
+    assert "success" not in report
+    assert "reward" in report
+    assert "success" not in report["told"]
+    assert "reward" in report["told"]
+
+
 def test_numbers_that_are_not_known_are_null():
     assert plain({"a": [float("nan"), np.float32(1.5)], "b": np.int64(2)}) == {"a": [None, 1.5], "b": 2}
 
