@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -45,11 +44,11 @@ def is_checkpoint(name: str) -> bool:
     return name not in NAMES and ":" not in name
 
 
-def of_ones_own(name: str) -> Callable[..., Policy]:
-    """What `module:name` is; ValueError where there is no such module, or nothing of that name in it."""
+def of_ones_own(name: str) -> type[Policy]:
+    """The class `module:name`; ValueError where there is no such module, or no policy of that name in it."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise  # one that it imports in its turn
@@ -58,6 +57,10 @@ def of_ones_own(name: str) -> Callable[..., Policy]:
         ) from error
     except AttributeError as error:
         raise ValueError(f"policy {name!r}: {module} has no {attribute!r}") from error
+    # Nothing else is called, whatever a list of policies from elsewhere may name.
+    if not (isinstance(found, type) and hasattr(found, "reset") and hasattr(found, "act")):
+        raise ValueError(f"policy {name!r} is {found!r}; expected a class with reset(seeds) and act(obs)")
+    return found
 
 
 __all__ = ["NAMES", "Policy", "is_checkpoint", "make"]

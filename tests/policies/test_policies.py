@@ -82,6 +82,8 @@ def test_a_policy_of_ones_own_is_named_by_module_and_class(tmp_path, monkeypatch
     assert is_checkpoint("user/name")
     with pytest.raises(ValueError, match=r"my_robot has no 'Moving'"):
         make("my_robot:Moving", BOX)
+    with pytest.raises(ValueError, match=r"expected a class with reset"):
+        make("os:system", BOX)
     with pytest.raises(ValueError, match=r"no module 'their_robot'.*PYTHONPATH"):
         make("their_robot:Still", BOX)
     with pytest.raises(ValueError, match=r"no policy is called 'still'.*module:name"):
