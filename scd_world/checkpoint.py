@@ -18,6 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scd_world.doubt import upgrade
 from scd_world.manifest import DamagedFolder, beside, sync, verify, write_folder
 
 log = logging.getLogger(__name__)
@@ -117,4 +118,6 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
 def read(folder: Path) -> Checkpoint:
     tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
+    for saved in (tensors["weights"], tensors["ema"]):
+        upgrade(saved, "doubt.")
     return Checkpoint(**tensors, training=json.loads((folder / "training.json").read_bytes()))

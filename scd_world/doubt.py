@@ -24,6 +24,7 @@ SHAKE = 0.02  # deviation per step, in units of the state's usual change
 PERIOD = 64  # steps after which the shakes repeat: the same for every row, so that no row depends on another
 FLOOR = 1e-3  # model units: spreads below it are the same
 KNOTS = 13
+KNOWN = torch.linspace(math.log(FLOOR), 0.0, KNOTS)  # the knots before any are measured
 BEYOND = (
     0.5  # the curve's slope past its last knot: spreads may grow for ever, errors end where the robot does
 )
@@ -35,8 +36,7 @@ class Doubt(nn.Module):
         self.size, g = size, torch.Generator().manual_seed(0)
         self.register_buffer("shakes", torch.randn(PERIOD, COPIES, size, generator=g), persistent=False)
         # log spread at the knots, and log error there; until it is fitted, one is taken for the other
-        knots = torch.linspace(math.log(FLOOR), 0.0, KNOTS)
-        self.curve = nn.Parameter(torch.stack([knots, knots]), requires_grad=False)
+        self.curve = nn.Parameter(torch.stack([KNOWN, KNOWN]), requires_grad=False)
 
     def begin(self, before: Tensor, state: Tensor) -> Tensor:
         """The copies (B, M, 2·S + A) of a known state (B, S) and of what was a frame earlier (B, S + A): all
@@ -70,8 +70,11 @@ class Doubt(nn.Module):
         return (inside + BEYOND * (x - knots[-1]).clamp_min(0)).exp()
 
     def _load_from_state_dict(self, weights: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Worlds were once saved with a straight line of logarithms: its values at the knots."""
-        if (line := weights.pop(f"{prefix}line", None)) is not None:
-            knots = self.curve[0].to(line)
-            weights[f"{prefix}curve"] = torch.stack([knots, line[0] + line[1] * knots])
+        upgrade(weights, prefix)
         super()._load_from_state_dict(weights, prefix, *rest)
+
+
+def upgrade(weights: dict[str, Tensor], prefix: str) -> None:
+    """What was saved when the curve was a straight line of logarithms, in place: its values at the knots."""
+    if (line := weights.pop(f"{prefix}line", None)) is not None:
+        weights[f"{prefix}curve"] = torch.stack([KNOWN.to(line), line[0] + line[1] * KNOWN.to(line)])

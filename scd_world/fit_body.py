@@ -10,7 +10,7 @@ F recorded rows, E episodes, B sequences, U steps of an unroll.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,9 @@ class Recorded:
     success: Tensor  # (F,) 0 or 1
     starts: Tensor  # (E,) int, the first row of each episode
     lengths: Tensor  # (E,) int
+
+    def to(self, device: torch.device) -> Recorded:
+        return Recorded(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def sequences(self, steps: int) -> tuple[Tensor, Tensor]:
         """First rows (N,) of all sequences of `steps` actions, and their episode's last row (N,).

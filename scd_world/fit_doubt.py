@@ -17,17 +17,18 @@ CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.9875)
 @torch.no_grad()
 def fit_doubt(
     doubt: Doubt, body: Body, recorded: Recorded, seed: int, windows: int = 512, steps: int = 64
-) -> None:
+) -> int:
     """Sets `doubt.curve` to the mean error at each of `KNOTS` spreads, over all steps of `windows` unrolls.
 
     recorded: what the body has not learnt from, or it is surer of itself than it may be. Means of errors, not
     of their logarithms: what is said is the mean error, to which few large ones add most. They rise with the
-    spread (isotonic regression).
+    spread (isotonic regression). Gives the steps of an unroll: fewer where episodes are short, 0 where they
+    are too short to unroll at all, and the curve stays as it is.
     """
     while not len((sequences := recorded.sequences(steps + 1))[0]) and steps > 1:
         steps //= 2  # short episodes
     if not len(sequences[0]):
-        return
+        return 0
     g = torch.Generator().manual_seed(seed)
     lot = torch.randint(len(sequences[0]), (windows,), generator=g)
     row, _ = (rows[lot.to(rows.device)] for rows in sequences)
@@ -38,6 +39,7 @@ def fit_doubt(
     errors = torch.stack([error[part].mean() for part in parts])
     rising = isotonic_regression(errors.numpy(), weights=[len(part) for part in parts]).x
     doubt.curve.copy_(torch.stack([knots, torch.from_numpy(rising).clamp_min(1e-6).log()]))
+    return steps
 
 
 def stray(doubt: Doubt, body: Body, recorded: Recorded, row: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,7 @@ def provenance(
         "data": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
         "more": config.body.more,
+        "apart": config.body.apart,
         "episodes": len(store.lengths),
         "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
         "init": config.init,

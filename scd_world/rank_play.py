@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import time
@@ -189,8 +190,12 @@ class Results:
 
 
 def identity(name: str) -> str:
-    """The contents of the file or folder `name`, as a hash; a name on the Hub stands for itself."""
+    """The contents of the file or folder `name`, or of the file of `module:name`, as a hash; a name on the
+    Hub stands for itself."""
     path = Path(name)
+    if ":" in name and not path.exists():
+        spec = importlib.util.find_spec(name.partition(":")[0])
+        path = Path(spec.origin) if spec is not None and spec.origin else path
     if path.is_file():
         return sha256(path)
     if not path.is_dir():

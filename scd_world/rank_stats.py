@@ -41,12 +41,14 @@ class Pair:
         """Whether the sides played the same episodes."""
         return self.real.keys() == self.imagined.keys()
 
+    def starts_of(self, side: str) -> int | None:
+        """Reality may have played others, with other numbers: then nothing is known of its starts."""
+        return None if side == "real" and not self.real.keys() <= self.imagined.keys() else self.starts
+
     def independent(self, side: str) -> int:
         """Episodes that are evidence of their own: one for each start, where starts repeat."""
-        episodes = getattr(self, side)
-        if self.starts is None or (side == "real" and not self.paired):
-            return len(episodes)
-        return len({episode % self.starts for episode in episodes})
+        episodes, starts = getattr(self, side), self.starts_of(side)
+        return len(episodes if starts is None else {episode % starts for episode in episodes})
 
 
 def wilson(successes: int, episodes: int, independent: int | None = None) -> tuple[float, float]:
@@ -146,7 +148,7 @@ def _table(pair: Pair) -> list[tuple[np.ndarray, np.ndarray]]:
     of ((1, S), (S,))."""
     if pair.paired:
         return [_per_start([pair.imagined, pair.real], pair.starts)]
-    return [_per_start([pair.imagined], pair.starts), _per_start([pair.real], None)]
+    return [_per_start([getattr(pair, side)], pair.starts_of(side)) for side in ("imagined", "real")]
 
 
 def _per_start(sides: Sequence[dict[int, bool]], starts: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from scd_world.config import TrainConfig
 
 # What must not change between a run and its continuation: everything else may, and is reported.
+WITHOUT = {"data.ignore": [], "body.apart": 0.0}  # what younger settings were before there were any
 FIXED = ("model", "seed", "data.holdout", "method", "grid", "teacher")
 
 
@@ -73,6 +74,7 @@ def check_continuation(
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two sets of settings, a line each: {'steps': 'steps: 10 before, 20 now'}."""
     old, new = flat(old), flat(new)
+    old = {key: value for key, value in WITHOUT.items() if key in new} | old
     different = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     return {key: f"{key}: {old.get(key)} before, {new.get(key)} now" for key in different}
 

@@ -25,14 +25,16 @@ from tqdm import tqdm
 
 from scd_datasets.lerobot_reader import LeRobotFolder
 from scd_datasets.loader import WindowLoader, prefetch
-from scd_datasets.numbers import Numbers, further_numbers, set_apart, stored_numbers
+from scd_datasets.numbers import Numbers, bound_apart, further_numbers, lots, stored_numbers
 from scd_datasets.statistics import compute_stats
 from scd_datasets.store import WindowStore
 from scd_world.base_model import BaseModel
+from scd_world.body import Body
 from scd_world.checkpoint import Checkpoint, Checkpoints
 from scd_world.clip import Clip
 from scd_world.config import TrainConfig
 from scd_world.devices import make_accelerator
+from scd_world.doubt import Doubt
 from scd_world.fit_body import Recorded, fit_body
 from scd_world.fit_doubt import fit_doubt
 from scd_world.fit_outcome import fit_outcome
@@ -89,6 +91,7 @@ class Trainer:
         self.main, self.began = accelerator.is_main_process, time.monotonic()
         self.called = self.began if called is None else called
         self.episodes, self.held_out = store.split(config.data.holdout)
+        self.set_apart()
         self.loader = self.make_loader()
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoint = self.checkpoints.newest()
@@ -109,6 +112,17 @@ class Trainer:
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         if checkpoint is not None:
             self.resume(checkpoint)
+
+    def set_apart(self) -> None:
+        """Some of the training's episodes are not learnt from: they tell how far to trust what was."""
+        stored = stored_numbers(self.store, self.episodes)
+        share = self.config.body.apart if self.store.schema.state else 0.0
+        self.bound = bound_apart(stored, share)
+        apart = lots(stored) < self.bound
+        if apart.all():
+            self.bound, apart = 0.0, np.zeros_like(apart)
+        self.episodes, self.apart = self.episodes[~apart], stored.select(np.flatnonzero(apart))
+        self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
 
     def make_model(self, resuming: bool) -> tuple[BaseModel, Stats]:
         """The model before its first update; what a checkpoint will bring is left as it comes."""
@@ -149,8 +163,7 @@ class Trainer:
         config = replace(config, steps=min(config.steps, most), outcome_steps=min(config.outcome_steps, most))
         torch.manual_seed(seed)
         unseen = stored_numbers(self.store, self.held_out)
-        learnt, apart = set_apart(self.numbers(unseen), config.apart)
-        recorded, others, held = (recorded_states(n, stats) for n in (learnt, apart, unseen))
+        recorded, held = (recorded_states(n, stats) for n in (self.numbers(unseen), unseen))
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if model.body.net is not None and config.steps:
             lesson = self.lesson("body", config.share)
@@ -161,15 +174,36 @@ class Trainer:
             losses = fit_outcome(model.body, recorded, config, seed, lesson)
             self.give(lesson, "outcome", losses, config.outcome_steps)
             self.tell("outcome", outcome_brought(model.body, held))
-        fit_doubt(model.doubt, model.body, others if len(apart.lengths) else recorded, seed)
+        if not self.calibrate(model.doubt, model.body, stats) and len(recorded.state):
+            fit_doubt(model.doubt, model.body, recorded, seed)
+            self.say("uncertainty: measured on what was learnt; on other recordings it will say too little")
 
     def numbers(self, unseen: Numbers) -> Numbers:
-        """Of the training episodes, and of those recorded beside them without pictures but the `unseen`."""
+        """Of the training episodes, and of those recorded beside them without pictures, but for the `unseen`
+        and those that are set apart."""
         numbers = stored_numbers(self.store, self.episodes)
         for root in self.config.body.more:
             more = further_numbers(root, self.store.schema, unseen, self.config.data.skip_damaged)
-            numbers = numbers.and_(more)
+            apart = lots(more) < self.bound
+            numbers = numbers.and_(more.select(np.flatnonzero(~apart)))
+            self.apart = self.apart.and_(more.select(np.flatnonzero(apart)))
         return numbers
+
+    def calibrate(self, doubt: Doubt, body: Body, stats: Stats) -> bool:
+        """Measures how far the body strays where it has not learnt; False: there was too little for that."""
+        if not len(self.apart.lengths):
+            return False
+        body_device = next(body.buffers()).device
+        recorded = recorded_states(self.apart, stats.to("cpu"))
+        steps = fit_doubt(doubt, body, recorded.to(body_device), self.config.seed)
+        if steps:
+            count = len(self.apart.lengths)
+            self.say(
+                f"uncertainty: measured on {count} episodes that are not learnt from, {steps} steps each"
+            )
+            if self.ancestor is not None and not self.ancestor.get("apart"):
+                log.warning("the world before it has learnt from these: recipes/calibrate.py takes others")
+        return bool(steps)
 
     def fit_sketch(self, model: BaseModel, stats: Stats) -> None:
         """What single frames can teach, on the device that they are then drawn on."""
@@ -281,6 +315,11 @@ class Trainer:
                         self.evaluate()
                     if self.due(config.checkpoint_every):
                         self.save()
+            if self.finished and self.config.model.state_weight:  # the body has learnt on beside the pictures
+                self.load_average()
+                average = self.world.model
+                if self.calibrate(average.doubt, average.body, self.world.stats):
+                    self.curve, self.saved_at = average.doubt.curve.clone(), -1
             if self.finished and self.evaluated_at != self.step:
                 self.evaluate()
             if self.saved_at != self.step:
@@ -376,6 +415,8 @@ class Trainer:
 
     def load_average(self) -> None:
         self.world.model.load_state_dict(self.learner.ema.weights())
+        if self.curve is not None:
+            self.world.model.doubt.curve.copy_(self.curve)
 
     # ---- checkpoints -----------------------------------------------------------------------------
 

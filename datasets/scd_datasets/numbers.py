@@ -15,6 +15,7 @@ import numpy as np
 from scd_datasets.check import sound_episodes
 from scd_datasets.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.lerobot_reader import LeRobotFolder
+from scd_datasets.source import Source, Without
 from scd_datasets.store import WindowStore, one_frame_earlier, rows_of
 from scd_world.schema import DataSchema
 
@@ -50,16 +51,21 @@ class Numbers:
         return Numbers(**chosen, lengths=self.lengths[episodes])
 
 
-def set_apart(numbers: Numbers, share: float) -> tuple[Numbers, Numbers]:
-    """(most episodes, about this share of them: one at least where there are two).
+def lots(numbers: Numbers) -> np.ndarray:
+    """(E,) in [0, 1): the checksum of an episode's states and actions. Recorded anew, or beside others, an
+    episode is dealt the same; episodes that merely begin alike are not."""
+    rows = np.ascontiguousarray(np.hstack([numbers.state, numbers.action]), np.float32)
+    parts = np.split(rows, numbers.starts[1:])
+    return np.array([zlib.crc32(part.tobytes()) for part in parts]) / 2**32
 
-    An episode's lot is the checksum of how it begins: recorded anew, or beside others, it is dealt the same.
+
+def bound_apart(numbers: Numbers, share: float) -> float:
+    """The lot below which episodes are set apart: about this share of them; of few episodes ten, or a tenth.
+
+    It is a bound, and no count: whoever is below still is so beside new recordings.
     """
-    lots = np.array([zlib.crc32(one.tobytes()) for one in beginnings(numbers)], np.int64)
-    count = max(1, round(share * len(lots))) if share else 0
-    apart = lots <= np.sort(lots)[count - 1] if 0 < count < len(lots) else np.zeros(len(lots), bool)
-    apart &= not apart.all()
-    return numbers.select(np.flatnonzero(~apart)), numbers.select(np.flatnonzero(apart))
+    few = min(10, len(numbers.lengths) // 10)
+    return max(share, float(np.sort(lots(numbers))[few])) if share and few else share
 
 
 def stored_numbers(store: WindowStore, episodes: np.ndarray) -> Numbers:
@@ -81,10 +87,11 @@ def further_numbers(
 ) -> Numbers:
     """Of all episodes of a LeRobotDataset beside the window store with this `schema`; it needs no cameras.
 
-    An episode that begins exactly as one of those that must stay `unseen` is that one, recorded again, and
-    left out. Another robot, or a damaged episode without `skip_bad`, raises ValueError.
+    Numbers that the schema does not know are not read. An episode that begins exactly as one of those that
+    must stay `unseen` is that one, recorded again, and left out. Another robot, or a damaged episode without
+    `skip_bad`, raises ValueError.
     """
-    source = LeRobotFolder(root)
+    source = without_what_is_unknown(LeRobotFolder(root), schema)
     refuse_another_robot(source, schema)
     good, bad = sound_episodes(source, skip_bad)
     state = np.concatenate([one.state for one in good])
@@ -117,7 +124,15 @@ def further_numbers(
     return numbers.select(kept)
 
 
-def refuse_another_robot(source: LeRobotFolder, schema: DataSchema) -> None:
+def without_what_is_unknown(source: Source, schema: DataSchema) -> Source:
+    """A store may have been built with `data.ignore`; then these numbers are ignored here too."""
+    known = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
+    known |= {REWARD: schema.reward, SUCCESS: schema.success}
+    unknown = [key for key, there in known.items() if source.names(key) and not there]
+    return Without(source, unknown) if unknown else source
+
+
+def refuse_another_robot(source: Source, schema: DataSchema) -> None:
     theirs = {key: source.names(key) for key in (STATE, ENVIRONMENT_STATE, ACTION)}
     theirs |= {"fps": source.fps, REWARD: bool(source.names(REWARD)), SUCCESS: bool(source.names(SUCCESS))}
     ours = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state, ACTION: schema.action}

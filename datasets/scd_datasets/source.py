@@ -96,6 +96,8 @@ class Without:
         self.source, self.ignored = source, sorted(ignored)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "source":  # not there yet: it is being copied
+            raise AttributeError(name)
         return getattr(self.source, name)
 
     def names(self, key: str) -> tuple[str, ...]:

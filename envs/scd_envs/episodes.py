@@ -147,7 +147,10 @@ class Episodes:
         self.world.restart(now.imagined, at, moments)
 
     def retire(self) -> None:
-        """Rows that are over leave the model's batch, once they are half of it: few sizes to compile for."""
+        """Rows that are over leave the model's batch, once they are half of it; not where each number of rows
+        would be compiled anew."""
+        if self.compiled:
+            return
         now = self.now
         going_on = np.flatnonzero(~self.over[now.members])
         if 0 < len(going_on) <= len(now.members) // 2:

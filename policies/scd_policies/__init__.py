@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -41,7 +42,7 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
 
 def is_checkpoint(name: str) -> bool:
     """Whether it is none of `make`'s names, and so a LeRobot policy's folder or its name on the Hub."""
-    return name not in NAMES and ":" not in name
+    return name not in NAMES and (":" not in name or Path(name).exists())
 
 
 def of_ones_own(name: str) -> type[Policy]:
@@ -50,7 +51,7 @@ def of_ones_own(name: str) -> type[Policy]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # one that it imports in its turn
         raise ValueError(
             f"policy {name!r}: no module {module!r} is found; say where it lies by PYTHONPATH=<its folder>"

@@ -11,8 +11,9 @@ import torch
 
 from scd_datasets.check import check_dataset
 from scd_datasets.lerobot_reader import LeRobotFolder
-from scd_datasets.numbers import further_numbers, set_apart, stored_numbers
+from scd_datasets.numbers import Numbers, bound_apart, further_numbers, lots, stored_numbers
 from scd_datasets.record import record
+from scd_datasets.statistics import compute_stats
 from scd_world import train as training
 from scd_world.config import BodyConfig, DataConfig, TrainConfig
 from scd_world.model_config import ModelConfig
@@ -99,7 +100,15 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
         yield from ()
 
     monkeypatch.setattr(training, "fit_body", fit)
-    monkeypatch.setattr(training, "fit_doubt", lambda doubt, body, told, seed: taught.append(told))
+    monkeypatch.setattr(training, "fit_doubt", lambda doubt, body, told, seed: taught.append(told) or 1)
+    monkeypatch.setattr(training, "bound_apart", lambda numbers, share: np.sort(lots(numbers))[1])  # one
+    windows = []
+
+    def note(store, episodes):
+        windows.extend(episodes)
+        return compute_stats(store, episodes)
+
+    monkeypatch.setattr(training, "compute_stats", note)
     config = TrainConfig(
         out=str(tmp_path / "run"),
         data=DataConfig(root=str(recorded), holdout=0.34),
@@ -110,43 +119,75 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
         clip_steps=4,
         device="cpu",
     )
-    return config, taught
+    return config, taught, windows
 
 
 def test_a_training_reads_them(trainer, store):
-    """But some of them tell how far the body strays, and it must not know those."""
-    config, taught = trainer
+    """But some of them tell how far the body strays, and neither body nor pictures must know those."""
+    config, taught, windows = trainer
     training.train(config)
     held_out = store.split(config.data.holdout)[1].tolist()
-    learnt, told = taught
+    learnt, told, once_more = taught  # for the body has learnt on beside the pictures
+    assert torch.equal(told.state, once_more.state)
     there = [seed for seed in (0, 1, 2, 1, 2, 3) if seed not in held_out]
     assert len(learnt.lengths) + len(told.lengths) == len(there)
-    assert len(told.lengths) >= 1
     assert len(torch.unique(torch.cat([learnt.state, told.state])[:, 0])) == len(set(there))
     assert not torch.isin(learnt.state[:, 0], told.state[:, 0]).any()
+    stats = compute_stats(store, windows)
+    known = stats.encode_state(torch.from_numpy(store.state[store.starts[windows]]))[:, 0]
+    assert torch.isin(known, learnt.state[:, 0]).all()
+    assert len(windows) < 3 - len(held_out)
 
 
-@pytest.mark.parametrize(("share", "apart"), [(0.0, 0), (0.01, 1), (0.4, 1), (0.5, 2)])
-def test_episodes_are_set_apart_by_how_they_begin(store, share, apart):
-    """Recorded twice, an episode goes apart twice; beside others, or in another order, likewise."""
+def test_episodes_go_apart_by_what_they_hold(store):
+    """Recorded twice an episode goes apart twice; beside others, or in another order, likewise."""
     numbers = stored_numbers(store, np.arange(3))
-    learnt, told = set_apart(numbers.and_(numbers), share)
-    out = {float(seed) for seed in told.state[:, 0]}
-    assert len(told.lengths) == 2 * len(out)
-    assert len(learnt.lengths) + len(told.lengths) == 6
-    assert len(out) == apart
-    assert not out & {float(seed) for seed in learnt.state[:, 0]}
-    again = set_apart(stored_numbers(store, np.array([2, 0, 1])), share)[1]
-    assert {float(seed) for seed in again.state[:, 0]} == out
+    lot = lots(numbers)
+    assert len(set(lot)) == 3
+    assert ((lot >= 0) & (lot < 1)).all()
+    assert lots(numbers.and_(numbers)).tolist() == [*lot, *lot]
+    assert lots(stored_numbers(store, np.array([2, 0, 1]))).tolist() == lot[[2, 0, 1]].tolist()
+    # All that begin alike are not one.
+    alike = replace(numbers, state=numbers.state.copy(), action=numbers.action.copy())
+    alike.state[alike.starts], alike.action[alike.starts] = 0, 0
+    assert len(set(lots(alike))) == 3
 
 
-def test_a_lone_episode_is_learnt(store):
-    learnt, told = set_apart(stored_numbers(store, np.array([1])), 0.5)
-    assert (len(learnt.lengths), len(told.lengths)) == (1, 0)
+@pytest.mark.parametrize(
+    ("episodes", "share", "apart"), [(3, 0.03, 0), (60, 0.03, 6), (600, 0.03, 20), (60, 0, 0)]
+)
+def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, apart):
+    rng = np.random.default_rng(0)
+    numbers = Numbers(
+        rng.normal(size=(2 * episodes, 3)), np.zeros((2 * episodes, 4)), rng.normal(size=(2 * episodes, 1)),
+        np.zeros(2 * episodes), np.zeros(2 * episodes, bool), np.full(episodes, 2),
+    )  # fmt: skip
+    assert (lots(numbers) < bound_apart(numbers, share)).sum() == pytest.approx(
+        apart, abs=6 * (episodes > 99)
+    )
+
+
+def test_what_was_ignored_is_ignored_in_further_recordings_too(store, blind):
+    """And what the world knows must be there."""
+    schema = replace(store.schema, environment_state=(), reward=False)
+    further = further_numbers(blind, schema)
+    assert further.state.shape == (21, 2)
+    assert not further.reward.any()
+    assert further.success.any()
+    with pytest.raises(ValueError, match=r"next.reward is False there, True in the training data"):
+        further_numbers_without_reward(blind, store.schema)
+
+
+def further_numbers_without_reward(blind, schema):
+    info = Path(blind) / "meta" / "info.json"
+    known = json.loads(info.read_text())
+    del known["features"]["next.reward"]
+    info.write_text(json.dumps(known))
+    return further_numbers(blind, schema)
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):
-    config, _ = trainer
+    config, *_ = trainer
     with pytest.raises(FileNotFoundError, match="nowhere"):
         training.train(replace(config, body=BodyConfig(more=[str(tmp_path / "nowhere")])))
     assert not (tmp_path / "run" / "windows.zarr").exists()

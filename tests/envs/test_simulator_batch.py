@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("gym_pusht")
 
 from scd_envs.simulators import make
-from scd_envs.simulators.batch import Batch
+from scd_envs.simulators.batch import Batch, stacked
 
 
 def test_rows_are_what_they_would_be_alone():
@@ -55,3 +55,24 @@ def test_a_finished_row_stands_still_until_it_is_reset():
     np.testing.assert_array_equal(truncated, [True, False])
     np.testing.assert_array_equal(after["agent_pos"][0], last["agent_pos"][0])
     assert (after["agent_pos"][1] > [100, 120]).all()
+
+
+def test_a_start_that_is_not_taken_is_refused():
+    """Gymnasium's own environments pass over reset's options."""
+    batch = Batch("Pendulum-v1", 1, size=16)
+    batch.reset(seed=0)
+    with pytest.raises(ValueError, match=r"asked to start with agent_pos.*stands at"):
+        batch.reset(seed=0, options={"agent_pos": [1.0, 0.0, 0.0]})
+    batch.close()
+
+
+def test_several_cameras_are_stacked_one_by_one():
+    rows = [
+        {"pixels": {"a": np.full((2, 2, 3), i), "b": np.zeros((2, 3, 3))}, "x": np.ones(4)} for i in range(3)
+    ]
+    found = stacked(rows)
+    assert {name: camera.shape for name, camera in found["pixels"].items()} == {
+        "a": (3, 2, 2, 3), "b": (3, 2, 3, 3),
+    }  # fmt: skip
+    assert found["pixels"]["a"][2].max() == 2
+    assert found["x"].shape == (3, 4)

@@ -125,6 +125,8 @@ def test_a_start_that_is_played_ten_times_is_no_more_evidence_than_once():
     assert wilson(40, 80, 8) == wilson(4, 8)
     apart = Pair("a", {100: True, 101: False, 102: True}, {0: True, 1: True, 2: False}, 2)
     assert (apart.independent("real"), apart.independent("imagined")) == (3, 2)
+    fewer = Pair("a", dict.fromkeys(range(30), True), dict.fromkeys(range(40), True), 20)
+    assert (fewer.independent("real"), fewer.independent("imagined")) == (20, 20)
 
 
 def test_labels_that_were_not_paired_give_no_agreement_of_episodes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from scd_envs.simulators import make
+from scd_envs.simulators.adapter import STATE_KEYS
 from scd_envs.vector_env import row_seeds
 
 
@@ -17,7 +19,8 @@ class Batch(VectorEnv):
     """`num_envs` simulators of one kind, stepped one after the other, without autoreset.
 
     A row that is over keeps its last observation and its flags, with reward 0, until
-    `reset(options={"reset_mask": …})`. Other reset options go to the rows that are reset.
+    `reset(options={"reset_mask": …})`. Other reset options go to the rows that are reset; a row that is asked
+    for a state and does not take it raises ValueError.
     """
 
     def __init__(self, name: str, num_envs: int, **kwargs: Any) -> None:
@@ -41,6 +44,7 @@ class Batch(VectorEnv):
         seeds = row_seeds(seed, self.num_envs)
         for row in rows:
             self._obs[row], _ = self.envs[row].reset(seed=seeds[row], options=options or None)
+            self._check_start(self._obs[row], options)
         self._flags[:, rows] = False
         return self._observation(), self._info()
 
@@ -55,6 +59,16 @@ class Batch(VectorEnv):
         terminated, truncated = self._flags[:2].copy()
         return self._observation(), reward, terminated, truncated, self._info()
 
+    def _check_start(self, obs: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Many simulators pass over options that they do not know, and start elsewhere without a word."""
+        for key in STATE_KEYS:
+            if key in wanted and not np.allclose(obs[key], wanted[key], rtol=1e-3, atol=1e-3):
+                raise ValueError(
+                    f"{self.envs[0]} was asked to start with {key} {np.round(wanted[key], 3).tolist()}, and "
+                    f"stands at {np.round(obs[key], 3).tolist()}: its reset(options=…) must take the state "
+                    "exactly, or nothing that is played there is comparable"
+                )
+
     def close_extras(self, **_: Any) -> None:
         for env in self.envs:
             env.close()
@@ -63,4 +77,10 @@ class Batch(VectorEnv):
         return {"is_success": self._flags[2].copy(), "_is_success": np.ones(self.num_envs, bool)}
 
     def _observation(self) -> dict[str, Any]:
-        return {key: np.stack([obs[key] for obs in self._obs]) for key in self._obs[0]}
+        return stacked(self._obs)
+
+
+def stacked(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One observation with a leading axis; under `pixels` perhaps a dict of cameras."""
+    values = {key: [row[key] for row in rows] for key in rows[0]}
+    return {k: stacked(v) if isinstance(v[0], dict) else np.stack(v) for k, v in values.items()}
