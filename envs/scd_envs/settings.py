@@ -31,7 +31,7 @@ class Settings:
     precision: fp32, or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU;
     what a row imagines then depends a little on how many rows there are; auto: bf16 where it is fast.
     compile: on a CPU, a step is compiled to code of its own, once for each number of rows: half a minute and
-    a C++ compiler, for a step in two thirds of the time. On a GPU it is one CUDA graph without asking.
+    a C++ compiler, for a step 1.4 times as fast. On a GPU it is one CUDA graph without asking.
     """
 
     num_steps: int | None = None
