@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
-export PYTHONPATH=recipes MUJOCO_GL=${MUJOCO_GL:-osmesa}
+export PYTHONPATH="recipes${PYTHONPATH:+:$PYTHONPATH}" MUJOCO_GL=${MUJOCO_GL:-osmesa}
 
 DATA=${DATA:-data/push}
 OUT=${OUT:-runs/push}
@@ -31,7 +31,7 @@ if [ "$TOLD" = 1 ]; then
     scd-train data=lerobot data.root="$DATA" "${few[@]}" \
         model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
         "body.more=[${DATA}_blind]" body.share=0.35 body.steps=30000 body.outcome_share=0.08 \
-        sketch.steps=14000 sketch.share=0.2
+        sketch.steps=14000 sketch.share=0.25
 else
     scd-train data=lerobot data.root="$DATA" 'data.ignore=[observation.environment_state]' "${few[@]}" \
         body.share=0.1 body.outcome_share=0.03 sketch.share=0.15

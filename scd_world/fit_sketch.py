@@ -25,6 +25,10 @@ from scd_world.sketch import Sketch
 from scd_world.stats import Stats
 
 DIFFERS = 0.1  # of 2, the range of a colour
+WARM_UP = 50  # updates
+# Ten times a usual gradient is one that blows itself up: parts that are drawn a little finer have a gradient
+# a little larger. Of eight arms with two cameras one went out within a hundred updates, unclipped.
+CLIP = 0.1
 
 
 def fit_sketch(
@@ -39,7 +43,7 @@ def fit_sketch(
     device, generator = sketch.scene.device, torch.Generator().manual_seed(loader.seed)
     lesson, steps = lesson or Lesson(), config.steps
     optimiser = torch.optim.AdamW(sketch.parameters(), weight_decay=0.0, fused=True)
-    lesson.begin(sketch, [(optimiser, config.lr)], generator)
+    lesson.begin(sketch, [(optimiser, config.lr)], generator, clip=CLIP)
     with closing(prefetch(loader, lesson.update)) as batches:
 
         def loss(progress: float) -> Tensor:
@@ -48,7 +52,11 @@ def fit_sketch(
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 return sketch_loss(sketch, clip.state[:, 0], clip.obs[:, 0], config, generator)
 
-        yield from lesson.teach(steps, lambda progress: course(progress, 50 / steps, 0.5, 0.02), loss)
+        def rates(progress: float) -> float:
+            """Counted in updates, the warm-up is as long whether or not time ends the lesson sooner."""
+            return min(1.0, (lesson.update + 1) / WARM_UP) * course(progress, 0.0, 0.5, 0.02)
+
+        yield from lesson.teach(steps, rates, loss)
 
 
 def sketch_loss(

@@ -51,8 +51,11 @@ class Lesson:
         optimisers: Optimisers,
         generator: torch.Generator,
         ema: float | None = None,
+        clip: float = 1.0,
     ) -> None:
-        """ema: decay of the average of the weights that the lesson leaves; None: it leaves the last ones."""
+        """ema: decay of the average of the weights that the lesson leaves; None: it leaves the last ones.
+        clip: the largest norm of a gradient."""
+        self.clip = clip
         self.taught, self.optimisers, self.generator = taught, optimisers, generator
         self.average = None if ema is None else EMA(taught.named_parameters(), ema)
         if self.folder is not None and self.folder.is_dir():
@@ -84,7 +87,7 @@ class Lesson:
     def learn(self, share: float, loss: Tensor) -> Tensor:
         """One update at this share of the learning rates."""
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.taught.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.taught.parameters(), self.clip)
         for optimiser, rate in self.optimisers:
             optimiser.param_groups[0]["lr"] = share * rate
             optimiser.step()
