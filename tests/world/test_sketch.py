@@ -131,7 +131,7 @@ def test_no_state_no_sketch(model):
 def test_fitting_lowers_the_loss_and_leaves_the_same_weights_each_time(slide_store):
     store = WindowStore.open(slide_store)
     episodes = np.arange(len(store.lengths))
-    stats, config = compute_stats(store, episodes), SketchConfig(steps=80, batch_size=8, lr=1e-2)
+    stats, config = compute_stats(store, episodes), SketchConfig(steps=200, batch_size=8, lr=1e-2)
 
     def fitted() -> tuple[list[float], Sketch]:
         torch.manual_seed(0)
@@ -159,3 +159,26 @@ def test_a_share_of_the_cells_tells_the_loss_of_all():
         whole = ((1 + 3 * differs) * (sketch(state) - obs).square()).mean()
     torch.testing.assert_close(few.mean(), whole, rtol=0.02, atol=0)
     assert few.std() < 0.5 * whole
+
+
+def test_a_gradient_that_blows_itself_up_is_clipped(slide_store, monkeypatch):
+    """The largest that an update has seen, whatever the picture is like."""
+    store, seen = WindowStore.open(slide_store), []
+    episodes = np.arange(len(store.lengths))
+    stats = compute_stats(store, episodes)
+    sketch = Sketch(1, stats.background, parts=4, width=32, hidden=32)
+    step = torch.optim.AdamW.step
+
+    def note(optimiser, *args, **kwargs):
+        grads = [p.grad for p in sketch.parameters() if p.grad is not None]
+        seen.append(torch.stack([g.norm() for g in grads]).norm().item())
+        return step(optimiser, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", note)
+    with torch.no_grad():
+        sketch.look.weight *= 30  # far too fine waves
+        sketch.draw[-1].weight.normal_()
+    loader = WindowLoader(store, episodes, 8, 1, seed=0)
+    list(fit_sketch(sketch, loader, stats, SketchConfig(steps=3, batch_size=8), bf16=False))
+    assert len(seen) == 3
+    assert max(seen) < 0.101
