@@ -121,7 +121,12 @@ class Lesson:
             log.warning("%s; this lesson is given from its beginning", error)
             return
         where = json.loads((folder / "lesson.json").read_text())
-        changed = changes(where.pop("circumstances") or {}, self.circumstances or {}).values()
+        changed = list(changes(where.pop("circumstances") or {}, self.circumstances or {}).values())
+        unfinished = where["progress"] < 1
+        state = load_file(folder / "optimisers.safetensors") if unfinished else {}
+        taught_by = len({key.partition("/")[0] for key in state} - {"generator"})
+        if unfinished and taught_by != len(self.optimisers):
+            changed.append(f"optimisers: {taught_by} before, {len(self.optimisers)} now")
         if changed:
             how = f"{where['elapsed']:.0f} seconds were given to this lesson with other settings"
             log.warning("%s: %s (%s); it is given from its beginning", folder, how, "; ".join(changed))
@@ -129,10 +134,9 @@ class Lesson:
         self.update, self.progress, self.elapsed = where["update"], where["progress"], where["elapsed"]
         self.before = self.elapsed
         self.taught.load_state_dict(load_file(folder / "weights.safetensors"))
-        if self.progress < 1:
+        if unfinished:
             if self.average is not None:
                 self.average.load(load_file(folder / "average.safetensors"))
-            state = load_file(folder / "optimisers.safetensors")
             self.generator.set_state(state.pop("generator"))
             load_optimiser_tensors(self.optimisers, state)
 

@@ -180,5 +180,5 @@ def test_a_gradient_that_blows_itself_up_is_clipped(slide_store, monkeypatch):
         sketch.draw[-1].weight.normal_()
     loader = WindowLoader(store, episodes, 8, 1, seed=0)
     list(fit_sketch(sketch, loader, stats, SketchConfig(steps=3, batch_size=8), bf16=False))
-    assert len(seen) == 3
+    assert len(seen) == 2 * 3  # what bends has an optimiser of its own
     assert max(seen) < 0.101

@@ -235,7 +235,7 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         return Clip(obs, state, torch.zeros(B, 3 + 2), act, nothing, nothing, torch.ones(B, T), task)
 
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
-    for _ in range(150):
+    for _ in range(250):
         loss, _parts = model.loss(clip := make(), model.draw_noise(clip, g))
         optimiser.zero_grad()
         loss.backward()
