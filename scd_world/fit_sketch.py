@@ -27,8 +27,8 @@ from scd_world.stats import Stats
 DIFFERS = 0.1  # of 2, the range of a colour
 WARM_UP = 50  # updates
 # What bends the parts' places is hundreds of weights that AdamW moves all at once: at the others' rate it
-# throws the parts about, gradients grow a thousandfold, and the sketch goes out (of an arm and its puck five
-# of five within 400 updates; with these none of two). A gradient many times the usual one is cut to that.
+# throws the parts about, gradients grow a thousandfold, and the sketch goes out (of an arm and its puck four
+# of four within 400 updates, docs/arm.md). A gradient many times the usual one is cut to that.
 BEND = 0.2  # of the learning rate
 CLIP = 0.1
 
