@@ -111,7 +111,9 @@ class Results:
         config = self.config
         played = {
             "policy": [entry.policy, entry.policy_kwargs, entry.flaws, entry.eyes],
-            "files": [identity(str(v)) for v in (entry.policy, entry.eyes, *entry.policy_kwargs.values())],
+            "files": [
+                identity(str(v)) for v in (source_of(entry.policy), entry.eyes, *entry.policy_kwargs.values())
+            ],
             "starts": [asdict(start) for start in self.starts],
             "max_steps": self.max_steps,
             "batch_size": config.batch_size,  # of policies that draw for the whole batch
@@ -189,13 +191,17 @@ class Results:
         return Batch(self.config.simulator, rows, max_episode_steps=self.max_steps, **undrawn)
 
 
+def source_of(policy: str) -> str:
+    """The file that a `module:name` is written in; any other policy as it is called."""
+    if is_checkpoint(policy) or ":" not in policy:
+        return policy
+    spec = importlib.util.find_spec(policy.partition(":")[0])
+    return policy if spec is None or spec.origin is None else spec.origin
+
+
 def identity(name: str) -> str:
-    """The contents of the file or folder `name`, or of the file of `module:name`, as a hash; a name on the
-    Hub stands for itself."""
+    """The contents of the file or folder `name`, as a hash; a name on the Hub stands for itself."""
     path = Path(name)
-    if ":" in name and not path.exists():
-        spec = importlib.util.find_spec(name.partition(":")[0])
-        path = Path(spec.origin) if spec is not None and spec.origin else path
     if path.is_file():
         return sha256(path)
     if not path.is_dir():

@@ -17,6 +17,7 @@ from scd_world.model_config import ModelConfig
 from scd_world.precision import multiplies_bf16
 from scd_world.rank import rank, read_labels
 from scd_world.rank_config import PolicyEntry, RankConfig, read_policies
+from scd_world.rank_play import identity, source_of
 from scd_world.schema import DataSchema
 from scd_world.starts import Starts
 from scd_world.stats import Stats
@@ -263,3 +264,15 @@ def test_the_shipped_list_has_what_the_experiment_promises():
     assert len(entries) >= 20
     assert len(learned) >= 4
     assert all(entry.pictures for entry in learned if entry.eyes)
+
+
+def test_a_policy_of_ones_own_is_known_by_its_file_and_other_colons_are_nothing_special(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "my_ranked.py").write_text("class Mine: pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = identity(source_of("my_ranked:Mine"))
+    (tmp_path / "my_ranked.py").write_text("class Mine: better = True")
+    assert identity(source_of("my_ranked:Mine")) != before
+    assert source_of("scripted_pusht") == "scripted_pusht"
+    assert identity("{'a.b': 1}") == "{'a.b': 1}"
