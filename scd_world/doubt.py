@@ -25,9 +25,7 @@ PERIOD = 64  # steps after which the shakes repeat: the same for every row, so t
 FLOOR = 1e-3  # model units: spreads below it are the same
 KNOTS = 13
 KNOWN = torch.linspace(math.log(FLOOR), 0.0, KNOTS)  # the knots before any are measured
-BEYOND = (
-    0.5  # the curve's slope past its last knot: spreads may grow for ever, errors end where the robot does
-)
+BEYOND = 0.5  # slope past the last knot: spreads may grow for ever, errors end where the robot does
 
 
 class Doubt(nn.Module):

@@ -117,8 +117,9 @@ class Trainer:
         """Some of the training's episodes are not learnt from: they tell how far to trust what was."""
         stored = stored_numbers(self.store, self.episodes)
         share = self.config.body.apart if self.store.schema.state else 0.0
-        self.bound = bound_apart(stored, share)
-        apart = lots(stored) < self.bound
+        lot = lots(stored)
+        self.bound = bound_apart(lot, share)
+        apart = lot < self.bound
         if apart.all():
             self.bound, apart = 0.0, np.zeros_like(apart)
         self.episodes, self.apart = self.episodes[~apart], stored.select(np.flatnonzero(apart))

@@ -59,13 +59,14 @@ def lots(numbers: Numbers) -> np.ndarray:
     return np.array([zlib.crc32(part.tobytes()) for part in parts]) / 2**32
 
 
-def bound_apart(numbers: Numbers, share: float) -> float:
-    """The lot below which episodes are set apart: about this share of them; of few episodes ten, or a tenth.
+def bound_apart(lot: np.ndarray, share: float) -> float:
+    """The lot, of (E,), below which episodes are set apart: about this share of them; of few episodes ten,
+    or a tenth.
 
     It is a bound, and no count: whoever is below still is so beside new recordings.
     """
-    few = min(10, len(numbers.lengths) // 10)
-    return max(share, float(np.sort(lots(numbers))[few])) if share and few else share
+    few = min(10, len(lot) // 10)
+    return max(share, float(np.sort(lot)[few])) if share and few else share
 
 
 def stored_numbers(store: WindowStore, episodes: np.ndarray) -> Numbers:

@@ -101,7 +101,7 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "fit_body", fit)
     monkeypatch.setattr(training, "fit_doubt", lambda doubt, body, told, seed: taught.append(told) or 1)
-    monkeypatch.setattr(training, "bound_apart", lambda numbers, share: np.sort(lots(numbers))[1])  # one
+    monkeypatch.setattr(training, "bound_apart", lambda lot, share: np.sort(lot)[1])  # one
     windows = []
 
     def note(store, episodes):
@@ -162,7 +162,7 @@ def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, apart):
         rng.normal(size=(2 * episodes, 3)), np.zeros((2 * episodes, 4)), rng.normal(size=(2 * episodes, 1)),
         np.zeros(2 * episodes), np.zeros(2 * episodes, bool), np.full(episodes, 2),
     )  # fmt: skip
-    assert (lots(numbers) < bound_apart(numbers, share)).sum() == pytest.approx(
+    assert ((lot := lots(numbers)) < bound_apart(lot, share)).sum() == pytest.approx(
         apart, abs=6 * (episodes > 99)
     )
 
