@@ -4,9 +4,18 @@ The import packages sit one level down (``envs/scd_envs`` and so on): a top-leve
 ``datasets`` would shadow Hugging Face's, which LeRobot imports.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# The version stands in the package alone. It is read as text: importing the package here would ask for its
+# dependencies before they are installed.
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "scd_world" / "__init__.py").read_text("utf-8"), re.M)
+if VERSION is None:
+    raise SystemExit('scd_world/__init__.py has no line __version__ = "…"')
 
 HOMES = {"envs": "envs", "policies": "policies", "datasets": "datasets"}
 
@@ -34,9 +43,9 @@ setup(
     # lerobot's commands import every installed distribution whose name begins with `lerobot_env_`
     # (raw name, underscores) as a module of that name: that is how the plug-in is found.
     name="lerobot_env_scd_world",
-    version="0.3.0",
+    version=VERSION[1],
     description="A world model that a roboticist can step, as a Gymnasium environment",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.12",
@@ -69,6 +78,7 @@ setup(
         "sb3": ["stable-baselines3>=2.7"],
         "swm": ["stable-worldmodel>=0.1.1", "h5py", "hdf5plugin"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", "torchmetrics>=1.6", "lerobot[diffusion]"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "latex2mathml>=3.77"],
     },
     entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},
 )
