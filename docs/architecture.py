@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 INK, FAINT, LINE = "#1c2026", "#6b727c", "#9aa1ab"
-ONCE, OFTEN, BODY, PAPER = "#dbe7f5", "#fde6d3", "#e26a26", "#ffffff"
+ONCE, OFTEN, STATE, PAPER = "#dbe7f5", "#fde6d3", "#e26a26", "#ffffff"
 MONO, PLAIN = "DejaVu Sans Mono", "DejaVu Sans"
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     figure.patch.set_facecolor(PAPER)
 
     inputs(axes)
-    thinking(axes)
+    encoding(axes)
     rendering(axes)
     outputs(axes)
     feedback(axes)
@@ -46,33 +46,33 @@ def inputs(axes) -> None:
     vector(axes, 5.6, 20.4, 4, "#7f9fc6")
     label(axes, 9, 18.4, "state[i]", mono=True)
     vector(axes, 7.0, 12.4, 2, "#5f9e6e")
-    label(axes, 9, 10.4, "act[i]", mono=True)
+    label(axes, 9, 10.4, "action[i]", mono=True)
     arrow(axes, (15.6, 36), (20.6, 36))
-    for y in (21.2, 13.2):  # both go both ways: up to the encoder, on to the straight line
+    for y in (21.2, 13.2):  # both go both ways: up to the encoder, on to the prior
         axes.plot([13, 18], [y, y], color=INK, lw=1.2)
     axes.plot([18, 18], [13.2, 29], color=INK, lw=1.2)
     arrow(axes, (18, 29), (20.6, 29))
     arrow(axes, (18, 14.8), (20.6, 14.8))
 
 
-def thinking(axes) -> None:
-    """Once per frame: encoder, its memory, what it says, and what the heads read off it."""
+def encoding(axes) -> None:
+    """Once per frame: encoder, its cache, its output, the heads; and the optional state prior."""
     box(axes, 21, 24.5, 22, 18, ONCE, "Encoder E", "once per frame", top=True)
-    label(axes, 32, 33.4, "causal: sees this frame and the", size=8.5, colour=FAINT)
-    label(axes, 32, 31.6, "last ones in its ring of keys, values", size=8.5, colour=FAINT)
+    label(axes, 32, 33.4, "causal: this frame and the last", size=8.5, colour=FAINT)
+    label(axes, 32, 31.6, "ones in its ring of keys and values", size=8.5, colour=FAINT)
     ring(axes, 32, 27.6)
-    box(axes, 21, 9.5, 22, 11, ONCE, "Body", "numbers alone, taught first", top=True)
-    label(axes, 32, 12.2, "laws(line + network)", mono=True, size=8)
+    box(axes, 21, 9.5, 22, 11, ONCE, "Prior", "state alone, optional", top=True)
+    label(axes, 32, 12.2, "project(linear + residual)", mono=True, size=8)
     arrow(axes, (28, 20.5), (28, 24.4))
     arrow(axes, (43.2, 33.5), (47.6, 33.5))
     tokens(axes, 48, 29.5)
     arrow(axes, (58.2, 34), (64.8, 34))
-    arrow(axes, (50.4, 29.3), (50.4, 20.8), colour=BODY)
+    arrow(axes, (50.4, 29.3), (50.4, 20.8), colour=STATE)
     box(axes, 47, 9.5, 13, 11, ONCE, "Heads", "before any pixel", top=True)
-    label(axes, 53.5, 12.2, "body + rest", mono=True, size=8)
+    label(axes, 53.5, 12.2, "prior + residual", mono=True, size=8)
     arrow(axes, (43.2, 13.2), (46.8, 13.2))
-    box(axes, 66, 15.6, 20, 6.4, ONCE, "Sketch", "", top=True)
-    label(axes, 76, 17.0, "drawn from the next state, once", size=8)
+    box(axes, 66, 15.6, 20, 6.4, ONCE, "Renderer", "", top=True)
+    label(axes, 76, 17.0, "of the prior: next state, once", size=8)
     arrow(axes, (60.2, 18.2), (65.8, 18.2))
     arrow(axes, (76, 22.0), (76, 24.4))
     arrow(axes, (60.2, 19.8), (66.4, 24.6), bend=-0.1)
@@ -83,7 +83,7 @@ def rendering(axes) -> None:
     box(axes, 65, 24.5, 22, 18, OFTEN, "Decoder D", "num_steps times per frame", top=True)
     label(axes, 76, 33.4, "[ctx ; noisy patches] of one frame", size=8.5, colour=FAINT)
     label(axes, 76, 30.4, "each pixel mixes last frame,", size=8.5, colour=FAINT)
-    label(axes, 76, 28.6, "sketch, background, a new value", size=8.5, colour=FAINT)
+    label(axes, 76, 28.6, "renderer, background, new value", size=8.5, colour=FAINT)
     loop = FancyArrowPatch(
         (83, 42.7), (69, 42.7), connectionstyle="arc3,rad=0.38", arrowstyle="-|>", mutation_scale=11,
         color=INK, lw=1.1,
@@ -108,7 +108,7 @@ def feedback(axes) -> None:
     xs, ys = [103, 103, 1.2, 1.2, 2.6], [11.4, 5.2, 5.2, 36, 36]
     axes.plot(xs, ys, color=LINE, lw=1.2, ls=(0, (4, 3)), solid_capstyle="round")
     arrow(axes, (2.3, 36), (2.9, 36), colour=LINE)
-    label(axes, 54, 3.3, "the next step: what was imagined is what is seen", size=8.5, colour=FAINT)
+    label(axes, 54, 3.3, "the next step: what was predicted is the input", size=8.5, colour=FAINT)
 
 
 # ---- pieces --------------------------------------------------------------------------------------
@@ -171,14 +171,14 @@ def ring(axes, x, y) -> None:
 
 
 def tokens(axes, x, y) -> None:
-    """ctx: a token per patch, and the body."""
+    """ctx: a token per patch, and the state's."""
     for row in range(4):
         for column in range(5):
             corner = (x + 2 * column, y + 1.9 + 2 * row)
             axes.add_patch(Rectangle(corner, 1.7, 1.7, fc="#9db8d9", ec="none"))
-    axes.add_patch(Rectangle((x + 1.5, y - 0.2), 1.7, 1.7, fc=BODY, ec="none"))
+    axes.add_patch(Rectangle((x + 1.5, y - 0.2), 1.7, 1.7, fc=STATE, ec="none"))
     label(axes, x + 4.9, y + 11.4, "ctx", mono=True)
-    label(axes, x + 6.6, y + 0.5, "body", size=8, colour=BODY)
+    label(axes, x + 6.6, y + 0.5, "state", size=8, colour=STATE)
 
 
 def noise(axes, x, y, size) -> None:
