@@ -23,7 +23,7 @@ lint: setup  ## rules, layout and types
 
 docs: setup  ## the documentation as pages, in site/
 	@$(BIN)/python -c "import mkdocs, mkdocstrings, latex2mathml" 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: setup  ## lay the code out
 	$(BIN)/ruff check --fix .
