@@ -17,18 +17,7 @@ for home in HOMES.values():
     packages += found
     package_dir |= {name: f"{home}/{name}" for name in found if "." not in name}
 
-COMMANDS = {
-    "scd-record": "scd_datasets.commands:record",
-    "scd-data": "scd_datasets.commands:data",
-    "scd-train": "scd_world.commands:train",
-    "scd-distill": "scd_world.commands:distill",
-    "scd-evaluate": "scd_world.commands:evaluate",
-    "scd-rollout": "scd_world.commands:rollout",
-    "scd-rank": "scd_world.commands:rank",
-    "scd-bench": "scd_world.commands:bench",
-    "scd-probe": "scd_world.commands:probe",
-    "scd-demo": "scd_world.commands:demo",
-}
+COMMANDS = ["record", "data", "train", "distill", "evaluate", "rollout", "rank", "bench", "probe", "demo"]
 
 setup(
     # lerobot's commands import every installed distribution whose name begins with `lerobot_env_`
@@ -70,5 +59,5 @@ setup(
         "swm": ["stable-worldmodel>=0.1.1", "h5py", "hdf5plugin"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", "torchmetrics>=1.6", "lerobot[diffusion]"],
     },
-    entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},
+    entry_points={"console_scripts": [f"scd-{name}=scd_world.cli.commands:{name}" for name in COMMANDS]},
 )

@@ -18,18 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_datasets.loader import WindowLoader
-from scd_datasets.store import WindowStore
-from scd_world.base_model import BaseModel
-from scd_world.bench_race import alternate
-from scd_world.bench_train import training
-from scd_world.bench_work import count_work, start
-from scd_world.clip import Clip
-from scd_world.metrics import changed_pixels, psnr
-from scd_world.report import write_json
-from scd_world.stats import Stats
-from scd_world.validate import after_context
-from scd_world.world import World
+from scd_datasets.store.loader import WindowLoader
+from scd_datasets.store.store import WindowStore
+from scd_world.benchmark.cost import count_work
+from scd_world.benchmark.timing import alternate, start
+from scd_world.benchmark.training import training
+from scd_world.metrics.image import changed_pixels, psnr
+from scd_world.model.world_model import BaseModel, after_context
+from scd_world.reporting.tables import write_json
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Stats
+from scd_world.world.world import World
 
 WINDOWS, PART = 64, 32  # PART: as many at a time
 CONTEXT, HORIZONS = 4, (1, 4, 16)

@@ -25,25 +25,26 @@ from einops import rearrange, repeat
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scd_datasets.loader import WindowLoader, prefetch
-from scd_datasets.store import WindowStore
-from scd_world.base_model import BaseModel
+from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.store.store import WindowStore
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.clip import Clip
-from scd_world.config import OptimiserConfig, TrainConfig
-from scd_world.decoder import alone
-from scd_world.devices import make_accelerator
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.objective import Objective, Scene, read_clip, uniform
 from scd_world.distill.steps import edges
-from scd_world.flow import Field, draw, interpolate, logit_normal, velocity
-from scd_world.learner import Learner
-from scd_world.metrics import psnr
-from scd_world.noise import Noise
-from scd_world.open_loop import Batch, RowNoise, Window, begin, imagine_steps, load_batch
-from scd_world.optimiser import learning_rate
-from scd_world.report import table
-from scd_world.world import World
+from scd_world.evaluation.open_loop import Batch, RowNoise, Window, begin, imagine_steps, load_batch
+from scd_world.metrics.image import psnr
+from scd_world.model.decoder import alone
+from scd_world.model.flow import Field, draw, interpolate, logit_normal, velocity
+from scd_world.model.noise import Noise
+from scd_world.model.world_model import BaseModel
+from scd_world.optim.config import OptimiserConfig
+from scd_world.optim.schedule import learning_rate
+from scd_world.reporting.tables import table
+from scd_world.robot_data.clip import Clip
+from scd_world.training.config import TrainConfig
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.learner import Learner
+from scd_world.world.world import World
 
 SEEDS, CLIP, GRID, FINE = (0, 1), 6, 48, 50  # FINE: denoising steps of what a path leads to
 WINDOWS, CONTEXT, HORIZONS, FEW = 32, 4, (1, 4, 16), (1, 3, CLIP)

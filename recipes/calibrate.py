@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-from scd_datasets.numbers import further_numbers
-from scd_world.doubt import FLOOR
-from scd_world.fit_doubt import fit_doubt
-from scd_world.train import recorded_states
-from scd_world.world import World
+from scd_datasets.preparation.low_dim import further_numbers
+from scd_world.prior.calibrate import fit_doubt
+from scd_world.prior.uncertainty import FLOOR
+from scd_world.training.pretrain import recorded_states
+from scd_world.world.world import World
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from scd_datasets.store import EpisodeArrays, write_store
-from scd_world.config import DataConfig, OptimiserConfig, TrainConfig
+from scd_datasets.config import DataConfig
+from scd_datasets.store.arrays import EpisodeArrays
+from scd_datasets.store.store import write_store
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.distill import distill
-from scd_world.model_config import ModelConfig
-from scd_world.schema import DataSchema
-from scd_world.train import train
+from scd_world.model.config import ModelConfig
+from scd_world.optim.config import OptimiserConfig
+from scd_world.robot_data.schema import DataSchema
+from scd_world.training.config import TrainConfig
+from scd_world.training.trainer import train
 
 SCHEMA = DataSchema(
     cameras=("top",),

@@ -14,13 +14,13 @@ import sys
 import numpy as np
 import torch
 
-from scd_datasets.store import WindowStore
+from scd_datasets.store.store import WindowStore
 from scd_envs.simulators.pusht import PushT
-from scd_world.held_out import pick_episodes
-from scd_world.metrics import psnr, ssim
-from scd_world.open_loop import Batch, RowNoise, begin, choose_windows, imagine_steps, load_batch
-from scd_world.stats import decode_pixels, encode_pixels
-from scd_world.world import World
+from scd_world.evaluation.open_loop import Batch, RowNoise, begin, choose_windows, imagine_steps, load_batch
+from scd_world.evaluation.splits import pick_episodes
+from scd_world.metrics.image import psnr, ssim
+from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.world.world import World
 
 CONTEXT, HORIZON, ROWS = 4, 64, 16
 AT = (1, 4, 16, 32, 64)

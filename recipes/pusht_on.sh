@@ -41,5 +41,5 @@ scd-train data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" out="$OUT" in
 scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" films=4 out="$OUT/evaluation"
 
 # Half precision halves the package; the measured report goes into the world's card.
-python -c "from scd_world.publish import package
+python -c "from scd_world.training.export import package
 package('$OUT/world', '$OUT/evaluation', '$PACKAGE')"

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 import zarr
 
-from scd_policies.clone import learn_clone
-from scd_policies.eyes import learn_eyes
-from scd_world.starts import Starts
-from scd_world.world import find_folder
+from scd_policies.nearest_neighbor import learn_clone
+from scd_policies.state_estimator import learn_eyes
+from scd_world.world.starts import Starts
+from scd_world.world.world import find_folder
 
 WORLD = Path("envs/scd_envs/worlds/pusht")
 DATA = Path("data/pusht")

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from scd_world.clip import Clip
-from scd_world.fit_body import Recorded
-from scd_world.model_config import ModelConfig
-from scd_world.schema import DataSchema
-from scd_world.starts import Starts
-from scd_world.stats import Stats
-from scd_world.world import World
-from scd_world.world_model import WorldModel
+from scd_world.model.config import ModelConfig
+from scd_world.model.scd import WorldModel
+from scd_world.prior.trajectories import Recorded
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.schema import DataSchema
+from scd_world.world.starts import Starts
+from scd_world.world.world import World
 
 SCHEMA = DataSchema(
     cameras=("top", "wrist"),

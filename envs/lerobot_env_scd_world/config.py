@@ -29,9 +29,9 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 
 from scd_envs.settings import open_world, task_number
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies.lerobot_fit import check_fit, of_camera, policy_shapes, resized, warn_proportions
-from scd_world.schema import DataSchema, View
-from scd_world.world import World, find_folder
+from scd_policies.lerobot_compat import check_fit, of_camera, policy_shapes, resized, warn_proportions
+from scd_world.robot_data.schema import DataSchema, View
+from scd_world.world.world import World, find_folder
 
 
 @EnvConfig.register_subclass("scd_world")

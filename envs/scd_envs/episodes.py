@@ -15,11 +15,11 @@ import torch
 from gymnasium.error import ResetNeeded
 
 from scd_envs.settings import Settings, start_pool, task_number
-from scd_world.imagined import Imagined
-from scd_world.precision import use_bf16
-from scd_world.row_noise import row_noise
-from scd_world.starts import Moment
-from scd_world.world import World
+from scd_world.model.noise import row_noise
+from scd_world.model.rollout_state import Imagined
+from scd_world.utils.precision import use_bf16
+from scd_world.world.starts import Moment
+from scd_world.world.world import World
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scd_world.world import World
+from scd_world.world.world import World
 
 
 @dataclass(frozen=True)

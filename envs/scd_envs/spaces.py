@@ -12,7 +12,7 @@ import numpy as np
 from einops import rearrange
 from gymnasium import spaces
 
-from scd_world.schema import DataSchema
+from scd_world.robot_data.schema import DataSchema
 
 MARGIN = 0.1  # of the recorded range: how far beyond it an action may lie before it is called a mistake
 ANY = np.finfo(np.float32).max  # states are imagined, so the data's range does not bound them

@@ -16,7 +16,7 @@ from scd_envs import spaces
 from scd_envs.episodes import Episodes
 from scd_envs.settings import Settings, chosen_starts, chosen_tasks, open_world
 from scd_envs.world_env import EnvState, check_state, world_metadata
-from scd_world.world import World
+from scd_world.world.world import World
 
 Infos = dict[str, Any]
 

@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 from scd_envs import spaces
 from scd_envs.episodes import Episodes, Standing
 from scd_envs.settings import Settings, chosen_starts, chosen_tasks, open_world
-from scd_world.world import World
+from scd_world.world.world import World
 
 
 @dataclass(frozen=True)

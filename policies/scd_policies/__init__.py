@@ -28,7 +28,7 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
     elif name == "replay":
         from scd_policies.replay import Replay as Made
     elif name == "clone":
-        from scd_policies.clone import Clone as Made
+        from scd_policies.nearest_neighbor import Clone as Made
     elif name == "lerobot":
         from scd_policies.lerobot_policy import LeRobotPolicy as Made
     elif ":" in name:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_policies.lerobot_fit import (
+from scd_policies.lerobot_compat import (
     ACTION,
     IMAGE,
     check_fit,

@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scd_world.base_model import BaseModel, Predicted
-from scd_world.body import Body
-from scd_world.cache import RingCache
-from scd_world.clip import Clip
-from scd_world.heads import Heads
-from scd_world.imagined import Imagined
-from scd_world.model_config import ModelConfig
-from scd_world.noise import Noise
-from scd_world.schema import DataSchema
-from scd_world.stats import Stats
+from scd_world.model.config import ModelConfig
+from scd_world.model.heads import Heads
+from scd_world.model.kv_cache import RingCache
+from scd_world.model.noise import Noise
+from scd_world.model.rollout_state import Imagined
+from scd_world.model.world_model import BaseModel, Predicted
+from scd_world.prior.dynamics import Body
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.schema import DataSchema
 
 
 class CopyLast(BaseModel):

@@ -17,10 +17,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scd_world.cache import RingCache
-from scd_world.decoder import behind
-from scd_world.encoder import band_mask, token_positions
-from scd_world.layers import Block, FourierEmbedder, Patches, Rotary, TimestepEmbedder, place_embedding
+from scd_world.model.decoder import behind
+from scd_world.model.kv_cache import RingCache
+from scd_world.model.layers import (
+    Block,
+    FourierEmbedder,
+    Patches,
+    Rotary,
+    TimestepEmbedder,
+    band_mask,
+    place_embedding,
+    token_positions,
+)
 
 Memory = list[tuple[Tensor, Tensor]]  # per layer the keys and values (B, h, T·M, d) of a clip's history
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.clip import Clip
-from scd_world.flow import interpolate
-from scd_world.model_config import ModelConfig
-from scd_world.noise import Draw, Noise
-from scd_world.schema import DataSchema
-from scd_world.stats import Stats
+from scd_world.model.config import ModelConfig
+from scd_world.model.flow import interpolate
+from scd_world.model.noise import Draw, Noise
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.schema import DataSchema
 
 LEVEL = 0.1  # of the history when stepping
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.clip import Clip
-from scd_world.flow import interpolate, logit_normal
-from scd_world.noise import Draw, Noise
+from scd_world.model.flow import interpolate, logit_normal
+from scd_world.model.noise import Draw, Noise
+from scd_world.robot_data.clip import Clip
 
 CLEAN_SHARE, CLEAN_TIME = 0.1, -1.0
 

@@ -8,8 +8,8 @@ import torch
 
 from scd_world.baselines.far import FAR
 from scd_world.baselines.long_dense import TIMES, LongDense
-from scd_world.baselines.two_rings import TwoRings
-from scd_world.layers import Patches
+from scd_world.baselines.two_scale_cache import TwoRings
+from scd_world.model.layers import Patches
 
 
 class FARLong(FAR):

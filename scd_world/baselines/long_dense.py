@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.baselines.dense import Dense, Memory, Now
-from scd_world.cache import RingCache
-from scd_world.encoder import token_positions
-from scd_world.layers import Patches, Rotary, place_embedding
+from scd_world.model.kv_cache import RingCache
+from scd_world.model.layers import Patches, Rotary, place_embedding, token_positions
 
 TIMES = 4  # as wide and as high
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scd_world.cache import RingCache
-from scd_world.clip import Clip
-from scd_world.noise import Noise
-from scd_world.world_model import WorldModel
+from scd_world.model.kv_cache import RingCache
+from scd_world.model.noise import Noise
+from scd_world.model.scd import WorldModel
+from scd_world.robot_data.clip import Clip
 
 
 class Regression(WorldModel):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 
-from scd_world.config import DataConfig, OptimiserConfig, TrainConfig, above, between, one_of
-from scd_world.model_config import ModelConfig
+from scd_datasets.config import DataConfig
+from scd_world.model.config import ModelConfig
+from scd_world.optim.config import OptimiserConfig
+from scd_world.training.config import TrainConfig
+from scd_world.utils.checks import above, between, one_of
 
 METHODS = ("consistency", "meanflow", "rollout")
 

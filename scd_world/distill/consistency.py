@@ -17,11 +17,11 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from scd_world.clip import Clip
 from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
-from scd_world.flow import Field, interpolate
-from scd_world.noise import Noise
-from scd_world.world_model import WorldModel
+from scd_world.model.flow import Field, interpolate
+from scd_world.model.noise import Noise
+from scd_world.model.scd import WorldModel
+from scd_world.robot_data.clip import Clip
 
 
 class Consistency(DecoderObjective):

@@ -10,21 +10,21 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from scd_datasets.store import WindowStore
-from scd_world.devices import make_accelerator
+from scd_datasets.preparation.open_store import open_store
+from scd_datasets.store.store import WindowStore
 from scd_world.distill.config import Distillation, DistillConfig
 from scd_world.distill.consistency import Consistency
 from scd_world.distill.meanflow import MeanFlow
-from scd_world.distill.rollout import Rollout
+from scd_world.distill.self_rollout import Rollout
 from scd_world.distill.steps import compare_steps
-from scd_world.held_out import check_schema
-from scd_world.learner import Learner
-from scd_world.open_data import open_store
-from scd_world.run_folder import RunFolder
-from scd_world.stats import Stats
-from scd_world.train import Trainer
-from scd_world.world import World
-from scd_world.world_model import WorldModel
+from scd_world.model.scd import WorldModel
+from scd_world.robot_data.compatibility import check_schema
+from scd_world.robot_data.normalizer import Stats
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.learner import Learner
+from scd_world.training.run_folder import RunFolder
+from scd_world.training.trainer import Trainer
+from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
 

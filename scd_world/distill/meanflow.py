@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scd_world.clip import Clip
 from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
-from scd_world.flow import Field, interpolate
-from scd_world.noise import Noise
+from scd_world.model.flow import Field, interpolate
+from scd_world.model.noise import Noise
+from scd_world.robot_data.clip import Clip
 
 SMALLEST_T = 0.01  # a decoder that predicts x gives v = (x_t − x) / t
 SMALLEST_ERROR = 1e-3  # c of the loss ‖Δ‖² / (‖Δ⁻‖² + c): frames that are right already stay quiet

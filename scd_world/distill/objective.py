@@ -11,12 +11,12 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from scd_world.base_model import frame_before
-from scd_world.clip import Clip
-from scd_world.flow import Field
-from scd_world.heads import Heads
-from scd_world.noise import Noise
-from scd_world.world_model import WorldModel
+from scd_world.model.flow import Field
+from scd_world.model.heads import Heads
+from scd_world.model.history import frame_before
+from scd_world.model.noise import Noise
+from scd_world.model.scd import WorldModel
+from scd_world.robot_data.clip import Clip
 
 
 @dataclass(frozen=True)

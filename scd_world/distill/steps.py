@@ -19,19 +19,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scd_datasets.store import WindowStore
-from scd_world import bench
-from scd_world.bench_race import alternate
-from scd_world.bench_work import start
+from scd_datasets.store.store import WindowStore
+from scd_world.benchmark.timing import alternate, start
 from scd_world.distill.config import DistillConfig
-from scd_world.evaluate import spread_windows
-from scd_world.evaluate_config import EvaluateConfig
-from scd_world.figures import STYLE
-from scd_world.held_out import pick_episodes
-from scd_world.metrics import psnr
-from scd_world.open_loop import Batch, RowNoise, begin, imagine_steps, load_batch
-from scd_world.report import number, table, write_json
-from scd_world.world import World
+from scd_world.evaluation.config import EvaluateConfig
+from scd_world.evaluation.open_loop import Batch, RowNoise, begin, imagine_steps, load_batch, spread_windows
+from scd_world.evaluation.splits import pick_episodes
+from scd_world.metrics.image import psnr
+from scd_world.reporting.plotting import STYLE
+from scd_world.reporting.tables import number, table, write_json
+from scd_world.utils.devices import machine_info, pick_device
+from scd_world.world.world import World
 
 HORIZONS = (1, 4, 16, 32, 64)
 ROUNDS = 5  # of timing
@@ -39,7 +37,7 @@ ROUNDS = 5  # of timing
 
 def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: DistillConfig) -> str:
     """Measures, writes the report beside the run's world, and gives its table."""
-    out, device = Path(config.out), bench.pick_device(config.device)
+    out, device = Path(config.out), pick_device(config.device)
     loaded = {name: World.load(source, device=device) for name, source in worlds.items()}
     first = next(iter(loaded.values()))
     choice = EvaluateConfig(
@@ -70,7 +68,7 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
         "windows": len(windows),
         "held_out": chosen.held_out,
         "fingerprint": store.fingerprint,
-        "machine": bench.machine(device),
+        "machine": machine_info(device),
         "measured": measured,
     }
     write_json(out / "steps.json", report)

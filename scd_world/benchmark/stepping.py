@@ -1,0 +1,164 @@
+"""SCD against its rivals: the same size, the same head, the same window, stepped in turn in one process.
+
+Machines are shared, and their clocks wander. So contenders alternate, step by step; a ratio is the median
+over rounds of two steps taken one after the other. Beside the clock stands the time that processors spent
+(on a CPU): it does not count what other processes took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from scd_world.benchmark.cost import count_work, peak_bytes
+from scd_world.benchmark.timing import COMPILED, alternate, inputs, matmul_speed, start
+from scd_world.model.config import ModelConfig
+from scd_world.model.world_model import BaseModel
+from scd_world.reporting.tables import table
+from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.schema import DataSchema
+from scd_world.world.build_model import make_model
+
+DENSE = "causal_dit"  # what ratios refer to, where it runs along; else the last contender
+
+
+def race(
+    config: ModelConfig,
+    rivals: Sequence[str],
+    schema: DataSchema,
+    device: torch.device,
+    contexts: Sequence[int],
+    batches: Sequence[int],
+    num_steps: Sequence[int],
+    seconds: float,
+    longest: float,
+    compiled: bool = False,
+) -> list[dict[str, Any]]:
+    """One row per contender and setting. What one round would need more than `longest` seconds for is counted
+    but not timed. compiled: the model runs along once more, its steps compiled."""
+    rows, speed = [], matmul_speed(device)
+    heats = [(c, b, n) for c in contexts for b in batches for n in num_steps]
+    models: dict[str, BaseModel] = {}
+    for context, batch, n in (bar := tqdm(heats, desc="race", unit="setting")):
+        bar.set_postfix_str(f"context {context}, {batch} rows, {n} steps")
+        if not models or next(iter(models.values())).config.window != context:
+            models = contenders(replace(config, window=context), rivals, schema, device)
+            if compiled:
+                models = {config.kind + COMPILED: models[config.kind], **models}
+        rows += heat(models, batch, n, seconds, longest, speed)
+    return rows
+
+
+def contenders(
+    config: ModelConfig, rivals: Sequence[str], schema: DataSchema, device: torch.device
+) -> dict[str, BaseModel]:
+    """Untrained weights step as fast as trained ones."""
+    configs = [replace(config, kind=kind) for kind in dict.fromkeys([config.kind, *rivals])]
+    stats = Stats.neutral(schema)
+    return {c.kind: make_model(c, schema, stats).to(device).eval().requires_grad_(False) for c in configs}
+
+
+def heat(
+    models: Mapping[str, BaseModel],
+    batch: int,
+    num_steps: int,
+    seconds: float,
+    longest: float,
+    flops_per_s: float,
+) -> list[dict[str, Any]]:
+    work = {name: count_work(model, batch, num_steps) for name, model in models.items()}
+    dense = DENSE if DENSE in models else list(models)[-1]
+    times: dict[str, np.ndarray] = {}
+    peaks: dict[str, int] = {}
+    if sum(w.flops for w in work.values()) / flops_per_s < longest:
+        standing = {name: start(model, batch, full=True) for name, model in models.items()}
+        rounds = list(alternate(models, standing, dict.fromkeys(models, num_steps), seconds))
+        times = {name: np.array([r[name] for r in rounds]) for name in models}
+        for name, model in models.items():
+            s = start(model, batch, full=True)
+            # Steps overwrite what the one before left: two of them reach the peak of any number.
+            peaks[name] = peak_bytes(model, s, *inputs(s, len(model.schema.action)), min(num_steps, 2))
+    rows = []
+    for name, model in models.items():
+        row: dict[str, Any] = {
+            "model": name,
+            "layers": layers(model.config),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "context": model.config.window,
+            "batch": batch,
+            "num_steps": num_steps,
+            "gflop_per_frame": work[name].flops / batch / 1e9,
+            "block_passes": work[name].block_passes,
+            "cache_bytes": work[name].cache_bytes,
+            "fewer_flops": work[dense].flops / max(work[name].flops, 1),
+        }
+        if times:
+            on_cpu = model.device.type == "cpu"
+            row |= timing(times[name], times[dense], batch, peaks[name], on_cpu)
+        rows.append(row)
+    return rows
+
+
+def timing(own: np.ndarray, dense: np.ndarray, batch: int, peak: int, on_cpu: bool) -> dict[str, float | int]:
+    """own, dense: (rounds, 2) seconds by the clock and of processors."""
+    p50, p95 = np.quantile(own[:, 0], [0.5, 0.95])
+    clock, processor = np.median(dense / own, axis=0)
+    found = {
+        "p50_ms": float(p50 * 1e3),
+        "p95_ms": float(p95 * 1e3),
+        "steps_per_s": float(batch / p50),
+        "faster": float(clock),
+        "peak_bytes": peak,
+        "rounds": len(own),
+    }
+    if not on_cpu:  # there a processor only waits
+        return found
+    return found | {"cpu_ms": float(np.median(own[:, 1]) * 1e3), "faster_cpu": float(processor)}
+
+
+def layers(config: ModelConfig) -> str:
+    """As a table has it: encoder + decoder, or all."""
+    if config.kind in ("scd", "regression"):
+        return f"{config.encoder_layers} + {config.decoder_layers}"
+    return "0" if config.kind == "copy_last" else str(config.encoder_layers + config.decoder_layers)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ["context", "rows", "steps", "model", "layers", "p50, ms", "p95, ms", "CPU, ms", "frames/s"]
+    head += ["GFLOP/frame", "cache, MiB", "peak, MiB", "× faster", "× faster, CPU", "× fewer FLOP"]
+
+    def cell(row: Mapping[str, Any], key: str, digits: int, scale: float = 1.0) -> str:
+        return f"{row[key] * scale:.{digits}f}" if key in row else "–"
+
+    lines = [
+        [
+            str(r["context"]),
+            str(r["batch"]),
+            str(r["num_steps"]),
+            r["model"],
+            r["layers"],
+            cell(r, "p50_ms", 1),
+            cell(r, "p95_ms", 1),
+            cell(r, "cpu_ms", 1),
+            cell(r, "steps_per_s", 1),
+            cell(r, "gflop_per_frame", 2),
+            cell(r, "cache_bytes", 1, 2**-20),
+            cell(r, "peak_bytes", 0, 2**-20),
+            cell(r, "faster", 2),
+            cell(r, "faster_cpu", 2),
+            cell(r, "fewer_flops", 2),
+        ]
+        for r in rows
+    ]
+    names = [r["model"] for r in rows]
+    dense = DENSE if DENSE in names else names[-1]
+    note = (
+        f"× are of `{dense}` against this model, medians over rounds in which all take one step each; CPU is "
+        "processor time. – was counted but not timed: one round would take longer than `longest` seconds."
+    )
+    return f"{table(head, lines)}\n\n{note}"

@@ -1,0 +1,160 @@
+"""How fast models learn: tokens per second, the share of what the machine could compute, waiting for data.
+
+Models take their updates in turn, as in `bench_race.py`. A token is a patch of a frame that is predicted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.store.store import WindowStore
+from scd_world.benchmark.cost import shapes_of
+from scd_world.benchmark.timing import FEWEST, matmul_speed, synchronise
+from scd_world.model.world_model import BaseModel
+from scd_world.reporting.tables import table
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.schema import DataSchema
+from scd_world.training.config import TrainConfig
+from scd_world.training.learner import Learner
+
+Windows = Mapping[str, Tensor]
+
+
+def training(
+    models: Mapping[str, BaseModel], store: str | None, batch: int, steps: int, seconds: float
+) -> list[dict[str, Any]]:
+    """One row per model. store: its windows, read as a training reads them; None: zeros, and no waiting."""
+    model = next(iter(models.values()))
+    device = model.device
+    config = TrainConfig(out="", batch_size=batch, clip_steps=steps, device=device.type)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    stats = Stats.neutral(model.schema)
+    learners = {
+        name: Learner(deepcopy(m).train().requires_grad_(True), stats, config, accelerator)
+        for name, m in models.items()
+    }
+    bf16 = next(iter(learners.values())).bf16
+    could = matmul_speed(device, torch.bfloat16 if bf16 else torch.float32)
+    with closing(batches(model.schema, store, batch, steps)) as windows:
+        rounds = list(alternate(learners, windows, seconds))
+    rows = []
+    for name, m in models.items():
+        clock, processor, waited = np.median([r[name] for r in rounds], axis=0)
+        flops, tokens = count_update(m, batch, steps), batch * steps * m.patches.count
+        rows.append(
+            {
+                "model": name,
+                "update_ms": clock * 1e3,
+                "cpu_ms": processor * 1e3,
+                "tokens_per_s": tokens / clock,
+                "gflop": flops / 1e9,
+                "gflop_per_s": flops / clock / 1e9,
+                "share_of_peak": flops / clock / could,
+                "waiting": waited / (waited + clock) if store else None,
+                "batch": batch,
+                "clip_steps": steps,
+                "precision": "bf16" if bf16 else "fp32",
+                "peak_gflop_per_s": could / 1e9,
+                "rounds": len(rounds),
+            }
+        )
+    return rows
+
+
+def batches(schema: DataSchema, store: str | None, batch: int, steps: int) -> Iterator[Windows]:
+    if store is None:
+        while True:
+            yield blank_windows(schema, batch, steps)
+    opened = WindowStore.open(store)
+    loader = WindowLoader(opened, np.arange(len(opened.lengths)), batch, steps, seed=0)
+    with closing(prefetch(loader, 0)) as windows:
+        yield from windows
+
+
+def blank_windows(schema: DataSchema, B: int, T: int) -> dict[str, Tensor]:
+    return {
+        "pixels": torch.zeros(B, T + 1, len(schema.cameras), schema.height, schema.width, 3).byte(),
+        "state": torch.zeros(B, T + 1, len(schema.state)),
+        "before": torch.zeros(B, len(schema.state) + len(schema.action)),
+        "action": torch.zeros(B, T, len(schema.action)),
+        "reward": torch.zeros(B, T),
+        "success": torch.zeros(B, T, dtype=torch.bool),
+        "valid": torch.ones(B, T, dtype=torch.bool),
+        "task": torch.zeros(B, dtype=torch.long),
+    }
+
+
+def alternate(
+    learners: Mapping[str, Learner], windows: Iterator[Windows], seconds: float
+) -> Iterator[dict[str, tuple[float, float, float]]]:
+    """Rounds of one update each: seconds by the clock, of processors, and of waiting for data."""
+    began, rounds = time.perf_counter(), -1
+    while rounds < FEWEST or time.perf_counter() - began < seconds:
+        taken = {}
+        for name, learner in learners.items():
+            asked = time.perf_counter()
+            given = next(windows)
+            synchronise(learner.device)
+            clock, processor = time.perf_counter(), time.process_time()
+            learner.update(given, rounds + 1, rate=1e-4)
+            synchronise(learner.device)
+            taken[name] = (time.perf_counter() - clock, time.process_time() - processor, clock - asked)
+        if rounds >= 0:  # the first round warms up
+            yield taken
+        rounds += 1
+
+
+def count_update(model: BaseModel, batch: int, steps: int) -> int:
+    """Floating-point operations of one update, forward and backward, counted without computing them."""
+    shapes = shapes_of(model).train().requires_grad_(True)
+    stats = Stats.neutral(model.schema).to("meta")
+    windows = {k: v.to("meta") for k, v in blank_windows(model.schema, batch, steps).items()}
+    clip = Clip.from_windows(windows, stats)
+    noise = shapes.draw_noise(clip, torch.Generator())
+    with FlopCounterMode(display=False) as counter:
+        shapes.loss(clip, noise)[0].backward()
+    return counter.get_total_flops()
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    first = rows[0]
+    head = [
+        "model",
+        "update, ms",
+        "CPU, ms",
+        "tokens/s",
+        "GFLOP/update",
+        "GFLOP/s",
+        "share of peak",
+        "waiting",
+    ]
+    lines = [
+        [
+            r["model"],
+            f"{r['update_ms']:.0f}",
+            f"{r['cpu_ms']:.0f}",
+            f"{r['tokens_per_s']:,.0f}",
+            f"{r['gflop']:.0f}",
+            f"{r['gflop_per_s']:.0f}",
+            f"{r['share_of_peak']:.0%}",
+            "–" if r["waiting"] is None else f"{r['waiting']:.0%}",
+        ]
+        for r in rows
+    ]
+    note = (
+        f"Updates of {first['batch']} clips of {first['clip_steps']} steps in {first['precision']}, in turn; "
+        f"a large matrix product reaches {first['peak_gflop_per_s']:.0f} GFLOP/s here."
+    )
+    return f"{table(head, lines)}\n\n{note}"

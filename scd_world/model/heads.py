@@ -1,0 +1,29 @@
+"""What is read off the context before a pixel is drawn: next state, reward, success."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from scd_world.model.layers import zero
+
+
+class Heads(nn.Module):
+    class Output(NamedTuple):
+        rest: Tensor  # (…, S) what the body alone (`body.py`) leaves, in units of the linear rest
+        reward: Tensor  # (…,) model units
+        success: Tensor  # (…,) logit
+
+    def __init__(self, width: int, state_size: int) -> None:
+        super().__init__()
+        self.state_size = state_size
+        # The last layer starts at zero: before training, the body alone decides.
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.SiLU(), zero(nn.Linear(2 * width, state_size + 2))
+        )
+
+    def forward(self, body: Tensor) -> Output:
+        """body (…, D): the context's body token."""
+        out = self.mlp(body).float()
+        return self.Output(out[..., : self.state_size], out[..., -2], out[..., -1])

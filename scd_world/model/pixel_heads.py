@@ -1,0 +1,111 @@
+"""The decoder's last layer: tokens to a frame. A map per patch, or convolutions that see the last frame.
+
+What a head sees at full resolution: the last frame and, where the model has one, the sketch (`sketch.py`).
+
+F frames, N patches, D width, V cameras, C = 3·V channels, I pictures seen (1 or 2), H W frame.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from scd_world.model.layers import Patches, modulate, zero
+
+COPY_FIRST = 2.0  # before training, a pixel is mostly what it was
+# How sure a choice can be: with no bound it could not be unlearnt. With one of 4 a fiftieth of every pixel
+# was of what was not chosen, a ghost that cost more than the choice brought.
+SURE = 8.0
+
+
+class PatchHead(nn.Module):
+    """Each token draws its own patch. Two layers: an edge in a patch is no linear function of where it is.
+
+    With `copy_last` a gate per pixel keeps the last frame: what is not pushed can stay exactly where it is.
+    """
+
+    def __init__(self, width: int, patches: Patches, copy_last: bool) -> None:
+        super().__init__()
+        self.patches, self.copy_last = patches, copy_last
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        values = patches.values + copy_last * patches.patch**2
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), zero(nn.Linear(2 * width, values)))
+
+    def forward(self, h: Tensor, c: Tensor, seen: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), seen (F, C, H, W) → (F, C, H, W)."""
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        out = self.mlp(modulate(self.norm(h), shift, scale))
+        drawn = self.patches.inverse(out[..., : self.patches.values])[:, 0]
+        if not self.copy_last:
+            return drawn
+        keep = torch.sigmoid(COPY_FIRST + self.patches.inverse(out[..., self.patches.values :])[:, 0])
+        keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colours
+        return keep * seen + (1 - keep) * drawn
+
+
+class ConvHead(nn.Module):
+    """Convolutions draw what the tokens say, seeing the last frame and the background at full resolution.
+
+    An edge that moves by a pixel is a small shift of what was there: easy for a convolution, hard for a map
+    from a token to its patch. Each pixel mixes what it was, the background, the sketch, and what is drawn:
+    what stands still stays sharp, what is uncovered is the background itself, what the state tells is where
+    the state is. The noisy frame is not among the
+    inputs: a path past the tokens would carry its noise into the picture.
+    """
+
+    def __init__(self, width: int, patches: Patches, background: Tensor, channels: int, sketch: bool) -> None:
+        super().__init__()
+        self.patches = patches
+        self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
+        cells, pixels = patches.patch // self.scale, self.scale**2
+        pictures = 3 if sketch else 2  # last frame, background, sketch
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        self.spread = nn.Linear(width, channels * cells**2)
+        self.draw = nn.Sequential(
+            nn.Conv2d(channels + 3 * pictures * pixels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            ChannelNorm(),  # or what is chosen is chosen ever more surely
+            zero(nn.Conv2d(channels, (3 + pictures + 1) * pixels, 1)),  # a drawing, and the share of each
+        )
+        self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
+        first = torch.tensor([COPY_FIRST, *[0.0] * pictures])[:, None, None]
+        self.register_buffer("first", first, persistent=False)
+
+    def forward(self, h: Tensor, c: Tensor, seen: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), seen (F, I·C, H, W) → (F, C, H, W)."""
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        said = self.cells(self.spread(modulate(self.norm(h), shift, scale)))
+        # Cameras go into the batch: one way of drawing serves them all.
+        background = self.background.expand(len(h), -1, -1, -1)
+        seen = torch.cat([seen, background], dim=1)
+        seen = rearrange(seen, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3)
+        small = F.pixel_unshuffle(seen, self.scale)
+        out = self.draw(torch.cat([said, small.to(said.dtype)], dim=1))
+        drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
+        pictures = rearrange(torch.cat([seen, drawn], dim=1), "f (i c) h w -> f i c h w", c=3)
+        share = (bounded(share) + self.first).softmax(dim=1)
+        frame = (share[:, :, None] * pictures).sum(1)
+        return rearrange(frame, "(f v) c h w -> f (v c) h w", v=self.patches.cameras)
+
+    def cells(self, tokens: Tensor) -> Tensor:
+        """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
+        (y, x), p = self.patches.grid, self.patches.patch // self.scale
+        return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
+
+
+class ChannelNorm(nn.Module):
+    """Each pixel's channels, (F, c, H, W), to a root mean square of 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
+
+
+def bounded(x: Tensor) -> Tensor:
+    """In ±SURE, and never quite flat: a softmax that has made up its mind has no gradient left."""
+    return SURE * F.softsign(x / SURE)

@@ -1,0 +1,195 @@
+"""Recordings without pictures: they open in LeRobot, and their numbers teach a world that has some."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scd_datasets.config import DataConfig
+from scd_datasets.preparation.check import check_dataset
+from scd_datasets.preparation.low_dim import Numbers, bound_apart, further_numbers, lots, stored_numbers
+from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.store.statistics import compute_stats
+from scd_world.model.config import ModelConfig
+from scd_world.prior.config import BodyConfig
+from scd_world.rollouts.record import record
+from scd_world.training import trainer as training
+from scd_world.training.config import TrainConfig
+
+NOBODY = np.arange(0)
+
+
+@pytest.fixture
+def store(recorded, tmp_path):
+    """Episodes of the seeds 0, 1 and 2, with pictures."""
+    return check_dataset(LeRobotFolder(recorded), tmp_path / "pictures.zarr").store
+
+
+@pytest.fixture
+def blind(config):
+    """Episodes of the seeds 1, 2 and 3, without."""
+    blind = config("blind", seed=1, env_kwargs={"draw": False})
+    record(blind)
+    return blind.out
+
+
+def test_lerobot_opens_a_recording_without_pictures(blind):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset("local/blind", root=blind)
+    assert not dataset.meta.camera_keys
+    assert (dataset.num_episodes, dataset.num_frames) == (3, 21)
+    assert dataset[7 + 4]["observation.state"].tolist() == [2, 4]
+
+
+def test_numbers_are_the_same_with_pictures_and_without(store, blind):
+    seen = stored_numbers(store, np.array([1, 2]))  # seeds 1 and 2
+    further = further_numbers(blind, store.schema, stored_numbers(store, NOBODY))
+    for name in ("state", "before", "action", "reward", "success"):
+        assert np.array_equal(getattr(further, name)[:14], getattr(seen, name), equal_nan=True), name
+    assert further.lengths.tolist() == [7, 7, 7]
+    assert np.isnan(further.before[further.starts, -2:]).all()
+    assert np.array_equal(further.before[1:7, :4], further.state[:6])
+    assert np.array_equal(further.before[1:7, 4:], further.action[:6])
+
+
+def test_what_is_held_out_is_left_out_of_further_recordings_too(store, blind):
+    further = further_numbers(blind, store.schema, stored_numbers(store, np.array([1, 2])))
+    assert further.state[:, 0].tolist() == [3] * 7  # the seed
+
+
+def test_recordings_without_reward_and_success_teach_a_world_without(store, blind):
+    """As a teleoperated robot's are."""
+    told = ["next.reward", "next.success"]
+    info = Path(blind) / "meta" / "info.json"
+    known = json.loads(info.read_text())
+    known["features"] = {name: value for name, value in known["features"].items() if name not in told}
+    info.write_text(json.dumps(known))
+    for file in (Path(blind) / "data").rglob("*.parquet"):
+        pd.read_parquet(file).drop(columns=told).to_parquet(file)
+    further = further_numbers(
+        blind, replace(store.schema, reward=False, success=False), stored_numbers(store, NOBODY)
+    )
+    assert further.lengths.tolist() == [7, 7, 7]
+    assert not further.reward.any()
+    assert further.success.dtype == bool
+    assert not further.success.any()
+
+
+@pytest.mark.parametrize(("change", "said"), [({"fps": 30}, "fps"), ({"action": ("x", "y")}, "'x', 'y'")])
+def test_another_robot_is_refused_with_both_sides(store, blind, change, said):
+    with pytest.raises(ValueError, match="cannot teach") as error:
+        further_numbers(blind, replace(store.schema, **change), stored_numbers(store, NOBODY))
+    assert said in str(error.value)
+
+
+def test_a_world_of_no_pictures_is_refused_with_what_they_are_good_for(blind, tmp_path):
+    with pytest.raises(ValueError, match=r"has no camera.*body\.more"):
+        check_dataset(LeRobotFolder(blind), tmp_path / "none.zarr")
+
+
+@pytest.fixture
+def trainer(recorded, blind, tmp_path, monkeypatch):
+    """A training's config, and the states that its body is taught."""
+    taught = []
+
+    def fit(body, recorded, *rest):
+        taught.append(recorded)
+        yield from ()
+
+    monkeypatch.setattr(training, "fit_body", fit)
+    monkeypatch.setattr(training, "fit_doubt", lambda doubt, body, told, seed: taught.append(told) or 1)
+    monkeypatch.setattr(training, "bound_apart", lambda lot, share: np.sort(lot)[1])  # one
+    windows = []
+
+    def note(store, episodes):
+        windows.extend(episodes)
+        return compute_stats(store, episodes)
+
+    monkeypatch.setattr(training, "compute_stats", note)
+    config = TrainConfig(
+        out=str(tmp_path / "run"),
+        data=DataConfig(root=str(recorded), holdout=0.34),
+        model=ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, num_steps=1),
+        body=BodyConfig(more=[blind]),
+        steps=1,
+        batch_size=1,
+        clip_steps=4,
+        device="cpu",
+    )
+    return config, taught, windows
+
+
+def test_a_training_reads_them(trainer, store):
+    """But some of them tell how far the body strays, and neither body nor pictures must know those."""
+    config, taught, windows = trainer
+    training.train(config)
+    held_out = store.split(config.data.holdout)[1].tolist()
+    learnt, told, once_more = taught  # for the body has learnt on beside the pictures
+    assert torch.equal(told.state, once_more.state)
+    there = [seed for seed in (0, 1, 2, 1, 2, 3) if seed not in held_out]
+    assert len(learnt.lengths) + len(told.lengths) == len(there)
+    assert len(torch.unique(torch.cat([learnt.state, told.state])[:, 0])) == len(set(there))
+    assert not torch.isin(learnt.state[:, 0], told.state[:, 0]).any()
+    stats = compute_stats(store, windows)
+    known = stats.encode_state(torch.from_numpy(store.state[store.starts[windows]]))[:, 0]
+    assert torch.isin(known, learnt.state[:, 0]).all()
+    assert len(windows) < 3 - len(held_out)
+
+
+def test_episodes_go_apart_by_what_they_hold(store):
+    """Recorded twice an episode goes apart twice; beside others, or in another order, likewise."""
+    numbers = stored_numbers(store, np.arange(3))
+    lot = lots(numbers)
+    assert len(set(lot)) == 3
+    assert ((lot >= 0) & (lot < 1)).all()
+    assert lots(numbers.and_(numbers)).tolist() == [*lot, *lot]
+    assert lots(stored_numbers(store, np.array([2, 0, 1]))).tolist() == lot[[2, 0, 1]].tolist()
+    # All that begin alike are not one.
+    alike = replace(numbers, state=numbers.state.copy(), action=numbers.action.copy())
+    alike.state[alike.starts], alike.action[alike.starts] = 0, 0
+    assert len(set(lots(alike))) == 3
+
+
+@pytest.mark.parametrize(
+    ("episodes", "share", "apart"), [(3, 0.03, 0), (60, 0.03, 6), (600, 0.03, 20), (60, 0, 0)]
+)
+def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, apart):
+    rng = np.random.default_rng(0)
+    numbers = Numbers(
+        rng.normal(size=(2 * episodes, 3)), np.zeros((2 * episodes, 4)), rng.normal(size=(2 * episodes, 1)),
+        np.zeros(2 * episodes), np.zeros(2 * episodes, bool), np.full(episodes, 2),
+    )  # fmt: skip
+    assert ((lot := lots(numbers)) < bound_apart(lot, share)).sum() == pytest.approx(
+        apart, abs=6 * (episodes > 99)
+    )
+
+
+def test_what_was_ignored_is_ignored_in_further_recordings_too(store, blind):
+    """And what the world knows must be there."""
+    schema = replace(store.schema, environment_state=(), reward=False)
+    further = further_numbers(blind, schema)
+    assert further.state.shape == (21, 2)
+    assert not further.reward.any()
+    assert further.success.any()
+    with pytest.raises(ValueError, match=r"next.reward is False there, True in the training data"):
+        further_numbers_without_reward(blind, store.schema)
+
+
+def further_numbers_without_reward(blind, schema):
+    info = Path(blind) / "meta" / "info.json"
+    known = json.loads(info.read_text())
+    del known["features"]["next.reward"]
+    info.write_text(json.dumps(known))
+    return further_numbers(blind, schema)
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):
+    config, *_ = trainer
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        training.train(replace(config, body=BodyConfig(more=[str(tmp_path / "nowhere")])))
+    assert not (tmp_path / "run" / "windows.zarr").exists()

@@ -1,0 +1,41 @@
+"""A world to ship says how good it is, and is half the size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from scd_world.training.export import package
+from scd_world.world.model_card import model_card
+from scd_world.world.world import World
+
+
+def test_a_packaged_world_is_half_the_size_and_carries_its_report(world, tmp_path):
+    measured = {"eval/psnr_h1": 30.0, "eval/psnr_copy_h1": 20.0}
+    told = {"data": "d", "episodes": 9, "held_out_episodes": [2], "batch_size": 4, "clip_steps": 8}
+    world.provenance = told | {"steps": 5, "planned_steps": 5, "training_seconds": 60, "measured": measured}
+    world.card = model_card(world.schema, world.provenance)
+    assert "30.00" in world.card
+    assert "the weights of first." in model_card(world.schema, world.provenance | {"init": "first"})
+    bare = replace(world.schema, success=False, recorded=((480, 640), (90, 90)), resize="letterbox")
+    said = "No success was recorded: it is 0. Recorded as top 480×640, wrist 90×90; letterbox to one size."
+    assert said in model_card(bare, world.provenance)
+    full = world.save(tmp_path / "world")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/report.md").write_text(
+        "# Fidelity of it\n\n| step | PSNR |\n\n## Where it fails\n"
+    )
+    (tmp_path / "evaluation/worst.png").write_bytes(b"picture")
+    small = package(full, tmp_path / "evaluation", tmp_path / "shipped")
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (small, full)]
+    assert sizes[0] < 0.6 * sizes[1]
+    shipped = World.load(small)
+    assert "```\n\n## Fidelity of it\n\n| step | PSNR |\n\n### Where it fails\n" in shipped.card
+    assert "](worst.png)" in shipped.card
+    assert "strip_0.png" not in shipped.card  # nobody drew it
+    assert (small / "worst.png").read_bytes() == b"picture"
+    assert "# A world of push" in shipped.card
+    assert "30.00" not in shipped.card  # one table of PSNRs, the report's
+    for name, weight in world.model.state_dict().items():
+        torch.testing.assert_close(shipped.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
