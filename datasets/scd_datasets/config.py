@@ -20,7 +20,7 @@ class SourceConfig:
     revision: str | None = None
     cameras: list[str] = field(default_factory=list)  # short names of those to read; all by default
     # Numbers that are left out, as if not recorded: observation.environment_state, next.reward, …
-    ignore: list[str] = field(default_factory=list)
+    drop_features: list[str] = field(default_factory=list)
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
     fps: int | None = None  # of a replay buffer or an .h5 file, which store none

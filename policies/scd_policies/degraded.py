@@ -16,7 +16,7 @@ from scd_policies.policy import Policy, bounded_box, generators
 
 
 @dataclass(frozen=True)
-class Flaws:
+class Degradation:
     """In the order in which they act; actions in raw units.
 
     delay: steps that pass before an action is taken; until then the first one is repeated.
@@ -41,10 +41,10 @@ class Flaws:
             raise ValueError(f"stop_after counts steps, 1 or more; got {self.stop_after}")
 
 
-class Flawed:
+class DegradedPolicy:
     """`policy` with these flaws; its actions stay inside the action space."""
 
-    def __init__(self, policy: Policy, action_space: gymnasium.Space, flaws: Flaws) -> None:
+    def __init__(self, policy: Policy, action_space: gymnasium.Space, flaws: Degradation) -> None:
         self._policy, self._flaws, self._box = policy, flaws, bounded_box(action_space)
         if len(flaws.offset) not in (0, *self._box.shape):
             raise ValueError(

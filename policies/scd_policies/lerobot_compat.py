@@ -43,7 +43,7 @@ def check_fit(
     """
     if strange := sorted(set(rename) - set(environment)):
         raise ValueError(
-            f"the rename map names {', '.join(strange)}, but the environment has {listed(environment)}"
+            f"the rename map names {', '.join(strange)}, but the environment has {format_shapes(environment)}"
         )
     given = {rename.get(key, key): shape for key, shape in environment.items()}
     wrong = {key: shape for key, shape in policy.items() if given.get(key) != shape}
@@ -52,8 +52,8 @@ def check_fit(
     lines = ["this policy does not fit this environment:"]
     for key, shape in wrong.items():
         lines.append(f"  {key}: the policy has {shape}, the environment {given.get(key, 'no such key')}")
-    lines += [f"policy: {listed(policy)}", f"environment: {listed(given)}"]
-    if found := likely_rename(policy, given):
+    lines += [f"policy: {format_shapes(policy)}", f"environment: {format_shapes(given)}"]
+    if found := suggest_rename(policy, given):
         plain = ",".join(f"{key}:{name}" for key, name in found.items())
         lines.append(f"Likely cure: {say_rename.format(json.dumps(found), f'{{{plain}}}')}")
     sizes = {shape[1:] for key, shape in wrong.items() if only_size_differs(shape, given.get(key))}
@@ -68,7 +68,7 @@ def check_fit(
     raise ValueError("\n".join(lines))
 
 
-def likely_rename(policy: Shapes, environment: Shapes) -> dict[str, str]:
+def suggest_rename(policy: Shapes, environment: Shapes) -> dict[str, str]:
     """Each camera that the policy misses, and the unused one of the environment that is most like it."""
     missing = [key for key in policy if key.startswith(IMAGE) and key not in environment]
     unused = [key for key in environment if key.startswith(IMAGE) and key not in policy]
@@ -91,11 +91,11 @@ def only_size_differs(wanted: tuple[int, ...], given: tuple[int, ...] | None) ->
     return given is not None and len(given) == len(wanted) == 3 and given[0] == wanted[0]
 
 
-def listed(shapes: Shapes) -> str:
+def format_shapes(shapes: Shapes) -> str:
     return ", ".join(f"{key} {shape}" for key, shape in shapes.items())
 
 
-def resized(pictures: Tensor, size: tuple[int, int], view: Sequence[int] | None = None) -> Tensor:
+def resize(pictures: Tensor, size: tuple[int, int], view: Sequence[int] | None = None) -> Tensor:
     """(B, C, H, W) float → (B, C, *size): of the whole picture, or of its view (top, left, height, width)."""
     if view is not None:
         top, left, height, width = view
@@ -103,7 +103,7 @@ def resized(pictures: Tensor, size: tuple[int, int], view: Sequence[int] | None 
     return interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def of_camera[T](key: str, known: Mapping[str, T]) -> T | None:
+def for_camera[T](key: str, known: Mapping[str, T]) -> T | None:
     """What is known, by camera name, of the camera under LeRobot's name `key`; a lone one needs no name."""
     if key == IMAGE and len(known) == 1:
         return next(iter(known.values()))

@@ -25,7 +25,7 @@ COARSE, FINE = 1 / 3, 1 / 12
 HOME, AIM = 4.0, 2.0  # the weights of these two ways; found on PushT
 
 
-class View:
+class ObjectFrame:
     """Moments as the pushed thing sees them. Places are complex numbers, x + iy, in raw units."""
 
     def __init__(self, lessons: np.ndarray) -> None:
@@ -54,7 +54,7 @@ class View:
         return np.column_stack([_pair(coarse), to_go, to_aim])
 
 
-class Clone:
+class NearestNeighborPolicy:
     """Does what was done in the most alike moment of the lessons in the file `path`, beside the thing as it
     lies now. It remembers its last action, and draws nothing."""
 
@@ -67,7 +67,7 @@ class Clone:
         agent, action, ends = agent[:, 0], action[:, 0], lessons["ends"]
         last = np.roll(action, 1)
         last[[0, *ends[:-1]]] = np.nan
-        self._view = View(points[ends - 1])
+        self._view = ObjectFrame(points[ends - 1])
         self._alike = KDTree(self._view.features(agent, points, last))
         centre, turn = self._view.pose(points)
         self._done = (action - centre) * turn.conj()  # as the thing saw it
@@ -93,7 +93,9 @@ class Clone:
         return action.astype(self._box.dtype)
 
 
-def learn_clone(state: dict[str, np.ndarray], action: np.ndarray, ends: np.ndarray, path: str | Path) -> None:
+def fit_nearest_neighbor(
+    state: dict[str, np.ndarray], action: np.ndarray, ends: np.ndarray, path: str | Path
+) -> None:
     """Keeps lessons, one after the other, as the file `path`.
 
     state: `agent_pos` (N, 2) and `environment_state` (N, 2 × points of the rigid thing); action (N, 2), in

@@ -50,7 +50,7 @@ class Contacts:
         return self.point + (DISC + gap) * self.normal
 
 
-def contacts(spacing: float = 5.0) -> Contacts:
+def contact_points(spacing: float = 5.0) -> Contacts:
     points, normals = [], []
     for start, end, normal in _EDGES:
         start, end = np.array(start) - CENTRE, np.array(end) - CENTRE
@@ -63,7 +63,7 @@ def contacts(spacing: float = 5.0) -> Contacts:
     return Contacts(point, normal, twist, twist / np.linalg.norm(twist, axis=1, keepdims=True))
 
 
-def moved(twist: np.ndarray) -> np.ndarray:
+def keypoint_displacement(twist: np.ndarray) -> np.ndarray:
     """(N, 3) small twists -> (N, 8, 2) how far each keypoint goes."""
     turn = twist[:, 2, None] / RADIUS
     return twist[:, None, :2] + np.stack([-turn * KEYPOINTS[:, 1], turn * KEYPOINTS[:, 0]], axis=-1)
@@ -76,7 +76,7 @@ def distance(points: np.ndarray) -> np.ndarray:
     return signed.min(-1)
 
 
-def walkable(start: np.ndarray, end: np.ndarray, samples: int = 24) -> np.ndarray:
+def is_clear(start: np.ndarray, end: np.ndarray, samples: int = 24) -> np.ndarray:
     """(…, 2), (…, 2) -> (…) whether the disc gets straight from `start` to `end` without a push.
 
     A disc that already touches the T may slide along it and leave it.
@@ -86,15 +86,17 @@ def walkable(start: np.ndarray, end: np.ndarray, samples: int = 24) -> np.ndarra
     return (room >= np.minimum(DISC + 1, room[..., :1] - 0.01)).all(-1)
 
 
-def leg(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def straight_length(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """(…, 2), (…, 2) -> (…) length of the straight way, infinite where it is not walkable."""
-    return np.where(walkable(start, end), np.linalg.norm(end - start, axis=-1), np.inf)
+    return np.where(is_clear(start, end), np.linalg.norm(end - start, axis=-1), np.inf)
 
 
-RING = leg(WAYPOINTS[:, None], WAYPOINTS[None])
+RING = straight_length(WAYPOINTS[:, None], WAYPOINTS[None])
 
 
-def walk(start: np.ndarray, ends: np.ndarray, open_waypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def shortest_path(
+    start: np.ndarray, ends: np.ndarray, open_waypoints: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """From `start` (2,) round the T to each of `ends` (N, 2): the next place to go (N, 2), the length (N,).
 
     `open_waypoints` (6,) bool: those that the disc can be at. Where no way is found the length is infinite
@@ -104,9 +106,9 @@ def walk(start: np.ndarray, ends: np.ndarray, open_waypoints: np.ndarray) -> tup
     between = RING + closed
     for middle in range(len(between)):  # Floyd and Warshall
         between = np.minimum(between, between[:, middle, None] + between[middle])
-    last = (between[:, :, None] + leg(WAYPOINTS[:, None], ends[None])).min(1)  # (6, N)
-    around = leg(start, WAYPOINTS)[:, None] + closed[:, None] + last
-    direct = leg(start, ends)
+    last = (between[:, :, None] + straight_length(WAYPOINTS[:, None], ends[None])).min(1)  # (6, N)
+    around = straight_length(start, WAYPOINTS)[:, None] + closed[:, None] + last
+    direct = straight_length(start, ends)
     first = around.argmin(0)
     shortest = around[first, np.arange(len(ends))]
     place = np.where((shortest < direct)[:, None], WAYPOINTS[first], ends)

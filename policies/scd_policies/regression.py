@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 
-class Scale(nn.Module):
+class MinMaxScale(nn.Module):
     """Raw units to [-1, 1] over a range that is saved with the network, and back."""
 
     low: Tensor
@@ -36,11 +36,11 @@ class Scale(nn.Module):
         return self.low + (x + 1) / 2 * (self.high - self.low)
 
 
-def fit(
+def fit_regression(
     net: nn.Module,
     inputs: np.ndarray,
     targets: np.ndarray,
-    scale: Scale,
+    scale: MinMaxScale,
     updates: int,
     batch_size: int = 128,
     lr: float = 1e-3,

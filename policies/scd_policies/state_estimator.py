@@ -19,13 +19,13 @@ from scd_policies.policy import Policy
 from scd_world.utils.precision import multiplies_bf16
 
 
-class EyesNet(nn.Module):
+class StateEstimator(nn.Module):
     """Pictures (B, H, W, 3) uint8 -> environment state (B, S), raw units.
 
     Convolutions, then where each channel is brightest (spatial softmax): places, not textures.
     """
 
-    def __init__(self, state: regression.Scale, width: int = 64) -> None:
+    def __init__(self, state: regression.MinMaxScale, width: int = 64) -> None:
         super().__init__()
         self.state = state
         self.look = nn.Sequential(
@@ -49,13 +49,13 @@ class EyesNet(nn.Module):
         return self.state.back(self.say(places))
 
 
-class Eyes:
+class EstimatedStatePolicy:
     """`policy`, shown the environment state that the network in `path` reads off the picture."""
 
     def __init__(self, policy: Policy, path: str | Path) -> None:
         about, weights = regression.load(path, "eyes")
-        state = regression.Scale(weights["state.low"].numpy(), weights["state.high"].numpy())
-        self._net, self._policy = EyesNet(state, about["width"]), policy
+        state = regression.MinMaxScale(weights["state.low"].numpy(), weights["state.high"].numpy())
+        self._net, self._policy = StateEstimator(state, about["width"]), policy
         self._net.load_state_dict(weights)
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ class Eyes:
         return self._policy.act(obs | {"environment_state": seen})
 
 
-def learn_eyes(
+def train_state_estimator(
     pixels: np.ndarray,
     state: np.ndarray,
     path: str | Path,
@@ -81,8 +81,8 @@ def learn_eyes(
 ) -> float:
     """From pictures (N, H, W, 3) and the environment states (N, S) in them. Writes `path`, gives the loss."""
     torch.manual_seed(seed)
-    net = EyesNet(regression.Scale(state.min(0), state.max(0)), width)
-    loss = regression.fit(
+    net = StateEstimator(regression.MinMaxScale(state.min(0), state.max(0)), width)
+    loss = regression.fit_regression(
         net, pixels, state.astype(np.float32), net.state, updates, batch_size=batch_size, seed=seed
     )
     regression.save(net.state_dict(), path, {"kind": "eyes", "width": width})

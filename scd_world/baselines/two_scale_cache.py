@@ -12,10 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scd_world.model.kv_cache import RingCache
+from scd_world.model.kv_cache import RingKVCache
 
 
-class TwoRings(RingCache):
+class TwoScaleKVCache(RingKVCache):
     def __init__(
         self,
         layers: int,
@@ -73,10 +73,10 @@ class TwoRings(RingCache):
         """(B, slots) bool: those that belong to the row's episode."""
         return self.position - ages >= self.first[:, None]
 
-    def fresh(self, rows: int, before: int) -> TwoRings:
+    def fresh(self, rows: int, before: int) -> TwoScaleKVCache:
         L, _, h, _, d = self.keys.shape
         near, window = self.near_slots - 1, self.far_slots - 1
-        cache = TwoRings(L, rows, h, near, window, self.tokens, self.coarse, d, self.keys.device)
+        cache = TwoScaleKVCache(L, rows, h, near, window, self.tokens, self.coarse, d, self.keys.device)
         cache.position.copy_(self.position - before)
         cache.first.fill_(cache.position)
         return cache

@@ -29,7 +29,7 @@ ENDLESS = {"success_threshold": 1.0, "horizon": 1_000_000_000}
 BATCHED, ONE, USUAL, TUNED = "batched", "single", "async", "async, 1 thread each"
 
 
-class Threaded(gymnasium.Wrapper):
+class ThreadCountWrapper(gymnasium.Wrapper):
     """A worker's environment whose number of threads can be seen and set from outside."""
 
     def count_threads(self) -> int:
@@ -40,10 +40,12 @@ class Threaded(gymnasium.Wrapper):
 
 
 def worker(**settings: Any) -> gymnasium.Env:
-    return Threaded(gymnasium.make("scd_envs:scd_world/World-v0", **settings))
+    return ThreadCountWrapper(gymnasium.make("scd_envs:scd_world/World-v0", **settings))
 
 
-def race(world: str, rows: int, seconds: float, device: str, precision: str = "fp32") -> dict[str, Any]:
+def compare_async(
+    world: str, rows: int, seconds: float, device: str, precision: str = "fp32"
+) -> dict[str, Any]:
     """Milliseconds per environment step, by the clock and of all processors together, of each contender.
 
     seconds: of each contender, over all rounds.
@@ -77,14 +79,14 @@ def steps(env: VectorEnv, seconds: float, at_least: int = 1) -> tuple[float, flo
     """(clock, processors) in milliseconds per environment step."""
     space: Any = env.single_action_space
     action = np.tile((space.low + space.high) / 2, (env.num_envs, 1))
-    before, began, taken = busy(), time.perf_counter(), 0
+    before, began, taken = cpu_seconds(), time.perf_counter(), 0
     while taken < at_least * env.num_envs or time.perf_counter() - began < seconds:
         env.step(action)
         taken += env.num_envs
-    return (time.perf_counter() - began) / taken * 1e3, (busy() - before) / taken * 1e3
+    return (time.perf_counter() - began) / taken * 1e3, (cpu_seconds() - before) / taken * 1e3
 
 
-def busy() -> float:
+def cpu_seconds() -> float:
     """Seconds that this process and its workers have spent on processors."""
     me = psutil.Process()
     times = [process.cpu_times() for process in (me, *me.children(recursive=True))]

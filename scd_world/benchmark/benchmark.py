@@ -13,6 +13,7 @@ from scd_datasets.store.store import WindowStore
 from scd_world.benchmark import async_envs, figures, quality, stepping, training
 from scd_world.benchmark.config import BenchConfig
 from scd_world.model.config import ModelConfig
+from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
@@ -24,34 +25,35 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    model, schema = what(config)
+    model, prior, schema = model_and_schema(config)
     report: dict[str, Any] = {"machine": machine_info(device), "model": describe(model, schema, config)}
     if config.store:
         report["store"] = {"path": config.store, "frames_per_s": reading_speed(config.store, config.seconds)}
-    report["steps"] = stepping.race(
+    report["steps"] = stepping.compare_models(
         model,
-        config.rivals,
+        prior,
+        config.baselines,
         schema,
         device,
         config.contexts or [model.window],
         config.batch_sizes,
         config.num_steps,
         config.seconds,
-        config.longest,
+        config.max_round_seconds,
         config.compile,
     )
     if config.training:
         seen = WindowStore.open(config.store).schema if config.store else schema
-        models = stepping.contenders(model, config.rivals, seen, device)
-        report["training"] = training.training(
-            models, config.store, config.train_batch, config.clip_steps, config.seconds
+        models = stepping.build_models(model, prior, config.baselines, seen, device)
+        report["training"] = training.compare_training(
+            models, config.store, config.train_batch_size, config.sequence_length, config.seconds
         )
     if config.evaluations:
         report["quality"] = quality.quality(config.evaluations, device, config.seconds)
-    if config.against:
-        report["against"] = async_envs.race(
+    if config.compare:
+        report["async"] = async_envs.compare_async(
             str(config.world),
-            config.rows,
+            config.num_envs,
             config.seconds * async_envs.ROUNDS,
             device.type,
             config.precision,
@@ -62,23 +64,23 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "bench.json", report)
         (out / "bench.md").write_text(text, encoding="utf-8")
-        draw(out, json.loads((out / "bench.json").read_text(encoding="utf-8")))
+        write_figures(out, json.loads((out / "bench.json").read_text(encoding="utf-8")))
     print(text)
     return report
 
 
-def draw(out: Path, report: dict[str, Any]) -> None:
+def write_figures(out: Path, report: dict[str, Any]) -> None:
     """The figures of a report: also of one that was measured long ago."""
     figures.plot_latency(out / "latency.png", report["steps"])
     if "quality" in report:
         figures.plot_quality(out / "quality.png", report["quality"])
 
 
-def what(config: BenchConfig) -> tuple[ModelConfig, DataSchema]:
+def model_and_schema(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, DataSchema]:
     if config.world:
         world = World.load(config.world)
-        return world.config, world.schema
-    return config.model, plain_schema(config)
+        return world.config, world.prior_config, world.schema
+    return config.model, config.prior, plain_schema(config)
 
 
 def plain_schema(config: BenchConfig) -> DataSchema:
@@ -133,6 +135,6 @@ def markdown(report: dict[str, Any]) -> str:
     if store := report.get("store"):
         read = ", ".join(f"{speed:,.0f} {how}" for how, speed in store["frames_per_s"].items())
         parts.append(f"{store['path']}, frames/s per core in random windows: {read}")
-    if found := report.get("against"):
+    if found := report.get("async"):
         parts.append(async_envs.markdown(found))
     return "\n\n".join(parts) + "\n"

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from scd_world.benchmark.timing import inputs, start
+from scd_world.benchmark.timing import dummy_inputs, dummy_state
 from scd_world.model.layers import Block
-from scd_world.model.rollout_state import Imagined
-from scd_world.model.world_model import BaseModel
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import WorldModel
 
 
 @dataclass(frozen=True)
-class Work:
+class StepCost:
     """Of one step of all rows together."""
 
     flops: int
@@ -32,34 +32,34 @@ class Work:
     cache_bytes: int
 
 
-def count_work(model: BaseModel, batch: int, num_steps: int) -> Work:
+def count_cost(model: WorldModel, batch: int, num_steps: int) -> StepCost:
     """Denoising steps after the first all cost the same, so one and two of them are counted."""
     one, two = (count_step(model, batch, n) for n in (1, 2))
     more = num_steps - 1
-    return Work(
+    return StepCost(
         one.flops + more * (two.flops - one.flops),
         one.block_passes + more * (two.block_passes - one.block_passes),
         one.cache_bytes,
     )
 
 
-def count_step(model: BaseModel, batch: int, num_steps: int) -> Work:
+def count_step(model: WorldModel, batch: int, num_steps: int) -> StepCost:
     shapes = shapes_of(model)
-    s = start(shapes, batch)
-    act, noise = inputs(s, len(model.schema.action))
+    s = dummy_state(shapes, batch)
+    act, noise = dummy_inputs(s, len(model.schema.action))
     with count_blocks(shapes) as passes, FlopCounterMode(display=False) as counter:
         s = shapes.imagine(s, act, noise, num_steps)
-    return Work(counter.get_total_flops(), passes[0], s.cache.nbytes)
+    return StepCost(counter.get_total_flops(), passes[0], s.cache.nbytes)
 
 
-def shapes_of(model: BaseModel) -> BaseModel:
+def shapes_of(model: WorldModel) -> WorldModel:
     """A copy that holds no weights: its tensors have shapes alone."""
     empty = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
     return deepcopy(model, empty).to("meta")
 
 
 @contextmanager
-def count_blocks(model: BaseModel) -> Iterator[list[int]]:
+def count_blocks(model: WorldModel) -> Iterator[list[int]]:
     passes = [0]
 
     def count(*_: object) -> None:
@@ -73,7 +73,7 @@ def count_blocks(model: BaseModel) -> Iterator[list[int]]:
             hook.remove()
 
 
-def peak_bytes(model: BaseModel, s: Imagined, act: Tensor, noise: Tensor, num_steps: int) -> int:
+def peak_bytes(model: WorldModel, s: RolloutState, act: Tensor, noise: Tensor, num_steps: int) -> int:
     """The most memory that weights, cache and one step's intermediate values take together."""
     device = s.obs.device
     if device.type == "cuda":

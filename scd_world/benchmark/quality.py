@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from scd_world.benchmark.cost import count_work
-from scd_world.benchmark.timing import alternate, start
+from scd_world.benchmark.cost import count_cost
+from scd_world.benchmark.timing import dummy_state, interleave
 from scd_world.reporting.tables import number, table
 from scd_world.world.world import World
 
@@ -23,8 +23,8 @@ def quality(evaluations: Sequence[str], device: torch.device, seconds: float) ->
     reports = {name: read(name) for name in evaluations}
     models = {n: World.load(r["settings"]["world"], device).model for n, r in reports.items()}
     steps = {name: report["world"]["num_steps"] for name, report in reports.items()}
-    standing = {name: start(model, 1, full=True) for name, model in models.items()}
-    rounds = list(alternate(models, standing, steps, seconds))
+    standing = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
+    rounds = list(interleave(models, standing, steps, seconds))
     rows = []
     for name, report in reports.items():
         clock, processor = np.median([r[name] for r in rounds], axis=0)
@@ -32,11 +32,11 @@ def quality(evaluations: Sequence[str], device: torch.device, seconds: float) ->
         rows.append(
             {
                 "evaluation": name,
-                "model": models[name].config.kind,
+                "model": models[name].config.architecture,
                 "num_steps": steps[name],
                 "p50_ms": clock * 1e3,
                 "ms": (processor if device.type == "cpu" else clock) * 1e3,
-                "gflop_per_frame": count_work(models[name], 1, steps[name]).flops / 1e9,
+                "gflop_per_frame": count_cost(models[name], 1, steps[name]).flops / 1e9,
                 "psnr": {str(h): psnr[h - 1] for h in HORIZONS if h <= len(psnr)},
             }
         )

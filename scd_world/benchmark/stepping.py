@@ -15,21 +15,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from scd_world.benchmark.cost import count_work, peak_bytes
-from scd_world.benchmark.timing import COMPILED, alternate, inputs, matmul_speed, start
+from scd_world.benchmark.cost import count_cost, peak_bytes
+from scd_world.benchmark.timing import COMPILED, dummy_inputs, dummy_state, interleave, matmul_speed
 from scd_world.model.config import ModelConfig
-from scd_world.model.world_model import BaseModel
+from scd_world.model.world_model import WorldModel
+from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import table
-from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
-from scd_world.world.build_model import make_model
+from scd_world.world.build_model import build_model
 
 DENSE = "causal_dit"  # what ratios refer to, where it runs along; else the last contender
 
 
-def race(
+def compare_models(
     config: ModelConfig,
-    rivals: Sequence[str],
+    prior: PriorConfig,
+    baselines: Sequence[str],
     schema: DataSchema,
     device: torch.device,
     contexts: Sequence[int],
@@ -43,46 +45,50 @@ def race(
     but not timed. compiled: the model runs along once more, its steps compiled."""
     rows, speed = [], matmul_speed(device)
     heats = [(c, b, n) for c in contexts for b in batches for n in num_steps]
-    models: dict[str, BaseModel] = {}
+    models: dict[str, WorldModel] = {}
     for context, batch, n in (bar := tqdm(heats, desc="race", unit="setting")):
         bar.set_postfix_str(f"context {context}, {batch} rows, {n} steps")
         if not models or next(iter(models.values())).config.window != context:
-            models = contenders(replace(config, window=context), rivals, schema, device)
+            models = build_models(replace(config, window=context), prior, baselines, schema, device)
             if compiled:
-                models = {config.kind + COMPILED: models[config.kind], **models}
-        rows += heat(models, batch, n, seconds, longest, speed)
+                models = {config.architecture + COMPILED: models[config.architecture], **models}
+        rows += run_setting(models, batch, n, seconds, longest, speed)
     return rows
 
 
-def contenders(
-    config: ModelConfig, rivals: Sequence[str], schema: DataSchema, device: torch.device
-) -> dict[str, BaseModel]:
-    """Untrained weights step as fast as trained ones."""
-    configs = [replace(config, kind=kind) for kind in dict.fromkeys([config.kind, *rivals])]
-    stats = Stats.neutral(schema)
-    return {c.kind: make_model(c, schema, stats).to(device).eval().requires_grad_(False) for c in configs}
+def build_models(
+    config: ModelConfig,
+    prior: PriorConfig,
+    baselines: Sequence[str],
+    schema: DataSchema,
+    device: torch.device,
+) -> dict[str, WorldModel]:
+    """Builds the model and its baselines of equal size; untrained weights step as fast as trained ones."""
+    names, normalizer = dict.fromkeys([config.architecture, *baselines]), Normalizer.neutral(schema)
+    models = {n: build_model(replace(config, architecture=n), prior, schema, normalizer) for n in names}
+    return {n: model.to(device).eval().requires_grad_(False) for n, model in models.items()}
 
 
-def heat(
-    models: Mapping[str, BaseModel],
+def run_setting(
+    models: Mapping[str, WorldModel],
     batch: int,
     num_steps: int,
     seconds: float,
     longest: float,
     flops_per_s: float,
 ) -> list[dict[str, Any]]:
-    work = {name: count_work(model, batch, num_steps) for name, model in models.items()}
+    work = {name: count_cost(model, batch, num_steps) for name, model in models.items()}
     dense = DENSE if DENSE in models else list(models)[-1]
     times: dict[str, np.ndarray] = {}
     peaks: dict[str, int] = {}
     if sum(w.flops for w in work.values()) / flops_per_s < longest:
-        standing = {name: start(model, batch, full=True) for name, model in models.items()}
-        rounds = list(alternate(models, standing, dict.fromkeys(models, num_steps), seconds))
+        standing = {name: dummy_state(model, batch, full=True) for name, model in models.items()}
+        rounds = list(interleave(models, standing, dict.fromkeys(models, num_steps), seconds))
         times = {name: np.array([r[name] for r in rounds]) for name in models}
         for name, model in models.items():
-            s = start(model, batch, full=True)
+            s = dummy_state(model, batch, full=True)
             # Steps overwrite what the one before left: two of them reach the peak of any number.
-            peaks[name] = peak_bytes(model, s, *inputs(s, len(model.schema.action)), min(num_steps, 2))
+            peaks[name] = peak_bytes(model, s, *dummy_inputs(s, len(model.schema.action)), min(num_steps, 2))
     rows = []
     for name, model in models.items():
         row: dict[str, Any] = {
@@ -123,9 +129,9 @@ def timing(own: np.ndarray, dense: np.ndarray, batch: int, peak: int, on_cpu: bo
 
 def layers(config: ModelConfig) -> str:
     """As a table has it: encoder + decoder, or all."""
-    if config.kind in ("scd", "regression"):
+    if config.architecture in ("scd", "regression"):
         return f"{config.encoder_layers} + {config.decoder_layers}"
-    return "0" if config.kind == "copy_last" else str(config.encoder_layers + config.decoder_layers)
+    return "0" if config.architecture == "copy_last" else str(config.encoder_layers + config.decoder_layers)
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

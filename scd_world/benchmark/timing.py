@@ -8,22 +8,22 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from scd_world.model.rollout_state import Imagined
-from scd_world.model.world_model import BaseModel
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import WorldModel
 from scd_world.world.compiled_step import Stepper
 
 FEWEST = 3  # rounds
 COMPILED = ", compiled"  # ends the name of a contender whose steps are compiled, on a CPU (graph.py)
 
 
-def alternate(
-    models: Mapping[str, BaseModel],
-    standing: dict[str, Imagined],
+def interleave(
+    models: Mapping[str, WorldModel],
+    standing: dict[str, RolloutState],
     num_steps: Mapping[str, int],
     seconds: float,
 ) -> Iterator[dict[str, tuple[float, float]]]:
     """Rounds in which each contender takes one step: seconds by the clock, and of our processors."""
-    given = {name: inputs(s, len(models[name].schema.action)) for name, s in standing.items()}
+    given = {name: dummy_inputs(s, len(models[name].schema.action)) for name, s in standing.items()}
     steppers = {name: Stepper(model) for name, model in models.items()}
     began, rounds = time.perf_counter(), -1
     while rounds < FEWEST or time.perf_counter() - began < seconds:
@@ -60,7 +60,7 @@ def matmul_speed(device: torch.device, dtype: torch.dtype = torch.float32) -> fl
     return 2 * size**3 / best
 
 
-def start(model: BaseModel, batch: int, full: bool = False) -> Imagined:
+def dummy_state(model: WorldModel, batch: int, full: bool = False) -> RolloutState:
     """Rows at their first frame; full: as if they had filled the window, which early steps must not spare."""
     schema, device = model.schema, model.device
     obs = torch.zeros(batch, schema.channels, schema.height, schema.width, device=device)
@@ -70,7 +70,7 @@ def start(model: BaseModel, batch: int, full: bool = False) -> Imagined:
     return s
 
 
-def inputs(s: Imagined, action_size: int) -> tuple[Tensor, Tensor]:
+def dummy_inputs(s: RolloutState, action_size: int) -> tuple[Tensor, Tensor]:
     """An action and the noise of a frame: drawing it costs next to nothing beside a step."""
     noise = torch.randn(s.obs.shape, generator=torch.Generator().manual_seed(0))
     return torch.zeros(len(s.obs), action_size, device=s.obs.device), noise.to(s.obs.device)

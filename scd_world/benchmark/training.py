@@ -21,10 +21,10 @@ from scd_datasets.store.loader import WindowLoader, prefetch
 from scd_datasets.store.store import WindowStore
 from scd_world.benchmark.cost import shapes_of
 from scd_world.benchmark.timing import FEWEST, matmul_speed, synchronise
-from scd_world.model.world_model import BaseModel
+from scd_world.model.world_model import WorldModel
 from scd_world.reporting.tables import table
 from scd_world.robot_data.clip import Clip
-from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.config import TrainConfig
 from scd_world.training.learner import Learner
@@ -32,15 +32,15 @@ from scd_world.training.learner import Learner
 Windows = Mapping[str, Tensor]
 
 
-def training(
-    models: Mapping[str, BaseModel], store: str | None, batch: int, steps: int, seconds: float
+def compare_training(
+    models: Mapping[str, WorldModel], store: str | None, batch: int, steps: int, seconds: float
 ) -> list[dict[str, Any]]:
     """One row per model. store: its windows, read as a training reads them; None: zeros, and no waiting."""
     model = next(iter(models.values()))
     device = model.device
-    config = TrainConfig(out="", batch_size=batch, clip_steps=steps, device=device.type)
+    config = TrainConfig(out="", batch_size=batch, sequence_length=steps, device=device.type)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    stats = Stats.neutral(model.schema)
+    stats = Normalizer.neutral(model.schema)
     learners = {
         name: Learner(deepcopy(m).train().requires_grad_(True), stats, config, accelerator)
         for name, m in models.items()
@@ -48,7 +48,7 @@ def training(
     bf16 = next(iter(learners.values())).bf16
     could = matmul_speed(device, torch.bfloat16 if bf16 else torch.float32)
     with closing(batches(model.schema, store, batch, steps)) as windows:
-        rounds = list(alternate(learners, windows, seconds))
+        rounds = list(interleave_updates(learners, windows, seconds))
     rows = []
     for name, m in models.items():
         clock, processor, waited = np.median([r[name] for r in rounds], axis=0)
@@ -96,7 +96,7 @@ def blank_windows(schema: DataSchema, B: int, T: int) -> dict[str, Tensor]:
     }
 
 
-def alternate(
+def interleave_updates(
     learners: Mapping[str, Learner], windows: Iterator[Windows], seconds: float
 ) -> Iterator[dict[str, tuple[float, float, float]]]:
     """Rounds of one update each: seconds by the clock, of processors, and of waiting for data."""
@@ -116,13 +116,13 @@ def alternate(
         rounds += 1
 
 
-def count_update(model: BaseModel, batch: int, steps: int) -> int:
+def count_update(model: WorldModel, batch: int, steps: int) -> int:
     """Floating-point operations of one update, forward and backward, counted without computing them."""
     shapes = shapes_of(model).train().requires_grad_(True)
-    stats = Stats.neutral(model.schema).to("meta")
+    stats = Normalizer.neutral(model.schema).to("meta")
     windows = {k: v.to("meta") for k, v in blank_windows(model.schema, batch, steps).items()}
     clip = Clip.from_windows(windows, stats)
-    noise = shapes.draw_noise(clip, torch.Generator())
+    noise = shapes.sample_noise(clip, torch.Generator())
     with FlopCounterMode(display=False) as counter:
         shapes.loss(clip, noise)[0].backward()
     return counter.get_total_flops()

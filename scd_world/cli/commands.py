@@ -21,6 +21,7 @@ from scd_world.demo.config import DemoConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.model.config import MODELS
+from scd_world.prior.config import PRIORS
 from scd_world.probes.config import ProbeConfig
 from scd_world.ranking.config import RankConfig
 from scd_world.rollouts.config import RecordConfig, RolloutConfig
@@ -38,7 +39,11 @@ class Command(NamedTuple):
 COMMANDS = {
     "record": Command(RecordConfig, "scd_world.rollouts.record:run_record"),
     "data": Command(CheckConfig, "scd_datasets.preparation.check:run_check"),
-    "train": Command(TrainConfig, "scd_world.training.trainer:train", {"model": "small", "data": "lerobot"}),
+    "train": Command(
+        TrainConfig,
+        "scd_world.training.trainer:train",
+        {"model": "small", "prior": "state", "data": "lerobot"},
+    ),
     "distill": Command(DistillConfig, "scd_world.distill.distill:distill", {"data": "zarr"}),
     "evaluate": Command(EvaluateConfig, "scd_world.evaluation.evaluate:evaluate", {"data": "zarr"}),
     "rollout": Command(RolloutConfig, "scd_world.rollouts.imagine:run_rollout"),
@@ -47,7 +52,7 @@ COMMANDS = {
     "probe": Command(ProbeConfig, "scd_world.probes.probe:probe", {"data": "zarr"}),
     "demo": Command(DemoConfig, "scd_world.demo.demo:demo"),
 }
-PRESETS: dict[str, dict[str, Any]] = {"model": MODELS, "data": DATA}
+PRESETS: dict[str, dict[str, Any]] = {"model": MODELS, "prior": PRIORS, "data": DATA}
 
 
 def store_configs() -> None:

@@ -22,11 +22,11 @@ class DemoConfig:
     horizon: int = 64  # steps of each
 
     pendulum: bool = True  # False: leave this part out
-    recorded: int = 48  # episodes that are recorded
+    recorded_episodes: int = 48  # episodes that are recorded
     training_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        above("recorded", self.recorded, 4)  # one in five is held out
+        above("recorded", self.recorded_episodes, 4)  # one in five is held out
         for name in ("episodes", "horizon", "training_seconds"):
             above(name, getattr(self, name), 0)

@@ -21,11 +21,11 @@ from scd_policies import make
 from scd_world.demo.config import DemoConfig
 from scd_world.demo.sim_comparison import (
     LABELS,
-    SideBySide,
+    SimComparison,
     as_json,
+    evenly_spaced,
     measure,
-    play,
-    spread,
+    run_both,
     states_of,
     steps_per_second,
     summary,
@@ -33,7 +33,7 @@ from scd_world.demo.sim_comparison import (
 )
 from scd_world.metrics.statistics import angle_between
 from scd_world.model.config import MODELS
-from scd_world.optim.config import OptimiserConfig
+from scd_world.optim.config import OptimizerConfig
 from scd_world.reporting import video
 from scd_world.rollouts.config import RecordConfig
 from scd_world.rollouts.record import record
@@ -58,7 +58,7 @@ def show_pendulum(config: DemoConfig, out: Path, device: str) -> tuple[dict[str,
     """The whole pipeline on gymnasium's Pendulum-v1, drawn small: figures, and the files that it wrote."""
     folder = out / "pendulum"
     print("\n── Pendulum: recorded, learnt from scratch, and stepped, now ──")
-    print(f"\nRecording {config.recorded} episodes under random torques", flush=True)
+    print(f"\nRecording {config.recorded_episodes} episodes under random torques", flush=True)
     record_pendulum(config, folder / "data")
     print(f"\nTraining a world of them for {config.training_seconds:.0f} seconds", flush=True)
     world = learn_pendulum(config, folder / "data", folder / "run", device)
@@ -88,13 +88,13 @@ def record_pendulum(config: DemoConfig, data: Path) -> None:
         env="pendulum",
         out=str(data),
         policy_kwargs={"speed": [0.05, 0.1, 0.2]},
-        episodes=config.recorded,
+        episodes=config.recorded_episodes,
         max_steps=80,
         seed=1000 * config.seed,
         task="Swing the pendulum",
-        publish_every=config.recorded,
+        publish_every=config.recorded_episodes,
     )
-    if len(record(recording)) < config.recorded:
+    if len(record(recording)) < config.recorded_episodes:
         raise SystemExit("stopped while recording; the same command goes on from here")
 
 
@@ -103,10 +103,10 @@ def learn_pendulum(config: DemoConfig, data: Path, run: Path, device: str) -> Wo
         out=str(run),
         data=DataConfig(root=str(data), holdout=0.2),
         model=MODELS["nano"],
-        optimiser=OptimiserConfig(lr=2e-3, ema=0.995),
+        optimizer=OptimizerConfig(lr=2e-3, ema_decay=0.995),
         steps=1_000_000,  # never reached: the time is up before
         batch_size=8,
-        clip_steps=4,
+        sequence_length=4,
         seed=config.seed,
         time_budget=config.training_seconds,
         device=config.device,
@@ -124,7 +124,7 @@ def how_it_learnt(log_file: Path) -> str:
     """One line out of the training's own evaluations."""
     lines = [json.loads(line) for line in log_file.read_text(encoding="utf-8").splitlines()]
     seen = [line for line in lines if "eval/psnr_h16" in line]
-    learnt = " → ".join(f"{line['eval/psnr_h16']:.1f}" for line in spread(seen, 6))
+    learnt = " → ".join(f"{line['eval/psnr_h16']:.1f}" for line in evenly_spaced(seen, 6))
     copy, ratio = seen[-1]["eval/psnr_copy_h16"], seen[-1]["eval/action_sensitivity"]
     return (
         f"\nPSNR 16 steps ahead, held-out windows, up to update {seen[-1]['step']}: {learnt} dB "
@@ -143,7 +143,7 @@ def held_out_windows(world: World, store: WindowStore, steps: int) -> tuple[list
         if all((episode, frame - i) in known for i in range(context))
         and frame + steps < store.lengths[places[episode]]
     ]
-    starts = spread(starts, WINDOWS)
+    starts = evenly_spaced(starts, WINDOWS)
     at = np.array([places[episode] for episode, _ in starts])
     windows = store.windows(at, np.array([frame for _, frame in starts]), steps)
     return starts, list(windows["action"])
@@ -156,17 +156,17 @@ def replay(
     actions: Sequence[np.ndarray],
     num_steps: int | None,
     what: str,
-) -> SideBySide:
+) -> SimComparison:
     """Given actions (T, A) from each start, in both."""
     steps = len(actions[0])
     envs = gymnasium.make_vec(
         "scd_world/World-v0", num_envs=len(starts), world=world, horizon=steps, num_steps=num_steps
     )
     policy = make("replay", envs.single_action_space, actions=actions)
-    return play(envs, simulator, policy, starts, steps, range(len(starts)), what)
+    return run_both(envs, simulator, policy, starts, steps, range(len(starts)), what)
 
 
-def angle_errors(pair: SideBySide) -> dict[str, np.ndarray]:
+def angle_errors(pair: SimComparison) -> dict[str, np.ndarray]:
     """(N, T) degrees: of the imagined state, and as seen in the imagined picture."""
     true, state = (angle_of(states_of(side)) for side in (pair.true, pair.imagined))
     seen = angle_in(pair.imagined.obs["pixels"])
@@ -221,7 +221,7 @@ def draw_torques(
     schema = world.schema
     torques = (schema.action_low[0], 0.0, schema.action_high[0])
     names = [f"{torque:+.1f} N·m" for torque in torques]
-    lowest = min(starts, key=lambda start: world.starts.moment(*start).state[-1, 0])  # cos θ
+    lowest = min(starts, key=lambda start: world.starts.get(*start).state[-1, 0])  # cos θ
     actions = [np.full((HELD, 1), torque, np.float32) for torque in torques]
     pair = replay(world, simulator, [lowest] * len(actions), actions, num_steps, "three torques")
     true, imagined = zip(*(pair.films(i) for i in range(len(actions))), strict=True)

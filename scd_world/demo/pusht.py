@@ -14,11 +14,11 @@ from scd_policies import make
 from scd_world.demo.config import DemoConfig
 from scd_world.demo.sim_comparison import (
     LABELS,
-    SideBySide,
+    SimComparison,
     as_json,
+    evenly_spaced,
     measure,
-    play,
-    spread,
+    run_both,
     steps_per_second,
     summary,
     write_films,
@@ -54,7 +54,7 @@ def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, An
     chosen: dict[str, Any] = {"world": config.world} if config.world else {}
     env: Any = gymnasium.make("scd_world/PushT-v0", device=device, num_steps=config.num_steps, **chosen)
     world: World = env.unwrapped.world
-    starts = spread(world.starts.first_frames.tolist(), config.episodes)
+    starts = evenly_spaced(world.starts.first_frames.tolist(), config.episodes)
     envs = gymnasium.make_vec(
         "scd_world/PushT-v0",
         num_envs=len(starts),
@@ -65,10 +65,10 @@ def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, An
     )
     seeds = [config.seed + i for i in range(len(starts))]
     report: dict[str, Any] = {"world": config.world or "shipped", "starts": starts}
-    pairs: dict[str, SideBySide] = {}
+    pairs: dict[str, SimComparison] = {}
     for policy, name in POLICIES.items():
         acting = make(policy, envs.single_action_space)
-        pairs[name] = play(envs, simulator, acting, starts, config.horizon, seeds, name)
+        pairs[name] = run_both(envs, simulator, acting, starts, config.horizon, seeds, name)
         curves = measure(pairs[name], world.schema)
         report[policy] = as_json(curves)
         print(
@@ -77,11 +77,11 @@ def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, An
         print(summary(curves, STEPS, COLUMNS), "\n", flush=True)
     rate = report["steps_per_second"] = steps_per_second(env)
     print(f"One imagined step: {1000 / rate:.0f} ms, {rate:.1f} steps/s (real time: {world.schema.fps})")
-    return report, draw(pairs, starts, out, world.schema.fps)
+    return report, write_videos(pairs, starts, out, world.schema.fps)
 
 
-def draw(
-    pairs: dict[str, SideBySide], starts: Sequence[Sequence[int]], out: Path, fps: int
+def write_videos(
+    pairs: dict[str, SimComparison], starts: Sequence[Sequence[int]], out: Path, fps: int
 ) -> dict[str, str]:
     """A film of the first episodes of all policies, a picture strip of each policy's first."""
     films, names, strips = [], [], {}

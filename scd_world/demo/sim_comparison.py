@@ -34,7 +34,7 @@ WARM_UP = 10  # steps before the clock starts: they fill the window, so that ear
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class SimComparison:
     """What happened in N episodes; frame 0 is the moment that both began from."""
 
     imagined: Rollouts
@@ -54,7 +54,7 @@ class SideBySide:
         return true, imagined
 
 
-def play(
+def run_both(
     envs: VectorEnv,
     simulator: gymnasium.Env,
     policy: Policy,
@@ -62,7 +62,7 @@ def play(
     steps: int,
     policy_seeds: Sequence[int],
     what: str,
-) -> SideBySide:
+) -> SimComparison:
     """The policy acts on what is imagined from these (episode, frame).
 
     The simulator, reset to the states that were recorded there, then repeats its actions.
@@ -71,15 +71,15 @@ def play(
     options = [{"episode": episode, "frame": frame} for episode, frame in starts]
     how = {"max_steps": steps, "frames": True}
     with tqdm(total=len(starts) * steps, desc=f"{what}, imagined", unit="frame") as bar:
-        watched = Watched(envs, bar)
+        watched = ProgressEnv(envs, bar)
         imagined = rollout(watched, policy, seeds, options=options, policy_seeds=policy_seeds, **how)
     again = make("replay", simulator.action_space, actions=list(imagined.action))
     moments = [{key: imagined.obs[key][i, 0] for key in STATE_KEYS if key in imagined.obs} for i in seeds]
     true = rollout(simulator, again, seeds, options=moments, **how)
-    return SideBySide(imagined, true)
+    return SimComparison(imagined, true)
 
 
-class Watched(VectorWrapper):
+class ProgressEnv(VectorWrapper):
     """Moves a progress bar: one frame per row and step."""
 
     def __init__(self, envs: VectorEnv, bar: tqdm) -> None:
@@ -91,7 +91,7 @@ class Watched(VectorWrapper):
         return super().step(actions)
 
 
-def measure(pair: SideBySide, schema: DataSchema) -> dict[str, np.ndarray]:
+def measure(pair: SimComparison, schema: DataSchema) -> dict[str, np.ndarray]:
     """Name → (N, T) at each step, NaN where there is nothing to compare.
 
     `psnr`, `psnr_copy` (keeping frame 0), and the errors of the state that `curves.state_errors` knows.
@@ -127,12 +127,12 @@ def summary(curves: dict[str, np.ndarray], steps: Sequence[int], columns: dict[s
     reach = next(iter(curves.values())).shape[1]
     rows = []
     for step in (s for s in steps if s <= reach):
-        values = [middle(name, curves[name][:, step - 1]) for name in shown]
+        values = [center(name, curves[name][:, step - 1]) for name in shown]
         rows.append([str(step), *(number(value) for value in values)])
     return table(["step", *shown.values()], rows)
 
 
-def middle(name: str, values: np.ndarray) -> float:
+def center(name: str, values: np.ndarray) -> float:
     """The mean of a PSNR, the median of an error; NaN where nothing is known."""
     known = values[np.isfinite(values)]
     if not len(known):
@@ -156,7 +156,7 @@ def steps_per_second(env: gymnasium.Env, seconds: float = 3.0) -> float:
     return taken / (time.perf_counter() - began)
 
 
-def spread[T](items: Sequence[T], count: int) -> list[T]:
+def evenly_spaced[T](items: Sequence[T], count: int) -> list[T]:
     """At most `count` of them, evenly."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in places]
@@ -173,4 +173,4 @@ def write_films(path: Path, pictures: list[np.ndarray], fps: int) -> dict[str, s
 
 def as_json(curves: dict[str, np.ndarray]) -> dict[str, list[float]]:
     """The mean of each PSNR, the median of each error, at every step."""
-    return {name: [middle(name, column) for column in values.T] for name, values in curves.items()}
+    return {name: [center(name, column) for column in values.T] for name, values in curves.items()}

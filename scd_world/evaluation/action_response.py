@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scd_datasets.store.store import WindowStore, rows_of
-from scd_world.evaluation.open_loop import Batch, RowNoise, Window, begin, imagine_steps, look
+from scd_world.evaluation.open_loop import RowNoise, Window, WindowBatch, imagine_steps, look, start_windows
 from scd_world.metrics.statistics import correlation, summarise
 from scd_world.world.world import World
 
@@ -25,14 +25,14 @@ FOLLOWS = 0.9  # correlation from which an action counts as the robot's next pos
 
 
 @torch.no_grad()
-def losses_true_and_shuffled(world: World, batch: Batch, seed: int) -> tuple[dict[str, float], ...]:
+def losses_true_and_shuffled(world: World, batch: WindowBatch, seed: int) -> tuple[dict[str, float], ...]:
     """Loss parts with the recorded actions and with another window's, on the same clips and noise."""
     shortest = min(window.steps for window in batch.windows)  # what is padded was not recorded
     clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + shortest))
-    noise = world.model.draw_noise(clip, torch.Generator().manual_seed(seed)).with_recorded_history()
+    noise = world.model.sample_noise(clip, torch.Generator().manual_seed(seed)).without_self_rollout()
     parts = []
-    for act in (clip.act, clip.act[other_rows(batch.windows)]):
-        total, losses = world.model.loss(replace(clip, act=act), noise)
+    for act in (clip.action, clip.action[other_rows(batch.windows)]):
+        total, losses = world.model.loss(replace(clip, action=act), noise)
         parts.append({name: float(value) for name, value in ({"total": total} | losses).items()})
     return tuple(parts)
 
@@ -61,7 +61,7 @@ def loss_ratio(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[s
 
 
 @dataclass(frozen=True)
-class Sweep:
+class ActionSweep:
     """What happened when one action dimension was held at J values for n steps, from M moments."""
 
     action: str
@@ -99,19 +99,19 @@ class Sweep:
 @torch.no_grad()
 def sweep_actions(
     world: World,
-    batch: Batch,
+    batch: WindowBatch,
     steps: int,
     count: int,
     num_steps: int | None,
     seed: int,
     in_data: np.ndarray,
     done: Callable[[int], object],
-) -> list[Sweep]:
+) -> list[ActionSweep]:
     """Every action dimension in turn, over its recorded range; the others keep the moment's recorded value.
 
     All values of one moment see the same noise. in_data (A, S): slopes from recordings.
     """
-    start, sweeps = begin(world, batch), []
+    start, sweeps = start_windows(world, batch), []
     M = len(batch.windows)
     before = batch.true_state(0).cpu().numpy()
     for d, name in enumerate(world.schema.action):
@@ -125,12 +125,12 @@ def sweep_actions(
             for _ in range(steps):
                 s = world.step(s, held, noise.draw(world.device), num_steps)
                 done(M)
-            states.append(world.look(s)["state"] - before)
+            states.append(world.outputs(s)["state"] - before)
             pictures.append(look(s).astype(np.float32))
         middle = pictures[count // 2]
         change = np.stack([np.abs(p - middle).mean(axis=(1, 2, 3, 4)) for p in pictures], axis=1)
         response = np.stack(states, axis=1)
-        sweeps.append(Sweep(name, values.numpy().astype(np.float64), response, change, in_data[d]))
+        sweeps.append(ActionSweep(name, values.numpy().astype(np.float64), response, change, in_data[d]))
     return sweeps
 
 
@@ -159,7 +159,7 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
 # ---- the action that does nothing ----------------------------------------------------------------
 
 
-def null_action(store: WindowStore, episodes: np.ndarray) -> str:
+def find_null_action(store: WindowStore, episodes: np.ndarray) -> str:
     """`hold` (stay) where actions are target positions, else `zero`, `unknown` where zero is out of range."""
     A, P = len(store.schema.action), len(store.schema.agent_pos)
     rows = rows_of(store.starts, store.lengths - 1, episodes)
@@ -172,8 +172,13 @@ def null_action(store: WindowStore, episodes: np.ndarray) -> str:
 
 
 @torch.no_grad()
-def stillness(
-    world: World, batch: Batch, kind: str, num_steps: int | None, seed: int, done: Callable[[int], object]
+def null_action_drift(
+    world: World,
+    batch: WindowBatch,
+    kind: str,
+    num_steps: int | None,
+    seed: int,
+    done: Callable[[int], object],
 ) -> dict:
     """How much moves under the null action, once n/4 steps have let the robot come to rest, until step n.
 
@@ -185,9 +190,11 @@ def stillness(
     act = batch.true_state(0)[:, : batch.future.shape[-1]] if kind == "hold" else 0 * batch.future[:, 0]
     noise = RowNoise(batch.windows, world.frame_shape, seed)
     looks = []
-    steps = imagine_steps(world, begin(world, batch), act[:, None].expand(-1, n, -1), noise, num_steps)
+    steps = imagine_steps(
+        world, start_windows(world, batch), act[:, None].expand(-1, n, -1), noise, num_steps
+    )
     for s in steps:
-        looks.append(world.look(s))
+        looks.append(world.outputs(s))
         done(len(batch.windows))
     first, last = n // 4, n
     now, then = looks[last - 1], looks[first - 1]

@@ -22,15 +22,15 @@ class EvaluateConfig:
     horizon: int = 64  # imagined steps, as far as the episodes reach
     batch_size: int = 16  # windows that are imagined together; changes no result
     num_steps: int | None = None  # denoising steps; None: the world's own
-    changed_by: float = (
+    changed_threshold: float = (
         8.0  # grey levels by which a pixel must differ from the last context frame to have changed
     )
     shuffled_horizon: int = 16  # steps that are also imagined with another episode's actions
 
-    sweep_moments: int = 16  # moments from which every action dimension is swept; 0: no sweep
+    sweep_starts: int = 16  # moments from which every action dimension is swept; 0: no sweep
     sweep_values: int = 5  # values over the dimension's recorded range
     sweep_steps: int = 4  # steps for which the action is held
-    films: int = 4  # windows shown in the video and in the picture strip
+    num_videos: int = 4  # windows shown in the video and in the picture strip
     outcome_episodes: int = 64  # whole episodes on whose every step reward and success are judged; 0: none
 
     lpips_weights: str | None = None  # safetensors with AlexNet's features and LPIPS' linear layers
@@ -43,4 +43,4 @@ class EvaluateConfig:
         for name in ("windows", "context", "horizon", "batch_size", "sweep_steps", "films"):
             above(name, getattr(self, name), 0)
         above("sweep_values", self.sweep_values, 1)
-        between("changed_by", self.changed_by, 0, 255)
+        between("changed_by", self.changed_threshold, 0, 255)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scd_world.evaluation.open_loop import OpenLoop
+from scd_world.evaluation.open_loop import OpenLoopResults
 from scd_world.evaluation.pusht_errors import block_errors
 from scd_world.metrics.statistics import Summary, auroc, correlation, summarise
 from scd_world.robot_data.schema import DataSchema
@@ -28,7 +28,7 @@ ENDS = (
 # ---- curves: name → (N, H) -----------------------------------------------------------------------
 
 
-def all_curves(loop: OpenLoop, schema: DataSchema) -> dict[str, np.ndarray]:
+def all_curves(loop: OpenLoopResults, schema: DataSchema) -> dict[str, np.ndarray]:
     """Everything that is measured at each horizon; `…_copy`: of keeping the last context frame."""
     curves = dict(loop.frames)
     curves["psnr_gain"] = curves["psnr_imagined"] - curves["psnr_copy"]
@@ -41,7 +41,7 @@ def all_curves(loop: OpenLoop, schema: DataSchema) -> dict[str, np.ndarray]:
     return curves
 
 
-def worst_windows(loop: OpenLoop, curves: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
+def worst_windows(loop: OpenLoopResults, curves: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
     """Those of the lowest mean PSNR, lowest first: position in `loop`, means over the horizon, and how far
     the state has strayed where the window ends."""
     means = {
@@ -102,7 +102,7 @@ def first_below(a: list[float], b: list[float]) -> int | None:
     return int(below[0]) + 1 if len(below) else None
 
 
-def outcomes(loop: OpenLoop, schema: DataSchema) -> dict[str, Any]:
+def outcomes(loop: OpenLoopResults, schema: DataSchema) -> dict[str, Any]:
     """Reward and success over all imagined steps, the last action of an episode included."""
     found: dict[str, Any] = {}
     known = np.isfinite(loop.true_reward)
@@ -126,7 +126,7 @@ def outcomes(loop: OpenLoop, schema: DataSchema) -> dict[str, Any]:
     return found
 
 
-def uncertainty(loop: OpenLoop, share: float = 0.1) -> dict[str, Any]:
+def uncertainty(loop: OpenLoopResults, share: float = 0.1) -> dict[str, Any]:
     """Does the uncertainty tell which states are wrong, and by how much?
 
     Large errors are the largest `share` of all steps of all windows. `auroc` is how well the uncertainty

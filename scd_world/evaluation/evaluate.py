@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.store import WindowStore
-from scd_world.benchmark.timing import alternate, start
+from scd_world.benchmark.timing import dummy_state, interleave
 from scd_world.evaluation import action_response, figures
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.curves import (
@@ -30,27 +30,27 @@ from scd_world.evaluation.curves import (
     worst_windows,
 )
 from scd_world.evaluation.open_loop import (
-    Batch,
-    Film,
-    OpenLoop,
+    OpenLoopResults,
     RowNoise,
     Window,
-    begin,
+    WindowBatch,
+    WindowVideo,
     film,
     imagine_steps,
     load_batch,
     look,
     spread_windows,
+    start_windows,
 )
-from scd_world.evaluation.outcome_prediction import judge, tell
+from scd_world.evaluation.outcome_prediction import predict_outcomes, score
 from scd_world.evaluation.report import HORIZONS, markdown
-from scd_world.evaluation.splits import pick_episodes
+from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.metrics.image import psnr
 from scd_world.metrics.perceptual import load_networks, perceptual_metrics
 from scd_world.metrics.statistics import summarise
 from scd_world.reporting import video
 from scd_world.reporting.tables import write_json
-from scd_world.robot_data.compatibility import check_schema, judged_schema
+from scd_world.robot_data.compatibility import check_schema, scored_schema
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
 from scd_world.world.world import World
@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     report, films, worst = measure(world, store, config)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    draw(out, report, films, store)
+    write_figures(out, report, films, store)
     if worst is not None:
         draw_strip(out / "worst.png", worst)
     print(markdown(report))
@@ -79,13 +79,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def measure(
     world: World, store: WindowStore, config: EvaluateConfig
-) -> tuple[dict[str, Any], list[Film], Film | None]:
+) -> tuple[dict[str, Any], list[WindowVideo], WindowVideo | None]:
     """The report as plain data, the films of the windows that are shown, and of the worst one."""
     check_schema(world.schema, store)
-    schema = judged_schema(world.schema, store.schema)
-    chosen = pick_episodes(world.provenance, store, config.episodes)
+    schema = scored_schema(world.schema, store.schema)
+    chosen = select_eval_episodes(world.provenance, store, config.episodes)
     windows = spread_windows(store, chosen.episodes, config)
-    run = Run(world, store, windows, config)
+    run = Evaluator(world, store, windows, config)
     loop, shuffled, losses, films = run.open_loop()
     starts = [[int(store.episode_index[w.episode]), w.frame, w.steps] for w in windows]
 
@@ -122,25 +122,25 @@ def measure(
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-class Run:
+class Evaluator:
     """One evaluation's passes through the model, with one progress bar over all imagined frames."""
 
     def __init__(
         self, world: World, store: WindowStore, windows: list[Window], config: EvaluateConfig
     ) -> None:
         self.world, self.store, self.windows, self.config = world, store, windows, config
-        at = np.linspace(0, len(windows) - 1, min(config.films, len(windows))).round().astype(int)
+        at = np.linspace(0, len(windows) - 1, min(config.num_videos, len(windows))).round().astype(int)
         self.shown = set(at.tolist())  # by position, not by result
         self.worst, self.worst_psnr = None, np.inf  # the film of the lowest mean PSNR so far, and that
-        at = np.linspace(0, len(windows) - 1, min(config.sweep_moments, len(windows))).round().astype(int)
-        self.moments = [windows[i] for i in at] if config.sweep_moments else []
+        at = np.linspace(0, len(windows) - 1, min(config.sweep_starts, len(windows))).round().astype(int)
+        self.moments = [windows[i] for i in at] if config.sweep_starts else []
         self.networks = load_networks(config.lpips_weights, config.fvd_weights, world.device)
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # true and imagined uint8 frames per batch
 
-    def open_loop(self) -> tuple[OpenLoop, dict | None, list, list[Film]]:
+    def open_loop(self) -> tuple[OpenLoopResults, dict | None, list, list[WindowVideo]]:
         """Every window with its own actions, and the first steps with another one's."""
         longest = max(window.steps for window in self.windows)
-        loop = OpenLoop(self.windows, longest, len(self.store.schema.state))
+        loop = OpenLoopResults(self.windows, longest, len(self.store.schema.state))
         shuffled = loop.empty(min(longest - 1, self.config.shuffled_horizon))  # the last one has no truth
         losses, films = [], []
         with self.progress(sum(w.steps for w in self.windows), "open loop") as bar:
@@ -165,39 +165,43 @@ class Run:
 
     @torch.no_grad()
     def true_actions(
-        self, loop: OpenLoop, rows: slice, batch: Batch, done: Callable[[int], object]
+        self, loop: OpenLoopResults, rows: slice, batch: WindowBatch, done: Callable[[int], object]
     ) -> list[np.ndarray]:
         world, config = self.world, self.config
         loop.start_state[rows] = batch.true_state(0).cpu().numpy()
         noise, imagined = RowNoise(batch.windows, world.frame_shape, config.seed), []
-        steps = imagine_steps(world, begin(world, batch), batch.future, noise, config.num_steps)
+        steps = imagine_steps(world, start_windows(world, batch), batch.future, noise, config.num_steps)
         for h, s in enumerate(steps, start=1):
-            loop.record(world, rows, h, s, batch, config.changed_by)
+            loop.record(world, rows, h, s, batch, config.changed_threshold)
             imagined.append(look(s))
             done(int(batch.recorded[:, h - 1].sum()))
         if self.networks:
             self.keep_pair(batch, imagined)
         return imagined
 
-    def look_for_worst(self, loop: OpenLoop, rows: slice, batch: Batch, imagined: list[np.ndarray]) -> None:
+    def look_for_worst(
+        self, loop: OpenLoopResults, rows: slice, batch: WindowBatch, imagined: list[np.ndarray]
+    ) -> None:
         means = np.nanmean(loop.frames["psnr_imagined"][rows], axis=1)
         at = int(means.argmin())
         if means[at] < self.worst_psnr:
             self.worst, self.worst_psnr = film(batch, at, imagined), means[at]
 
     @torch.no_grad()
-    def other_actions(self, batch: Batch, horizon: int) -> np.ndarray:
+    def other_actions(self, batch: WindowBatch, horizon: int) -> np.ndarray:
         """(B, horizon) PSNR of each window driven by another one's actions, same noise."""
         actions = batch.future[action_response.other_rows(batch.windows), :horizon]
         noise = RowNoise(batch.windows, self.world.frame_shape, self.config.seed)
-        steps = imagine_steps(self.world, begin(self.world, batch), actions, noise, self.config.num_steps)
+        steps = imagine_steps(
+            self.world, start_windows(self.world, batch), actions, noise, self.config.num_steps
+        )
         found = np.full((len(batch.windows), horizon), np.nan, np.float32)
         for h, s in enumerate(steps, start=1):
             value = psnr(s.obs, batch.truth(h))
             found[:, h - 1] = torch.where(batch.valid[:, h - 1], value, torch.nan).cpu().numpy()
         return found
 
-    def keep_pair(self, batch: Batch, imagined: list[np.ndarray]) -> None:
+    def keep_pair(self, batch: WindowBatch, imagined: list[np.ndarray]) -> None:
         """As many frames as half of the windows have: perceptual distances compare whole films."""
         horizon = min(self.config.horizon, int(np.median([w.steps for w in self.windows])) - 1)
         if not 0 < horizon <= batch.steps:
@@ -221,8 +225,8 @@ class Run:
                 self.world, batch, config.sweep_steps, config.sweep_values, config.num_steps, config.seed,
                 in_data, bar.update,
             )  # fmt: skip
-            kind = action_response.null_action(self.store, episodes)
-            still = action_response.stillness(
+            kind = action_response.find_null_action(self.store, episodes)
+            still = action_response.null_action_drift(
                 self.world, batch, kind, config.num_steps, config.seed, bar.update
             )
         of = np.array([window.episode for window in self.moments])
@@ -235,8 +239,8 @@ class Run:
             return {}
         kept = episodes[np.linspace(0, len(episodes) - 1, count).round().astype(int)].tolist()
         with self.progress(int(self.store.lengths[kept].sum()), "reward and success") as bar:
-            told = tell(self.world, self.store, kept, self.config.batch_size, bar.update)
-        return judge(told, schema.reward, schema.success)
+            told = predict_outcomes(self.world, self.store, kept, self.config.batch_size, bar.update)
+        return score(told, schema.reward, schema.success)
 
     @staticmethod
     def progress(total: int, what: str) -> tqdm:
@@ -255,8 +259,8 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
 
 def speed(world: World, num_steps: int | None) -> dict[str, Any]:
     num_steps = num_steps or world.config.num_steps
-    models, standing = {"": world.model}, {"": start(world.model, 1, full=True)}
-    rounds = alternate(models, standing, {"": num_steps}, SPEED_SECONDS)
+    models, standing = {"": world.model}, {"": dummy_state(world.model, 1, full=True)}
+    rounds = interleave(models, standing, {"": num_steps}, SPEED_SECONDS)
     times = np.array([taken[""][0] for taken in rounds]) * 1e3
     p50, p95 = np.quantile(times, (0.5, 0.95))
     machine = machine_info(world.device)
@@ -266,7 +270,7 @@ def speed(world: World, num_steps: int | None) -> dict[str, Any]:
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def draw(out: Path, report: dict[str, Any], films: list[Film], store: WindowStore) -> None:
+def write_figures(out: Path, report: dict[str, Any], films: list[WindowVideo], store: WindowStore) -> None:
     data = report["data"]
     title = f"{data['windows']} windows of {data['episodes']} episodes ({data['held_out']})"
     figures.plot_curves(out / "curves.png", report["curves"], report["actions"]["psnr_shuffled"], title)
@@ -291,6 +295,6 @@ def draw(out: Path, report: dict[str, Any], films: list[Film], store: WindowStor
     video.write_animation(out / "film.webp", pictures, store.schema.fps)
 
 
-def draw_strip(path: Path, f: Film) -> None:
+def draw_strip(path: Path, f: WindowVideo) -> None:
     horizons = [h for h in HORIZONS if h <= len(f.true) - f.context]
     video.write_png(path, video.strip(f.true, f.imagined, f.context, horizons))

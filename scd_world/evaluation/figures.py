@@ -50,7 +50,7 @@ def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, titl
         axes = np.asarray(figure.subplots(rows, columns, squeeze=False)).ravel()
         for ax, (heading, unit, own, copy) in zip(axes, shown, strict=False):
             ax.set_title(f"{heading}, {unit}" if unit else heading)
-            draw(
+            plot_band(
                 ax,
                 curves[own],
                 IMAGINED,
@@ -58,9 +58,9 @@ def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, titl
                 median=own in LOGARITHMIC,
             )
             if copy:
-                draw(ax, curves[copy], COPY, "last frame copied")
+                plot_band(ax, curves[copy], COPY, "last frame copied")
             if own == "psnr_imagined" and shuffled:
-                draw(ax, shuffled, SHUFFLED, "another window's actions")
+                plot_band(ax, shuffled, SHUFFLED, "another window's actions")
             if copy and own in LOGARITHMIC:
                 logarithmic(ax, curves[own], curves[copy])
             elif own in ("survival", "reward_square"):
@@ -85,7 +85,7 @@ def logarithmic(ax: Any, own: dict, copy: dict) -> None:
         ax.yaxis.set_major_formatter("{x:g}")
 
 
-def draw(ax: Any, curve: dict, colour: str, label: str, median: bool = False) -> None:
+def plot_band(ax: Any, curve: dict, colour: str, label: str, median: bool = False) -> None:
     steps = np.arange(1, len(curve["mean"]) + 1)
     low, high = np.asarray(curve["low"], float), np.asarray(curve["high"], float)
     ax.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)

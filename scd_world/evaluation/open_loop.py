@@ -18,8 +18,8 @@ from scd_datasets.store.store import WindowStore
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.metrics.image import changed_pixels, psnr, ssim
 from scd_world.model.noise import row_noise
-from scd_world.model.rollout_state import Imagined
-from scd_world.model.world_model import after_context
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import observe_context
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.world.world import World
@@ -57,7 +57,7 @@ def choose_windows(
 
 
 @dataclass(frozen=True)
-class Batch:
+class WindowBatch:
     """B windows in raw units on the model's device, padded to the longest by repetition.
 
     Frame k − 1 is the last one of the context, frame k − 1 + h what the h-th imagined step should show.
@@ -115,13 +115,15 @@ class Batch:
         )
 
 
-def load_batch(store: WindowStore, windows: list[Window], context: int, device: torch.device | str) -> Batch:
+def load_batch(
+    store: WindowStore, windows: list[Window], context: int, device: torch.device | str
+) -> WindowBatch:
     longest = max(window.steps for window in windows)
     rows = [read_padded(store, window, context, longest) for window in windows]
     arrays = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
     steps = torch.tensor([window.steps for window in windows], device=device)
     recorded = torch.arange(longest, device=device) < steps[:, None]
-    return Batch(
+    return WindowBatch(
         windows=windows,
         context=context,
         pixels=arrays["pixels"],
@@ -165,20 +167,20 @@ class RowNoise:
 
 
 def imagine_steps(
-    world: World, s: Imagined, actions: Tensor, noise: RowNoise, num_steps: int | None
-) -> Iterator[Imagined]:
+    world: World, s: RolloutState, actions: Tensor, noise: RowNoise, num_steps: int | None
+) -> Iterator[RolloutState]:
     """Steps on from `s` with raw `actions` (B, T, A), one value per step."""
     for i in range(actions.shape[1]):
         s = world.step(s, actions[:, i], noise.draw(world.device), num_steps)
         yield s
 
 
-def begin(world: World, batch: Batch) -> Imagined:
+def start_windows(world: World, batch: WindowBatch) -> RolloutState:
     """Standing at the last context frame, the whole context seen."""
-    return after_context(world.model, batch.clip(world, batch.context), batch.context)
+    return observe_context(world.model, batch.clip(world, batch.context), batch.context)
 
 
-class OpenLoop:
+class OpenLoopResults:
     """What N windows gave at each step; NaN where nothing was recorded to compare with.
 
     `frames` holds name → (N, T); `state`, `true_state` (N, T, S) and `start_state` (N, S) are raw units,
@@ -205,7 +207,9 @@ class OpenLoop:
         column = self.frames.setdefault(name, self.empty(self.steps))
         column[rows, h - 1] = torch.where(valid, values.float(), torch.nan).cpu().numpy()
 
-    def record(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch, changed_by: float) -> None:
+    def record(
+        self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch, changed_by: float
+    ) -> None:
         valid, truth, still = batch.valid[:, h - 1], batch.truth(h), batch.truth(0)
         if valid.any():
             changed = changed_pixels(truth, still, changed_by)
@@ -218,20 +222,22 @@ class OpenLoop:
         state = world.stats.decode_state(s.state)
         self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()
         self.true_state[rows, h - 1] = batch.true_state(h).masked_fill(unseen, torch.nan).cpu().numpy()
-        self.record_doubt(world, rows, h, s, batch)
+        self.record_uncertainty(world, rows, h, s, batch)
         self.record_outcome(world, rows, h, s, batch)
 
-    def record_doubt(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch) -> None:
+    def record_uncertainty(
+        self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch
+    ) -> None:
         error = s.state - world.stats.encode_state(batch.true_state(h))
         pairs = {
-            "uncertainty": world.model.doubt.error(s.copies),
+            "uncertainty": world.model.doubt.expected_error(s.ensemble),
             "strayed": error.square().mean(-1).sqrt() / 2,
         }
         for name, values in pairs.items():
             known = values.float().masked_fill(~batch.valid[:, h - 1], torch.nan)
             getattr(self, name)[rows, h - 1] = known.cpu().numpy()
 
-    def record_outcome(self, world: World, rows: slice, h: int, s: Imagined, batch: Batch) -> None:
+    def record_outcome(self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch) -> None:
         true_reward, true_success = batch.outcome(h)
         pairs = {
             "reward": world.stats.decode_reward(s.reward),
@@ -245,7 +251,7 @@ class OpenLoop:
 
 
 @dataclass(frozen=True)
-class Film:
+class WindowVideo:
     """One window's frames for people to look at: uint8 (k+T, V, H, W, 3), equal over the context."""
 
     window: Window
@@ -254,15 +260,15 @@ class Film:
     imagined: np.ndarray
 
 
-def film(batch: Batch, row: int, imagined: list[np.ndarray]) -> Film:
+def film(batch: WindowBatch, row: int, imagined: list[np.ndarray]) -> WindowVideo:
     """imagined: per step, uint8 (B, V, H, W, 3)."""
     steps = int(batch.valid[row].sum())
     true = batch.pixels[row, : batch.context + steps].cpu().numpy()
     drawn = [frames[row] for frames in imagined[:steps]]
-    return Film(batch.windows[row], batch.context, true, np.stack([*true[: batch.context], *drawn]))
+    return WindowVideo(batch.windows[row], batch.context, true, np.stack([*true[: batch.context], *drawn]))
 
 
-def look(s: Imagined) -> np.ndarray:
+def look(s: RolloutState) -> np.ndarray:
     return decode_pixels(s.obs).cpu().numpy()
 
 

@@ -22,7 +22,7 @@ THRESHOLD = 0.5  # an environment ends an episode above it, unless told otherwis
 
 
 @dataclass(frozen=True)
-class Told:
+class OutcomePredictions:
     """R steps of E episodes, one after another; raw units."""
 
     episode: np.ndarray  # (R,)
@@ -33,18 +33,18 @@ class Told:
 
 
 @torch.no_grad()
-def tell(
+def predict_outcomes(
     world: World, store: WindowStore, episodes: Sequence[int], batch_size: int, done: Callable[[int], object]
-) -> Told:
+) -> OutcomePredictions:
     """One encoder pass per step, the recorded frame and state given after each; longest episodes first."""
     order = sorted(episodes, key=lambda e: -int(store.lengths[e]))
     rows: list[tuple[np.ndarray, ...]] = []
     for first in range(0, len(order), batch_size):
-        rows += tell_batch(world, store, order[first : first + batch_size], done)
-    return Told(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+        rows += predict_batch(world, store, order[first : first + batch_size], done)
+    return OutcomePredictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
-def tell_batch(
+def predict_batch(
     world: World, store: WindowStore, episodes: list[int], done: Callable[[int], object]
 ) -> list[tuple[np.ndarray, ...]]:
     lengths = store.lengths[episodes]
@@ -74,17 +74,17 @@ def tell_batch(
     ]
 
 
-def judge(told: Told, has_reward: bool, has_success: bool) -> dict[str, Any]:
+def score(told: OutcomePredictions, has_reward: bool, has_success: bool) -> dict[str, Any]:
     """Plain data for the report."""
     found: dict[str, Any] = {"steps": len(told.episode), "episodes": len(np.unique(told.episode))}
     if has_reward:
-        found["reward"] = judge_reward(told.reward.astype(float), told.true_reward.astype(float))
+        found["reward"] = score_reward(told.reward.astype(float), told.true_reward.astype(float))
     if has_success:
-        found["success"] = judge_success(told)
+        found["success"] = score_success(told)
     return found
 
 
-def judge_reward(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def score_reward(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
     constant = np.ptp(said) == 0
     return {
         "mse": float(np.mean((said - true) ** 2)),
@@ -95,7 +95,7 @@ def judge_reward(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
     }
 
 
-def judge_success(told: Told) -> dict[str, Any]:
+def score_success(told: OutcomePredictions) -> dict[str, Any]:
     said, true = told.success.astype(float), told.true_success.astype(bool)
     rate = true.mean()
     episodes = np.unique(told.episode)

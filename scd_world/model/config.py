@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
+ARCHITECTURES = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
 FUSIONS = ("concat", "one_way", "channel", "none")
 ACTION_IN = ("both", "encoder", "decoder")
 
@@ -13,15 +13,15 @@ ACTION_IN = ("both", "encoder", "decoder")
 class ModelConfig:
     """What a model is made of and how it is trained. The paper's letters are named where they differ."""
 
-    kind: str = "scd"  # or a rival of it: docs/baselines.md
+    architecture: str = "scd"  # or a baseline in its place: docs/baselines.md
     width: int = 192
     heads: int = 3  # of 64: attention on a CPU costs by the head
-    encoder_layers: int = 6  # a dense rival has encoder and decoder layers together
+    encoder_layers: int = 6  # a dense baseline has encoder and decoder layers together
     decoder_layers: int = 2
     patch: int = 12  # pixels; must divide the frame's height and width
     window: int = 8  # frames that the encoder sees
-    near_window: int = 4  # kind=far_long: of them at full resolution, the older ones compressed
-    octaves: int = 5  # Fourier features of state and action
+    near_window: int = 4  # architecture=far_long: of them at full resolution, the older ones compressed
+    fourier_octaves: int = 5  # Fourier features of state and action
 
     predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
     fusion: str = "one_way"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
@@ -30,18 +30,19 @@ class ModelConfig:
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
-    sketch_parts: int = 24  # head=conv: frames of reference of what the state alone draws; 0: nothing
-    body_layers: int = 3  # of the network that says the next state without pixels; 0: a straight line alone
-    body_width: int = 256
-    interval: bool = False  # the decoder is told where a denoising step ends: average velocity (MeanFlow)
-    draws: int = 2  # K, noise draws per encoder pass
+    average_velocity: bool = (
+        False  # the decoder is told where a denoising step ends: average velocity (MeanFlow)
+    )
+    noise_samples: int = 2  # K, noise draws per encoder pass
     t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
     t_std: float = 1.2
     t_ramp: float = 0.0  # a noisier frame's error counts less, 1 − t_ramp·t times (Dreamer 4: 0.9)
     ctx_noise: float = 0.05  # η, perturbation of the context in training
     frame_noise: float = 0.0  # largest deviation of Gaussian noise on the input frames, in training
-    frame_ghost: float = 0.3  # largest share of the frame before in an input frame: what a bad copy leaves
-    own_history: float = 0.0  # share of the training clips whose frames, but the first, the model imagined
+    frame_blend: float = 0.3  # largest share of the frame before in an input frame: what a bad copy leaves
+    self_rollout_share: float = (
+        0.0  # share of the training clips whose frames, but the first, the model imagined
+    )
     state_noise: float = 0.03  # Gaussian noise on the encoder's input state, in units of its usual change
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
@@ -53,14 +54,16 @@ class ModelConfig:
     guidance: float = 1.0  # g, against the perturbed context; 1 = none
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r}: expected one of {', '.join(KINDS)}")
-        if self.kind != "scd" and self.guidance != 1:
+        if self.architecture not in ARCHITECTURES:
             raise ValueError(
-                f"guidance is against SCD's perturbed context, and kind={self.kind} has none: leave it at 1"
+                f"architecture={self.architecture!r}: expected one of {', '.join(ARCHITECTURES)}"
             )
-        if self.kind == "regression" and self.predict == "v":
-            raise ValueError("kind=regression draws frames, and knows no velocity: set predict=x")
+        if self.architecture != "scd" and self.guidance != 1:
+            raise ValueError(
+                f"guidance is against SCD's perturbed context, and architecture={self.architecture} has none: leave it at 1"
+            )
+        if self.architecture == "regression" and self.predict == "v":
+            raise ValueError("architecture=regression draws frames, and knows no velocity: set predict=x")
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width={self.width} must be an even multiple of heads={self.heads} (rotary needs pairs)"
@@ -73,8 +76,10 @@ class ModelConfig:
             raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
         if self.action_in not in ACTION_IN:
             raise ValueError(f"action_in={self.action_in!r}: expected one of {', '.join(ACTION_IN)}")
-        if self.kind not in ("scd", "regression") and self.action_in != "both":
-            raise ValueError(f"kind={self.kind} has no encoder and no decoder: leave action_in at both")
+        if self.architecture not in ("scd", "regression") and self.action_in != "both":
+            raise ValueError(
+                f"architecture={self.architecture} has no encoder and no decoder: leave action_in at both"
+            )
         if self.fusion == "none" and not self.add_context:
             raise ValueError("fusion=none needs add_context=true, or the decoder knows nothing of the past")
         if self.head not in ("patch", "conv"):
@@ -88,19 +93,18 @@ class ModelConfig:
 
 
 MODELS = {
-    "nano": ModelConfig(  # for minutes and small pictures: docs/pendulum.md
+    "nano": ModelConfig(  # for minutes and small images: docs/pendulum.md
         width=96,
         heads=3,
         encoder_layers=2,
         decoder_layers=1,
         patch=8,
         window=4,
-        draws=1,
+        noise_samples=1,
         num_steps=2,
-        frame_ghost=0.0,
+        frame_blend=0.0,
         state_weight=1.0,
         head="patch",
-        body_layers=0,
     ),
     "micro": ModelConfig(width=128, heads=2, encoder_layers=4, decoder_layers=2, patch=8),
     "small": ModelConfig(width=192, heads=3, encoder_layers=6, decoder_layers=2),

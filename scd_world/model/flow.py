@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # (x_t (F, C, H, W), t (F,), s (F,)) → the velocity on the way from t down to s, (F, C, H, W).
-Field = Callable[[Tensor, Tensor, Tensor], Tensor]
+VelocityField = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def interpolate(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -25,12 +25,12 @@ def logit_normal(normal: Tensor, mean: float, std: float) -> Tensor:
     return torch.sigmoid(mean + std * normal)
 
 
-def velocity(predict: str, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+def to_velocity(predict: str, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """v = noise − x of (F, C, H, W), t (F,), in float32, whatever a network's output means: "x" or "v"."""
     return (x_t - out.float()) / t[:, None, None, None] if predict == "x" else out.float()
 
 
-def sample(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
+def euler_sample(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
     """Euler: x ← x + (t' − t)·v(x, t) from t = 1 to t = 0 in equal steps. noise (F, C, H, W)."""
     x = noise.float()
     for i in range(num_steps):
@@ -39,6 +39,6 @@ def sample(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_step
     return x
 
 
-def draw(field: Field, noise: Tensor, num_steps: int) -> Tensor:
+def euler_sample_interval(field: VelocityField, noise: Tensor, num_steps: int) -> Tensor:
     """The same, of a velocity that asks where each step ends. noise (F, C, H, W)."""
-    return sample(lambda x, t: field(x, t, (t - 1 / num_steps).clamp_min(0)), noise, num_steps)
+    return euler_sample(lambda x, t: field(x, t, (t - 1 / num_steps).clamp_min(0)), noise, num_steps)

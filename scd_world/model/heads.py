@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from scd_world.model.layers import zero
+from scd_world.model.layers import zero_init
 
 
-class Heads(nn.Module):
+class LowDimHeads(nn.Module):
     class Output(NamedTuple):
-        rest: Tensor  # (…, S) what the body alone (`body.py`) leaves, in units of the linear rest
+        state_residual: Tensor  # (…, S) what the body alone (`body.py`) leaves, in units of the linear rest
         reward: Tensor  # (…,) model units
         success: Tensor  # (…,) logit
 
@@ -20,7 +20,7 @@ class Heads(nn.Module):
         self.state_size = state_size
         # The last layer starts at zero: before training, the body alone decides.
         self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.SiLU(), zero(nn.Linear(2 * width, state_size + 2))
+            nn.Linear(width, 2 * width), nn.SiLU(), zero_init(nn.Linear(2 * width, state_size + 2))
         )
 
     def forward(self, body: Tensor) -> Output:

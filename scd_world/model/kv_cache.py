@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class RingCache:
+class RingKVCache:
     def __init__(
         self,
         layers: int,
@@ -63,33 +63,33 @@ class RingCache:
         self.position += 1
         self.steps += 1
 
-    def fresh(self, rows: int, before: int) -> RingCache:
+    def fresh(self, rows: int, before: int) -> RingKVCache:
         """An empty cache for `rows` new episodes, whose frame number `before` will be this cache's next."""
         L, _, h, W, M, d = self.keys.shape
-        cache = RingCache(L, rows, h, W, M, d, self.keys.device, self.keys.dtype)
+        cache = RingKVCache(L, rows, h, W, M, d, self.keys.device, self.keys.dtype)
         cache.position.copy_(self.position - before)
         cache.first.fill_(cache.position)
         return cache
 
-    def replace(self, rows: Tensor, other: RingCache) -> None:
+    def replace(self, rows: Tensor, other: RingKVCache) -> None:
         """Rows (r,) become those of `other`, which must stand at the same position."""
         self.keys[:, rows] = other.keys
         self.values[:, rows] = other.values
         self.first[rows] = other.first
 
-    def copy_(self, other: RingCache) -> None:
+    def copy_(self, other: RingKVCache) -> None:
         """Becomes what `other` is, in the memory that it has."""
         for name in ("keys", "values", "position", "first"):
             getattr(self, name).copy_(getattr(other, name))
         self.steps = other.steps
 
-    def clone(self) -> RingCache:
+    def clone(self) -> RingKVCache:
         copy = shallow_copy(self)
         copy.keys, copy.values = self.keys.clone(), self.values.clone()
         copy.position, copy.first = self.position.clone(), self.first.clone()
         return copy
 
-    def select(self, rows: Tensor) -> RingCache:
+    def select(self, rows: Tensor) -> RingKVCache:
         """A copy that holds only these rows (r,)."""
         copy = shallow_copy(self)
         copy.keys, copy.values = self.keys[:, rows], self.values[:, rows]

@@ -17,7 +17,7 @@ from scd_world.utils.checks import check_patch
 
 # What a block's queries may see: gets the new keys and values (B, h, T·M, d), gives the keys and values to
 # attend to and a boolean mask that broadcasts to (B, h, queries, keys), True = visible, or None = all.
-Memory = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+AttendTo = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(width // heads, eps=1e-6)
         self.out = nn.Linear(width, width)
 
-    def forward(self, h: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+    def forward(self, h: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
         T = h.shape[1]
         q, k, v = rearrange(self.qkv(h), "b t m (three h d) -> three b h (t m) d", three=3, h=self.heads)
         cos, sin = (angles.to(v.dtype) for angles in rotary)
@@ -96,9 +96,9 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 6 * width)))
+        self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 6 * width)))
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
         """h (B, T, M, D), c (B, T, 1, D) → (B, T, M, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
         h = h + gate1 * self.attention(modulate(self.norm1(h), shift1, scale1), rotary, memory)
@@ -173,18 +173,18 @@ class Patches(nn.Module):
         return rows, columns
 
 
-def zero(layer: nn.Linear) -> nn.Linear:
+def zero_init(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def place_embedding(count: int, width: int) -> nn.Parameter:
+def position_embedding(count: int, width: int) -> nn.Parameter:
     """As large as the tokens that it is added to: at the usual 0.02 it drowns in a noisy patch."""
     return nn.Parameter(0.5 * torch.randn(count, width))
 
 
-def blank(x: Tensor, first: int, last: int | None = None) -> Tensor:
+def zero_slice(x: Tensor, first: int, last: int | None = None) -> Tensor:
     """(…, n) with zeros from `first` up to `last`, or to the end."""
     x = x.clone()
     x[..., first:last] = 0

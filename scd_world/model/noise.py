@@ -21,13 +21,15 @@ class Noise:
     t: Tensor  # (K, B, T) standard normal, becomes t
     x: Tensor  # (K, B, T, C, H, W)
     state: Tensor  # (B, T, S)
-    level: Tensor  # (B,) uniform, how noisy this clip's input frames are
-    own: Tensor | None = None  # (B,) uniform: below own_history a clip's past is imagined; None: of no clip
+    corruption_level: Tensor  # (B,) uniform, how noisy this clip's input frames are
+    self_rollout: Tensor | None = (
+        None  # (B,) uniform: below own_history a clip's past is imagined; None: of no clip
+    )
     obs: Tensor | None = None  # (B, T, C, H, W), None where frame_noise is 0
     ctx: Tensor | None = None  # (B, T, M, D) perturbs SCD's context
-    past_t: Tensor | None = None  # (B, T) what becomes the noise level of each frame of the history
-    past_x: Tensor | None = None  # (B, T, C, H, W) their noise
-    past_clean: Tensor | None = None  # (B, T) uniform, which of them stay clean
+    history_t: Tensor | None = None  # (B, T) what becomes the noise level of each frame of the history
+    history_x: Tensor | None = None  # (B, T, C, H, W) their noise
+    history_clean: Tensor | None = None  # (B, T) uniform, which of them stay clean
 
     def rows(self, rows: slice) -> Noise:
         """The noise of these rows of the batch."""
@@ -39,12 +41,12 @@ class Noise:
             }
         )
 
-    def with_recorded_history(self) -> Noise:
+    def without_self_rollout(self) -> Noise:
         """No clip's past is the model's own work: losses of differently trained models can be compared."""
-        return replace(self, own=None)
+        return replace(self, self_rollout=None)
 
 
-class Draw:
+class NoiseSampler:
     """Draws numbers on the generator's device, and gives them on another."""
 
     def __init__(self, generator: torch.Generator, device: torch.device) -> None:

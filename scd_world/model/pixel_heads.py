@@ -2,7 +2,7 @@
 
 What a head sees at full resolution: the last frame and, where the model has one, the sketch (`sketch.py`).
 
-F frames, N patches, D width, V cameras, C = 3·V channels, I pictures seen (1 or 2), H W frame.
+F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_inputs (1 or 2), H W frame.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from scd_world.model.layers import Patches, modulate, zero
+from scd_world.model.config import ModelConfig
+from scd_world.model.layers import Patches, modulate, zero_init
 
-COPY_FIRST = 2.0  # before training, a pixel is mostly what it was
+COPY_BIAS = 2.0  # before training, a pixel is mostly what it was
 # How sure a choice can be: with no bound it could not be unlearnt. With one of 4 a fiftieth of every pixel
 # was of what was not chosen, a ghost that cost more than the choice brought.
-SURE = 8.0
+MAX_LOGIT = 8.0
 
 
 class PatchHead(nn.Module):
@@ -30,20 +31,22 @@ class PatchHead(nn.Module):
         super().__init__()
         self.patches, self.copy_last = patches, copy_last
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
         values = patches.values + copy_last * patches.patch**2
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), zero(nn.Linear(2 * width, values)))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), zero_init(nn.Linear(2 * width, values))
+        )
 
-    def forward(self, h: Tensor, c: Tensor, seen: Tensor) -> Tensor:
-        """h (F, 1, N, D), c (F, 1, 1, D), seen (F, C, H, W) → (F, C, H, W)."""
+    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, C, H, W) → (F, C, H, W)."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         out = self.mlp(modulate(self.norm(h), shift, scale))
         drawn = self.patches.inverse(out[..., : self.patches.values])[:, 0]
         if not self.copy_last:
             return drawn
-        keep = torch.sigmoid(COPY_FIRST + self.patches.inverse(out[..., self.patches.values :])[:, 0])
+        keep = torch.sigmoid(COPY_BIAS + self.patches.inverse(out[..., self.patches.values :])[:, 0])
         keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colours
-        return keep * seen + (1 - keep) * drawn
+        return keep * pixel_inputs + (1 - keep) * drawn
 
 
 class ConvHead(nn.Module):
@@ -56,41 +59,45 @@ class ConvHead(nn.Module):
     inputs: a path past the tokens would carry its noise into the picture.
     """
 
-    def __init__(self, width: int, patches: Patches, background: Tensor, channels: int, sketch: bool) -> None:
+    def __init__(
+        self, width: int, patches: Patches, background: Tensor, channels: int, prior_renders: bool
+    ) -> None:
         super().__init__()
         self.patches = patches
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
         cells, pixels = patches.patch // self.scale, self.scale**2
-        pictures = 3 if sketch else 2  # last frame, background, sketch
+        images = 3 if prior_renders else 2  # last frame, background, the prior's drawing
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
         self.spread = nn.Linear(width, channels * cells**2)
         self.draw = nn.Sequential(
-            nn.Conv2d(channels + 3 * pictures * pixels, channels, 3, padding=1),
+            nn.Conv2d(channels + 3 * images * pixels, channels, 3, padding=1),
             nn.GELU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.GELU(),
             ChannelNorm(),  # or what is chosen is chosen ever more surely
-            zero(nn.Conv2d(channels, (3 + pictures + 1) * pixels, 1)),  # a drawing, and the share of each
+            zero_init(nn.Conv2d(channels, (3 + images + 1) * pixels, 1)),  # a drawing, and the share of each
         )
         self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
-        first = torch.tensor([COPY_FIRST, *[0.0] * pictures])[:, None, None]
+        first = torch.tensor([COPY_BIAS, *[0.0] * images])[:, None, None]
         self.register_buffer("first", first, persistent=False)
 
-    def forward(self, h: Tensor, c: Tensor, seen: Tensor) -> Tensor:
-        """h (F, 1, N, D), c (F, 1, 1, D), seen (F, I·C, H, W) → (F, C, H, W)."""
+    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, I·C, H, W) → (F, C, H, W)."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
-        said = self.cells(self.spread(modulate(self.norm(h), shift, scale)))
+        tokens_drawn = self.cells(self.spread(modulate(self.norm(h), shift, scale)))
         # Cameras go into the batch: one way of drawing serves them all.
         background = self.background.expand(len(h), -1, -1, -1)
-        seen = torch.cat([seen, background], dim=1)
-        seen = rearrange(seen, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3)
-        small = F.pixel_unshuffle(seen, self.scale)
-        out = self.draw(torch.cat([said, small.to(said.dtype)], dim=1))
+        pixel_inputs = torch.cat([pixel_inputs, background], dim=1)
+        pixel_inputs = rearrange(
+            pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
+        )
+        small = F.pixel_unshuffle(pixel_inputs, self.scale)
+        out = self.draw(torch.cat([tokens_drawn, small.to(tokens_drawn.dtype)], dim=1))
         drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
-        pictures = rearrange(torch.cat([seen, drawn], dim=1), "f (i c) h w -> f i c h w", c=3)
+        images = rearrange(torch.cat([pixel_inputs, drawn], dim=1), "f (i c) h w -> f i c h w", c=3)
         share = (bounded(share) + self.first).softmax(dim=1)
-        frame = (share[:, :, None] * pictures).sum(1)
+        frame = (share[:, :, None] * images).sum(1)
         return rearrange(frame, "(f v) c h w -> f (v c) h w", v=self.patches.cameras)
 
     def cells(self, tokens: Tensor) -> Tensor:
@@ -108,4 +115,13 @@ class ChannelNorm(nn.Module):
 
 def bounded(x: Tensor) -> Tensor:
     """In ±SURE, and never quite flat: a softmax that has made up its mind has no gradient left."""
-    return SURE * F.softsign(x / SURE)
+    return MAX_LOGIT * F.softsign(x / MAX_LOGIT)
+
+
+def make_pixel_head(
+    config: ModelConfig, patches: Patches, background: Tensor, prior_renders: bool
+) -> PatchHead | ConvHead:
+    """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
+    if config.head == "patch":
+        return PatchHead(config.width, patches, config.copy_last)
+    return ConvHead(config.width, patches, background, config.conv_channels, prior_renders)

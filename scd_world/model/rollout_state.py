@@ -6,37 +6,37 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scd_world.model.kv_cache import RingCache
+from scd_world.model.kv_cache import RingKVCache
 
 
 @dataclass(frozen=True)
-class Imagined:
+class RolloutState:
     """Where B imagined episodes stand. Stepping consumes it (the cache changes in place); `fork()` first."""
 
     obs: Tensor  # (B, C, H, W) in [-1, 1]
     state: Tensor  # (B, S) model units
-    before: Tensor  # (B, S + A) state and action one frame earlier; at an episode's first frame at rest
+    prev: Tensor  # (B, S + A) state and action one frame earlier; at an episode's first frame at rest
     reward: Tensor  # (B,) model units, of the step that led here
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
-    copies: Tensor  # (B, M, 2·S + A) what `doubt.py` lets dream on beside it
-    age: Tensor  # (B,) int, imagined steps since the state was last known
-    cache: RingCache
+    ensemble: Tensor  # (B, M, 2·S + A) what `doubt.py` lets dream on beside it
+    steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known
+    cache: RingKVCache
     steps: int  # the cache's count of steps when this was made
 
-    PER_ROW = ("obs", "state", "before", "reward", "success", "task", "copies", "age")
+    PER_ROW = ("obs", "state", "prev", "reward", "success", "task", "ensemble", "steps_since_observed")
 
-    def fork(self) -> Imagined:
+    def fork(self) -> RolloutState:
         """An independent copy: both can be stepped on."""
         self.check()
         tensors = {name: getattr(self, name).clone() for name in self.PER_ROW}
-        return Imagined(**tensors, cache=self.cache.clone(), steps=self.steps)
+        return RolloutState(**tensors, cache=self.cache.clone(), steps=self.steps)
 
-    def select(self, rows: Tensor) -> Imagined:
+    def select(self, rows: Tensor) -> RolloutState:
         """A copy of these rows (r,) alone."""
         self.check()
         tensors = {name: getattr(self, name)[rows] for name in self.PER_ROW}
-        return Imagined(**tensors, cache=self.cache.select(rows), steps=self.steps)
+        return RolloutState(**tensors, cache=self.cache.select(rows), steps=self.steps)
 
     def check(self) -> None:
         if self.steps != self.cache.steps:

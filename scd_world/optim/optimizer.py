@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from scd_world.optim.config import OptimiserConfig
+from scd_world.optim.config import OptimizerConfig
 from scd_world.optim.muon import Muon
 
 # Whole tensors also of sharded weights; with cpu_offload the first process alone holds them.
@@ -22,12 +22,14 @@ WHOLE, GATHERED = (
     StateDictOptions(full_state_dict=True, cpu_offload=True),
 )
 
+DECODER = "core.decoder."  # prefix of its parameters' names
 
-def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """One group for the decoder, with its own learning rate, one for everything else."""
-    decoder = [p for name, p in model.named_parameters() if name.startswith("decoder.")]
-    others = [p for name, p in model.named_parameters() if not name.startswith("decoder.")]
-    groups = [{"params": others, "scale": 1.0}, {"params": decoder, "scale": config.decoder_lr}]
+    decoder = [p for name, p in model.named_parameters() if name.startswith(DECODER)]
+    others = [p for name, p in model.named_parameters() if not name.startswith(DECODER)]
+    groups = [{"params": others, "scale": 1.0}, {"params": decoder, "scale": config.decoder_lr_ratio}]
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
@@ -43,24 +45,24 @@ def muon_and_adamw(
     return [(muon, inner_lr), (adamw, lr)]
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
 
-def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """`<parameter>/exp_avg` and so on, in the first process. Every process must ask."""
-    state: Any = get_optimizer_state_dict(model, optimiser, options=GATHERED).get("state", {})
+    state: Any = get_optimizer_state_dict(model, optimizer, options=GATHERED).get("state", {})
     return {f"{name}/{key}": value for name, moments in state.items() for key, value in moments.items()}
 
 
-def load_optimiser_state(
-    model: nn.Module, optimiser: torch.optim.Optimizer, saved: Mapping[str, Tensor]
+def load_optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]
 ) -> None:
-    """Rates and betas stay as configured now; only what the optimiser learned is restored."""
-    groups: Any = get_optimizer_state_dict(model, optimiser, options=WHOLE)["param_groups"]
+    """Rates and betas stay as configured now; only what the optimizer learned is restored."""
+    groups: Any = get_optimizer_state_dict(model, optimizer, options=WHOLE)["param_groups"]
     state: dict[str, Any] = {}
     for key, value in saved.items():
         name, moment = key.rsplit("/", 1)
         state.setdefault(name, {})[moment] = value
-    set_optimizer_state_dict(model, optimiser, {"state": state, "param_groups": groups}, options=WHOLE)
+    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=WHOLE)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from scd_world.optim.config import OptimiserConfig
+from scd_world.optim.config import OptimizerConfig
 
 
-def learning_rate(config: OptimiserConfig, progress: float) -> float:
+def learning_rate(config: OptimizerConfig, progress: float) -> float:
     """The rate of the update that brings the training to `progress` in (0, 1]."""
-    return config.lr * course(progress, config.warmup, config.decay, config.floor)
+    return config.lr * lr_schedule(progress, config.warmup_share, config.decay_share, config.min_lr_ratio)
 
 
-def course(progress: float, warmup: float, decay: float, floor: float) -> float:
+def lr_schedule(progress: float, warmup: float, decay: float, floor: float) -> float:
     """Of a learning rate: up over the share `warmup` of the updates, flat, linearly down over `decay`."""
     up, down = progress / max(warmup, 1e-9), (1 - progress) / max(decay, 1e-9)
     return min(1.0, up, max(down, floor))

@@ -16,63 +16,69 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from scd_world.model.layers import zero
+from scd_world.model.layers import zero_init
 from scd_world.utils.precision import full_precision
 
 CELL = 2  # pixels: what the function says at one place draws CELL² of them
 FINENESS = 6.0  # deviation of the first waves, radians over half a picture
-BACKGROUND_FIRST = 2.0  # before training, every pixel is mostly background
+BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
 
 
-class Sketch(nn.Module):
+class StateRenderer(nn.Module):
     def __init__(self, size: int, background: Tensor, parts: int, width: int = 96, hidden: int = 256) -> None:
         """size: S; background (C, H, W) in [-1, 1]."""
         super().__init__()
         C, H, W = background.shape
         self.cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
-        self.place = nn.Linear(size, 4 * parts)  # of each part its turn (as a complex number) and its place
-        nn.init.normal_(self.place.weight, std=size**-0.5)
-        nn.init.normal_(self.place.bias, std=0.3)
-        self.place.bias.data.view(parts, 4)[:, 0] += 1.0  # about upright
-        self.waves = nn.Linear(size, hidden)
-        nn.init.normal_(self.waves.weight, std=0.5)
-        nn.init.uniform_(self.waves.bias, -torch.pi, torch.pi)
-        self.bend = nn.Sequential(  # of joints, whose pose no straight line gives
+        self.pose_linear = nn.Linear(
+            size, 4 * parts
+        )  # of each part its turn (as a complex number) and its place
+        nn.init.normal_(self.pose_linear.weight, std=size**-0.5)
+        nn.init.normal_(self.pose_linear.bias, std=0.3)
+        self.pose_linear.bias.data.view(parts, 4)[:, 0] += 1.0  # about upright
+        self.fourier = nn.Linear(size, hidden)
+        nn.init.normal_(self.fourier.weight, std=0.5)
+        nn.init.uniform_(self.fourier.bias, -torch.pi, torch.pi)
+        self.pose_residual = nn.Sequential(  # of joints, whose pose no straight line gives
             *(nn.Linear(size + hidden, hidden), nn.GELU()),
             *(nn.Linear(hidden, hidden), nn.GELU()),
-            zero(nn.Linear(hidden, 4 * parts)),
+            zero_init(nn.Linear(hidden, 4 * parts)),
         )
-        self.look = nn.Linear(2 * parts, width)
-        nn.init.normal_(self.look.weight, std=FINENESS * (2 * parts) ** -0.5)
-        nn.init.uniform_(self.look.bias, -torch.pi, torch.pi)
-        self.draw = nn.Sequential(
+        self.coord_embed = nn.Linear(2 * parts, width)
+        nn.init.normal_(self.coord_embed.weight, std=FINENESS * (2 * parts) ** -0.5)
+        nn.init.uniform_(self.coord_embed.bias, -torch.pi, torch.pi)
+        self.mlp = nn.Sequential(
             *(nn.Linear(width, width), nn.GELU()),
             *(nn.Linear(width, width), nn.GELU()),
-            zero(nn.Linear(width, 4 * self.cameras * self.cell**2)),  # colour, and how much is background
+            zero_init(
+                nn.Linear(width, 4 * self.cameras * self.cell**2)
+            ),  # colour, and how much is background
         )
-        self.register_buffer("grid", cell_grid(H, W, self.cell), persistent=False)  # (3, P)
-        self.register_buffer("scene", self.to_cells(background), persistent=False)  # (P, V, 3, CELL²)
+        self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)  # (3, P)
+        self.register_buffer(
+            "background_cells", self.to_cells(background), persistent=False
+        )  # (P, V, 3, CELL²)
 
     def forward(self, state: Tensor) -> Tensor:
         """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]."""
-        return self.to_frame(self.draw_cells(state, self.grid, self.scene))
+        return self.to_frame(self.render_cells(state, self.cell_grid, self.background_cells))
 
     @property
     def background(self) -> Tensor:
         """(1, C, H, W)"""
-        return self.to_frame(self.scene[None])
+        return self.to_frame(self.background_cells[None])
 
-    def draw_cells(self, state: Tensor, places: Tensor, scene: Tensor) -> Tensor:
+    def render_cells(self, state: Tensor, places: Tensor, scene: Tensor) -> Tensor:
         """What is seen at some places, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
         (F or 1, 3, n); and what of the background is there, (F or 1, n, V, 3, CELL²)."""
         with full_precision(state):  # bf16 does not know where a pixel is
-            waves = self.look.weight @ self.frames(state.float())  # (F, width, 3)
-            waves = (waves @ places + self.look.bias[:, None]).sin()
-        out = self.draw(rearrange(waves, "f d n -> f n d")).float()
+            waves = self.coord_embed.weight @ self.part_transforms(state.float())  # (F, width, 3)
+            waves = (waves @ places + self.coord_embed.bias[:, None]).sin()
+        out = self.mlp(rearrange(waves, "f d n -> f n d")).float()
         out = rearrange(out, "f n (v c p) -> f n v c p", v=self.cameras, c=4)
         drawn, background = out.tensor_split([3], dim=3)
-        keep = torch.sigmoid(background + BACKGROUND_FIRST)
+        keep = torch.sigmoid(background + BACKGROUND_BIAS)
         return keep * scene + (1 - keep) * drawn
 
     def to_cells(self, frame: Tensor) -> Tensor:
@@ -85,13 +91,13 @@ class Sketch(nn.Module):
         (y, x), p = self.grid_size, self.cell
         return rearrange(cells, "f (y x) v c (p q) -> f (v c) (y p) (x q)", y=y, x=x, p=p, q=p)
 
-    def frames(self, state: Tensor) -> Tensor:
+    def part_transforms(self, state: Tensor) -> Tensor:
         """(F, 2·K, 3): applied to (row, column, 1) of a pixel, its coordinates in the K frames of reference.
 
         With the frame's place p and turn d as complex numbers, and the pixel z: conj(d) · (z − p).
         """
-        bend = self.bend(torch.cat([state, self.waves(state).sin()], dim=-1))
-        a, b, y, x = rearrange(self.place(state) + bend, "f (k four) -> four f k", four=4)
+        bend = self.pose_residual(torch.cat([state, self.fourier(state).sin()], dim=-1))
+        a, b, y, x = rearrange(self.pose_linear(state) + bend, "f (k four) -> four f k", four=4)
         rows = torch.stack([a, b, -a * y - b * x], dim=-1)
         columns = torch.stack([-b, a, b * y - a * x], dim=-1)
         return torch.stack([rows, columns], dim=2).flatten(1, 2)

@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Recorded:
+class StateTrajectories:
     """All rows of the training episodes in model units, one episode after another."""
 
     state: Tensor  # (F, S)
-    before: Tensor  # (F, S + A) state and action one row earlier; at an episode's start at rest
-    act: Tensor  # (F, A)
-    rew: Tensor  # (F,)
+    prev: Tensor  # (F, S + A) state and action one row earlier; at an episode's start at rest
+    action: Tensor  # (F, A)
+    reward: Tensor  # (F,)
     success: Tensor  # (F,) 0 or 1
     starts: Tensor  # (E,) int, the first row of each episode
     lengths: Tensor  # (E,) int
 
-    def to(self, device: torch.device) -> Recorded:
-        return Recorded(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+    def to(self, device: torch.device) -> StateTrajectories:
+        return StateTrajectories(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def sequences(self, steps: int) -> tuple[Tensor, Tensor]:
         """First rows (N,) of all sequences of `steps` actions, and their episode's last row (N,).

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.model.layers import Attention, Memory
-from scd_world.probes.interventions import Passes
+from scd_world.model.layers import AttendTo, Attention
+from scd_world.probes.interventions import PassTracker
 
 
-class Watched:
+class RecordedActivations:
     """What was seen of the frames that were drawn."""
 
     def __init__(self, layers: int) -> None:
@@ -28,7 +28,7 @@ class Watched:
         self.uniform: list[Tensor] = []  # per step ()
 
 
-class Drawn(NamedTuple):
+class Activations(NamedTuple):
     """The same of all batches, as tensors."""
 
     inputs: Tensor  # (n, B, M, D)
@@ -37,10 +37,10 @@ class Drawn(NamedTuple):
     uniform: float
 
     @classmethod
-    def joined(cls, parts: Sequence[Watched]) -> Drawn:
+    def joined(cls, parts: Sequence[RecordedActivations]) -> Activations:
         layers = range(len(parts[0].features))
 
-        def join(choose: Callable[[Watched], list[Tensor]]) -> Tensor:
+        def join(choose: Callable[[RecordedActivations], list[Tensor]]) -> Tensor:
             return torch.cat([torch.stack(choose(part)) for part in parts], dim=1)
 
         return cls(
@@ -52,10 +52,10 @@ class Drawn(NamedTuple):
 
 
 @contextmanager
-def watch(model: CausalDiT) -> Iterator[Watched]:
+def watch(model: CausalDiT) -> Iterator[RecordedActivations]:
     """Collects from every pass that draws; undone at the end."""
     net = model.net
-    passes, seen = Passes(net), Watched(len(net.blocks))
+    passes, seen = PassTracker(net), RecordedActivations(len(net.blocks))
     handles = list(passes.hooks)
 
     def on_block(layer: int, args: tuple, out: Tensor) -> None:
@@ -85,7 +85,7 @@ def watch(model: CausalDiT) -> Iterator[Watched]:
 
 
 def past_share(
-    attention: Attention, h: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory
+    attention: Attention, h: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo
 ) -> tuple[Tensor, Tensor]:
     """Share (B,) of the frame's attention that falls on the keys of other frames, mean over heads and
     tokens; and that share () were all visible keys worth the same. Before the layer itself runs.

@@ -15,7 +15,7 @@ from scd_world.utils.checks import above, one_of
 class ProbeConfig:
     """Do the regularities that SCD is built on hold in a dense causal world?
 
-    scd-train data.root=data/mine model.kind=causal_dit out=runs/dit
+    scd-train data.root=data/mine model.architecture=causal_dit out=runs/dit
     scd-probe world=runs/dit/world data.root=data/mine.zarr out=runs/dit/probe
     """
 
@@ -35,13 +35,13 @@ class ProbeConfig:
     )  # left out after the first steps; none: middle half
     first_steps: list[int] = field(default_factory=lambda: [1, 2, 5])  # denoising steps in which all run
     last_layers: list[int] = field(default_factory=list)  # how many last ones get no past; none: all numbers
-    tuned_last: int | None = None  # of them the one that is fine-tuned; None: as many as SCD has to decode
+    finetune_last: int | None = None  # of them the one that is fine-tuned; None: as many as SCD has to decode
 
-    tune_updates: int = 200  # of every short fine-tune; 0: none
-    tune_lr: float = 2e-4
-    tune_batch: int = 6  # training windows per update
-    tune_steps: int = 6  # steps of such a window
-    changed_by: float = 8.0  # grey levels by which a changed pixel differs from the last context frame
+    finetune_updates: int = 200  # of every short fine-tune; 0: none
+    finetune_lr: float = 2e-4
+    finetune_batch_size: int = 6  # training windows per update
+    finetune_length: int = 6  # steps of such a window
+    changed_threshold: float = 8.0  # grey levels by which a changed pixel differs from the last context frame
     seed: int = 0
     device: str = "auto"
 
@@ -50,7 +50,7 @@ class ProbeConfig:
         above("num_steps", self.num_steps, 1)
         for name in ("windows", "horizon", "batch_size", "tune_lr", "tune_batch", "tune_steps"):
             above(name, getattr(self, name), 0)
-        above("tune_updates", self.tune_updates, -1)
+        above("tune_updates", self.finetune_updates, -1)
         if self.context is not None:
             above("context", self.context, 0)
         if not all(1 <= n <= self.num_steps for n in self.first_steps or [0]):

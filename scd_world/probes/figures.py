@@ -14,7 +14,7 @@ from scd_world.reporting.plotting import COLOURS, STYLE
 MOST = 12  # heatmaps of similarity: of more layers, so many are shown
 
 
-def draw(out: Path, report: dict[str, Any]) -> None:
+def write_figures(out: Path, report: dict[str, Any]) -> None:
     import matplotlib
 
     with matplotlib.rc_context(STYLE):

@@ -16,7 +16,7 @@ from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.store import WindowStore
 from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.model.noise import Noise
-from scd_world.optim.config import OptimiserConfig
+from scd_world.optim.config import OptimizerConfig
 from scd_world.optim.schedule import learning_rate
 from scd_world.probes.config import ProbeConfig
 from scd_world.robot_data.clip import Clip
@@ -26,15 +26,15 @@ from scd_world.training.learner import Learner
 from scd_world.world.world import World
 
 
-class FromTheStart(nn.Module):
+class PairedWithNoise(nn.Module):
     """The model's loss with every noisy frame behind its own pure noise (t = 1): rows for `Lent` layers."""
 
     def __init__(self, model: CausalDiT) -> None:
         super().__init__()
         self.model = model
 
-    def draw_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
-        noise = self.model.draw_noise(clip, generator)
+    def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+        noise = self.model.sample_noise(clip, generator)
         t, x = noise.t[:1], noise.x[:1]
         return replace(noise, t=torch.cat([torch.full_like(t, torch.inf), t]), x=torch.cat([x, x]))
 
@@ -42,7 +42,7 @@ class FromTheStart(nn.Module):
         return self.model.loss(clip, noise)
 
 
-class Tuner:
+class Finetuner:
     """Teaches models in place for a few updates; they end as the average of their last weights."""
 
     def __init__(self, world: World, store: WindowStore, held_out: np.ndarray, config: ProbeConfig) -> None:
@@ -52,17 +52,25 @@ class Tuner:
         if not len(episodes):
             raise ValueError(
                 f"all {len(held_out)} episodes are measured on, and none is left to fine-tune with: name the "
-                "measured ones (episodes=[…]), or tune_updates=0"
+                "measured ones (episodes=[…]), or finetune_updates=0"
             )
-        self.loader = WindowLoader(store, episodes, config.tune_batch, config.tune_steps, config.seed)
+        self.loader = WindowLoader(
+            store, episodes, config.finetune_batch_size, config.finetune_length, config.seed
+        )
         self.settings = TrainConfig(
             out=config.out,
             data=config.data,
             model=world.config,
-            optimiser=OptimiserConfig(lr=config.tune_lr, decoder_lr=1.0, warmup=0.05, decay=0.5, ema=0.98),
-            steps=max(config.tune_updates, 1),
-            batch_size=config.tune_batch,
-            clip_steps=config.tune_steps,
+            optimizer=OptimizerConfig(
+                lr=config.finetune_lr,
+                decoder_lr_ratio=1.0,
+                warmup_share=0.05,
+                decay_share=0.5,
+                ema_decay=0.98,
+            ),
+            steps=max(config.finetune_updates, 1),
+            batch_size=config.finetune_batch_size,
+            sequence_length=config.finetune_length,
             seed=config.seed,
             device=self.world.device.type,
         )
@@ -73,8 +81,8 @@ class Tuner:
         settings = self.settings
         model.requires_grad_(True)
         learner = Learner(model, self.world.stats, settings, make_accelerator(settings), objective)
-        for step in range(self.config.tune_updates):
-            rate = learning_rate(settings.optimiser, (step + 1) / settings.steps)
+        for step in range(self.config.finetune_updates):
+            rate = learning_rate(settings.optimizer, (step + 1) / settings.steps)
             learner.update(self.loader.batch(step), step, rate)
             tick()
         average = learner.ema.weights()

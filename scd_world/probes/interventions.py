@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.baselines.dense import Dense
-from scd_world.model.layers import Memory, band_mask
+from scd_world.baselines.dense import DenseTransformer
+from scd_world.model.layers import AttendTo, band_mask
 
 
-class Passes:
+class PassTracker:
     """Which pass through the layers is under way: each begins with embedding what it reads or draws."""
 
-    def __init__(self, net: Dense) -> None:
+    def __init__(self, net: DenseTransformer) -> None:
         self.drawing = False  # else a history is read
         self.t = torch.zeros(0)  # (F,) noise levels of the frames
         self.hooks = [
-            net.known_body.register_forward_pre_hook(lambda *_: self.begin(drawing=False)),
-            net.drawn_body.register_forward_pre_hook(lambda *_: self.begin(drawing=True)),
+            net.known_state_embed.register_forward_pre_hook(lambda *_: self.begin(drawing=False)),
+            net.noisy_state_embed.register_forward_pre_hook(lambda *_: self.begin(drawing=True)),
             net.time.register_forward_pre_hook(lambda _, args: self.at(args[0])),
         ]
 
@@ -39,14 +39,14 @@ class Passes:
         return torch.zeros_like(self.t, dtype=torch.bool)
 
 
-When = Callable[[Passes], Tensor]  # which of a pass' frames are meant, (F,) bool
+When = Callable[[PassTracker], Tensor]  # which of a pass' frames are meant, (F,) bool
 
 
-def everywhere(passes: Passes) -> Tensor:
+def everywhere(passes: PassTracker) -> Tensor:
     return ~passes.nothing()
 
 
-def drawn(passes: Passes) -> Tensor:
+def drawn(passes: PassTracker) -> Tensor:
     return everywhere(passes) if passes.drawing else passes.nothing()
 
 
@@ -59,7 +59,7 @@ def after(first_steps: int, num_steps: int) -> When:
 class Wrapper(nn.Module):
     """Stands where a block stood."""
 
-    def __init__(self, block: nn.Module, passes: Passes) -> None:
+    def __init__(self, block: nn.Module, passes: PassTracker) -> None:
         super().__init__()
         self.block, self.passes = block, passes
 
@@ -67,11 +67,11 @@ class Wrapper(nn.Module):
 class Skipped(Wrapper):
     """A layer that lets the frames that `when` names through as they came."""
 
-    def __init__(self, block: nn.Module, passes: Passes, when: When) -> None:
+    def __init__(self, block: nn.Module, passes: PassTracker, when: When) -> None:
         super().__init__(block, passes)
         self.when = when
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
         skip = self.when(self.passes)
         if self.passes.drawing and skip.all():
             return h
@@ -85,7 +85,7 @@ class Reused(Skipped):
     For stepping: all frames of a pass are at one noise level.
     """
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
         if self.when(self.passes).all():
             return h + self.added
         out = self.block(h, c, rotary, memory)
@@ -94,13 +94,13 @@ class Reused(Skipped):
         return out
 
 
-class Lent(Wrapper):
+class SharedResidual(Wrapper):
     """What the layer adds to the first half of the drawn frames is added to the second half as well.
 
     `Reused` as it is taught: the first half is pure noise, the second the same frames further on the path.
     """
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
         out = self.block(h, c, rotary, memory)
         if not self.passes.drawing or (self.passes.t == 1).all():  # the model's own history: one step each
             return out
@@ -111,7 +111,7 @@ class Lent(Wrapper):
 class WithinFrame(Wrapper):
     """A layer whose frames, known or drawn, see the tokens of their own frame alone (frame-diagonal mask)."""
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: Memory) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
         T, M = h.shape[1:3]
         mask = None if T == 1 else band_mask(T, M, 1, h.device)
 
@@ -123,17 +123,17 @@ class WithinFrame(Wrapper):
 
 
 def changed(
-    model: CausalDiT, layers: Sequence[int], wrap: Callable[[nn.Module, Passes], nn.Module]
+    model: CausalDiT, layers: Sequence[int], wrap: Callable[[nn.Module, PassTracker], nn.Module]
 ) -> CausalDiT:
     """A copy of the model with these of its layers, counted from 1, wrapped; the model stays as it is."""
     copy = deepcopy(model)
-    passes = Passes(copy.net)
+    passes = PassTracker(copy.net)
     for layer in layers:
         copy.net.blocks[layer - 1] = wrap(copy.net.blocks[layer - 1], passes)
     return copy
 
 
-def rewrap(model: CausalDiT, wrap: Callable[[nn.Module, Passes], nn.Module]) -> None:
+def rewrap(model: CausalDiT, wrap: Callable[[nn.Module, PassTracker], nn.Module]) -> None:
     """Other wrappers around the same blocks, in place."""
     for i, block in enumerate(model.net.blocks):
         if isinstance(block, Wrapper):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scd_world.baselines import diffusion_forcing
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.evaluation.open_loop import Batch, RowNoise, begin, imagine_steps
+from scd_world.evaluation.open_loop import RowNoise, WindowBatch, imagine_steps, start_windows
 from scd_world.metrics.image import changed_pixels, psnr
 from scd_world.metrics.statistics import summarise
 from scd_world.model.noise import Noise
@@ -35,10 +35,10 @@ class Quality:
     first: Tensor  # (N, C, H, W) the first imagined frames
 
 
-class HeldOut:
+class HeldOutWindows:
     """The same windows with the same noise for every model that is measured."""
 
-    def __init__(self, world: World, batches: Sequence[Batch], config: ProbeConfig) -> None:
+    def __init__(self, world: World, batches: Sequence[WindowBatch], config: ProbeConfig) -> None:
         self.world, self.batches, self.config = world, batches, config
         self.episodes = np.array([window.episode for batch in batches for window in batch.windows])
 
@@ -48,12 +48,12 @@ class HeldOut:
         psnr = {name: np.concatenate([values[name] for values, _ in rolled]) for name in rolled[0][0]}
         return Quality(psnr, torch.cat([first for _, first in rolled]))
 
-    def roll(self, model: CausalDiT, batch: Batch) -> tuple[dict[str, np.ndarray], Tensor]:
+    def roll(self, model: CausalDiT, batch: WindowBatch) -> tuple[dict[str, np.ndarray], Tensor]:
         """PSNR over the horizon, and the first imagined frames."""
         world, config = replace(self.world, model=model), self.config
         noise, actions = RowNoise(batch.windows, world.frame_shape, config.seed), batch.future
         steps = imagine_steps(
-            world, begin(world, batch), actions[:, : config.horizon], noise, config.num_steps
+            world, start_windows(world, batch), actions[:, : config.horizon], noise, config.num_steps
         )
         frames = [s.obs for s in steps]
         return self.compare(batch, frames), frames[0]
@@ -63,14 +63,14 @@ class HeldOut:
         rows = [self.compare(b, [b.truth(0)] * min(self.config.horizon, b.steps)) for b in self.batches]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
-    def compare(self, batch: Batch, frames: Sequence[Tensor]) -> dict[str, np.ndarray]:
+    def compare(self, batch: WindowBatch, frames: Sequence[Tensor]) -> dict[str, np.ndarray]:
         """frames: per imagined step (B, C, H, W). Steps beyond the batch are NaN."""
         values = {}
         for h in [h for h in HORIZONS if h <= self.config.horizon]:
             whole = changed = torch.full((len(batch.windows),), torch.nan)
             if h <= len(frames):
                 truth, seen = batch.truth(h), batch.valid[:, h - 1]
-                differs = changed_pixels(truth, batch.truth(0), self.config.changed_by)
+                differs = changed_pixels(truth, batch.truth(0), self.config.changed_threshold)
                 whole = psnr(frames[h - 1], truth).where(seen, torch.nan)
                 changed = psnr(frames[h - 1], truth, differs).where(seen, torch.nan)
             values |= {f"h{h}": whole.cpu().numpy(), f"changed_h{h}": changed.cpu().numpy()}
@@ -83,7 +83,7 @@ class HeldOut:
         for i, batch in enumerate(self.batches):
             clip = batch.clip(self.world, min(len(batch.action[0]), batch.context + 2))
             generator = torch.Generator(clip.obs.device).manual_seed(self.config.seed + i)
-            _, losses = model.loss(clip, at_levels(model, clip, model.draw_noise(clip, generator)))
+            _, losses = model.loss(clip, at_levels(model, clip, model.sample_noise(clip, generator)))
             total += losses["pixels"].item() * len(batch.windows)
         return total / len(self.episodes)
 
@@ -92,15 +92,15 @@ def at_levels(model: CausalDiT, clip: Clip, noise: Noise) -> Noise:
     """One draw of noise per frame, at each of LEVELS; the history as it is when stepping."""
     levels = torch.tensor(LEVELS, device=noise.t.device)
     normal = (levels.logit() - model.config.t_mean) / model.config.t_std
-    K, past_t, past_clean = len(LEVELS), noise.past_t, noise.past_clean
+    K, history_t, history_clean = len(LEVELS), noise.history_t, noise.history_clean
     return replace(
-        noise.with_recorded_history(),
+        noise.without_self_rollout(),
         t=normal[:, None, None].expand(K, *noise.t.shape[1:]),
         x=noise.x[:1].expand(K, *noise.x.shape[1:]),
         state=torch.zeros_like(noise.state),
-        level=torch.zeros_like(noise.level),
-        past_t=None if past_t is None else torch.full_like(past_t, diffusion_forcing.LEVEL),
-        past_clean=None if past_clean is None else torch.zeros_like(past_clean),  # FAR's
+        corruption_level=torch.zeros_like(noise.corruption_level),
+        history_t=None if history_t is None else torch.full_like(history_t, diffusion_forcing.LEVEL),
+        history_clean=None if history_clean is None else torch.zeros_like(history_clean),  # FAR's
     )
 
 

@@ -23,15 +23,15 @@ from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.store import WindowStore
 from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.evaluation.config import EvaluateConfig
-from scd_world.evaluation.open_loop import Batch, RowNoise, begin, load_batch, spread_windows
-from scd_world.evaluation.splits import Chosen, pick_episodes
+from scd_world.evaluation.open_loop import RowNoise, WindowBatch, load_batch, spread_windows, start_windows
+from scd_world.evaluation.splits import EvalEpisodes, select_eval_episodes
 from scd_world.probes import figures
-from scd_world.probes.activations import Drawn, between_frames, centred, similarity, watch
+from scd_world.probes.activations import Activations, between_frames, centred, similarity, watch
 from scd_world.probes.config import ProbeConfig
-from scd_world.probes.finetune import FromTheStart, Tuner
+from scd_world.probes.finetune import Finetuner, PairedWithNoise
 from scd_world.probes.interventions import (
-    Lent,
     Reused,
+    SharedResidual,
     Skipped,
     WithinFrame,
     after,
@@ -40,7 +40,7 @@ from scd_world.probes.interventions import (
     everywhere,
     rewrap,
 )
-from scd_world.probes.measure import HeldOut, Quality, against, mean
+from scd_world.probes.measure import HeldOutWindows, Quality, against, mean
 from scd_world.probes.report import markdown, verdict
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.compatibility import check_schema
@@ -60,18 +60,18 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "probe.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    figures.draw(out, report)
+    figures.write_figures(out, report)
     print(markdown(report))
     print(f"Written to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
     return report
 
 
 def check_dense(world: World, source: str) -> None:
-    kind = world.config.kind
+    kind = world.config.architecture
     if not isinstance(world.model, CausalDiT):
         raise ValueError(
             f"{source} is a world of kind={kind}, and the probes ask of dense causal diffusion whether it "
-            "could be separated: train one with scd-train … model.kind=causal_dit (or far, far_long, "
+            "could be separated: train one with scd-train … model.architecture=causal_dit (or far, far_long, "
             "diffusion_forcing) and probe that"
         )
     if len(world.model.net.blocks) < LEAST:
@@ -85,14 +85,16 @@ class Probe:
     def __init__(self, world: World, store: WindowStore, config: ProbeConfig) -> None:
         self.world, self.store, self.config, self.model = world, store, config, world.model
         self.layers = len(self.model.net.blocks)
-        self.chosen = pick_episodes(world.provenance, store, config.episodes)
-        self.held_out = HeldOut(world, self.batches(), config)
+        self.chosen = select_eval_episodes(world.provenance, store, config.episodes)
+        self.held_out = HeldOutWindows(world, self.batches(), config)
         self.episodes = self.held_out.episodes
-        tuned = config.tuned_last or world.config.decoder_layers or 1
+        tuned = config.finetune_last or world.config.decoder_layers or 1
         self.middle = self.named("middle_layers", config.middle_layers) or middle_half(self.layers)
         self.lasts = self.named("last_layers", config.last_layers) or list(range(1, self.layers + 1))
         (self.tuned_last,) = self.named("tuned_last", [min(tuned, self.layers - 1)])
-        self.tuner = Tuner(world, store, self.chosen.episodes, config) if config.tune_updates else None
+        self.tuner = (
+            Finetuner(world, store, self.chosen.episodes, config) if config.finetune_updates else None
+        )
 
     def named(self, setting: str, layers: Sequence[int]) -> list[int]:
         if any(not 1 <= layer <= self.layers for layer in layers):
@@ -101,7 +103,7 @@ class Probe:
             )
         return list(layers)
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[WindowBatch]:
         config = self.config
         context = config.context or self.world.config.window
         choice = EvaluateConfig(
@@ -148,16 +150,16 @@ class Probe:
         return quality
 
     @torch.no_grad()
-    def watch(self) -> Drawn:
+    def watch(self) -> Activations:
         """What the layers do while the first imagined frame of every window is drawn."""
         parts = []
         for batch in self.held_out.batches:
-            s = begin(self.world, batch)
+            s = start_windows(self.world, batch)
             noise = RowNoise(batch.windows, self.world.frame_shape, self.config.seed)
             with watch(self.model) as seen:
                 self.world.step(s, batch.future[:, 0], noise.draw(self.world.device), self.config.num_steps)
             parts.append(seen)
-        return Drawn.joined(parts)
+        return Activations.joined(parts)
 
     # ---- (c) the middle layers in the first steps only ---------------------------------------------------
 
@@ -223,8 +225,8 @@ class Probe:
         model = self.taught(self.tuner, changed(self.model, self.middle, partial(Skipped, when=when)))
         rows["skipped"] = against(self.measure(model), control, self.episodes)
 
-        model = changed(self.model, self.middle, Lent)
-        model = self.taught(self.tuner, model, FromTheStart(model))
+        model = changed(self.model, self.middle, SharedResidual)
+        model = self.taught(self.tuner, model, PairedWithNoise(model))
         rewrap(model, partial(Reused, when=when))
         rows["reused"] = against(self.measure(model), control, self.episodes)
 
@@ -233,8 +235,8 @@ class Probe:
         rows["within_frame"]["loss_ratio"] = self.held_out.loss(model) / loss
         return rows
 
-    def taught(self, tuner: Tuner, model: CausalDiT, objective: nn.Module | None = None) -> CausalDiT:
-        with tqdm(total=self.config.tune_updates, desc="fine-tune", unit="update", leave=False) as bar:
+    def taught(self, tuner: Finetuner, model: CausalDiT, objective: nn.Module | None = None) -> CausalDiT:
+        with tqdm(total=self.config.finetune_updates, desc="fine-tune", unit="update", leave=False) as bar:
             return tuner.tune(model, objective, bar.update)
 
 
@@ -257,7 +259,7 @@ def describe(world: World, config: ProbeConfig) -> dict[str, Any]:
 
 
 def describe_data(
-    store: WindowStore, chosen: Chosen, held_out: HeldOut, config: ProbeConfig
+    store: WindowStore, chosen: EvalEpisodes, held_out: HeldOutWindows, config: ProbeConfig
 ) -> dict[str, Any]:
     return {
         "source": config.data.repo_id or config.data.root,
@@ -274,7 +276,7 @@ def of_whole(quality: Quality) -> dict[str, float]:
     return {name: mean(values) for name, values in quality.psnr.items()}
 
 
-def similarities(seen: Drawn) -> list[dict[str, Any]]:
+def similarities(seen: Activations) -> list[dict[str, Any]]:
     """Layer 0 is what enters the first one. `added`: of what the layer adds to it, not of the sum."""
     rows, before = [], None
     for layer, features in enumerate([seen.inputs, *seen.features]):
@@ -295,6 +297,6 @@ def similarities(seen: Drawn) -> list[dict[str, Any]]:
     return rows
 
 
-def attentions(seen: Drawn) -> dict[str, Any]:
+def attentions(seen: Activations) -> dict[str, Any]:
     """`past` (layers × steps): share of attention on the past; `uniform`: were all keys worth the same."""
     return {"past": seen.past.mean(-1).tolist(), "uniform": seen.uniform}

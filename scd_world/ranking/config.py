@@ -22,10 +22,12 @@ class PolicyEntry:
     name: str  # of its results and of its point in the figure
     policy: str  # one of scd_policies.make's (module:name too), or a LeRobot checkpoint
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
-    flaws: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws: delay, offset, …
-    eyes: str | None = None  # file of scd_policies.eyes: it sees environment_state in the pictures only
+    degrade: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws: delay, offset, …
+    state_estimator: str | None = (
+        None  # file of scd_policies.state_estimator: it sees environment_state in the pictures only
+    )
     group: str = ""  # its colour in the figure
-    pictures: bool = True  # false: it looks at none, and the simulator need not draw them
+    needs_images: bool = True  # false: it looks at none, and the simulator need not draw them
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ class RankConfig:
     precision: str = "fp32"  # of the world; bf16, or auto: bf16 where the hardware has it
     batch_size: int = 24  # episodes that are played side by side
 
-    only: list[str] = field(default_factory=list)  # play these policies alone; the report needs them all
-    sides: list[str] = field(default_factory=lambda: list(SIDES))  # play these sides alone
+    only_policies: list[str] = field(
+        default_factory=list
+    )  # play these policies alone; the report needs them all
+    only_sides: list[str] = field(default_factory=lambda: list(SIDES))  # play these sides alone
     bootstrap: int = 2000  # draws
     threads: int | None = None  # None: torch's default
     seed: int = 0
@@ -62,7 +66,7 @@ class RankConfig:
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("precision", self.precision, ("fp32", "bf16", "auto"))
-        for side in self.sides:
+        for side in self.only_sides:
             one_of("sides", side, SIDES)
         for name in ("episodes", "batch_size", "bootstrap"):
             above(name, getattr(self, name), 0)

@@ -16,14 +16,14 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from scd_envs.settings import start_pool, task_number
-from scd_envs.simulators.vector import Batch
+from scd_envs.settings import start_pool, task_index
+from scd_envs.simulators.vector import SimulatorVectorEnv
 from scd_envs.spaces import action_space
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies import Policy, is_checkpoint, make
-from scd_policies.degraded import Flawed, Flaws
+from scd_policies.degraded import Degradation, DegradedPolicy
 from scd_policies.rollout import episodes
-from scd_policies.state_estimator import Eyes
+from scd_policies.state_estimator import EstimatedStatePolicy
 from scd_world.ranking.config import PolicyEntry, RankConfig
 from scd_world.utils.atomic_folder import MANIFEST, files_of, replace_text, sha256
 from scd_world.utils.precision import use_bf16
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Start:
+class RankedStart:
     """Where an episode begins, on both sides, and the seed of environment and policy."""
 
     episode: int  # of the world's dataset
@@ -42,12 +42,12 @@ class Start:
     state: dict[str, list[float]]  # what the simulator is reset to
 
 
-def choose_starts(world: World, count: int, seed: int, task: str | None = None) -> list[Start]:
+def choose_starts(world: World, count: int, seed: int, task: str | None = None) -> list[RankedStart]:
     """Spread over the episodes' first frames that the world holds (with `task`: where it was being done, if
     anywhere); more than there are: round again."""
     pool = start_pool(world, None)
     if task is not None:
-        pool = world.starts.of_task(task_number(task, world.schema.tasks), pool)
+        pool = world.starts.filter_by_task(task_index(task, world.schema.tasks), pool)
     at = np.linspace(0, len(pool) - 1, count).round().astype(int)
     if count > len(pool):
         log.warning(
@@ -60,9 +60,11 @@ def choose_starts(world: World, count: int, seed: int, task: str | None = None) 
     P = len(world.schema.agent_pos)
     starts = []
     for i, (episode, frame) in enumerate(pool[at].tolist()):
-        state = world.starts.moment(episode, frame).state[-1]
+        state = world.starts.get(episode, frame).state[-1]
         parts = {"agent_pos": state[:P].tolist(), "environment_state": state[P:].tolist()}
-        starts.append(Start(episode, frame, seed + i, {key: value for key, value in parts.items() if value}))
+        starts.append(
+            RankedStart(episode, frame, seed + i, {key: value for key, value in parts.items() if value})
+        )
     return starts
 
 
@@ -77,16 +79,16 @@ def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any
     else:
         shown = {name: metadata[name] for name in ("views", "recorded") if name in metadata}
         policy = make("lerobot", space, path=entry.policy, **(shown | {"task": task} | entry.policy_kwargs))
-    if entry.eyes is not None:
-        policy = Eyes(policy, entry.eyes)
+    if entry.state_estimator is not None:
+        policy = EstimatedStatePolicy(policy, entry.state_estimator)
     # A sound policy goes as it is: where it leaves the recorded range, the environment clips it and says so.
-    return Flawed(policy, space, Flaws(**entry.flaws)) if entry.flaws else policy
+    return DegradedPolicy(policy, space, Degradation(**entry.degrade)) if entry.degrade else policy
 
 
-class Results:
+class RankingResults:
     """What was played, under `out`/<side>/<policy>.json; a file counts while its digest is the asked one."""
 
-    def __init__(self, config: RankConfig, world: World, starts: Sequence[Start]) -> None:
+    def __init__(self, config: RankConfig, world: World, starts: Sequence[RankedStart]) -> None:
         self.config, self.world, self.starts = config, world, starts
         self.max_steps = config.max_steps or world.schema.horizon
         self.world_identity = identity(str(find_folder(config.world, None)))
@@ -109,9 +111,10 @@ class Results:
         """Of all that the outcome depends on; the world itself matters to its own side alone."""
         config = self.config
         played = {
-            "policy": [entry.policy, entry.policy_kwargs, entry.flaws, entry.eyes],
+            "policy": [entry.policy, entry.policy_kwargs, entry.degrade, entry.state_estimator],
             "files": [
-                identity(str(v)) for v in (source_of(entry.policy), entry.eyes, *entry.policy_kwargs.values())
+                identity(str(v))
+                for v in (source_of(entry.policy), entry.state_estimator, *entry.policy_kwargs.values())
             ],
             "starts": [asdict(start) for start in self.starts],
             "max_steps": self.max_steps,
@@ -153,7 +156,7 @@ class Results:
             )
         ]
         envs.close()
-        if isinstance(envs, Batch) and not envs.says_success:
+        if isinstance(envs, SimulatorVectorEnv) and not envs.says_success:
             raise ValueError(
                 f"simulator={self.config.simulator} never said info['is_success'], so nothing succeeds "
                 "there: let its step() say it, or name a file of what happened (labels=…)"
@@ -185,9 +188,9 @@ class Results:
         )
 
     def simulation(self, entry: PolicyEntry) -> VectorEnv:
-        undrawn = {"draw": False} if self.config.simulator == "pusht" and not entry.pictures else {}
+        undrawn = {"draw": False} if self.config.simulator == "pusht" and not entry.needs_images else {}
         rows = min(self.config.batch_size, len(self.starts))
-        return Batch(self.config.simulator, rows, max_episode_steps=self.max_steps, **undrawn)
+        return SimulatorVectorEnv(self.config.simulator, rows, max_episode_steps=self.max_steps, **undrawn)
 
 
 def source_of(policy: str) -> str:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from scd_envs.settings import task_number
+from scd_envs.settings import task_index
 from scd_policies import is_checkpoint
 from scd_world.metrics.statistics import correlation
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
-from scd_world.ranking.play import Results, choose_starts
+from scd_world.ranking.play import RankingResults, choose_starts
 from scd_world.ranking.report import markdown, plot_scatter
-from scd_world.ranking.statistics import Pair, agreement, kappa, rate, wilson
+from scd_world.ranking.statistics import PairedOutcomes, agreement, kappa, rate, wilson
 from scd_world.reporting.tables import write_json
 from scd_world.utils.devices import pick_device
 from scd_world.world.world import World
@@ -37,17 +37,17 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     """Plays what was not played yet, and reports once nothing is missing; None while something is."""
     entries = read_policies(config.policies)
     labels = read_labels(config.labels, entries) if config.labels else None
-    if unknown := sorted(set(config.only) - {entry.name for entry in entries}):
-        raise ValueError(f"only={unknown}: the list has {[entry.name for entry in entries]}")
+    if unknown := sorted(set(config.only_policies) - {entry.name for entry in entries}):
+        raise ValueError(f"only_policies={unknown}: the list has {[entry.name for entry in entries]}")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     world = World.load(config.world, device=pick_device(config.device))
     refuse_unranked(world, config, entries)
     starts = choose_starts(world, config.episodes, config.seed, config.task)
-    results = Results(config, world, starts)
+    results = RankingResults(config, world, starts)
     sides = ["world"] if labels else ["simulator", "world"]
-    for side in [side for side in sides if side in config.sides]:
-        for entry in [e for e in entries if e.name in config.only or not config.only]:
+    for side in [side for side in sides if side in config.only_sides]:
+        for entry in [e for e in entries if e.name in config.only_policies or not config.only_policies]:
             play_once(results, entry, side)
     played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
     missing = [f"{side}/{name}" for side in sides for name, found in played[side].items() if found is None]
@@ -74,12 +74,12 @@ def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEn
         )
     tasks = world.schema.tasks
     if config.task is not None:
-        task_number(config.task, tasks)
+        task_index(config.task, tasks)
     elif len(tasks) > 1 and any(is_checkpoint(entry.policy) for entry in entries):
         raise ValueError(f"LeRobot policies are told one task: give task=<one of {list(tasks)}>")
 
 
-def play_once(results: Results, entry: PolicyEntry, side: str) -> None:
+def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
     """Plays a policy on one side, unless it was played, or another process is just playing it."""
     if results.find(entry, side) is not None:
         return
@@ -151,7 +151,7 @@ def make_report(
     """All figures as plain data. starts: how many the episodes go round."""
     imagined = outcomes(played["world"])
     real = labels or outcomes(played["simulator"])
-    pairs = [Pair(entry.name, real[entry.name], imagined[entry.name], starts) for entry in entries]
+    pairs = [PairedOutcomes(entry.name, real[entry.name], imagined[entry.name], starts) for entry in entries]
     return {
         "world": config.world,
         "reality": config.labels or f"simulator {config.simulator}",
@@ -163,7 +163,7 @@ def make_report(
     }
 
 
-def without_groups(pairs: Sequence[Pair], groups: Sequence[str]) -> dict[str, float]:
+def without_groups(pairs: Sequence[PairedOutcomes], groups: Sequence[str]) -> dict[str, float]:
     """Pearson's r when a whole group of policies is left out: does one kind make, or spoil, the figure?"""
     x, y = (np.array([rate(getattr(pair, side)) for pair in pairs]) for side in ("imagined", "real"))
     others = {group: np.array([g != group for g in groups]) for group in dict.fromkeys(groups)}
@@ -177,7 +177,7 @@ def outcomes(played: dict[str, Any]) -> Outcomes:
     }
 
 
-def describe(pair: Pair, entry: PolicyEntry) -> dict[str, Any]:
+def describe(pair: PairedOutcomes, entry: PolicyEntry) -> dict[str, Any]:
     both = [(pair.imagined[e], pair.real[e]) for e in pair.common]
     a, b = np.array(both, bool).reshape(-1, 2).T
     return {
@@ -190,7 +190,7 @@ def describe(pair: Pair, entry: PolicyEntry) -> dict[str, Any]:
     }
 
 
-def success(pair: Pair, side: str) -> dict[str, Any]:
+def success(pair: PairedOutcomes, side: str) -> dict[str, Any]:
     episodes = getattr(pair, side)
     done, count = sum(episodes.values()), len(episodes)
     low, high = wilson(done, count, pair.independent(side))

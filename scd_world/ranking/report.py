@@ -88,7 +88,9 @@ def plot_scatter(path: Path, report: dict[str, Any]) -> None:
         ax: Any = figure.subplots()
         ax.plot([0, 100], [0, 100], color="#9aa1ab", linewidth=1, zorder=1)
         for i, group in enumerate(groups):
-            draw(ax, [one for one in policies if one["group"] == group], COLOURS[i % len(COLOURS)], group)
+            plot_group(
+                ax, [one for one in policies if one["group"] == group], COLOURS[i % len(COLOURS)], group
+            )
         far = sorted(policies, key=lambda one: -abs(one["imagined"]["rate"] - one["real"]["rate"]))
         for one in far[:NAMED]:
             at = (100 * one["real"]["rate"], 100 * one["imagined"]["rate"])
@@ -105,7 +107,7 @@ def plot_scatter(path: Path, report: dict[str, Any]) -> None:
         figure.savefig(path)
 
 
-def draw(ax: Any, policies: list[dict[str, Any]], colour: str, label: str) -> None:
+def plot_group(ax: Any, policies: list[dict[str, Any]], colour: str, label: str) -> None:
     sides = [[one[side] for one in policies] for side in ("real", "imagined")]
     x, y = (100 * np.array([one["rate"] for one in side]) for side in sides)
     errors = [

@@ -19,7 +19,7 @@ Z = 1.959964  # of the same, in standard deviations
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedOutcomes:
     """One policy's episodes: episode number → did it succeed, in reality and in the imagination.
 
     starts: how many starts the episodes go round, episode i beginning at the (i mod starts)-th; None: each
@@ -102,7 +102,7 @@ STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def agreement(pairs: Sequence[Pair], draws: int = 2000, seed: int = 0) -> dict[str, Any]:
+def agreement(pairs: Sequence[PairedOutcomes], draws: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Everything that is said about the two rankings, as plain data; `pairs` are at least two policies."""
     imagined, real = (np.array([rate(getattr(p, side)) for p in pairs]) for side in ("imagined", "real"))
     found: dict[str, Any] = {
@@ -126,7 +126,7 @@ def rate(outcomes: dict[int, bool]) -> float:
     return float(np.mean(list(outcomes.values())))
 
 
-def bootstrap(pairs: Sequence[Pair], draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def bootstrap(pairs: Sequence[PairedOutcomes], draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Name → (draws,). Each draw takes P policies with replacement, and of each one as many episodes anew.
 
     Where a policy's two sides played the same episodes, an episode keeps both of its outcomes, and where
@@ -143,7 +143,7 @@ def bootstrap(pairs: Sequence[Pair], draws: int, rng: np.random.Generator) -> di
     return values
 
 
-def _table(pair: Pair) -> list[tuple[np.ndarray, np.ndarray]]:
+def _table(pair: PairedOutcomes) -> list[tuple[np.ndarray, np.ndarray]]:
     """Successes and episodes per start, imagined and real: one ((2, S), (S,)) where they are paired, else two
     of ((1, S), (S,))."""
     if pair.paired:
@@ -167,7 +167,7 @@ def _redrawn(table: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generato
     return np.concatenate(rates)
 
 
-def leave_one_out(pairs: Sequence[Pair], imagined: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+def leave_one_out(pairs: Sequence[PairedOutcomes], imagined: np.ndarray, real: np.ndarray) -> dict[str, Any]:
     """The range of Pearson's r when any one policy is left out, and which ones stand behind its ends."""
     keep = ~np.eye(len(pairs), dtype=bool)
     without = np.array([correlation(imagined[k], real[k]) for k in keep])
@@ -192,7 +192,7 @@ def permutation_p(imagined: np.ndarray, real: np.ndarray, rng: np.random.Generat
     return float((1 + (shuffled >= x @ y - 1e-12).sum()) / (1 + draws))
 
 
-def per_episode(pairs: Sequence[Pair]) -> dict[str, Any]:
+def per_episode(pairs: Sequence[PairedOutcomes]) -> dict[str, Any]:
     """Do the sides agree on single episodes? Over all that both played, all policies together."""
     both = [(pair.imagined[e], pair.real[e]) for pair in pairs for e in pair.common]
     if not both:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from scd_world.robot_data.normalizer import Stats, encode_pixels
+from scd_world.robot_data.normalizer import Normalizer, encode_pixels
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,19 @@ class Clip:
 
     obs: Tensor  # (B, T+1, C, H, W) in [-1, 1]
     state: Tensor  # (B, T+1, S)
-    before: Tensor  # (B, S + A) state and action one frame before the clip; at an episode's start at rest
-    act: Tensor  # (B, T, A)
-    rew: Tensor  # (B, T)
+    prev: Tensor  # (B, S + A) state and action one frame before the clip; at an episode's start at rest
+    action: Tensor  # (B, T, A)
+    reward: Tensor  # (B, T)
     success: Tensor  # (B, T) 0 or 1
     valid: Tensor  # (B, T) 0 or 1
     task: Tensor  # (B,) int, which of the schema's tasks
 
     @property
     def num_steps(self) -> int:
-        return self.act.shape[1]
+        return self.action.shape[1]
 
     @classmethod
-    def from_windows(cls, windows: Mapping[str, Tensor], stats: Stats) -> Clip:
+    def from_windows(cls, windows: Mapping[str, Tensor], stats: Normalizer) -> Clip:
         """Windows as the store gives them (raw units, uint8 pixels) → model units, on the windows' device.
 
         windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `before` (B, S + A) ·
@@ -45,9 +45,9 @@ class Clip:
         return cls(
             obs=encode_pixels(windows["pixels"]),
             state=stats.encode_state(windows["state"]),
-            before=stats.encode_before(windows["before"]),
-            act=stats.encode_action(windows["action"]),
-            rew=stats.encode_reward(windows["reward"]),
+            prev=stats.encode_prev(windows["before"]),
+            action=stats.encode_action(windows["action"]),
+            reward=stats.encode_reward(windows["reward"]),
             success=windows["success"].float(),
             valid=windows["valid"].float(),
             task=windows["task"],

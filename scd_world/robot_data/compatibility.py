@@ -24,7 +24,7 @@ def check_schema(world: DataSchema, store: WindowStore) -> None:
         )
 
 
-def judged_schema(world: DataSchema, data: DataSchema) -> DataSchema:
+def scored_schema(world: DataSchema, data: DataSchema) -> DataSchema:
     """The data's, less the outcomes that the world was not taught: what its heads say of those is nothing."""
     both = {name: getattr(world, name) and getattr(data, name) for name in ("reward", "success")}
     return replace(data, **both)

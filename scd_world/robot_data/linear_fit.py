@@ -6,26 +6,28 @@ import torch
 from torch import Tensor
 
 SMALLEST_CHANGE = 1e-3  # of a dimension's range: a state that never changes divides nothing
-SMALLEST_REST = 0.1  # of the usual change: how exactly the network is asked to know what is nearly linear
+SMALLEST_RESIDUAL = 0.1  # of the usual change: how exactly the network is asked to know what is nearly linear
 
 
-def linear_inputs(before: Tensor, state: Tensor, act: Tensor, change: Tensor) -> Tensor:
+def linear_inputs(prev: Tensor, state: Tensor, action: Tensor, change: Tensor) -> Tensor:
     """[velocity in units of the usual change, state, action, action before, 1], (…, 2·S + 2·A + 1)."""
-    was, did = before.tensor_split([state.shape[-1]], dim=-1)
-    one = torch.ones_like(act[..., :1])
-    return torch.cat([(state - was) / change, state, act, did, one], dim=-1)
+    was, did = prev.tensor_split([state.shape[-1]], dim=-1)
+    one = torch.ones_like(action[..., :1])
+    return torch.cat([(state - was) / change, state, action, did, one], dim=-1)
 
 
-def fit_hold(before: Tensor, state: Tensor, act: Tensor, after: Tensor, state_change: Tensor) -> Tensor:
+def fit_hold_action(
+    prev: Tensor, state: Tensor, action: Tensor, after: Tensor, state_change: Tensor
+) -> Tensor:
     """(A, S + 1): the action that keeps a robot at rest where it is, as a straight line of the state.
 
     Under position control that is its own place, under velocity control zero. It stands for the action
     before an episode's first. What moves by other laws than a line's has little say in it.
     """
-    (S, A), change = (state.shape[-1], act.shape[-1]), state_change.clamp_min(SMALLEST_CHANGE)
-    nothing = torch.cat([before[..., :S], torch.zeros_like(act)], dim=-1)  # of it too little is known here
-    weight, rest = ridge(linear_inputs(nothing, state, act, change), (after - state) / change)
-    weight = weight / rest.clamp_min(SMALLEST_REST / 10)[:, None]
+    (S, A), change = (state.shape[-1], action.shape[-1]), state_change.clamp_min(SMALLEST_CHANGE)
+    nothing = torch.cat([prev[..., :S], torch.zeros_like(action)], dim=-1)  # of it too little is known here
+    weight, rest = ridge(linear_inputs(nothing, state, action, change), (after - state) / change)
+    weight = weight / rest.clamp_min(SMALLEST_RESIDUAL / 10)[:, None]
     expects = torch.cat([weight[:, S : 2 * S], weight[:, -1:]], dim=1)  # change, from rest and no action
     return -(torch.linalg.pinv(weight[:, 2 * S : 2 * S + A], rtol=0.1) @ expects).float()
 

@@ -15,7 +15,7 @@ SMALLEST_RANGE = 1e-6  # raw units; below it a dimension counts as constant
 
 
 @dataclass(frozen=True)
-class Stats:
+class Normalizer:
     """Float32 statistics of the training episodes.
 
     Model units: state and action in [-1, 1] between the lowest and the highest recorded value,
@@ -24,13 +24,8 @@ class Stats:
 
     state_low: Tensor  # (S,) raw units
     state_high: Tensor  # (S,)
-    state_change: Tensor  # (S,) root mean square of state[i+1] − state[i], in model units
-    linear: Tensor  # (S, 2·S + 2·A + 1) and
-    linear_rest: Tensor  # (S,) the linear model of the state, see `dynamics.fit_linear`
-    hold: Tensor  # (A, S + 1) the action that keeps a state at rest, see `dynamics.fit_hold`
-    law_mean: Tensor  # (S,),
-    law_span: Tensor  # (r, S) and
-    law_squares: Tensor  # (m, …) what all recorded states have in common, see `laws.py`
+    state_delta_rms: Tensor  # (S,) root mean square of state[i+1] − state[i], in model units
+    hold_action: Tensor  # (A, S + 1) the action that keeps a state at rest, see `linear_fit.fit_hold_action`
     action_low: Tensor  # (A,) raw units
     action_high: Tensor  # (A,)
     reward_mean: Tensor  # ()
@@ -38,17 +33,14 @@ class Stats:
     background: Tensor  # (C, H, W) in [-1, 1]: each pixel's median over the data, what never moves
 
     @classmethod
-    def neutral(cls, schema: DataSchema) -> Stats:
+    def neutral(cls, schema: DataSchema) -> Normalizer:
         """Ranges of [-1, 1] and nothing known of the dynamics: for models that no data has taught."""
         S, A = len(schema.state), len(schema.action)
         return cls(
             state_low=-torch.ones(S),
             state_high=torch.ones(S),
-            state_change=torch.full((S,), 0.1),
-            linear=torch.zeros(S, 2 * S + 2 * A + 1),
-            linear_rest=torch.ones(S),
-            hold=torch.zeros(A, S + 1),
-            **no_laws(S),
+            state_delta_rms=torch.full((S,), 0.1),
+            hold_action=torch.zeros(A, S + 1),
             action_low=-torch.ones(A),
             action_high=torch.ones(A),
             reward_mean=torch.zeros(()),
@@ -65,12 +57,12 @@ class Stats:
     def encode_action(self, action: Tensor) -> Tensor:
         return to_unit(action, self.action_low, self.action_high)
 
-    def encode_before(self, before: Tensor) -> Tensor:
+    def encode_prev(self, before: Tensor) -> Tensor:
         """State and action one frame earlier, (…, S + A); where that action is NaN there was none, and the
         one that keeps the state at rest stands for it."""
         state, act = before.tensor_split([len(self.state_low)], dim=-1)
         state, act = self.encode_state(state), self.encode_action(act)
-        rest = at_rest(state, self.hold)
+        rest = standstill(state, self.hold_action)
         return torch.where(torch.isnan(act).any(-1, keepdim=True), rest, torch.cat([state, act], dim=-1))
 
     def encode_reward(self, reward: Tensor) -> Tensor:
@@ -79,18 +71,18 @@ class Stats:
     def decode_reward(self, reward: Tensor) -> Tensor:
         return reward * self.reward_std.clamp_min(SMALLEST_RANGE) + self.reward_mean
 
-    def to(self, device: torch.device | str) -> Stats:
-        return Stats(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+    def to(self, device: torch.device | str) -> Normalizer:
+        return Normalizer(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def save(self, path: Path) -> None:
         save_file({field.name: getattr(self, field.name).contiguous() for field in fields(self)}, path)
 
     @classmethod
-    def load(cls, path: Path) -> Stats:
+    def load(cls, path: Path) -> Normalizer:
         return cls(**load_file(path))
 
 
-def at_rest(state: Tensor, hold: Tensor) -> Tensor:
+def standstill(state: Tensor, hold: Tensor) -> Tensor:
     """(…, S + A): a state in model units, and the action under which it stays, by `hold` (A, S + 1)."""
     act = state @ hold[:, :-1].T + hold[:, -1]
     return torch.cat([state, act.clamp(-1, 1)], dim=-1)
@@ -122,12 +114,3 @@ def decode_pixels(obs: Tensor) -> Tensor:
     """float (…, 3·V, H, W) in [-1, 1] → uint8 (…, V, H, W, 3)."""
     grey = ((obs.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return grey.unflatten(-3, (-1, 3)).movedim(-3, -1)
-
-
-def no_laws(size: int) -> dict[str, Tensor]:
-    """Where every number of the state is free."""
-    return {
-        "law_mean": torch.zeros(size),
-        "law_span": torch.eye(size),
-        "law_squares": torch.zeros(0, 1 + size + size * (size + 1) // 2),
-    }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 RESIZES = ("stretch", "letterbox")
 
 
-class View(NamedTuple):
+class ImageRegion(NamedTuple):
     """A rectangle of a picture, in pixels."""
 
     top: int
@@ -74,7 +74,7 @@ class DataSchema:
         return dict(zip(self.cameras, sizes, strict=True))
 
     @property
-    def views(self) -> dict[str, View]:
+    def views(self) -> dict[str, ImageRegion]:
         """Camera → where its picture lies in the frame; beside it the frame is black."""
         frame, letterbox = (self.height, self.width), self.resize == "letterbox"
         return {camera: view_of(size, frame, letterbox) for camera, size in self.recorded_sizes.items()}
@@ -97,13 +97,13 @@ class DataSchema:
         return cls(**{key: tuples(value) for key, value in values.items()})
 
 
-def view_of(recorded: tuple[int, int], frame: tuple[int, int], letterbox: bool) -> View:
+def view_of(recorded: tuple[int, int], frame: tuple[int, int], letterbox: bool) -> ImageRegion:
     """Where a picture of `recorded` (height, width) lies in a frame of another size."""
     if not letterbox:
-        return View(0, 0, *frame)
+        return ImageRegion(0, 0, *frame)
     scale = min(frame[0] / recorded[0], frame[1] / recorded[1])
     height, width = (min(round(side * scale), most) for side, most in zip(recorded, frame, strict=True))
-    return View((frame[0] - height) // 2, (frame[1] - width) // 2, height, width)
+    return ImageRegion((frame[0] - height) // 2, (frame[1] - width) // 2, height, width)
 
 
 def tuples(value: Any) -> Any:

@@ -31,8 +31,8 @@ class RolloutConfig:
     clip_actions: bool = True  # False: an action far outside what was recorded is an error
     task: str | None = None  # one of the world's tasks; None: what was being done at each start
 
-    videos: bool = False  # mp4 instead of lossless pictures
-    films: int = 4  # episodes shown in film.mp4 and strip.png; 0: none
+    store_as_video: bool = False  # mp4 instead of lossless pictures
+    num_videos: int = 4  # episodes shown in film.mp4 and strip.png; 0: none
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -57,12 +57,12 @@ class PolicyShare:
     policy_kwargs: dict[str, Any] = field(
         default_factory=dict
     )  # a list is gone through, one entry per episode
-    flaws: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws; a list likewise
-    share: int = 1  # episodes of each round through the mixture
+    degrade: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws; a list likewise
+    weight: int = 1  # episodes of each round through the mixture
 
     def __post_init__(self) -> None:
-        if self.share < 1:
-            raise ValueError(f"share of {self.policy} is {self.share}; it counts episodes, 1 or more")
+        if self.weight < 1:
+            raise ValueError(f"share of {self.policy} is {self.weight}; it counts episodes, 1 or more")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RecordConfig:
     """Record a Gymnasium environment under one policy, or a mixture, into a LeRobotDataset v3.
 
     scd-record env=pusht policy=scripted_pusht policy_kwargs={skill:[1.0,0.5]} episodes=200 out=data/pusht
-    scd-record env=pusht 'mix=[{policy:scripted_pusht,share:3},{policy:random_walk}]' out=data/pusht
+    scd-record env=pusht 'policy_mixture=[{policy:scripted_pusht,weight:3},{policy:random_walk}]' out=data/pusht
     """
 
     env: str  # pusht, pendulum, or the id of a registered gymnasium environment
@@ -80,21 +80,21 @@ class RecordConfig:
     policy_kwargs: dict[str, Any] = field(
         default_factory=dict
     )  # a list is gone through, one entry per episode
-    mix: list[PolicyShare] = field(default_factory=list)  # several policies, instead of policy
+    policy_mixture: list[PolicyShare] = field(default_factory=list)  # several policies, instead of policy
     episodes: int = 200  # in all; may be raised later
     max_steps: int = 1000  # of an episode that the environment does not end
     seed: int = 0  # episode i starts from seed + i
     task: str | None = None  # in words; the environment's name by default
-    videos: bool = False  # mp4 instead of lossless pictures: small, but not ground truth
+    store_as_video: bool = False  # mp4 instead of lossless images: small, but not ground truth
     publish_every: int = 20  # episodes after which they join the dataset: what a power cut can cost
 
     def __post_init__(self) -> None:
         for name in ("episodes", "max_steps", "publish_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        if self.mix and (self.policy != "random_walk" or self.policy_kwargs):
+        if self.policy_mixture and (self.policy != "random_walk" or self.policy_kwargs):
             raise ValueError("give either policy or mix, not both")
 
     @property
     def shares(self) -> list[PolicyShare]:
-        return self.mix or [PolicyShare(self.policy, self.policy_kwargs)]
+        return self.policy_mixture or [PolicyShare(self.policy, self.policy_kwargs)]

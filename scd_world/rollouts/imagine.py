@@ -32,15 +32,15 @@ from scd_datasets.sources.open_source import open_source
 from scd_datasets.writing.episodes import (
     Frame,
     camera_key,
-    conclude,
-    interruption,
-    observation_frame,
+    print_summary_and_exit,
+    stop_on_signal,
+    to_lerobot_frame,
     write_episodes,
 )
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies import Policy, is_checkpoint, make
-from scd_policies.rollout import Episode, episodes
+from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.reporting import video
 from scd_world.robot_data.schema import DataSchema
 from scd_world.rollouts.config import RolloutConfig
@@ -54,11 +54,11 @@ FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
 def run_rollout(config: RolloutConfig) -> None:
     """Imagines, and prints a summary (`scd-rollout`)."""
-    conclude(imagine(config), config.episodes)
+    print_summary_and_exit(imagine_dataset(config), config.episodes)
     print(f"imagined: {config.out} (LeRobotDataset v3; meta/imagined.json says by which world)")
 
 
-def imagine(config: RolloutConfig) -> list[dict[str, Any]]:
+def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
     """Imagines until the dataset has `config.episodes` episodes; a note on each, as in meta/imagined.json.
 
     SIGINT and SIGTERM end it early and keep every whole episode.
@@ -75,20 +75,22 @@ def imagine(config: RolloutConfig) -> list[dict[str, Any]]:
         task=config.task,
     )
     schema = env.schema
-    acting = Acting.of(config, env)
-    said = said_numbers(env)
+    acting = RolloutPlan.of(config, env)
+    said = info_scalars(env)
     marks = {"imagined": True, "world": config.world, "world_sha256": sha256(folder / MANIFEST)}
     recipe = make_recipe(config) | {"world_sha256": marks["world_sha256"], "device": device}
-    features = world_features(schema, said, config.videos)
+    features = world_features(schema, said, config.store_as_video)
     with (
-        LeRobotWriter(config.out, schema.fps, features, recipe, config.videos, imagined=marks) as writer,
-        interruption() as interrupted,
+        LeRobotWriter(
+            config.out, schema.fps, features, recipe, config.store_as_video, imagined=marks
+        ) as writer,
+        stop_on_signal() as interrupted,
     ):
-        taken = takes(config, env, acting, writer.num_episodes, said, interrupted)
+        taken = imagined_episodes(config, env, acting, writer.num_episodes, said, interrupted)
         write_episodes(writer, taken, config.episodes, config.num_envs, interrupted)
     notes = writer.notes
-    if notes and config.films:
-        draw(Path(config.out), notes[: config.films])
+    if notes and config.num_videos:
+        write_previews(Path(config.out), notes[: config.num_videos])
     return notes
 
 
@@ -102,7 +104,7 @@ def make_recipe(config: RolloutConfig) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Acting:
+class RolloutPlan:
     """A policy, and what each episode asks of it and of the environment; episode i takes entry i % length."""
 
     policy: Policy
@@ -111,7 +113,7 @@ class Acting:
     limits: Sequence[int] | None = None  # steps at most: as many as there are actions to repeat
 
     @classmethod
-    def of(cls, config: RolloutConfig, env: WorldVectorEnv) -> Acting:
+    def of(cls, config: RolloutConfig, env: WorldVectorEnv) -> RolloutPlan:
         space, kwargs = env.single_action_space, config.policy_kwargs
         who = {"policy": config.policy, "policy_kwargs": kwargs}
         if config.policy == "replay":
@@ -159,7 +161,7 @@ def recorded_actions(
             f"{dataset} holds the episodes {min(known)} to {max(known)}, and none of the starts "
             f"{list(map(list, pool))[:8]}: replay the dataset that the world was taught with, or give starts="
         )
-    rows = [np.asarray(source.numbers(known[e])[ACTION], np.float32) for e, _ in kept]
+    rows = [np.asarray(source.low_dim(known[e])[ACTION], np.float32) for e, _ in kept]
     return kept, [
         row.reshape(len(row), len(wanted))[frame:] for row, (_, frame) in zip(rows, kept, strict=True)
     ]
@@ -168,11 +170,11 @@ def recorded_actions(
 # ---- what is imagined, and how it is written -------------------------------------------------------
 
 
-class Stopped(Exception):
+class Interrupted(Exception):
     """A signal came while a batch was being imagined."""
 
 
-class Stoppable(VectorWrapper):
+class InterruptibleEnv(VectorWrapper):
     """Raises Stopped at the next step after a signal."""
 
     def __init__(self, env: WorldVectorEnv, interrupted: threading.Event) -> None:
@@ -181,20 +183,20 @@ class Stoppable(VectorWrapper):
 
     def step(self, actions: Any) -> Any:
         if self.interrupted.is_set():
-            raise Stopped
+            raise Interrupted
         return super().step(actions)
 
 
-def takes(
+def imagined_episodes(
     config: RolloutConfig,
     env: WorldVectorEnv,
-    acting: Acting,
+    acting: RolloutPlan,
     done: int,
     said: Sequence[str],
     interrupted: threading.Event,
 ) -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
     """Episode after episode from number `done` on: who acted, and its frames."""
-    watched, n = Stoppable(env, interrupted), config.num_envs
+    watched, n = InterruptibleEnv(env, interrupted), config.num_envs
     for first in itertools.count(done // n * n, n):
         batch = range(first, first + n)
         seeds = [config.seed + i for i in batch]
@@ -210,35 +212,35 @@ def takes(
                     frames=True,
                 )
             )
-        except Stopped:
+        except Interrupted:
             return
         tasks = env.get_attr("task") if env.schema.tasks else ("imagined",) * n  # LeRobot wants one
         for index, episode, task in zip(batch, played, tasks, strict=True):
             if index >= done:
-                yield note(acting, episode, said) | {"task": task}, frames_of(episode, env, said)
+                yield episode_note(acting, episode, said) | {"task": task}, frames_of(episode, env, said)
 
 
-def note(acting: Acting, episode: Episode, said: Sequence[str]) -> dict[str, Any]:
-    start = {key: int(episode.said[key][0]) for key in ("start_episode", "start_frame")}
-    means = {key: float(episode.said[key].mean()) for key in said}
+def episode_note(acting: RolloutPlan, episode: EpisodeRollout, said: Sequence[str]) -> dict[str, Any]:
+    start = {key: int(episode.info[key][0]) for key in ("start_episode", "start_frame")}
+    means = {key: float(episode.info[key].mean()) for key in said}
     return acting.who | {"seed": episode.seed, **start, "terminated": episode.terminated, "means": means}
 
 
-def frames_of(episode: Episode, env: WorldVectorEnv, said: Sequence[str]) -> Iterator[Frame]:
+def frames_of(episode: EpisodeRollout, env: WorldVectorEnv, said: Sequence[str]) -> Iterator[Frame]:
     """LeRobot's frames: an observation, the action as the world took it, and what that brought."""
     box = env.single_action_space
     action = np.clip(episode.action, box.low, box.high) if env.clip_actions else episode.action
     for i in range(len(episode)):
-        yield observation_frame(episode.at(i), env.schema.cameras[0]) | {
+        yield to_lerobot_frame(episode.at(i), env.schema.cameras[0]) | {
             ACTION: action[i].astype(np.float32),
             REWARD: episode.reward[i : i + 1],
-            SUCCESS: episode.said["is_success"][i : i + 1],
+            SUCCESS: episode.info["is_success"][i : i + 1],
             DONE: np.array([i == len(episode) - 1]),
-            **{f"next.{key}": episode.said[key][i : i + 1].astype(np.float32) for key in said},
+            **{f"next.{key}": episode.info[key][i : i + 1].astype(np.float32) for key in said},
         }
 
 
-def said_numbers(env: WorldVectorEnv) -> list[str]:
+def info_scalars(env: WorldVectorEnv) -> list[str]:
     """The names of what the world says in real numbers after each step, such as `success_probability`."""
     env.reset(seed=0)
     low, high = (np.array(bound) for bound in (env.schema.action_low, env.schema.action_high))
@@ -265,7 +267,7 @@ def world_features(schema: DataSchema, said: Sequence[str], videos: bool) -> dic
 # ---- for people ------------------------------------------------------------------------------------
 
 
-def draw(root: Path, notes: Sequence[dict[str, Any]]) -> None:
+def write_previews(root: Path, notes: Sequence[dict[str, Any]]) -> None:
     """film.mp4 and strip.png of these episodes, as the dataset shows them."""
     dataset = LeRobotFolder(root)
     films = [video.side_by_cameras(dataset.pixels(dataset.episodes[n["episode_index"]])) for n in notes]

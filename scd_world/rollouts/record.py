@@ -24,9 +24,9 @@ from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.writing.episodes import (
     STATE_KEYS,
     Frame,
-    conclude,
-    interruption,
-    observation_frame,
+    print_summary_and_exit,
+    stop_on_signal,
+    to_lerobot_frame,
     write_episodes,
 )
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
@@ -37,11 +37,11 @@ FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
 def run_record(config: RecordConfig) -> None:
     """Records, and prints a summary and what comes next (`scd-record`)."""
-    conclude(record(config), config.episodes)
+    print_summary_and_exit(record(config), config.episodes)
     if LeRobotFolder(config.out).cameras:
         print(f"next: scd-data data.root={config.out}")
     else:
-        print(f"next, beside recordings with pictures: scd-train … body.more=[{config.out}]")
+        print(f"next, beside recordings with images: scd-train … prior.extra_datasets=[{config.out}]")
 
 
 def record(config: RecordConfig) -> list[dict[str, Any]]:
@@ -52,12 +52,12 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
     from scd_envs import simulators
 
     env = simulators.make(config.env, **config.env_kwargs)
-    policies = PolicyMix(env.action_space, config.shares)
+    policies = PolicyMixture(env.action_space, config.shares)
     fps = env.metadata["render_fps"]
     with closing(env):
-        features = make_features(env, config.seed, config.max_steps, config.videos)
-        writer = LeRobotWriter(config.out, fps, features, make_recipe(config), config.videos)
-        with writer, interruption() as interrupted:
+        features = make_features(env, config.seed, config.max_steps, config.store_as_video)
+        writer = LeRobotWriter(config.out, fps, features, make_recipe(config), config.store_as_video)
+        with writer, stop_on_signal() as interrupted:
 
             def episodes() -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
                 for index in itertools.count(writer.num_episodes):
@@ -76,7 +76,7 @@ def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> I
     for step in range(1, max_steps + 1):
         action = policy.act(_batch_of_one(obs))[0]
         # Before the step: some environments write the next observation into the same arrays.
-        frame = observation_frame(obs) | {ACTION: np.array(action, np.float32)}
+        frame = to_lerobot_frame(obs) | {ACTION: np.array(action, np.float32)}
         obs, reward, terminated, truncated, info = env.step(action)
         done = terminated or truncated or step == max_steps
         yield frame | {
@@ -92,7 +92,7 @@ def make_features(env: gymnasium.Env, seed: int, max_steps: int, videos: bool) -
     """LeRobot's features of what `env` observes and says."""
     obs, _ = env.reset(seed=seed)
     features = {}
-    for key, value in observation_frame(obs).items():
+    for key, value in to_lerobot_frame(obs).items():
         if key in STATE_KEYS.values():
             features[key] = vector_feature([f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(len(value))])
         else:
@@ -117,35 +117,37 @@ def says_success(env: gymnasium.Env, max_steps: int) -> bool:
     return False
 
 
-class PolicyMix:
+class PolicyMixture:
     """Who acts in which episode: a fixed round, so that a continued recording equals an uninterrupted one."""
 
     def __init__(self, action_space: gymnasium.Space, shares: list[PolicyShare]) -> None:
         self.action_space = action_space
-        self.round = [part for part in shares for _ in range(part.share)]
+        self.round = [part for part in shares for _ in range(part.weight)]
         self.made: dict[str, Any] = {}
 
     def of_episode(self, index: int) -> tuple[dict[str, Any], Any]:
         """({policy, policy_kwargs} in plain JSON, the policy)."""
         from scd_policies import make
-        from scd_policies.degraded import Flawed, Flaws
+        from scd_policies.degraded import Degradation, DegradedPolicy
 
         part, kwargs, flaws = self.plan(index)
         name = {"policy": part.policy, "policy_kwargs": kwargs} | ({"flaws": flaws} if flaws else {})
         key = json.dumps(name, sort_keys=True)
         if key not in self.made:
             policy = make(part.policy, self.action_space, **kwargs)
-            self.made[key] = Flawed(policy, self.action_space, Flaws(**flaws)) if flaws else policy
+            self.made[key] = (
+                DegradedPolicy(policy, self.action_space, Degradation(**flaws)) if flaws else policy
+            )
         return name, self.made[key]
 
     def plan(self, index: int) -> tuple[PolicyShare, dict[str, Any], dict[str, Any]]:
         """The part of the mixture that acts in episode `index`, its arguments and its flaws there."""
         rounds, place = divmod(index, len(self.round))
         part = self.round[place]
-        turn = rounds * part.share + sum(earlier is part for earlier in self.round[:place])
+        turn = rounds * part.weight + sum(earlier is part for earlier in self.round[:place])
         kwargs, flaws = (
             {key: value[turn % len(value)] if isinstance(value, list) else value for key, value in of.items()}
-            for of in (part.policy_kwargs, part.flaws)
+            for of in (part.policy_kwargs, part.degrade)
         )
         return part, kwargs, flaws
 

@@ -1,6 +1,6 @@
 """Checkpoints of a training: complete and verified folders of safetensors and JSON, newest first, no pickle.
 
-checkpoints/step_00001000/  {weights, ema, optimiser, rng}.safetensors · training.json · manifest.json
+checkpoints/step_00001000/  {weights, ema, optimizer, rng}.safetensors · training.json · manifest.json
 checkpoints/last            a link to the newest
 """
 
@@ -18,8 +18,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scd_world.prior.uncertainty import upgrade
+from scd_world.prior.uncertainty import KNOWN
 from scd_world.utils.atomic_folder import DamagedFolder, beside, sync, verify, write_folder
+from scd_world.world import format3
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Checkpoint:
 
     weights: Mapping[str, Tensor]
     ema: Mapping[str, Tensor]
-    optimiser: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
     rng: Mapping[str, Tensor]
     training: Mapping[str, Any]  # JSON: step, config, fingerprint of the data, …
 
@@ -117,7 +118,27 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(folder: Path) -> Checkpoint:
-    tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
-    for saved in (tensors["weights"], tensors["ema"]):
-        upgrade(saved, "doubt.")
-    return Checkpoint(**tensors, training=json.loads((folder / "training.json").read_bytes()))
+    """Reads a checkpoint; one of format 3 under the names of today."""
+    training = json.loads((folder / "training.json").read_bytes())
+    old = "prepared" in training  # what format 3 called pretrain_seconds
+    files = {name: "optimiser" if old and name == "optimizer" else name for name in TENSORS}
+    tensors = {name: load_file(folder / f"{file}.safetensors") for name, file in files.items()}
+    if old:
+        log.warning(
+            "%s is a checkpoint of format 3: it is read as it is, and the next one is of today", folder
+        )
+        training = upgrade_training(training)
+        for name in ("weights", "ema", "optimizer"):
+            tensors[name] = format3.upgrade_weights(tensors[name])
+            format3.knots_of_line(tensors[name], KNOWN)
+    return Checkpoint(**tensors, training=training)
+
+
+def upgrade_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives training.json of format 3 under the names of today."""
+    new = {"prepared": "pretrain_seconds", "measured": "eval", "ancestor": "parent"}
+    training = format3.rename(training, new)
+    training["config"] = format3.upgrade_train_config(training["config"])
+    if training["parent"]:
+        training["parent"] = format3.upgrade_provenance(training["parent"])
+    return training

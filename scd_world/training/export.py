@@ -11,7 +11,7 @@ import numpy as np
 from scd_datasets.store.store import WindowStore
 from scd_world.training.config import TrainConfig
 from scd_world.world.model_card import model_card
-from scd_world.world.starts import Starts
+from scd_world.world.starts import StartStates
 from scd_world.world.world import World
 
 PICTURES = {  # of an evaluation, in a packaged world's card
@@ -20,7 +20,7 @@ PICTURES = {  # of an evaluation, in a packaged world's card
 }
 
 
-def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: int) -> Starts:
+def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: int) -> StartStates:
     """About `count` pieces of `frames` frames, spread over these episodes; each one's first among them."""
     chosen = episodes[np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)]
     each = max(1, count // len(chosen))
@@ -34,7 +34,7 @@ def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: in
     places = np.concatenate(rows)
     windows = store.windows(places[:, 0], places[:, 1], num_steps=1)
     order = np.lexsort(np.concatenate(addresses).T[::-1])
-    return Starts(
+    return StartStates(
         pixels=windows["pixels"][order, 0],
         state=windows["state"][order, 0],
         action=windows["action"][order, 0],
@@ -56,8 +56,8 @@ def provenance(
     return {
         "data": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
-        "more": config.body.more,
-        "apart": config.body.apart,
+        "more": config.prior.extra_datasets,
+        "apart": config.prior.calibration_share,
         "episodes": len(store.lengths),
         "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
         "init": config.init,
@@ -65,15 +65,15 @@ def provenance(
         "steps": step,
         "planned_steps": config.steps,
         "batch_size": config.batch_size,
-        "clip_steps": config.clip_steps,
-        "lr": config.optimiser.lr,
+        "clip_steps": config.sequence_length,
+        "lr": config.optimizer.lr,
         "seed": config.seed,
         "training_seconds": round(seconds),
         "measured": dict(measured),
     }
 
 
-def package(world: str | Path, evaluation: str | Path, out: str | Path) -> Path:
+def export_world(world: str | Path, evaluation: str | Path, out: str | Path) -> Path:
     """A world to ship: half-precision weights, and in its card what `scd-evaluate` measured and drew."""
     made = World.load(world)
     report = (Path(evaluation) / "report.md").read_text(encoding="utf-8")

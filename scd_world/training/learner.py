@@ -1,4 +1,4 @@
-"""One update: a batch of windows changes the weights, the optimiser's state and the average of the weights.
+"""One update: a batch of windows changes the weights, the optimizer's state and the average of the weights.
 
 Update number `step` is a pure function of (seed, step): the noise is drawn from that pair for the whole
 batch, and each process takes its rows. So a resumed run equals a straight one, and N processes equal one.
@@ -19,18 +19,18 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_mo
 from torch.distributed.tensor import DTensor
 
 from scd_world.model.noise import Noise
-from scd_world.model.world_model import BaseModel
+from scd_world.model.world_model import WorldModel
 from scd_world.optim.ema import EMA
 from scd_world.optim.optimizer import (
     GATHERED,
     WHOLE,
-    load_optimiser_state,
-    make_optimiser,
-    optimiser_state,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
     set_learning_rate,
 )
 from scd_world.robot_data.clip import Clip
-from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import distribute, gradients_stay_local
 from scd_world.utils.precision import use_bf16
@@ -39,8 +39,8 @@ from scd_world.utils.precision import use_bf16
 class Learner:
     def __init__(
         self,
-        model: BaseModel,
-        stats: Stats,
+        model: WorldModel,
+        stats: Normalizer,
         config: TrainConfig,
         accelerator: Accelerator,
         objective: nn.Module | None = None,
@@ -52,17 +52,17 @@ class Learner:
         self.stats = stats.to(self.device)
         schema = model.schema
         if not (schema.state or schema.reward or schema.success):
-            model.heads.requires_grad_(False)  # nothing teaches them, and DDP waits for every gradient
-        if not (schema.reward or schema.success) and model.body.outcome is not None:
-            model.body.outcome.requires_grad_(False)
+            model.core.heads.requires_grad_(False)  # nothing teaches them, and DDP waits for every gradient
+        if not (schema.reward or schema.success):
+            model.prior.freeze_outcome()
         if config.compile:
             model.compile()
         self.objective = objective or model
         # What is called: the objective, or its distributed wrapper.
         self.net = distribute(self.objective, accelerator, config.fsdp)
         self.model = model
-        self.optimiser = make_optimiser(self.model, config.optimiser)
-        self.ema = EMA(self.model.named_parameters(), config.optimiser.ema)
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.ema = EMA(self.model.named_parameters(), config.optimizer.ema_decay)
         self.generator = torch.Generator(self.device)
         self.bf16 = use_bf16(config.precision, self.device)
 
@@ -73,26 +73,26 @@ class Learner:
 
         recorded: from recorded histories alone, whatever the model's `own_history`.
 
-        It is skipped, leaving weights and optimiser as they were, where a gradient is not finite.
+        It is skipped, leaving weights and optimizer as they were, where a gradient is not finite.
         """
         clip = Clip.from_windows({k: v.to(self.device) for k, v in windows.items()}, self.stats)
-        noise = self.draw_noise(clip, step)
-        values = self.backward(clip, noise.with_recorded_history() if recorded else noise)
-        norm = clip_gradients(self.model, self.config.optimiser.clip)
+        noise = self.sample_noise(clip, step)
+        values = self.backward(clip, noise.without_self_rollout() if recorded else noise)
+        norm = clip_gradients(self.model, self.config.optimizer.grad_clip_norm)
         bad = ~torch.isfinite(norm)
-        set_learning_rate(self.optimiser, rate)
+        set_learning_rate(self.optimizer, rate)
         # Fused AdamW skips on the device where found_inf says so; an `if` here would wait for the device.
-        self.optimiser.found_inf, self.optimiser.grad_scale = bad.float(), None  # type: ignore[attr-defined]
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.found_inf, self.optimizer.grad_scale = bad.float(), None  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model.named_parameters(), step)
         return values | {"grad_norm": norm}, bad
 
     def backward(self, clip: Clip, noise: Noise) -> dict[str, Tensor]:
         """Gradients of the mean loss over the rows, computed in `accumulate` parts; gives the mean losses."""
-        parts = self.config.accumulate
+        parts = self.config.grad_accumulation
         values: dict[str, Tensor] = {}
-        size = len(clip.act) // parts
+        size = len(clip.action) // parts
         for part in range(parts):
             rows = slice(part * size, (part + 1) * size)
             last = part == parts - 1
@@ -104,12 +104,12 @@ class Learner:
                 values[name] = values.get(name, 0) + value.detach() / parts
         return values
 
-    def draw_noise(self, clip: Clip, step: int) -> Noise:
+    def sample_noise(self, clip: Clip, step: int) -> Noise:
         """This process' rows of the one draw that (seed, step) gives for the whole batch."""
-        self.generator.manual_seed(mixed_seed(self.config.seed, step))
-        here = len(clip.act)
+        self.generator.manual_seed(derive_seed(self.config.seed, step))
+        here = len(clip.action)
         first = here * self.accelerator.process_index
-        whole = self.objective.draw_noise(repeated(clip, self.config.batch_size), self.generator)
+        whole = self.objective.sample_noise(expand_batch(clip, self.config.batch_size), self.generator)
         return whole.rows(slice(first, first + here))
 
     # ---- state -----------------------------------------------------------------------------------
@@ -119,38 +119,46 @@ class Learner:
         return {
             "weights": get_model_state_dict(self.model, options=GATHERED),
             "ema": self.ema.weights(),
-            "optimiser": optimiser_state(self.model, self.optimiser),
+            "optimizer": optimizer_state(self.model, self.optimizer),
         }
 
+    def average(self) -> dict[str, Tensor]:
+        """Gives the averaged parameters, and the buffers as they are. With sharded weights every process must
+        ask."""
+        average = self.ema.weights()
+        return {n: v for n, v in self.model.state_dict().items() if n not in average} | average
+
     def load(
-        self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimiser: Mapping[str, Any]
+        self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimizer: Mapping[str, Any]
     ) -> None:
-        set_model_state_dict(self.model, dict(weights), options=WHOLE)
+        # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
+        buffers = {n: v for n, v in self.model.state_dict().items() if n not in self.ema.average}
+        set_model_state_dict(self.model, buffers | dict(weights), options=WHOLE)
         self.ema.load(ema)
-        load_optimiser_state(self.model, self.optimiser, optimiser)
+        load_optimizer_state(self.model, self.optimizer, optimizer)
 
 
 def check_division(config: TrainConfig, num_processes: int) -> None:
     """ValueError where parts of the batch would be left over, and no gradient would come of them."""
-    if config.batch_size % (num_processes * config.accumulate):
+    if config.batch_size % (num_processes * config.grad_accumulation):
         raise ValueError(
             f"batch_size={config.batch_size} must divide by {num_processes} process(es) × "
-            f"accumulate={config.accumulate}"
+            f"grad_accumulation={config.grad_accumulation}"
         )
 
 
-def clip_gradients(model: BaseModel, largest: float) -> Tensor:
+def clip_gradients(model: WorldModel, largest: float) -> Tensor:
     """Scales the gradients to a norm of at most `largest`; gives the norm () that they had."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def repeated(clip: Clip, rows: int) -> Clip:
+def expand_batch(clip: Clip, rows: int) -> Clip:
     """A clip of `rows` rows for its shapes alone: the first row, repeated without memory."""
     first = {field.name: getattr(clip, field.name)[:1] for field in fields(clip)}
     return Clip(**{name: value.expand(rows, *value.shape[1:]) for name, value in first.items()})
 
 
-def mixed_seed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """Neighbouring numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -30,7 +30,7 @@ class RunFolder:
         self.path = Path(out)
         self.checkpoints, self.world = self.path / "checkpoints", self.path / "world"
         self.tensorboard, self.log = self.path / "tensorboard", self.path / "log.jsonl"
-        self.lessons = self.path / "lessons"  # until the first checkpoint
+        self.pretraining = self.path / "lessons"  # until the first checkpoint
         self.stats = self.path / "stats.safetensors"  # of the world that this training started from
 
     @contextmanager
@@ -71,7 +71,7 @@ def check_continuation(
     return list(changed.values())
 
 
-class StopRequest:
+class StopSignal:
     """Turns SIGTERM and SIGINT into a wish to stop soon; a second signal acts as it did before."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -83,7 +83,7 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.name is not None
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses handlers
             self.before = {number: signal.signal(number, self.receive) for number in self.SIGNALS}
         return self

@@ -32,7 +32,7 @@ class Meter:
         return names, sums
 
 
-class Guard:
+class NonFiniteGuard:
     """Counts updates that were skipped because a gradient was not finite, without making the host wait."""
 
     LIMIT = 3  # in a row
@@ -49,7 +49,7 @@ class Guard:
         self.fatal = torch.where(reached, step, self.fatal)
 
 
-class Clock:
+class Throughput:
     """Time since the last log line: how much in all, how much of it spent waiting for data."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from scd_world.world.world import World
 log = logging.getLogger(__name__)
 
 
-def keep_stats_of(source: str, store: WindowStore, target: Path) -> None:
+def copy_normalizer(source: str, store: WindowStore, target: Path) -> None:
     """The statistics of the world `source`, also for when it is gone. Data of another robot is refused; what
     lies outside the world's ranges is said."""
     world = World.load(source)

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from scd_world.metrics.image import psnr
-from scd_world.model.rollout_state import Imagined
-from scd_world.model.world_model import BaseModel, after_context
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
-from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
 
 HORIZONS = (1, 4, 16)  # open-loop steps at which quality is reported
 
 
-class Validation:
+class HeldOutValidation:
     """The same held-out windows and the same noise each time, so that only the model changes."""
 
-    def __init__(self, config: TrainConfig, clip: Clip, stats: Stats) -> None:
+    def __init__(self, config: TrainConfig, clip: Clip, stats: Normalizer) -> None:
         self.config, self.clip, self.stats = config, clip, stats
 
     @staticmethod
@@ -33,33 +33,35 @@ class Validation:
         return max(config.eval_context, min(config.eval_context - 1 + max(HORIZONS), longest))
 
     @torch.no_grad()
-    def measure(self, model: BaseModel, stop: Callable[[], bool]) -> dict[str, float] | None:
+    def measure(self, model: WorldModel, stop: Callable[[], bool]) -> dict[str, float] | None:
         """`eval/…` values, or None if `stop` said so on the way."""
         clip, context = self.clip, self.config.eval_context
         generator = torch.Generator(clip.obs.device).manual_seed(self.config.seed)
         values = action_sensitivity(model, clip, generator)
-        s = after_context(model, clip, context)
+        s = observe_context(model, clip, context)
         still = s.obs
         for h in range(1, clip.num_steps - context + 2):
             if stop():
                 return None
             i = context - 2 + h  # the action that leads to the h-th imagined frame
             noise = torch.randn(still.shape, generator=generator, device=generator.device)
-            s = model.imagine(s, clip.act[:, i], noise, self.config.num_steps)
+            s = model.imagine(s, clip.action[:, i], noise, self.config.num_steps)
             if h in HORIZONS:
                 values |= compare(s, still, clip, i, self.stats, h)
         return values
 
 
-def action_sensitivity(model: BaseModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:
+def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:
     """loss(other windows' actions) / loss(true actions): 1 means that actions are ignored."""
-    noise = model.draw_noise(clip, generator).with_recorded_history()
+    noise = model.sample_noise(clip, generator).without_self_rollout()
     true, _ = model.loss(clip, noise)
-    shuffled, _ = model.loss(replace(clip, act=clip.act.roll(1, 0)), noise)
+    shuffled, _ = model.loss(replace(clip, action=clip.action.roll(1, 0)), noise)
     return {"eval/loss": true.item(), "eval/action_sensitivity": (shuffled / true).item()}
 
 
-def compare(s: Imagined, still: Tensor, clip: Clip, i: int, stats: Stats, h: int) -> dict[str, float]:
+def compare(
+    s: RolloutState, still: Tensor, clip: Clip, i: int, stats: Normalizer, h: int
+) -> dict[str, float]:
     """Frame i + 1 as imagined against the recorded one, and against the last frame of the context."""
     valid, obs, state = clip.valid[:, i].bool(), clip.obs[:, i + 1], clip.state[:, i + 1]
     if not valid.any():  # every window ends with its episode here

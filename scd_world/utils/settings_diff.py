@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-WITHOUT = {"data.ignore": [], "body.apart": 0.0}  # what younger settings were before there were any
+WITHOUT = {
+    "data.drop_features": [],
+    "prior.calibration_share": 0.0,
+}  # what younger settings were before there were any
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

@@ -19,8 +19,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scd_world.model.rollout_state import Imagined
-from scd_world.model.world_model import BaseModel
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import WorldModel
 
 log = logging.getLogger(__name__)
 WARM_UP = 3  # runs before the recording: what libraries allocate and choose at first must not be in it
@@ -31,22 +31,24 @@ class Stepper:
     """`model.imagine` as the device does it soonest: by a recorded step for each batch size, on a GPU always,
     on a CPU where it is `compiled`."""
 
-    def __init__(self, model: BaseModel) -> None:
+    def __init__(self, model: WorldModel) -> None:
         self.model = model
         self.graphs: dict[tuple[int, int, bool], StepGraph | None] = {}
 
     def __call__(
         self,
-        s: Imagined,
+        s: RolloutState,
         act: Tensor,
         noise: Tensor,
         num_steps: int | None = None,
         compiled: bool = False,
-    ) -> Imagined:
+    ) -> RolloutState:
         graph = self.prepare(s, num_steps, compiled)
         return self.model.imagine(s, act, noise, num_steps) if graph is None else graph(s, act, noise)
 
-    def prepare(self, s: Imagined, num_steps: int | None = None, compiled: bool = False) -> StepGraph | None:
+    def prepare(
+        self, s: RolloutState, num_steps: int | None = None, compiled: bool = False
+    ) -> StepGraph | None:
         """The step for as many rows as `s` has, recorded where there is none yet; `s` stays as it is."""
         kind = s.obs.device.type
         if kind != "cuda" and not compiled:
@@ -67,7 +69,7 @@ class StepGraph:
     """`model.imagine` for the rows of one batch size and one number of denoising steps."""
 
     def __init__(
-        self, model: BaseModel, s: Imagined, num_steps: int, record: Callable[[Replay], Replay]
+        self, model: WorldModel, s: RolloutState, num_steps: int, record: Callable[[Replay], Replay]
     ) -> None:
         """s: any B rows; they are left as they are. record: `cuda_graph`, or what stands for it."""
         self.inside = s.fork()
@@ -84,10 +86,10 @@ class StepGraph:
 
         self.replay = record(step)
 
-    def __call__(self, s: Imagined, act: Tensor, noise: Tensor) -> Imagined:
+    def __call__(self, s: RolloutState, act: Tensor, noise: Tensor) -> RolloutState:
         """As `imagine(s, act, noise)`: act (B, A), noise (B, C, H, W). Consumes `s` as that does."""
         s.check()
-        for name in Imagined.PER_ROW:
+        for name in RolloutState.PER_ROW:
             getattr(self.inside, name).copy_(getattr(s, name))
         self.inside.cache.copy_(s.cache)
         self.act.copy_(act)
@@ -96,7 +98,7 @@ class StepGraph:
         steps = s.cache.steps + 1
         s.cache.copy_(self.inside.cache)
         s.cache.steps = steps
-        after = {name: getattr(self.after, name).clone() for name in Imagined.PER_ROW}
+        after = {name: getattr(self.after, name).clone() for name in RolloutState.PER_ROW}
         return replace(s, **after, steps=steps)
 
 

@@ -26,10 +26,10 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
         "",
         f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames "
         f"per second; agent_pos ({len(schema.agent_pos)} numbers), environment_state "
-        f"({len(schema.environment_state)}); action {', '.join(schema.action)}.{asides(schema)}",
+        f"({len(schema.environment_state)}); action {', '.join(schema.action)}.{data_notes(schema)}",
         "",
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of {made['clip_steps']} steps "
-        f"in {hours(made)}, on {made['episodes']} episodes of {made['data']}, "
+        f"in {training_hours(made)}, on {made['episodes']} episodes of {made['data']}, "
         f"{len(made['held_out_episodes'])} of them held out."
         + (
             f" Its body learnt from the numbers of {' and '.join(made['more'])} as well."
@@ -51,7 +51,7 @@ def model_card(schema: DataSchema, made: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def hours(made: Mapping[str, Any]) -> str:
+def training_hours(made: Mapping[str, Any]) -> str:
     """Of its own training, and of those that its weights come from."""
     own, whole, ancestor = made["training_seconds"], 0, made
     while ancestor:
@@ -60,7 +60,7 @@ def hours(made: Mapping[str, Any]) -> str:
     return said if whole == own else f"{said} ({whole / 3600:.1f} with those of the worlds before it)"
 
 
-def asides(schema: DataSchema) -> str:
+def data_notes(schema: DataSchema) -> str:
     """What was not recorded, and what was done to the pictures."""
     missing = [name for name in ("reward", "success") if not getattr(schema, name)]
     said = [f" No {name} was recorded: it is 0." for name in missing]

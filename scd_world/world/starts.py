@@ -12,25 +12,25 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Moment:
+class StartState:
     """A recorded frame and the k − 1 frames before it, in raw units; an episode starts at the last one."""
 
     pixels: np.ndarray  # uint8 (k, V, H, W, 3)
     state: np.ndarray  # float32 (k, S)
     action: np.ndarray  # float32 (k − 1, A)
-    before: np.ndarray  # float32 (S + A,) state and action before the first; none known: its own and NaN
+    prev: np.ndarray  # float32 (S + A,) state and action before the first; none known: its own and NaN
     task: int = 0  # which of the schema's tasks
 
     @property
     def just_before(self) -> np.ndarray:
         """(S + A,): state and action one frame before the last."""
         if not len(self.action):
-            return self.before
+            return self.prev
         return np.concatenate([self.state[-2], self.action[-1]])
 
 
 @dataclass(frozen=True)
-class Starts:
+class StartStates:
     """Pieces of recorded episodes. Every stored frame is a start; the ones before it are its context."""
 
     pixels: np.ndarray  # uint8 (F, V, H, W, 3)
@@ -49,7 +49,7 @@ class Starts:
         """Addresses of the episodes' own first frames (M, 2): the dataset's distribution of starts."""
         return self.addresses[self.addresses[:, 1] == 0]
 
-    def moment(self, episode: int, frame: int, context: int = 1) -> Moment:
+    def get(self, episode: int, frame: int, context: int = 1) -> StartState:
         """The start at this address with at most `context` frames, itself included."""
         row = self.rows.get((int(episode), int(frame)))
         if row is None:
@@ -63,15 +63,15 @@ class Starts:
         earlier = self.rows.get((int(episode), int(self.addresses[first, 1]) - 1))
         unknown = self.state[first], np.full_like(self.action[first], np.nan)
         known = unknown if earlier is None else (self.state[earlier], self.action[earlier])
-        return Moment(
+        return StartState(
             pixels=self.pixels[frames],
             state=self.state[frames],
             action=self.action[first:row],
-            before=np.concatenate(known),
+            prev=np.concatenate(known),
             task=int(self.task[row]) if len(self.task) else 0,
         )
 
-    def of_task(self, task: int, pool: np.ndarray) -> np.ndarray:
+    def filter_by_task(self, task: int, pool: np.ndarray) -> np.ndarray:
         """Those of the addresses `pool` (M, 2) at which this task was being done; all, if there are none."""
         if not len(self.task):
             return pool
@@ -109,7 +109,7 @@ class Starts:
         return {name: value for name, value in arrays.items() if name != "task" or len(value)}
 
     @classmethod
-    def load(cls, folder: Path) -> Starts:
+    def load(cls, folder: Path) -> StartStates:
         import zarr
 
         with zarr.config.set({"array.read_missing_chunks": False}):

@@ -10,8 +10,9 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,26 +24,30 @@ from torch import Tensor
 
 import scd_world
 from scd_world.model.config import ModelConfig
-from scd_world.model.history import frame_before
-from scd_world.model.rollout_state import Imagined
-from scd_world.model.world_model import BaseModel
-from scd_world.robot_data.normalizer import Stats, decode_pixels, encode_pixels
+from scd_world.model.history import previous_state_action
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import WorldModel
+from scd_world.prior.config import PriorConfig
+from scd_world.prior.state_prior import PretrainedStatePrior
+from scd_world.prior.uncertainty import KNOWN
+from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import MANIFEST, refuse_foreign, verify, write_folder
-from scd_world.world.build_model import make_model
+from scd_world.world import format3
+from scd_world.world.build_model import build_model
 from scd_world.world.compiled_step import Stepper
-from scd_world.world.starts import Moment, Starts
+from scd_world.world.starts import StartState, StartStates
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass
 class World:
     """A trained model, the statistics of its data, and recorded starts. Raw units in, raw units out."""
 
-    model: BaseModel
-    stats: Stats
-    starts: Starts
+    model: WorldModel
+    stats: Normalizer
+    starts: StartStates
     card: str = ""  # the text of README.md
     provenance: dict[str, Any] = field(default_factory=dict)  # what it was trained with: free JSON, kept
 
@@ -58,6 +63,12 @@ class World:
         return self.model.config
 
     @property
+    def prior_config(self) -> PriorConfig:
+        """What the state prior is made of."""
+        prior = self.model.prior
+        return prior.config if isinstance(prior, PretrainedStatePrior) else PriorConfig(kind="none")
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -69,7 +80,9 @@ class World:
     @cached_property
     def fingerprint(self) -> str:
         """Of all that stepping depends on: sizes, schema, weights, statistics (32 MB are hashed in .1 s)."""
-        digest = hashlib.sha256(json.dumps([asdict(self.config), self.schema.to_dict()]).encode())
+        digest = hashlib.sha256(
+            json.dumps([asdict(self.config), asdict(self.prior_config), self.schema.to_dict()]).encode()
+        )
         for part in (self.model.state_dict(), vars(self.stats)):
             for name, value in part.items():
                 digest.update(name.encode())
@@ -83,25 +96,26 @@ class World:
 
     # ---- stepping in raw units -------------------------------------------------------------------------
 
-    def begin(self, moments: Sequence[Moment]) -> Imagined:
+    def reset(self, moments: Sequence[StartState]) -> RolloutState:
         """One row per moment; moments may have contexts of different lengths."""
         s = self.model.initial(*self.last_frames(moments), self.tasks(moments))
-        self.give_context(s, np.arange(len(moments)), moments)
+        self.encode_context(s, np.arange(len(moments)), moments)
         return s
 
-    def restart(self, s: Imagined, rows: Sequence[int], moments: Sequence[Moment]) -> None:
+    def reset_rows(self, s: RolloutState, rows: Sequence[int], moments: Sequence[StartState]) -> None:
         """These rows of `s` begin anew, in place; equal to a fresh episode."""
         s.check()
         index = torch.as_tensor(rows, device=self.device)
-        s.obs[index], s.state[index], s.before[index] = self.last_frames(moments)
+        s.obs[index], s.state[index], s.prev[index] = self.last_frames(moments)
         s.reward[index] = s.success[index] = 0.0
-        s.copies[index], s.age[index] = self.model.doubt.begin(s.before[index], s.state[index]), 0
+        s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
+        s.steps_since_observed[index] = 0
         s.task[index] = self.tasks(moments)
         s.cache.first[index] = s.cache.position
-        self.give_context(s, np.asarray(rows), moments)
+        self.encode_context(s, np.asarray(rows), moments)
 
     @torch.no_grad()
-    def give_context(self, s: Imagined, rows: np.ndarray, moments: Sequence[Moment]) -> None:
+    def encode_context(self, s: RolloutState, rows: np.ndarray, moments: Sequence[StartState]) -> None:
         """Encodes the frames before each moment, rows with equally many together, into the cache."""
         lengths = np.array([len(moment.action) for moment in moments])
         for length in np.unique(lengths[lengths > 0]):
@@ -109,50 +123,50 @@ class World:
             pixels = np.stack([moments[i].pixels for i in chosen])
             obs = encode_pixels(torch.from_numpy(pixels).to(self.device))
             state = self.stats.encode_state(self.tensor(np.stack([moments[i].state for i in chosen])))
-            first = self.stats.encode_before(self.tensor(np.stack([moments[i].before for i in chosen])))
+            first = self.stats.encode_prev(self.tensor(np.stack([moments[i].before for i in chosen])))
             act = self.stats.encode_action(self.tensor(np.stack([moments[i].action for i in chosen])))
             task = self.tasks([moments[i] for i in chosen])
             cache = s.cache.fresh(len(chosen), before=int(length))
-            before = frame_before(state[:, :-1], act, first)
+            before = previous_state_action(state[:, :-1], act, first)
             for i in range(length):
-                self.model.encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], task, cache)
+                self.model.prior_and_encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], task, cache)
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
 
     def step(
         self,
-        s: Imagined,
+        s: RolloutState,
         action: Any,
         noise: Tensor,
         num_steps: int | None = None,
         compiled: bool = False,
-    ) -> Imagined:
+    ) -> RolloutState:
         """action (B, A) raw units, noise (B, C, H, W) standard normal. compiled: see `graph.py`."""
         act = self.stats.encode_action(self.tensor(action))
         return self.stepper(s, act, noise.to(self.device), num_steps, compiled)
 
-    def prepare(self, s: Imagined, num_steps: int | None = None, compiled: bool = False) -> None:
+    def prepare(self, s: RolloutState, num_steps: int | None = None, compiled: bool = False) -> None:
         """Whatever the first step of so many rows would otherwise have to do first."""
         self.stepper.prepare(s, num_steps, compiled)
 
-    def look(self, s: Imagined) -> dict[str, np.ndarray]:
+    def outputs(self, s: RolloutState) -> dict[str, np.ndarray]:
         """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
-        uncertainty (B,), the state error to expect (`doubt.py`), NaN where the data has no state."""
+        uncertainty (B,), the state error to expect NaN where no prior tells it."""
         return {
             "pixels": decode_pixels(s.obs).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
             "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
             "success": s.success.float().cpu().numpy().copy(),
-            "uncertainty": self.model.doubt.error(s.copies).cpu().numpy(),
+            "uncertainty": self.model.prior.expected_error(s.ensemble).cpu().numpy(),
         }
 
-    def last_frames(self, moments: Sequence[Moment]) -> tuple[Tensor, Tensor, Tensor]:
+    def last_frames(self, moments: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
         """Frame, state, and state and action one frame earlier (at rest at an episode's first frame)."""
         pixels = torch.from_numpy(np.stack([moment.pixels[-1] for moment in moments])).to(self.device)
         state = self.tensor(np.stack([moment.state[-1] for moment in moments]))
         before = self.tensor(np.stack([moment.just_before for moment in moments]))
-        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_before(before)
+        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_prev(before)
 
-    def tasks(self, moments: Sequence[Moment]) -> Tensor:
+    def tasks(self, moments: Sequence[StartState]) -> Tensor:
         """(B,) which of the schema's tasks each row does."""
         return torch.tensor([moment.task for moment in moments], device=self.device)
 
@@ -174,9 +188,10 @@ class World:
 
     def write_files(self, folder: Path, half: bool, beside: Sequence[Path]) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        save_file(
-            {name: w.half() for name, w in weights.items()} if half else weights, folder / "model.safetensors"
-        )
+        # Buffers are fits in closed form, to be kept as exact as they are.
+        halved = {name for name, _ in self.model.named_parameters()} if half else set()
+        weights = {name: w.half() if name in halved else w for name, w in weights.items()}
+        save_file(weights, folder / "model.safetensors")
         self.stats.to("cpu").save(folder / "stats.safetensors")
         self.starts.save(folder / "starts")
         config = {
@@ -184,6 +199,7 @@ class World:
             "scd_world": scd_world.__version__,
             "torch": torch.__version__,
             "model": asdict(self.config),
+            "prior": asdict(self.prior_config),
             "schema": self.schema.to_dict(),
             "provenance": self.provenance,
         }
@@ -200,20 +216,33 @@ class World:
         folder = find_folder(source, revision)
         verify(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config.get("format") != FORMAT:
+        stats = load_file(folder / "stats.safetensors")
+        weights = {name: w.float() for name, w in load_file(folder / "model.safetensors").items()}
+        if config.get("format") == format3.FORMAT:
+            warnings.warn(
+                f"{folder} is a world of format 3: it opens as it is; World.load(…).save(…) writes it anew",
+                stacklevel=2,
+            )
+            config = format3.upgrade_config(config)
+            stats, fitted = format3.upgrade_stats(stats)
+            weights = format3.upgrade_weights(weights) | fitted
+            format3.knots_of_line(weights, KNOWN)
+        elif config.get("format") != FORMAT:
             raise ValueError(
                 f"{folder} is a world of format {config.get('format')!r}; scd_world {scd_world.__version__} "
-                f"reads format {FORMAT}: train it again (the recordings still fit), or install the version "
-                f"that wrote it, {config.get('scd_world')}"
+                f"reads formats 3 and {FORMAT}: train it again (the recordings still fit), or install the "
+                f"version that wrote it, {config.get('scd_world')}"
             )
-        stats = Stats.load(folder / "stats.safetensors")
-        model = make_model(model_config(config["model"]), DataSchema.from_dict(config["schema"]), stats)
-        weights = load_file(folder / "model.safetensors")
-        model.load_state_dict({name: w.float() for name, w in weights.items()})
+        normalizer = Normalizer(**stats)
+        settings = read_settings(ModelConfig, config["model"]), read_settings(PriorConfig, config["prior"])
+        model = build_model(*settings, DataSchema.from_dict(config["schema"]), normalizer)
+        if config["model"]["architecture"] == "copy_last":  # it had a prior once, and never asked it
+            weights = format3.only(model.state_dict(), weights)
+        model.load_state_dict(weights)
         model.eval().requires_grad_(False)
-        starts = Starts.load(folder / "starts")
+        starts = StartStates.load(folder / "starts")
         card = (folder / "README.md").read_text(encoding="utf-8")
-        return cls(model, stats, starts, card, config["provenance"]).to(device)
+        return cls(model, normalizer, starts, card, config["provenance"]).to(device)
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> str:
         """Uploads the world's folder; gives its address on the Hub."""
@@ -226,14 +255,15 @@ class World:
         return str(url)
 
 
-def model_config(values: dict[str, Any]) -> ModelConfig:
-    known = set(ModelConfig.__dataclass_fields__)
+def read_settings[C](cls: type[C], values: dict[str, Any]) -> C:
+    """Gives the settings in a world's config.json; ValueError where it has some that are not known."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := set(values) - known:
-        raise ValueError(f"config.json: unknown model settings {sorted(unknown)}; known are {sorted(known)}")
-    return ModelConfig(**values)
+        raise ValueError(f"config.json: unknown settings {sorted(unknown)}; known are {sorted(known)}")
+    return cls(**values)
 
 
-def start_from(model: BaseModel, source: str | Path) -> dict[str, Any]:
+def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
     """Gives `model` the weights of a world, to go on learning or to adapt it; returns its provenance."""
     world = World.load(source)
     try:

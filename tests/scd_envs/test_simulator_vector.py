@@ -6,11 +6,11 @@ import pytest
 pytest.importorskip("gym_pusht")
 
 from scd_envs.simulators import make
-from scd_envs.simulators.vector import Batch, stacked
+from scd_envs.simulators.vector import SimulatorVectorEnv, stacked
 
 
 def test_rows_are_what_they_would_be_alone():
-    batch, alone = Batch("pendulum", 2, max_episode_steps=5), make("pendulum")
+    batch, alone = SimulatorVectorEnv("pendulum", 2, max_episode_steps=5), make("pendulum")
     seen, _ = batch.reset(seed=[3, 4])
     one, _ = alone.reset(seed=4)
     np.testing.assert_array_equal(seen["pixels"][1], one["pixels"])
@@ -22,7 +22,7 @@ def test_rows_are_what_they_would_be_alone():
 
 
 def test_rows_have_seeds_of_their_own_as_gymnasium_says():
-    batch = Batch("pendulum", 2)
+    batch = SimulatorVectorEnv("pendulum", 2)
     together, _ = batch.reset(seed=3)
     apart, _ = batch.reset(seed=[3, 4])
     np.testing.assert_array_equal(together["agent_pos"], apart["agent_pos"])
@@ -30,14 +30,14 @@ def test_rows_have_seeds_of_their_own_as_gymnasium_says():
 
 def test_it_is_known_whether_success_is_ever_said():
     for name, action in (("pendulum", [[0.0]]), ("pusht", [[100.0, 100.0]])):
-        batch = Batch(name, 1, **({"draw": False} if name == "pusht" else {}))
+        batch = SimulatorVectorEnv(name, 1, **({"draw": False} if name == "pusht" else {}))
         batch.reset(seed=0)
         batch.step(np.array(action))
         assert batch.says_success == (name == "pusht")
 
 
 def test_a_finished_row_stands_still_until_it_is_reset():
-    batch = Batch("pusht", 2, max_episode_steps=3, draw=False)
+    batch = SimulatorVectorEnv("pusht", 2, max_episode_steps=3, render_images=False)
     batch.reset(seed=[0, 1])
     for _ in range(3):
         last, _, terminated, truncated, _ = batch.step(np.array([[10.0, 10.0], [500.0, 500.0]]))
@@ -59,7 +59,7 @@ def test_a_finished_row_stands_still_until_it_is_reset():
 
 def test_a_start_that_is_not_taken_is_refused():
     """Gymnasium's own environments pass over reset's options."""
-    batch = Batch("Pendulum-v1", 1, size=16)
+    batch = SimulatorVectorEnv("Pendulum-v1", 1, size=16)
     batch.reset(seed=0)
     with pytest.raises(ValueError, match=r"asked to start with agent_pos.*stands at"):
         batch.reset(seed=0, options={"agent_pos": [1.0, 0.0, 0.0]})

@@ -137,12 +137,12 @@ def test_what_cannot_be_adapted_is_named():
     with pytest.raises(ValueError, match="expected a uint8"):
         simulators.make("FrozenLake-v1")
     with pytest.raises(ValueError, match="expected a vector"):
-        simulators.make("FrozenLake-v1", draw=False)
+        simulators.make("FrozenLake-v1", render_images=False)
 
 
 @pytest.mark.parametrize("name", ["pusht", "pendulum", "MountainCarContinuous-v0"])
 def test_undrawn_it_is_the_same_without_its_pictures(name):
-    drawn, undrawn = simulators.make(name), simulators.make(name, draw=False)
+    drawn, undrawn = simulators.make(name), simulators.make(name, render_images=False)
     drawn.action_space.seed(0)
     (seen, _), (numbers, _) = drawn.reset(seed=3), undrawn.reset(seed=3)
     for _ in range(5):

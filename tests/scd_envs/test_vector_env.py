@@ -218,7 +218,7 @@ def test_a_masked_reset_touches_no_other_row(world, actions):
             if masked and step == 6:
                 options = {"reset_mask": np.array([False, True, False, False]), "episode": 5, "frame": 3}
                 obs, infos = envs.reset(options=options)
-                np.testing.assert_array_equal(obs["pixels"][1], world.starts.moment(5, 3).pixels[-1, 0])
+                np.testing.assert_array_equal(obs["pixels"][1], world.starts.get(5, 3).pixels[-1, 0])
                 np.testing.assert_array_equal(infos["_start_frame"], options["reset_mask"])
             steps = envs.step(action[:4])
         runs.append(steps[0])
@@ -231,7 +231,7 @@ def test_every_row_may_start_at_its_own_moment(world):
     envs = make_vec(world, 3)
     obs, infos = envs.reset(seed=0, options={"episode": [3, 8, 3], "frame": [10, 0, 2]})
     for row, address in enumerate([(3, 10), (8, 0), (3, 2)]):
-        np.testing.assert_array_equal(obs["pixels"][row], world.starts.moment(*address).pixels[-1, 0])
+        np.testing.assert_array_equal(obs["pixels"][row], world.starts.get(*address).pixels[-1, 0])
         assert (infos["start_episode"][row], infos["start_frame"][row]) == address
     with pytest.raises(ValueError, match="3 of them"):
         envs.reset(options={"episode": [3, 8]})

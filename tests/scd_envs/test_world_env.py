@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import scd_envs
 from scd_envs.world_env import WorldEnv
-from scd_world.world.starts import Starts
+from scd_world.world.starts import StartStates
 
 SINGLE = "scd_world/World-v0"
 SCHEMAS = {
@@ -89,7 +89,7 @@ def test_without_recorded_reward_and_success(build_world, actions):
 def test_reset_to_a_moment_shows_what_was_recorded(world):
     env = make(world)
     obs, info = env.reset(seed=0, options={"episode": 3, "frame": 10})
-    moment = world.starts.moment(3, 10)
+    moment = world.starts.get(3, 10)
     np.testing.assert_array_equal(obs["pixels"], moment.pixels[-1, 0])
     np.testing.assert_array_equal(obs["agent_pos"], moment.state[-1, :2])
     np.testing.assert_array_equal(obs["environment_state"], moment.state[-1, 2:])
@@ -105,7 +105,7 @@ def test_the_frames_before_a_moment_are_context_up_to_the_window(world, actions)
     def step_with_only(first: int):
         kept = (world.starts.addresses[:, 0] == 3) & (world.starts.addresses[:, 1] >= first)
         arrays = {name: value[kept] for name, value in world.starts.arrays().items()}
-        env = make(replace(world, starts=Starts(**arrays)))
+        env = make(replace(world, starts=StartStates(**arrays)))
         env.reset(seed=0, options={"episode": 3, "frame": 6})
         return env.step(actions[0, 0])[0]
 
@@ -197,7 +197,7 @@ def test_a_state_moves_to_another_environment(world, actions):
     other.reset(seed=99)
     play(one, actions[:3, 0])
     other.unwrapped.set_state(one.unwrapped.get_state())
-    np.testing.assert_array_equal(one.render(), other.render())
+    np.testing.assert_array_equal(one.render(), other.core.render())
     assert same(play(one, actions[3:8, 0]), play(other, actions[3:8, 0]))
     with pytest.raises(TypeError, match="get_state"):
         one.unwrapped.set_state({"steps": 3})

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from scd_policies.degraded import Flawed, Flaws
+from scd_policies.degraded import Degradation, DegradedPolicy
 
 BOX = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
 
@@ -21,7 +21,7 @@ class Counting:
 
 
 def played(steps=6, seeds=(1, 2), **flaws):
-    policy = Flawed(Counting(), BOX, Flaws(**flaws))
+    policy = DegradedPolicy(Counting(), BOX, Degradation(**flaws))
     policy.reset(seeds)
     return np.stack([policy.act({}) for _ in range(steps)])  # (steps, rows, 2)
 
@@ -57,7 +57,7 @@ def test_noise_belongs_to_the_episodes_seed():
 
 
 def test_an_episode_leaves_nothing_behind():
-    policy = Flawed(Counting(), BOX, Flaws(delay=2, slow=0.5, noise=0.1, stop_after=3))
+    policy = DegradedPolicy(Counting(), BOX, Degradation(delay=2, slow=0.5, noise=0.1, stop_after=3))
     first, again = [], []
     for kept in (first, again):
         policy.reset([4])
@@ -68,9 +68,9 @@ def test_an_episode_leaves_nothing_behind():
 @pytest.mark.parametrize("flaws", [{"delay": -1}, {"slow": 0}, {"slow": 2}, {"noise": -1}, {"stop_after": 0}])
 def test_impossible_flaws_are_refused(flaws):
     with pytest.raises(ValueError, match=next(iter(flaws))):
-        Flaws(**flaws)
+        Degradation(**flaws)
 
 
 def test_an_offset_of_another_size_than_the_action_is_refused():
     with pytest.raises(ValueError, match="offset has 3 numbers, an action 2"):
-        Flawed(Counting(), BOX, Flaws(offset=(1, 2, 3)))
+        DegradedPolicy(Counting(), BOX, Degradation(offset=(1, 2, 3)))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from scd_policies import make
-from scd_policies.nearest_neighbor import learn_clone
-from scd_policies.state_estimator import Eyes, learn_eyes
+from scd_policies.nearest_neighbor import fit_nearest_neighbor
+from scd_policies.state_estimator import EstimatedStatePolicy, train_state_estimator
 
 BOX = gymnasium.spaces.Box(-9, 9, (2,), np.float64)
 THING = np.array([0.5, 0.5j, -1.0, 0.3 - 0.4j])  # four points, as complex numbers
@@ -32,7 +32,7 @@ def clone(tmp_path_factory):
     path = tmp_path_factory.mktemp("clone") / "clone.safetensors"
     agent = np.array([-3, -1 + 1j, 3, 2.5])
     state = moment(agent, np.zeros(4, complex), np.zeros(4))
-    learn_clone(state, pairs(np.array([[1 + 2j], [1 - 2j], [2], [2]])), [2, 4], path)
+    fit_nearest_neighbor(state, pairs(np.array([[1 + 2j], [1 - 2j], [2], [2]])), [2, 4], path)
     return path
 
 
@@ -88,7 +88,7 @@ def test_a_clone_says_what_it_misses(clone):
         make("clone", BOX, path=clone.parent / "none.safetensors")
     one = np.zeros((1, 2))
     with pytest.raises(ValueError, match=r"two or more points .* \(1, 2\), \(1, 2\), \(1, 2\)"):
-        learn_clone({"agent_pos": one, "environment_state": one}, one, [1], clone)
+        fit_nearest_neighbor({"agent_pos": one, "environment_state": one}, one, [1], clone)
 
 
 class Pointing:
@@ -111,9 +111,9 @@ def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_eyes_find_the_block_and_hide_where_it_was_said_to_be(tmp_path):
-    learn_eyes(*pictures(400, 0), tmp_path / "eyes.safetensors", updates=250, width=16)
+    train_state_estimator(*pictures(400, 0), tmp_path / "eyes.safetensors", updates=250, width=16)
     pixels, places = pictures(40, 1)
-    policy = Eyes(Pointing(), tmp_path / "eyes.safetensors")
+    policy = EstimatedStatePolicy(Pointing(), tmp_path / "eyes.safetensors")
     policy.reset(range(40))
     pointed = policy.act({"pixels": pixels, "environment_state": np.full((40, 2), -1.0)})
     assert np.abs(pointed - places).mean() < 1.5
@@ -121,4 +121,4 @@ def test_eyes_find_the_block_and_hide_where_it_was_said_to_be(tmp_path):
 
 def test_a_file_of_another_kind_is_refused(clone):
     with pytest.raises(ValueError, match="holds 'clone'; expected 'eyes'"):
-        Eyes(Pointing(), clone)
+        EstimatedStatePolicy(Pointing(), clone)

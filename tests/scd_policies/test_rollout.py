@@ -75,9 +75,9 @@ def test_options_and_max_steps(env, policy):
 def test_what_the_environment_says_at_each_step_is_kept(env, policy):
     """With same-step autoreset the last step's stands elsewhere; another episode's must not slip in."""
     two, five = episodes(env, policy, seeds=[2, 5], max_steps=[9, 4])
-    np.testing.assert_array_equal(two.said["is_success"], [False, True])
-    np.testing.assert_array_equal(five.said["is_success"], [False] * 4)
-    assert (two.said["left"].tolist(), five.said["left"].tolist()) == ([1, 0], [4, 3, 2, 1])
+    np.testing.assert_array_equal(two.info["is_success"], [False, True])
+    np.testing.assert_array_equal(five.info["is_success"], [False] * 4)
+    assert (two.info["left"].tolist(), five.info["left"].tolist()) == ([1, 0], [4, 3, 2, 1])
     assert (two.success, five.success, five.truncated) == (True, False, True)
 
 

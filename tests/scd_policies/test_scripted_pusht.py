@@ -44,7 +44,7 @@ def test_a_row_of_a_batch_equals_that_episode_alone(env):
 
 def test_a_push_turns_the_block_as_the_twist_says(env):
     """Guards the geometry: the frame of the keypoints, the centre of gravity, the inertia, the signs."""
-    contacts = pusht_geometry.contacts()
+    contacts = pusht_geometry.contact_points()
     for index in range(0, len(contacts.point), 9):
         start = np.array([256.0, 256.0]) + pusht_geometry.KEYPOINTS  # the block upright in the middle
         disc = 256.0 + contacts.disc(0.5)[index]
@@ -55,7 +55,7 @@ def test_a_push_turns_the_block_as_the_twist_says(env):
         goes = obs["environment_state"].reshape(8, 2) - start
         # Pushed 6 px deep (the disc's way less the gap): the impulse is depth / |twist|².
         depth = 6.0 / (contacts.twist[index] @ contacts.twist[index])
-        expected = pusht_geometry.moved(depth * contacts.twist[index : index + 1])[0]
+        expected = pusht_geometry.keypoint_displacement(depth * contacts.twist[index : index + 1])[0]
         np.testing.assert_allclose(goes, expected, atol=1.0)
 
 

@@ -13,8 +13,13 @@ from scd_datasets.config import DataConfig
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.store import write_store
 from scd_world.model.config import ModelConfig
-from scd_world.optim.config import OptimiserConfig
-from scd_world.prior.config import BodyConfig, SketchConfig
+from scd_world.optim.config import OptimizerConfig
+from scd_world.prior.config import (
+    DynamicsPretrainConfig,
+    OutcomePretrainConfig,
+    PriorTrainConfig,
+    RendererPretrainConfig,
+)
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.config import TrainConfig
 
@@ -81,19 +86,22 @@ def training(slide_store: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
         values = {
             "data": DataConfig(kind="zarr", root=str(slide_store), holdout=0.25),
             "model": TINY,
-            "optimiser": OptimiserConfig(lr=1e-3),
-            "body": BodyConfig(steps=3, outcome_steps=3),
-            "sketch": SketchConfig(steps=3, batch_size=4),
+            "optimizer": OptimizerConfig(lr=1e-3),
+            "prior": PriorTrainConfig(
+                dynamics=DynamicsPretrainConfig(steps=3),
+                outcome=OutcomePretrainConfig(steps=3),
+                renderer=RendererPretrainConfig(steps=3, batch_size=4),
+            ),
             "steps": 8,
             "batch_size": 4,
-            "clip_steps": 4,
+            "sequence_length": 4,
             "device": "cpu",
             "precision": "fp32",
             "log_every": 2,
             "eval_every": 100,
             "eval_windows": 4,
             "checkpoint_every": 4,
-            "world_starts": 2,
+            "num_start_states": 2,
         }
         return TrainConfig(out=str(tmp_path / out), **(values | changes))
 

@@ -19,12 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from scd_datasets.config import CheckConfig, OnBadEpisode
-from scd_datasets.preparation.report import Checked, Report
+from scd_datasets.preparation.report import CheckedEpisode, CheckReport
 from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.open_source import open_source
-from scd_datasets.sources.source import DamagedEpisode, Episode, Source
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Source
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.read_speed import made_up_store, measure
+from scd_datasets.store.read_speed import measure, synthetic_store
 from scd_datasets.store.store import WindowStore, write_store
 from scd_world.robot_data.schema import DataSchema
 
@@ -33,7 +33,7 @@ SHOWN = 8  # damaged episodes that an error lists
 log = logging.getLogger(__name__)
 
 
-def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool = False) -> Report:
+def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool = False) -> CheckReport:
     """Check all episodes' numbers, then decode all their pictures; with `out`, into a window store.
 
     A dataset without a camera raises ValueError: a world draws pictures.
@@ -43,31 +43,31 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
     if not source.sizes:
         raise ValueError(
             f"{source.root} has no camera (a feature of dtype image or video), and a world draws pictures. "
-            f"Beside recordings with cameras its numbers can teach: scd-train … body.more=[{source.root}]"
+            f"Beside recordings with cameras its numbers can teach: scd-train … prior.extra_datasets=[{source.root}]"
         )
-    good, bad = sound_episodes(source, skip_bad)
+    good, bad = valid_episodes(source, skip_bad)
     schema = make_schema(source, good)
-    decoded: list[Checked] = []
+    decoded: list[CheckedEpisode] = []
     episodes = _decoded(source, schema, good, decoded, bad, skip_bad)
     store = None
     if out is None:
         deque(episodes, maxlen=0)
     else:
         store = write_store(out, schema, episodes, source_digest(source, skip_bad))
-    return Report(source, schema, decoded, bad, skip_bad, store)
+    return CheckReport(source, schema, decoded, bad, skip_bad, store)
 
 
 def run_check(config: CheckConfig) -> None:
     """The command scd-data."""
     if not (config.data.root or config.data.repo_id):
         with tempfile.TemporaryDirectory() as scratch:
-            return _print_speed(made_up_store(Path(scratch) / "made_up.zarr"))
+            return _print_speed(synthetic_store(Path(scratch) / "made_up.zarr"))
     source, skip_bad = open_source(config.data), config.on_bad_episode is OnBadEpisode.skip
     if not config.build:  # all damage at once, and the verdict last
         report = check_dataset(source, skip_bad=True)
         print(replace(report, skip_bad=skip_bad).table())
         if report.bad and not skip_bad:
-            raise refusal(report.bad)
+            raise damage_error(report.bad)
         return
     root = str(source.root).rstrip("/")
     beside = f"{root.removesuffix('.zarr')}.windows.zarr" if root.endswith(".zarr") else f"{root}.zarr"
@@ -78,7 +78,7 @@ def run_check(config: CheckConfig) -> None:
         _print_speed(report.store)
 
 
-def refusal(bad: list[DamagedEpisode]) -> DamagedEpisode:
+def damage_error(bad: list[DamagedEpisode]) -> DamagedEpisode:
     """What ends a check that may skip nothing: the first damage in full, the others by number."""
     first, *others = bad
     also = ""
@@ -90,20 +90,20 @@ def refusal(bad: list[DamagedEpisode]) -> DamagedEpisode:
     return DamagedEpisode(first.episode, first.file, f"{first.what}{also}. {cure}")
 
 
-def none_good(source: Source, bad: list[DamagedEpisode]) -> ValueError:
+def no_valid_error(source: Source, bad: list[DamagedEpisode]) -> ValueError:
     shown = "".join(f"\n  {damage}" for damage in bad[:SHOWN])
     return ValueError(
         f"{source.root}: all {len(bad)} episodes are damaged, nothing is left to learn from{shown}"
     )
 
 
-def check_numbers(source: Source, episode: Episode) -> dict[str, np.ndarray]:
+def check_numbers(source: Source, episode: EpisodeIndex) -> dict[str, np.ndarray]:
     """The episode's numbers {key: (L, …)}; DamagedEpisode says what is wrong with them."""
 
     def damaged(what: str) -> DamagedEpisode:
         return DamagedEpisode(episode.index, episode.file, what)
 
-    numbers = source.numbers(episode)
+    numbers = source.low_dim(episode)
     count = len(numbers[ACTION])
     if count != episode.length:
         raise damaged(f"has {count} rows, {episode.length} are listed")
@@ -122,12 +122,14 @@ def check_numbers(source: Source, episode: Episode) -> dict[str, np.ndarray]:
             frame, column = np.argwhere(~finite)[0]
             value = numbers[key].reshape(count, len(names))[frame, column]
             raise damaged(f"{key} {names[column]} is {value} at frame {frame}")
-    if "timestamp" in numbers and (wrong := odd_time(numbers["timestamp"].astype(np.float64), source.fps)):
+    if "timestamp" in numbers and (
+        wrong := timestamp_error(numbers["timestamp"].astype(np.float64), source.fps)
+    ):
         raise damaged(wrong)
     return numbers
 
 
-def odd_time(timestamps: np.ndarray, fps: int) -> str | None:
+def timestamp_error(timestamps: np.ndarray, fps: int) -> str | None:
     """What is wrong with an episode's clock, if anything."""
     if not np.isfinite(timestamps).all():
         return f"the timestamp is not finite at frame {np.argmin(np.isfinite(timestamps))}"
@@ -141,7 +143,7 @@ def odd_time(timestamps: np.ndarray, fps: int) -> str | None:
     return f"frames {i} and {i + 1} are {steps[i]:.4f} s apart, expected {1 / fps:.4f} s"
 
 
-def make_schema(source: Source, good: list[Checked]) -> DataSchema:
+def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
     """What the dataset's numbers are, with the bounds of the actions that were recorded."""
     actions = np.concatenate([checked.matrix(ACTION) for checked in good])
     grid, recorded = source.grid, tuple(source.sizes.values())
@@ -174,29 +176,29 @@ def source_digest(source: Source, skip_bad: bool) -> str:
         for file in sorted(files)
         if file.is_file()
     ]
-    return hashlib.sha256(json.dumps([seen, source.choices(), skip_bad]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([seen, source.read_options(), skip_bad]).encode()).hexdigest()
 
 
-def sound_episodes(source: Source, skip_bad: bool) -> tuple[list[Checked], list[DamagedEpisode]]:
+def valid_episodes(source: Source, skip_bad: bool) -> tuple[list[CheckedEpisode], list[DamagedEpisode]]:
     """The episodes whose numbers are good, and the others' damage, which raises unless it may be skipped."""
     good, bad = [], []
     for episode in source.episodes:
         try:
-            good.append(Checked(episode, check_numbers(source, episode)))
+            good.append(CheckedEpisode(episode, check_numbers(source, episode)))
         except DamagedEpisode as damage:
             bad.append(damage)
     if bad and not skip_bad:
-        raise refusal(bad)
+        raise damage_error(bad)
     if not good:
-        raise none_good(source, bad)
+        raise no_valid_error(source, bad)
     return good, bad
 
 
 def _decoded(
     source: Source,
     schema: DataSchema,
-    good: list[Checked],
-    decoded: list[Checked],
+    good: list[CheckedEpisode],
+    decoded: list[CheckedEpisode],
     bad: list[DamagedEpisode],
     skip_bad: bool,
 ) -> Iterator[EpisodeArrays]:
@@ -217,17 +219,17 @@ def _decoded(
                 pixels = waiting.popleft().result()
             except DamagedEpisode as damage:
                 if not skip_bad:
-                    raise refusal([damage]) from damage
+                    raise damage_error([damage]) from damage
                 bad.append(damage)
                 continue
             decoded.append(checked)
             yield _arrays(schema, checked, pixels)
             bar.update(checked.episode.length)
     if not decoded:
-        raise none_good(source, bad)
+        raise no_valid_error(source, bad)
 
 
-def _arrays(schema: DataSchema, checked: Checked, pixels: np.ndarray) -> EpisodeArrays:
+def _arrays(schema: DataSchema, checked: CheckedEpisode, pixels: np.ndarray) -> EpisodeArrays:
     length, numbers = checked.episode.length, checked.numbers
     return EpisodeArrays(
         pixels=pixels,

@@ -1,4 +1,4 @@
-"""What was recorded besides pictures: states, actions, what they earned. All that the body learns from.
+"""What was recorded besides images: states, actions, what they earned. All that the body learns from.
 
 F frames of all episodes, E episodes, R rows, S state size, A action size.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scd_datasets.preparation.check import sound_episodes
+from scd_datasets.preparation.check import valid_episodes
 from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
-from scd_datasets.sources.source import Source, Without
+from scd_datasets.sources.source import DropFeatures, Source
 from scd_datasets.store.store import WindowStore, one_frame_earlier, rows_of
 from scd_world.robot_data.schema import DataSchema
 
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Numbers:
+class LowDimData:
     """One episode after another, in raw units."""
 
     state: np.ndarray  # float32 (F, S)
-    before: np.ndarray  # float32 (F, S + A) one frame earlier, see `one_frame_earlier`
+    prev: np.ndarray  # float32 (F, S + A) one frame earlier, see `one_frame_earlier`
     action: np.ndarray  # float32 (F, A)
     reward: np.ndarray  # float32 (F,)
     success: np.ndarray  # bool (F,)
@@ -38,20 +38,20 @@ class Numbers:
         """(E,) the first row of each episode."""
         return np.cumsum(self.lengths) - self.lengths
 
-    def and_(self, other: Numbers) -> Numbers:
+    def concat(self, other: LowDimData) -> LowDimData:
         """These episodes, then the other ones."""
         both = {f.name: [getattr(self, f.name), getattr(other, f.name)] for f in fields(self)}
-        return Numbers(**{name: np.concatenate(parts) for name, parts in both.items()})
+        return LowDimData(**{name: np.concatenate(parts) for name, parts in both.items()})
 
-    def select(self, episodes: np.ndarray) -> Numbers:
+    def select(self, episodes: np.ndarray) -> LowDimData:
         """These episodes alone."""
         rows = rows_of(self.starts, self.lengths, episodes)
         per_frame = [f.name for f in fields(self) if f.name != "lengths"]
         chosen = {name: getattr(self, name)[rows] for name in per_frame}
-        return Numbers(**chosen, lengths=self.lengths[episodes])
+        return LowDimData(**chosen, lengths=self.lengths[episodes])
 
 
-def lots(numbers: Numbers) -> np.ndarray:
+def split_hash(numbers: LowDimData) -> np.ndarray:
     """(E,) in [0, 1): the checksum of an episode's states and actions. Recorded anew, or beside others, an
     episode is dealt the same; episodes that merely begin alike are not."""
     rows = np.ascontiguousarray(np.hstack([numbers.state, numbers.action]), np.float32)
@@ -59,7 +59,7 @@ def lots(numbers: Numbers) -> np.ndarray:
     return np.array([zlib.crc32(part.tobytes()) for part in parts]) / 2**32
 
 
-def bound_apart(lot: np.ndarray, share: float) -> float:
+def calibration_threshold(lot: np.ndarray, share: float) -> float:
     """The lot, of (E,), below which episodes are set apart: about this share of them; of few episodes ten,
     or a tenth.
 
@@ -69,13 +69,13 @@ def bound_apart(lot: np.ndarray, share: float) -> float:
     return max(share, float(np.sort(lot)[few])) if share and few else share
 
 
-def stored_numbers(store: WindowStore, episodes: np.ndarray) -> Numbers:
+def store_low_dim(store: WindowStore, episodes: np.ndarray) -> LowDimData:
     """Of some episodes of a window store."""
     rows = rows_of(store.starts, store.lengths, episodes)
     starts = np.repeat(store.starts[episodes], store.lengths[episodes])
-    return Numbers(
+    return LowDimData(
         state=store.state[rows],
-        before=one_frame_earlier(store.state, store.action, rows, starts),
+        prev=one_frame_earlier(store.state, store.action, rows, starts),
         action=store.action[rows],
         reward=store.reward[rows],
         success=store.success[rows],
@@ -83,9 +83,9 @@ def stored_numbers(store: WindowStore, episodes: np.ndarray) -> Numbers:
     )
 
 
-def further_numbers(
-    root: str | Path, schema: DataSchema, unseen: Numbers | None = None, skip_bad: bool = False
-) -> Numbers:
+def dataset_low_dim(
+    root: str | Path, schema: DataSchema, unseen: LowDimData | None = None, skip_bad: bool = False
+) -> LowDimData:
     """Of all episodes of a LeRobotDataset beside the window store with this `schema`; it needs no cameras.
 
     Numbers that the schema does not know are not read. An episode that begins exactly as one of those that
@@ -94,7 +94,7 @@ def further_numbers(
     """
     source = without_what_is_unknown(LeRobotFolder(root), schema)
     refuse_another_robot(source, schema)
-    good, bad = sound_episodes(source, skip_bad)
+    good, bad = valid_episodes(source, skip_bad)
     state = np.concatenate([one.state for one in good])
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])
@@ -106,9 +106,9 @@ def further_numbers(
             return np.zeros(len(state), dtype)
         return np.concatenate([one.matrix(key)[:, 0] for one in good]).astype(dtype)
 
-    numbers = Numbers(
+    numbers = LowDimData(
         state=state,
-        before=one_frame_earlier(state, action, np.arange(len(state)), starts),
+        prev=one_frame_earlier(state, action, np.arange(len(state)), starts),
         action=action,
         reward=one_number(REWARD, np.float32),
         success=one_number(SUCCESS, bool),
@@ -116,7 +116,7 @@ def further_numbers(
     )
     elsewhere = np.zeros(len(good), bool)
     if unseen is not None:
-        elsewhere = np.isin(beginnings(numbers), beginnings(unseen))
+        elsewhere = np.isin(first_rows(numbers), first_rows(unseen))
     kept = np.flatnonzero(~elsewhere)
     log.info(
         f"{root}: numbers of {len(kept)} further episodes, {lengths[kept].sum():,} frames; left out: "
@@ -126,11 +126,11 @@ def further_numbers(
 
 
 def without_what_is_unknown(source: Source, schema: DataSchema) -> Source:
-    """A store may have been built with `data.ignore`; then these numbers are ignored here too."""
+    """A store may have been built with `data.drop_features`; then these numbers are ignored here too."""
     known = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
     known |= {REWARD: schema.reward, SUCCESS: schema.success}
     unknown = [key for key, there in known.items() if source.names(key) and not there]
-    return Without(source, unknown) if unknown else source
+    return DropFeatures(source, unknown) if unknown else source
 
 
 def refuse_another_robot(source: Source, schema: DataSchema) -> None:
@@ -150,7 +150,7 @@ def refuse_another_robot(source: Source, schema: DataSchema) -> None:
         )
 
 
-def beginnings(numbers: Numbers) -> np.ndarray:
+def first_rows(numbers: LowDimData) -> np.ndarray:
     """(E,) one value per episode: its first state and action, bit for bit."""
     first = np.hstack([numbers.state[numbers.starts], numbers.action[numbers.starts]])
     first = np.ascontiguousarray(first, np.float32)

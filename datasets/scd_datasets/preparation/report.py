@@ -11,21 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from scd_datasets.sources.lerobot_features import DONE, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
-from scd_datasets.sources.source import DamagedEpisode, Episode, Finding, Source
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, Source
 from scd_datasets.store.store import WindowStore
 from scd_world.robot_data.schema import DataSchema
 
 SHORT = 16  # steps: below, an episode is shorter than the usual windows
 ROUNDING = 0.05  # of the proportions: what whole patches cost
 LEFT_OUT = "left out"
-STOPS = "stops here; on_bad_episode=skip (scd-train: data.skip_damaged=true) leaves it out"
+STOP_HINT = "stops here; on_bad_episode=skip (scd-train: data.skip_damaged=true) leaves it out"
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedEpisode:
     """One episode whose numbers are good: where it lies, and {key: (L, …)}."""
 
-    episode: Episode
+    episode: EpisodeIndex
     numbers: dict[str, np.ndarray]
 
     def matrix(self, key: str) -> np.ndarray:
@@ -40,12 +40,12 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What a check found and built; `table()` is for people."""
 
     source: Source
     schema: DataSchema
-    good: list[Checked]
+    good: list[CheckedEpisode]
     bad: list[DamagedEpisode]
     skip_bad: bool
     store: WindowStore | None
@@ -87,7 +87,7 @@ class Report:
 
     def findings(self) -> list[Finding]:
         return [
-            *(of_damage(damage, LEFT_OUT if self.skip_bad else STOPS) for damage in self.bad),
+            *(of_damage(damage, LEFT_OUT if self.skip_bad else STOP_HINT) for damage in self.bad),
             *of_pictures(self.source),
             *of_columns(self.schema),
             *of_numbers(self.schema, self.good),
@@ -134,7 +134,7 @@ def of_columns(schema: DataSchema) -> list[Finding]:
     return found
 
 
-def of_numbers(schema: DataSchema, good: Sequence[Checked]) -> list[Finding]:
+def of_numbers(schema: DataSchema, good: Sequence[CheckedEpisode]) -> list[Finding]:
     """Columns from which nothing can be learnt."""
     found = [
         Finding(f"is always {low:.4g}", f"action {name}", "kept; what it does cannot be learnt")
@@ -151,7 +151,7 @@ def of_numbers(schema: DataSchema, good: Sequence[Checked]) -> list[Finding]:
     return found
 
 
-def of_episodes(good: Sequence[Checked]) -> list[Finding]:
+def of_episodes(good: Sequence[CheckedEpisode]) -> list[Finding]:
     """Episodes that are whole, and odd."""
     found = []
     for checked in good:

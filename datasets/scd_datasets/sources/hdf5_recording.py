@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from scd_datasets.sources.images import Grid, scale_into, within
+from scd_datasets.sources.images import ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot_features import (
     ACTION,
     ENVIRONMENT_STATE,
@@ -28,7 +28,7 @@ from scd_datasets.sources.lerobot_features import (
     common_size,
     wanted_of,
 )
-from scd_datasets.sources.source import DamagedEpisode, Episode, Finding, said_fps
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 
 SUFFIXES = (".h5", ".hdf5")
 LENGTHS, OFFSETS, CLOCK = "ep_len", "ep_offset", "step_idx"
@@ -81,7 +81,7 @@ class Hdf5Recording:
         multiple: int = MULTIPLE,
     ) -> None:
         self.root = Path(file)
-        self.fps = said_fps(fps, file, "a recording of stable-worldmodel")
+        self.fps = require_fps(fps, file, "a recording of stable-worldmodel")
         self._arrays = open_hdf5(self.root)
         if missing := sorted({LENGTHS, OFFSETS, *COLUMNS[ACTION]} - set(self._arrays)):
             raise ValueError(f"{file} has no {', '.join(missing)}, only {', '.join(sorted(self._arrays))}")
@@ -93,7 +93,7 @@ class Hdf5Recording:
                     f"{file}: {name} is {self._arrays[name].dtype}; expected whole or real numbers or bool"
                 )
         self.sizes = {camera: self._arrays[name].shape[1:3] for camera, name in self._cameras.items()}
-        self.grid = Grid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
         self.episodes = self._list_episodes()
         self._pusht = is_pusht(self._arrays)
         self._goal = self._pusht and GOAL in self._arrays and self._arrays[GOAL].shape[1:] == (7,)
@@ -108,7 +108,7 @@ class Hdf5Recording:
         count = int(np.prod(self._arrays[self._columns[key]].shape[1:]))
         return tuple(f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count))
 
-    def numbers(self, episode: Episode) -> dict[str, np.ndarray]:
+    def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         if episode.length < 1:
             raise DamagedEpisode(episode.index, episode.file, "has a single row; a step needs two")
         found = {key: self._rows(name, episode, key in OUTCOMES) for key, name in self._columns.items()}
@@ -123,14 +123,14 @@ class Hdf5Recording:
             found["frame_index"] = clock - clock[:1]
         return found
 
-    def pixels(self, episode: Episode) -> np.ndarray:
+    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
         out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
         for at, (camera, name) in enumerate(self._cameras.items()):
             view, pictures = views[camera], self._rows(name, episode)
             if len(pictures) < episode.length:
                 what = f"{name} has {len(pictures)} of {episode.length} frames"
                 raise DamagedEpisode(episode.index, episode.file, what)
-            scale_into(within(out, at, view), pictures)
+            resize_into(region_of(out, at, view), pictures)
         return out
 
     def findings(self) -> list[Finding]:
@@ -153,10 +153,10 @@ class Hdf5Recording:
             found.append(Finding(f"also recorded: {', '.join(unread)}", where, "not read"))
         return found
 
-    def choices(self) -> list[Any]:
+    def read_options(self) -> list[Any]:
         return [list(self._cameras.items()), [self.grid.height, self.grid.width], self.grid.resize, self.fps]
 
-    def _list_episodes(self) -> list[Episode]:
+    def _list_episodes(self) -> list[EpisodeIndex]:
         lengths, offsets = (self._arrays[name][:].astype(np.int64) for name in (LENGTHS, OFFSETS))
         if not len(lengths) or len(lengths) != len(offsets) or (lengths < 1).any() or (offsets < 0).any():
             raise ValueError(
@@ -164,11 +164,11 @@ class Hdf5Recording:
                 f"{lengths.tolist()[:8]}… and {offsets.tolist()[:8]}…"
             )
         return [
-            Episode(index, int(length) - 1, (), self.root.name, first=int(first))
+            EpisodeIndex(index, int(length) - 1, (), self.root.name, first=int(first))
             for index, (length, first) in enumerate(zip(lengths, offsets, strict=True))
         ]
 
-    def _rows(self, name: str, episode: Episode, later: bool = False) -> np.ndarray:
+    def _rows(self, name: str, episode: EpisodeIndex, later: bool = False) -> np.ndarray:
         """The episode's rows (L, …), or those one row later; fewer where the array ends before."""
         array, first = self._arrays[name], episode.first + later
         try:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from scd_world.robot_data.schema import View, view_of
+from scd_world.robot_data.schema import ImageRegion, view_of
 
 
 @dataclass(frozen=True)
-class Grid:
+class ImageGrid:
     """The one size that the pictures of all cameras are brought to."""
 
     height: int
@@ -26,7 +26,7 @@ class Grid:
     def resize(self) -> str:
         return "letterbox" if self.letterbox else "stretch"
 
-    def views(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, View]:
+    def views(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, ImageRegion]:
         """Camera → where its picture lies, from camera → (height, width) as recorded."""
         frame = self.height, self.width
         return {camera: view_of(size, frame, self.letterbox) for camera, size in sizes.items()}
@@ -36,13 +36,13 @@ class Grid:
         return np.zeros((length, cameras, self.height, self.width, 3), np.uint8)
 
 
-def within(frames: np.ndarray, camera: int, view: View) -> np.ndarray:
+def region_of(frames: np.ndarray, camera: int, view: ImageRegion) -> np.ndarray:
     """The view of frames (L, V, H, W, 3), (L, h, w, 3), to be written into."""
     rows, columns = slice(view.top, view.top + view.height), slice(view.left, view.left + view.width)
     return frames[:, camera, rows, columns]
 
 
-def resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def resize(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """uint8 (*size, 3), bilinear with anti-aliasing."""
     height, width = size
     if picture.size != (width, height):
@@ -50,11 +50,11 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture)
 
 
-def scale_into(frames: np.ndarray, pictures: np.ndarray) -> None:
+def resize_into(frames: np.ndarray, pictures: np.ndarray) -> None:
     """Pictures (L, h', w', 3) in whatever size they were recorded, into frames (L, h, w, 3)."""
     size = frames.shape[1:3]
     if pictures.shape[1:3] == size:
         frames[:] = pictures
         return
     for row, picture in zip(frames, pictures, strict=True):
-        row[:] = resized(Image.fromarray(picture), size)
+        row[:] = resize(Image.fromarray(picture), size)

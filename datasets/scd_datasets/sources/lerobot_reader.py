@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from scd_datasets.sources.images import Grid, resized, within
+from scd_datasets.sources.images import ImageGrid, region_of, resize
 from scd_datasets.sources.lerobot_features import (
     ACTION,
     DONE,
@@ -35,8 +35,8 @@ from scd_datasets.sources.lerobot_features import (
     number_names,
     picture_size,
 )
-from scd_datasets.sources.source import DamagedEpisode, Episode, Finding, VideoSpan
-from scd_datasets.sources.video_readers import Video, video_class
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, VideoSpan
+from scd_datasets.sources.video_readers import VideoReader, video_class
 
 VERSION = "v3.0"
 IMAGINED = "meta/imagined.json"  # where a dataset says that no robot and no simulator has seen it
@@ -69,14 +69,14 @@ class LeRobotFolder:
         self.features: dict[str, dict[str, Any]] = self.info["features"]
         self.cameras = camera_keys(self.features, cameras)  # short name → key
         self.sizes = {name: picture_size(self.features[key]) for name, key in self.cameras.items()}
-        self.grid = Grid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
         if ACTION not in self.features:
             raise ValueError(
                 f"{self.root} records no {ACTION!r}: {sorted(self.features)}; nothing to learn from"
             )
         self.decoder = decoder
         self.episodes = self._read_episodes()
-        self._videos: dict[str, tuple[str, Video]] = {}  # camera → the file that it stands in
+        self._videos: dict[str, tuple[str, VideoReader]] = {}  # camera → the file that it stands in
         self._file = lru_cache(maxsize=1)(self._read_file)
         self._row_group = lru_cache(maxsize=2 * len(self.cameras))(self._read_row_group)
 
@@ -90,7 +90,7 @@ class LeRobotFolder:
         """A name for each number of feature `key`; () where it is not recorded."""
         return number_names(key, self.features[key]) if key in self.features else ()
 
-    def numbers(self, episode: Episode) -> dict[str, np.ndarray]:
+    def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         """{key: (L, …)} of `number_keys`, as recorded."""
         try:
             columns = self._file(episode.file)
@@ -99,12 +99,12 @@ class LeRobotFolder:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedEpisode(episode.index, episode.file, f"cannot be read: {error}") from error
 
-    def pixels(self, episode: Episode) -> np.ndarray:
+    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
         """uint8 (L, V, H, W, 3) in the grid; the cameras are decoded side by side, in threads."""
         out, views = self.grid.canvas(episode.length, len(self.cameras)), self.grid.views(self.sizes)
 
         def fill(at: int, camera: str) -> None:
-            self._fill(episode, camera, within(out, at, views[camera]))
+            self._fill(episode, camera, region_of(out, at, views[camera]))
 
         with ThreadPoolExecutor(max(1, len(self.cameras))) as pool:
             list(pool.map(fill, range(len(self.cameras)), self.cameras))
@@ -129,12 +129,12 @@ class LeRobotFolder:
             found.append(Finding("pictures stored as video", "videos/", f"decoded by {self._decoder[1]}"))
         return found
 
-    def choices(self) -> list[Any]:
+    def read_options(self) -> list[Any]:
         return [list(self.cameras), [self.grid.height, self.grid.width], self.grid.resize]
 
     # ------------------------------------------------------------------------------------- files
 
-    def _read_episodes(self) -> list[Episode]:
+    def _read_episodes(self) -> list[EpisodeIndex]:
         files = sorted((self.root / "meta" / "episodes").glob("*/*.parquet"))
         rows = [row for file in files for row in _read_table(file).to_pylist()]
         if not rows:
@@ -143,7 +143,7 @@ class LeRobotFolder:
             )
         return [self._episode(row) for row in sorted(rows, key=lambda row: row["episode_index"])]
 
-    def _episode(self, row: dict[str, Any]) -> Episode:
+    def _episode(self, row: dict[str, Any]) -> EpisodeIndex:
         def path(template: str, at: str, **keys: str) -> str:
             return template.format(
                 chunk_index=row[f"{at}/chunk_index"], file_index=row[f"{at}/file_index"], **keys
@@ -157,7 +157,7 @@ class LeRobotFolder:
             for key in self.cameras.values()
             if self.features[key]["dtype"] == "video"
         }
-        return Episode(
+        return EpisodeIndex(
             index=row["episode_index"],
             length=row["length"],
             tasks=tuple(row["tasks"]),
@@ -176,10 +176,10 @@ class LeRobotFolder:
         return self.features[key]["dtype"] == "video"
 
     @property
-    def _decoder(self) -> tuple[type[Video], str]:
+    def _decoder(self) -> tuple[type[VideoReader], str]:
         return video_class(self.decoder)
 
-    def _fill(self, episode: Episode, camera: str, out: np.ndarray) -> None:
+    def _fill(self, episode: EpisodeIndex, camera: str, out: np.ndarray) -> None:
         """The camera's frames of the episode, resized, into `out` uint8 (L, h, w, 3)."""
         key, count = self.cameras[camera], 0
         file = episode.videos[key].file if self._is_video(key) else episode.file
@@ -188,7 +188,7 @@ class LeRobotFolder:
                 count = self._video(camera, file, out.shape[1:3]).read(episode.videos[key].start, out)
             else:
                 for count, picture in enumerate(self._image_frames(episode, key), start=1):
-                    out[count - 1] = resized(picture, out.shape[1:3])
+                    out[count - 1] = resize(picture, out.shape[1:3])
         except (pa.ArrowException, OSError, ValueError, SyntaxError) as error:
             # PIL says SyntaxError for a broken PNG
             where = key if self._is_video(key) else f"frame {count} of {key}"
@@ -197,14 +197,14 @@ class LeRobotFolder:
             what = f"{key} ends after {count} of {episode.length} frames"
             raise DamagedEpisode(episode.index, file, what)
 
-    def _video(self, camera: str, file: str, size: tuple[int, int]) -> Video:
+    def _video(self, camera: str, file: str, size: tuple[int, int]) -> VideoReader:
         """The open file, left where the episode before this one ended in it."""
         opened = self._videos.get(camera)
         if opened is None or opened[0] != file:
             opened = self._videos[camera] = (file, self._decoder[0](self.root / file, self.fps, size))
         return opened[1]
 
-    def _image_frames(self, episode: Episode, key: str) -> Iterator[Image.Image]:
+    def _image_frames(self, episode: EpisodeIndex, key: str) -> Iterator[Image.Image]:
         rows = np.flatnonzero(self._file(episode.file)["episode_index"] == episode.index)
         first, last = (rows[0], rows[-1]) if len(rows) else (0, -1)
         start = 0

@@ -9,14 +9,14 @@ from scd_datasets.sources.hdf5_recording import Hdf5Recording, hdf5_file
 from scd_datasets.sources.lerobot_features import MULTIPLE
 from scd_datasets.sources.lerobot_reader import LeRobotFolder, download
 from scd_datasets.sources.replay_buffer import ReplayBuffer, is_replay_buffer
-from scd_datasets.sources.source import Source, Without
+from scd_datasets.sources.source import DropFeatures, Source
 
 
 def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
     """The dataset that is named, whichever of the layouts it has, without what is to be ignored; a resized
     longer side is a `multiple`."""
     source = open_layout(config, multiple)
-    return Without(source, config.ignore) if config.ignore else source
+    return DropFeatures(source, config.drop_features) if config.drop_features else source
 
 
 def open_layout(config: SourceConfig, multiple: int) -> Source:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from scd_datasets.sources.images import Grid, scale_into, within
+from scd_datasets.sources.images import ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot_features import (
     ACTION,
     ENVIRONMENT_STATE,
@@ -25,7 +25,7 @@ from scd_datasets.sources.lerobot_features import (
     common_size,
     wanted_of,
 )
-from scd_datasets.sources.source import DamagedEpisode, Episode, Finding, said_fps
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 
 ARRAYS = {STATE: "state", ENVIRONMENT_STATE: "keypoint", ACTION: "action"}
 PUSHT_STATE, PUSHT_AGENT = 5, 2  # agent x y, block x y angle: how many numbers, how many are the robot's
@@ -56,7 +56,7 @@ class ReplayBuffer:
         multiple: int = MULTIPLE,
     ) -> None:
         self.root = Path(root)
-        self.fps = said_fps(fps, root, "a replay buffer")
+        self.fps = require_fps(fps, root, "a replay buffer")
         with zarr.config.set(READ):
             group = zarr.open_group(self.root, mode="r")
             self._arrays = {name: group[f"data/{name}"] for name in sorted(group["data"].array_keys())}
@@ -72,10 +72,10 @@ class ReplayBuffer:
         for name in (*self._columns.values(), *self._cameras.values()):
             plain(self._arrays[name])
         self.sizes = {camera: self._arrays[name].shape[1:3] for camera, name in self._cameras.items()}
-        self.grid = Grid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
         lengths = np.diff(self._ends, prepend=0)
         self.episodes = [
-            Episode(index, int(length), (), "data", first=int(end - length))
+            EpisodeIndex(index, int(length), (), "data", first=int(end - length))
             for index, (length, end) in enumerate(zip(lengths, self._ends, strict=True))
         ]
 
@@ -84,16 +84,16 @@ class ReplayBuffer:
             return ()
         return tuple(f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(self._width(key)))
 
-    def numbers(self, episode: Episode) -> dict[str, np.ndarray]:
+    def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         return {
             key: self._rows(name, episode).reshape(-1, size(self._arrays[name]))[:, : self._width(key)]
             for key, name in self._columns.items()
         }
 
-    def pixels(self, episode: Episode) -> np.ndarray:
+    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
         out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
         for at, (camera, name) in enumerate(self._cameras.items()):
-            scale_into(within(out, at, views[camera]), self._pictures(name, episode))
+            resize_into(region_of(out, at, views[camera]), self._pictures(name, episode))
         return out
 
     def findings(self) -> list[Finding]:
@@ -112,7 +112,7 @@ class ReplayBuffer:
             found.append(Finding(what, "data", "not read"))
         return found
 
-    def choices(self) -> list[Any]:
+    def read_options(self) -> list[Any]:
         return [list(self._cameras.items()), [self.grid.height, self.grid.width], self.grid.resize, self.fps]
 
     def _width(self, key: str) -> int:
@@ -120,14 +120,14 @@ class ReplayBuffer:
         pusht = key == STATE and ENVIRONMENT_STATE in self._columns and count == PUSHT_STATE
         return PUSHT_AGENT if pusht else count
 
-    def _rows(self, name: str, episode: Episode) -> np.ndarray:
+    def _rows(self, name: str, episode: EpisodeIndex) -> np.ndarray:
         """The array's rows (L, …) of the episode; fewer where the array ends before."""
         try:
             return self._arrays[name][episode.first : episode.first + episode.length]
         except (RuntimeError, ValueError, OSError) as error:  # a codec, a checksum, a missing chunk, the disk
             raise DamagedEpisode(episode.index, f"data/{name}", f"cannot be read: {error}") from error
 
-    def _pictures(self, name: str, episode: Episode) -> np.ndarray:
+    def _pictures(self, name: str, episode: EpisodeIndex) -> np.ndarray:
         """uint8 (L, h, w, 3); grey levels 0…255 may be stored as floats."""
         values = self._rows(name, episode)
 

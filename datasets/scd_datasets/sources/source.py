@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scd_datasets.sources.images import Grid
+from scd_datasets.sources.images import ImageGrid
 from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 
 
@@ -31,7 +31,7 @@ class VideoSpan:
 
 
 @dataclass(frozen=True)
-class Episode:
+class EpisodeIndex:
     """Where one episode lies."""
 
     index: int
@@ -51,7 +51,7 @@ class Finding:
     done: str
 
 
-def said_fps(fps: int | None, root: str | Path, what: str) -> int:
+def require_fps(fps: int | None, root: str | Path, what: str) -> int:
     """The frame rate of a recording that stores none."""
     if fps is None:
         raise ValueError(f"{root} is {what}, and those store no frame rate: say data.fps=10 (PushT's own)")
@@ -63,27 +63,27 @@ class Source(Protocol):
 
     root: Path
     fps: int
-    grid: Grid
+    grid: ImageGrid
     sizes: Mapping[str, tuple[int, int]]  # camera → (height, width) as recorded, in the order of the frames
-    episodes: list[Episode]
+    episodes: list[EpisodeIndex]
 
     def names(self, key: str) -> tuple[str, ...]:
         """A name for each number of `key`; () where it is not recorded."""
 
-    def numbers(self, episode: Episode) -> dict[str, np.ndarray]:
+    def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         """{key: (L, …)} as recorded."""
 
-    def pixels(self, episode: Episode) -> np.ndarray:
+    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
         """uint8 (L, V, H, W, 3) in the grid. Fastest in the order of `episodes`."""
 
     def findings(self) -> list[Finding]:
         """What is to be said of the recording as a whole."""
 
-    def choices(self) -> list[Any]:
+    def read_options(self) -> list[Any]:
         """What is read of it and how, as plain JSON: other choices ask for another store."""
 
 
-class Without:
+class DropFeatures:
     """A source as it would be if some of its numbers had not been recorded."""
 
     def __init__(self, source: Source, ignored: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ class Without:
         optional = [key for key in (STATE, ENVIRONMENT_STATE, REWARD, SUCCESS) if source.names(key)]
         if unknown := [key for key in ignored if key not in optional]:
             raise ValueError(
-                f"data.ignore={unknown}: {source.root} can be read without {', '.join(optional) or 'nothing'}"
+                f"data.drop_features={unknown}: {source.root} can be read without {', '.join(optional) or 'nothing'}"
             )
         self.source, self.ignored = source, sorted(ignored)
 
@@ -103,12 +103,12 @@ class Without:
     def names(self, key: str) -> tuple[str, ...]:
         return () if key in self.ignored else self.source.names(key)
 
-    def numbers(self, episode: Episode) -> dict[str, np.ndarray]:
-        return {key: v for key, v in self.source.numbers(episode).items() if key not in self.ignored}
+    def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
+        return {key: v for key, v in self.source.low_dim(episode).items() if key not in self.ignored}
 
     def findings(self) -> list[Finding]:
         asked = [Finding("recorded", key, "ignored, as asked") for key in self.ignored]
         return self.source.findings() + asked
 
-    def choices(self) -> list[Any]:
-        return [*self.source.choices(), self.ignored]
+    def read_options(self) -> list[Any]:
+        return [*self.source.read_options(), self.ignored]

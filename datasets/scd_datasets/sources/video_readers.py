@@ -23,11 +23,11 @@ EXACT = "flags=bilinear+accurate_rnd+full_chroma_int"
 AHEAD = 1.0  # s that are decoded and dropped rather than searched: a seek decodes from a key frame too
 
 
-class BrokenVideo(ValueError):
+class VideoReadError(ValueError):
     """A file that cannot be decoded, or not as far as was asked."""
 
 
-class Video(Protocol):
+class VideoReader(Protocol):
     """An open file whose frames come in one size (H, W), `fps` of them a second."""
 
     def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None: ...
@@ -39,7 +39,7 @@ class Video(Protocol):
         """
 
 
-class PyAVVideo:
+class PyAVReader:
     def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
         self._file, self._fps, self._size = file, fps, size
         self._scaler: av.filter.Graph | None = None  # made for the first frame
@@ -48,9 +48,9 @@ class PyAVVideo:
         try:
             self._container = av.open(str(file))
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise BrokenVideo(f"cannot be opened: {error}") from error
+            raise VideoReadError(f"cannot be opened: {error}") from error
         if not self._container.streams.video:
-            raise BrokenVideo("no video in it")
+            raise VideoReadError("no video in it")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
 
@@ -66,7 +66,7 @@ class PyAVVideo:
                 count += 1
         except (av.FFmpegError, ValueError) as error:
             self._frames = None  # where it stands now is not known
-            raise BrokenVideo(f"frame {count} cannot be decoded: {error}") from error
+            raise VideoReadError(f"frame {count} cannot be decoded: {error}") from error
         return count
 
     def _go_to(self, time: float) -> None:
@@ -106,7 +106,7 @@ def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
     return graph
 
 
-class TorchcodecVideo:
+class TorchcodecReader:
     def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
         from torchcodec.decoders import VideoDecoder
         from torchcodec.transforms import Resize
@@ -118,7 +118,7 @@ class TorchcodecVideo:
             if (decoder.metadata.height, decoder.metadata.width) != size:
                 decoder = VideoDecoder(str(file), transforms=[Resize(size)], **options)
         except (RuntimeError, ValueError) as error:
-            raise BrokenVideo(f"cannot be opened: {error}") from error
+            raise VideoReadError(f"cannot be opened: {error}") from error
         self._decoder = decoder
 
     def read(self, start: float, out: np.ndarray) -> int:
@@ -129,7 +129,9 @@ class TorchcodecVideo:
         try:
             frames = self._decoder.get_frames_in_range(first, last)
         except (RuntimeError, IndexError) as error:
-            raise BrokenVideo(f"some of the frames {first}…{last - 1} cannot be decoded: {error}") from error
+            raise VideoReadError(
+                f"some of the frames {first}…{last - 1} cannot be decoded: {error}"
+            ) from error
         due = start + np.arange(last - first) / self._fps
         late = np.abs(frames.pts_seconds.numpy() - due) >= 0.5 / self._fps
         count = int(np.argmax(late)) if late.any() else len(late)
@@ -137,21 +139,21 @@ class TorchcodecVideo:
         return count
 
 
-def video_class(wanted: str) -> tuple[type[Video], str]:
+def video_class(wanted: str) -> tuple[type[VideoReader], str]:
     """The decoder that `wanted` (one of DECODERS) comes to on this machine, and its name with the reason."""
     if wanted not in DECODERS:
         raise ValueError(f"decoder={wanted!r}: expected one of {', '.join(DECODERS)}")
     if wanted == "pyav":
-        return PyAVVideo, "PyAV, as asked"
+        return PyAVReader, "PyAV, as asked"
     missing = torchcodec_missing()
     if missing is None:
-        return TorchcodecVideo, "torchcodec"
+        return TorchcodecReader, "torchcodec"
     if wanted == "torchcodec":
         raise ValueError(
             f"decoder=torchcodec, but torchcodec does not load ({missing}): install FFmpeg's libraries "
             "(Debian, Ubuntu: apt install ffmpeg), or leave decoder at auto for PyAV"
         )
-    return PyAVVideo, f"PyAV (torchcodec wants FFmpeg's libraries, and does not load: {missing})"
+    return PyAVReader, f"PyAV (torchcodec wants FFmpeg's libraries, and does not load: {missing})"
 
 
 @lru_cache(maxsize=1)

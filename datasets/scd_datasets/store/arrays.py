@@ -75,7 +75,7 @@ def pixel_change(pixels: np.ndarray) -> np.ndarray:
     return change
 
 
-class Column:
+class ShardedArray:
     """One growing zarr array, written in whole shards: each is compressed once, not once per episode."""
 
     def __init__(self, group: zarr.Group, name: str, dtype: str, shape: tuple[int, ...]) -> None:

@@ -37,7 +37,7 @@ def _frames_per_second(store: WindowStore, seconds: float) -> float:
     return frames / spent
 
 
-def made_up_store(path: str | Path, episodes: int = 100, size: int = 96) -> WindowStore:
+def synthetic_store(path: str | Path, episodes: int = 100, size: int = 96) -> WindowStore:
     """A store of PushT's shape: a still scene in which a patch of noise moves."""
     schema = DataSchema(
         cameras=("image",),

@@ -20,7 +20,7 @@ import psutil
 import zarr
 from filelock import FileLock
 
-from scd_datasets.store.arrays import Column, EpisodeArrays, columns, episode_rows
+from scd_datasets.store.arrays import EpisodeArrays, ShardedArray, columns, episode_rows
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import DamagedFolder, refuse_foreign, replace_folder
 
@@ -54,7 +54,7 @@ def write_store(
 def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
     group = zarr.create_group(path, zarr_format=3)
     digest = hashlib.sha256(json.dumps(schema.to_dict(), sort_keys=True).encode())
-    columns_out = {name: Column(group, name, *spec) for name, spec in columns(schema).items()}
+    columns_out = {name: ShardedArray(group, name, *spec) for name, spec in columns(schema).items()}
     lengths, indices, tasks = [], [], []
     for episode in episodes:
         rows = episode_rows(schema, episode)
@@ -70,7 +70,7 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
     if len(schema.tasks) > 1:
         per_episode["task"] = tasks
     for name, values in per_episode.items():
-        columns_out[name] = Column(group, f"meta/{name}", "int64", ())
+        columns_out[name] = ShardedArray(group, f"meta/{name}", "int64", ())
         columns_out[name].append(np.asarray(values, np.int64))
         digest.update(np.asarray(values, np.int64).tobytes())
     for column in columns_out.values():

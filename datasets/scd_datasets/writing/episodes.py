@@ -27,7 +27,7 @@ def camera_key(name: str) -> str:
     return IMAGE if name == "image" else IMAGES + name
 
 
-def observation_frame(obs: Mapping[str, Any], lone_camera: str = "image") -> Frame:
+def to_lerobot_frame(obs: Mapping[str, Any], lone_camera: str = "image") -> Frame:
     """A gymnasium observation under LeRobot's keys; `lone_camera`: what is called so where there is one.
 
     An environment that draws nothing gives its numbers alone."""
@@ -83,7 +83,7 @@ def write_episodes(
 
 
 @contextmanager
-def interruption() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; a second one acts as ever."""
     event = threading.Event()
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -101,7 +101,7 @@ def interruption() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def conclude(notes: list[dict[str, Any]], wanted: int) -> None:
+def print_summary_and_exit(notes: list[dict[str, Any]], wanted: int) -> None:
     """Says what was recorded; ends the command where it was stopped before `wanted` episodes."""
     print(summary(notes))
     if len(notes) < wanted:

@@ -16,7 +16,7 @@ PICTURES = (
 NUMBERS = 'a vector, or a dict with one under "agent_pos"'
 
 
-class _Adapted(gymnasium.ObservationWrapper):
+class _StandardObservation(gymnasium.ObservationWrapper):
     """Renames and casts: `pixels` uint8, `agent_pos` and `environment_state` float32, nothing else."""
 
     def __init__(self, env: gymnasium.Env, size: int | None, fps: int | None, draw: bool) -> None:
@@ -76,7 +76,7 @@ def adapt(
 
     An environment that observes a vector is rendered: its vector becomes `agent_pos`, its picture `pixels`.
     `size`: side in px that pictures are resized to; `fps`: the rate, where its metadata does not say it;
-    `draw=False`: the numbers alone, as fast as the simulator computes them.
+    `render_images=False`: the numbers alone, as fast as the simulator computes them.
     """
     env = gymnasium.make(gym_id, **kwargs)
     if _is_vector(env.observation_space) and draw:
@@ -85,7 +85,7 @@ def adapt(
         env = gymnasium.wrappers.AddRenderObservation(
             env, render_only=False, render_key="pixels", obs_key="agent_pos"
         )
-    return _Adapted(env, size, fps, draw)
+    return _StandardObservation(env, size, fps, draw)
 
 
 def _is_picture(space: Any) -> bool:

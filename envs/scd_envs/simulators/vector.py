@@ -15,7 +15,7 @@ from scd_envs.simulators.adapter import STATE_KEYS
 from scd_envs.vector_env import row_seeds
 
 
-class Batch(VectorEnv):
+class SimulatorVectorEnv(VectorEnv):
     """`num_envs` simulators of one kind, stepped one after the other, without autoreset.
 
     A row that is over keeps its last observation and its flags, with reward 0, until

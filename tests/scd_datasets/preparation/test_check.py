@@ -66,7 +66,7 @@ def test_cameras_are_chosen_and_pictures_resized(recorded):
 
 
 def test_what_is_ignored_was_never_recorded(recorded, tmp_path):
-    config = DataConfig(root=str(recorded), ignore=["observation.environment_state", "next.reward"])
+    config = DataConfig(root=str(recorded), drop_features=["observation.environment_state", "next.reward"])
     store = open_store(config, tmp_path)
     assert (store.schema.environment_state, store.schema.reward, store.schema.success) == ((), False, True)
     whole = open_store(replace(config, ignore=[]), tmp_path / "whole")
@@ -139,7 +139,7 @@ def test_a_broken_picture_is_named(recorded):
 
 
 def test_a_truncated_video_is_named(config, tmp_path):
-    record(config(videos=True, episodes=2))
+    record(config(store_as_video=True, episodes=2))
     video = min((tmp_path / "counting" / "videos" / "observation.images.wrist").rglob("*.mp4"))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with pytest.raises(DamagedEpisode, match=r"episode 0 \(videos/observation.images.wrist/.*mp4\)"):

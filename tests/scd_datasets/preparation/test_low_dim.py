@@ -1,4 +1,4 @@
-"""Recordings without pictures: they open in LeRobot, and their numbers teach a world that has some."""
+"""Recordings without images: they open in LeRobot, and their numbers teach a world that has some."""
 
 import json
 from dataclasses import replace
@@ -11,11 +11,17 @@ import torch
 
 from scd_datasets.config import DataConfig
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.preparation.low_dim import Numbers, bound_apart, further_numbers, lots, stored_numbers
+from scd_datasets.preparation.low_dim import (
+    LowDimData,
+    calibration_threshold,
+    dataset_low_dim,
+    split_hash,
+    store_low_dim,
+)
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.store.statistics import compute_stats
 from scd_world.model.config import ModelConfig
-from scd_world.prior.config import BodyConfig
+from scd_world.prior.config import DynamicsPretrainConfig
 from scd_world.rollouts.record import record
 from scd_world.training import trainer as training
 from scd_world.training.config import TrainConfig
@@ -47,18 +53,18 @@ def test_lerobot_opens_a_recording_without_pictures(blind):
 
 
 def test_numbers_are_the_same_with_pictures_and_without(store, blind):
-    seen = stored_numbers(store, np.array([1, 2]))  # seeds 1 and 2
-    further = further_numbers(blind, store.schema, stored_numbers(store, NOBODY))
+    seen = store_low_dim(store, np.array([1, 2]))  # seeds 1 and 2
+    further = dataset_low_dim(blind, store.schema, store_low_dim(store, NOBODY))
     for name in ("state", "before", "action", "reward", "success"):
         assert np.array_equal(getattr(further, name)[:14], getattr(seen, name), equal_nan=True), name
     assert further.lengths.tolist() == [7, 7, 7]
-    assert np.isnan(further.before[further.starts, -2:]).all()
-    assert np.array_equal(further.before[1:7, :4], further.state[:6])
-    assert np.array_equal(further.before[1:7, 4:], further.action[:6])
+    assert np.isnan(further.prev[further.starts, -2:]).all()
+    assert np.array_equal(further.prev[1:7, :4], further.state[:6])
+    assert np.array_equal(further.prev[1:7, 4:], further.action[:6])
 
 
 def test_what_is_held_out_is_left_out_of_further_recordings_too(store, blind):
-    further = further_numbers(blind, store.schema, stored_numbers(store, np.array([1, 2])))
+    further = dataset_low_dim(blind, store.schema, store_low_dim(store, np.array([1, 2])))
     assert further.state[:, 0].tolist() == [3] * 7  # the seed
 
 
@@ -71,8 +77,8 @@ def test_recordings_without_reward_and_success_teach_a_world_without(store, blin
     info.write_text(json.dumps(known))
     for file in (Path(blind) / "data").rglob("*.parquet"):
         pd.read_parquet(file).drop(columns=told).to_parquet(file)
-    further = further_numbers(
-        blind, replace(store.schema, reward=False, success=False), stored_numbers(store, NOBODY)
+    further = dataset_low_dim(
+        blind, replace(store.schema, reward=False, success=False), store_low_dim(store, NOBODY)
     )
     assert further.lengths.tolist() == [7, 7, 7]
     assert not further.reward.any()
@@ -83,7 +89,7 @@ def test_recordings_without_reward_and_success_teach_a_world_without(store, blin
 @pytest.mark.parametrize(("change", "said"), [({"fps": 30}, "fps"), ({"action": ("x", "y")}, "'x', 'y'")])
 def test_another_robot_is_refused_with_both_sides(store, blind, change, said):
     with pytest.raises(ValueError, match="cannot teach") as error:
-        further_numbers(blind, replace(store.schema, **change), stored_numbers(store, NOBODY))
+        dataset_low_dim(blind, replace(store.schema, **change), store_low_dim(store, NOBODY))
     assert said in str(error.value)
 
 
@@ -103,7 +109,7 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "fit_body", fit)
     monkeypatch.setattr(training, "fit_doubt", lambda doubt, body, told, seed: taught.append(told) or 1)
-    monkeypatch.setattr(training, "bound_apart", lambda lot, share: np.sort(lot)[1])  # one
+    monkeypatch.setattr(training, "bound_apart", lambda lot, weight: np.sort(lot)[1])  # one
     windows = []
 
     def note(store, episodes):
@@ -115,10 +121,10 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
         out=str(tmp_path / "run"),
         data=DataConfig(root=str(recorded), holdout=0.34),
         model=ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, num_steps=1),
-        body=BodyConfig(more=[blind]),
+        body=DynamicsPretrainConfig(more=[blind]),
         steps=1,
         batch_size=1,
-        clip_steps=4,
+        sequence_length=4,
         device="cpu",
     )
     return config, taught, windows
@@ -143,16 +149,16 @@ def test_a_training_reads_them(trainer, store):
 
 def test_episodes_go_apart_by_what_they_hold(store):
     """Recorded twice an episode goes apart twice; beside others, or in another order, likewise."""
-    numbers = stored_numbers(store, np.arange(3))
-    lot = lots(numbers)
+    numbers = store_low_dim(store, np.arange(3))
+    lot = split_hash(numbers)
     assert len(set(lot)) == 3
     assert ((lot >= 0) & (lot < 1)).all()
-    assert lots(numbers.and_(numbers)).tolist() == [*lot, *lot]
-    assert lots(stored_numbers(store, np.array([2, 0, 1]))).tolist() == lot[[2, 0, 1]].tolist()
+    assert split_hash(numbers.concat(numbers)).tolist() == [*lot, *lot]
+    assert split_hash(store_low_dim(store, np.array([2, 0, 1]))).tolist() == lot[[2, 0, 1]].tolist()
     # All that begin alike are not one.
     alike = replace(numbers, state=numbers.state.copy(), action=numbers.action.copy())
     alike.state[alike.starts], alike.action[alike.starts] = 0, 0
-    assert len(set(lots(alike))) == 3
+    assert len(set(split_hash(alike))) == 3
 
 
 @pytest.mark.parametrize(
@@ -160,11 +166,11 @@ def test_episodes_go_apart_by_what_they_hold(store):
 )
 def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, apart):
     rng = np.random.default_rng(0)
-    numbers = Numbers(
+    numbers = LowDimData(
         rng.normal(size=(2 * episodes, 3)), np.zeros((2 * episodes, 4)), rng.normal(size=(2 * episodes, 1)),
         np.zeros(2 * episodes), np.zeros(2 * episodes, bool), np.full(episodes, 2),
     )  # fmt: skip
-    assert ((lot := lots(numbers)) < bound_apart(lot, share)).sum() == pytest.approx(
+    assert ((lot := split_hash(numbers)) < calibration_threshold(lot, share)).sum() == pytest.approx(
         apart, abs=6 * (episodes > 99)
     )
 
@@ -172,7 +178,7 @@ def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, apart):
 def test_what_was_ignored_is_ignored_in_further_recordings_too(store, blind):
     """And what the world knows must be there."""
     schema = replace(store.schema, environment_state=(), reward=False)
-    further = further_numbers(blind, schema)
+    further = dataset_low_dim(blind, schema)
     assert further.state.shape == (21, 2)
     assert not further.reward.any()
     assert further.success.any()
@@ -185,11 +191,11 @@ def further_numbers_without_reward(blind, schema):
     known = json.loads(info.read_text())
     del known["features"]["next.reward"]
     info.write_text(json.dumps(known))
-    return further_numbers(blind, schema)
+    return dataset_low_dim(blind, schema)
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):
     config, *_ = trainer
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        training.train(replace(config, body=BodyConfig(more=[str(tmp_path / "nowhere")])))
+        training.train(replace(config, body=DynamicsPretrainConfig(more=[str(tmp_path / "nowhere")])))
     assert not (tmp_path / "run" / "windows.zarr").exists()

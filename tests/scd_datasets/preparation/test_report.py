@@ -11,7 +11,7 @@ from PIL import Image
 from scd_datasets.config import CheckConfig, DataConfig, OnBadEpisode, SourceConfig
 from scd_datasets.preparation.check import check_dataset, run_check
 from scd_datasets.preparation.open_store import open_or_build, open_store
-from scd_datasets.sources.images import Grid, resized
+from scd_datasets.sources.images import ImageGrid, resize
 from scd_datasets.sources.lerobot_reader import LeRobotFolder, download
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode
@@ -90,7 +90,7 @@ def test_where_all_episodes_are_damaged_the_error_lists_them(recorded, tmp_path,
 
 
 def test_where_no_picture_decodes_the_error_lists_them(config, tmp_path):
-    record(config(videos=True, episodes=2))
+    record(config(store_as_video=True, episodes=2))
     for video in (tmp_path / "counting" / "videos").rglob("*.mp4"):
         video.write_bytes(b"")
     for out in (None, tmp_path / "s.zarr"):
@@ -123,7 +123,7 @@ def test_a_window_store_is_read_as_it_was_built(recorded, tmp_path):
 
 
 def test_videos_say_who_decodes_them(config, tmp_path):
-    record(config(videos=True, episodes=1))
+    record(config(store_as_video=True, episodes=1))
     assert "decoded by PyAV, as asked" in report_of(tmp_path / "counting", decoder="pyav")
 
 
@@ -167,14 +167,14 @@ def png(picture: np.ndarray) -> bytes:
     [((480, 640), (12, 0, 72, 96)), ((640, 480), (0, 12, 96, 72)), ((96, 96), (0, 0, 96, 96))],
 )
 def test_a_letterbox_keeps_proportions_in_the_middle(recorded_size, view):
-    assert Grid(96, 96, letterbox=True).views({"top": recorded_size})["top"] == view
-    assert Grid(96, 96).views({"top": recorded_size})["top"] == (0, 0, 96, 96)
+    assert ImageGrid(96, 96, letterbox=True).views({"top": recorded_size})["top"] == view
+    assert ImageGrid(96, 96).views({"top": recorded_size})["top"] == (0, 0, 96, 96)
 
 
 def test_small_pictures_are_averages_of_large_ones():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[::2] = 200
-    assert np.abs(resized(Image.fromarray(stripes), (16, 16)).astype(int)[2:-2] - 100).max() <= 2
+    assert np.abs(resize(Image.fromarray(stripes), (16, 16)).astype(int)[2:-2] - 100).max() <= 2
 
 
 def test_a_hub_id_without_network_says_so(monkeypatch, tmp_path):

@@ -109,7 +109,7 @@ def test_an_action_stays_with_its_row_and_its_outcome_comes_one_row_later(write,
     ends = store.windows(np.array([0, 1, 2]), store.lengths - 3, 2)
     assert not ends["success"].any()
     for episode, length in zip(source.episodes, store.lengths, strict=True):
-        success = source.numbers(episode)["next.success"]
+        success = source.low_dim(episode)["next.success"]
         assert np.flatnonzero(success).tolist() == [length - 1]
 
 
@@ -120,7 +120,7 @@ def test_pushts_block_turns_without_a_jump_and_its_goal_is_known(write):
     assert source.names("observation.state") == ("agent_x", "agent_y", "agent_vx", "agent_vy")
     names = source.names("observation.environment_state")
     for episode in source.episodes:
-        numbers = source.numbers(episode)["observation.environment_state"]
+        numbers = source.low_dim(episode)["observation.environment_state"]
         assert numbers.shape == (episode.length, len(names))
         values = dict(zip(names, numbers.T, strict=True))
         angle = np.unwrap(np.arctan2(values["block_sin"], values["block_cos"]))

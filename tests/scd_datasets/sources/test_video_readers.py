@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from scd_datasets.sources.video_readers import (
-    BrokenVideo,
-    PyAVVideo,
-    TorchcodecVideo,
+    PyAVReader,
+    TorchcodecReader,
+    VideoReadError,
     torchcodec_missing,
     video_class,
 )
 
 FPS, COUNT, SIZE = 10, 60, (32, 48)
 VIDEOS = [
-    PyAVVideo,
+    PyAVReader,
     pytest.param(
-        TorchcodecVideo,
+        TorchcodecReader,
         marks=pytest.mark.skipif(torchcodec_missing() is not None, reason=f"{torchcodec_missing()}"),
     ),
 ]
@@ -82,18 +82,20 @@ def test_frames_come_in_the_size_that_is_asked_for(kind, file):
 def test_damage_is_an_error_and_the_rest_stays_readable(kind, file, tmp_path):
     half = tmp_path / "half.mp4"
     half.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(BrokenVideo):
+    with pytest.raises(VideoReadError):
         read(kind(half, FPS, SIZE), 0, 5)
     text = tmp_path / "text.mp4"
     text.write_text("no video")
-    with pytest.raises(BrokenVideo, match="cannot be opened"):
+    with pytest.raises(VideoReadError, match="cannot be opened"):
         kind(text, FPS, SIZE)
 
 
 @pytest.mark.skipif(torchcodec_missing() is not None, reason="torchcodec does not load")
 def test_both_decoders_show_the_same(file):
     for size in (SIZE, (16, 24)):
-        a, b = (read(kind(file, FPS, size), 5, 20, size).astype(int) for kind in (PyAVVideo, TorchcodecVideo))
+        a, b = (
+            read(kind(file, FPS, size), 5, 20, size).astype(int) for kind in (PyAVReader, TorchcodecReader)
+        )
         assert np.abs(a - b).max() <= 3
 
 
@@ -102,7 +104,7 @@ def test_without_torchcodec_pyav_is_taken_and_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     try:
         kind, name = video_class("auto")
-        assert kind is PyAVVideo
+        assert kind is PyAVReader
         assert name.startswith("PyAV (torchcodec wants FFmpeg's libraries, and does not load: ")
         with pytest.raises(ValueError, match=r"torchcodec does not load .* install FFmpeg's libraries"):
             video_class("torchcodec")

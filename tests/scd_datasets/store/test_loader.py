@@ -98,7 +98,7 @@ def test_statistics_see_training_episodes_only(store):
     assert stats.reward_mean.item() == pytest.approx(rewards.mean())
     assert stats.reward_std.item() == pytest.approx(rewards.std())
     # x rises by 1 every frame, and never jumps from one episode to the next
-    assert stats.state_change[0].item() == pytest.approx(2 / 2006, rel=1e-5)
+    assert stats.state_delta_rms[0].item() == pytest.approx(2 / 2006, rel=1e-5)
 
 
 def test_background_is_each_pixels_median(store):
@@ -113,4 +113,4 @@ def test_a_batch_becomes_a_clip(store):
     loader = WindowLoader(store, EVERY, 4, 5, seed=0)
     clip = Clip.from_windows(loader.batch(0), compute_stats(store, EVERY))
     assert clip.obs.shape == (4, 6, 6, 8, 12)
-    assert clip.act.abs().max() <= 1 + 1e-6
+    assert clip.action.abs().max() <= 1 + 1e-6

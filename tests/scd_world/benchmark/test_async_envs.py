@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scd_world.benchmark.async_envs import BATCHED, ONE, TUNED, USUAL, compared, markdown, race
+from scd_world.benchmark.async_envs import BATCHED, ONE, TUNED, USUAL, compare_async, compared, markdown
 from scd_world.benchmark.config import BenchConfig
 
 
@@ -29,13 +29,15 @@ def test_a_busy_round_spoils_no_ratio():
 
 
 def test_the_race_runs_with_real_processes(world, tmp_path):
-    found = race(str(world.save(tmp_path / "world")), rows=2, seconds=0.05, device="cpu", precision="bf16")
+    found = compare_async(
+        str(world.save(tmp_path / "world")), rows=2, seconds=0.05, device="cpu", precision="bf16"
+    )
     assert all(row["steps_per_s"] > 0 and row["cpu_ms"] > 0 for row in map(found.get, (BATCHED, USUAL)))
     assert found[BATCHED]["batch_is_faster"] == 1.0
 
 
 def test_a_race_needs_a_world():
     with pytest.raises(ValueError, match="world="):
-        BenchConfig(against="async")
+        BenchConfig(compare="async")
     with pytest.raises(ValueError, match="async"):
-        BenchConfig(against="sync", world="w")
+        BenchConfig(compare="sync", world="w")

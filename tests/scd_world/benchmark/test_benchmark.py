@@ -11,11 +11,11 @@ import torch
 
 from scd_world.benchmark.benchmark import bench, plain_schema
 from scd_world.benchmark.config import BenchConfig
-from scd_world.benchmark.cost import Work, count_step, count_work, peak_bytes
+from scd_world.benchmark.cost import StepCost, count_cost, count_step, peak_bytes
 from scd_world.benchmark.figures import pareto, plot_quality
 from scd_world.benchmark.quality import markdown, quality
-from scd_world.benchmark.stepping import contenders, timing
-from scd_world.benchmark.timing import inputs, start
+from scd_world.benchmark.stepping import build_models, timing
+from scd_world.benchmark.timing import dummy_inputs, dummy_state
 from scd_world.benchmark.training import count_update
 from scd_world.model.config import ModelConfig
 from scd_world.prior.uncertainty import COPIES
@@ -29,11 +29,11 @@ CPU = torch.device("cpu")
 
 def models(*rivals: str, fusion: str = "one_way", **changes):
     schema = plain_schema(BenchConfig(**SMALL | changes))
-    return contenders(replace(TINY, fusion=fusion), rivals, schema, CPU)
+    return build_models(replace(TINY, fusion=fusion), rivals, schema, CPU)
 
 
-def work(model, batch: int, num_steps: int) -> Work:
-    return count_work(model, batch, num_steps)
+def work(model, batch: int, num_steps: int) -> StepCost:
+    return count_cost(model, batch, num_steps)
 
 
 def block(queries: int, keys: int, D: int, conditions: int = 1) -> int:
@@ -51,7 +51,7 @@ def test_operations_are_those_of_a_hand_count(fusion):
     S, A, D, N, W, T = 18, 2, 16, 6, 4, 5
     M, P = N + 1, 3 * 8 * 8
     line = 2 * S * (2 * S + 2 * A + 1)
-    vector = [(S + A) * (1 + 2 * TINY.octaves), 2 * D, 2 * D, D]
+    vector = [(S + A) * (1 + 2 * TINY.fourier_octaves), 2 * D, 2 * D, D]
     with_rates = [vector[0] + 2 * S, *vector[1:]]
     heads = mlp([D, 2 * D, S + 2])
     into = mlp([P, D], N)
@@ -93,16 +93,16 @@ def test_the_peak_holds_weights_cache_and_grows_with_rows():
     weights = sum(p.nbytes for p in model.parameters())
     peaks = []
     for batch in (1, 16):
-        s = start(model, batch, full=True)
+        s = dummy_state(model, batch, full=True)
         cache = s.cache.nbytes
-        peaks.append(peak_bytes(model, s, *inputs(s, 2), num_steps=2) - weights - cache)
+        peaks.append(peak_bytes(model, s, *dummy_inputs(s, 2), num_steps=2) - weights - cache)
     assert 0 < peaks[0] < peaks[1] < 32 * peaks[0]
 
 
 def test_a_full_start_sees_its_whole_window():
     for model in models("causal_dit", "far_long", height=32, width=32).values():
-        s = start(model, 2, full=True)
-        one, later = s.cache.visible(), model.imagine(s, *inputs(s, 2), 1).cache.visible()
+        s = dummy_state(model, 2, full=True)
+        one, later = s.cache.visible(), model.imagine(s, *dummy_inputs(s, 2), 1).cache.visible()
         assert one.sum() == later.sum()
 
 
@@ -126,13 +126,13 @@ def test_an_update_costs_about_three_forward_passes():
 def test_bench_writes_tables_json_and_figures(slide_store, tmp_path, capsys):
     config = BenchConfig(
         **SMALL,
-        rivals=["causal_dit"],
+        baselines=["causal_dit"],
         num_steps=[1, 2],
         contexts=[2, 3],
         batch_sizes=[1, 2],
         training=True,
-        train_batch=2,
-        clip_steps=2,
+        train_batch_size=2,
+        sequence_length=2,
         store=str(slide_store),
         out=str(tmp_path),
     )
@@ -168,7 +168,7 @@ def test_quality_stands_beside_the_speed_it_was_evaluated_at(world, tmp_path):
 
 
 def test_what_would_take_too_long_is_counted_and_not_timed(tmp_path):
-    report = bench(BenchConfig(**SMALL, num_steps=[4], batch_sizes=[1], longest=1e-12))
+    report = bench(BenchConfig(**SMALL, num_steps=[4], batch_sizes=[1], max_round_seconds=1e-12))
     (row,) = report["steps"]
     assert row["gflop_per_frame"] > 0
     assert "p50_ms" not in row

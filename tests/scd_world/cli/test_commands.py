@@ -21,9 +21,9 @@ def settings(name, *overrides):
 
 def test_a_mixture_on_the_command_line():
     config = settings(
-        "record", "env=pusht", "out=o", "mix=[{policy:a,share:4,policy_kwargs:{skill:[1.0,0.5]}}]"
+        "record", "env=pusht", "out=o", "policy_mixture=[{policy:a,weight:4,policy_kwargs:{skill:[1.0,0.5]}}]"
     )
-    assert config.shares == [PolicyShare("a", {"skill": [1.0, 0.5]}, share=4)]
+    assert config.shares == [PolicyShare("a", {"skill": [1.0, 0.5]}, weight=4)]
     assert settings("record", "env=pusht", "out=o", "policy=b").shares == [PolicyShare("b")]
 
 
@@ -44,8 +44,8 @@ def test_skip():
         ("record", ["env=pusht", "out=o", "episode=3"]),
         ("record", ["env=pusht", "out=o", "episodes=many"]),
         ("record", ["env=pusht", "out=o", "episodes=0"]),
-        ("record", ["env=pusht", "out=o", "mix=[{policy:a,shares:4}]"]),
-        ("record", ["env=pusht", "out=o", "policy=a", "mix=[{policy:b}]"]),
+        ("record", ["env=pusht", "out=o", "policy_mixture=[{policy:a,shares:4}]"]),
+        ("record", ["env=pusht", "out=o", "policy=a", "policy_mixture=[{policy:b}]"]),
         ("record", ["env=pusht"]),
         ("data", []),
         ("data", ["data.root=d", "on_bad_episode=maybe"]),

@@ -18,15 +18,15 @@ import scd_world.cli.commands  # noqa: F401 (registers the configs)
 from scd_datasets.config import DataConfig
 from scd_world.cli.hydra_config import plain_errors
 from scd_world.model.config import MODELS
-from scd_world.model.scd import WorldModel
-from scd_world.optim.config import OptimiserConfig
-from scd_world.optim.optimizer import make_optimiser
+from scd_world.optim.config import OptimizerConfig
+from scd_world.optim.optimizer import make_optimizer
 from scd_world.optim.schedule import learning_rate
-from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.config import TrainConfig
 from scd_world.utils.atomic_folder import DamagedFolder
 from scd_world.utils.checks import from_dict
+from tests.conftest import make_model
 
 
 def composed(*overrides: str) -> TrainConfig:
@@ -38,7 +38,7 @@ def composed(*overrides: str) -> TrainConfig:
 def test_every_preset_builds(name, schema_of):
     schema, stats = schema_of(48)
     with torch.device("meta"):
-        model = WorldModel(MODELS[name], schema, stats)
+        model = make_model(MODELS[name], schema, stats)
     assert sum(p.numel() for p in model.parameters()) > 1e5
 
 
@@ -55,13 +55,13 @@ def test_the_command_line_gives_dataclasses():
     assert (config.model.window, config.data, config.steps) == (5, DataConfig(kind="zarr", root="d"), 7)
 
 
-@pytest.mark.parametrize("typo", ["stepz=3", "model.widht=3", "optimiser.betas=1", "data=zar", "model=smal"])
+@pytest.mark.parametrize("typo", ["stepz=3", "model.widht=3", "optimizer.betas=1", "data=zar", "model=smal"])
 def test_a_typo_fails(typo):
     with pytest.raises(ConfigCompositionException):
         composed("out=x", typo)
 
 
-@pytest.mark.parametrize("wrong", ["steps=many", "model.width=1.5", "optimiser.lr=fast"])
+@pytest.mark.parametrize("wrong", ["steps=many", "model.width=1.5", "optimizer.lr=fast"])
 def test_a_wrong_type_fails(wrong):
     with pytest.raises(ConfigCompositionException):
         composed("out=x", wrong)
@@ -73,9 +73,9 @@ def test_a_wrong_type_fails(wrong):
         ("steps=0", "steps=0: expected"),
         ("device=tpu", "expected one of auto, cpu, cuda"),
         ("data.holdout=2", "between 0 and 0.9"),
-        ("optimiser.decay=1", "warmup"),
-        ("accumulate=3", "must divide"),
-        ("body.share=0.8", "leave none for the world"),
+        ("optimizer.decay_share=1", "warmup"),
+        ("grad_accumulation=3", "must divide"),
+        ("prior.dynamics.time_share=0.8", "leave none for the world"),
         ("model.predict=y", "expected 'x'"),
     ],
 )
@@ -102,7 +102,7 @@ def test_help_imports_no_torch():
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    config = OptimiserConfig(lr=1.0, warmup=0.1, decay=0.5, floor=0.01)
+    config = OptimizerConfig(lr=1.0, warmup_share=0.1, decay_share=0.5, min_lr_ratio=0.01)
     rates = [learning_rate(config, (step + 1) / 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9:50] == [1.0] * 41
@@ -112,19 +112,19 @@ def test_the_learning_rate_rises_stays_and_falls():
 
 
 def test_the_decoder_learns_at_its_own_rate(schema_of):
-    model = WorldModel(MODELS["nano"], *schema_of(16))
-    others, decoder = make_optimiser(model, OptimiserConfig(decoder_lr=3.0)).param_groups
+    model = make_model(MODELS["nano"], *schema_of(16))
+    others, decoder = make_optimizer(model, OptimizerConfig(decoder_lr_ratio=3.0)).param_groups
     assert decoder["scale"] == 3 * others["scale"]
-    assert len(decoder["params"]) == len(list(model.decoder.parameters()))
+    assert len(decoder["params"]) == len(list(model.core.decoder.parameters()))
     assert len(decoder["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 
 @pytest.fixture
 def schema_of():
-    def build(size: int) -> tuple[DataSchema, Stats]:
+    def build(size: int) -> tuple[DataSchema, Normalizer]:
         one = ("a",)
         schema = DataSchema(one, size, size, one, (), one, (-1.0,), (1.0,), 10, (), True, True, 9)
-        return schema, Stats.neutral(schema)
+        return schema, Normalizer.neutral(schema)
 
     return build
 

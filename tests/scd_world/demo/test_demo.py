@@ -13,20 +13,20 @@ import torch
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import write_store
-from scd_datasets.writing.episodes import observation_frame
+from scd_datasets.writing.episodes import to_lerobot_frame
 from scd_envs import simulators
 from scd_policies.rollout import Rollouts
 from scd_world.demo.config import DemoConfig
 from scd_world.demo.demo import demo
 from scd_world.demo.pendulum import angle_in, angle_of
-from scd_world.demo.sim_comparison import SideBySide, measure, summary
+from scd_world.demo.sim_comparison import SimComparison, measure, summary
 from scd_world.metrics.image import PSNR_CAP
 from scd_world.metrics.statistics import angle_between
 from scd_world.model.config import ModelConfig
-from scd_world.model.scd import WorldModel
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.export import pick_starts
 from scd_world.world.world import World
+from tests.conftest import make_model
 
 PENDULUM = DataSchema(
     cameras=("image",),
@@ -64,7 +64,9 @@ def test_each_step_is_compared_with_its_own_frame_and_with_the_first():
     """Guards against an imagination that is one frame late, and against comparing past a simulator's end."""
     true = np.zeros((2, 4, 8, 8, 3), np.uint8)
     true += (50 * np.arange(4, dtype=np.uint8))[:, None, None, None]
-    pair = SideBySide(rollouts(np.pad(true, [(0, 0), (0, 2)] + [(0, 0)] * 3), [5, 5]), rollouts(true, [3, 1]))
+    pair = SimComparison(
+        rollouts(np.pad(true, [(0, 0), (0, 2)] + [(0, 0)] * 3), [5, 5]), rollouts(true, [3, 1])
+    )
     curves = measure(pair, PENDULUM)
     assert curves["psnr"].shape == (2, 3)
     np.testing.assert_allclose(curves["psnr"][0], PSNR_CAP, rtol=1e-5)
@@ -94,7 +96,7 @@ def test_the_angle_is_read_off_the_picture():
 
 def test_the_pendulums_part_runs_from_recording_to_report(tmp_path: Path, capsys: pytest.CaptureFixture):
     config = DemoConfig(
-        out=str(tmp_path), pusht=False, device="cpu", recorded=5, training_seconds=2, num_steps=1
+        out=str(tmp_path), pusht=False, device="cpu", recorded_episodes=5, training_seconds=2, num_steps=1
     )
     report = demo(config)["pendulum"]
     assert len(report["psnr"]) == 20
@@ -115,7 +117,7 @@ def pusht_world(tmp_path: Path) -> Path:
         obs, _ = simulator.reset(seed=index)
         seen, actions = [], []
         for step in range(5):
-            seen.append(observation_frame(obs))
+            seen.append(to_lerobot_frame(obs))
             actions.append(np.float32([0, 512] if step % 2 else [512, 0]))
             obs, *_ = simulator.step(actions[-1])
         state = [np.concatenate([s["observation.state"], s["observation.environment_state"]]) for s in seen]
@@ -137,7 +139,7 @@ def pusht_world(tmp_path: Path) -> Path:
     stats = compute_stats(store, np.arange(2))
     torch.manual_seed(0)
     tiny = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=48, window=2, num_steps=1)
-    model = WorldModel(tiny, schema, stats).eval().requires_grad_(False)
+    model = make_model(tiny, schema, stats).eval().requires_grad_(False)
     return World(model, stats, pick_starts(store, np.arange(2), 2, 3)).save(tmp_path / "world")
 
 

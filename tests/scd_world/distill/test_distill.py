@@ -18,15 +18,15 @@ from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import distill
 from scd_world.distill.meanflow import MeanFlow, average_and_goal, stretch
 from scd_world.distill.objective import read_clip
-from scd_world.distill.self_rollout import Rollout
+from scd_world.distill.self_rollout import SelfRollout
 from scd_world.distill.steps import edges
-from scd_world.model.flow import draw
-from scd_world.model.scd import WorldModel
+from scd_world.model.flow import euler_sample_interval
+from scd_world.model.scd import SCD
 from scd_world.training.config import TrainConfig
 from scd_world.training.learner import Learner
 from scd_world.training.trainer import train
 from scd_world.world.world import World
-from tests.conftest import CONFIG, SCHEMA, filled, make_stats
+from tests.conftest import CONFIG, SCHEMA, filled, make_model, make_stats
 
 # ---- a flow whose velocity is known ------------------------------------------------------------------
 
@@ -78,9 +78,11 @@ def test_one_distilled_step_ends_where_many_small_ones_do(loss):
         loss(toy, x, torch.randn_like(x)).backward()
         optimiser.step()
     noise = torch.randn(512, 2, 1, 1)
-    end = draw(two_points, noise, 100)
+    end = euler_sample_interval(two_points, noise, 100)
     with torch.no_grad():
-        before, after = ((draw(f, noise, 1) - end).square().mean().sqrt() for f in (two_points, toy))
+        before, after = (
+            (euler_sample_interval(f, noise, 1) - end).square().mean().sqrt() for f in (two_points, toy)
+        )
     assert before > 0.9
     assert after < 0.5 * before
 
@@ -107,7 +109,7 @@ def test_the_forward_derivative_is_the_one_of_finite_differences(model, clip):
 def test_a_decoder_of_intervals_hears_time_smoothly(model):
     """The derivative of a fast ripple says nothing about where the path leads."""
     moved = {}
-    for name, decoder in {"plain": model.decoder, "smooth": student(model).decoder}.items():
+    for name, decoder in {"plain": model.core.decoder, "smooth": student(model).decoder}.items():
         now, soon = (decoder.time(torch.tensor([t])) for t in (0.5, 0.503))
         moved[name] = ((soon - now).norm() / now.norm()).item()
     assert moved["smooth"] < 0.2 * moved["plain"]
@@ -116,15 +118,15 @@ def test_a_decoder_of_intervals_hears_time_smoothly(model):
 # ---- what learns, and what does not ------------------------------------------------------------------
 
 
-def student(teacher: WorldModel, **changes: object) -> WorldModel:
+def student(teacher: SCD, **changes: object) -> SCD:
     """A copy of the teacher whose decoder is told where a step ends."""
-    model = WorldModel(replace(teacher.config, interval=True, **changes), SCHEMA, make_stats(SCHEMA))
+    model = make_model(replace(teacher.config, average_velocity=True, **changes), SCHEMA, make_stats(SCHEMA))
     model.load_state_dict(teacher.state_dict(), strict=False)
     return model
 
 
-def noise_for(model: WorldModel, clip):
-    return model.draw_noise(clip, torch.Generator().manual_seed(3))
+def noise_for(model: SCD, clip):
+    return model.sample_noise(clip, torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -138,15 +140,18 @@ def test_where_a_step_ends_is_heard_once_it_was_taught(model, clip, taught):
     assert ((near - far).abs().max() > 1e-3) == taught
 
 
-@pytest.mark.parametrize("kind", [Consistency, MeanFlow, Rollout])
+@pytest.mark.parametrize("kind", [Consistency, MeanFlow, SelfRollout])
 def test_only_a_rollout_teaches_the_encoder(model, clip, kind):
-    learner, teacher = student(model, own_history=1.0), filled(WorldModel(CONFIG, SCHEMA, make_stats(SCHEMA)))
+    learner, teacher = (
+        student(model, self_rollout_share=1.0),
+        filled(make_model(CONFIG, SCHEMA, make_stats(SCHEMA))),
+    )
     objective = kind(learner, teacher, 12) if kind is Consistency else kind(learner, teacher)
-    loss, _ = objective(clip, objective.draw_noise(clip, torch.Generator().manual_seed(0)))
+    loss, _ = objective(clip, objective.sample_noise(clip, torch.Generator().manual_seed(0)))
     loss.backward()
     moved = {name for name, p in learner.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    assert any(name.startswith("decoder.blocks") for name in moved)
-    assert any(name.startswith("encoder.") for name in moved) == (kind is Rollout)
+    assert any(name.startswith("core.decoder.blocks") for name in moved)
+    assert any(name.startswith("core.encoder.") for name in moved) == (kind is SelfRollout)
     assert all(p.grad is None for p in teacher.parameters())
 
 
@@ -218,7 +223,7 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
     before, after = teacher.model.state_dict(), made.model.state_dict()
     moved = {name for name, value in after.items() if name not in before or not value.equal(before[name])}
     assert moved
-    assert all(name.startswith("decoder.") for name in moved)
+    assert all(name.startswith("core.decoder.") for name in moved)
 
 
 def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillation):

@@ -17,19 +17,26 @@ from scd_datasets.store.store import WindowStore, write_store
 from scd_world.evaluation import action_response
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.curves import all_curves, survival, time_to_failure
-from scd_world.evaluation.evaluate import Run, evaluate, measure
-from scd_world.evaluation.open_loop import OpenLoop, Window, begin, choose_windows, load_batch, spread_windows
-from scd_world.evaluation.outcome_prediction import tell
+from scd_world.evaluation.evaluate import Evaluator, evaluate, measure
+from scd_world.evaluation.open_loop import (
+    OpenLoopResults,
+    Window,
+    choose_windows,
+    load_batch,
+    spread_windows,
+    start_windows,
+)
+from scd_world.evaluation.outcome_prediction import predict_outcomes
 from scd_world.evaluation.pusht_errors import block_errors
-from scd_world.evaluation.splits import pick_episodes
+from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.metrics.image import PSNR_CAP
 from scd_world.model.config import ModelConfig
-from scd_world.model.scd import WorldModel
 from scd_world.reporting.tables import plain
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.export import pick_starts
 from scd_world.world.world import World
+from tests.conftest import make_model
 
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
 
@@ -38,10 +45,12 @@ def make_world(store: WindowStore, held_out: tuple[int, ...] = (2, 5)) -> World:
     """A world with random weights everywhere, the zero-initialised ones included."""
     trained = np.array([e for e in range(len(store.lengths)) if e not in held_out])
     stats = compute_stats(store, trained)
-    model = WorldModel(TINY, store.schema, stats).eval().requires_grad_(False)
+    model = make_model(TINY, store.schema, stats).eval().requires_grad_(False)
     g = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
-        size = 0.1 if name.startswith(("body.", "sketch.")) else 0.3  # else chaos, and rounding would show
+        size = (
+            0.1 if name.startswith(("prior.dynamics.", "prior.renderer.")) else 0.3
+        )  # else chaos, and rounding would show
         parameter.copy_(size * torch.randn(parameter.shape, generator=g))
     provenance = {"fingerprint": store.fingerprint, "held_out_episodes": list(held_out)}
     return World(model, stats, pick_starts(store, trained, 2, 4), "", provenance)
@@ -116,9 +125,9 @@ def test_a_perfect_imagination_scores_the_cap_and_no_error(store, slide_world):
     """And copy-last what is computed from the store by hand: nothing is compared one frame off."""
     windows = [Window(0, 4, 5), Window(3, 20, 4)]
     batch = load_batch(store, windows, 3, "cpu")
-    loop = OpenLoop(windows, 5, 1)
+    loop = OpenLoopResults(windows, 5, 1)
     loop.start_state[:] = batch.true_state(0).numpy()
-    s = begin(slide_world, batch)
+    s = start_windows(slide_world, batch)
     for h in range(1, 6):
         truth = replace(
             s,
@@ -126,7 +135,7 @@ def test_a_perfect_imagination_scores_the_cap_and_no_error(store, slide_world):
             state=slide_world.stats.encode_state(batch.true_state(h)),
             reward=slide_world.stats.encode_reward(batch.outcome(h)[0]),
         )
-        loop.record(slide_world, slice(0, 2), h, truth, batch, changed_by=8)
+        loop.record(slide_world, slice(0, 2), h, truth, batch, changed_threshold=8)
     curves = all_curves(loop, store.schema)
     valid = batch.valid.numpy()
     assert (np.isfinite(curves["psnr_imagined"]) == valid).all()
@@ -143,7 +152,7 @@ def test_no_result_depends_on_the_batch(store, slide_world):
     curves = []
     for batch_size in (1, 3, 4):
         windows = spread_windows(store, np.array([2, 5]), settings())
-        loop, *_ = Run(slide_world, store, windows, settings(batch_size=batch_size)).open_loop()
+        loop, *_ = Evaluator(slide_world, store, windows, settings(batch_size=batch_size)).open_loop()
         curves.append(all_curves(loop, store.schema))
     for other in curves[1:]:
         for name, values in curves[0].items():
@@ -154,7 +163,7 @@ def test_no_result_depends_on_the_batch(store, slide_world):
 
 
 def test_held_out_episodes_are_found_by_the_worlds_own_record(store, slide_world, caplog):
-    chosen = pick_episodes(slide_world.provenance, store, None)
+    chosen = select_eval_episodes(slide_world.provenance, store, None)
     assert chosen.episodes.tolist() == [2, 5]
     assert not chosen.warning
     assert not caplog.records
@@ -167,7 +176,7 @@ def test_held_out_episodes_are_found_by_the_worlds_own_record(store, slide_world
 def test_it_warns_loudly_where_nothing_proves_it(store, slide_world, caplog, fingerprint, wanted, words):
     provenance = slide_world.provenance | ({"fingerprint": fingerprint} if fingerprint else {})
     with caplog.at_level(logging.WARNING):
-        chosen = pick_episodes(provenance, store, wanted)
+        chosen = select_eval_episodes(provenance, store, wanted)
     assert words in chosen.warning
     assert words in caplog.text
     assert chosen.episodes.tolist() == (wanted or list(range(8)))
@@ -177,10 +186,10 @@ def test_what_an_earlier_training_saw_is_not_held_out(store, slide_world):
     """A world that started from another's weights (init=) has seen what that one was trained with."""
     first = slide_world.provenance | {"held_out_episodes": [1, 2]}
     second = slide_world.provenance | {"held_out_episodes": [2, 5], "init_provenance": first}
-    assert pick_episodes(second, store, None).episodes.tolist() == [2]
-    assert "TRAINED ON" in pick_episodes(second, store, [2, 5]).warning
+    assert select_eval_episodes(second, store, None).episodes.tolist() == [2]
+    assert "TRAINED ON" in select_eval_episodes(second, store, [2, 5]).warning
     other = second | {"init_provenance": first | {"fingerprint": "of other data"}}
-    chosen = pick_episodes(other, store, None)
+    chosen = select_eval_episodes(other, store, None)
     assert chosen.episodes.tolist() == [2, 5]
     assert "cannot be checked" in chosen.warning
 
@@ -188,13 +197,15 @@ def test_what_an_earlier_training_saw_is_not_held_out(store, slide_world):
 def test_worlds_that_are_compared_are_judged_on_what_all_of_them_held_out(store, slide_world):
     first = slide_world.provenance | {"held_out_episodes": [1, 2]}
     second, third = first | {"held_out_episodes": [2, 5]}, first | {"held_out_episodes": [3]}
-    assert pick_episodes(first, store, None, beside=[second]).episodes.tolist() == [2]
-    assert "TRAINED ON" in pick_episodes(first, store, None, beside=[second, third]).warning  # none is left
+    assert select_eval_episodes(first, store, None, beside=[second]).episodes.tolist() == [2]
+    assert (
+        "TRAINED ON" in select_eval_episodes(first, store, None, beside=[second, third]).warning
+    )  # none is left
 
 
 def test_unknown_episodes_are_named(store, slide_world):
     with pytest.raises(ValueError, match=r"no episodes \[77\]; its 8 go from 0 to 7"):
-        pick_episodes(slide_world.provenance, store, [2, 77])
+        select_eval_episodes(slide_world.provenance, store, [2, 77])
 
 
 def test_data_of_another_kind_is_refused(store, slide_world):
@@ -214,7 +225,7 @@ def test_every_step_is_told_from_its_own_action_the_last_one_too(store, slide_wo
 
     monkeypatch.setattr(world.model, "observe", echo)
     counted = []
-    told = tell(world, store, [3, 0, 2], batch_size=2, done=counted.append)
+    told = predict_outcomes(world, store, [3, 0, 2], batch_size=2, done=counted.append)
     rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in (3, 0, 2)])
     assert sum(counted) == len(rows) == len(told.reward)
     order = np.argsort(told.episode, kind="stable")
@@ -313,7 +324,7 @@ def test_what_the_world_was_not_taught_is_not_reported(store, slide_world):
     """The data knows of success, the world does not: its head was never told of any."""
     assert store.schema.success
     slide_world.model.schema = replace(slide_world.schema, success=False)
-    report, _, _ = measure(slide_world, store, settings(sweep_moments=0))
+    report, _, _ = measure(slide_world, store, settings(sweep_starts=0))
     assert "success" not in report
     assert "reward" in report
     assert "success" not in report["told"]
@@ -338,7 +349,7 @@ def test_no_window_keeps_its_own_actions_when_shuffled():
 def test_slopes_of_a_sweep_by_hand():
     values = np.array([-1.0, 0.0, 1.0])
     response = np.stack([np.stack([2 * values + 5, -3 * values], 1), np.stack([4 * values, 0 * values], 1)])
-    sweep = action_response.Sweep("push", values, response, np.zeros((2, 3)), np.array([3.0, np.nan]))
+    sweep = action_response.ActionSweep("push", values, response, np.zeros((2, 3)), np.array([3.0, np.nan]))
     np.testing.assert_allclose(sweep.slopes(), [[2, -3], [4, 0]])
     report = sweep.report(("x", "y"), np.array([0, 1]))
     assert (report["slope"]["x"]["mean"], report["slope"]["x"]["same_sign"]) == (3, 1)
@@ -353,11 +364,11 @@ def test_the_datas_own_slope(store):
 
 
 def test_the_null_action_holds_where_actions_are_positions(store):
-    assert action_response.null_action(store, np.arange(8)) == "zero"
+    assert action_response.find_null_action(store, np.arange(8)) == "zero"
     store.action = np.roll(store.state, -1, axis=0)  # now each action is where the robot is next
-    assert action_response.null_action(store, np.arange(8)) == "hold"
+    assert action_response.find_null_action(store, np.arange(8)) == "hold"
     store.action = np.random.default_rng(0).uniform(1, 2, store.state.shape)  # zero was never asked for
-    assert action_response.null_action(store, np.arange(8)) == "unknown"
+    assert action_response.find_null_action(store, np.arange(8)) == "unknown"
 
 
 # ---- errors and failures --------------------------------------------------------------------------

@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scd_world.evaluation.outcome_prediction import Told, judge
+from scd_world.evaluation.outcome_prediction import OutcomePredictions, score
 from scd_world.metrics.statistics import reliability
 
 
-def told(success: list[float], true: list[bool]) -> Told:
+def told(success: list[float], true: list[bool]) -> OutcomePredictions:
     n = len(true)
     true_reward = np.linspace(0, 1, n)
-    return Told(np.arange(n) // 2, 0.5 * true_reward + 0.25, true_reward, np.array(success), np.array(true))
+    return OutcomePredictions(
+        np.arange(n) // 2, 0.5 * true_reward + 0.25, true_reward, np.array(success), np.array(true)
+    )
 
 
 def test_calibration_by_hand():
-    found = judge(told([0.9, 0.8, 0.05, 0.6, 0.15, 0.0], [True, True, False, False, False, True]), True, True)
+    found = score(told([0.9, 0.8, 0.05, 0.6, 0.15, 0.0], [True, True, False, False, False, True]), True, True)
     success = found["success"]
     assert success["positives"] == 3
     assert success["found"] == pytest.approx(2 / 3)

@@ -9,25 +9,25 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scd_world.model.config import FUSIONS, ModelConfig
-from scd_world.model.scd import WorldModel
-from tests.conftest import CONFIG, filled
+from scd_world.model.scd import SCD
+from tests.conftest import CONFIG, filled, make_model
 
 WAYS = [(fusion, added) for fusion in FUSIONS for added in (True, False) if added or fusion != "none"]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]}{', added' if way[1] else ''}")
-def model(request, schema, stats) -> WorldModel:
+def model(request, schema, stats) -> SCD:
     fusion, added = request.param
-    config = replace(CONFIG, fusion=fusion, add_context=added, draws=2)
-    return filled(WorldModel(config, schema, stats))
+    config = replace(CONFIG, fusion=fusion, add_context=added, noise_samples=2)
+    return filled(make_model(config, schema, stats))
 
 
-def asked(model: WorldModel, F: int = 4) -> dict[str, torch.Tensor]:
+def asked(model: SCD, F: int = 4) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     return {
         "x_t": torch.randn(F, 6, 8, 12, generator=g, requires_grad=True),
         "t": torch.rand(F, generator=g, requires_grad=True),
-        "ctx": torch.randn(F, model.num_tokens, 32, generator=g, requires_grad=True),
+        "ctx": torch.randn(F, model.core.num_tokens, 32, generator=g, requires_grad=True),
         "vector": torch.randn(F, 5, generator=g, requires_grad=True),
         "seen": torch.randn(F, 12, 8, 12, generator=g, requires_grad=True),
     }
@@ -35,63 +35,65 @@ def asked(model: WorldModel, F: int = 4) -> dict[str, torch.Tensor]:
 
 def test_a_frame_depends_on_all_it_is_told_and_on_no_other_frame(model):
     told = asked(model)
-    out = model.decoder(**told)
+    out = model.core.decoder(**told)
     for grad in torch.autograd.grad(out[1].square().sum(), tuple(told.values())):
         assert (grad.reshape(4, -1).abs().amax(1) > 0).tolist() == [False, True, False, False]
 
 
 def test_every_context_token_counts(model):
     told = asked(model)
-    (grad,) = torch.autograd.grad(model.decoder(**told).square().sum(), told["ctx"])
+    (grad,) = torch.autograd.grad(model.core.decoder(**told).square().sum(), told["ctx"])
     assert (grad.abs().amax((0, 2)) > 0).all()
 
 
 def test_a_scene_serves_all_denoising_steps_and_all_draws(model):
     told = asked(model)
     x_t, t, seen = told["x_t"], told["t"], told["seen"]
-    scene = model.decoder.scene(told["ctx"], told["vector"])
-    singly = [model.decoder(**(told | {"x_t": x, "t": time})) for x, time in ((x_t, t), (2 * x_t, t / 2))]
+    scene = model.core.decoder.prepare(told["ctx"], told["vector"])
+    singly = [
+        model.core.decoder(**(told | {"x_t": x, "t": time})) for x, time in ((x_t, t), (2 * x_t, t / 2))
+    ]
     for x, time, wanted in ((x_t, t, singly[0]), (2 * x_t, t / 2, singly[1])):
-        torch.testing.assert_close(model.decoder.draw(x, time, scene, seen), wanted, atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            model.core.decoder.denoise(x, time, scene, seen), wanted, atol=2e-3, rtol=1e-3
+        )
     both = torch.cat([x_t, 2 * x_t]), torch.cat([t, t / 2])
-    drawn = model.decoder.draw(*both, scene.repeat(2), torch.cat([seen, seen]))
+    drawn = model.core.decoder.denoise(*both, scene.repeat(2), torch.cat([seen, seen]))
     torch.testing.assert_close(drawn, torch.cat(singly), atol=2e-3, rtol=1e-3)
 
 
 def test_the_context_of_one_way_is_blind_to_time_and_noise(schema, stats):
-    model = WorldModel(replace(CONFIG, fusion="one_way"), schema, stats)
+    model = make_model(replace(CONFIG, fusion="one_way"), schema, stats)
     told = asked(model)
-    scene = model.decoder.scene(told["ctx"], told["vector"])
-    assert scene.known.shape[2] == 0
-    assert len(scene.memory) == CONFIG.decoder_layers
-    assert all(keys.shape[2] == model.num_tokens for keys, _ in scene.memory)
+    scene = model.core.decoder.prepare(told["ctx"], told["vector"])
+    assert scene.prefix_tokens.shape[2] == 0
+    assert len(scene.ctx_kv) == CONFIG.decoder_layers
+    assert all(keys.shape[2] == model.core.num_tokens for keys, _ in scene.ctx_kv)
 
 
 def test_what_a_denoising_step_costs(schema, stats):
     """Of the blocks' work: one_way moves half of the tokens of concat, channel and none nearly half."""
     work = {}
     for fusion in FUSIONS:
-        model = WorldModel(
-            replace(CONFIG, fusion=fusion, width=128, sketch_parts=0, head="patch"), schema, stats
-        )
+        model = make_model(replace(CONFIG, fusion=fusion, width=128, head="patch"), schema, stats)
         told = {name: value[:, :6] if name == "seen" else value for name, value in asked(model).items()}
-        told["ctx"] = torch.randn(4, model.num_tokens, 128)
-        scene = model.decoder.scene(told["ctx"], told["vector"])
+        told["ctx"] = torch.randn(4, model.core.num_tokens, 128)
+        scene = model.core.decoder.prepare(told["ctx"], told["vector"])
         with FlopCounterMode(display=False) as counter:
-            model.decoder.draw(told["x_t"], told["t"], scene, told["seen"])
+            model.core.decoder.denoise(told["x_t"], told["t"], scene, told["seen"])
         work[fusion] = counter.get_total_flops()
     assert work["one_way"] < 0.65 * work["concat"]
     assert work["none"] < work["channel"] < 0.75 * work["concat"]
 
 
 def test_a_loss_and_a_rollout(model, clip):
-    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
     loss, _ = model.loss(clip, noise)
     loss.backward()
-    used = {name for name, p in model.decoder.named_parameters() if p.grad is not None and p.grad.any()}
-    assert {name for name, _ in model.decoder.blocks.named_parameters(prefix="blocks")} <= used
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
-    assert model.imagine(s, clip.act[:, 0], noise.x[0, :, 0], 2).obs.isfinite().all()
+    used = {name for name, p in model.core.decoder.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {name for name, _ in model.core.decoder.blocks.named_parameters(prefix="blocks")} <= used
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
+    assert model.imagine(s, clip.action[:, 0], noise.x[0, :, 0], 2).obs.isfinite().all()
 
 
 def test_nothing_to_go_by_is_refused():

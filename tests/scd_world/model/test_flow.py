@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from scd_world.model.flow import interpolate, logit_normal, sample
+from scd_world.model.flow import euler_sample, interpolate, logit_normal
 
 
 def test_the_path_runs_from_data_to_noise():
@@ -19,12 +19,14 @@ def test_the_path_runs_from_data_to_noise():
 def test_the_sampler_follows_the_true_velocity_to_the_data_in_any_number_of_steps():
     x, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     for num_steps in (1, 4, 50):
-        torch.testing.assert_close(sample(lambda *_: noise - x, noise, num_steps), x, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            euler_sample(lambda *_: noise - x, noise, num_steps), x, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_the_sampler_visits_equal_times_from_one_downwards():
     seen = []
-    sample(lambda x, t: seen.append(t[0].item()) or torch.zeros_like(x), torch.randn(1, 1, 2, 2), 4)
+    euler_sample(lambda x, t: seen.append(t[0].item()) or torch.zeros_like(x), torch.randn(1, 1, 2, 2), 4)
     assert seen == [1.0, 0.75, 0.5, 0.25]
 
 

@@ -7,8 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scd_world.prior.constraints import Laws, constant_squares, feature_slopes, features, fit_laws, pairs
-from scd_world.robot_data.normalizer import Stats
+from scd_world.prior.constraints import (
+    StateConstraints,
+    constant_quadratics,
+    fit_constraints,
+    index_pairs,
+    quadratic_features,
+    quadratic_jacobian,
+)
+from scd_world.robot_data.normalizer import Normalizer
 
 
 def rigid(rows: int) -> torch.Tensor:
@@ -20,16 +27,18 @@ def rigid(rows: int) -> torch.Tensor:
     return (place[:, None] + corners @ turn.mT).flatten(1)
 
 
-def laws_of(state: torch.Tensor, schema) -> Laws:
-    stats = Stats.neutral(schema)
-    return Laws(replace(stats, state_change=torch.full((state.shape[1],), 0.05), **fit_laws(state)))
+def laws_of(state: torch.Tensor, schema) -> StateConstraints:
+    stats = Normalizer.neutral(schema)
+    return StateConstraints(
+        replace(stats, state_delta_rms=torch.full((state.shape[1],), 0.05), **fit_constraints(state))
+    )
 
 
 def test_a_rigid_body_is_found_and_stays_rigid(schema):
     state = rigid(4000)
     laws = laws_of(state, schema)
-    assert laws.span.shape == (4, 6)
-    assert len(laws.squares) == 1
+    assert laws.basis.shape == (4, 6)
+    assert len(laws.quadratics) == 1
     torch.testing.assert_close(laws(state), state, atol=1e-4, rtol=0)  # what obeys is left alone
     bent = state[:100] + 0.01 * torch.randn(100, 6, generator=torch.Generator().manual_seed(1))
     mended = laws(bent)
@@ -56,8 +65,8 @@ def test_a_thousand_careless_steps_do_not_deform_it(schema):
 def test_sine_and_cosine(schema):
     angle = 6.3 * torch.rand(3000, generator=torch.Generator().manual_seed(0))
     laws = laws_of(torch.stack([angle.sin(), angle.cos(), torch.randn(3000)], -1), schema)
-    assert laws.span.shape == (3, 3)
-    assert len(laws.squares) == 1
+    assert laws.basis.shape == (3, 3)
+    assert len(laws.quadratics) == 1
     assert laws(torch.tensor([[0.63, 0.83, 5.0]])).norm(dim=-1) == pytest.approx((1 + 25) ** 0.5, abs=0.01)
 
 
@@ -80,7 +89,7 @@ def test_a_switch_is_not_thrown_by_its_law(schema):
     g = torch.Generator().manual_seed(0)
     switch = torch.where(torch.rand(3000, generator=g) > 0.5, 1.0, -1.0)
     laws = laws_of(torch.stack([switch, torch.randn(3000, generator=g)], -1), schema)
-    assert len(laws.squares) == 1
+    assert len(laws.quadratics) == 1
     between = torch.stack([torch.linspace(-1, 1, 21), torch.zeros(21)], -1)
     moved = laws(between)
     assert moved.isfinite().all()
@@ -89,9 +98,9 @@ def test_a_switch_is_not_thrown_by_its_law(schema):
 
 def test_slopes_are_derivatives():
     z = torch.randn(4, 3, dtype=torch.float64)
-    slopes = feature_slopes(z, pairs(z.shape[-1]))
+    slopes = quadratic_jacobian(z, index_pairs(z.shape[-1]))
     for row in range(4):
-        wanted = torch.autograd.functional.jacobian(lambda x: features(x, pairs(3)), z[row])
+        wanted = torch.autograd.functional.jacobian(lambda x: quadratic_features(x, index_pairs(3)), z[row])
         torch.testing.assert_close(slopes[row], wanted)
 
 
@@ -99,4 +108,4 @@ def test_every_row_obeys_the_quadratic_law():
     z = (rigid(4000) - rigid(4000).mean(0)).double()
     _, _, directions = torch.linalg.svd(z, full_matrices=False)
     z = z @ directions[:4].T
-    assert (features(z, pairs(z.shape[-1])) @ constant_squares(z).T).abs().max() < 1e-3
+    assert (quadratic_features(z, index_pairs(z.shape[-1])) @ constant_quadratics(z).T).abs().max() < 1e-3

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from scd_world.distill.objective import read_clip
-from scd_world.prior.config import BodyConfig
-from scd_world.prior.dynamics import Body
-from scd_world.prior.fit_dynamics import fit_body
-from scd_world.prior.fit_outcome import fit_outcome, near_success, next_states
-from scd_world.prior.pretraining_report import body_brought, outcome_brought
-from scd_world.prior.trajectories import Recorded
-from scd_world.robot_data.normalizer import Stats
+from scd_world.prior.config import DynamicsPretrainConfig
+from scd_world.prior.dynamics import StateDynamics
+from scd_world.prior.fit_dynamics import fit_dynamics
+from scd_world.prior.fit_outcome import fit_outcome, near_success_mask, predict_next_states
+from scd_world.prior.pretraining_report import dynamics_result, outcome_result
+from scd_world.prior.trajectories import StateTrajectories
+from scd_world.robot_data.normalizer import Normalizer
 from tests.conftest import make_recorded
 
 
-def pushed_block(episodes: int, length: int, schema) -> Recorded:
+def pushed_block(episodes: int, length: int, schema) -> StateTrajectories:
     """A hand that goes where it is told, and a block that moves only while the hand is beyond it."""
     g = torch.Generator().manual_seed(0)
     act = torch.rand(episodes, length, 2, generator=g) * 2 - 1
@@ -30,8 +30,8 @@ def pushed_block(episodes: int, length: int, schema) -> Recorded:
     flat = state.flatten(0, 1)
     return make_recorded(
         state=flat,
-        act=act.flatten(0, 1),
-        rew=flat[:, 2],
+        action=act.flatten(0, 1),
+        reward=flat[:, 2],
         success=(flat[:, 2] > 0.5).float(),
         starts=starts,
         lengths=torch.full((episodes,), length),
@@ -39,15 +39,15 @@ def pushed_block(episodes: int, length: int, schema) -> Recorded:
 
 
 @pytest.fixture(params=[False, True], ids=["fp32", "bf16"])
-def fitted(schema, request) -> tuple[Body, Recorded]:
-    stats = replace(Stats.neutral(schema), linear_rest=torch.full((3,), 1.0))
+def fitted(schema, request) -> tuple[StateDynamics, StateTrajectories]:
+    stats = replace(Normalizer.neutral(schema), linear_residual=torch.full((3,), 1.0))
     torch.manual_seed(0)
-    body = Body(stats, width=32, layers=1)
+    body = StateDynamics(stats, width=32, layers=1)
     recorded = pushed_block(40, 12, schema)
-    config = BodyConfig(steps=500, batch_size=64, unroll=3, lr=3e-3)
-    losses = list(fit_body(body, recorded, config, 0, request.param))
+    config = DynamicsPretrainConfig(steps=500, batch_size=64, unroll=3, lr=3e-3)
+    losses = list(fit_dynamics(body, recorded, config, 0, request.param))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
-    worth = BodyConfig(outcome_steps=300, outcome_batch=64, lr=3e-3)
+    worth = DynamicsPretrainConfig(outcome_steps=300, outcome_batch=64, lr=3e-3)
     losses = list(fit_outcome(body, recorded, worth, 0))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     return body, recorded
@@ -55,8 +55,10 @@ def fitted(schema, request) -> tuple[Body, Recorded]:
 
 def test_what_a_lesson_brought_is_told_and_what_brought_nothing_is_called_so(fitted, schema):
     body, recorded = fitted
-    untaught = Body(replace(Stats.neutral(schema), linear_rest=torch.full((3,), 1.0)), width=32, layers=1)
-    for brought in (body_brought, outcome_brought):
+    untaught = StateDynamics(
+        replace(Normalizer.neutral(schema), linear_residual=torch.full((3,), 1.0)), width=32, layers=1
+    )
+    for brought in (dynamics_result, outcome_result):
         assert brought(body, recorded) != []
         assert not any(figure.failed for figure in brought(body, recorded))
         assert all(figure.failed for figure in brought(untaught, recorded))
@@ -66,10 +68,10 @@ def test_what_a_lesson_brought_is_told_and_what_brought_nothing_is_called_so(fit
 def test_contact_is_learnt_and_unrolling_does_not_drift(fitted):
     body, recorded = fitted
     row = recorded.starts
-    before, state = recorded.before[row], recorded.state[row]
+    before, state = recorded.prev[row], recorded.state[row]
     with torch.no_grad():
         for i in range(10):
-            act = recorded.act[row + i]
+            act = recorded.action[row + i]
             out = body(before, state, act)
             before, state = torch.cat([state, act], dim=-1), out.state
     still = (recorded.state[row] - recorded.state[row + 10]).abs().mean(0)
@@ -87,16 +89,16 @@ def test_sequences_stay_inside_their_episode(schema):
 
 
 def test_short_episodes_shorten_the_unroll_and_none_leave_the_line(schema):
-    stats = Stats.neutral(schema)
-    body = Body(stats, width=8, layers=1)
-    config = BodyConfig(steps=2, batch_size=4, unroll=8)
-    assert len(list(fit_body(body, pushed_block(4, 3, schema), config, 0))) == 2
-    assert not list(fit_body(body, pushed_block(0, 1, schema), config, 0))
-    assert not list(fit_body(Body(stats, 8, 0), pushed_block(4, 9, schema), config, 0))
+    stats = Normalizer.neutral(schema)
+    body = StateDynamics(stats, width=8, layers=1)
+    config = DynamicsPretrainConfig(steps=2, batch_size=4, unroll=8)
+    assert len(list(fit_dynamics(body, pushed_block(4, 3, schema), config, 0))) == 2
+    assert not list(fit_dynamics(body, pushed_block(0, 1, schema), config, 0))
+    assert not list(fit_dynamics(StateDynamics(stats, 8, 0), pushed_block(4, 9, schema), config, 0))
 
 
 def test_before_it_is_taught_the_body_is_the_straight_line(stats):
-    with_net, without = Body(stats, 16, 2), Body(stats, 16, 0)
+    with_net, without = StateDynamics(stats, 16, 2), StateDynamics(stats, 16, 0)
     x = torch.randn(3, 5, 5), torch.randn(3, 5, 3), torch.randn(3, 5, 2)
     for one, other in zip(with_net(*x), without(*x), strict=True):
         torch.testing.assert_close(one, other)
@@ -104,11 +106,13 @@ def test_before_it_is_taught_the_body_is_the_straight_line(stats):
 
 def test_the_error_of_pixels_does_not_reach_the_body(model, clip):
     """It would teach the body to say what draws well instead of where things go."""
-    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
     model.config = replace(model.config, state_weight=0.0, reward_weight=0.0, success_weight=0.0)
     loss, _ = model.loss(clip, noise)
     loss.backward()
-    touched = [name for name, p in model.body.named_parameters() if p.grad is not None and p.grad.any()]
+    touched = [
+        name for name, p in model.prior.dynamics.named_parameters() if p.grad is not None and p.grad.any()
+    ]
     assert not touched
 
 
@@ -123,26 +127,32 @@ def test_rare_successes_are_found_and_probabilities_stay_honest(schema):
         state, torch.zeros(6000, 2), state[:, 0], success, starts, torch.full((3000,), 2)
     )
     torch.manual_seed(0)
-    body = Body(replace(Stats.neutral(schema), linear=torch.zeros(3, 11)), width=32, layers=1)
-    list(fit_outcome(body, recorded, BodyConfig(outcome_steps=600, outcome_batch=128, lr=3e-3), seed=0))
+    body = StateDynamics(
+        replace(Normalizer.neutral(schema), linear_weight=torch.zeros(3, 11)), width=32, layers=1
+    )
+    list(
+        fit_outcome(
+            body, recorded, DynamicsPretrainConfig(outcome_steps=600, outcome_batch=128, lr=3e-3), seed=0
+        )
+    )
     row, _ = recorded.sequences(1)
     with torch.no_grad():
-        said = body.worth(next_states(body, recorded, row))[1].sigmoid()
+        said = body.predict_outcome(predict_next_states(body, recorded, row))[1].sigmoid()
     assert 0.01 < success.mean() < 0.05
     assert said.mean().item() == pytest.approx(recorded.success[row].mean().item(), rel=0.25)
     assert said[recorded.success[row] > 0].mean() > 8 * said[recorded.success[row] == 0].mean()
 
 
 def test_nor_where_a_clip_is_read_for_distilling(model, clip):
-    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
     read_clip(model, clip, noise).h.square().sum().backward()
-    assert not any(p.grad is not None and p.grad.any() for p in model.body.parameters())
+    assert not any(p.grad is not None and p.grad.any() for p in model.prior.dynamics.parameters())
 
 
 def test_what_is_near_a_success_whatever_the_reward_is():
     success = (torch.arange(3000) % 300 == 299).float()
     none, sparse, dense = torch.zeros(3000), success, torch.linspace(0, 1, 3000)
     for reward in (none, sparse):  # not recorded; the success itself: its lowest value is no high one
-        assert torch.equal(near_success(reward, success), success > 0)
-    assert 0.1 < near_success(dense, success).float().mean() < 0.2
-    assert near_success(none, none).all()  # nothing stands out
+        assert torch.equal(near_success_mask(reward, success), success > 0)
+    assert 0.1 < near_success_mask(dense, success).float().mean() < 0.2
+    assert near_success_mask(none, none).all()  # nothing stands out

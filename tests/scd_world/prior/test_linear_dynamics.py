@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from scd_world.prior.linear_dynamics import LinearDynamics, fit_linear
-from scd_world.robot_data.linear_fit import fit_hold
-from scd_world.robot_data.normalizer import Stats, at_rest
+from scd_world.robot_data.linear_fit import fit_hold_action
+from scd_world.robot_data.normalizer import Normalizer, standstill
 
 
 def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
@@ -24,9 +24,9 @@ def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
     weight, rest = fit_linear(before, state, act, after, change)
     assert rest[0] < 1e-3 > rest[1]
     assert 0.5 < rest[2] < 1.0
-    values = {name: getattr(stats, name) for name in Stats.__dataclass_fields__}
-    values |= {"state_change": change, "linear": weight, "linear_rest": rest}
-    out = LinearDynamics(Stats(**values))(before, state, act)
+    values = {name: getattr(stats, name) for name in Normalizer.__dataclass_fields__}
+    values |= {"state_change": change, "linear": weight, "linear_residual": rest}
+    out = LinearDynamics(Normalizer(**values))(before, state, act)
     torch.testing.assert_close(out.state[:, :2], after[:, :2], atol=1e-3, rtol=0)
     torch.testing.assert_close(out.features[:, :3], (state - was) / change)
 
@@ -40,15 +40,15 @@ def test_what_keeps_a_robot_at_rest(servo):
     pull = (act - state[:, :2]) / 3 if servo else act / 3
     after[:, :2] = state[:, :2] + 0.2 * (state - was)[:, :2] + pull
     before = torch.cat([was, torch.zeros_like(act)], dim=-1)
-    hold = fit_hold(before, state, act, after, (after - state).square().mean(0).sqrt())
+    hold = fit_hold_action(before, state, act, after, (after - state).square().mean(0).sqrt())
     where = torch.tensor([[0.3, -0.5, 0.9], [-0.8, 0.1, -0.2]])
-    rest = at_rest(where, hold)
+    rest = standstill(where, hold)
     torch.testing.assert_close(rest[:, :3], where)
     torch.testing.assert_close(rest[:, 3:], where[:, :2] if servo else torch.zeros(2, 2), atol=0.02, rtol=0)
 
 
 def test_an_action_that_was_not_is_the_one_that_holds(stats):
-    stats = replace(stats, hold=torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+    stats = replace(stats, hold_action=torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
     state = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
     act = torch.tensor([[1.0, 100.0], [torch.nan, torch.nan]])
     known, unknown = stats.encode_before(torch.cat([state, act], dim=-1))

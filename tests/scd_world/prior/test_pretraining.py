@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.optim.optimizer import muon_and_adamw
-from scd_world.optim.schedule import course
+from scd_world.optim.schedule import lr_schedule
 from scd_world.prior import pretraining
-from scd_world.prior.pretraining import Lesson, Lessons
+from scd_world.prior.pretraining import PretrainStage, PretrainStages
 
 
-def give(lesson: Lesson, net: nn.Linear, steps: int = 6) -> Generator[Tensor]:
+def give(lesson: PretrainStage, net: nn.Linear, steps: int = 6) -> Generator[Tensor]:
     """To copy its input, from random ones; by both optimisers, with an average."""
     generator = torch.Generator().manual_seed(0)
 
@@ -24,8 +24,8 @@ def give(lesson: Lesson, net: nn.Linear, steps: int = 6) -> Generator[Tensor]:
         x = torch.randn(8, 4, generator=generator)
         return (net(x) - x).square().mean()
 
-    lesson.begin(net, muon_and_adamw(net, [net.weight], 0.01, 0.01, beta2=0.9), generator, ema=0.9)
-    yield from lesson.teach(steps, lambda progress: course(progress, 0.1, 0.5, 0.02), loss)
+    lesson.start(net, muon_and_adamw(net, [net.weight], 0.01, 0.01, beta2=0.9), generator, ema=0.9)
+    yield from lesson.run(steps, lambda progress: lr_schedule(progress, 0.1, 0.5, 0.02), loss)
 
 
 def made() -> nn.Linear:
@@ -33,20 +33,20 @@ def made() -> nn.Linear:
     return nn.Linear(4, 4)
 
 
-def progress_of(lesson: Lesson, steps: int) -> list[float]:
+def progress_of(lesson: PretrainStage, steps: int) -> list[float]:
     return [lesson.progress for _ in give(lesson, made(), steps)]
 
 
 def test_a_lesson_ends_with_its_updates():
-    assert progress_of(Lesson(), 4) == [0.25, 0.5, 0.75, 1.0]
+    assert progress_of(PretrainStage(), 4) == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_or_with_its_time_and_then_its_rate_has_come_down_too(monkeypatch):
     clock = itertools.count(step=0.5)  # two looks an update
     monkeypatch.setattr(pretraining.time, "monotonic", lambda: next(clock))
-    done = progress_of(Lesson(seconds=8.0), 1000)
+    done = progress_of(PretrainStage(seconds=8.0), 1000)
     assert 6 <= len(done) <= 9
-    rates = [course(progress, 0.1, 0.5, 0.02) for progress in done]
+    rates = [lr_schedule(progress, 0.1, 0.5, 0.02) for progress in done]
     assert max(rates) > 0.9
     assert rates[-1] == pytest.approx(0.02)
 
@@ -55,11 +55,11 @@ def test_or_with_its_time_and_then_its_rate_has_come_down_too(monkeypatch):
 def test_a_lesson_that_was_killed_goes_on_as_if_it_had_not_been(monkeypatch, tmp_path, at):
     monkeypatch.setattr(pretraining, "KEEP_EVERY", -1.0)
     straight = made()
-    losses = [float(loss) for loss in give(Lesson(), straight)]
-    killed = give(Lesson(folder=tmp_path / "it"), made())
+    losses = [float(loss) for loss in give(PretrainStage(), straight)]
+    killed = give(PretrainStage(folder=tmp_path / "it"), made())
     for _ in range(at):  # the last of these updates is not kept any more
         next(killed)
-    again, lesson = made(), Lesson(folder=tmp_path / "it")
+    again, lesson = made(), PretrainStage(folder=tmp_path / "it")
     assert [float(loss) for loss in give(lesson, again)] == losses[at - 1 :]
     assert (lesson.before > 0) is (at > 1)
     for one, other in zip(straight.parameters(), again.parameters(), strict=True):
@@ -70,7 +70,7 @@ def test_it_is_given_once_and_anew_in_other_circumstances_or_where_it_was_damage
     def updates(seed: int) -> int:
         nonlocal net
         net = made()
-        return len(list(give(Lessons(tmp_path, {"seed": seed}).lesson("it", 60.0), net)))
+        return len(list(give(PretrainStages(tmp_path, {"seed": seed}).stage("it", 60.0), net)))
 
     net = made()
     assert updates(seed=0) == 6
@@ -88,5 +88,5 @@ def test_it_is_given_once_and_anew_in_other_circumstances_or_where_it_was_damage
 def test_it_leaves_no_gradient(tmp_path):
     """AdamW makes a whole step of the smallest one: it would be the world's first update."""
     net = made()
-    list(give(Lesson(), net))
+    list(give(PretrainStage(), net))
     assert not any(p.grad is not None and p.grad.any() for p in net.parameters())

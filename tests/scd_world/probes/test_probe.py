@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from scd_world.model.core.decoder import attend_with_prefix
 
 from scd_datasets.config import DataConfig
 from scd_world.model.config import ModelConfig
-from scd_world.model.decoder import behind
 from scd_world.probes.activations import between_frames, centred, past_share, similarity, watch
 from scd_world.probes.config import ProbeConfig
-from scd_world.probes.finetune import FromTheStart, Tuner
+from scd_world.probes.finetune import Finetuner, PairedWithNoise
 from scd_world.probes.interventions import (
-    Lent,
-    Passes,
+    PassTracker,
     Reused,
+    SharedResidual,
     Skipped,
     WithinFrame,
     after,
@@ -32,9 +32,8 @@ from scd_world.probes.measure import LEVELS, at_levels
 from scd_world.probes.probe import Probe, middle_half, probe
 from scd_world.probes.report import UNKNOWN, verdict
 from scd_world.training.trainer import train
-from scd_world.world.build_model import make_model
 from scd_world.world.world import World
-from tests.conftest import CONFIG, filled
+from tests.conftest import CONFIG, filled, make_model
 
 DENSE = ("causal_dit", "far", "diffusion_forcing", "far_long")
 STEPS = 4
@@ -42,7 +41,7 @@ STEPS = 4
 
 def make(schema, stats, kind: str = "causal_dit"):
     changes = {"patch": 1, "near_window": 2} if kind == "far_long" else {}
-    return filled(make_model(replace(CONFIG, kind=kind, **changes), schema, stats)).eval()
+    return filled(make_model(replace(CONFIG, architecture=kind, **changes), schema, stats)).eval()
 
 
 @pytest.fixture
@@ -52,18 +51,18 @@ def model(schema, stats):
 
 def rollout(model, clip, num_steps: int = STEPS) -> torch.Tensor:
     """Three imagined frames behind one that is known."""
-    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before)
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
     generator, frames = torch.Generator().manual_seed(0), []
     for i in range(3):
         noise = torch.randn(clip.obs[:, 0].shape, generator=generator)
-        s = model.imagine(s, clip.act[:, i], noise, num_steps)
+        s = model.imagine(s, clip.action[:, i], noise, num_steps)
         frames.append(s.obs)
     return torch.stack(frames)
 
 
 def loss(model, clip) -> float:
     with torch.no_grad():
-        _, losses = model.loss(clip, model.draw_noise(clip, torch.Generator().manual_seed(0)))
+        _, losses = model.loss(clip, model.sample_noise(clip, torch.Generator().manual_seed(0)))
     return losses["pixels"].item()
 
 
@@ -89,13 +88,13 @@ def test_a_common_part_makes_everything_similar_and_is_taken_out():
 
 def attend(model, past_frames: int, mask=None):
     """Layer 1's attention over random past frames and the frame itself: (share, uniform share)."""
-    attention = model.net.blocks[0].attention
-    B, M, h, d = 2, model.num_tokens, attention.heads, CONFIG.width // attention.heads
+    attention = model.core.net.blocks[0].attention
+    B, M, h, d = 2, model.core.num_tokens, attention.heads, CONFIG.width // attention.heads
     past = torch.randn(2, B, h, past_frames * M, d)
-    rotary = model.net.rotary(torch.tensor([7]))
+    rotary = model.core.net.rotary(torch.tensor([7]))
 
     def memory(k, v):
-        keys, values, _ = behind(*past)(k, v)
+        keys, values, _ = attend_with_prefix(*past)(k, v)
         return keys, values, mask
 
     with torch.no_grad():
@@ -103,7 +102,7 @@ def attend(model, past_frames: int, mask=None):
 
 
 def test_attention_without_preference_gives_the_past_its_share_of_the_keys(model):
-    attention = model.net.blocks[0].attention
+    attention = model.core.net.blocks[0].attention
     for parameter in attention.q_norm.parameters():
         parameter.data.zero_()  # all queries are zero
     share, uniform = attend(model, past_frames=3)
@@ -112,7 +111,7 @@ def test_attention_without_preference_gives_the_past_its_share_of_the_keys(model
 
 
 def test_attention_on_a_hidden_past_is_exactly_zero(model):
-    M = model.num_tokens
+    M = model.core.num_tokens
     mask = (torch.arange(4 * M) >= 3 * M)[None, None, None]
     share, uniform = attend(model, past_frames=3, mask=mask)
     assert (share == 0).all()
@@ -129,7 +128,7 @@ def test_watching_sees_all_steps_and_changes_nothing(kind, schema, stats, clip):
         watched = rollout(model, clip)
     assert torch.equal(watched, plain)
     assert torch.equal(rollout(model, clip), plain)
-    layers = len(model.net.blocks)
+    layers = len(model.core.net.blocks)
     assert [len(steps) for steps in seen.features] == [3 * STEPS] * layers  # not the pass over known frames
     assert [len(steps) for steps in seen.past] == [3 * STEPS] * layers
     past, uniform = torch.stack(seen.past[0]), torch.stack(seen.uniform)
@@ -166,8 +165,8 @@ def test_changing_no_layer_leaves_every_bit(kind, schema, stats, clip):
 @pytest.mark.parametrize("when", [everywhere, drawn])
 def test_a_layer_whose_gates_are_closed_is_not_missed(kind, when, schema, stats, clip):
     model = make(schema, stats, kind)
-    model.net.blocks[1].modulation[-1].weight.data.zero_()
-    model.net.blocks[1].modulation[-1].bias.data.zero_()
+    model.core.net.blocks[1].modulation[-1].weight.data.zero_()
+    model.core.net.blocks[1].modulation[-1].bias.data.zero_()
     whole = loss(model, clip)
     assert loss(changed(model, [2], partial(Skipped, when=when)), clip) == whole
     assert loss(changed(model, [3], partial(Skipped, when=when)), clip) != whole
@@ -176,9 +175,9 @@ def test_a_layer_whose_gates_are_closed_is_not_missed(kind, when, schema, stats,
 def test_a_layer_left_out_of_drawing_still_reads_the_history(model, clip):
     """Skipped where frames are drawn, the known frames' keys and values stay what they were."""
     state = clip.state[:, :-1]
-    body = model.body(torch.cat([state, clip.act], -1), state, clip.act)
+    body = model.prior.dynamics(torch.cat([state, clip.action], -1), state, clip.action)
     read = [
-        m.net.read(clip.obs[:, :-1], torch.zeros(3, 5), torch.cat([state, clip.act], -1), body.features)
+        m.net.read(clip.obs[:, :-1], torch.zeros(3, 5), torch.cat([state, clip.action], -1), body.features)
         for m in (model, *(changed(model, [2], partial(Skipped, when=w)) for w in (drawn, everywhere)))
     ]
     assert torch.equal(read[0][0], read[1][0])
@@ -196,12 +195,12 @@ def test_layers_run_in_the_first_steps_alone(model, clip):
 
 
 def count_runs(model) -> list[int]:
-    runs = [0] * len(model.net.blocks)
+    runs = [0] * len(model.core.net.blocks)
 
     def count(layer: int) -> None:
         runs[layer] += 1
 
-    for i, block in enumerate(model.net.blocks):
+    for i, block in enumerate(model.core.net.blocks):
         inner = getattr(block, "block", block)
         inner.register_forward_hook(lambda *_, i=i: count(i))
     return runs
@@ -231,9 +230,9 @@ def reusing_seen(module, args, out, inputs, outputs) -> None:
 
 def test_what_is_lent_in_training_is_what_is_reused_when_stepping(model, clip):
     """One noisy frame behind its own pure noise, in training's way and in stepping's."""
-    noise = FromTheStart(model).draw_noise(clip, torch.Generator().manual_seed(0))
+    noise = PairedWithNoise(model).sample_noise(clip, torch.Generator().manual_seed(0))
     assert torch.equal(noise.x[0], noise.x[1])
-    lending = changed(model, [2, 3], Lent)
+    lending = changed(model, [2, 3], SharedResidual)
     x_t, t = lending.noisy_frames(clip, noise)
     assert (t[0] == 1).all()
     assert torch.equal(x_t[0], noise.x[0])
@@ -247,15 +246,15 @@ def test_what_is_lent_in_training_is_what_is_reused_when_stepping(model, clip):
 
 def draw_frame(model, clip, x_t, t, rows: int = 1):
     """Tokens of the frame after frame 0 behind the last layer, (rows·B, 1, M, D)."""
-    net, vector = model.net, torch.cat([clip.state[:, 1], clip.act[:, 0]], -1).repeat(rows, 1)
+    net, vector = model.core.net, torch.cat([clip.state[:, 1], clip.action[:, 0]], -1).repeat(rows, 1)
     past = torch.Generator().manual_seed(5)
     rotary = net.rotary(torch.tensor([1]))
     with torch.no_grad():
         h, c = net.embed_drawn(x_t, t, vector)
         for block in net.blocks:
             heads, d = CONFIG.heads, CONFIG.width // CONFIG.heads
-            seen = torch.randn(2, 3, heads, model.num_tokens, d, generator=past).repeat(1, rows, 1, 1, 1)
-            h = block(h, c, rotary, behind(*seen))
+            seen = torch.randn(2, 3, heads, model.core.num_tokens, d, generator=past).repeat(1, rows, 1, 1, 1)
+            h = block(h, c, rotary, attend_with_prefix(*seen))
     return h
 
 
@@ -264,17 +263,19 @@ def test_within_all_layers_the_past_is_out_of_reach(kind, schema, stats, clip):
     """By gradients: what the frames before the last one show reaches no drawn frame."""
     model = changed(make(schema, stats, kind), [1, 2, 3, 4], WithinFrame)
     obs = clip.obs.clone().requires_grad_()
-    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
-    noise = replace(noise, level=torch.zeros_like(noise.level))
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
+    noise = replace(noise, corruption_level=torch.zeros_like(noise.corruption_level))
     x, T = torch.randn(1, *clip.obs[:, 1:].shape), clip.num_steps
     state = clip.state[:, :-1]
-    body = model.body(torch.cat([state, clip.act], -1), state, clip.act)
-    shown = model.show_history(obs[:, :-1], noise)
-    _, memory = model.net.read(*shown, torch.cat([state, clip.act], -1), body.features)
-    vector = torch.cat([clip.state[:, 1:], clip.act], -1)
-    beside = model.seen(clip.obs[:, :-1], clip.state[:, 1:])  # what the render head sees, past the layers
-    out = model.net.draw_all(x, torch.rand(x.shape[:3]), vector, beside, memory)
-    assert len(out) == len(clip.act) * T
+    body = model.prior.dynamics(torch.cat([state, clip.action], -1), state, clip.action)
+    shown = model.core.show_history(obs[:, :-1], noise)
+    _, memory = model.core.net.read(*shown, torch.cat([state, clip.action], -1), body.features)
+    vector = torch.cat([clip.state[:, 1:], clip.action], -1)
+    beside = model.pixel_inputs(
+        clip.obs[:, :-1], clip.state[:, 1:]
+    )  # what the render head sees, past the layers
+    out = model.core.net.denoise_clip(x, torch.rand(x.shape[:3]), vector, beside, memory)
+    assert len(out) == len(clip.action) * T
     assert not out.requires_grad or torch.autograd.grad(out.sum(), obs, allow_unused=True)[0] is None
 
 
@@ -289,8 +290,8 @@ def test_the_original_is_never_touched(model, clip):
 
 
 def test_passes_tell_reading_from_drawing(model, clip):
-    passes, seen = Passes(model.net), []
-    model.net.blocks[0].register_forward_pre_hook(
+    passes, seen = PassTracker(model.core.net), []
+    model.core.net.blocks[0].register_forward_pre_hook(
         lambda *_: seen.append((passes.drawing, passes.t[0].item()))
     )
     rollout(model, clip)
@@ -305,8 +306,8 @@ def test_passes_tell_reading_from_drawing(model, clip):
 def test_the_five_levels(kind, schema, stats, clip):
     """The mean over one draw per level is the mean of the losses at each level alone."""
     model = make(schema, stats, kind)
-    noise = at_levels(model, clip, model.draw_noise(clip, torch.Generator().manual_seed(0)))
-    t = model.noisy_frames(clip, noise)[1]
+    noise = at_levels(model, clip, model.sample_noise(clip, torch.Generator().manual_seed(0)))
+    t = model.core.noisy_frames(clip, noise)[1]
     assert t[:, 0, 0].tolist() == pytest.approx(LEVELS)
     assert torch.equal(noise.x[0], noise.x[4])
     with torch.no_grad():
@@ -315,11 +316,11 @@ def test_the_five_levels(kind, schema, stats, clip):
     mean = torch.stack([losses["pixels"] for losses in alone]).mean()
     torch.testing.assert_close(whole["pixels"], mean, rtol=1e-4, atol=1e-6)
     if kind == "far":
-        assert torch.equal(model.show_history(clip.obs, replace(
+        assert torch.equal(model.core.show_history(clip.obs, replace(
             noise,
-            past_clean=torch.zeros(clip.obs.shape[:2]),
-            past_t=torch.zeros(clip.obs.shape[:2]),
-            past_x=torch.zeros_like(clip.obs),
+            history_clean=torch.zeros(clip.obs.shape[:2]),
+            history_t=torch.zeros(clip.obs.shape[:2]),
+            history_x=torch.zeros_like(clip.obs),
         ))[0], clip.obs)  # fmt: skip
 
 
@@ -332,7 +333,14 @@ def test_the_middle_half():
 # ---- the whole command ---------------------------------------------------------------------------
 
 TINY = ModelConfig(
-    kind="causal_dit", width=16, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=3, body_layers=0
+    architecture="causal_dit",
+    width=16,
+    heads=2,
+    encoder_layers=2,
+    decoder_layers=1,
+    patch=8,
+    window=3,
+    body_layers=0,
 )
 
 
@@ -419,7 +427,7 @@ def test_the_verdict_weighs_its_evidence():
 
 
 def test_the_numbers_depend_on_neither_batches_nor_chance(config):
-    settings = config(tune_updates=0)
+    settings = config(finetune_updates=0)
     torch.manual_seed(1)
     one = probe(settings)
     torch.manual_seed(2)
@@ -443,19 +451,21 @@ def test_a_fine_tune_is_its_seeds_and_leaves_the_world_alone(config, slide_store
     taught = []
     for noise in (1, 2):
         torch.manual_seed(noise)
-        model = Tuner(world, store, held_out, settings).tune(changed(world.model, [3], WithinFrame))
+        model = Finetuner(world, store, held_out, settings).tune(changed(world.model, [3], WithinFrame))
         taught.append(model.state_dict())
     assert all(torch.equal(value, taught[1][name]) for name, value in taught[0].items())
     assert any(not torch.equal(value, before[name]) for name, value in taught[0].items() if name in before)
     assert all(torch.equal(value, before[name]) for name, value in world.model.state_dict().items())
-    model = changed(world.model, [2], Lent)
-    Tuner(world, store, held_out, settings).tune(model, FromTheStart(model))
+    model = changed(world.model, [2], SharedResidual)
+    Finetuner(world, store, held_out, settings).tune(model, PairedWithNoise(model))
     with pytest.raises(ValueError, match="none is left to fine-tune with"):
-        Tuner(world, store, range(len(store.lengths)), settings)
+        Finetuner(world, store, range(len(store.lengths)), settings)
 
 
 def test_a_world_that_is_not_dense_is_refused(config):
-    with pytest.raises(ValueError, match=r"kind=scd, .* train one with scd-train … model.kind=causal_dit"):
+    with pytest.raises(
+        ValueError, match=r"kind=scd, .* train one with scd-train … model.architecture=causal_dit"
+    ):
         probe(config(model={"kind": "scd"}))
 
 

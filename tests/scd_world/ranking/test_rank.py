@@ -13,15 +13,15 @@ pytest.importorskip("gym_pusht", reason="the reality of these rankings: lerobot_
 import scd_policies
 from scd_envs.simulators.pusht import GOAL_POSE, block_keypoints
 from scd_world.model.config import ModelConfig
-from scd_world.model.scd import WorldModel
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
-from scd_world.ranking.play import Results, identity, source_of
+from scd_world.ranking.play import RankingResults, identity, source_of
 from scd_world.ranking.rank import rank, read_labels
-from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.precision import multiplies_bf16
-from scd_world.world.starts import Starts
+from scd_world.world.starts import StartStates
 from scd_world.world.world import World
+from tests.conftest import make_model
 
 SCHEMA = DataSchema(
     cameras=("image",),
@@ -50,15 +50,15 @@ POLICIES = [
 def folder(tmp_path_factory):
     """A world of four starts; in two of them the block lies on the goal, so that reality succeeds at once."""
     reach = {"action_low": torch.zeros(2), "action_high": torch.full((2,), 512.0)}
-    stats = replace(Stats.neutral(SCHEMA), **reach)
-    model = WorldModel(TINY, SCHEMA, stats).eval().requires_grad_(False)
+    stats = replace(Normalizer.neutral(SCHEMA), **reach)
+    model = make_model(TINY, SCHEMA, stats).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
         weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5)
     rng, off = np.random.default_rng(0), np.array([0, 0, 150.0, 150.0])
     poses = GOAL_POSE + np.stack([off, 0 * off, 0 * off], axis=1)
     state = np.concatenate([np.full((4, 2), 20.0), block_keypoints(poses)], axis=1).astype(np.float32)
-    starts = Starts(
+    starts = StartStates(
         pixels=rng.integers(0, 256, (4, 1, 8, 8, 3), np.uint8),
         state=state,
         action=np.zeros((4, 2), np.float32),
@@ -84,9 +84,9 @@ def config(folder, tmp_path):
 @pytest.fixture
 def played(monkeypatch):
     """(policy, side) of everything that is really played."""
-    calls, play = [], Results.play
+    calls, play = [], RankingResults.play
     monkeypatch.setattr(
-        Results, "play", lambda self, e, side: calls.append((e.name, side)) or play(self, e, side)
+        RankingResults, "play", lambda self, e, side: calls.append((e.name, side)) or play(self, e, side)
     )
     return calls
 
@@ -131,7 +131,7 @@ def test_what_auto_means_here_is_not_played_again_by_its_name(config, played):
 
 def test_parts_are_played_apart_and_reported_once_all_are_there(config, played, capsys):
     """What Hydra's launchers do: a job for each policy, and a last call for the report."""
-    assert rank(replace(config, only=["walk"], sides=["simulator"])) is None
+    assert rank(replace(config, only_policies=["walk"], only_sides=["simulator"])) is None
     assert played == [("walk", "simulator")]
     assert "5 of 6 to go" in capsys.readouterr().out
     assert rank(config) is not None
@@ -140,17 +140,17 @@ def test_parts_are_played_apart_and_reported_once_all_are_there(config, played, 
 
 def test_a_result_of_another_checkpoint_does_not_count(config, played, tmp_path):
     """A path stays the same when its file is trained anew."""
-    from scd_policies.nearest_neighbor import learn_clone
+    from scd_policies.nearest_neighbor import fit_nearest_neighbor
 
     rng = np.random.default_rng(0)
     steps = {"agent_pos": rng.uniform(0, 512, (64, 2)), "environment_state": rng.uniform(0, 512, (64, 16))}
     file = tmp_path / "clone.safetensors"
     cloned = [POLICIES[0], {"name": "clone", "policy": "clone", "policy_kwargs": {"path": str(file)}}]
     config = replace(config, policies=cloned)
-    learn_clone(steps, steps["agent_pos"], [64], file)
+    fit_nearest_neighbor(steps, steps["agent_pos"], [64], file)
     rank(config)
     played.clear()
-    learn_clone(steps, steps["agent_pos"], [32, 64], file)
+    fit_nearest_neighbor(steps, steps["agent_pos"], [32, 64], file)
     rank(config)
     assert played == [("clone", "simulator"), ("clone", "world")]
 
@@ -166,7 +166,7 @@ def changed_world(folder, path, **changes):
     """The tiny world with another schema."""
     world = World.load(folder)
     schema = replace(world.schema, **changes)
-    return str(World(WorldModel(TINY, schema, world.stats), world.stats, world.starts).save(path))
+    return str(World(make_model(TINY, schema, world.stats), world.stats, world.starts).save(path))
 
 
 def test_a_world_that_tells_no_success_is_refused_before_anything_is_played(config, folder, played, tmp_path):
@@ -185,10 +185,10 @@ def test_a_policy_that_reads_is_told_the_task(config, folder, tmp_path, monkeypa
 
     monkeypatch.setattr("scd_world.ranking.play.make", make)
     reader = {"name": "reader", "policy": "someone/smolvla"}
-    rank(replace(config, policies=[POLICIES[2], reader], sides=["world"]))
+    rank(replace(config, policies=[POLICIES[2], reader], only_sides=["world"]))
     assert set(told) == {("random_walk", None), ("lerobot", "push")}
     several = changed_world(folder, tmp_path / "several", tasks=("push", "pull"))
-    asked = replace(config, world=several, policies=[POLICIES[2], reader], sides=["world"])
+    asked = replace(config, world=several, policies=[POLICIES[2], reader], only_sides=["world"])
     with pytest.raises(ValueError, match="task=<one of"):
         rank(asked)
     told.clear()
@@ -259,10 +259,10 @@ def test_the_list_of_policies_is_checked_before_anything_is_played(tmp_path):
 
 def test_the_shipped_list_has_what_the_experiment_promises():
     entries = read_policies("recipes/rank_pusht.yaml")
-    learned = [entry for entry in entries if entry.policy == "clone" or entry.eyes]
+    learned = [entry for entry in entries if entry.policy == "clone" or entry.state_estimator]
     assert len(entries) >= 20
     assert len(learned) >= 4
-    assert all(entry.pictures for entry in learned if entry.eyes)
+    assert all(entry.needs_images for entry in learned if entry.state_estimator)
 
 
 def test_a_policy_of_ones_own_is_known_by_its_file_and_other_colons_are_nothing_special(

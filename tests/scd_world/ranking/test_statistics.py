@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from scd_world.ranking.statistics import Pair, agreement, kappa, kendall, mmrv, spearman, wilson
+from scd_world.ranking.statistics import PairedOutcomes, agreement, kappa, kendall, mmrv, spearman, wilson
 
 
-def pair(name: str, real: list[int], imagined: list[int]) -> Pair:
-    return Pair(name, dict(enumerate(map(bool, real))), dict(enumerate(map(bool, imagined))))
+def pair(name: str, real: list[int], imagined: list[int]) -> PairedOutcomes:
+    return PairedOutcomes(name, dict(enumerate(map(bool, real))), dict(enumerate(map(bool, imagined))))
 
 
-def with_rates(real: list[int], imagined: list[int], episodes: int = 10) -> list[Pair]:
+def with_rates(real: list[int], imagined: list[int], episodes: int = 10) -> list[PairedOutcomes]:
     """Policies with these numbers of successes."""
 
     def outcomes(successes: int) -> list[int]:
@@ -112,7 +112,7 @@ def test_a_start_that_is_played_ten_times_is_no_more_evidence_than_once():
 
     def width(times: int, starts: int | None) -> float:
         pairs = [
-            Pair(name, dict(enumerate(r * times)), dict(enumerate(m * times)), starts)
+            PairedOutcomes(name, dict(enumerate(r * times)), dict(enumerate(m * times)), starts)
             for name, r, m in [("a", real, imagined), ("b", imagined, real), ("c", real, real)]
         ]
         found = agreement(pairs, draws=1000)["mae"]
@@ -120,15 +120,18 @@ def test_a_start_that_is_played_ten_times_is_no_more_evidence_than_once():
 
     assert width(10, 8) == pytest.approx(width(1, None))
     assert width(10, None) < 0.8 * width(1, None)
-    pair = Pair("a", dict(enumerate(real * 10)), dict(enumerate(imagined * 10)), 8)
+    pair = PairedOutcomes("a", dict(enumerate(real * 10)), dict(enumerate(imagined * 10)), 8)
     assert pair.independent("real") == 8
     assert wilson(40, 80, 8) == wilson(4, 8)
-    apart = Pair("a", {100: True, 101: False, 102: True}, {0: True, 1: True, 2: False}, 2)
+    apart = PairedOutcomes("a", {100: True, 101: False, 102: True}, {0: True, 1: True, 2: False}, 2)
     assert (apart.independent("real"), apart.independent("imagined")) == (3, 2)
-    fewer = Pair("a", dict.fromkeys(range(30), True), dict.fromkeys(range(40), True), 20)
+    fewer = PairedOutcomes("a", dict.fromkeys(range(30), True), dict.fromkeys(range(40), True), 20)
     assert (fewer.independent("real"), fewer.independent("imagined")) == (20, 20)
 
 
 def test_labels_that_were_not_paired_give_no_agreement_of_episodes():
-    pairs = [Pair("a", {100: True, 101: False}, {0: True}), Pair("b", {100: False}, {0: False, 1: False})]
+    pairs = [
+        PairedOutcomes("a", {100: True, 101: False}, {0: True}),
+        PairedOutcomes("b", {100: False}, {0: False, 1: False}),
+    ]
     assert agreement(pairs, draws=20)["episodes"] == {"count": 0, "agreement": None, "kappa": None}

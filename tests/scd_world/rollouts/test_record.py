@@ -18,7 +18,7 @@ from scd_datasets.sources.source import DamagedEpisode
 from scd_datasets.writing import lerobot_writer
 from scd_policies import make
 from scd_world.rollouts.config import PolicyShare
-from scd_world.rollouts.record import PolicyMix, make_features, record, run_episode
+from scd_world.rollouts.record import PolicyMixture, make_features, record, run_episode
 
 
 def contents(root):
@@ -104,7 +104,7 @@ def test_success_that_is_said_at_the_end_alone_is_recorded(speaks):
             info = {"is_success": True} if speaks and self.left == 0 else {}
             return {"pixels": np.zeros((8, 8, 3), np.uint8)}, 0.0, self.left == 0, False, info
 
-    assert ("next.success" in make_features(Late(), seed=0, max_steps=9, videos=False)) is speaks
+    assert ("next.success" in make_features(Late(), seed=0, max_steps=9, store_as_video=False)) is speaks
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -225,10 +225,10 @@ def test_two_recorders_in_one_folder(config, at_step):
 
 def test_a_mixture_goes_round_and_lists_go_through_their_entries():
     shares = [
-        PolicyShare("a", {"skill": [1.0, 0.5], "fixed": 3}, share=3),
-        PolicyShare("b", flaws={"offset": [[1, 0], [0, 2]]}),
+        PolicyShare("a", {"skill": [1.0, 0.5], "fixed": 3}, weight=3),
+        PolicyShare("b", degrade={"offset": [[1, 0], [0, 2]]}),
     ]
-    plan = [(part.policy, *rest) for part, *rest in map(PolicyMix(None, shares).plan, range(8))]
+    plan = [(part.policy, *rest) for part, *rest in map(PolicyMixture(None, shares).plan, range(8))]
     a = [{"skill": skill, "fixed": 3} for skill in (1.0, 0.5, 1.0, 0.5, 1.0, 0.5)]
     assert [name for name, *_ in plan] == ["a", "a", "a", "b"] * 2
     assert [kwargs for name, kwargs, _ in plan if name == "a"] == a
@@ -237,7 +237,7 @@ def test_a_mixture_goes_round_and_lists_go_through_their_entries():
 
 def test_video_recording(config):
     priority = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
-    record(config(videos=True, episodes=3))
+    record(config(store_as_video=True, episodes=3))
     if priority is not None:  # the AV1 encoder raises root's to real time
         assert os.sched_getscheduler(0) == priority
     report = check_dataset(LeRobotFolder(config().out), Path(config().out + ".zarr"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from scd_world.training.export import package
+from scd_world.training.export import export_world
 from scd_world.world.model_card import model_card
 from scd_world.world.world import World
 
@@ -27,7 +27,7 @@ def test_a_packaged_world_is_half_the_size_and_carries_its_report(world, tmp_pat
         "# Fidelity of it\n\n| step | PSNR |\n\n## Where it fails\n"
     )
     (tmp_path / "evaluation/worst.png").write_bytes(b"picture")
-    small = package(full, tmp_path / "evaluation", tmp_path / "shipped")
+    small = export_world(full, tmp_path / "evaluation", tmp_path / "shipped")
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (small, full)]
     assert sizes[0] < 0.6 * sizes[1]
     shipped = World.load(small)

@@ -24,8 +24,7 @@ from scd_datasets.config import DataConfig
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore, write_store
 from scd_world.model.config import ModelConfig
-from scd_world.model.scd import WorldModel
-from scd_world.model.world_model import after_context
+from scd_world.model.world_model import observe_context
 from scd_world.robot_data.clip import Clip
 from scd_world.training.checkpoint import TENSORS, Checkpoints
 from scd_world.training.config import TrainConfig
@@ -35,7 +34,7 @@ from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
 from scd_world.training.validation import compare
 from scd_world.world.world import World
-from tests.conftest import CONFIG, SCHEMA, make_clip, make_stats
+from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
 from tests.scd_world.conftest import SLIDE, slide_episode
 
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
@@ -187,7 +186,7 @@ def test_a_time_budget_ends_the_training_with_a_small_learning_rate(training, mo
     train(config)
     rates = [line["lr"] for line in log(config) if "lr" in line]
     assert max(rates) == pytest.approx(config.optimiser.lr)
-    assert rates[-1] == pytest.approx(config.optimiser.lr * config.optimiser.floor)
+    assert rates[-1] == pytest.approx(config.optimiser.lr * config.optimizer.min_lr_ratio)
     assert "eval/psnr_h1" in log(config)[-1]
     before = final(config)
     train(config)  # the budget is spent
@@ -243,7 +242,7 @@ def test_three_in_a_row_stop_the_run_with_the_windows_to_look_at(training, monke
 
 
 def test_parts_of_a_batch_give_the_same_update(training):
-    whole, parts = training("whole", steps=3), training("parts", steps=3, accumulate=2)
+    whole, parts = training("whole", steps=3), training("parts", steps=3, grad_accumulation=2)
     train(whole)
     train(parts)
     assert_close(final(whole), final(parts))
@@ -251,9 +250,9 @@ def test_parts_of_a_batch_give_the_same_update(training):
 
 def test_a_batch_that_does_not_divide_is_refused(training):
     """Three windows in two parts would leave one out without a word."""
-    check_division(training(batch_size=8, accumulate=2), num_processes=2)
+    check_division(training(batch_size=8, grad_accumulation=2), num_processes=2)
     with pytest.raises(ValueError, match="batch_size=6 must divide by 2 process"):
-        check_division(training(batch_size=6, accumulate=2), num_processes=2)
+        check_division(training(batch_size=6, grad_accumulation=2), num_processes=2)
 
 
 def test_what_a_store_cannot_do_is_refused(training):
@@ -268,8 +267,8 @@ def test_a_horizon_that_no_window_reaches_is_not_measured(slide_store):
     stats = compute_stats(store, np.arange(8))
     windows = store.windows(np.arange(8), np.full(8, 21), 3)
     clip = Clip.from_windows({k: torch.from_numpy(v) for k, v in windows.items()}, stats)
-    model = WorldModel(TINY, store.schema, stats)
-    s = after_context(model, clip, 3)
+    model = make_model(TINY, store.schema, stats)
+    s = observe_context(model, clip, 3)
     assert compare(s, s.obs, clip, 2, stats, 1) == {}
     assert np.isfinite(list(compare(s, s.obs, clip, 1, stats, 1).values())).all()
 
@@ -290,7 +289,7 @@ def test_one_process_goes_on_as_two_that_share_the_weights(training, kind):
 
     Both models have blocks whose keys and values are used beside their output.
     """
-    model = replace(TINY, kind=kind)
+    model = replace(TINY, architecture=kind)
     one, two = training("one", model=model), training("two", model=model, fsdp=True)
     train(one)
     shutil.copytree(one.out, two.out, symlinks=True)
@@ -343,9 +342,9 @@ def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
     _, held_out = WindowStore.open(config.data.root).split(config.data.holdout)
     assert set(world.starts.addresses[:, 0]) <= set(held_out.tolist())
     assert (world.starts.addresses[:, 1] == 0).any()
-    s = world.begin([world.starts.moment(*world.starts.addresses[-1], context=2)])
+    s = world.reset([world.starts.get(*world.starts.addresses[-1], context=2)])
     s = world.step(s, np.zeros((1, 1), np.float32), torch.zeros(1, *world.frame_shape))
-    assert world.look(s)["pixels"].shape == (1, 1, 16, 16, 3)
+    assert world.outputs(s)["pixels"].shape == (1, 1, 16, 16, 3)
 
 
 def test_a_training_can_start_from_a_world(training, tmp_path):
@@ -380,13 +379,15 @@ def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
     assert "lies outside the range" in caplog.text
 
 
-@pytest.mark.parametrize("init_lessons", [False, True])
-def test_lessons_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, init_lessons):
+@pytest.mark.parametrize("init_pretrain", [False, True])
+def test_lessons_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, init_pretrain):
     first = World.load(train(training(steps=1))).model
-    config = training(out="on", steps=8, init=str(tmp_path / "run" / "world"), init_lessons=init_lessons)
+    config = training(out="on", steps=8, init=str(tmp_path / "run" / "world"), init_pretrain=init_pretrain)
     on = World.load(train(config)).model
-    pairs = zip(on.sketch.parameters(), first.sketch.parameters(), strict=True)  # held but for its lesson
-    assert all(torch.equal(p, q) for p, q in pairs) is not init_lessons
+    pairs = zip(
+        on.prior.renderer.parameters(), first.prior.renderer.parameters(), strict=True
+    )  # held but for its lesson
+    assert all(torch.equal(p, q) for p, q in pairs) is not init_pretrain
 
 
 def test_another_worlds_weights_cannot_be_added_to_a_training_that_has_begun(training, tmp_path):
@@ -401,10 +402,10 @@ def test_whatever_waits_for_a_gradient_gets_one(training):
     """Teleoperation records no reward and no success: DDP would wait for the gradients of what tells them."""
     for told in (False, True):
         schema = replace(SCHEMA, reward=told, success=told)
-        model = WorldModel(CONFIG, schema, make_stats(schema))
+        model = make_model(CONFIG, schema, make_stats(schema))
         Learner(model, make_stats(schema), training(), make_accelerator(training()))
         clip = make_clip(schema, B=2, T=3)
-        model.loss(clip, model.draw_noise(clip, torch.Generator().manual_seed(0)))[0].backward()
+        model.loss(clip, model.sample_noise(clip, torch.Generator().manual_seed(0)))[0].backward()
         waiting = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         assert waiting == []
 
@@ -436,7 +437,7 @@ def test_lessons_are_not_given_again_after_a_kill(training, monkeypatch, tmp_pat
     assert given == []
     for name, value in weights.items():
         assert torch.equal(value, straight[name]), name
-    assert not RunFolder(tmp_path / "run").lessons.exists()
+    assert not RunFolder(tmp_path / "run").pretraining.exists()
 
 
 def test_a_lesson_leaves_no_gradient_to_the_first_update(training):
@@ -451,8 +452,8 @@ def test_recorded_histories_come_first(training):
     """What can be copied is copied exactly there: from imagined frames alone that cannot be learnt."""
 
     def losses(own_history: float) -> list[float]:
-        model = replace(TINY, own_history=own_history)
-        config = training(f"own_{own_history}", model=model, own_history_from=0.5, log_every=1)
+        model = replace(TINY, self_rollout_share=own_history)
+        config = training(f"own_{own_history}", model=model, self_rollout_start=0.5, log_every=1)
         train(config)
         return [line["loss"] for line in log(config) if "loss" in line]
 

@@ -13,10 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from scd_world.model.rollout_state import Imagined
-from scd_world.world.build_model import make_model
+from scd_world.model.rollout_state import RolloutState
 from scd_world.world.compiled_step import StepGraph, Stepper
-from tests.conftest import CONFIG, filled, make_clip, make_stats
+from tests.conftest import CONFIG, filled, make_clip, make_model, make_stats
 
 
 def again(step):
@@ -26,12 +25,12 @@ def again(step):
     return step
 
 
-def begin(model, clip, rows=slice(None)) -> Imagined:
+def begin(model, clip, rows=slice(None)) -> RolloutState:
     return model.initial(clip.obs[rows, 0], clip.state[rows, 0])
 
 
-def equal(one: Imagined, other: Imagined) -> bool:
-    names = [*Imagined.PER_ROW]
+def equal(one: RolloutState, other: RolloutState) -> bool:
+    names = [*RolloutState.PER_ROW]
     same = [torch.equal(getattr(one, name), getattr(other, name)) for name in names]
     caches = [torch.equal(getattr(one.cache, name), getattr(other.cache, name)) for name in ("keys", "first")]
     return all(same + caches) and one.steps == other.steps
@@ -47,14 +46,14 @@ def test_a_recorded_step_equals_a_step_also_past_the_window_and_leaves_what_is_s
     for i in range(clip.num_steps):
         shown = s.obs
         kept = shown.clone()
-        plain = model.imagine(plain, clip.act[:, i], noise_of(clip, i), 2)
-        s = step(s, clip.act[:, i], noise_of(clip, i))
+        plain = model.imagine(plain, clip.action[:, i], noise_of(clip, i), 2)
+        s = step(s, clip.action[:, i], noise_of(clip, i))
         assert equal(s, plain)
         assert torch.equal(shown, kept)
 
 
 def test_two_that_step_in_turn_do_not_meet(model, clip):
-    s, act = begin(model, clip), clip.act
+    s, act = begin(model, clip), clip.action
     step = StepGraph(model, s, 1, again)
     branch = s.fork()
     one = step(s, act[:, 0], noise_of(clip, 0))
@@ -69,9 +68,9 @@ def test_two_that_step_in_turn_do_not_meet(model, clip):
 def test_an_outdated_one_is_refused(model, clip):
     s = begin(model, clip)
     step = StepGraph(model, s, 1, again)
-    step(s, clip.act[:, 0], noise_of(clip, 0))
+    step(s, clip.action[:, 0], noise_of(clip, 0))
     with pytest.raises(RuntimeError, match="stepped on already"):
-        step(s, clip.act[:, 0], noise_of(clip, 0))
+        step(s, clip.action[:, 0], noise_of(clip, 0))
 
 
 class Devices(TorchDispatchMode):
@@ -97,12 +96,12 @@ def test_nothing_in_a_step_waits_for_the_host(schema, kind):
     stats = make_stats(schema)
     square = torch.zeros(1, 1 + 3 + 6)
     square[0, 0], square[0, 4] = -1.0, 1.0
-    stats = replace(stats, law_squares=square)  # one law, that a step has to obey
-    model = make_model(replace(CONFIG, kind=kind), schema, stats)
+    stats = replace(stats, constraint_quadratics=square)  # one law, that a step has to obey
+    model = make_model(replace(CONFIG, architecture=kind), schema, stats)
     with FakeTensorMode():
         on_gpu(model)
         clip = make_clip(schema, B=2, T=3)
-        obs, state, act = (torch.empty(x.shape, device="cuda") for x in (clip.obs, clip.state, clip.act))
+        obs, state, act = (torch.empty(x.shape, device="cuda") for x in (clip.obs, clip.state, clip.action))
         s = model.initial(obs[:, 0], state[:, 0])
         with Devices() as seen:
             s = model.imagine(s, act[:, 0], torch.empty_like(obs[:, 0]), 2)
@@ -135,8 +134,8 @@ def test_on_a_gpu_a_graph_is_recorded_once_and_steps_like_the_model(model, clip,
     with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
         for i in range(clip.num_steps):
             noise = noise_of(clip, i).to("cuda")
-            plain = model.imagine(plain, clip.act[:, i], noise, 2)
-            s = stepper(s, clip.act[:, i], noise, 2)
+            plain = model.imagine(plain, clip.action[:, i], noise, 2)
+            s = stepper(s, clip.action[:, i], noise, 2)
             torch.testing.assert_close(s.obs, plain.obs)
             torch.testing.assert_close(s.state, plain.state)
     assert [graph is not None for graph in stepper.graphs.values()] == [True]
@@ -150,9 +149,9 @@ def test_on_a_cpu_a_step_is_compiled_if_wanted_once_and_as_a_whole(model, clip, 
     counted.clear()
     stepper, plain, s = Stepper(model), begin(model, clip), begin(model, clip)
     for i in range(clip.num_steps):  # past the window too
-        plain = model.imagine(plain, clip.act[:, i], noise_of(clip, i), 1)
-        s = stepper(s, clip.act[:, i], noise_of(clip, i), 1, compiled=True)
-        for name in Imagined.PER_ROW:
+        plain = model.imagine(plain, clip.action[:, i], noise_of(clip, i), 1)
+        s = stepper(s, clip.action[:, i], noise_of(clip, i), 1, compiled=True)
+        for name in RolloutState.PER_ROW:
             torch.testing.assert_close(getattr(s, name), getattr(plain, name))
     assert counted["stats"]["unique_graphs"] == 1
     assert not counted["graph_break"]
@@ -164,7 +163,7 @@ def test_a_step_that_cannot_be_compiled_is_taken_as_it_is(model, clip, monkeypat
 
     monkeypatch.setattr("scd_world.world.compiled_step.compiled_step", no_compiler)
     stepper, plain = Stepper(model), begin(model, clip)
-    plain = model.imagine(plain, clip.act[:, 0], noise_of(clip, 0), 1)
-    s = stepper(begin(model, clip), clip.act[:, 0], noise_of(clip, 0), 1, compiled=True)
+    plain = model.imagine(plain, clip.action[:, 0], noise_of(clip, 0), 1)
+    s = stepper(begin(model, clip), clip.action[:, 0], noise_of(clip, 0), 1, compiled=True)
     assert equal(s, plain)
     assert "no C++ compiler" in caplog.text

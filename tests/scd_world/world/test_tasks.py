@@ -8,26 +8,26 @@ import torch
 
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.store import write_store
-from scd_world.evaluation.outcome_prediction import tell
-from scd_world.model.scd import WorldModel
+from scd_world.evaluation.outcome_prediction import predict_outcomes
+from scd_world.model.scd import SCD
 from scd_world.robot_data.compatibility import check_schema
-from scd_world.robot_data.normalizer import Stats
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.world.world import World
-from tests.conftest import CONFIG, SCHEMA, filled, make_clip
+from tests.conftest import CONFIG, SCHEMA, filled, make_clip, make_model
 
 TWO = replace(SCHEMA, tasks=("lift", "push"))
 
 
 @pytest.fixture
-def model(stats: Stats) -> WorldModel:
-    return filled(WorldModel(CONFIG, TWO, stats)).eval()
+def model(stats: Normalizer) -> SCD:
+    return filled(make_model(CONFIG, TWO, stats)).eval()
 
 
 def test_a_single_task_adds_no_weight(stats):
     """Worlds that know no tasks must go on loading."""
 
     def shapes(tasks):
-        model = WorldModel(CONFIG, replace(SCHEMA, tasks=tasks), stats)
+        model = make_model(CONFIG, replace(SCHEMA, tasks=tasks), stats)
         return {name: weight.shape for name, weight in model.state_dict().items()}
 
     assert shapes(()) == shapes(("push",))
@@ -36,7 +36,7 @@ def test_a_single_task_adds_no_weight(stats):
 
 def test_the_loss_knows_the_task(model):
     clip = make_clip(TWO, B=3, T=4)
-    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
     told, _ = model.loss(clip, noise)
     other, _ = model.loss(replace(clip, task=1 - clip.task), noise)
     assert abs(told - other) > 1e-4
@@ -46,7 +46,7 @@ def test_a_row_is_imagined_by_its_own_task(model):
     """And a row's task stays with it when rows are picked."""
     clip, task = make_clip(TWO, B=2, T=1), torch.tensor([0, 1])
     obs, state = clip.obs[:1, 0].expand(2, -1, -1, -1), clip.state[:1, 0].expand(2, -1)
-    act, noise = clip.act[:1, 0].expand(2, -1), torch.zeros(2, *clip.obs.shape[2:])
+    act, noise = clip.action[:1, 0].expand(2, -1), torch.zeros(2, *clip.obs.shape[2:])
     s = model.initial(obs, state, None, task)
     second = model.imagine(s.select(torch.tensor([1])), act[:1], noise[:1])
     s = model.imagine(s, act, noise)
@@ -59,15 +59,15 @@ def test_a_row_is_imagined_by_its_own_task(model):
 def test_stepping_tells_what_training_told(model):
     """The clip's one pass and the steps of `observe` must say the task in the same place."""
     clip = make_clip(TWO, B=3, T=4)
-    noise = model.draw_noise(clip, torch.Generator().manual_seed(0))
-    plain = replace(noise, ctx=torch.zeros_like(noise.ctx), level=torch.zeros_like(noise.level),
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
+    plain = replace(noise, ctx=torch.zeros_like(noise.ctx), corruption_level=torch.zeros_like(noise.corruption_level),
                     state=torch.zeros_like(noise.state))  # fmt: skip
-    s, rewards = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.before, clip.task), []
+    s, rewards = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev, clip.task), []
     for i in range(clip.num_steps):
-        s = model.observe(s, clip.act[:, i], clip.obs[:, i + 1], clip.state[:, i + 1])
+        s = model.observe(s, clip.action[:, i], clip.obs[:, i + 1], clip.state[:, i + 1])
         rewards.append(s.reward)
     _, losses = model.loss(clip, plain)
-    stepped = torch.nn.functional.mse_loss(torch.stack(rewards, 1), clip.rew)
+    stepped = torch.nn.functional.mse_loss(torch.stack(rewards, 1), clip.reward)
     torch.testing.assert_close(losses["reward"], stepped, atol=1e-5, rtol=1e-4)
 
 
@@ -100,9 +100,9 @@ def test_an_episode_is_judged_by_its_own_task(model, stats, tmp_path):
     def success(*tasks: int) -> np.ndarray:
         name = tmp_path / ("_".join(map(str, tasks)) + ".zarr")
         store = write_store(name, TWO, [episode(i, task) for i, task in enumerate(tasks)])
-        return tell(World(model, stats, None), store, range(len(tasks)), 2, lambda n: None).success.reshape(
-            -1, 6
-        )
+        return predict_outcomes(
+            World(model, stats, None), store, range(len(tasks)), 2, lambda n: None
+        ).success.reshape(-1, 6)
 
     first, second = success(0, 1)
     assert np.abs(first - second).max() > 1e-4

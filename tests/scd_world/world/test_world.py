@@ -36,9 +36,9 @@ def test_save_and_load_are_exact(world, tmp_path):
     assert (loaded.schema, loaded.config, loaded.card, loaded.provenance) == (
         world.schema, world.config, world.card, world.provenance,
     )  # fmt: skip
-    moments = [world.starts.moment(4, 3, 3)]
-    a = world.look(walk(world, world.begin(moments), rows=slice(1)))
-    b = loaded.look(walk(loaded, loaded.begin(moments), rows=slice(1)))
+    moments = [world.starts.get(4, 3, 3)]
+    a = world.outputs(walk(world, world.reset(moments), rows=slice(1)))
+    b = loaded.outputs(walk(loaded, loaded.reset(moments), rows=slice(1)))
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
@@ -110,41 +110,41 @@ def test_a_folder_that_is_no_world_is_not_replaced(world, tmp_path):
 
 
 def test_rows_begin_with_contexts_of_different_lengths(world):
-    moments = [world.starts.moment(7, 0, 3), world.starts.moment(7, 1, 3), world.starts.moment(4, 5, 3)]
+    moments = [world.starts.get(7, 0, 3), world.starts.get(7, 1, 3), world.starts.get(4, 5, 3)]
     assert [len(moment.action) for moment in moments] == [0, 1, 2]
-    together = world.look(walk(world, world.begin(moments), rows=slice(3)))
+    together = world.outputs(walk(world, world.reset(moments), rows=slice(3)))
     for i, moment in enumerate(moments):
-        alone = world.look(walk(world, world.begin([moment]), rows=slice(i, i + 1)))
+        alone = world.outputs(walk(world, world.reset([moment]), rows=slice(i, i + 1)))
         assert_same(together, alone, slice(i, i + 1))
 
 
 def test_context_is_remembered(world):
     """The frames before the start make a difference: speed cannot be seen in one picture."""
-    short, long = (world.starts.moment(7, 5, k) for k in (1, 3))
-    a, b = (world.look(walk(world, world.begin([m]), 1, slice(1))) for m in (short, long))
+    short, long = (world.starts.get(7, 5, k) for k in (1, 3))
+    a, b = (world.outputs(walk(world, world.reset([m]), 1, slice(1))) for m in (short, long))
     assert not np.array_equal(a["pixels"], b["pixels"])
 
 
 def test_a_restarted_row_is_a_fresh_episode_and_the_others_go_on(world):
-    moments = [world.starts.moment(7, f, 3) for f in (2, 4)]
-    s = walk(world, world.begin(moments), 7, slice(2))
-    fresh = world.starts.moment(4, 4, 3)
+    moments = [world.starts.get(7, f, 3) for f in (2, 4)]
+    s = walk(world, world.reset(moments), 7, slice(2))
+    fresh = world.starts.get(4, 4, 3)
     going_on = s.fork()
-    world.restart(s, [1], [fresh])
-    together = world.look(walk(world, s, 4, slice(2), seed=5))
-    alone = world.look(walk(world, world.begin([fresh]), 4, slice(1, 2), seed=5))
+    world.reset_rows(s, [1], [fresh])
+    together = world.outputs(walk(world, s, 4, slice(2), seed=5))
+    alone = world.outputs(walk(world, world.reset([fresh]), 4, slice(1, 2), seed=5))
     assert_same(together, alone, slice(1, 2))
-    unhindered = world.look(walk(world, going_on, 4, slice(2), seed=5))
+    unhindered = world.outputs(walk(world, going_on, 4, slice(2), seed=5))
     assert np.array_equal(together["pixels"][0], unhindered["pixels"][0])
 
 
 def test_starts_are_addressed(world):
-    moment = world.starts.moment(7, 6, 3)
+    moment = world.starts.get(7, 6, 3)
     row = world.starts.rows[7, 6]
     assert np.array_equal(moment.pixels, world.starts.pixels[row - 2 : row + 1])
     assert np.array_equal(moment.action, world.starts.action[row - 2 : row])
-    assert len(world.starts.moment(7, 1, 3).pixels) == 2  # never across an episode's start
+    assert len(world.starts.get(7, 1, 3).pixels) == 2  # never across an episode's start
     with pytest.raises(ValueError, match="frames 0 to 8"):
-        world.starts.moment(7, 9)
+        world.starts.get(7, 9)
     with pytest.raises(ValueError, match="episodes 4, 7"):
-        world.starts.moment(5, 0)
+        world.starts.get(5, 0)
