@@ -87,7 +87,7 @@ def blank_windows(schema: DataSchema, B: int, T: int) -> dict[str, Tensor]:
     return {
         "pixels": torch.zeros(B, T + 1, len(schema.cameras), schema.height, schema.width, 3).byte(),
         "state": torch.zeros(B, T + 1, len(schema.state)),
-        "before": torch.zeros(B, len(schema.state) + len(schema.action)),
+        "prev": torch.zeros(B, len(schema.state) + len(schema.action)),
         "action": torch.zeros(B, T, len(schema.action)),
         "reward": torch.zeros(B, T),
         "success": torch.zeros(B, T, dtype=torch.bool),

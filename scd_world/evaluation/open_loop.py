@@ -104,7 +104,7 @@ class WindowBatch:
             {
                 "pixels": self.pixels[:, frames],
                 "state": self.state[:, frames],
-                "before": self.before,
+                "prev": self.before,
                 "task": self.task,
                 "action": self.action[:, steps],
                 "reward": self.reward[:, steps],
@@ -128,7 +128,7 @@ def load_batch(
         context=context,
         pixels=arrays["pixels"],
         state=arrays["state"],
-        before=arrays["before"],
+        before=arrays["prev"],
         task=arrays["task"],
         action=arrays["action"],
         reward=arrays["reward"],
@@ -142,7 +142,7 @@ def read_padded(store: WindowStore, window: Window, context: int, longest: int) 
     past = context - 1
     arrays = store.windows(np.array([window.episode]), np.array([window.frame - past]), past + window.steps)
     more = longest - window.steps
-    whole = {name: arrays.pop(name)[0] for name in ("before", "task")}
+    whole = {name: arrays.pop(name)[0] for name in ("prev", "task")}
     padded = {
         name: np.pad(a[0], [(0, more)] + [(0, 0)] * (a.ndim - 2), mode="edge") for name, a in arrays.items()
     }

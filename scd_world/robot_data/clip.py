@@ -39,13 +39,13 @@ class Clip:
     def from_windows(cls, windows: Mapping[str, Tensor], stats: Normalizer) -> Clip:
         """Windows as the store gives them (raw units, uint8 pixels) → model units, on the windows' device.
 
-        windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `before` (B, S + A) ·
+        windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
         `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,).
         """
         return cls(
             obs=encode_pixels(windows["pixels"]),
             state=stats.encode_state(windows["state"]),
-            prev=stats.encode_prev(windows["before"]),
+            prev=stats.encode_prev(windows["prev"]),
             action=stats.encode_action(windows["action"]),
             reward=stats.encode_reward(windows["reward"]),
             success=windows["success"].float(),

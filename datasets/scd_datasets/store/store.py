@@ -156,7 +156,7 @@ class WindowStore:
     def windows(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
         """B windows of T = `num_steps` steps from `frames` (B,) of `episodes` (B,), in raw units.
 
-        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `before` (B, S + A): state and action
+        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `prev` (B, S + A): state and action
         one frame earlier, at an episode's first frame the same state and NaN; `action` (B, T, A); `reward`,
         `success`, `valid` (B, T); `task` (B,). A window that ends with its episode repeats the last frame;
         that step is not valid. A window that would cross the episode's end raises ValueError.
@@ -170,7 +170,7 @@ class WindowStore:
         return {
             "pixels": self._gather_pixels(rows),
             "state": self.state[rows],
-            "before": one_frame_earlier(self.state, self.action, rows[:, 0], starts),
+            "prev": one_frame_earlier(self.state, self.action, rows[:, 0], starts),
             "action": self.action[acts],
             "reward": self.reward[acts],
             "success": self.success[acts],

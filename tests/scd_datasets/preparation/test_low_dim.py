@@ -55,7 +55,7 @@ def test_lerobot_opens_a_recording_without_pictures(blind):
 def test_numbers_are_the_same_with_pictures_and_without(store, blind):
     seen = store_low_dim(store, np.array([1, 2]))  # seeds 1 and 2
     further = dataset_low_dim(blind, store.schema, store_low_dim(store, NOBODY))
-    for name in ("state", "before", "action", "reward", "success"):
+    for name in ("state", "prev", "action", "reward", "success"):
         assert np.array_equal(getattr(further, name)[:14], getattr(seen, name), equal_nan=True), name
     assert further.lengths.tolist() == [7, 7, 7]
     assert np.isnan(further.prev[further.starts, -2:]).all()

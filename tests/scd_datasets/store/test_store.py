@@ -55,9 +55,9 @@ def test_action_i_is_taken_at_frame_i_and_no_window_crosses_an_episode(store, in
     assert (windows["state"][..., 0] == 1000 * episodes[:, None] + shown).all()
     # One frame earlier; at an episode's first frame nothing has moved, and no action was taken.
     earlier, first = number[:, 0] - 1, frames == 0
-    assert (windows["before"][:, 0] == np.where(first, earlier + 1, earlier)).all()
-    assert (windows["before"][~first, -2] == earlier[~first]).all()
-    assert np.isnan(windows["before"][first, -2:]).all()
+    assert (windows["prev"][:, 0] == np.where(first, earlier + 1, earlier)).all()
+    assert (windows["prev"][~first, -2] == earlier[~first]).all()
+    assert np.isnan(windows["prev"][first, -2:]).all()
 
 
 def test_only_the_step_that_ends_its_episode_is_not_valid(store):
