@@ -100,11 +100,10 @@ def world(model: WorldModel, stats: Normalizer) -> World:
 
 
 def make_stats(schema: DataSchema) -> Normalizer:
-    S, A = len(schema.state), len(schema.action)
     return replace(
         Normalizer.neutral(schema),
-        state_low=torch.full((S,), -1.0),
-        state_high=torch.full((S,), 3.0),
+        state_low=torch.full((len(schema.state),), -1.0),
+        state_high=torch.full((len(schema.state),), 3.0),
         action_low=torch.tensor(schema.action_low),
         action_high=torch.tensor(schema.action_high),
         reward_mean=torch.tensor(0.5),
@@ -126,11 +125,11 @@ def make_clip(schema: DataSchema, B: int, T: int, seed: int = 0) -> Clip:
     )
 
 
-def make_recorded(state, act, rew, success, starts, lengths) -> StateTrajectories:
-    """Rows of episodes, each beginning at rest under an action of 0: state (F, S), act (F, A)."""
-    before = torch.cat([state, act], dim=-1).roll(1, 0)
-    before[starts] = torch.cat([state, torch.zeros_like(act)], dim=-1)[starts]
-    return StateTrajectories(state, before, act, rew, success, starts, lengths)
+def make_recorded(state, action, reward, success, starts, lengths) -> StateTrajectories:
+    """Rows of episodes, each beginning at rest under an action of 0: state (F, S), action (F, A)."""
+    prev = torch.cat([state, action], dim=-1).roll(1, 0)
+    prev[starts] = torch.cat([state, torch.zeros_like(action)], dim=-1)[starts]
+    return StateTrajectories(state, prev, action, reward, success, starts, lengths)
 
 
 def make_model(

@@ -44,6 +44,7 @@ class Core(nn.Module, ABC):
     """A network that encodes frames once and draws the next one: SCD, or a baseline in its place."""
 
     heads: LowDimHeads  # made by each core after its networks
+    learns_from_history = True  # False: it looks at none, and none has to be made forgiving
 
     def __init__(self, config: ModelConfig, schema: DataSchema) -> None:
         super().__init__()
@@ -99,14 +100,19 @@ class Core(nn.Module, ABC):
 class WorldModel(nn.Module):
     """A core and a state prior, as one thing that learns from clips and steps under actions."""
 
-    def __init__(
-        self, config: ModelConfig, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core
-    ) -> None:
+    def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
         super().__init__()
-        self.config, self.schema = config, schema
-        self.prior, self.core = prior, core
+        self.schema, self.prior, self.core = schema, prior, core
         self.register_buffer("background", normalizer.background.clone(), persistent=False)
         self.register_buffer("hold_action", normalizer.hold_action.clone(), persistent=False)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.core.config
+
+    @config.setter
+    def config(self, config: ModelConfig) -> None:
+        self.core.config = config
 
     @property
     def device(self) -> torch.device:
@@ -199,6 +205,8 @@ class WorldModel(nn.Module):
 
     def training_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
         """Gives frames and states that the next ones are learnt from: recorded or imagined, and not perfect."""
+        if not self.core.learns_from_history:
+            return clip.obs[:, :-1], clip.state[:, :-1]
         obs, state = corrupt_history(self.config, clip, noise, self.prior.delta_scale)
         if noise.self_rollout is None or not self.config.self_rollout_share:
             return obs, state

@@ -57,13 +57,13 @@ class Normalizer:
     def encode_action(self, action: Tensor) -> Tensor:
         return to_unit(action, self.action_low, self.action_high)
 
-    def encode_prev(self, before: Tensor) -> Tensor:
-        """State and action one frame earlier, (…, S + A); where that action is NaN there was none, and the
+    def encode_prev(self, prev: Tensor) -> Tensor:
+        """Encodes state and action one frame earlier, (…, S + A); where that action is NaN there was none, and the
         one that keeps the state at rest stands for it."""
-        state, act = before.tensor_split([len(self.state_low)], dim=-1)
-        state, act = self.encode_state(state), self.encode_action(act)
+        state, action = prev.tensor_split([len(self.state_low)], dim=-1)
+        state, action = self.encode_state(state), self.encode_action(action)
         rest = standstill(state, self.hold_action)
-        return torch.where(torch.isnan(act).any(-1, keepdim=True), rest, torch.cat([state, act], dim=-1))
+        return torch.where(torch.isnan(action).any(-1, keepdim=True), rest, torch.cat([state, action], dim=-1))
 
     def encode_reward(self, reward: Tensor) -> Tensor:
         return (reward - self.reward_mean) / self.reward_std.clamp_min(SMALLEST_RANGE)
@@ -84,8 +84,8 @@ class Normalizer:
 
 def standstill(state: Tensor, hold: Tensor) -> Tensor:
     """(…, S + A): a state in model units, and the action under which it stays, by `hold` (A, S + 1)."""
-    act = state @ hold[:, :-1].T + hold[:, -1]
-    return torch.cat([state, act.clamp(-1, 1)], dim=-1)
+    action = state @ hold[:, :-1].T + hold[:, -1]
+    return torch.cat([state, action.clamp(-1, 1)], dim=-1)
 
 
 def to_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def build_model(
     core = CORES[config.architecture](
         config, schema, normalizer, state_prior.num_features, state_prior.has_renderer
     )
-    return WorldModel(config, schema, normalizer, state_prior, core)
+    return WorldModel(schema, normalizer, state_prior, core)
 
 
 def build_prior(config: ModelConfig, prior: PriorConfig, normalizer: Normalizer) -> StatePrior:

@@ -22,7 +22,7 @@ class StartState:
     task: int = 0  # which of the schema's tasks
 
     @property
-    def just_before(self) -> np.ndarray:
+    def last_prev(self) -> np.ndarray:
         """(S + A,): state and action one frame before the last."""
         if not len(self.action):
             return self.prev

@@ -96,40 +96,42 @@ class World:
 
     # ---- stepping in raw units -------------------------------------------------------------------------
 
-    def reset(self, moments: Sequence[StartState]) -> RolloutState:
-        """One row per moment; moments may have contexts of different lengths."""
-        s = self.model.initial(*self.last_frames(moments), self.tasks(moments))
-        self.encode_context(s, np.arange(len(moments)), moments)
+    def reset(self, starts: Sequence[StartState]) -> RolloutState:
+        """One row per start; starts may have contexts of different lengths."""
+        s = self.model.initial(*self.last_frames(starts), self.tasks(starts))
+        self.encode_context(s, np.arange(len(starts)), starts)
         return s
 
-    def reset_rows(self, s: RolloutState, rows: Sequence[int], moments: Sequence[StartState]) -> None:
+    def reset_rows(self, s: RolloutState, rows: Sequence[int], starts: Sequence[StartState]) -> None:
         """These rows of `s` begin anew, in place; equal to a fresh episode."""
         s.check()
         index = torch.as_tensor(rows, device=self.device)
-        s.obs[index], s.state[index], s.prev[index] = self.last_frames(moments)
+        s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
-        s.task[index] = self.tasks(moments)
+        s.task[index] = self.tasks(starts)
         s.cache.first[index] = s.cache.position
-        self.encode_context(s, np.asarray(rows), moments)
+        self.encode_context(s, np.asarray(rows), starts)
 
     @torch.no_grad()
-    def encode_context(self, s: RolloutState, rows: np.ndarray, moments: Sequence[StartState]) -> None:
-        """Encodes the frames before each moment, rows with equally many together, into the cache."""
-        lengths = np.array([len(moment.action) for moment in moments])
+    def encode_context(self, s: RolloutState, rows: np.ndarray, starts: Sequence[StartState]) -> None:
+        """Encodes the frames before each start, rows with equally many together, into the cache."""
+        lengths = np.array([len(start.action) for start in starts])
         for length in np.unique(lengths[lengths > 0]):
             chosen = np.flatnonzero(lengths == length)
-            pixels = np.stack([moments[i].pixels for i in chosen])
+            pixels = np.stack([starts[i].pixels for i in chosen])
             obs = encode_pixels(torch.from_numpy(pixels).to(self.device))
-            state = self.stats.encode_state(self.tensor(np.stack([moments[i].state for i in chosen])))
-            first = self.stats.encode_prev(self.tensor(np.stack([moments[i].before for i in chosen])))
-            act = self.stats.encode_action(self.tensor(np.stack([moments[i].action for i in chosen])))
-            task = self.tasks([moments[i] for i in chosen])
+            state = self.stats.encode_state(self.tensor(np.stack([starts[i].state for i in chosen])))
+            first = self.stats.encode_prev(self.tensor(np.stack([starts[i].prev for i in chosen])))
+            action = self.stats.encode_action(self.tensor(np.stack([starts[i].action for i in chosen])))
+            task = self.tasks([starts[i] for i in chosen])
             cache = s.cache.fresh(len(chosen), before=int(length))
-            before = previous_state_action(state[:, :-1], act, first)
+            prev = previous_state_action(state[:, :-1], action, first)
             for i in range(length):
-                self.model.prior_and_encode_step(obs[:, i], before[:, i], state[:, i], act[:, i], task, cache)
+                self.model.prior_and_encode_step(
+                    obs[:, i], prev[:, i], state[:, i], action[:, i], task, cache
+                )
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
 
     def step(
@@ -141,8 +143,8 @@ class World:
         compiled: bool = False,
     ) -> RolloutState:
         """action (B, A) raw units, noise (B, C, H, W) standard normal. compiled: see `graph.py`."""
-        act = self.stats.encode_action(self.tensor(action))
-        return self.stepper(s, act, noise.to(self.device), num_steps, compiled)
+        action = self.stats.encode_action(self.tensor(action))
+        return self.stepper(s, action, noise.to(self.device), num_steps, compiled)
 
     def prepare(self, s: RolloutState, num_steps: int | None = None, compiled: bool = False) -> None:
         """Whatever the first step of so many rows would otherwise have to do first."""
@@ -159,16 +161,16 @@ class World:
             "uncertainty": self.model.prior.expected_error(s.ensemble).cpu().numpy(),
         }
 
-    def last_frames(self, moments: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
+    def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
         """Frame, state, and state and action one frame earlier (at rest at an episode's first frame)."""
-        pixels = torch.from_numpy(np.stack([moment.pixels[-1] for moment in moments])).to(self.device)
-        state = self.tensor(np.stack([moment.state[-1] for moment in moments]))
-        before = self.tensor(np.stack([moment.just_before for moment in moments]))
-        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_prev(before)
+        pixels = torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
+        state = self.tensor(np.stack([start.state[-1] for start in starts]))
+        prev = self.tensor(np.stack([start.last_prev for start in starts]))
+        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
 
-    def tasks(self, moments: Sequence[StartState]) -> Tensor:
+    def tasks(self, starts: Sequence[StartState]) -> Tensor:
         """(B,) which of the schema's tasks each row does."""
-        return torch.tensor([moment.task for moment in moments], device=self.device)
+        return torch.tensor([start.task for start in starts], device=self.device)
 
     def tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
@@ -237,7 +239,7 @@ class World:
         settings = read_settings(ModelConfig, config["model"]), read_settings(PriorConfig, config["prior"])
         model = build_model(*settings, DataSchema.from_dict(config["schema"]), normalizer)
         if config["model"]["architecture"] == "copy_last":  # it had a prior once, and never asked it
-            weights = format3.only(model.state_dict(), weights)
+            weights = model.state_dict() | format3.only(model.state_dict(), weights)
         model.load_state_dict(weights)
         model.eval().requires_grad_(False)
         starts = StartStates.load(folder / "starts")

@@ -20,9 +20,7 @@ from scd_world.training.trainer import train
 from scd_world.world.world import World
 from tests.conftest import CONFIG, filled, make_model
 
-TINY = ModelConfig(
-    width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=4, window=3, num_steps=2, body_layers=0
-)
+TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=4, window=3, num_steps=2)
 DENSE = ("causal_dit", "far", "far_long", "diffusion_forcing")
 LONG = {"patch": 1, "near_window": 2}  # 8 × 12 pixels in 2 × 3 coarse tokens; two frames of three near
 
@@ -35,12 +33,13 @@ def make(kind: str, schema, stats, **changes) -> WorldModel:
 def read(model: WorldModel, obs: torch.Tensor, clip: Clip):
     """A clip's history as it stands when stepping: h (B, T, M, D), and the layers' keys and values."""
     state = clip.state[:, :-1]
-    body = model.prior.dynamics(previous_state_action(state, clip.action, clip.prev), state, clip.action)
+    prior = model.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
     shown, t = model.core.remembered(obs.flatten(0, 1))
     shown, t = shown.unflatten(0, obs.shape[:2]), t.unflatten(0, obs.shape[:2])
-    return model.core.net.read(
-        shown, t, torch.cat([state, clip.action], -1), model.append_task(body.features, clip.task)
+    h, memory = model.core.net.read(
+        shown, t, torch.cat([state, clip.action], -1), model.append_task(prior.delta_features, clip.task)
     )
+    return model.core.norm(h), memory
 
 
 @pytest.mark.parametrize("kind", DENSE)
@@ -58,7 +57,7 @@ def test_dense_cached_equals_dense_uncached_also_past_the_window(kind, schema, s
         assert model.config.window < T
         for i in range(T):
             stepped, _, _ = model.encode_and_predict(s, clip.action[:, i])
-            torch.testing.assert_close(stepped, h[:, i], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(stepped.tokens, h[:, i], rtol=1e-4, atol=1e-4)
             now = model.core.net.now(s.cache)
             for _ in range(2):  # a denoising step leaves nothing behind that the next one could see
                 out = model.core.net.denoise(x[0, :, i], t[0, :, i], vector[:, i], seen[:, i], now)
@@ -96,21 +95,23 @@ def test_histories(schema, stats, clip):
     many = torch.Generator().manual_seed(0)
     clip = Clip(**{name: value.repeat(40, *[1] * (value.ndim - 1)) for name, value in vars(clip).items()})
     obs = clip.obs[:, :-1]
-    shown, t = (m := make("causal_dit", schema, stats)).show_history(obs, m.sample_noise(clip, many))
+    shown, t = (m := make("causal_dit", schema, stats)).core.show_history(obs, m.sample_noise(clip, many))
     assert torch.equal(shown, obs)
     assert not t.any()
-    shown, t = (m := make("far", schema, stats)).show_history(obs, m.sample_noise(clip, many))
+    shown, t = (m := make("far", schema, stats)).core.show_history(obs, m.sample_noise(clip, many))
     clean = t == CLEAN_TIME
     assert clean.float().mean().item() == pytest.approx(0.1, abs=0.04)
     assert torch.equal(shown[clean], obs[clean])
     assert ((t[~clean] > 0) & (t[~clean] < 1)).all()
     distance = (shown - obs).abs().flatten(2).mean(-1)
     assert torch.corrcoef(torch.stack([distance[~clean], t[~clean]]))[0, 1] > 0.9
-    assert (m.remembered(obs[:, 0])[1] == CLEAN_TIME).all()
-    shown, t = (m := make("diffusion_forcing", schema, stats)).show_history(obs, m.sample_noise(clip, many))
+    assert (m.core.remembered(obs[:, 0])[1] == CLEAN_TIME).all()
+    shown, t = (m := make("diffusion_forcing", schema, stats)).core.show_history(
+        obs, m.sample_noise(clip, many)
+    )
     assert t.std() > 0.2
-    shown, t = m.remembered(obs[:, 0])
-    assert torch.equal(shown, (1 - LEVEL) * obs[:, 0] + LEVEL * m.past_noise)
+    shown, t = m.core.remembered(obs[:, 0])
+    assert torch.equal(shown, (1 - LEVEL) * obs[:, 0] + LEVEL * m.core.history_noise)
 
 
 def test_a_long_memory_costs_a_fraction_and_stays_flat(schema, stats, clip):
@@ -179,10 +180,10 @@ def test_copy_last_copies(schema, stats, clip):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"kind": kind} for kind in ARCHITECTURES] + [{"encoder_layers": 0}],
+    [{"architecture": kind} for kind in ARCHITECTURES] + [{"encoder_layers": 0}],
     ids=[*ARCHITECTURES, "no encoder"],
 )
-def test_every_rival_trains_saves_loads_and_steps_in_the_environment(training, changes):
+def test_every_baseline_trains_saves_loads_and_steps_in_the_environment(training, changes):
     config = replace(TINY, **changes)
     folder = train(training(model=config, steps=1, eval_windows=2))
     world = World.load(folder)
@@ -213,9 +214,9 @@ def test_an_unknown_kind_is_refused():
     ("changes", "message"),
     [
         ({"architecture": "far", "guidance": 1.5}, "architecture=far has none"),
-        ({"kind": "regression", "predict": "v"}, "set predict=x"),
+        ({"architecture": "regression", "predict": "v"}, "set predict=x"),
     ],
 )
-def test_what_a_rival_cannot_do_is_refused(changes, message):
+def test_what_a_baseline_cannot_do_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         ModelConfig(head="patch", copy_last=False, **changes)

@@ -13,24 +13,24 @@ def head(kind: str, patch: int = 4) -> torch.nn.Module:
     patches = Patches(cameras=2, height=8, width=12, patch=patch)
     if kind == "patch":
         return PatchHead(32, patches, copy_last=True)
-    return ConvHead(32, patches, torch.rand(6, 8, 12), channels=8, sketch=kind == "conv, sketch")
+    return ConvHead(32, patches, torch.rand(6, 8, 12), channels=8, prior_renders=kind == "conv, prior")
 
 
 def given(F: int = 3, N: int = 12, pictures: int = 1) -> tuple[torch.Tensor, ...]:
     return torch.randn(F, 1, N, 32), torch.randn(F, 1, 1, 32), torch.rand(F, 6 * pictures, 8, 12) * 2 - 1
 
 
-@pytest.mark.parametrize("kind", ["patch", "conv", "conv, sketch"])
+@pytest.mark.parametrize("kind", ["patch", "conv", "conv, prior"])
 def test_an_untrained_head_mostly_keeps_the_last_frame(kind):
-    h, c, seen = given(pictures=2 if kind == "conv, sketch" else 1)
+    h, c, seen = given(pictures=2 if kind == "conv, prior" else 1)
     out, last = head(kind)(h, c, seen), seen[:, :6]
     assert out.shape == last.shape
     assert (out - last).abs().mean() < 0.4 * last.abs().mean()
 
 
-@pytest.mark.parametrize("kind", ["conv", "conv, sketch"])
+@pytest.mark.parametrize("kind", ["conv", "conv, prior"])
 def test_convolutions_keep_cameras_apart_and_frames_apart(kind):
-    made, pictures = head(kind), 2 if kind == "conv, sketch" else 1
+    made, pictures = head(kind), 2 if kind == "conv, prior" else 1
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     h, c, seen = (x.requires_grad_() for x in given(pictures=pictures))
@@ -43,8 +43,8 @@ def test_convolutions_keep_cameras_apart_and_frames_apart(kind):
 
 
 @pytest.mark.parametrize("share", range(3))
-def test_a_pixel_can_be_the_last_frame_the_sketch_or_the_background_itself(share):
-    made = head("conv, sketch", patch=2)
+def test_a_pixel_can_be_the_last_frame_the_priors_drawing_or_the_background_itself(share):
+    made = head("conv, prior", patch=2)
     with torch.no_grad():
         made.draw[-1].bias.view(7, 4)[3:] = -1e4  # in all four pixels of a cell
         made.draw[-1].bias.view(7, 4)[3 + share] = 1e4
@@ -56,7 +56,7 @@ def test_a_pixel_can_be_the_last_frame_the_sketch_or_the_background_itself(share
 
 def test_a_choice_leaves_no_ghost_of_what_was_not_chosen():
     """With a bound of 4 a logit of 16, and as little for the others, left a hundredth of the last frame."""
-    made = head("conv, sketch", patch=2)
+    made = head("conv, prior", patch=2)
     with torch.no_grad():
         made.draw[-1].bias.view(7, 4)[3:] = -16.0
         made.draw[-1].bias.view(7, 4)[4] = 16.0
@@ -66,7 +66,7 @@ def test_a_choice_leaves_no_ghost_of_what_was_not_chosen():
 
 
 def test_a_head_that_is_wrong_and_sure_can_still_learn():
-    made = head("conv, sketch", patch=2)
+    made = head("conv, prior", patch=2)
     with torch.no_grad():
         made.draw[-1].bias.view(7, 4)[4] = 50.0
     _, c, seen = given(pictures=2)

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from scd_world.model.config import ACTION_IN, ModelConfig
-from scd_world.model.history import previous_state_action
+from scd_world.model.history import corrupt_history, previous_state_action
 from scd_world.model.noise import Noise
-from scd_world.model.scd import SCD
+from scd_world.model.world_model import WorldModel
+from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.clip import Clip
 from tests.conftest import CONFIG, filled, make_model
 
 
-def quiet(model: SCD, clip: Clip, **changes: torch.Tensor) -> Noise:
+def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
     """Noise with which the history stays as recorded."""
     noise = model.sample_noise(clip, torch.Generator().manual_seed(2))
     return replace(
@@ -26,14 +27,14 @@ def quiet(model: SCD, clip: Clip, **changes: torch.Tensor) -> Noise:
     )
 
 
-def encode(model: SCD, clip: Clip) -> torch.Tensor:
+def encode(model: WorldModel, clip: Clip) -> torch.Tensor:
     """h (B, T, M, D) of a clip."""
     state = clip.state[:, :-1]
-    body = model.prior.dynamics(previous_state_action(state, clip.action, clip.prev), state, clip.action)
-    return model.core.encoder(clip.obs[:, :-1], torch.cat([state, clip.action], -1), body.features)
+    prior = model.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
+    return model.core.encoder(clip.obs[:, :-1], torch.cat([state, clip.action], -1), prior.delta_features)
 
 
-def with_config(model: SCD, **changes) -> SCD:
+def with_config(model: WorldModel, **changes) -> WorldModel:
     model.config = replace(model.config, **changes)
     return model
 
@@ -78,8 +79,8 @@ def test_stepping_equals_the_full_forward_pass_also_past_the_window(model, clip)
     s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
     with torch.no_grad():
         for i in range(clip.num_steps):
-            h, _, _ = model.encode_and_predict(s, clip.action[:, i])
-            torch.testing.assert_close(h, full[:, i], rtol=1e-4, atol=1e-5)
+            encoded, _, _ = model.encode_and_predict(s, clip.action[:, i])
+            torch.testing.assert_close(encoded.memory, full[:, i], rtol=1e-4, atol=1e-5)
             s = replace(
                 s,
                 obs=clip.obs[:, i + 1],
@@ -100,7 +101,7 @@ def test_the_encoder_runs_once_and_the_decoder_num_steps_times(model, clip, monk
         return wrapped
 
     monkeypatch.setattr(model.core.encoder, "step", counted("encoder", model.core.encoder.step))
-    monkeypatch.setattr(model.core.decoder, "draw", counted("decoder", model.core.decoder.draw))
+    monkeypatch.setattr(model.core.decoder, "denoise", counted("decoder", model.core.decoder.denoise))
     s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
     model.imagine(s, clip.action[:, 0], torch.randn_like(clip.obs[:, 0]), num_steps=7)
     assert passes == {"encoder": 1, "decoder": 7}
@@ -153,10 +154,14 @@ def test_context_noise_acts_in_training_only_and_at_unit_scale(model, clip):
 
 def test_own_history_replaces_the_past_of_some_clips_with_what_stepping_would_show(model, clip):
     noise = quiet(model, clip, self_rollout=torch.tensor([0.1, 0.9, 0.3]))
-    obs = model.self_rollout_history(clip, noise, *model.corrupt_history(clip, noise))
+    obs = model.self_rollout_history(
+        clip, noise, *corrupt_history(model.config, clip, noise, model.prior.delta_scale)
+    )
     assert torch.equal(obs, clip.obs[:, :-1])  # a share of 0: nothing
     with_config(model, self_rollout_share=0.5)
-    obs = model.self_rollout_history(clip, noise, *model.corrupt_history(clip, noise))
+    obs = model.self_rollout_history(
+        clip, noise, *corrupt_history(model.config, clip, noise, model.prior.delta_scale)
+    )
     assert torch.equal(obs[1], clip.obs[1, :-1])
     assert torch.equal(obs[:, 0], clip.obs[:, 0])
     s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
@@ -183,8 +188,8 @@ def test_guidance_of_one_costs_and_changes_nothing(model, clip, monkeypatch):
     torch.testing.assert_close(plain, almost, atol=1e-3, rtol=0)
     assert (plain - strong).abs().max() > 1e-2
     calls = []
-    draw = model.core.decoder.draw
-    monkeypatch.setattr(model.core.decoder, "draw", lambda *a: calls.append(1) or draw(*a))
+    denoise = model.core.decoder.denoise
+    monkeypatch.setattr(model.core.decoder, "denoise", lambda *a: calls.append(1) or denoise(*a))
     frame(1.0)
     assert len(calls) == 2
 
@@ -249,12 +254,12 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         nothing, task = torch.zeros(B, T), torch.zeros(B, dtype=torch.long)
         return Clip(obs, state, torch.zeros(B, 3 + 2), act, nothing, nothing, torch.ones(B, T), task)
 
-    optimiser = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
     for _ in range(250):
         loss, _parts = model.loss(clip := make(), model.sample_noise(clip, g))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     clip = make()
     s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
     for i in range(T):
@@ -264,19 +269,17 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
     assert (s.state[:, 0] - clip.state[:, -1, 0]).abs().mean() < 0.15
 
 
+@pytest.mark.parametrize("prior", ["state", "none"])
 @pytest.mark.parametrize("change", [{"cameras": ("one",)}, {"environment_state": ()}])
-def test_other_bodies(schema, stats, change):
+def test_other_robots(schema, stats, change, prior):
     """One camera; no state at all; no reward, no success."""
     from tests.conftest import make_clip, make_stats
 
     schema = replace(schema, **change, reward=False, success=False)
     if "environment_state" in change:
         schema = replace(schema, agent_pos=())
-    model = SCD(
-        ModelConfig(width=32, heads=2, encoder_layers=1, decoder_layers=1, patch=4),
-        schema,
-        make_stats(schema),
-    )
+    config = ModelConfig(width=32, heads=2, encoder_layers=1, decoder_layers=1, patch=4)
+    model = make_model(config, schema, make_stats(schema), PriorConfig(kind=prior))
     clip = make_clip(schema, 2, 3)
     loss, parts = model.loss(clip, model.sample_noise(clip, torch.Generator()))
     assert set(parts) == ({"pixels", "state"} if schema.state else {"pixels"})
@@ -292,7 +295,7 @@ def test_a_patch_that_does_not_divide_the_frame_is_refused(schema, stats):
 
 @pytest.mark.parametrize("action_in", ACTION_IN)
 def test_the_action_reaches_the_networks_that_are_told_it_and_no_other(schema, stats, clip, action_in):
-    """By what comes out, not by gradients: the change that the body expects tells the action without one."""
+    """By what comes out, not by gradients: the change that the prior expects tells the action without one."""
     model = filled(make_model(replace(CONFIG, action_in=action_in), schema, stats))
     other = replace(clip, action=clip.action.roll(1, 0))
     h = encode(model, clip)
@@ -301,8 +304,8 @@ def test_the_action_reaches_the_networks_that_are_told_it_and_no_other(schema, s
     obs, state, half = clip.obs[:, 0], clip.state[:, 1], torch.full((len(clip.action),), 0.5)
     ctx, seen = model.core.perturb_context(h[:, 0], 0.0), model.pixel_inputs(obs, state)
     drawn, otherwise = (
-        model.field_of(ctx, torch.cat([state, act[:, 0]], dim=-1), seen)(obs, half, half)
-        for act in (clip.action, other.act)
+        model.core.unguided_velocity(ctx, torch.cat([state, act[:, 0]], dim=-1), seen)(obs, half, half)
+        for act in (clip.action, other.action)
     )
     assert torch.equal(drawn, otherwise) == (action_in == "encoder")
 
@@ -312,3 +315,29 @@ def test_where_an_action_cannot_go_is_refused():
         ModelConfig(action_in="nowhere")
     with pytest.raises(ValueError, match="causal_dit has no encoder"):
         ModelConfig(architecture="causal_dit", action_in="encoder")
+
+
+def test_without_a_prior_there_is_no_part_of_one(schema, stats, clip):
+    """Plain SCD: in the class, the weights and what a step costs; the heads alone move the state."""
+    model = make_model(CONFIG, schema, stats, PriorConfig(kind="none"))
+    assert not [name for name in model.state_dict() if not name.startswith("core.")]
+    assert not list(model.prior.parameters())
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
+    s = model.imagine(s, clip.action[:, 0], torch.randn_like(clip.obs[:, 0]))
+    assert torch.equal(s.state, clip.state[:, 0])  # untrained heads say nothing
+    assert s.ensemble.shape[1] == 0
+    assert model.prior.expected_error(s.ensemble).isnan().all()
+    loss, parts = model.loss(clip, model.sample_noise(clip, torch.Generator().manual_seed(0)))
+    assert set(parts) == {"pixels", "state", "reward", "success"}
+    loss.backward()
+    assert filled(model).imagine(s, clip.action[:, 1], clip.obs[:, 1]).state.sub(s.state).abs().amax() > 0
+
+
+def test_without_a_prior_the_action_is_masked_and_the_task_is_not(schema, stats, clip):
+    """The encoder's features are then the task alone: masking an expected change may not touch it."""
+    two = replace(schema, tasks=("one", "other"))
+    model = filled(make_model(replace(CONFIG, action_in="decoder"), two, stats, PriorConfig(kind="none")))
+    state_action = torch.cat([clip.state[:, :-1], clip.action], -1)
+    one, other = (torch.tensor([[task]]).expand(3, 5, 2).float() for task in ([1.0, 0.0], [0.0, 1.0]))
+    h = [model.core.encode(clip.obs[:, :-1], state_action, task) for task in (one, other)]
+    assert (h[0] - h[1]).abs().max() > 1e-3

@@ -1,4 +1,4 @@
-"""The body learns from states alone what no straight line can say, and says it for as long as it is asked."""
+"""The dynamics learn from states alone what no linear model can, and hold for as long as they are rolled out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scd_world.distill.objective import read_clip
-from scd_world.prior.config import DynamicsPretrainConfig
+from scd_world.prior.config import DynamicsPretrainConfig, OutcomePretrainConfig
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome, near_success_mask, predict_next_states
@@ -40,39 +40,36 @@ def pushed_block(episodes: int, length: int, schema) -> StateTrajectories:
 
 @pytest.fixture(params=[False, True], ids=["fp32", "bf16"])
 def fitted(schema, request) -> tuple[StateDynamics, StateTrajectories]:
-    stats = replace(Normalizer.neutral(schema), linear_residual=torch.full((3,), 1.0))
     torch.manual_seed(0)
-    body = StateDynamics(stats, width=32, layers=1)
+    dynamics = StateDynamics(Normalizer.neutral(schema), width=32, layers=1)
     recorded = pushed_block(40, 12, schema)
-    config = DynamicsPretrainConfig(steps=500, batch_size=64, unroll=3, lr=3e-3)
-    losses = list(fit_dynamics(body, recorded, config, 0, request.param))
+    config = DynamicsPretrainConfig(steps=500, batch_size=64, rollout_length=3, lr=3e-3)
+    losses = list(fit_dynamics(dynamics, recorded, config, 0, request.param))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
-    worth = DynamicsPretrainConfig(outcome_steps=300, outcome_batch=64, lr=3e-3)
-    losses = list(fit_outcome(body, recorded, worth, 0))
+    outcome = OutcomePretrainConfig(steps=300, batch_size=64, lr=3e-3)
+    losses = list(fit_outcome(dynamics, recorded, outcome, 0))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
-    return body, recorded
+    return dynamics, recorded
 
 
-def test_what_a_lesson_brought_is_told_and_what_brought_nothing_is_called_so(fitted, schema):
-    body, recorded = fitted
-    untaught = StateDynamics(
-        replace(Normalizer.neutral(schema), linear_residual=torch.full((3,), 1.0)), width=32, layers=1
-    )
-    for brought in (dynamics_result, outcome_result):
-        assert brought(body, recorded) != []
-        assert not any(figure.failed for figure in brought(body, recorded))
-        assert all(figure.failed for figure in brought(untaught, recorded))
-        assert brought(body, pushed_block(0, 1, schema)) == []
+def test_a_stages_result_is_reported_and_a_failure_is_called_so(fitted, schema):
+    dynamics, recorded = fitted
+    untaught = StateDynamics(Normalizer.neutral(schema), width=32, layers=1)
+    for result_of in (dynamics_result, outcome_result):
+        assert result_of(dynamics, recorded) != []
+        assert not any(figure.failed for figure in result_of(dynamics, recorded))
+        assert all(figure.failed for figure in result_of(untaught, recorded))
+        assert result_of(dynamics, pushed_block(0, 1, schema)) == []
 
 
-def test_contact_is_learnt_and_unrolling_does_not_drift(fitted):
-    body, recorded = fitted
+def test_contact_is_learnt_and_a_rollout_does_not_drift(fitted):
+    dynamics, recorded = fitted
     row = recorded.starts
     before, state = recorded.prev[row], recorded.state[row]
     with torch.no_grad():
         for i in range(10):
             act = recorded.action[row + i]
-            out = body(before, state, act)
+            out = dynamics(before, state, act)
             before, state = torch.cat([state, act], dim=-1), out.state
     still = (recorded.state[row] - recorded.state[row + 10]).abs().mean(0)
     wrong = (state - recorded.state[row + 10]).abs().mean(0)
@@ -90,10 +87,10 @@ def test_sequences_stay_inside_their_episode(schema):
 
 def test_short_episodes_shorten_the_unroll_and_none_leave_the_line(schema):
     stats = Normalizer.neutral(schema)
-    body = StateDynamics(stats, width=8, layers=1)
-    config = DynamicsPretrainConfig(steps=2, batch_size=4, unroll=8)
-    assert len(list(fit_dynamics(body, pushed_block(4, 3, schema), config, 0))) == 2
-    assert not list(fit_dynamics(body, pushed_block(0, 1, schema), config, 0))
+    dynamics = StateDynamics(stats, width=8, layers=1)
+    config = DynamicsPretrainConfig(steps=2, batch_size=4, rollout_length=8)
+    assert len(list(fit_dynamics(dynamics, pushed_block(4, 3, schema), config, 0))) == 2
+    assert not list(fit_dynamics(dynamics, pushed_block(0, 1, schema), config, 0))
     assert not list(fit_dynamics(StateDynamics(stats, 8, 0), pushed_block(4, 9, schema), config, 0))
 
 
@@ -105,7 +102,7 @@ def test_before_it_is_taught_the_body_is_the_straight_line(stats):
 
 
 def test_the_error_of_pixels_does_not_reach_the_body(model, clip):
-    """It would teach the body to say what draws well instead of where things go."""
+    """It would teach the dynamics to say what draws well instead of where things go."""
     noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
     model.config = replace(model.config, state_weight=0.0, reward_weight=0.0, success_weight=0.0)
     loss, _ = model.loss(clip, noise)
@@ -127,17 +124,11 @@ def test_rare_successes_are_found_and_probabilities_stay_honest(schema):
         state, torch.zeros(6000, 2), state[:, 0], success, starts, torch.full((3000,), 2)
     )
     torch.manual_seed(0)
-    body = StateDynamics(
-        replace(Normalizer.neutral(schema), linear_weight=torch.zeros(3, 11)), width=32, layers=1
-    )
-    list(
-        fit_outcome(
-            body, recorded, DynamicsPretrainConfig(outcome_steps=600, outcome_batch=128, lr=3e-3), seed=0
-        )
-    )
+    dynamics = StateDynamics(Normalizer.neutral(schema), width=32, layers=1)
+    list(fit_outcome(dynamics, recorded, OutcomePretrainConfig(steps=600, batch_size=128, lr=3e-3), seed=0))
     row, _ = recorded.sequences(1)
     with torch.no_grad():
-        said = body.predict_outcome(predict_next_states(body, recorded, row))[1].sigmoid()
+        said = dynamics.predict_outcome(predict_next_states(dynamics, recorded, row))[1].sigmoid()
     assert 0.01 < success.mean() < 0.05
     assert said.mean().item() == pytest.approx(recorded.success[row].mean().item(), rel=0.25)
     assert said[recorded.success[row] > 0].mean() > 8 * said[recorded.success[row] == 0].mean()

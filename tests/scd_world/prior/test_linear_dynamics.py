@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scd_world.prior.linear_dynamics import LinearDynamics, fit_linear
+from scd_world.prior.linear_dynamics import LinearDynamics
 from scd_world.robot_data.linear_fit import fit_hold_action
-from scd_world.robot_data.normalizer import Normalizer, standstill
+from scd_world.robot_data.normalizer import standstill
 
 
 def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
@@ -21,14 +21,13 @@ def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
     # the way to its target.
     after[:, :2] = state[:, :2] + 0.5 * (state - was)[:, :2] + (act - state[:, :2]) / 3 + 0.1 * did
     change = (after - state).square().mean(0).sqrt()
-    weight, rest = fit_linear(before, state, act, after, change)
-    assert rest[0] < 1e-3 > rest[1]
-    assert 0.5 < rest[2] < 1.0
-    values = {name: getattr(stats, name) for name in Normalizer.__dataclass_fields__}
-    values |= {"state_change": change, "linear": weight, "linear_residual": rest}
-    out = LinearDynamics(Normalizer(**values))(before, state, act)
+    linear = LinearDynamics(replace(stats, state_delta_rms=change))
+    linear.fit(before, state, act, after)
+    assert linear.residual[0] < 1e-3 > linear.residual[1]
+    assert 0.5 < linear.residual[2] < 1.0
+    out = linear(before, state, act)
     torch.testing.assert_close(out.state[:, :2], after[:, :2], atol=1e-3, rtol=0)
-    torch.testing.assert_close(out.features[:, :3], (state - was) / change)
+    torch.testing.assert_close(out.delta_features[:, :3], (state - was) / change)
 
 
 @pytest.mark.parametrize("servo", [True, False], ids=["position", "velocity"])
@@ -51,7 +50,7 @@ def test_an_action_that_was_not_is_the_one_that_holds(stats):
     stats = replace(stats, hold_action=torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
     state = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
     act = torch.tensor([[1.0, 100.0], [torch.nan, torch.nan]])
-    known, unknown = stats.encode_before(torch.cat([state, act], dim=-1))
+    known, unknown = stats.encode_prev(torch.cat([state, act], dim=-1))
     torch.testing.assert_close(known[3:], stats.encode_action(act[0]))
     torch.testing.assert_close(unknown[3:], stats.encode_state(state[0])[:2])
     torch.testing.assert_close(known[:3], unknown[:3])

@@ -138,14 +138,3 @@ def test_replacing_a_folder_that_fails_keeps_the_old_one(tmp_path):
         write_folder(folder, fails)
     verify(folder)
     assert (folder / "a").read_text() == "old"
-
-
-def test_one_of_the_time_before_the_uncertaintys_curve_is_read(tmp_path):
-    """A straight line of logarithms stood there, in the weights and in their average."""
-    old = {"w": torch.ones(2), "doubt.line": torch.tensor([0.5, 1.0])}
-    Checkpoints(tmp_path).save(Checkpoint(old, old, {}, {}, {"step": 1}))
-    read = Checkpoints(tmp_path).newest()
-    for saved in (read.weights, read.ema):
-        assert set(saved) == {"w", "doubt.curve"}
-        knots, errors = saved["doubt.curve"]
-        assert torch.equal(errors, knots + 0.5)

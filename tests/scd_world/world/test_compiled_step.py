@@ -96,8 +96,8 @@ def test_nothing_in_a_step_waits_for_the_host(schema, kind):
     stats = make_stats(schema)
     square = torch.zeros(1, 1 + 3 + 6)
     square[0, 0], square[0, 4] = -1.0, 1.0
-    stats = replace(stats, constraint_quadratics=square)  # one law, that a step has to obey
     model = make_model(replace(CONFIG, architecture=kind), schema, stats)
+    model.prior.dynamics.constraints.set(torch.zeros(3), torch.eye(3), square)  # one, that a step obeys
     with FakeTensorMode():
         on_gpu(model)
         clip = make_clip(schema, B=2, T=3)

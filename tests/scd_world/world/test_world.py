@@ -83,7 +83,7 @@ def test_a_world_of_another_format_says_what_to_do(world, tmp_path, monkeypatch)
     monkeypatch.setattr("scd_world.world.world.FORMAT", 1)
     folder = world.save(tmp_path / "old")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"of format 1; .* reads format 3: train it again"):
+    with pytest.raises(ValueError, match=r"of format 1; .* reads formats 3 and 4: train it again"):
         World.load(folder)
 
 
