@@ -10,7 +10,7 @@ import gymnasium
 
 from scd_policies.policy import Policy
 
-NAMES = ("random_walk", "scripted_pusht", "replay", "clone", "lerobot")
+NAMES = ("random_walk", "scripted_pusht", "replay", "nearest_neighbor", "lerobot")
 
 
 def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
@@ -27,7 +27,7 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
         from scd_policies.scripted_pusht import ScriptedPushT as Made
     elif name == "replay":
         from scd_policies.replay import Replay as Made
-    elif name == "clone":
+    elif name == "nearest_neighbor":
         from scd_policies.nearest_neighbor import NearestNeighborPolicy as Made
     elif name == "lerobot":
         from scd_policies.lerobot_policy import LeRobotPolicy as Made

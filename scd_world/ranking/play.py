@@ -156,7 +156,7 @@ class RankingResults:
             )
         ]
         envs.close()
-        if isinstance(envs, SimulatorVectorEnv) and not envs.says_success:
+        if isinstance(envs, SimulatorVectorEnv) and not envs.reports_success:
             raise ValueError(
                 f"simulator={self.config.simulator} never said info['is_success'], so nothing succeeds "
                 "there: let its step() say it, or name a file of what happened (labels=…)"
@@ -188,7 +188,7 @@ class RankingResults:
         )
 
     def simulation(self, entry: PolicyEntry) -> VectorEnv:
-        undrawn = {"draw": False} if self.config.simulator == "pusht" and not entry.needs_images else {}
+        undrawn = {"render_images": False} if self.config.simulator == "pusht" and not entry.needs_images else {}
         rows = min(self.config.batch_size, len(self.starts))
         return SimulatorVectorEnv(self.config.simulator, rows, max_episode_steps=self.max_steps, **undrawn)
 

@@ -96,7 +96,7 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
 
 def make_recipe(config: RolloutConfig) -> dict[str, Any]:
     """What must not change when a dataset is continued; the world is known by its manifest, not its place."""
-    free = ("world", "out", "episodes", "films", "device")
+    free = ("world", "out", "episodes", "num_videos", "device")
     return {key: value for key, value in asdict(config).items() if key not in free}
 
 

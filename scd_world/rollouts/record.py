@@ -154,7 +154,7 @@ class PolicyMixture:
 
 def make_recipe(config: RecordConfig) -> dict[str, Any]:
     """What must not change when a recording is continued."""
-    own = ("env", "env_kwargs", "max_steps", "seed", "task", "videos")
+    own = ("env", "env_kwargs", "max_steps", "seed", "task", "store_as_video")
     recipe = {key: value for key, value in asdict(config).items() if key in own}
     return recipe | {"policies": [asdict(part) for part in config.shares]}
 

@@ -15,7 +15,7 @@ from scd_world.world.world import World
 from tests.conftest import make_model
 
 TINY = ModelConfig(
-    width=32, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, num_steps=2, sketch_parts=4
+    width=32, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, num_steps=2
 )
 LENGTHS = {3: 12, 5: 6, 8: 9}  # frames of each stored episode
 

@@ -30,10 +30,10 @@ def test_rows_have_seeds_of_their_own_as_gymnasium_says():
 
 def test_it_is_known_whether_success_is_ever_said():
     for name, action in (("pendulum", [[0.0]]), ("pusht", [[100.0, 100.0]])):
-        batch = SimulatorVectorEnv(name, 1, **({"draw": False} if name == "pusht" else {}))
+        batch = SimulatorVectorEnv(name, 1, **({"render_images": False} if name == "pusht" else {}))
         batch.reset(seed=0)
         batch.step(np.array(action))
-        assert batch.says_success == (name == "pusht")
+        assert batch.reports_success == (name == "pusht")
 
 
 def test_a_finished_row_stands_still_until_it_is_reset():

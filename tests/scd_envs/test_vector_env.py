@@ -156,7 +156,7 @@ def test_finished_rows_leave_the_batch_and_come_back(world, actions):
     """Two that had left and one that had not begin anew together; what stayed goes on undisturbed."""
     ends = ends_after(world, actions[:9], ended=3)
     envs, _ = run_frozen(world, actions[:9], **ends)
-    members = envs.episodes.now.members
+    members = envs.episodes.state.members
     assert len(members) == 3
     absent = np.setdiff1d(np.arange(6), members)
     again, stayed = [*absent[:2], members[0]], members[1:]
@@ -277,7 +277,7 @@ def test_observations_are_the_callers_own(world, actions):
 def test_memory_of_the_cache_is_flat(world, actions):
     envs = make_vec(world, 6, success_threshold=0.93, horizon=12)
     envs.reset(seed=0)
-    sizes = {envs.episodes.now.imagined.cache.nbytes for _ in range(60) if envs.step(actions[_ % 30])}
+    sizes = {envs.episodes.state.imagined.cache.nbytes for _ in range(60) if envs.step(actions[_ % 30])}
     assert len(sizes) == 1
 
 

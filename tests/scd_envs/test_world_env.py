@@ -197,7 +197,7 @@ def test_a_state_moves_to_another_environment(world, actions):
     other.reset(seed=99)
     play(one, actions[:3, 0])
     other.unwrapped.set_state(one.unwrapped.get_state())
-    np.testing.assert_array_equal(one.render(), other.core.render())
+    np.testing.assert_array_equal(one.render(), other.render())
     assert same(play(one, actions[3:8, 0]), play(other, actions[3:8, 0]))
     with pytest.raises(TypeError, match="get_state"):
         one.unwrapped.set_state({"steps": 3})
@@ -243,7 +243,7 @@ def test_num_steps_changes_the_picture(world, actions):
 def test_memory_does_not_grow_with_the_horizon(world, actions):
     env = make(world, success_threshold=1.0, horizon=1000)
     env.reset(seed=0)
-    cache = lambda: env.unwrapped.episodes.now.imagined.cache  # noqa: E731
+    cache = lambda: env.unwrapped.episodes.state.imagined.cache  # noqa: E731
     play(env, actions[:10, 0])
     gc.collect()
     bytes_before, resident = cache().nbytes, psutil.Process().memory_info().rss

@@ -40,7 +40,7 @@ def test_a_clone_does_beside_the_thing_what_it_was_shown(clone):
     rng = np.random.default_rng(0)
     centre, angle = rng.uniform(-0.3, 0.3, 9) + 0j, rng.uniform(-0.3, 0.3, 9)
     agent = rng.choice([-3.0, 3.0], 9)
-    policy = make("clone", BOX, path=clone)
+    policy = make("nearest_neighbor", BOX, path=clone)
     policy.reset(range(9))
     aim = np.where(agent < 0, 1 + 2j, 2)
     # float32 observations
@@ -54,7 +54,7 @@ def test_a_clone_does_beside_the_thing_what_it_was_shown(clone):
 def test_a_clone_remembers_its_last_action_until_reset(clone):
     """Half way between two moments that were shown, what it is doing decides which one this is."""
     between = moment(np.array([-2 + 0.5j]), np.zeros(1, complex), np.zeros(1))
-    policy = make("clone", BOX, path=clone)
+    policy = make("nearest_neighbor", BOX, path=clone)
     policy.reset([0])
     said = [policy.act(between)[0] for _ in range(2)]
     np.testing.assert_allclose(said, [[1, 2], [1, -2]], atol=1e-5)
@@ -65,27 +65,27 @@ def test_a_clone_remembers_its_last_action_until_reset(clone):
 def test_rows_of_a_clone_know_nothing_of_each_other(clone):
     rng = np.random.default_rng(1)
     scenes = [moment(4 * rng.standard_normal(5), np.zeros(5) + 0j, rng.uniform(-2, 2, 5)) for _ in range(6)]
-    together = make("clone", BOX, path=clone)
+    together = make("nearest_neighbor", BOX, path=clone)
     together.reset(range(5))
     said = np.stack([together.act(scene) for scene in scenes], 1)
     for row in range(5):
-        alone = make("clone", BOX, path=clone)
+        alone = make("nearest_neighbor", BOX, path=clone)
         alone.reset([row])
         own = [alone.act({key: value[[row]] for key, value in scene.items()})[0] for scene in scenes]
         np.testing.assert_array_equal(own, said[row])
 
 
 def test_a_clone_says_what_it_misses(clone):
-    policy = make("clone", BOX, path=clone)
+    policy = make("nearest_neighbor", BOX, path=clone)
     policy.reset([0])
     with pytest.raises(ValueError, match="environment_state"):
         policy.act({"agent_pos": np.zeros((1, 2))})
     with pytest.raises(ValueError, match=r"'environment_state': 8} numbers; observed are .* 6}"):
         policy.act({"agent_pos": np.zeros((1, 2)), "environment_state": np.zeros((1, 6))})
     with pytest.raises(ValueError, match="acts in 2 numbers; this environment takes 3"):
-        make("clone", gymnasium.spaces.Box(-1, 1, (3,)), path=clone)
+        make("nearest_neighbor", gymnasium.spaces.Box(-1, 1, (3,)), path=clone)
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
-        make("clone", BOX, path=clone.parent / "none.safetensors")
+        make("nearest_neighbor", BOX, path=clone.parent / "none.safetensors")
     one = np.zeros((1, 2))
     with pytest.raises(ValueError, match=r"two or more points .* \(1, 2\), \(1, 2\), \(1, 2\)"):
         fit_nearest_neighbor({"agent_pos": one, "environment_state": one}, one, [1], clone)

@@ -30,12 +30,12 @@ class Pendulum(gymnasium.Env):
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}  # Pendulum-v1's dt is .05 s
 
-    def __init__(self, size: int = 32, render_mode: str = "rgb_array", draw: bool = True) -> None:
+    def __init__(self, size: int = 32, render_mode: str = "rgb_array", render_images: bool = True) -> None:
         self.render_mode = render_mode
-        self.size, self.render_images = size, draw
+        self.size, self.render_images = size, render_images
         self._physics = PendulumEnv()
         self.action_space = self._physics.action_space
-        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if draw else {}
+        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if render_images else {}
         self.observation_space = spaces.Dict(pixels | {"agent_pos": self._physics.observation_space})
         axis = (np.arange(size) + 0.5) / size - 0.5
         self._x, self._y = np.meshgrid(axis, -axis)  # y points up; the axle is at (0, 0)

@@ -63,7 +63,7 @@ class PushT(PushTEnv):
     `render_images=False` leaves `pixels` out: drawing takes four fifths of a step.
     """
 
-    def __init__(self, size: int = 96, render_mode: str = "rgb_array", draw: bool = True) -> None:
+    def __init__(self, size: int = 96, render_mode: str = "rgb_array", render_images: bool = True) -> None:
         super().__init__(
             obs_type="environment_state_agent_pos",
             render_mode=render_mode,
@@ -71,8 +71,8 @@ class PushT(PushTEnv):
             observation_height=size,
         )
         low, high = -BLOCK_REACH, 512 + BLOCK_REACH
-        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if draw else {}
-        self.render_images = draw
+        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if render_images else {}
+        self.render_images = render_images
         self.observation_space = spaces.Dict(
             pixels
             | {

@@ -34,7 +34,7 @@ class SimulatorVectorEnv(VectorEnv):
         self.metadata = {**self.envs[0].metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self._obs: list[dict[str, Any]] = [{}] * num_envs
         self._flags = np.zeros((3, num_envs), bool)  # terminated, truncated, succeeded
-        self.says_success = False  # has any simulator ever said `is_success`?
+        self.reports_success = False  # whether any simulator has ever reported `is_success`
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -54,7 +54,7 @@ class SimulatorVectorEnv(VectorEnv):
         reward = np.zeros(self.num_envs)
         for row in np.flatnonzero(~self._flags[:2].any(0)):
             self._obs[row], reward[row], *flags, info = self.envs[row].step(actions[row])
-            self.says_success |= "is_success" in info
+            self.reports_success |= "is_success" in info
             self._flags[:, row] = *flags, info.get("is_success", False)
         terminated, truncated = self._flags[:2].copy()
         return self._observation(), reward, terminated, truncated, self._info()

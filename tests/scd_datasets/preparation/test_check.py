@@ -69,14 +69,14 @@ def test_what_is_ignored_was_never_recorded(recorded, tmp_path):
     config = DataConfig(root=str(recorded), drop_features=["observation.environment_state", "next.reward"])
     store = open_store(config, tmp_path)
     assert (store.schema.environment_state, store.schema.reward, store.schema.success) == ((), False, True)
-    whole = open_store(replace(config, ignore=[]), tmp_path / "whole")
+    whole = open_store(replace(config, drop_features=[]), tmp_path / "whole")
     assert np.array_equal(store.state, whole.state[:, :2])
     assert not store.reward.any()
     assert "observation.environment_state: recorded → ignored" in (tmp_path / "windows.txt").read_text()
     # Another choice is another store, and one that is not there is said.
-    assert open_store(replace(config, ignore=[]), tmp_path).fingerprint != store.fingerprint
-    with pytest.raises(ValueError, match=r"ignore=\['action'\].*without observation.state"):
-        open_store(replace(config, ignore=["action"]), tmp_path)
+    assert open_store(replace(config, drop_features=[]), tmp_path).fingerprint != store.fingerprint
+    with pytest.raises(ValueError, match=r"drop_features=\['action'\].*without observation.state"):
+        open_store(replace(config, drop_features=["action"]), tmp_path)
 
 
 def test_data_without_reward_success_and_state(recorded):

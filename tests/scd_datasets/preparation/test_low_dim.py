@@ -21,8 +21,9 @@ from scd_datasets.preparation.low_dim import (
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.store.statistics import compute_stats
 from scd_world.model.config import ModelConfig
-from scd_world.prior.config import DynamicsPretrainConfig
+from scd_world.prior.config import PriorTrainConfig
 from scd_world.rollouts.record import record
+from scd_world.training import pretrain
 from scd_world.training import trainer as training
 from scd_world.training.config import TrainConfig
 
@@ -38,7 +39,7 @@ def store(recorded, tmp_path):
 @pytest.fixture
 def blind(config):
     """Episodes of the seeds 1, 2 and 3, without."""
-    blind = config("blind", seed=1, env_kwargs={"draw": False})
+    blind = config("blind", seed=1, env_kwargs={"render_images": False})
     record(blind)
     return blind.out
 
@@ -94,22 +95,26 @@ def test_another_robot_is_refused_with_both_sides(store, blind, change, said):
 
 
 def test_a_world_of_no_pictures_is_refused_with_what_they_are_good_for(blind, tmp_path):
-    with pytest.raises(ValueError, match=r"has no camera.*body\.more"):
+    with pytest.raises(ValueError, match=r"has no camera.*prior\.extra_datasets"):
         check_dataset(LeRobotFolder(blind), tmp_path / "none.zarr")
 
 
 @pytest.fixture
 def trainer(recorded, blind, tmp_path, monkeypatch):
-    """A training's config, and the states that its body is taught."""
-    taught = []
+    """A training's config, the states that reach its state prior, and the episodes of its windows."""
+    fitted = []
 
-    def fit(body, recorded, *rest):
-        taught.append(recorded)
+    def fit(dynamics, recorded, *rest):
+        fitted.append(recorded)
         yield from ()
 
-    monkeypatch.setattr(training, "fit_body", fit)
-    monkeypatch.setattr(training, "fit_doubt", lambda doubt, body, told, seed: taught.append(told) or 1)
-    monkeypatch.setattr(training, "bound_apart", lambda lot, weight: np.sort(lot)[1])  # one
+    def calibrate(uncertainty, dynamics, recorded, seed):
+        fitted.append(recorded)
+        return 1
+
+    monkeypatch.setattr(pretrain, "fit_dynamics", fit)
+    monkeypatch.setattr(pretrain, "calibrate_uncertainty", calibrate)
+    monkeypatch.setattr(pretrain, "calibration_threshold", lambda hashes, share: np.sort(hashes)[1])  # one
     windows = []
 
     def note(store, episodes):
@@ -121,26 +126,26 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
         out=str(tmp_path / "run"),
         data=DataConfig(root=str(recorded), holdout=0.34),
         model=ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, num_steps=1),
-        body=DynamicsPretrainConfig(more=[blind]),
+        prior=PriorTrainConfig(extra_datasets=[blind]),
         steps=1,
         batch_size=1,
         sequence_length=4,
         device="cpu",
     )
-    return config, taught, windows
+    return config, fitted, windows
 
 
 def test_a_training_reads_them(trainer, store):
-    """But some of them tell how far the body strays, and neither body nor pictures must know those."""
-    config, taught, windows = trainer
+    """But the uncertainty is calibrated on some of them, and nothing may have learnt from those."""
+    config, fitted, windows = trainer
     training.train(config)
     held_out = store.split(config.data.holdout)[1].tolist()
-    learnt, told, once_more = taught  # for the body has learnt on beside the pictures
-    assert torch.equal(told.state, once_more.state)
+    learnt, calibration, once_more = fitted  # for the dynamics have learnt on beside the images
+    assert torch.equal(calibration.state, once_more.state)
     there = [seed for seed in (0, 1, 2, 1, 2, 3) if seed not in held_out]
-    assert len(learnt.lengths) + len(told.lengths) == len(there)
-    assert len(torch.unique(torch.cat([learnt.state, told.state])[:, 0])) == len(set(there))
-    assert not torch.isin(learnt.state[:, 0], told.state[:, 0]).any()
+    assert len(learnt.lengths) + len(calibration.lengths) == len(there)
+    assert len(torch.unique(torch.cat([learnt.state, calibration.state])[:, 0])) == len(set(there))
+    assert not torch.isin(learnt.state[:, 0], calibration.state[:, 0]).any()
     stats = compute_stats(store, windows)
     known = stats.encode_state(torch.from_numpy(store.state[store.starts[windows]]))[:, 0]
     assert torch.isin(known, learnt.state[:, 0]).all()
@@ -197,5 +202,5 @@ def further_numbers_without_reward(blind, schema):
 def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):
     config, *_ = trainer
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        training.train(replace(config, body=DynamicsPretrainConfig(more=[str(tmp_path / "nowhere")])))
+        training.train(replace(config, prior=PriorTrainConfig(extra_datasets=[str(tmp_path / "nowhere")])))
     assert not (tmp_path / "run" / "windows.zarr").exists()

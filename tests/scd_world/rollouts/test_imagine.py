@@ -42,7 +42,7 @@ def config(world: World, tmp_path: Path):
 
     def make(out: str = "dream", **changes) -> RolloutConfig:
         values = {"world": str(folder), "out": str(tmp_path / out), "episodes": 6, "num_envs": 4}
-        values |= {"horizon": 7, "success_threshold": 0.97, "films": 0, "device": "cpu", "seed": 3}
+        values |= {"horizon": 7, "success_threshold": 0.97, "num_videos": 0, "device": "cpu", "seed": 3}
         return RolloutConfig(**(values | changes))
 
     return make

@@ -104,7 +104,7 @@ def test_success_that_is_said_at_the_end_alone_is_recorded(speaks):
             info = {"is_success": True} if speaks and self.left == 0 else {}
             return {"pixels": np.zeros((8, 8, 3), np.uint8)}, 0.0, self.left == 0, False, info
 
-    assert ("next.success" in make_features(Late(), seed=0, max_steps=9, store_as_video=False)) is speaks
+    assert ("next.success" in make_features(Late(), seed=0, max_steps=9, videos=False)) is speaks
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
