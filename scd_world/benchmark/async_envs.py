@@ -1,8 +1,8 @@
 """One batched environment against single ones in processes of their own: LeRobot's usual way, and ours.
 
 LeRobot puts n single environments into gymnasium's AsyncVectorEnv: forkserver workers, each with a world of
-its own and torch's default number of threads. All contenders are measured in turn, round after round, because
-machines are shared: the ratios are medians over the rounds.
+its own and torch's default number of threads. All are measured in turn, round after round, because machines
+are shared: the ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCHED, ONE, USUAL, TUNED = "batched", "single", "async", "async, 1 thread each
 
 
 class ThreadCountWrapper(gymnasium.Wrapper):
-    """A worker's environment whose number of threads can be seen and set from outside."""
+    """A worker's environment whose number of threads can be read and set from outside."""
 
     def count_threads(self) -> int:
         return torch.get_num_threads()
@@ -44,17 +44,17 @@ def worker(**settings: Any) -> gymnasium.Env:
 
 
 def compare_async(
-    world: str, rows: int, seconds: float, device: str, precision: str = "fp32"
+    world: str, num_envs: int, seconds: float, device: str, precision: str = "fp32"
 ) -> dict[str, Any]:
-    """Milliseconds per environment step, by the clock and of all processors together, of each contender.
+    """Measures milliseconds per environment step, by the clock and of all processors, of each way to step.
 
-    seconds: of each contender, over all rounds.
+    seconds: of each way, over all rounds.
     """
     with ExitStack() as stack:
-        settings = {"world": world, "device": device, "precision": precision, **ENDLESS}
+        settings: dict[str, Any] = {"world": world, "device": device, "precision": precision, **ENDLESS}
         make = partial(gymnasium.make_vec, "scd_world/World-v0", **settings)
-        singles = [partial(worker, **settings)] * rows
-        alone, batched = (stack.enter_context(closing(make(num_envs=n))) for n in (1, rows))
+        singles = [partial(worker, **settings)] * num_envs
+        alone, batched = (stack.enter_context(closing(make(num_envs=n))) for n in (1, num_envs))
         workers = stack.enter_context(closing(AsyncVectorEnv(singles, context="forkserver")))
         threads = workers.call("count_threads")[0]  # as many as torch takes by itself
         entries = {
@@ -67,51 +67,51 @@ def compare_async(
             env.reset(seed=0)
             steps(env, 0.0, WARM_UP)
         rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in entries}
-        for _ in tqdm(range(ROUNDS), desc="against async", unit="round"):
+        for _ in tqdm(range(ROUNDS), desc="async", unit="round"):
             for name, (env, count) in entries.items():
                 if count is not None:
                     workers.call("set_threads", count)
                 rounds[name].append(steps(env, seconds / ROUNDS))
-    return {"rows": rows, "threads": threads, "precision": precision, **compared(rounds)}
+    return {"rows": num_envs, "threads": threads, "precision": precision, **compare_rounds(rounds)}
 
 
 def steps(env: VectorEnv, seconds: float, at_least: int = 1) -> tuple[float, float]:
-    """(clock, processors) in milliseconds per environment step."""
+    """Steps for so long; gives milliseconds per environment step, by the clock and of all processors."""
     space: Any = env.single_action_space
     action = np.tile((space.low + space.high) / 2, (env.num_envs, 1))
-    before, began, taken = cpu_seconds(), time.perf_counter(), 0
+    began_cpu, began, taken = cpu_seconds(), time.perf_counter(), 0
     while taken < at_least * env.num_envs or time.perf_counter() - began < seconds:
         env.step(action)
         taken += env.num_envs
-    return (time.perf_counter() - began) / taken * 1e3, (cpu_seconds() - before) / taken * 1e3
+    return (time.perf_counter() - began) / taken * 1e3, (cpu_seconds() - began_cpu) / taken * 1e3
 
 
 def cpu_seconds() -> float:
-    """Seconds that this process and its workers have spent on processors."""
+    """Adds up the seconds that this process and its workers have spent on processors."""
     me = psutil.Process()
     times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
     return sum(t.user + t.system for t in times)
 
 
-def compared(rounds: Mapping[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """Medians of each contender, and how many times as fast as each the batch is in the same round."""
+def compare_rounds(rounds: Mapping[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """Gives each way's medians, and how many times as fast as it the batch is in the same round."""
     ours = np.array(rounds[BATCHED])
-    found = {}
+    ways = {}
     for name, values in rounds.items():
         theirs = np.array(values)
         clock, processors = np.median(theirs, axis=0)
         faster, cheaper = np.median(theirs / ours, axis=0)
-        found[name] = {
+        ways[name] = {
             "steps_per_s": 1e3 / clock,
             "cpu_ms": processors,
-            "batch_is_faster": faster,
-            "batch_is_cheaper": cheaper,
+            "batch_speedup": faster,
+            "batch_cpu_ratio": cheaper,
         }
-    return {name: {key: float(value) for key, value in row.items()} for name, row in found.items()}
+    return {name: {key: float(value) for key, value in row.items()} for name, row in ways.items()}
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    rows, threads = found["rows"], found["threads"]
+def markdown(report: Mapping[str, Any]) -> str:
+    rows, threads = report["rows"], report["threads"]
     names = {
         BATCHED: f"{rows} rows in one batch (`make_vec`)",
         ONE: "a single environment",
@@ -122,12 +122,12 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = [
         [
             title,
-            f"{found[name]['steps_per_s']:.1f}",
-            f"{found[name]['cpu_ms']:.1f}",
-            f"{found[name]['batch_is_faster']:.2f} ×",
-            f"{found[name]['batch_is_cheaper']:.2f} ×",
+            f"{report[name]['steps_per_s']:.1f}",
+            f"{report[name]['cpu_ms']:.1f}",
+            f"{report[name]['batch_speedup']:.2f} ×",
+            f"{report[name]['batch_cpu_ratio']:.2f} ×",
         ]
         for name, title in names.items()
     ]
-    note = f"Steps of all rows together, {found['precision']}; measured in turn, medians of {ROUNDS} rounds."
+    note = f"Steps of all rows together, {report['precision']}; measured in turn, medians of {ROUNDS} rounds."
     return f"{table(head, lines)}\n\n{note}"

@@ -1,4 +1,4 @@
-"""How fast models step and learn: milliseconds, operations, bytes; in a table, as JSON, and as figures."""
+"""How fast models step and learn: milliseconds, operations, bytes; as tables, as JSON, and as figures."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         config.compile,
     )
     if config.training:
-        seen = WindowStore.open(config.store).schema if config.store else schema
-        models = stepping.build_models(model, prior, config.baselines, seen, device)
+        learned = WindowStore.open(config.store).schema if config.store else schema
+        models = stepping.build_models(model, prior, config.baselines, learned, device)
         report["training"] = training.compare_training(
             models, config.store, config.train_batch_size, config.sequence_length, config.seconds
         )
@@ -70,13 +70,14 @@ def bench(config: BenchConfig) -> dict[str, Any]:
 
 
 def write_figures(out: Path, report: dict[str, Any]) -> None:
-    """The figures of a report: also of one that was measured long ago."""
+    """Writes the figures of a report, be it one read back from bench.json."""
     figures.plot_latency(out / "latency.png", report["steps"])
     if "quality" in report:
         figures.plot_quality(out / "quality.png", report["quality"])
 
 
 def model_and_schema(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, DataSchema]:
+    """Gives what is measured: a world's own model, or the configured one for data of the configured shape."""
     if config.world:
         world = World.load(config.world)
         return world.config, world.prior_config, world.schema
@@ -84,6 +85,8 @@ def model_and_schema(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, Dat
 
 
 def plain_schema(config: BenchConfig) -> DataSchema:
+    """Describes data of the configured shape, without reward and success."""
+
     def names(prefix: str, count: int) -> tuple[str, ...]:
         return tuple(f"{prefix}{i}" for i in range(count))
 
@@ -105,7 +108,7 @@ def plain_schema(config: BenchConfig) -> DataSchema:
     )
 
 
-# ---- words ---------------------------------------------------------------------------------------
+# ---- the report -------------------------------------------------------------------------------------
 
 
 def describe(model: ModelConfig, schema: DataSchema, config: BenchConfig) -> dict[str, Any]:
@@ -128,13 +131,13 @@ def markdown(report: dict[str, Any]) -> str:
         f"torch {machine['torch']}, fp32",
         stepping.markdown(report["steps"]),
     ]
-    if found := report.get("training"):
-        parts.append(training.markdown(found))
-    if found := report.get("quality"):
-        parts.append(quality.markdown(found))
+    if rows := report.get("training"):
+        parts.append(training.markdown(rows))
+    if rows := report.get("quality"):
+        parts.append(quality.markdown(rows))
     if store := report.get("store"):
         read = ", ".join(f"{speed:,.0f} {how}" for how, speed in store["frames_per_s"].items())
         parts.append(f"{store['path']}, frames/s per core in random windows: {read}")
-    if found := report.get("async"):
-        parts.append(async_envs.markdown(found))
+    if ways := report.get("async"):
+        parts.append(async_envs.markdown(ways))
     return "\n\n".join(parts) + "\n"

@@ -25,15 +25,18 @@ from scd_world.model.world_model import WorldModel
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of one step of all rows together."""
+    """The cost of one step of all rows together."""
 
     flops: int
-    block_passes: int  # transformer blocks that run, each as often as it does
+    block_passes: int  # runs of transformer blocks
     cache_bytes: int
 
 
 def count_cost(model: WorldModel, batch: int, num_steps: int) -> StepCost:
-    """Denoising steps after the first all cost the same, so one and two of them are counted."""
+    """Counts a step of `batch` rows in so many denoising steps.
+
+    Denoising steps after the first all cost the same, so one and two of them are counted.
+    """
     one, two = (count_step(model, batch, n) for n in (1, 2))
     more = num_steps - 1
     return StepCost(
@@ -44,22 +47,24 @@ def count_cost(model: WorldModel, batch: int, num_steps: int) -> StepCost:
 
 
 def count_step(model: WorldModel, batch: int, num_steps: int) -> StepCost:
+    """Counts a step by taking it on the meta device."""
     shapes = shapes_of(model)
     s = dummy_state(shapes, batch)
-    act, noise = dummy_inputs(s, len(model.schema.action))
+    action, noise = dummy_inputs(s, len(model.schema.action))
     with count_blocks(shapes) as passes, FlopCounterMode(display=False) as counter:
-        s = shapes.imagine(s, act, noise, num_steps)
+        s = shapes.imagine(s, action, noise, num_steps)
     return StepCost(counter.get_total_flops(), passes[0], s.cache.nbytes)
 
 
 def shapes_of(model: WorldModel) -> WorldModel:
-    """A copy that holds no weights: its tensors have shapes alone."""
+    """Copies a model without its weights: its tensors have shapes alone."""
     empty = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
     return deepcopy(model, empty).to("meta")
 
 
 @contextmanager
 def count_blocks(model: WorldModel) -> Iterator[list[int]]:
+    """Counts, while it is open, every run of a transformer block in the one number of the list."""
     passes = [0]
 
     def count(*_: object) -> None:
@@ -73,18 +78,18 @@ def count_blocks(model: WorldModel) -> Iterator[list[int]]:
             hook.remove()
 
 
-def peak_bytes(model: WorldModel, s: RolloutState, act: Tensor, noise: Tensor, num_steps: int) -> int:
-    """The most memory that weights, cache and one step's intermediate values take together."""
+def peak_bytes(model: WorldModel, s: RolloutState, action: Tensor, noise: Tensor, num_steps: int) -> int:
+    """Measures the most memory that weights, cache and one step's intermediate values take together."""
     device = s.obs.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        model.imagine(s, act, noise, num_steps)
+        model.imagine(s, action, noise, num_steps)
         return torch.cuda.max_memory_allocated(device)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it complains where there is no GPU
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
-        model.imagine(s, act, noise, num_steps)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        model.imagine(s, action, noise, num_steps)
     held = peak = 0
-    for event in seen.profiler.kineto_results.events():
+    for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)

@@ -1,4 +1,4 @@
-"""Quality beside speed: trained worlds, what scd-evaluate found, and how fast they step as evaluated."""
+"""Quality beside speed: what scd-evaluate measured of worlds, and how fast they step as evaluated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scd_world.benchmark.cost import count_cost
-from scd_world.benchmark.timing import dummy_state, interleave
+from scd_world.benchmark.timing import dummy_state, interleave_steps
 from scd_world.reporting.tables import number, table
 from scd_world.world.world import World
 
@@ -19,15 +19,18 @@ HORIZONS = (1, 4, 16, 64)
 
 
 def quality(evaluations: Sequence[str], device: torch.device, seconds: float) -> list[dict[str, Any]]:
-    """One row per evaluation: its world's PSNR, and the latency with as many denoising steps."""
+    """Gives one row per evaluation: its world's PSNR, and the latency with as many denoising steps.
+
+    evaluations: folders that scd-evaluate wrote, or their report.json. seconds: of timing, all together.
+    """
     reports = {name: read(name) for name in evaluations}
     models = {n: World.load(r["settings"]["world"], device).model for n, r in reports.items()}
     steps = {name: report["world"]["num_steps"] for name, report in reports.items()}
-    standing = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
-    rounds = list(interleave(models, standing, steps, seconds))
+    states = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
+    rounds = list(interleave_steps(models, states, steps, seconds))
     rows = []
     for name, report in reports.items():
-        clock, processor = np.median([r[name] for r in rounds], axis=0)
+        clock, processor, _ = np.median([r[name] for r in rounds], axis=0)
         psnr = report["curves"]["psnr_imagined"]["mean"]
         rows.append(
             {
@@ -44,6 +47,7 @@ def quality(evaluations: Sequence[str], device: torch.device, seconds: float) ->
 
 
 def read(evaluation: str) -> dict[str, Any]:
+    """Reads an evaluation's report; FileNotFoundError where there is none."""
     path = Path(evaluation)
     path = path / "report.json" if path.is_dir() else path
     if not path.is_file():
@@ -52,7 +56,7 @@ def read(evaluation: str) -> dict[str, Any]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    head = ["evaluation", "model", "steps", "p50, ms", "ms drawn", "GFLOP/frame"]
+    head = ["evaluation", "model", "steps", "p50, ms", "ms plotted", "GFLOP/frame"]
     head += [f"PSNR, step {h}" for h in HORIZONS]
     lines = [
         [

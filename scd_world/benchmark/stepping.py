@@ -1,6 +1,6 @@
-"""SCD against its rivals: the same size, the same head, the same window, stepped in turn in one process.
+"""SCD against its baselines: the same size, the same head, the same window, stepped in turn in one process.
 
-Machines are shared, and their clocks wander. So contenders alternate, step by step; a ratio is the median
+Machines are shared, and their speed drifts. So the models take turns, step by step; a ratio is the median
 over rounds of two steps taken one after the other. Beside the clock stands the time that processors spent
 (on a CPU): it does not count what other processes took.
 """
@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from scd_world.benchmark.cost import count_cost, peak_bytes
-from scd_world.benchmark.timing import COMPILED, dummy_inputs, dummy_state, interleave, matmul_speed
+from scd_world.benchmark.timing import COMPILED, dummy_inputs, dummy_state, interleave_steps, matmul_speed
 from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
@@ -25,7 +25,7 @@ from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.world.build_model import build_model
 
-DENSE = "causal_dit"  # what ratios refer to, where it runs along; else the last contender
+DENSE = "causal_dit"  # what ratios refer to, where it is among the models; else the last one
 
 
 def compare_models(
@@ -38,21 +38,24 @@ def compare_models(
     batches: Sequence[int],
     num_steps: Sequence[int],
     seconds: float,
-    longest: float,
+    max_round_seconds: float,
     compiled: bool = False,
 ) -> list[dict[str, Any]]:
-    """One row per contender and setting. What one round would need more than `longest` seconds for is counted
-    but not timed. compiled: the model runs along once more, its steps compiled."""
+    """Gives one row per model and setting: context, rows, denoising steps.
+
+    seconds: of each setting, all models together. A setting of which one round would take more than
+    `max_round_seconds` is counted but not timed. compiled: the model is measured once more, its steps compiled.
+    """
     rows, speed = [], matmul_speed(device)
-    heats = [(c, b, n) for c in contexts for b in batches for n in num_steps]
+    settings = [(c, b, n) for c in contexts for b in batches for n in num_steps]
     models: dict[str, WorldModel] = {}
-    for context, batch, n in (bar := tqdm(heats, desc="race", unit="setting")):
+    for context, batch, n in (bar := tqdm(settings, desc="steps", unit="setting")):
         bar.set_postfix_str(f"context {context}, {batch} rows, {n} steps")
         if not models or next(iter(models.values())).config.window != context:
             models = build_models(replace(config, window=context), prior, baselines, schema, device)
             if compiled:
                 models = {config.architecture + COMPILED: models[config.architecture], **models}
-        rows += run_setting(models, batch, n, seconds, longest, speed)
+        rows += run_setting(models, batch, n, seconds, max_round_seconds, speed)
     return rows
 
 
@@ -74,20 +77,21 @@ def run_setting(
     batch: int,
     num_steps: int,
     seconds: float,
-    longest: float,
+    max_round_seconds: float,
     flops_per_s: float,
 ) -> list[dict[str, Any]]:
-    work = {name: count_cost(model, batch, num_steps) for name, model in models.items()}
+    """Counts and times one setting: one row per model."""
+    cost = {name: count_cost(model, batch, num_steps) for name, model in models.items()}
     dense = DENSE if DENSE in models else list(models)[-1]
     times: dict[str, np.ndarray] = {}
     peaks: dict[str, int] = {}
-    if sum(w.flops for w in work.values()) / flops_per_s < longest:
-        standing = {name: dummy_state(model, batch, full=True) for name, model in models.items()}
-        rounds = list(interleave(models, standing, dict.fromkeys(models, num_steps), seconds))
-        times = {name: np.array([r[name] for r in rounds]) for name in models}
+    if sum(c.flops for c in cost.values()) / flops_per_s < max_round_seconds:
+        states = {name: dummy_state(model, batch, full=True) for name, model in models.items()}
+        rounds = list(interleave_steps(models, states, dict.fromkeys(models, num_steps), seconds))
+        times = {name: np.array([(r[name].clock, r[name].processor) for r in rounds]) for name in models}
         for name, model in models.items():
             s = dummy_state(model, batch, full=True)
-            # Steps overwrite what the one before left: two of them reach the peak of any number.
+            # A step overwrites what the last one left: two of them reach the peak of any number.
             peaks[name] = peak_bytes(model, s, *dummy_inputs(s, len(model.schema.action)), min(num_steps, 2))
     rows = []
     for name, model in models.items():
@@ -98,10 +102,10 @@ def run_setting(
             "context": model.config.window,
             "batch": batch,
             "num_steps": num_steps,
-            "gflop_per_frame": work[name].flops / batch / 1e9,
-            "block_passes": work[name].block_passes,
-            "cache_bytes": work[name].cache_bytes,
-            "fewer_flops": work[dense].flops / max(work[name].flops, 1),
+            "gflop_per_frame": cost[name].flops / batch / 1e9,
+            "block_passes": cost[name].block_passes,
+            "cache_bytes": cost[name].cache_bytes,
+            "flop_ratio": cost[dense].flops / max(cost[name].flops, 1),
         }
         if times:
             on_cpu = model.device.type == "cpu"
@@ -111,10 +115,10 @@ def run_setting(
 
 
 def timing(own: np.ndarray, dense: np.ndarray, batch: int, peak: int, on_cpu: bool) -> dict[str, float | int]:
-    """own, dense: (rounds, 2) seconds by the clock and of processors."""
+    """Summarizes one model's rounds. own, dense: (rounds, 2) seconds by the clock and of processors."""
     p50, p95 = np.quantile(own[:, 0], [0.5, 0.95])
     clock, processor = np.median(dense / own, axis=0)
-    found = {
+    row = {
         "p50_ms": float(p50 * 1e3),
         "p95_ms": float(p95 * 1e3),
         "steps_per_s": float(batch / p50),
@@ -123,12 +127,12 @@ def timing(own: np.ndarray, dense: np.ndarray, batch: int, peak: int, on_cpu: bo
         "rounds": len(own),
     }
     if not on_cpu:  # there a processor only waits
-        return found
-    return found | {"cpu_ms": float(np.median(own[:, 1]) * 1e3), "faster_cpu": float(processor)}
+        return row
+    return row | {"cpu_ms": float(np.median(own[:, 1]) * 1e3), "faster_cpu": float(processor)}
 
 
 def layers(config: ModelConfig) -> str:
-    """As a table has it: encoder + decoder, or all."""
+    """Writes a model's layers for a table: encoder + decoder, or all."""
     if config.architecture in ("scd", "regression"):
         return f"{config.encoder_layers} + {config.decoder_layers}"
     return "0" if config.architecture == "copy_last" else str(config.encoder_layers + config.decoder_layers)
@@ -157,7 +161,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             cell(r, "peak_bytes", 0, 2**-20),
             cell(r, "faster", 2),
             cell(r, "faster_cpu", 2),
-            cell(r, "fewer_flops", 2),
+            cell(r, "flop_ratio", 2),
         ]
         for r in rows
     ]
@@ -165,6 +169,6 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     dense = DENSE if DENSE in names else names[-1]
     note = (
         f"× are of `{dense}` against this model, medians over rounds in which all take one step each; CPU is "
-        "processor time. – was counted but not timed: one round would take longer than `longest` seconds."
+        "processor time. – was counted but not timed: one round would take longer than `max_round_seconds`."
     )
     return f"{table(head, lines)}\n\n{note}"

@@ -1,12 +1,13 @@
-"""How fast models learn: tokens per second, the share of what the machine could compute, waiting for data.
+"""How fast models learn: tokens per second, the share of the machine's peak, waiting for data.
 
-Models take their updates in turn, as in `bench_race.py`. A token is a patch of a frame that is predicted.
+Models make their updates in turn, as they step in `stepping.py`. A token is a patch of a predicted frame.
+
+B batch, T steps.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scd_datasets.store.loader import WindowLoader, prefetch
 from scd_datasets.store.store import WindowStore
 from scd_world.benchmark.cost import shapes_of
-from scd_world.benchmark.timing import FEWEST, matmul_speed, synchronise
+from scd_world.benchmark.timing import Elapsed, Turn, interleave, matmul_speed
 from scd_world.model.world_model import WorldModel
 from scd_world.reporting.tables import table
 from scd_world.robot_data.clip import Clip
@@ -35,7 +36,10 @@ Windows = Mapping[str, Tensor]
 def compare_training(
     models: Mapping[str, WorldModel], store: str | None, batch: int, steps: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """One row per model. store: its windows, read as a training reads them; None: zeros, and no waiting."""
+    """Gives one row per model, of updates of `batch` clips of `steps` steps.
+
+    store: its windows, read as a training reads them; None: zeros, and no waiting. seconds: all together.
+    """
     model = next(iter(models.values()))
     device = model.device
     config = TrainConfig(out="", batch_size=batch, sequence_length=steps, device=device.type)
@@ -46,13 +50,13 @@ def compare_training(
         for name, m in models.items()
     }
     bf16 = next(iter(learners.values())).bf16
-    could = matmul_speed(device, torch.bfloat16 if bf16 else torch.float32)
+    peak = matmul_speed(device, torch.bfloat16 if bf16 else torch.float32)
     with closing(batches(model.schema, store, batch, steps)) as windows:
         rounds = list(interleave_updates(learners, windows, seconds))
     rows = []
     for name, m in models.items():
-        clock, processor, waited = np.median([r[name] for r in rounds], axis=0)
-        flops, tokens = count_update(m, batch, steps), batch * steps * m.patches.count
+        clock, processor, waiting = np.median([r[name] for r in rounds], axis=0)
+        flops, tokens = count_update(m, batch, steps), batch * steps * m.core.patches.count
         rows.append(
             {
                 "model": name,
@@ -61,19 +65,20 @@ def compare_training(
                 "tokens_per_s": tokens / clock,
                 "gflop": flops / 1e9,
                 "gflop_per_s": flops / clock / 1e9,
-                "share_of_peak": flops / clock / could,
-                "waiting": waited / (waited + clock) if store else None,
+                "share_of_peak": flops / clock / peak,
+                "waiting": waiting / (waiting + clock) if store else None,
                 "batch": batch,
-                "clip_steps": steps,
+                "sequence_length": steps,
                 "precision": "bf16" if bf16 else "fp32",
-                "peak_gflop_per_s": could / 1e9,
+                "peak_gflop_per_s": peak / 1e9,
                 "rounds": len(rounds),
             }
         )
     return rows
 
 
-def batches(schema: DataSchema, store: str | None, batch: int, steps: int) -> Iterator[Windows]:
+def batches(schema: DataSchema, store: str | None, batch: int, steps: int) -> Generator[Windows]:
+    """Yields batches of windows for ever: those of a store, or zeros."""
     if store is None:
         while True:
             yield blank_windows(schema, batch, steps)
@@ -84,6 +89,7 @@ def batches(schema: DataSchema, store: str | None, batch: int, steps: int) -> It
 
 
 def blank_windows(schema: DataSchema, B: int, T: int) -> dict[str, Tensor]:
+    """Makes B windows of zeros, T steps each, as a loader gives them."""
     return {
         "pixels": torch.zeros(B, T + 1, len(schema.cameras), schema.height, schema.width, 3).byte(),
         "state": torch.zeros(B, T + 1, len(schema.state)),
@@ -98,26 +104,20 @@ def blank_windows(schema: DataSchema, B: int, T: int) -> dict[str, Tensor]:
 
 def interleave_updates(
     learners: Mapping[str, Learner], windows: Iterator[Windows], seconds: float
-) -> Iterator[dict[str, tuple[float, float, float]]]:
-    """Rounds of one update each: seconds by the clock, of processors, and of waiting for data."""
-    began, rounds = time.perf_counter(), -1
-    while rounds < FEWEST or time.perf_counter() - began < seconds:
-        taken = {}
-        for name, learner in learners.items():
-            asked = time.perf_counter()
-            given = next(windows)
-            synchronise(learner.device)
-            clock, processor = time.perf_counter(), time.process_time()
-            learner.update(given, rounds + 1, rate=1e-4)
-            synchronise(learner.device)
-            taken[name] = (time.perf_counter() - clock, time.process_time() - processor, clock - asked)
-        if rounds >= 0:  # the first round warms up
-            yield taken
-        rounds += 1
+) -> Iterator[dict[str, Elapsed]]:
+    """Yields rounds in which each learner makes one update, with the next windows."""
+
+    def turn(learner: Learner) -> Turn:
+        def update(round_number: int, batch: Windows) -> None:
+            learner.update(batch, round_number + 1, rate=1e-4)
+
+        return Turn(learner.device, update, prepare=lambda: next(windows))
+
+    return interleave({name: turn(learner) for name, learner in learners.items()}, seconds)
 
 
 def count_update(model: WorldModel, batch: int, steps: int) -> int:
-    """Floating-point operations of one update, forward and backward, counted without computing them."""
+    """Counts the floating-point operations of one update, forward and backward, without computing them."""
     shapes = shapes_of(model).train().requires_grad_(True)
     stats = Normalizer.neutral(model.schema).to("meta")
     windows = {k: v.to("meta") for k, v in blank_windows(model.schema, batch, steps).items()}
@@ -154,7 +154,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         for r in rows
     ]
     note = (
-        f"Updates of {first['batch']} clips of {first['clip_steps']} steps in {first['precision']}, in turn; "
+        f"Updates of {first['batch']} clips of {first['sequence_length']} steps in {first['precision']}, in turn; "
         f"a large matrix product reaches {first['peak_gflop_per_s']:.0f} GFLOP/s here."
     )
     return f"{table(head, lines)}\n\n{note}"

@@ -1,6 +1,6 @@
-"""Does the imagination obey? Shuffled actions, a sweep of every dimension, the action that does nothing.
+"""How imagined steps respond to the action: shuffled actions, a sweep of every dimension, the null action.
 
-B windows, M moments, J values of a sweep, n steps, S state, A action; raw units.
+B windows, of which M are swept, J values of a sweep, n steps, S state, A action; raw units.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ import torch
 from torch import Tensor
 
 from scd_datasets.store.store import WindowStore, rows_of
-from scd_world.evaluation.open_loop import RowNoise, Window, WindowBatch, imagine_steps, look, start_windows
-from scd_world.metrics.statistics import correlation, summarise
+from scd_world.evaluation.open_loop import (
+    RowNoise,
+    Window,
+    WindowBatch,
+    frames_of,
+    imagine_steps,
+    start_windows,
+)
+from scd_world.metrics.statistics import correlation, summarize
 from scd_world.world.world import World
 
 LOSS_STEPS = 8  # steps of the clips on which losses with true and with shuffled actions are compared
@@ -26,19 +33,19 @@ FOLLOWS = 0.9  # correlation from which an action counts as the robot's next pos
 
 @torch.no_grad()
 def losses_true_and_shuffled(world: World, batch: WindowBatch, seed: int) -> tuple[dict[str, float], ...]:
-    """Loss parts with the recorded actions and with another window's, on the same clips and noise."""
+    """Computes the losses with the recorded actions and with another window's, on the same clips and noise."""
     shortest = min(window.steps for window in batch.windows)  # what is padded was not recorded
     clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + shortest))
     noise = world.model.sample_noise(clip, torch.Generator().manual_seed(seed)).without_self_rollout()
     parts = []
-    for act in (clip.action, clip.action[other_rows(batch.windows)]):
-        total, losses = world.model.loss(replace(clip, action=act), noise)
+    for action in (clip.action, clip.action[other_rows(batch.windows)]):
+        total, losses = world.model.loss(replace(clip, action=action), noise)
         parts.append({name: float(value) for name, value in ({"total": total} | losses).items()})
     return tuple(parts)
 
 
 def other_rows(windows: Sequence[Window]) -> Tensor:
-    """Whose actions each row is given: the next row's of another episode, else simply the next row's."""
+    """Picks whose actions each row is given, (B,): the next row of another episode, else the next row."""
     B, rows = len(windows), []
     for i, window in enumerate(windows):
         following = [(i + j) % B for j in range(1, B)]
@@ -48,7 +55,7 @@ def other_rows(windows: Sequence[Window]) -> Tensor:
 
 
 def loss_ratio(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
-    """Σ loss(shuffled actions) / Σ loss(true actions), in all and per part; 1: actions are ignored."""
+    """Computes Σ loss(shuffled actions) / Σ loss(true actions), in all and per part; 1: actions are ignored."""
     ratios = {}
     for name in pairs[0][0] if pairs else ():
         true, shuffled = (sum(pair[i][name] for pair in pairs) for i in (0, 1))
@@ -62,22 +69,23 @@ def loss_ratio(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[s
 
 @dataclass(frozen=True)
 class ActionSweep:
-    """What happened when one action dimension was held at J values for n steps, from M moments."""
+    """What happened when one action dimension was held at J values for n steps, from M starts."""
 
     action: str
     values: np.ndarray  # (J,) raw units
-    response: np.ndarray  # (M, J, S) state after n steps minus state at the moment, raw units
-    pixel_change: np.ndarray  # (M, J) mean |difference| to the picture of the middle value, grey levels
+    response: np.ndarray  # (M, J, S) state after n steps minus state at the start, raw units
+    pixel_change: np.ndarray  # (M, J) mean |difference| to the frame of the middle value, gray levels
     data_slope: np.ndarray  # (S,) the same slope, estimated from recordings
 
     def slopes(self) -> np.ndarray:
-        """(M, S): least-squares slope of each state dimension's response, per unit of action."""
+        """Fits each state dimension's response, (M, S): least-squares slope per unit of action."""
         v = self.values - self.values.mean()
         return np.einsum("j,mjs->ms", v, self.response) / (v**2).sum()
 
     def report(self, state_names: tuple[str, ...], episodes: np.ndarray) -> dict:
+        """Summarizes the sweep as plain data. episodes (M,): the episode of each start."""
         slopes = self.slopes()
-        means = summarise(slopes, episodes)
+        means = summarize(slopes, episodes)
         agree = (slopes * means.mean > 0).mean(0)
         return {
             "values": self.values.tolist(),
@@ -107,16 +115,17 @@ def sweep_actions(
     in_data: np.ndarray,
     done: Callable[[int], object],
 ) -> list[ActionSweep]:
-    """Every action dimension in turn, over its recorded range; the others keep the moment's recorded value.
+    """Sweeps every action dimension in turn over its recorded range; the others keep their recorded value.
 
-    All values of one moment see the same noise. in_data (A, S): slopes from recordings.
+    steps: n, for which a value is held; count: J. All values of one start see the same noise. in_data (A, S):
+    slopes from recordings. done: called with the number of frames that were just imagined.
     """
     start, sweeps = start_windows(world, batch), []
     M = len(batch.windows)
-    before = batch.true_state(0).cpu().numpy()
+    start_state = batch.true_state(0).cpu().numpy()
     for d, name in enumerate(world.schema.action):
         values = torch.linspace(float(world.stats.action_low[d]), float(world.stats.action_high[d]), count)
-        states, pictures = [], []
+        responses, images = [], []
         for value in values:
             held = batch.future[:, 0].clone()
             held[:, d] = value
@@ -125,19 +134,19 @@ def sweep_actions(
             for _ in range(steps):
                 s = world.step(s, held, noise.draw(world.device), num_steps)
                 done(M)
-            states.append(world.outputs(s)["state"] - before)
-            pictures.append(look(s).astype(np.float32))
-        middle = pictures[count // 2]
-        change = np.stack([np.abs(p - middle).mean(axis=(1, 2, 3, 4)) for p in pictures], axis=1)
-        response = np.stack(states, axis=1)
+            responses.append(world.outputs(s)["state"] - start_state)
+            images.append(frames_of(s).astype(np.float32))
+        middle = images[count // 2]
+        change = np.stack([np.abs(image - middle).mean(axis=(1, 2, 3, 4)) for image in images], axis=1)
+        response = np.stack(responses, axis=1)
         sweeps.append(ActionSweep(name, values.numpy().astype(np.float64), response, change, in_data[d]))
     return sweeps
 
 
 def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.ndarray:
-    """(A, S): ∂(state[i+n] − state[i])/∂(mean action of the n steps), by regression on action and state.
+    """Fits ∂(state[i+n] − state[i])/∂(mean action of the n steps), (A, S), by regression on action and state.
 
-    What a linear look at the recordings says of the same question. Correlations, not experiments: a guide.
+    What a linear model of the recordings says of the same question. Correlations, not experiments: a guide.
     """
     A, S = len(store.schema.action), len(store.schema.state)
     X, Y = [], []
@@ -160,14 +169,15 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
 
 
 def find_null_action(store: WindowStore, episodes: np.ndarray) -> str:
-    """`hold` (stay) where actions are target positions, else `zero`, `unknown` where zero is out of range."""
+    """Finds which action does nothing: `hold` where actions are target positions, else `zero`; `unknown` where
+    zero is out of range."""
     A, P = len(store.schema.action), len(store.schema.agent_pos)
     rows = rows_of(store.starts, store.lengths - 1, episodes)
     action = store.action[rows]
     if A == P:
         follows = np.array([correlation(action[:, i], store.state[rows + 1, i]) for i in range(A)])
         if (follows[np.isfinite(follows)] > FOLLOWS).any() and not (follows <= FOLLOWS).any():
-            return "hold"  # a joint that never moves says nothing
+            return "hold"  # a joint that never moves has no correlation, and does not count
     return "zero" if ((action.min(0) <= 0) & (action.max(0) >= 0)).all() else "unknown"
 
 
@@ -180,24 +190,25 @@ def null_action_drift(
     seed: int,
     done: Callable[[int], object],
 ) -> dict:
-    """How much moves under the null action, once n/4 steps have let the robot come to rest, until step n.
+    """Measures how much moves under the null action from step n/4, when the robot has come to rest, to step n.
 
-    Beside it, how much moved in the recordings between the same two steps.
+    And how much moved in the recordings between the same two steps. kind: as `find_null_action` has it.
     """
     n = min(16, int(batch.valid.sum(1).min()))
     if n < 4 or kind == "unknown":
         return {}
-    act = batch.true_state(0)[:, : batch.future.shape[-1]] if kind == "hold" else 0 * batch.future[:, 0]
+    hold = kind == "hold"
+    action = batch.true_state(0)[:, : batch.future.shape[-1]] if hold else 0 * batch.future[:, 0]
     noise = RowNoise(batch.windows, world.frame_shape, seed)
-    looks = []
+    outputs = []
     steps = imagine_steps(
-        world, start_windows(world, batch), act[:, None].expand(-1, n, -1), noise, num_steps
+        world, start_windows(world, batch), action[:, None].expand(-1, n, -1), noise, num_steps
     )
     for s in steps:
-        looks.append(world.outputs(s))
+        outputs.append(world.outputs(s))
         done(len(batch.windows))
     first, last = n // 4, n
-    now, then = looks[last - 1], looks[first - 1]
+    now, then = outputs[last - 1], outputs[first - 1]
     recorded = [batch.pixels[:, batch.context - 1 + h].float() for h in (first, last)]
     moved = (batch.true_state(last) - batch.true_state(first)).abs().cpu().numpy()
     drift = np.abs(now["state"] - then["state"])
@@ -205,8 +216,8 @@ def null_action_drift(
         "kind": kind,
         "from_step": first,
         "to_step": last,
-        "grey_levels": float(np.abs(now["pixels"].astype(float) - then["pixels"]).mean()),
-        "grey_levels_recorded": float((recorded[1] - recorded[0]).abs().mean()),
+        "gray_levels": float(np.abs(now["pixels"].astype(float) - then["pixels"]).mean()),
+        "gray_levels_recorded": float((recorded[1] - recorded[0]).abs().mean()),
         "state": dict(zip(world.schema.state, np.median(drift, axis=0).tolist(), strict=True)),
         "state_recorded": dict(zip(world.schema.state, np.median(moved, axis=0).tolist(), strict=True)),
     }

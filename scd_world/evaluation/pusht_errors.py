@@ -1,4 +1,4 @@
-"""PushT's own measures of a rollout: how far the block is off, read off its recorded keypoints."""
+"""PushT's own measure of a state: how far the T-shaped block is off, computed from its recorded keypoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 
+from scd_world.evaluation.state_measures import StateError, StateMeasure
 from scd_world.metrics.statistics import angle_between
 
 log = logging.getLogger(__name__)
@@ -14,7 +15,11 @@ RIGID = 1.0  # px: eight recorded keypoints that fit PushT's T this well are Pus
 
 
 def block_errors(keypoints: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Position (px) and angle (degrees) error of the T, where the environment state is its keypoints."""
+    """Computes the T's position error (px) and angle error (degrees), where the state is its keypoints.
+
+    keypoints, truth: (N, H, 16) px. Gives name → (N, H); empty for any other environment state, and, with a
+    warning, where PushT's simulator is not installed.
+    """
     if truth.shape[-1] != 16:
         return {}
     try:
@@ -30,3 +35,12 @@ def block_errors(keypoints: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarr
         "block_distance": np.linalg.norm((pose - true_pose)[..., :2], axis=-1),
         "block_angle": np.degrees(angle_between(pose[..., 2], true_pose[..., 2])),
     }
+
+
+BLOCK_POSE = StateMeasure(
+    errors=(
+        StateError("block_distance", "block", "Block: position error", "px"),
+        StateError("block_angle", "block angle, °", "Block: angle error", "degrees"),
+    ),
+    compute=block_errors,
+)

@@ -1,7 +1,7 @@
 """I3D, the video network whose logits FVD compares.
 
 Parameters are named as in the public Kinetics-400 weights of pytorch-i3d.
-B films, T frames; films are (B, 3, T, 224, 224) in [-1, 1]. Carreira & Zisserman, arXiv 1705.07750.
+B videos, T frames; videos are (B, 3, T, 224, 224) in [-1, 1]. Carreira & Zisserman, arXiv 1705.07750.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# channels in; of the four branches: 1×1, 3×3 (before, after), 3×3 (before, after), pooled 1×1
+# channels in; of the four branches: 1×1, 3×3 (its input, output), 3×3 (likewise), pooled 1×1
 MIXED = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
     "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
@@ -35,9 +35,9 @@ class I3D(nn.Module):
             self.add_module(name, Mixed(channels, branches))
         self.logits = nn.ModuleDict({"conv3d": nn.Conv3d(1024, 400, 1)})
 
-    def forward(self, film: Tensor) -> Tensor:
-        """(B, 3, T, 224, 224), T ≥ 10 → (B, 400) logits, mean over time."""
-        x = pool(self.Conv3d_1a_7x7(film), (1, 3, 3), (1, 2, 2))
+    def forward(self, video: Tensor) -> Tensor:
+        """Classifies (B, 3, T, 224, 224), T ≥ 10: (B, 400) logits, mean over time."""
+        x = pool(self.Conv3d_1a_7x7(video), (1, 3, 3), (1, 2, 2))
         x = pool(self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)), (1, 3, 3), (1, 2, 2))
         for name in MIXED:
             if name in POOLS:
@@ -79,7 +79,7 @@ def pool(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
 
 
 def pad_same(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """TensorFlow's SAME: as many zeros as make ceil(size / stride) outputs, the odd one at the end."""
+    """Pads as TensorFlow's SAME: zeros for ceil(size / stride) outputs, the odd one at the end."""
     pads: list[int] = []
     for size, k, s in zip(x.shape[2:], kernel, stride, strict=True):
         total = max(k - (s if size % s == 0 else size % s), 0)

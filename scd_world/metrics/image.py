@@ -1,4 +1,7 @@
-"""What two pictures differ by: PSNR, SSIM, changed pixels, blur."""
+"""How far two frames are apart: PSNR, SSIM, changed pixels.
+
+B frames, C channels (3 per camera), H W pixels. Frames are (B, C, H, W) in [-1, 1].
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import Tensor
 
-# Eight bits round by up to half a grey level: a mean square error below 1/12 level² cannot be known. Without
+# Eight bits round by up to half a gray level: a mean square error below 1/12 level² cannot be known. Without
 # this floor one motionless window gives copy-last an infinite mean.
 ROUNDING = (2 / 255) ** 2 / 12
 WINDOW = torch.exp(-(torch.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2))  # SSIM's
+WINDOW /= WINDOW.sum()
 PSNR_CAP = 10 * np.log10(4 / ROUNDING)  # 58.9 dB
 
 
 def psnr(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(B,) 10·log10(2² / mse) in dB, at most PSNR_CAP; with a mask (B, C, H, W), NaN where it is empty."""
+    """Computes 10·log10(2² / mse), (B,) in dB, at most PSNR_CAP.
+
+    mask: (B, C, H, W) bool, the values that count; NaN where it is empty.
+    """
     square = (x - y).square()
     if mask is None:
         mse = reduce(square, "b c h w -> b", "mean")
@@ -26,18 +33,21 @@ def psnr(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     return 10 * torch.log10(4 / mse.clamp_min(ROUNDING))
 
 
-def changed_pixels(truth: Tensor, before: Tensor, grey_levels: float) -> Tensor:
-    """(B, C, H, W) bool: pixels with a colour that differs from `before` by more than so many grey levels."""
-    differs = (truth - before).abs() > grey_levels * 2 / 255
+def changed_pixels(truth: Tensor, reference: Tensor, threshold: float) -> Tensor:
+    """Marks pixels with a color that differs from the reference by more than `threshold` gray levels of 255.
+
+    Gives (B, C, H, W) bool, equal over the three channels of a camera.
+    """
+    differs = (truth - reference).abs() > threshold * 2 / 255
     pixels = rearrange(differs, "b (v c) h w -> b v c h w", c=3).any(2)
     return repeat(pixels, "b v h w -> b (v c) h w", c=3)
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """(B,) structural similarity (Wang et al. 2004: Gaussian window of 11 pixels, σ = 1.5), mean over all.
+    """Computes structural similarity, (B,) (Wang et al. 2004: Gaussian window of 11 pixels, σ = 1.5).
 
     Of values in [0, 1]: its luminance term has no meaning for negative ones. Equal to torchmetrics' (a test
-    says so) without the seconds that its import takes. NaN for pictures smaller than half a window.
+    says so) without the seconds that its import takes. NaN for frames smaller than half a window.
     """
     if min(x.shape[-2:]) <= len(WINDOW) // 2:
         return torch.full((len(x),), torch.nan, device=x.device)
@@ -51,7 +61,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def blur(x: Tensor) -> Tensor:
-    """Gaussian mean around every pixel, the picture reflected at its borders: rows, then columns."""
+    """Averages around every pixel with a Gaussian, the frame reflected at its borders: rows, then columns."""
     C, window, half = x.shape[1], WINDOW.to(x), len(WINDOW) // 2
     x = F.pad(x, (half, half, half, half), mode="reflect")
     x = F.conv2d(x, repeat(window, "k -> c 1 k 1", c=C), groups=C)

@@ -1,6 +1,6 @@
-"""LPIPS and FVD, from weights on this machine: without them no figure, and none by a borrowed name.
+"""LPIPS and FVD, from weights on this machine: without them neither metric, and no substitute by its name.
 
-B frames or films, T frames, V cameras; films are uint8 (B, T, V, H, W, 3). Lower is better for both.
+B frames or videos, T frames, V cameras; videos are uint8 (B, T, V, H, W, 3). Lower is better for both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scd_world.metrics.i3d import I3D
 from scd_world.utils.atomic_folder import sha256
 
-Pairs = Sequence[tuple[Tensor, Tensor]]  # (true, imagined) films, uint8 (B, T, V, H, W, 3)
+Pairs = Sequence[tuple[Tensor, Tensor]]  # (true, imagined) videos, uint8 (B, T, V, H, W, 3)
 ALEXNET = (
     (3, 64, 11, 4, 2),
     (64, 192, 5, 1, 2),
@@ -28,12 +28,14 @@ ALEXNET = (
     (256, 256, 3, 1, 1),
 )
 CONVOLUTIONS = (0, 3, 6, 8, 10)  # their places in torchvision's AlexNet.features
-FEWEST_FRAMES, FEWEST_FILMS = 10, 2  # what I3D, and a covariance, need
+FEWEST_FRAMES, FEWEST_VIDEOS = 10, 2  # what I3D, and a covariance, need
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Network:
+    """A pretrained network and the file that its weights came from."""
+
     module: nn.Module
     weights: Path
 
@@ -41,7 +43,7 @@ class Network:
 def load_networks(
     lpips_weights: str | None, fvd_weights: str | None, device: torch.device
 ) -> dict[str, Network]:
-    """`LPIPS`, `FVD` as far as weights were given. Loaded first: a wrong path costs nothing."""
+    """Loads `LPIPS` and `FVD` as far as weights were given, before anything is measured: a wrong path is cheap."""
     networks = {}
     if lpips_weights:
         module = load(Lpips(), lpips_weights, LPIPS_RECIPE).to(device)
@@ -52,18 +54,18 @@ def load_networks(
 
 
 def perceptual_metrics(networks: dict[str, Network], pairs: Pairs) -> dict[str, dict[str, Any]]:
-    """By name: value, what was compared, and the SHA-256 of the weights."""
-    films, frames = sum(len(true) for true, _ in pairs), pairs[0][0].shape[1] if pairs else 0
+    """Computes each metric: its value, what was compared, and the SHA-256 of the weights."""
+    videos, frames = sum(len(true) for true, _ in pairs), pairs[0][0].shape[1] if pairs else 0
     found = {}
     for name, network in networks.items():
-        if not films or (name == "FVD" and (films < FEWEST_FILMS or frames < FEWEST_FRAMES)):
-            log.warning("no %s of %d films of %d frames: raise windows or horizon", name, films, frames)
+        if not videos or (name == "FVD" and (videos < FEWEST_VIDEOS or frames < FEWEST_FRAMES)):
+            log.warning("no %s of %d videos of %d frames: raise windows or horizon", name, videos, frames)
             continue
         if name == "FVD":
-            value, what = frechet_of_films(network.module, pairs), "I3D logits, few films: biased upwards"
+            value, what = video_frechet(network.module, pairs), "I3D logits, few videos: biased upwards"
         else:
             value, what = lpips(network.module, pairs), "AlexNet, mean over all frames"
-        what += f"; {films} films of {frames} imagined frames"
+        what += f"; {videos} videos of {frames} imagined frames"
         found[name] = {"value": value, "what": what, "sha256": sha256(network.weights)}
     return found
 
@@ -80,7 +82,10 @@ FVD_RECIPE = (
 
 
 def load(network: nn.Module, path: str, recipe: str) -> nn.Module:
-    """The network with the file's weights, frozen. Other parameters in the file are left alone."""
+    """Loads the file's weights into the network and freezes it; other tensors of the file are ignored.
+
+    Raises FileNotFoundError or ValueError, with `recipe`: where such weights come from.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -102,6 +107,8 @@ def load(network: nn.Module, path: str, recipe: str) -> nn.Module:
 
 
 class Lpips(nn.Module):
+    """Learned perceptual distance of two frames, from AlexNet's features."""
+
     def __init__(self) -> None:
         super().__init__()
         convolutions = [nn.Conv2d(i, o, k, s, p) for i, o, k, s, p in ALEXNET]
@@ -113,7 +120,7 @@ class Lpips(nn.Module):
             self.add_module(f"lin{i}", nn.ModuleDict({"model": nn.ModuleDict({"1": head})}))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] twice → (B,): Σ_layers mean_pixels Σ_channels w·(x̂ − ŷ)²."""
+        """Compares frames (B, 3, H, W) in [-1, 1], (B,): Σ_layers mean_pixels Σ_channels w·(x̂ − ŷ)²."""
         total = torch.zeros(len(x), device=x.device)
         for i, (a, b) in enumerate(zip(self.activations(x), self.activations(y), strict=True)):
             difference = (F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)).square()
@@ -135,18 +142,18 @@ class Lpips(nn.Module):
 
 @torch.no_grad()
 def lpips(network: Callable[[Tensor, Tensor], Tensor], pairs: Pairs, batch: int = 64) -> float:
-    """Mean over all imagined frames and cameras."""
+    """Averages the distance over all imagined frames and cameras."""
     device, distances = device_of(network), []
     for true, imagined in pairs:
-        a, b = (rearrange(film, "b t v h w c -> (b t v) c h w") for film in (true, imagined))
+        a, b = (rearrange(video, "b t v h w c -> (b t v) c h w") for video in (true, imagined))
         for i in range(0, len(a), batch):
-            x, y = (at_least(film[i : i + batch].to(device) / 127.5 - 1, 63) for film in (a, b))
+            x, y = (at_least(frames[i : i + batch].to(device) / 127.5 - 1, 63) for frames in (a, b))
             distances.append(network(x, y))
     return float(torch.cat(distances).mean())
 
 
 def at_least(frames: Tensor, size: int) -> Tensor:
-    """AlexNet has nothing left of a smaller picture after its pooling."""
+    """Enlarges smaller frames to `size`: AlexNet's pooling would leave nothing of them."""
     factor = -(-size // min(frames.shape[-2:]))
     return frames if factor == 1 else F.interpolate(frames, scale_factor=factor, mode="bilinear")
 
@@ -155,18 +162,18 @@ def at_least(frames: Tensor, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def frechet_of_films(network: Callable[[Tensor], Tensor], pairs: Pairs) -> float:
-    """Fréchet distance between the network's outputs for true and for imagined films, each camera a film."""
+def video_frechet(network: Callable[[Tensor], Tensor], pairs: Pairs) -> float:
+    """Computes the Fréchet distance of the network's outputs for true and imagined videos, one per camera."""
     device = device_of(network)
 
-    def outputs(film: Tensor) -> Tensor:
-        clip = rearrange(film, "t h w c -> t c h w").to(device) / 127.5 - 1
+    def outputs(video: Tensor) -> Tensor:
+        clip = rearrange(video, "t h w c -> t c h w").to(device) / 127.5 - 1
         clip = F.interpolate(clip, (224, 224), mode="bilinear", antialias=True)
         return network(rearrange(clip, "t c h w -> 1 c t h w"))[0].cpu()
 
     both = [
         torch.stack(
-            [outputs(film) for pair in pairs for film in rearrange(pair[i], "b t v h w c -> (b v) t h w c")]
+            [outputs(video) for pair in pairs for video in rearrange(pair[i], "b t v h w c -> (b v) t h w c")]
         )
         for i in (0, 1)
     ]
@@ -174,12 +181,14 @@ def frechet_of_films(network: Callable[[Tensor], Tensor], pairs: Pairs) -> float
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½) of two samples (n, d), (m, d).
+    """Computes ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½) of two samples (n, d), (m, d).
 
-    With centred samples A, B divided by √(n − 1): tr (Σ_a Σ_b)^½ is the sum of the singular values of A Bᵀ.
+    With centered samples A, B divided by √(n − 1): tr (Σ_a Σ_b)^½ is the sum of the singular values of A Bᵀ.
     """
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"a Fréchet distance needs at least 2 films on each side, got {len(a)} and {len(b)}")
+        raise ValueError(
+            f"a Fréchet distance needs at least 2 videos on each side, got {len(a)} and {len(b)}"
+        )
     a, b = a.double(), b.double()
     A, B = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))
     means = (a.mean(0) - b.mean(0)).square().sum()
@@ -188,5 +197,5 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def device_of(network: Callable) -> torch.device:
-    """Where a network computes; a plain function: on the CPU."""
+    """Tells where a network computes; a plain function: on the CPU."""
     return next(network.parameters()).device if isinstance(network, nn.Module) else torch.device("cpu")

@@ -1,7 +1,6 @@
-"""How far an imagination is from what was recorded; taken on raw tensors, never on video.
+"""Statistics of predictions against what was observed: correlation, AUROC, calibration, bootstrap intervals.
 
-B rows, C channels (3 per camera), H W pixels; N windows of recorded episodes, K columns (horizons).
-Frames are (B, C, H, W) in [-1, 1].
+N windows of recorded episodes, K columns (horizons).
 """
 
 from __future__ import annotations
@@ -11,25 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from scd_world.metrics.image import WINDOW
-
-WINDOW /= WINDOW.sum()
-
 
 def angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a − b| of angles in radians, the short way round."""
+    """Computes |a − b| of angles in radians, the short way round: in [0, π]."""
     return np.abs((a - b + np.pi) % (2 * np.pi) - np.pi)
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's r; NaN where one side is constant."""
+    """Computes Pearson's r of two (N,) arrays; NaN where one side is constant."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
 
 
 def auroc(score: np.ndarray, label: np.ndarray) -> float:
-    """P(score of a positive > score of a negative), ties count half; NaN unless both kinds are there."""
+    """Computes P(score of a positive > score of a negative); ties count half, NaN unless both labels occur.
+
+    score, label: (N,), labels 0 or 1.
+    """
     from scipy.stats import rankdata
 
     label = label.astype(bool)
@@ -41,20 +39,20 @@ def auroc(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def reliability(score: np.ndarray, label: np.ndarray, bins: int = 10) -> dict[str, Any]:
-    """Do things that are given probability p happen with frequency p?
+    """Compares predicted probabilities, score (N,) in [0, 1], with observed frequencies, label (N,) 0 or 1.
 
-    Bins of equal width: `said` and `happened` are their means, `count` how many they hold; `error` is the
-    mean |said − happened| over all of them, by count (expected calibration error).
+    Bins of equal width, empty ones left out: `predicted` and `observed` are their means, `count` how many
+    they hold; `error` is the mean |predicted − observed|, weighted by count (expected calibration error).
     """
     place = np.minimum((score * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
     full = count > 0
-    said = np.bincount(place, score, bins)[full] / count[full]
-    happened = np.bincount(place, label, bins)[full] / count[full]
-    error = float((np.abs(said - happened) * count[full]).sum() / max(count.sum(), 1))
+    predicted = np.bincount(place, score, bins)[full] / count[full]
+    observed = np.bincount(place, label, bins)[full] / count[full]
+    error = float((np.abs(predicted - observed) * count[full]).sum() / max(count.sum(), 1))
     return {
-        "said": said.tolist(),
-        "happened": happened.tolist(),
+        "predicted": predicted.tolist(),
+        "observed": observed.tolist(),
         "count": count[full].tolist(),
         "error": error,
     }
@@ -62,19 +60,19 @@ def reliability(score: np.ndarray, label: np.ndarray, bins: int = 10) -> dict[st
 
 @dataclass(frozen=True)
 class Summary:
-    """Over all windows, for each of K columns. NaN where no window has a value."""
+    """Statistics over all windows, for each of K columns; NaN where no window has a value."""
 
     mean: np.ndarray  # (K,)
-    low: np.ndarray  # (K,) 95 % bootstrap interval of the mean, episodes redrawn
+    low: np.ndarray  # (K,) 95 % bootstrap interval of the mean, episodes resampled
     high: np.ndarray  # (K,)
     median: np.ndarray  # (K,)
     count: np.ndarray  # (K,) windows with a value
 
 
-def summarise(values: np.ndarray, episodes: np.ndarray, draws: int = 1000, seed: int = 0) -> Summary:
-    """values (N, K), NaN where a window has none; episodes (N,): the episode of each window.
+def summarize(values: np.ndarray, episodes: np.ndarray, draws: int = 1000, seed: int = 0) -> Summary:
+    """Summarizes values (N, K), NaN where a window has none; episodes (N,): the episode of each window.
 
-    Windows of one episode resemble each other, so the bootstrap redraws whole episodes.
+    Windows of one episode resemble each other, so the bootstrap resamples whole episodes.
     One episode alone has no interval (NaN).
     """
     known = np.isfinite(values)
@@ -94,7 +92,7 @@ def summarise(values: np.ndarray, episodes: np.ndarray, draws: int = 1000, seed:
 
 
 def quantiles(values: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
-    """(len(levels), K) of each column's known values; NaN for an empty column, without a warning."""
+    """Computes quantiles of each column's known values, (len(levels), K); NaN for an empty one, silently."""
     result = np.full((len(levels), values.shape[1]), np.nan)
     some = np.isfinite(values).any(0)
     if some.any():

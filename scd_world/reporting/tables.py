@@ -1,4 +1,4 @@
-"""Figures as Markdown tables and as JSON, for people and for programs."""
+"""Reports in two forms: Markdown tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """JSON without NaN: what is not known is null; floats to six digits."""
+    """Turns a value into what JSON can hold: NaN and infinity become null, floats keep six digits."""
     if isinstance(value, dict):
         return {key: plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
@@ -24,11 +24,12 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Writes a report as UTF-8 JSON, by way of `plain`."""
     path.write_text(json.dumps(plain(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table that also reads well in a terminal."""
+    """Lays out a Markdown table that also reads well in a terminal; every row as long as `head`."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     ruled = [head, ["-" * (w - 1) + ":" for w in widths], *rows]
     return "\n".join(
@@ -37,4 +38,5 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
+    """Formats a number for a table; a dash where it is not known."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore, write_store
 from scd_world.evaluation import action_response
 from scd_world.evaluation.config import EvaluateConfig
-from scd_world.evaluation.curves import all_curves, survival, time_to_failure
+from scd_world.evaluation.curves import all_curves, survival, time_to_failure, uncertainty
 from scd_world.evaluation.evaluate import Evaluator, evaluate, measure
 from scd_world.evaluation.open_loop import (
     OpenLoopResults,
@@ -28,24 +29,27 @@ from scd_world.evaluation.open_loop import (
 )
 from scd_world.evaluation.outcome_prediction import predict_outcomes
 from scd_world.evaluation.pusht_errors import block_errors
+from scd_world.evaluation.report import markdown
 from scd_world.evaluation.splits import select_eval_episodes
+from scd_world.evaluation.state_errors import ENVIRONMENT, errors_to_show, state_errors
 from scd_world.metrics.image import PSNR_CAP
 from scd_world.model.config import ModelConfig
+from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import plain
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.export import pick_starts
 from scd_world.world.world import World
-from tests.conftest import make_model
+from tests.conftest import PRIOR, make_model
 
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
 
 
-def make_world(store: WindowStore, held_out: tuple[int, ...] = (2, 5)) -> World:
+def make_world(store: WindowStore, held_out: tuple[int, ...] = (2, 5), prior: PriorConfig = PRIOR) -> World:
     """A world with random weights everywhere, the zero-initialised ones included."""
     trained = np.array([e for e in range(len(store.lengths)) if e not in held_out])
     stats = compute_stats(store, trained)
-    model = make_model(TINY, store.schema, stats).eval().requires_grad_(False)
+    model = make_model(TINY, store.schema, stats, prior).eval().requires_grad_(False)
     g = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         size = (
@@ -73,8 +77,8 @@ def settings(**changes: object) -> EvaluateConfig:
         "windows": 4,
         "context": 3,
         "horizon": 6,
-        "sweep_moments": 2,
-        "films": 1,
+        "sweep_starts": 2,
+        "num_videos": 1,
     }
     return EvaluateConfig(**(values | {"sweep_values": 3, "sweep_steps": 2, "shuffled_horizon": 3} | changes))
 
@@ -110,15 +114,15 @@ def test_the_clip_of_the_losses_is_the_stores_own_window(store, slide_world, mon
     """Rewards of the context steps included; nothing of it is padding where a window is short."""
     windows = [Window(0, 4, 5), Window(3, 21, 3)]
     batch = load_batch(store, windows, context=3, device="cpu")
-    seen = []
+    clips = []
     monkeypatch.setattr(
-        slide_world.model, "loss", lambda clip, noise: (seen.append(clip), (torch.ones(()), {}))[1]
+        slide_world.model, "loss", lambda clip, noise: (clips.append(clip), (torch.ones(()), {}))[1]
     )
     action_response.losses_true_and_shuffled(slide_world, batch, seed=0)
     rows = store.windows(np.array([0, 3]), np.array([2, 19]), 5)
     expected = Clip.from_windows({k: torch.from_numpy(v) for k, v in rows.items()}, slide_world.stats)
     for name, value in vars(expected).items():
-        torch.testing.assert_close(getattr(seen[0], name), value, msg=name)
+        torch.testing.assert_close(getattr(clips[0], name), value, msg=name)
 
 
 def test_a_perfect_imagination_scores_the_cap_and_no_error(store, slide_world):
@@ -182,24 +186,24 @@ def test_it_warns_loudly_where_nothing_proves_it(store, slide_world, caplog, fin
     assert chosen.episodes.tolist() == (wanted or list(range(8)))
 
 
-def test_what_an_earlier_training_saw_is_not_held_out(store, slide_world):
-    """A world that started from another's weights (init=) has seen what that one was trained with."""
+def test_what_a_parent_was_trained_on_is_not_held_out(store, slide_world):
+    """A world that started from another's weights (init=) was trained on that one's episodes too."""
     first = slide_world.provenance | {"held_out_episodes": [1, 2]}
-    second = slide_world.provenance | {"held_out_episodes": [2, 5], "init_provenance": first}
+    second = slide_world.provenance | {"held_out_episodes": [2, 5], "parent": first}
     assert select_eval_episodes(second, store, None).episodes.tolist() == [2]
     assert "TRAINED ON" in select_eval_episodes(second, store, [2, 5]).warning
-    other = second | {"init_provenance": first | {"fingerprint": "of other data"}}
+    other = second | {"parent": first | {"fingerprint": "of other data"}}
     chosen = select_eval_episodes(other, store, None)
     assert chosen.episodes.tolist() == [2, 5]
     assert "cannot be checked" in chosen.warning
 
 
-def test_worlds_that_are_compared_are_judged_on_what_all_of_them_held_out(store, slide_world):
+def test_worlds_that_are_compared_are_evaluated_on_what_all_of_them_held_out(store, slide_world):
     first = slide_world.provenance | {"held_out_episodes": [1, 2]}
     second, third = first | {"held_out_episodes": [2, 5]}, first | {"held_out_episodes": [3]}
-    assert select_eval_episodes(first, store, None, beside=[second]).episodes.tolist() == [2]
+    assert select_eval_episodes(first, store, None, compared=[second]).episodes.tolist() == [2]
     assert (
-        "TRAINED ON" in select_eval_episodes(first, store, None, beside=[second, third]).warning
+        "TRAINED ON" in select_eval_episodes(first, store, None, compared=[second, third]).warning
     )  # none is left
 
 
@@ -217,25 +221,25 @@ def test_data_of_another_kind_is_refused(store, slide_world):
 # ---- reward and success -----------------------------------------------------------------------
 
 
-def test_every_step_is_told_from_its_own_action_the_last_one_too(store, slide_world, monkeypatch):
+def test_every_step_is_predicted_from_its_own_action_the_last_one_too(store, slide_world, monkeypatch):
     world, observe = slide_world, slide_world.model.observe
 
-    def echo(s, act, obs, state):  # a model that says the action as its reward, the state as its success
-        return replace(observe(s, act, obs, state), reward=act[:, 0], success=s.state[:, 0])
+    def echo(s, action, obs, state):  # predicts the action as its reward, the state as its success
+        return replace(observe(s, action, obs, state), reward=action[:, 0], success=s.state[:, 0])
 
     monkeypatch.setattr(world.model, "observe", echo)
     counted = []
-    told = predict_outcomes(world, store, [3, 0, 2], batch_size=2, done=counted.append)
+    outcomes = predict_outcomes(world, store, [3, 0, 2], batch_size=2, done=counted.append)
     rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in (3, 0, 2)])
-    assert sum(counted) == len(rows) == len(told.reward)
-    order = np.argsort(told.episode, kind="stable")
+    assert sum(counted) == len(rows) == len(outcomes.reward)
+    order = np.argsort(outcomes.episode, kind="stable")
     rows = rows[np.argsort(np.repeat((3, 0, 2), store.lengths[[3, 0, 2]]), kind="stable")]
     stats, tensor = world.stats, world.tensor
-    said = stats.decode_reward(stats.encode_action(tensor(store.action[rows]))[:, 0]).numpy()
-    np.testing.assert_allclose(told.reward[order], said, rtol=1e-5, atol=1e-5)
-    seen = stats.encode_state(tensor(store.state[rows]))[:, 0].numpy()
-    np.testing.assert_allclose(told.success[order], seen, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(told.true_reward[order], store.reward[rows])
+    reward = stats.decode_reward(stats.encode_action(tensor(store.action[rows]))[:, 0]).numpy()
+    np.testing.assert_allclose(outcomes.reward[order], reward, rtol=1e-5, atol=1e-5)
+    success = stats.encode_state(tensor(store.state[rows]))[:, 0].numpy()
+    np.testing.assert_allclose(outcomes.success[order], success, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(outcomes.true_reward[order], store.reward[rows])
 
 
 # ---- the whole report ---------------------------------------------------------------------------
@@ -253,7 +257,7 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     assert len(report["sweep"]["push"]["values"]) == 3
     assert report["actions"]["loss_ratio"]["total"] > 0
     assert report["success"]["steps"] == 4 * 7  # one more: the last action's
-    assert report["told"]["steps"] == 2 * 24  # two whole episodes
+    assert report["outcomes"]["steps"] == 2 * 24  # two whole episodes
     assert report["speed"]["p50_ms"] > 0
     text = (out / "report.md").read_text()
     assert text in capsys.readouterr().out
@@ -276,7 +280,7 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
 
 
 def test_a_horizon_shorter_than_the_shuffled_one(slide_store, slide_world, tmp_path):
-    """An episode's step after the horizon has a reward, but no picture to compare with."""
+    """An episode's step after the horizon has a reward, but no frame to compare with."""
     slide_world.save(tmp_path / "world")
     data = DataConfig(kind="zarr", root=str(slide_store))
     where = {"world": str(tmp_path / "world"), "out": str(tmp_path / "o"), "data": data}
@@ -311,24 +315,24 @@ def test_pixels_alone_with_two_cameras(tmp_path):
         )
 
     store = write_store(tmp_path / "two.zarr", schema, (episode(i) for i in range(4)))
-    report, films, _ = measure(make_world(store, held_out=(1, 3)), store, settings())
+    report, videos, _ = measure(make_world(store, held_out=(1, 3)), store, settings())
     assert "reward" not in report
     assert "success" not in report
-    assert report["told"] == {}
+    assert report["outcomes"] == {}
     assert not [name for name in report["curves"] if "agent" in name or "error" in name]
-    assert films[0].imagined.shape[1:] == (2, 16, 24, 3)
+    assert videos[0].imagined.shape[1:] == (2, 16, 24, 3)
     assert max(report["sweep"]["a"]["pixel_change"]) > 0
 
 
-def test_what_the_world_was_not_taught_is_not_reported(store, slide_world):
-    """The data knows of success, the world does not: its head was never told of any."""
+def test_what_the_world_was_not_trained_on_is_not_reported(store, slide_world):
+    """The data has success, the world's had none: its head was never trained."""
     assert store.schema.success
     slide_world.model.schema = replace(slide_world.schema, success=False)
     report, _, _ = measure(slide_world, store, settings(sweep_starts=0))
     assert "success" not in report
     assert "reward" in report
-    assert "success" not in report["told"]
-    assert "reward" in report["told"]
+    assert "success" not in report["outcomes"]
+    assert "reward" in report["outcomes"]
 
 
 def test_numbers_that_are_not_known_are_null():
@@ -388,6 +392,45 @@ def test_sixteen_numbers_need_not_be_a_t():
     numbers = np.random.default_rng(0).normal(size=(2, 3, 16))
     assert block_errors(numbers, numbers) == {}
     assert block_errors(numbers[..., :5], numbers[..., :5]) == {}
+
+
+def test_a_measure_of_a_states_own_stands_in_for_the_mean_error():
+    """Generic code knows no simulator; what a measure adds is shown instead of the environment's mean error."""
+    schema = SimpleNamespace(agent_pos=("x",), environment_state=("a", "b"), state=("x", "a", "b"))
+    truth = np.zeros((1, 2, 3))
+    errors = state_errors(truth + np.array([3.0, 1.0, 2.0]), truth, schema)
+    assert {name: values.tolist() for name, values in errors.items()} == {
+        "error_agent_pos": [[3, 3]],
+        "error_environment_state": [[1.5, 1.5]],
+        "agent_distance": [[3, 3]],
+    }
+    assert errors_to_show(errors, "")[-1] is ENVIRONMENT
+    shown = errors_to_show({"agent_distance", "block_distance", "error_environment_state"}, "")
+    assert [error.name for error in shown] == ["agent_distance", "block_distance"]
+
+
+def test_the_uncertainty_is_scored_on_what_was_recorded_and_predicted():
+    loop = OpenLoopResults([Window(0, 0, 10)] * 10, 10, 2)
+    rng = np.random.default_rng(0)
+    loop.state_error[:] = rng.exponential(0.01, (10, 10))
+    loop.state_error[0, 5:] = np.nan  # what was not recorded counts for nothing
+    assert uncertainty(loop) == {}  # a world without a prior predicts none
+    loop.uncertainty[:] = 2 * loop.state_error
+    scores = uncertainty(loop)
+    assert scores["auroc"] == 1.0
+    assert scores["auroc_of_the_step"] < 0.8
+    assert scores["steps"] == 95
+    np.testing.assert_allclose(scores["predicted"], 2 * np.array(scores["observed"]), rtol=1e-5)
+    assert scores["mean_predicted"] == pytest.approx(2 * scores["mean_observed"])
+    loop.uncertainty[:] = 1.0
+    assert uncertainty(loop)["auroc"] == 0.5
+
+
+def test_a_world_without_a_prior_has_no_uncertainty_to_report(store):
+    world = make_world(store, prior=PriorConfig(kind="none"))
+    report, _, _ = measure(world, store, settings(sweep_starts=0))
+    assert report["uncertainty"] == {}
+    assert "uncertainty" not in markdown(report)
 
 
 def test_a_window_that_failed_once_has_failed():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scd_world.metrics.image import PSNR_CAP, changed_pixels, psnr, ssim
-from scd_world.metrics.statistics import angle_between, auroc, correlation, summarise
+from scd_world.metrics.statistics import angle_between, auroc, correlation, summarize
 
 
 def frames(*values: float, channels: int = 3) -> torch.Tensor:
@@ -36,11 +36,11 @@ def test_masked_psnr_sees_the_mask_alone():
     assert torch.isnan(empty)  # nothing changed: no figure, rather than a perfect one
 
 
-def test_a_pixel_changes_with_any_of_its_colours_in_its_own_camera():
-    before, truth = frames(0.0, channels=6), frames(0.0, channels=6)
+def test_a_pixel_changes_with_any_of_its_colors_in_its_own_camera():
+    reference, truth = frames(0.0, channels=6), frames(0.0, channels=6)
     truth[0, 4, 2, 3] = 12 * 2 / 255  # the second camera's green
     truth[0, 0, 7, 7] = 7 * 2 / 255  # too little
-    changed = changed_pixels(truth, before, 8)
+    changed = changed_pixels(truth, reference, 8)
     assert changed.sum() == 3
     assert changed[0, 3:, 2, 3].all()
 
@@ -63,7 +63,7 @@ def test_ssim_is_torchmetrics_ssim():
     torch.testing.assert_close(ssim(x, y), theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_ssim_of_a_picture_smaller_than_half_its_window_is_unknown():
+def test_ssim_of_a_frame_smaller_than_half_its_window_is_unknown():
     assert torch.isnan(ssim(torch.zeros(2, 3, 5, 30), torch.zeros(2, 3, 5, 30))).all()
 
 
@@ -87,17 +87,17 @@ def test_a_constant_correlates_with_nothing():
 
 def test_the_mean_is_over_windows_and_unreached_horizons_do_not_count():
     values = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan], [5.0, 6.0, np.nan]])
-    s = summarise(values, np.array([7, 7, 9]))
+    s = summarize(values, np.array([7, 7, 9]))
     np.testing.assert_allclose(s.mean, [3, 4, np.nan])
     np.testing.assert_allclose(s.median, [3, 4, np.nan])
     assert s.count.tolist() == [3, 2, 0]
 
 
-def test_the_interval_redraws_episodes_not_windows():
+def test_the_interval_resamples_episodes_not_windows():
     """A hundred equal windows of two episodes are two observations."""
     values = np.repeat([[0.0], [1.0]], 50, axis=0)
-    s = summarise(values, np.repeat([0, 1], 50))
+    s = summarize(values, np.repeat([0, 1], 50))
     assert (s.low[0], s.high[0]) == (0, 1)
-    many = summarise(values, np.arange(100))
+    many = summarize(values, np.arange(100))
     assert 0.35 < many.low[0] < 0.45 < 0.55 < many.high[0] < 0.65
-    assert np.isnan(summarise(values, np.zeros(100)).low[0])
+    assert np.isnan(summarize(values, np.zeros(100)).low[0])

@@ -1,4 +1,4 @@
-"""LPIPS and FVD: right sums with a random extractor, no figure by their names without weights."""
+"""LPIPS and FVD: right sums with a random extractor, neither metric without weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scd_world.metrics.i3d import I3D
 from scd_world.metrics.perceptual import (
     Lpips,
     frechet,
-    frechet_of_films,
+    video_frechet,
     load,
     load_networks,
     lpips,
@@ -20,8 +20,8 @@ from scd_world.metrics.perceptual import (
 )
 
 
-def films(films: int = 3, frames: int = 10, cameras: int = 1, seed: int = 0) -> Tensor:
-    shape = (films, frames, cameras, 16, 24, 3)
+def videos(count: int = 3, frames: int = 10, cameras: int = 1, seed: int = 0) -> Tensor:
+    shape = (count, frames, cameras, 16, 24, 3)
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
 
@@ -31,26 +31,26 @@ def random_lpips() -> Lpips:
     return Lpips().eval().requires_grad_(False)
 
 
-def random_extractor(film: Tensor) -> Tensor:
+def random_extractor(video: Tensor) -> Tensor:
     """(B, 3, T, H, W) → (B, 4): a fixed random projection of means over time."""
     weight = torch.randn(3 * 16, 4, generator=torch.Generator().manual_seed(0))
-    return torch.nn.functional.adaptive_avg_pool3d(film, (1, 4, 4)).flatten(1) @ weight
+    return torch.nn.functional.adaptive_avg_pool3d(video, (1, 4, 4)).flatten(1) @ weight
 
 
 def test_without_weights_there_is_no_figure():
     networks = load_networks(None, None, torch.device("cpu"))
-    assert perceptual_metrics(networks, [(films(), films())]) == {}
+    assert perceptual_metrics(networks, [(videos(), videos())]) == {}
 
 
 def test_a_figure_says_what_it_compared_with_which_weights(tmp_path, random_lpips, caplog):
     save_file(random_lpips.state_dict(), tmp_path / "alex.safetensors")
     networks = load_networks(str(tmp_path / "alex.safetensors"), None, torch.device("cpu"))
     networks["FVD"] = networks["LPIPS"]  # too few frames: never called
-    found = perceptual_metrics(networks, [(films(2, 3), films(2, 3, seed=1))])
+    found = perceptual_metrics(networks, [(videos(2, 3), videos(2, 3, seed=1))])
     assert set(found) == {"LPIPS"}
-    assert found["LPIPS"]["what"].endswith("2 films of 3 imagined frames")
+    assert found["LPIPS"]["what"].endswith("2 videos of 3 imagined frames")
     assert len(found["LPIPS"]["sha256"]) == 64
-    assert "no FVD of 2 films of 3 frames" in caplog.text
+    assert "no FVD of 2 videos of 3 frames" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["lpips_weights", "fvd_weights"])
@@ -70,7 +70,7 @@ def test_missing_and_foreign_weights_are_refused_with_the_recipe(tmp_path, name)
 
 
 def test_lpips_is_zero_for_equal_frames_and_mean_over_all(random_lpips):
-    a, b = films(2, 3, cameras=2), films(2, 3, cameras=2, seed=1)
+    a, b = videos(2, 3, cameras=2), videos(2, 3, cameras=2, seed=1)
     assert lpips(random_lpips, [(a, a)]) == 0
     apart = lpips(random_lpips, [(a, b)])
     assert apart != 0
@@ -83,7 +83,7 @@ def test_lpips_reads_the_public_names(tmp_path, random_lpips):
     assert {"features.0.weight", "features.10.bias", "lin4.model.1.weight"} <= names
     save_file(random_lpips.state_dict(), tmp_path / "alex.safetensors")
     again = load(Lpips(), str(tmp_path / "alex.safetensors"), "")
-    pair = [(films(1, 2), films(1, 2, seed=1))]
+    pair = [(videos(1, 2), videos(1, 2, seed=1))]
     assert lpips(again, pair) == lpips(random_lpips, pair)
 
 
@@ -94,15 +94,15 @@ def test_frechet_distance_by_hand():
     scale = (4 / 3) ** 0.5  # of a sample deviation with n − 1
     assert frechet(a, b) == pytest.approx(1 + scale**2 * (2**2 + 1**2))
     assert frechet(a, a) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="at least 2 films"):
+    with pytest.raises(ValueError, match="at least 2 videos"):
         frechet(a[:1], b)
 
 
-def test_frechet_distance_of_films_grows_with_the_difference():
-    true = films(4)
+def test_frechet_distance_of_videos_grows_with_the_difference():
+    true = videos(4)
     near, far = (true // 16 * 16), (true // 2 + 100)
-    assert frechet_of_films(random_extractor, [(true, true)]) == pytest.approx(0, abs=1e-6)
-    a, b = (frechet_of_films(random_extractor, [(true, other)]) for other in (near, far))
+    assert video_frechet(random_extractor, [(true, true)]) == pytest.approx(0, abs=1e-6)
+    a, b = (video_frechet(random_extractor, [(true, other)]) for other in (near, far))
     assert 0 < a < b
 
 
