@@ -1,4 +1,4 @@
-"""Causal DiT: dense causal diffusion, taught on a clean history (teacher forcing). SCD's closest baseline.
+"""Causal DiT: dense causal diffusion, trained on a clean history (teacher forcing). SCD's closest baseline.
 
 Its one pass over each clean frame, which fills the cache, is also where the heads read state, reward and
 success: so they are known before a pixel is drawn, as SCD has it, and at no further cost.

@@ -1,4 +1,4 @@
-"""Copy-last: picture and state stay what they were. What does not beat this has learnt nothing.
+"""Copy-last: image and state stay what they were. What does not beat this has learnt nothing.
 
 Reward and success, which no frame says, are the two constants that fit the recordings best. It goes with no
 state prior: the state, too, is the last one.

@@ -96,8 +96,8 @@ class DenseTransformer(nn.Module):
     def denoise_clip(
         self, x_t: Tensor, t: Tensor, state_action: Tensor, pixel_inputs: Tensor, memory: ClipKV
     ) -> Tensor:
-        """x_t (K, B, T, C, H, W), t (K, B, T), state_action (B, T, S + A + tasks), pixel_inputs (B, T, I·C, H, W)
-        → (K·B·T, C, H, W).
+        """x_t (K, B, T, C, H, W), t (K, B, T), state_action (B, T, S + A + tasks), pixel_inputs (B, T, I·C,
+        H, W) → (K·B·T, C, H, W).
 
         One frame after the other: each has its own past, and so nothing is computed only to be masked.
         """

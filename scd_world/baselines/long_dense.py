@@ -1,7 +1,8 @@
 """The dense network with a long memory: every frame also as a few coarse tokens, which is how it is
 remembered once it is `near` frames old.
 
-B batch, T frames, M tokens per frame, G coarse ones (patches four times as wide and high, then the state_token).
+B batch, T frames, M tokens per frame, G coarse ones (patches four times as wide and high, then the
+state_token).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""One-step regression: SCD without noise. The baseline of few-step samplers where the future is nearly certain.
+"""One-step regression: SCD without noise. The baseline of few-step samplers where the future is nearly
+certain.
 
 The same two networks; the decoder is given nothing to denoise and draws the frame of least square error, in
 one pass. Where several futures are possible, that is their mean: blur.

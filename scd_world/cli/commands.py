@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scd_datasets.config import DATA, CheckConfig
 from scd_world.benchmark.config import BenchConfig
-from scd_world.cli.hydra_config import HERE, QUIET, editable, plain_errors
+from scd_world.cli.hydra_config import HERE, QUIET, check_names, editable, plain_errors
 from scd_world.demo.config import DemoConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.evaluation.config import EvaluateConfig
@@ -74,12 +74,19 @@ def store_configs() -> None:
 def main_of(name: str) -> Callable[[], None]:
     """The entry point of a command: settings from the command line, then what it runs."""
 
+    command = COMMANDS[name]
+
     @hydra.main(version_base="1.3", config_path=None, config_name=name)
     @plain_errors()
-    def main(config: DictConfig) -> None:
+    def run(config: DictConfig) -> None:
         settings = OmegaConf.to_object(config)  # the dataclass: from here on, Hydra is out of the game
-        module, _, function = COMMANDS[name].run.partition(":")
+        module, _, function = command.run.partition(":")
         getattr(import_module(module), function)(settings)
+
+    def main() -> None:
+        with plain_errors():
+            check_names(command.config, command.presets, sys.argv[1:])
+        run()
 
     return main
 

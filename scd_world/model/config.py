@@ -26,12 +26,12 @@ class ModelConfig:
     predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
     fusion: str = "one_way"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
     add_context: bool = True  # beside that, add the context to the noisy tokens
-    action_in: str = "both"  # which network is told the action; the other one knows the states alone
+    action_in: str = "both"  # which network is given the action; the other one is given the states alone
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     average_velocity: bool = (
-        False  # the decoder is told where a denoising step ends: average velocity (MeanFlow)
+        False  # the decoder is given where a denoising step ends: average velocity (MeanFlow)
     )
     noise_samples: int = 2  # K, noise draws per encoder pass
     t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
@@ -60,7 +60,8 @@ class ModelConfig:
             )
         if self.architecture != "scd" and self.guidance != 1:
             raise ValueError(
-                f"guidance is against SCD's perturbed context, and architecture={self.architecture} has none: leave it at 1"
+                f"guidance is against SCD's perturbed context, and architecture={self.architecture} has none: "
+                "leave it at 1"
             )
         if self.architecture == "regression" and self.predict == "v":
             raise ValueError("architecture=regression draws frames, and knows no velocity: set predict=x")

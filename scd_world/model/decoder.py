@@ -1,8 +1,8 @@
 """The frame-wise decoder D: renders one frame from its context, and never sees another frame.
 
 v = D([c_i ; x_i^t], t) (paper eq. 5). What does not change from one denoising step to the next is computed
-once per frame, as a `DecoderContext`; `denoise` is what a denoising step costs. How the noisy tokens learn of the
-context is `fusion`:
+once per frame, as a `DecoderContext`; `denoise` is what a denoising step costs. How the noisy tokens learn of
+the context is `fusion`:
 
 * concat: context and noisy tokens are one sequence, as in the paper. Both halves share the rotary positions
   and are told apart by a type embedding; the context passes through all layers at each denoising step.
@@ -12,7 +12,7 @@ context is `fusion`:
 * none: `add_context` alone, the cheapest.
 
 `add_context` adds the context to the noisy tokens besides: it spares the network from learning first which
-context token belongs to which patch. Most of a robot's picture stands still: the last layer
+context token belongs to which patch. Most of a robot's image stands still: the last layer
 (`pixel_heads.py`) may keep pixels of the last frame.
 
 F frames (batch, time and noise draws folded together), N patches, M = N + 1 context tokens, D width.
@@ -84,8 +84,8 @@ class Decoder(nn.Module):
         pixel_head: nn.Module,
         masked_action_dims: int = 0,
     ) -> None:
-        """state_action: S + A; pixel_head: of `pixel_heads.py`; masked_action_dims: A where the decoder is not
-        given the action."""
+        """state_action: S + A; pixel_head: of `pixel_heads.py`; masked_action_dims: A where the decoder is
+        not given the action."""
         super().__init__()
         self.masked_action_dims = masked_action_dims
         self.shares_kv = fusion == "one_way"
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         if self.target_time is not None:
             zero_init(
                 self.target_time.mlp[-1]
-            )  # a decoder that was taught without it goes on from where it was
+            )  # a decoder that was trained without it goes on from where it was
         self.merge = nn.Linear(2 * width, width) if fusion == "channel" else None
         rows, columns = token_positions(patches)
         self.rotary_known = Rotary(width // heads, rows, columns)
@@ -166,8 +166,9 @@ class Decoder(nn.Module):
     def denoise(
         self, x_t: Tensor, t: Tensor, context: DecoderContext, pixel_inputs: Tensor, s: Tensor | None = None
     ) -> Tensor:
-        """x_t (F, C, H, W), t (F,), pixel_inputs (F, I·C, H, W): the frame that the context was made from, and the
-        prior's drawing; s (F,), read with `interval`: where the step from t on ends, None for a step of no length."""
+        """x_t (F, C, H, W), t (F,), pixel_inputs (F, I·C, H, W): the frame that the context was made from,
+        and the prior's drawing; s (F,), read with `interval`: where the step from t on ends, None for a step
+        of no length."""
         noisy = self.patch_embed(self.patches(x_t[:, None])) + self.position
         if self.add_context:
             noisy = noisy + context.patch_ctx

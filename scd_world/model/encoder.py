@@ -39,8 +39,8 @@ class Encoder(nn.Module):
         tasks: int,
         masked_action_dims: int = 0,
     ) -> None:
-        """state_action: S + A; delta_features: those of a state prior, 2·S or none; masked_action_dims: A where
-        the encoder is not given the action, nor what is expected of it."""
+        """state_action: S + A; delta_features: those of a state prior, 2·S or none; masked_action_dims: A
+        where the encoder is not given the action, nor what is expected of it."""
         super().__init__()
         self.window, self.heads, self.patches = window, heads, patches
         self.delta_features, self.masked_action_dims = delta_features, masked_action_dims

@@ -106,7 +106,7 @@ class Block(nn.Module):
 
 
 class FourierEmbedder(nn.Module):
-    """A vector in about [-1, 1] → D features; the octaves let a network tell neighbouring values apart.
+    """A vector in about [-1, 1] → D features; the octaves let a network tell neighboring values apart.
 
     `plain` further values are given as they are: those of which only the coarse size matters.
     """
@@ -135,16 +135,16 @@ class TimestepEmbedder(nn.Module):
         super().__init__()
         rates = 1000.0 * frequencies(features // 2, 10000.0).float()
         self.register_buffer("frequencies", rates, persistent=False)
-        self.register_buffer("heard", (rates <= fastest).float().repeat(2), persistent=False)
+        self.register_buffer("frequency_mask", (rates <= fastest).float().repeat(2), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         angles = t.float()[:, None] * self.frequencies
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1) * self.heard)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1) * self.frequency_mask)
 
 
 class Patches(nn.Module):
-    """Pictures of one or several cameras ↔ tokens: a grid of patches per camera, one after another."""
+    """Images of one or several cameras ↔ tokens: a grid of patches per camera, one after another."""
 
     def __init__(self, cameras: int, height: int, width: int, patch: int) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ def zero_slice(x: Tensor, first: int, last: int | None = None) -> Tensor:
 
 
 def token_positions(patches: Patches) -> tuple[Tensor, Tensor]:
-    """Row and column of each of the M tokens; the body sits in the corner."""
+    """Row and column of each of the M tokens; the state token sits in the corner."""
     rows, columns = patches.positions()
     corner = torch.zeros(1, dtype=rows.dtype)
     return torch.cat([rows, corner]), torch.cat([columns, corner])

@@ -35,7 +35,7 @@ def pixel_loss(
 
 
 def pixel_weight(config: ModelConfig, background: Tensor, clip: Clip) -> Tensor:
-    """Gives (B, T, 1, H, W): robots are small in the picture; what moves, what stands out counts more."""
+    """Gives (B, T, 1, H, W): robots are small in the image; what moves, what stands out counts more."""
     prev, x = clip.obs[:, :-1], clip.obs[:, 1:]
     changed = ((x - prev).abs().amax(2, keepdim=True) > DIFFERS).float()
     foreground = ((x - background).abs().amax(2, keepdim=True) > DIFFERS).float()
@@ -45,7 +45,8 @@ def pixel_weight(config: ModelConfig, background: Tensor, clip: Clip) -> Tensor:
 def head_losses(
     schema: DataSchema, clip: Clip, heads: LowDimHeads.Output, next_state: Tensor, residual_scale: Tensor
 ) -> dict[str, Tensor]:
-    """Gives the losses of what the schema has; errors of the state count in units of `residual_scale` (S,)."""
+    """Gives the losses of what the schema has; errors of the state count in units of `residual_scale`
+    (S,)."""
     losses = {}
     if schema.state:
         error = (next_state - clip.state[:, 1:]) / residual_scale

@@ -47,7 +47,7 @@ class Noise:
 
 
 class NoiseSampler:
-    """Draws numbers on the generator's device, and gives them on another."""
+    """Samples on the generator's device, gives the samples on another."""
 
     def __init__(self, generator: torch.Generator, device: torch.device) -> None:
         self.generator, self.device = generator, device

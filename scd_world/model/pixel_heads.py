@@ -1,6 +1,7 @@
 """The decoder's last layer: tokens to a frame. A map per patch, or convolutions that see the last frame.
 
-What a head sees at full resolution: the last frame and, where the model has one, the sketch (`sketch.py`).
+What a head sees at full resolution: the last frame and, where the state prior has a renderer, its drawing of
+the next state.
 
 F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_inputs (1 or 2), H W frame.
 """
@@ -17,7 +18,7 @@ from scd_world.model.layers import Patches, modulate, zero_init
 
 COPY_BIAS = 2.0  # before training, a pixel is mostly what it was
 # How sure a choice can be: with no bound it could not be unlearnt. With one of 4 a fiftieth of every pixel
-# was of what was not chosen, a ghost that cost more than the choice brought.
+# was of what was not chosen, a residue that cost more than the choice gained.
 MAX_LOGIT = 8.0
 
 
@@ -45,7 +46,7 @@ class PatchHead(nn.Module):
         if not self.copy_last:
             return drawn
         keep = torch.sigmoid(COPY_BIAS + self.patches.inverse(out[..., self.patches.values :])[:, 0])
-        keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colours
+        keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colors
         return keep * pixel_inputs + (1 - keep) * drawn
 
 
@@ -53,10 +54,10 @@ class ConvHead(nn.Module):
     """Convolutions draw what the tokens say, seeing the last frame and the background at full resolution.
 
     An edge that moves by a pixel is a small shift of what was there: easy for a convolution, hard for a map
-    from a token to its patch. Each pixel mixes what it was, the background, the sketch, and what is drawn:
-    what stands still stays sharp, what is uncovered is the background itself, what the state tells is where
-    the state is. The noisy frame is not among the
-    inputs: a path past the tokens would carry its noise into the picture.
+    from a token to its patch. Each pixel mixes what it was, the background, the prior's drawing, and what is
+    drawn: what stands still stays sharp, what is uncovered is the background itself, what the state knows is
+    where the state is. The noisy frame is not among the inputs: a path past the tokens would carry its noise
+    into the image.
     """
 
     def __init__(

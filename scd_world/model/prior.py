@@ -1,7 +1,7 @@
 """What a world model may ask of a state prior, and `NoPrior`, which answers nothing.
 
 A state prior says what can be known of the next step without a pixel: from the recorded state alone. The
-world model adds to it what the pictures say. SCD itself needs none: with `NoPrior` the next state is the
+world model adds to it what the images add. SCD itself needs none: with `NoPrior` the next state is the
 last one plus what the heads read off the context, and no part of a prior exists in the class, the weights or
 the cost of a step.
 
@@ -22,7 +22,7 @@ SMALLEST_CHANGE = 1e-3  # of a dimension's range: a state that never changes div
 
 
 class PriorPrediction(NamedTuple):
-    """What is expected of a step before a picture is looked at."""
+    """What is expected of a step before an image is looked at."""
 
     state: Tensor  # (…, S) the next state
     delta_features: Tensor  # (…, R) velocity and expected change, in units of the usual change
@@ -39,7 +39,8 @@ class StatePrior(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, prev: Tensor, state: Tensor, action: Tensor) -> PriorPrediction:
-        """Predicts a step. prev (…, S + A): state and action one frame earlier; state (…, S), action (…, A)."""
+        """Predicts a step. prev (…, S + A): state and action one frame earlier; state (…, S), action (…,
+        A)."""
 
     @abstractmethod
     def project(self, state: Tensor) -> Tensor:
@@ -69,19 +70,20 @@ class StatePrior(nn.Module, ABC):
 
     @abstractmethod
     def expected_error(self, ensemble: Tensor) -> Tensor:
-        """Gives (B,): root mean square error of the state to expect, as a share of its ranges; NaN: unknown."""
+        """Gives (B,): root mean square error of the state to expect, as a share of its ranges; NaN:
+        unknown."""
 
     def freeze_pretrained(self) -> None:
         """Holds what was pretrained and must not learn with the rest."""
         return
 
     def freeze_outcome(self) -> None:
-        """Holds what predicts reward and success: where the data has neither, nothing teaches it."""
+        """Holds what predicts reward and success: where the data has neither, nothing trains it."""
         return
 
 
 class NoPrior(StatePrior):
-    """The state stays as it is until the pictures say otherwise; nothing is learnt, drawn or doubted."""
+    """The state stays as it is until the images say otherwise; nothing is learnt or drawn."""
 
     num_features = 0
     has_renderer = has_uncertainty = False

@@ -19,7 +19,7 @@ class RolloutState:
     reward: Tensor  # (B,) model units, of the step that led here
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
-    ensemble: Tensor  # (B, M, 2·S + A) what `doubt.py` lets dream on beside it
+    ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
     steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known
     cache: RingKVCache
     steps: int  # the cache's count of steps when this was made

@@ -1,10 +1,11 @@
-"""Separable Causal Diffusion: a causal encoder reads the past once, a frame-wise decoder draws the next frame.
+"""Separable Causal Diffusion: a causal encoder reads the past once, a frame-wise decoder draws the next
+frame.
 
     c_i = E(x_≤i, a_≤i)            once per frame, with a KV cache                (paper, eq. 4)
     v   = D([c_i ; x^t_{i+1}], t)  at each denoising step, of this frame alone    (paper, eq. 5)
 
-in the alignment of gymnasium and LeRobot: the action a_i is taken at frame i and leads to frame i + 1. ("Causality
-in Video Diffusers is Separable from Denoising", arXiv 2602.10095.)
+in the alignment of gymnasium and LeRobot: the action a_i is taken at frame i and leads to frame i + 1.
+("Causality in Video Diffusers is Separable from Denoising", arXiv 2602.10095.)
 
 B batch, T steps, K noise draws, C H W frame, M context tokens, D width, S state, A action.
 """

@@ -144,7 +144,8 @@ class WorldModel(nn.Module):
         return torch.cat([last, drawn.to(last.dtype)], dim=-3)
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
-        """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…, S)."""
+        """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
+        S)."""
         heads = self.core.heads(tokens[..., -1, :])
         reward, success = heads.reward + prior.reward, heads.success + prior.success
         state = prior.state + heads.state_residual * self.prior.residual_scale
@@ -204,7 +205,8 @@ class WorldModel(nn.Module):
         return pixel_weight(self.config, self.background, clip)
 
     def training_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Gives frames and states that the next ones are learnt from: recorded or imagined, and not perfect."""
+        """Gives frames and states that the next ones are learnt from: recorded or imagined, and not
+        perfect."""
         if not self.core.learns_from_history:
             return clip.obs[:, :-1], clip.state[:, :-1]
         obs, state = corrupt_history(self.config, clip, noise, self.prior.delta_scale)

@@ -37,7 +37,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 def muon_and_adamw(
     net: nn.Module, inner: Sequence[nn.Parameter], inner_lr: float, lr: float, beta2: float
 ) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Optimisers and their learning rates: Muon for the `inner` matrices, where features become features,
+    """Optimizers and their learning rates: Muon for the `inner` matrices, where features become features,
     AdamW for what is left of `net`."""
     outer = [p for p in net.parameters() if all(p is not q for q in inner)]
     muon = Muon(inner, inner_lr)

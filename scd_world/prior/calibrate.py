@@ -1,4 +1,5 @@
-"""Measures what a spread of copies (`doubt.py`) means: how far the dynamics strays from recordings, unrolled."""
+"""Calibrates the ensemble's uncertainty: how far rollouts of the dynamics are from recordings, at each
+spread."""
 
 from __future__ import annotations
 
@@ -23,20 +24,21 @@ def calibrate_uncertainty(
     windows: int = 512,
     steps: int = 64,
 ) -> int:
-    """Sets `uncertainty.curve` to the mean error at each of `KNOTS` spreads, over all steps of `windows` unrolls.
+    """Sets the calibration curve to the mean error at each of `KNOTS` spreads, over all steps of `windows`
+    rollouts.
 
-    recorded: what the dynamics has not learnt from, or it is surer of itself than it may be. Means of errors, not
-    of their logarithms: what is said is the mean error, to which few large ones add most. They rise with the
-    spread (isotonic regression). Gives the steps of an unroll: fewer where episodes are short, 0 where they
-    are too short to unroll at all, and the curve stays as it is.
+    recorded: what the dynamics has not learnt from, or it is surer of itself than it may be. Means of errors,
+    not of their logarithms: the prediction is the mean error, to which few large ones add most. They rise
+    with the spread (isotonic regression). Gives the steps of an rollout: fewer where episodes are short, 0
+    where they are too short to rollout at all, and the curve stays as it is.
     """
     while not len((sequences := recorded.sequences(steps + 1))[0]) and steps > 1:
         steps //= 2  # short episodes
     if not len(sequences[0]):
         return 0
     g = torch.Generator().manual_seed(seed)
-    lot = torch.randint(len(sequences[0]), (windows,), generator=g)
-    row, _ = (rows[lot.to(rows.device)] for rows in sequences)
+    chosen = torch.randint(len(sequences[0]), (windows,), generator=g)
+    row, _ = (rows[chosen.to(rows.device)] for rows in sequences)
     spread, error = (
         x.flatten().double().cpu() for x in rollout_errors(uncertainty, dynamics, recorded, row, steps)
     )
@@ -56,7 +58,7 @@ def rollout_errors(
     row: Tensor,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """Spread and true error (N, steps), model units, of unrolls from the recorded states at row (N,)."""
+    """Spread and true error (N, steps), model units, of rollouts from the recorded states at row (N,)."""
     prev, state = recorded.prev[row], recorded.state[row]
     copies, spreads, errors = uncertainty.init_ensemble(prev, state), [], []
     for i in range(steps):

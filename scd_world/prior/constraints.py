@@ -1,12 +1,12 @@
-"""Laws that all recorded states obey, and imagined ones shall obey too.
+"""Constraints that all recorded states obey, and imagined ones shall obey too.
 
 The corners of a rigid block keep their distances, a sine its cosine, a quaternion its length. A network that
-predicts each number by itself breaks such laws a little at every step, and a long rollout deforms what it
-imagines. They are found in the recordings, as what has no spread there: linear laws first (of PushT's 18
+predicts each number by itself breaks them a little at every step, and a long rollout deforms what it
+imagines. They are found in the recordings, as what has no spread there: linear ones first (of PushT's 18
 numbers 6 are free), then quadratic ones among what is free (the block neither grows nor shrinks). After each
 prediction one damped Newton step leads back.
 
-R rows, S state, r free dimensions, m quadratic laws; everything in model units.
+R rows, S state, r free dimensions, m quadratic constraints; everything in model units.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from scd_world.robot_data.normalizer import Normalizer
 
 CONSTANT_TOLERANCE = 1e-4  # relative root mean square below which a quantity is taken for constant
-ROWS_PER_UNKNOWN = 20  # fewer would find laws by accident
-MAX_FREE_DIMS = 32  # dimensions; beyond, quadratic laws are too many to look for
+ROWS_PER_UNKNOWN = 20  # fewer would find constraints by accident
+MAX_FREE_DIMS = 32  # dimensions; beyond, quadratic constraints are too many to look for
 ROWS = 20_000
-MAX_CORRECTION = 0.5  # of the usual change per step: a law corrects, it does not steer
+MAX_CORRECTION = 0.5  # of the usual change per step: a constraint corrects, it does not steer
 
 
 class StateConstraints(nn.Module):
@@ -59,7 +59,7 @@ class StateConstraints(nn.Module):
         super()._load_from_state_dict(weights, prefix, *rest)
 
     def forward(self, state: Tensor) -> Tensor:
-        """The state (…, S) that obeys the laws, near this one."""
+        """The state (…, S) that obeys the constraints, near this one."""
         if not self.any:
             return state
         z = (state - self.mean) @ self.basis.T

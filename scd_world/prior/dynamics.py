@@ -1,7 +1,7 @@
 """The dynamics of the state alone: a linear model, and a small network on top of it.
 
 Robots under position control follow a linear model closely, and what they push follows from where it is and
-where they go: neither needs a pixel, both are learnt from thousands of times more steps than pictures allow
+where they go: neither needs a pixel, both are learnt from thousands of times more steps than images allow
 (`fit_dynamics.py`). What is not in the recorded state, the world model's heads add.
 
 S state size, A action size; everything in model units.
@@ -42,7 +42,8 @@ class StateDynamics(nn.Module):
         self.outcome_net = FourierMLP(S, 2, width, max(1, layers - 1)) if learns else None
 
     def forward(self, prev: Tensor, state: Tensor, action: Tensor) -> PriorPrediction:
-        """Predicts a step. prev (…, S + A): state and action one frame earlier; state (…, S), action (…, A)."""
+        """Predicts a step. prev (…, S + A): state and action one frame earlier; state (…, S), action (…,
+        A)."""
         step = self.predict_next(prev, state, action)
         return PriorPrediction(*step, *self.predict_outcome(step.state))
 
@@ -69,7 +70,8 @@ class StateDynamics(nn.Module):
             return self.constraints(state.float())
 
     def predict_outcome(self, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicts reward in model units and success as a logit, (…) each, of a step that leads to a state."""
+        """Predicts reward in model units and success as a logit, (…) each, of a step that leads to a
+        state."""
         if self.outcome_net is None:
             nothing = after.new_zeros(after.shape[:-1])
             return nothing, nothing

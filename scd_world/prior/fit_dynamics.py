@@ -1,10 +1,10 @@
-"""Teaches the dynamics (`dynamics.py`) from the recorded states alone, before the world model sees a picture.
+"""Trains the dynamics (`dynamics.py`) on recorded states alone, before the world model sees an image.
 
 Single steps first, as many at a time as can be: where things go is learnt soonest from what was recorded.
-Then it is unrolled: what it said is what it goes on from, and it learns not to drift. What a state is worth
-is learnt after that (`fit_outcome.py`).
+Then it is rolled out: it goes on from its own predictions, and learns not to drift. Reward and success are
+learnt after that (`fit_outcome.py`).
 
-F recorded rows, E episodes, B sequences, U steps of an unroll.
+F recorded rows, E episodes, B sequences, U steps of an rollout.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ def fit_dynamics(
     bf16: bool = False,
     stage: PretrainStage | None = None,
 ) -> Generator[Tensor]:
-    """Teaches `dynamics` in place; yields the loss of each update, then leaves the averaged weights in it.
+    """Trains `dynamics` in place; yields the loss of each update, then leaves the averaged weights in it.
 
     `config.steps` updates, or as many as the stage's time allows.
     """
     generator = torch.Generator().manual_seed(seed)
-    unroll, singles = config.rollout_length, recorded.sequences(1)
-    while not len((sequences := recorded.sequences(unroll))[0]) and unroll > 1:
-        unroll //= 2  # short episodes
+    length, singles = config.rollout_length, recorded.sequences(1)
+    while not len((sequences := recorded.sequences(length))[0]) and length > 1:
+        length //= 2  # short episodes
     if dynamics.residual_net is None or not len(sequences[0]):
         return
 
     def loss(progress: float) -> Tensor:
-        rows, steps = (singles, 1) if progress <= config.single_step_share else (sequences, unroll)
-        size = (config.batch_size * unroll // steps, recorded.state.shape[-1])
+        rows, steps = (singles, 1) if progress <= config.single_step_share else (sequences, length)
+        size = (config.batch_size * length // steps, recorded.state.shape[-1])
         level = config.init_noise * torch.rand(size[0], 1, generator=generator)
-        shake = (level * torch.randn(size, generator=generator)).to(
+        perturbation = (level * torch.randn(size, generator=generator)).to(
             recorded.state
         ) * dynamics.linear.delta_scale
-        lot = torch.randint(len(rows[0]), (size[0],), generator=generator)
-        row, last = (of[lot.to(of.device)] for of in rows)
-        return rollout_loss(dynamics, recorded, row, last, shake, steps, bf16)
+        chosen = torch.randint(len(rows[0]), (size[0],), generator=generator)
+        row, last = (of[chosen.to(of.device)] for of in rows)
+        return rollout_loss(dynamics, recorded, row, last, perturbation, steps, bf16)
 
     stage = stage or PretrainStage()
     inner = [p for p in dynamics.residual_net.layers.parameters() if p.ndim == 2]
@@ -65,16 +65,16 @@ def rollout_loss(
     recorded: StateTrajectories,
     row: Tensor,
     last: Tensor,
-    shake: Tensor,
+    perturbation: Tensor,
     steps: int,
     bf16: bool = False,
 ) -> Tensor:
-    """Mean over U steps from the recorded state at row (B,), shaken by (B, S), under the recorded actions.
+    """Mean over U steps from the recorded state at row (B,), perturbed by (B, S), under the recorded actions.
 
-    What is shaken must find back: a hand that is imagined inside a block is pushed out of it again.
+    What is perturbed must find back: a hand that is imagined inside a block is pushed out of it again.
     """
-    state, prev, loss = recorded.state[row] + shake, recorded.prev[row], 0.0
-    prev = prev + F.pad(shake, (0, prev.shape[-1] - shake.shape[-1]))
+    state, prev, loss = recorded.state[row] + perturbation, recorded.prev[row], 0.0
+    prev = prev + F.pad(perturbation, (0, prev.shape[-1] - perturbation.shape[-1]))
     for i in range(steps):
         action = recorded.action[row + i]
         after = dynamics.predict_next(prev, state, action, bf16).state

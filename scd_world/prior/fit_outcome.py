@@ -1,7 +1,7 @@
-"""Teaches what a state is worth (`Body.worth`) once the dynamics knows where states lead.
+"""Trains the prediction of reward and success (`StateDynamics.predict_outcome`), after the dynamics.
 
 A success is one step in hundreds, so half of each batch is drawn where successes are near, and weighs less
-for it: probabilities stay calibrated. In full precision: taught in bf16, PushT's reward was 1 % too high.
+for it: probabilities stay calibrated. In full precision: trained in bf16, PushT's reward was 1 % too high.
 
 N recorded steps, B of them at a time.
 """
@@ -32,7 +32,8 @@ def fit_outcome(
     seed: int,
     stage: PretrainStage | None = None,
 ) -> Generator[Tensor]:
-    """Teaches `dynamics.outcome` in place; yields the loss of each update, then leaves the averaged weights."""
+    """Trains `dynamics.outcome_net` in place; yields the loss of each update, then leaves the averaged
+    weights."""
     row, _ = recorded.sequences(1)
     if dynamics.outcome_net is None or not len(row):
         return
@@ -49,10 +50,10 @@ def fit_outcome(
     half = config.batch_size // 2
 
     def loss(progress: float) -> Tensor:
-        lots = torch.randint(len(row), (half,), generator=generator)
+        anywhere = torch.randint(len(row), (half,), generator=generator)
         close = near_rows[torch.randint(len(near_rows), (half,), generator=generator)]
-        lot = torch.cat([lots, close]).to(row.device)
-        return outcome_loss(dynamics, after[lot], reward[lot], success[lot], 1 / often[lot])
+        batch = torch.cat([anywhere, close]).to(row.device)
+        return outcome_loss(dynamics, after[batch], reward[batch], success[batch], 1 / often[batch])
 
     stage, steps = stage or PretrainStage(), config.steps
     optimizer = torch.optim.AdamW(
@@ -73,7 +74,7 @@ def near_success_mask(reward: Tensor, success: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict_next_states(dynamics: StateDynamics, recorded: StateTrajectories, row: Tensor) -> Tensor:
-    """(N, S): where the dynamics says that each step leads; single steps, since drift would spoil them."""
+    """(N, S): where the dynamics predict that each step leads; single steps, since drift would spoil them."""
     prev, state, action = recorded.prev, recorded.state, recorded.action
     return torch.cat(
         [dynamics.predict_next(prev[now], state[now], action[now]).state for now in row.split(CHUNK)]
@@ -84,6 +85,6 @@ def outcome_loss(
     dynamics: StateDynamics, after: Tensor, reward: Tensor, success: Tensor, weight: Tensor
 ) -> Tensor:
     """Weighted means over states (B, S): square error of the reward, cross entropy of the success."""
-    said, logit = dynamics.predict_outcome(after)
+    predicted, logit = dynamics.predict_outcome(after)
     unlikely = F.binary_cross_entropy_with_logits(logit, success, reduction="none")
-    return (weight * ((said - reward).square() + SUCCESS * unlikely)).sum() / weight.sum()
+    return (weight * ((predicted - reward).square() + SUCCESS * unlikely)).sum() / weight.sum()

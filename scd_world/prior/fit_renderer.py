@@ -1,10 +1,10 @@
-"""Teaches the renderer (`renderer.py`) from single recorded frames and their states, before the rest learns.
+"""Trains the renderer (`renderer.py`) from single recorded frames and their states, before the rest learns.
 
 A frame by itself is a cheap stage: no history, no noise, no rollout. And most of it is background: half of
 the cells that an update looks at are drawn from where something stands out, and weigh less for it. What has
 been learnt then is held.
 
-F frames, C channels (3 per camera), H W pixels, P cells of the picture, n of them looked at.
+F frames, C channels (3 per camera), H W pixels, P cells of the image, n of them looked at.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from scd_world.prior.config import RendererPretrainConfig
 from scd_world.prior.pretraining import PretrainStage
 from scd_world.prior.renderer import StateRenderer
 
-DIFFERS = 0.1  # of 2, the range of a colour
+DIFFERS = 0.1  # of 2, the range of a color
 WARM_UP = 50  # updates
 # What bends the parts' places is hundreds of weights that AdamW moves all at once: at the others' rate it
-# throws the parts about, gradients grow a thousandfold, and the renderer goes out (of an arm and its puck four
-# of four within 400 updates, docs/arm.md). A gradient many times the usual one is cut to that.
+# throws the parts about, gradients grow a thousandfold, and it draws nothing any more (four of
+# four renderers of an arm within 400 updates, docs/arm.md). A gradient many times the usual one is cut to that.
 POSE_LR_RATIO = 0.2  # of the learning rate
 CLIP = 0.1
 
@@ -38,7 +38,7 @@ def fit_renderer(
     bf16: bool,
     stage: PretrainStage | None = None,
 ) -> Generator[Tensor]:
-    """Teaches `renderer` in place; yields the loss of each update.
+    """Trains `renderer` in place; yields the loss of each update.
 
     frames(first): batches of states (F, S) and their frames (F, C, H, W) from number `first` on, without end,
     on the renderer's device.
@@ -90,7 +90,7 @@ def renderer_loss(
 
 
 def cell_probabilities(differs: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """(F, P), adding up to 1: half of it evenly, half where something differs (F, P) or a neighbour does."""
+    """(F, P), adding up to 1: half of it evenly, half where something differs (F, P) or a neighbor does."""
     seen = differs.view(-1, 1, *grid_size).float()
     near = F.max_pool2d(seen, 3, stride=1, padding=1).flatten(1)
     evenly = torch.full_like(near, 1 / near.shape[1])

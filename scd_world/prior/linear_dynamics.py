@@ -1,9 +1,9 @@
 """What a linear model already says about the next state; the network learns what is left.
 
-change ≈ W · [velocity, state, action, action before, 1], fitted in closed form to the training episodes (ridge
-regression). Robots under position control follow it closely, and a network would need thousands of updates to
-find it. Why the action before: two places say how fast something was on average, and with the action that it
-had meanwhile that gives how fast it is now.
+change ≈ W · [velocity, state, action, action before, 1], fitted in closed form to the training episodes
+(ridge regression). Robots under position control follow it closely, and a network would need thousands of
+updates to find it. Why the action before: two places say how fast something was on average, and with the
+action that it had meanwhile that gives how fast it is now.
 
 S state size, A action size; everything in model units.
 """
@@ -47,7 +47,8 @@ class LinearDynamics(nn.Module):
         return self.delta_scale * self.residual.clamp_min(SMALLEST_RESIDUAL)
 
     def forward(self, prev: Tensor, state: Tensor, action: Tensor) -> LinearPrediction:
-        """Predicts a step. prev (…, S + A): state and action one frame earlier; state (…, S), action (…, A)."""
+        """Predicts a step. prev (…, S + A): state and action one frame earlier; state (…, S), action (…,
+        A)."""
         inputs = linear_inputs(prev, state, action, self.delta_scale)
         expected = inputs @ self.weight.T
         velocity = inputs[..., : state.shape[-1]]

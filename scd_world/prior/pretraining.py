@@ -1,7 +1,8 @@
-"""Lessons before the first window: body, outcome and sketch, each a short training of one network.
+"""Pretraining stages before the first window: dynamics, outcome and renderer, each a short training of one
+network.
 
 They may take most of a training's time, so each is kept as it goes on and once it is over, until the first
-checkpoint holds what it brought: a run that is killed goes on where it was.
+checkpoint holds its result: a run that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Optimizers = Sequence[tuple[torch.optim.Optimizer, float]]  # and their learning
 
 
 class PretrainStage:
-    """What one network is network: `begin`, then `teach`; in between it may have been found half given."""
+    """The training of one network: `start`, then `run`; in between an unfinished one may have been found."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class PretrainStage:
         for optimizer, rate in self.optimizers:
             optimizer.param_groups[0]["lr"] = share * rate
             optimizer.step()
-        self.network.zero_grad()  # after the last one too: a gradient left would be the world's first update's
+        self.network.zero_grad()  # after the last one too, or it would be the world's first
         if self.average is not None:
             self.average.update(self.network.named_parameters(), self.update)
         self.update += 1

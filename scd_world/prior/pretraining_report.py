@@ -1,7 +1,7 @@
-"""What each stage before the first window brought, on held-out episodes, beside the simplest rival.
+"""The result of each pretraining stage on held-out episodes, beside the simplest baseline.
 
 A stage can fail without a word: its own loss comes down, and what it left draws background alone, or rewards
-everything alike. The hours after it would be lost; so it is measured at once, and said loudly where a
+everything alike. The hours after it would be lost; so it is measured at once, and logged as a warning where a
 constant would do as well.
 
 N held-out steps, F frames, S state, C H W frame.
@@ -27,61 +27,62 @@ FRAMES = 64
 
 @dataclass(frozen=True)
 class StageResult:
-    """One figure of a stage, beside that of a rival that had none."""
+    """One figure of a stage, beside that of a baseline."""
 
     figure: str
     value: float
-    rival: str
-    rival_value: float
+    baseline: str
+    baseline_value: float
     higher_is_better: bool = False
 
     @property
     def failed(self) -> bool:
-        """No better than the rival."""
+        """No better than the baseline."""
         sign = 1 if self.higher_is_better else -1
-        return not sign * self.value > sign * self.rival_value  # NaN has failed too
+        return not sign * self.value > sign * self.baseline_value  # NaN has failed too
 
     def __str__(self) -> str:
-        return f"{self.figure} {self.value:.4g} ({self.rival} {self.rival_value:.4g})"
+        return f"{self.figure} {self.value:.4g} ({self.baseline} {self.baseline_value:.4g})"
 
 
 @torch.no_grad()
 def dynamics_result(dynamics: StateDynamics, held: StateTrajectories) -> list[StageResult]:
-    """The loss of single steps; the rival is the straight line under the network."""
+    """The loss of single steps; the baseline is the linear model under the network."""
     row, last = held.sequences(1)
     row = some(row[row < last])  # an episode's last action has no next state
     if not len(row):
         return []
     line = dynamics.project(dynamics.linear(held.prev[row], held.state[row], held.action[row]).state)
     true = held.state[row + 1]
-    own, rival = (
-        step_loss(dynamics, said - true).item() for said in (predict_next_states(dynamics, held, row), line)
+    own, baseline = (
+        step_loss(dynamics, predicted - true).item()
+        for predicted in (predict_next_states(dynamics, held, row), line)
     )
-    return [StageResult("loss of a step", own, "a straight line", rival)]
+    return [StageResult("loss of a step", own, "the linear model", baseline)]
 
 
 @torch.no_grad()
 def outcome_result(dynamics: StateDynamics, held: StateTrajectories) -> list[StageResult]:
-    """Square error of the reward, in model units, and of the probability of success; the rivals say the mean
-    everywhere."""
+    """Square error of the reward, in model units, and of the probability of success; the baselines predict
+    the mean everywhere."""
     row = some(held.sequences(1)[0])
     if not len(row):
         return []
     reward, logit = dynamics.predict_outcome(predict_next_states(dynamics, held, row))
     pairs = {"reward": (reward, held.reward[row]), "success": (logit.sigmoid(), held.success[row])}
     return [
-        StageResult(f"square error of {name}", mse(said, true), "the mean", mse(true.mean(), true))
-        for name, (said, true) in pairs.items()
-        if true.min() < true.max()  # a constant has nothing to be told
+        StageResult(f"square error of {name}", mse(predicted, true), "the mean", mse(true.mean(), true))
+        for name, (predicted, true) in pairs.items()
+        if true.min() < true.max()  # a constant has nothing to predict
     ]
 
 
 @torch.no_grad()
 def renderer_result(renderer: StateRenderer, state: Tensor, truth: Tensor) -> list[StageResult]:
-    """PSNR of frames (F, C, H, W) from their states (F, S); the rival is the background."""
-    pictures = renderer(state).clamp(-1, 1), renderer.background.expand_as(truth)
-    own, rival = (psnr(picture, truth).mean().item() for picture in pictures)
-    return [StageResult("PSNR of a frame, dB", own, "the background", rival, higher_is_better=True)]
+    """PSNR of frames (F, C, H, W) from their states (F, S); the baseline is the background."""
+    frames = renderer(state).clamp(-1, 1), renderer.background.expand_as(truth)
+    own, baseline = (psnr(frame, truth).mean().item() for frame in frames)
+    return [StageResult("PSNR of a frame, dB", own, "the background", baseline, higher_is_better=True)]
 
 
 def some(row: Tensor) -> Tensor:
@@ -89,5 +90,5 @@ def some(row: Tensor) -> Tensor:
     return row[:: 1 + len(row) // ROWS]
 
 
-def mse(said: Tensor, true: Tensor) -> float:
-    return (said - true).square().mean().item()
+def mse(predicted: Tensor, true: Tensor) -> float:
+    return (predicted - true).square().mean().item()

@@ -1,13 +1,13 @@
-"""What the state alone says about the picture: parts that keep their looks and change their places.
+"""The state-conditioned renderer: parts that keep their looks and change their places.
 
-A robot's link, or a block that is pushed, is the same thing wherever it lies: seen from a frame of reference
-that moves with it, it never changes. So the state is turned into K frames of reference, straight lines of the
-state plus what a small network adds to them, and a function of a pixel's coordinates in all K frames, the
-same for every picture, says what is there. Where the state tells a pose to half a pixel, so does the drawing,
-however long the rollout; what no state tells is left to the decoder, which gets this sketch beside the last
-frame (`render_heads.py`). Drawn once per frame, taught before the rest (`fit_sketch.py`).
+A robot's link, or a block that is pushed, is the same thing wherever it lies: in a frame of reference that
+moves with it, it never changes. So the state is turned into K frames of reference, a linear map of the state
+plus what a small network adds, and a function of a pixel's coordinates in all K frames, the same for every
+image, gives its color. Where the state holds a pose to half a pixel, so does the drawing, however long the
+rollout; what no state holds is left to the decoder, which gets this drawing beside the last frame
+(`pixel_heads.py`). Run once per frame, pretrained before the rest (`fit_renderer.py`).
 
-F frames, S state, K parts, P cells of the picture, V cameras, C = 3·V channels, H W frame.
+F frames, S state, K parts, P cells of the image, V cameras, C = 3·V channels, H W frame.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from scd_world.model.layers import zero_init
 from scd_world.utils.precision import full_precision
 
-CELL = 2  # pixels: what the function says at one place draws CELL² of them
-FINENESS = 6.0  # deviation of the first waves, radians over half a picture
+CELL = 2  # pixels: one evaluation of the function draws CELL² of them
+FINENESS = 6.0  # deviation of the Fourier features' frequencies, radians over half an image
 BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
 
 
@@ -40,7 +40,7 @@ class StateRenderer(nn.Module):
         self.fourier = nn.Linear(size, hidden)
         nn.init.normal_(self.fourier.weight, std=0.5)
         nn.init.uniform_(self.fourier.bias, -torch.pi, torch.pi)
-        self.pose_residual = nn.Sequential(  # of joints, whose pose no straight line gives
+        self.pose_residual = nn.Sequential(  # of joints, whose pose no linear map gives
             *(nn.Linear(size + hidden, hidden), nn.GELU()),
             *(nn.Linear(hidden, hidden), nn.GELU()),
             zero_init(nn.Linear(hidden, 4 * parts)),
@@ -51,9 +51,7 @@ class StateRenderer(nn.Module):
         self.mlp = nn.Sequential(
             *(nn.Linear(width, width), nn.GELU()),
             *(nn.Linear(width, width), nn.GELU()),
-            zero_init(
-                nn.Linear(width, 4 * self.cameras * self.cell**2)
-            ),  # colour, and how much is background
+            zero_init(nn.Linear(width, 4 * self.cameras * self.cell**2)),  # color, and how much is background
         )
         self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)  # (3, P)
         self.register_buffer(
@@ -69,17 +67,17 @@ class StateRenderer(nn.Module):
         """(1, C, H, W)"""
         return self.to_frame(self.background_cells[None])
 
-    def render_cells(self, state: Tensor, places: Tensor, scene: Tensor) -> Tensor:
-        """What is seen at some places, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
+    def render_cells(self, state: Tensor, cells: Tensor, background: Tensor) -> Tensor:
+        """Draws some cells, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
         (F or 1, 3, n); and what of the background is there, (F or 1, n, V, 3, CELL²)."""
         with full_precision(state):  # bf16 does not know where a pixel is
-            waves = self.coord_embed.weight @ self.part_transforms(state.float())  # (F, width, 3)
-            waves = (waves @ places + self.coord_embed.bias[:, None]).sin()
-        out = self.mlp(rearrange(waves, "f d n -> f n d")).float()
+            features = self.coord_embed.weight @ self.part_transforms(state.float())  # (F, width, 3)
+            features = (features @ cells + self.coord_embed.bias[:, None]).sin()
+        out = self.mlp(rearrange(features, "f d n -> f n d")).float()
         out = rearrange(out, "f n (v c p) -> f n v c p", v=self.cameras, c=4)
-        drawn, background = out.tensor_split([3], dim=3)
-        keep = torch.sigmoid(background + BACKGROUND_BIAS)
-        return keep * scene + (1 - keep) * drawn
+        drawn, keep = out.tensor_split([3], dim=3)
+        keep = torch.sigmoid(keep + BACKGROUND_BIAS)
+        return keep * background + (1 - keep) * drawn
 
     def to_cells(self, frame: Tensor) -> Tensor:
         """(…, C, H, W) → (…, P, V, 3, CELL²)."""
@@ -96,15 +94,15 @@ class StateRenderer(nn.Module):
 
         With the frame's place p and turn d as complex numbers, and the pixel z: conj(d) · (z − p).
         """
-        bend = self.pose_residual(torch.cat([state, self.fourier(state).sin()], dim=-1))
-        a, b, y, x = rearrange(self.pose_linear(state) + bend, "f (k four) -> four f k", four=4)
+        residual = self.pose_residual(torch.cat([state, self.fourier(state).sin()], dim=-1))
+        a, b, y, x = rearrange(self.pose_linear(state) + residual, "f (k four) -> four f k", four=4)
         rows = torch.stack([a, b, -a * y - b * x], dim=-1)
         columns = torch.stack([-b, a, b * y - a * x], dim=-1)
         return torch.stack([rows, columns], dim=2).flatten(1, 2)
 
 
 def cell_grid(height: int, width: int, cell: int) -> Tensor:
-    """(3, P): row, column and 1 of each cell's middle; the longer side of the picture is [-1, 1]."""
+    """(3, P): row, column and 1 of each cell's middle; the longer side of the image is [-1, 1]."""
     rows, columns = (torch.arange(n // cell, dtype=torch.float32) for n in (height, width))
     half = max(height, width) / 2
     rows, columns = ((i + 0.5) * cell - n / 2 for i, n in ((rows, height), (columns, width)))

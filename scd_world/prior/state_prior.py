@@ -1,4 +1,4 @@
-"""The state prior: what recorded state alone tells of the next step, learnt before the first picture.
+"""The state prior: what recorded state alone tells of the next step, learnt before the first image.
 
 A linear model, a network on top of it and the constraints that all recorded states obey (`dynamics.py`); a
 renderer that draws a state (`renderer.py`); an ensemble that tells how far an imagined state may be off

@@ -1,4 +1,4 @@
-"""Recorded states, actions and outcomes of many episodes, without a picture."""
+"""Recorded states, actions and outcomes of many episodes, without an image."""
 
 from __future__ import annotations
 

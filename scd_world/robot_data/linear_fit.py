@@ -19,7 +19,7 @@ def linear_inputs(prev: Tensor, state: Tensor, action: Tensor, change: Tensor) -
 def fit_hold_action(
     prev: Tensor, state: Tensor, action: Tensor, after: Tensor, state_change: Tensor
 ) -> Tensor:
-    """(A, S + 1): the action that keeps a robot at rest where it is, as a straight line of the state.
+    """(A, S + 1): the action that keeps a robot at rest where it is, as a linear model of the state.
 
     Under position control that is its own place, under velocity control zero. It stands for the action
     before an episode's first. What moves by other laws than a line's has little say in it.

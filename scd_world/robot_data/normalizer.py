@@ -34,7 +34,7 @@ class Normalizer:
 
     @classmethod
     def neutral(cls, schema: DataSchema) -> Normalizer:
-        """Ranges of [-1, 1] and nothing known of the dynamics: for models that no data has taught."""
+        """Ranges of [-1, 1] and nothing known of the dynamics: for models that no data has trained."""
         S, A = len(schema.state), len(schema.action)
         return cls(
             state_low=-torch.ones(S),
@@ -58,12 +58,14 @@ class Normalizer:
         return to_unit(action, self.action_low, self.action_high)
 
     def encode_prev(self, prev: Tensor) -> Tensor:
-        """Encodes state and action one frame earlier, (…, S + A); where that action is NaN there was none, and the
-        one that keeps the state at rest stands for it."""
+        """Encodes state and action one frame earlier, (…, S + A); where that action is NaN there was none,
+        and the one that keeps the state at rest stands for it."""
         state, action = prev.tensor_split([len(self.state_low)], dim=-1)
         state, action = self.encode_state(state), self.encode_action(action)
         rest = standstill(state, self.hold_action)
-        return torch.where(torch.isnan(action).any(-1, keepdim=True), rest, torch.cat([state, action], dim=-1))
+        return torch.where(
+            torch.isnan(action).any(-1, keepdim=True), rest, torch.cat([state, action], dim=-1)
+        )
 
     def encode_reward(self, reward: Tensor) -> Tensor:
         return (reward - self.reward_mean) / self.reward_std.clamp_min(SMALLEST_RANGE)

@@ -10,7 +10,7 @@ RESIZES = ("stretch", "letterbox")
 
 
 class ImageRegion(NamedTuple):
-    """A rectangle of a picture, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -43,7 +43,7 @@ class DataSchema:
     recorded: tuple[
         tuple[int, int], ...
     ] = ()  # each camera's own (height, width); () where it is the frame's
-    resize: str = "stretch"  # how pictures came from there into the frame: stretch or letterbox
+    resize: str = "stretch"  # how images came from there into the frame: stretch or letterbox
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -75,7 +75,7 @@ class DataSchema:
 
     @property
     def views(self) -> dict[str, ImageRegion]:
-        """Camera → where its picture lies in the frame; beside it the frame is black."""
+        """Camera → where its image lies in the frame; beside it the frame is black."""
         frame, letterbox = (self.height, self.width), self.resize == "letterbox"
         return {camera: view_of(size, frame, letterbox) for camera, size in self.recorded_sizes.items()}
 
@@ -98,7 +98,7 @@ class DataSchema:
 
 
 def view_of(recorded: tuple[int, int], frame: tuple[int, int], letterbox: bool) -> ImageRegion:
-    """Where a picture of `recorded` (height, width) lies in a frame of another size."""
+    """Where an image of `recorded` (height, width) lies in a frame of another size."""
     if not letterbox:
         return ImageRegion(0, 0, *frame)
     scale = min(frame[0] / recorded[0], frame[1] / recorded[1])

@@ -37,7 +37,7 @@ def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Mod
             "fsdp=true shards over several processes, but this is the only one: accelerate launch …"
         )
     model.to(accelerator.device)
-    # Lessons may end by each process's own clock. DDP sends all the first one's weights; FSDP does not.
+    # Pretraining may end by each process's own clock. DDP sends all the first one's weights; FSDP does not.
     for value in [*model.parameters(), *model.buffers()]:
         dist.broadcast(value.detach(), src=0)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
@@ -50,7 +50,7 @@ def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Mod
 def closed_blocks(model: nn.Module) -> list[Block]:
     """The blocks of which nothing but their output is used. Those that lend their keys and values stay with
     the whole: FSDP gathers a part's weights for its output's gradient, and would not for theirs."""
-    lent = [b for module in model.modules() if getattr(module, "lends_keys", False) for b in module.blocks]
+    lent = [b for module in model.modules() if getattr(module, "shares_kv", False) for b in module.blocks]
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     return [block for block in blocks if not any(block is other for other in lent)]
 

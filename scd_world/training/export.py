@@ -14,7 +14,7 @@ from scd_world.world.model_card import model_card
 from scd_world.world.starts import StartStates
 from scd_world.world.world import World
 
-PICTURES = {  # of an evaluation, in a packaged world's card
+IMAGES = {  # of an evaluation, in a packaged world's card
     "worst.png": "The worst window: recorded, imagined, difference",
     "strip_0.png": "The first window: recorded, imagined, difference",
 }
@@ -49,27 +49,27 @@ def provenance(
     held_out: np.ndarray,
     step: int,
     seconds: float,
-    measured: Mapping[str, float],
-    ancestor: Mapping[str, Any] | None,
+    last_eval: Mapping[str, float],
+    parent: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the world was trained with, as JSON. `ancestor`: the same of the world that it started from."""
+    """Gives what the world was trained with, as JSON. parent: the same of the world that it started from."""
     return {
         "data": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
-        "more": config.prior.extra_datasets,
-        "apart": config.prior.calibration_share,
+        "extra_datasets": config.prior.extra_datasets,
+        "calibration_share": config.prior.calibration_share,
         "episodes": len(store.lengths),
         "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
         "init": config.init,
-        "init_provenance": ancestor,
+        "parent": dict(parent) if parent else None,
         "steps": step,
         "planned_steps": config.steps,
         "batch_size": config.batch_size,
-        "clip_steps": config.sequence_length,
+        "sequence_length": config.sequence_length,
         "lr": config.optimizer.lr,
         "seed": config.seed,
         "training_seconds": round(seconds),
-        "measured": dict(measured),
+        "eval": dict(last_eval),
     }
 
 
@@ -78,8 +78,8 @@ def export_world(world: str | Path, evaluation: str | Path, out: str | Path) -> 
     made = World.load(world)
     report = (Path(evaluation) / "report.md").read_text(encoding="utf-8")
     # The few numbers that training measured on its way give place to the report's.
-    card = model_card(made.schema, made.provenance | {"measured": {}})
+    card = model_card(made.schema, made.prior_config, made.provenance | {"eval": {}})
     made.card = card + "\n" + report.replace("\n## ", "\n### ").replace("# Fidelity", "## Fidelity", 1)
-    pictures = {name: text for name, text in PICTURES.items() if (Path(evaluation) / name).is_file()}
-    made.card += "".join(f"\n![{text}]({name})\n" for name, text in pictures.items())
-    return made.save(out, half=True, beside=[Path(evaluation) / name for name in pictures])
+    images = {name: text for name, text in IMAGES.items() if (Path(evaluation) / name).is_file()}
+    made.card += "".join(f"\n![{text}]({name})\n" for name, text in images.items())
+    return made.save(out, half=True, beside=[Path(evaluation) / name for name in images])

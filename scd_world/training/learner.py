@@ -52,12 +52,14 @@ class Learner:
         self.stats = stats.to(self.device)
         schema = model.schema
         if not (schema.state or schema.reward or schema.success):
-            model.core.heads.requires_grad_(False)  # nothing teaches them, and DDP waits for every gradient
+            model.core.heads.requires_grad_(False)  # nothing trains them, and DDP waits for every gradient
         if not (schema.reward or schema.success):
             model.prior.freeze_outcome()
         if config.compile:
             model.compile()
         self.objective = objective or model
+        parameters = {name for name, _ in model.named_parameters()}
+        self.buffer_names = [name for name in model.state_dict() if name not in parameters]
         # What is called: the objective, or its distributed wrapper.
         self.net = distribute(self.objective, accelerator, config.fsdp)
         self.model = model
@@ -125,15 +127,17 @@ class Learner:
     def average(self) -> dict[str, Tensor]:
         """Gives the averaged parameters, and the buffers as they are. With sharded weights every process must
         ask."""
-        average = self.ema.weights()
-        return {n: v for n, v in self.model.state_dict().items() if n not in average} | average
+        return self.buffers() | self.ema.weights()
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Gives what belongs to a world's weights and is not learnt by gradients: the prior's fits."""
+        return {name: self.model.get_buffer(name) for name in self.buffer_names}
 
     def load(
         self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimizer: Mapping[str, Any]
     ) -> None:
         # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
-        buffers = {n: v for n, v in self.model.state_dict().items() if n not in self.ema.average}
-        set_model_state_dict(self.model, buffers | dict(weights), options=WHOLE)
+        set_model_state_dict(self.model, self.buffers() | dict(weights), options=WHOLE)
         self.ema.load(ema)
         load_optimizer_state(self.model, self.optimizer, optimizer)
 
@@ -160,5 +164,5 @@ def expand_batch(clip: Clip, rows: int) -> Clip:
 
 
 def derive_seed(*numbers: int) -> int:
-    """Neighbouring numbers give unrelated seeds."""
+    """Neighboring numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -75,9 +75,9 @@ class Pretraining:
         what was learnt. Gives the others, their data, and the hash below which an episode is set apart."""
         stored = store_low_dim(self.store, episodes)
         wanted = self.config.prior.kind == "state" and self.store.schema.state
-        lot = split_hash(stored)
-        threshold = calibration_threshold(lot, self.config.prior.calibration_share if wanted else 0.0)
-        apart = lot < threshold
+        hashes = split_hash(stored)
+        threshold = calibration_threshold(hashes, self.config.prior.calibration_share if wanted else 0.0)
+        apart = hashes < threshold
         if apart.all():
             threshold, apart = 0.0, np.zeros_like(apart)
         return episodes[~apart], stored.select(np.flatnonzero(apart)), threshold
@@ -100,7 +100,7 @@ class Pretraining:
     def pretrain_dynamics(
         self, prior: PretrainedStatePrior, normalizer: Normalizer, parent: dict[str, Any] | None
     ) -> None:
-        """Learns where states lead and what they bring, before the first picture."""
+        """Learns where states lead and what they bring, before the first image."""
         config, seed, most = self.config.prior, self.config.seed, self.config.steps
         dynamics = replace(config.dynamics, steps=min(config.dynamics.steps, most))
         outcome = replace(config.outcome, steps=min(config.outcome.steps, most))
@@ -137,7 +137,8 @@ class Pretraining:
     def calibrate(
         self, prior: PretrainedStatePrior, normalizer: Normalizer, parent: dict[str, Any] | None
     ) -> bool:
-        """Measures how far the dynamics are off where nothing was learnt; False: there was too little data."""
+        """Measures how far the dynamics are off where nothing was learnt; False: there was too little
+        data."""
         if not len(self.calibration.lengths):
             return False
         device = prior.dynamics.linear.weight.device

@@ -1,6 +1,6 @@
 """A run's folder: one trainer at a time, its log, its checkpoints, and the world it ends with.
 
-config.json · log.jsonl · tensorboard/ · lessons/ · checkpoints/ · world/
+config.json · log.jsonl · tensorboard/ · pretraining/ · checkpoints/ · world/
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RunFolder:
         self.path = Path(out)
         self.checkpoints, self.world = self.path / "checkpoints", self.path / "world"
         self.tensorboard, self.log = self.path / "tensorboard", self.path / "log.jsonl"
-        self.pretraining = self.path / "lessons"  # until the first checkpoint
+        self.pretraining = self.path / "pretraining"  # until the first checkpoint
         self.stats = self.path / "stats.safetensors"  # of the world that this training started from
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What a training says: sums kept on the device, JSON lines and TensorBoard on disk."""
+"""The log of a training: sums kept on the device, JSON lines and TensorBoard on disk."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def copy_normalizer(source: str, store: WindowStore, target: Path) -> None:
     """The statistics of the world `source`, also for when it is gone. Data of another robot is refused; what
     lies outside the world's ranges is said."""
     world = World.load(source)
-    check_schema(world.schema, store)
+    check_schema(world.schema, store.schema, store.path)
     stats = world.stats
     for what, recorded, low, high in (
         ("state", store.state, stats.state_low, stats.state_high),
@@ -28,7 +28,7 @@ def copy_normalizer(source: str, store: WindowStore, target: Path) -> None:
         out = (recorded.min(0) < low.numpy()) | (recorded.max(0) > high.numpy())
         if out.any():
             log.warning(
-                "%s of %s lies outside the range that %s was taught with; the range stays that one's",
+                "%s of %s lies outside the range that %s was trained with; the range stays that one's",
                 what, ", ".join(n for n, o in zip(names, out, strict=True) if o), source,
             )  # fmt: skip
     temp = beside(target, ".tmp")

@@ -194,9 +194,7 @@ class Trainer:
                         self.evaluate()
                     if self.due(config.checkpoint_every):
                         self.save()
-            if (
-                self.finished and self.config.model.state_weight
-            ):  # the prior has learnt on beside the pictures
+            if self.finished and self.config.model.state_weight:  # the prior has learnt on beside the images
                 self.recalibrate()
             if self.finished and self.evaluated_at != self.step:
                 self.evaluate()
@@ -352,7 +350,10 @@ class Trainer:
 
     def save_world(self) -> None:
         made = self.provenance()
-        self.world.provenance, self.world.card = made, model_card(self.store.schema, made)
+        self.world.provenance, self.world.card = (
+            made,
+            model_card(self.store.schema, self.world.prior_config, made),
+        )
         self.world.save(self.run.world)
 
     def resume(self, checkpoint: Checkpoint) -> None:

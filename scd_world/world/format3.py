@@ -1,4 +1,5 @@
-"""What worlds and checkpoints of format 3 called things: one table, old to new, read when such a one is opened.
+"""What worlds and checkpoints of format 3 called things: one table, old to new, read when such a one is
+opened.
 
 Format 4 has the field's words, a state prior that may be absent, and keeps the prior's closed-form fits among
 its weights instead of among the statistics.

@@ -142,7 +142,7 @@ class World:
         num_steps: int | None = None,
         compiled: bool = False,
     ) -> RolloutState:
-        """action (B, A) raw units, noise (B, C, H, W) standard normal. compiled: see `graph.py`."""
+        """action (B, A) raw units, noise (B, C, H, W) standard normal. compiled: see `compiled_step.py`."""
         action = self.stats.encode_action(self.tensor(action))
         return self.stepper(s, action, noise.to(self.device), num_steps, compiled)
 
@@ -152,7 +152,7 @@ class World:
 
     def outputs(self, s: RolloutState) -> dict[str, np.ndarray]:
         """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
-        uncertainty (B,), the state error to expect NaN where no prior tells it."""
+        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it."""
         return {
             "pixels": decode_pixels(s.obs).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
@@ -181,7 +181,7 @@ class World:
         """Writes the folder whole or not at all; an older world there is replaced only by a complete one.
 
         half: weights as float16 (for shipping; loading gives float32 again, rounded once).
-        beside: files that are put beside them, pictures of the card.
+        beside: files that are put beside them, images of the card.
         """
         folder = Path(folder)
         refuse_foreign(folder, MANIFEST)

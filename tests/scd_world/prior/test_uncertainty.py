@@ -12,7 +12,7 @@ from scd_world.evaluation.curves import uncertainty
 from scd_world.evaluation.open_loop import OpenLoopResults, Window
 from scd_world.prior.calibrate import calibrate_uncertainty, rollout_errors
 from scd_world.prior.dynamics import StateDynamics, Transition
-from scd_world.prior.uncertainty import COPIES, KNOWN, EnsembleUncertainty
+from scd_world.prior.uncertainty import MEMBERS, KNOWN, EnsembleUncertainty
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.world.format3 import knots_of_line
 from tests.conftest import make_model, make_recorded
@@ -38,7 +38,7 @@ def test_copies_spread_where_a_little_decides(cliff):
     uncertain, act = EnsembleUncertainty(3), torch.zeros(2, 2)
     state = torch.tensor([[-0.5, 0.0, 0.2], [-0.5, 0.0, 0.499]])  # the second stands at the edge
     copies = uncertain.init_ensemble(torch.cat([state, act], dim=-1), state)
-    assert copies.shape == (2, COPIES, 3 + 2 + 3)
+    assert copies.shape == (2, MEMBERS, 3 + 2 + 3)
     assert not uncertain.spread(copies).any()
     for age in range(4):
         copies = uncertain.step_ensemble(cliff, copies, act, torch.full((2,), age))
@@ -140,7 +140,7 @@ def test_no_state_nothing_to_doubt(model):
     blind = make_model(model.config, schema, Normalizer.neutral(schema))
     s = blind.initial(torch.zeros(2, 6, 8, 12), torch.zeros(2, 0))
     s = blind.imagine(s, torch.zeros(2, 2), torch.zeros(2, 6, 8, 12))
-    assert s.ensemble.shape == (2, COPIES, 2)
+    assert s.ensemble.shape == (2, MEMBERS, 2)
 
 
 def test_the_report_by_hand():
