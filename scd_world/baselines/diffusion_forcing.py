@@ -22,6 +22,8 @@ LEVEL = 0.1  # of the history when stepping
 
 
 class DiffusionForcing(CausalDiT):
+    history_noise: Tensor  # (C, H, W)
+
     def __init__(
         self,
         config: ModelConfig,
@@ -41,6 +43,8 @@ class DiffusionForcing(CausalDiT):
         return {"history_t": sampler.uniform(B, T), "history_x": sampler.normal(B, T, *clip.obs.shape[2:])}
 
     def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        assert noise.history_t is not None
+        assert noise.history_x is not None
         return interpolate(obs, noise.history_x, noise.history_t), noise.history_t
 
     def remembered(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,9 @@ class FAR(CausalDiT):
         }
 
     def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        assert noise.history_t is not None
+        assert noise.history_x is not None
+        assert noise.history_clean is not None
         t = logit_normal(noise.history_t, mean=0.0, std=1.0)
         clean = noise.history_clean < CLEAN_SHARE
         noisy = interpolate(obs, noise.history_x, t)

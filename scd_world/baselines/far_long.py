@@ -13,6 +13,8 @@ from scd_world.model.layers import Patches
 
 
 class FARLong(FAR):
+    net: LongContextTransformer
+
     def make_net(self, **settings: Any) -> LongContextTransformer:
         c, s = self.config, self.schema
         if any(size % TIMES for size in self.patches.grid):

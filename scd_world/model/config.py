@@ -60,8 +60,8 @@ class ModelConfig:
             )
         if self.architecture != "scd" and self.guidance != 1:
             raise ValueError(
-                f"guidance is against SCD's perturbed context, and architecture={self.architecture} has none: "
-                "leave it at 1"
+                f"guidance is against SCD's perturbed context, and architecture={self.architecture} has "
+                "none: leave it at 1"
             )
         if self.architecture == "regression" and self.predict == "v":
             raise ValueError("architecture=regression draws frames, and knows no velocity: set predict=x")

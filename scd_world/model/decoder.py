@@ -34,7 +34,6 @@ from scd_world.model.layers import (
     TimestepEmbedder,
     position_embedding,
     token_positions,
-    zero_init,
     zero_slice,
 )
 
@@ -46,15 +45,11 @@ MAX_TIME_FREQUENCY = 30.0
 class DecoderContext(NamedTuple):
     """What all denoising steps of a frame share."""
 
-    prefix_tokens: (
-        Tensor  # (F, 1, m, D) tokens that stand before the noisy ones in each layer; none with one_way
-    )
+    prefix_tokens: Tensor  # (F, 1, m, D) stand before the noisy ones in each layer; m = 0 with one_way
     patch_ctx: Tensor  # (F, 1, N, D) the context of each patch
     condition: Tensor  # (F, D) of state and action
     rotary: tuple[Tensor, Tensor]  # of known and noisy tokens
-    ctx_kv: tuple[
-        tuple[Tensor, Tensor], ...
-    ]  # one_way: per layer the keys and values (F, h, M, d) of the context
+    ctx_kv: tuple[tuple[Tensor, Tensor], ...]  # one_way: keys and values (F, h, M, d) of it per layer
 
     def repeat(self, K: int) -> DecoderContext:
         """The same for K draws of each frame, draws first."""
@@ -89,12 +84,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.masked_action_dims = masked_action_dims
         self.shares_kv = fusion == "one_way"
-        self.patches, self.fusion, self.add_context, self.state_action = (
-            patches,
-            fusion,
-            add_context,
-            state_action,
-        )
+        self.patches, self.state_action = patches, state_action
+        self.fusion, self.add_context = fusion, add_context
         self.patch_embed = nn.Linear(patches.values, width)
         self.position = position_embedding(patches.count, width)
         self.type_embed = position_embedding(2, width)  # context, noisy
@@ -103,9 +94,7 @@ class Decoder(nn.Module):
         self.time = TimestepEmbedder(width, fastest=MAX_TIME_FREQUENCY if interval else 1000.0)
         self.target_time = TimestepEmbedder(width, fastest=MAX_TIME_FREQUENCY) if interval else None
         if self.target_time is not None:
-            zero_init(
-                self.target_time.mlp[-1]
-            )  # a decoder that was trained without it goes on from where it was
+            self.target_time.zero_init()
         self.merge = nn.Linear(2 * width, width) if fusion == "channel" else None
         rows, columns = token_positions(patches)
         self.rotary_known = Rotary(width // heads, rows, columns)
@@ -138,11 +127,10 @@ class Decoder(nn.Module):
         if self.fusion == "one_way":
             ctx_kv = self.context_kv(context, condition[:, None, None], of_known)
             return DecoderContext(context[:, :, :0], patch_ctx, condition, of_noisy, ctx_kv)
-        if (
-            self.fusion != "concat"
-        ):  # the patches' context joins the noisy tokens; the state token's has none to join
-            context, of_known = context[:, :, N:], tuple(angles[N:] for angles in of_known)
-        rotary = tuple(torch.cat(pair) for pair in zip(of_known, of_noisy, strict=True))
+        (cosines, sines), (noisy_cosines, noisy_sines) = of_known, of_noisy
+        if self.fusion != "concat":  # the patches' context joins the noisy tokens; the state token's cannot
+            context, cosines, sines = context[:, :, N:], cosines[N:], sines[N:]
+        rotary = torch.cat([cosines, noisy_cosines]), torch.cat([sines, noisy_sines])
         return DecoderContext(context, patch_ctx, condition, rotary, ())
 
     def angles(self, device: torch.device) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -37,6 +37,9 @@ def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class Rotary(nn.Module):
     """Rotary angles of tokens at (frame, row, column); relative, so it does not matter where frames start."""
 
+    space: Tensor  # (M, row + column)
+    frame: Tensor
+
     def __init__(self, head_width: int, rows: Tensor, columns: Tensor) -> None:
         super().__init__()
         half = head_width // 2
@@ -47,7 +50,7 @@ class Rotary(nn.Module):
             [rows[:, None] * frequencies(of_row, 100.0), columns[:, None] * frequencies(of_column, 100.0)],
             dim=-1,
         )
-        self.register_buffer("space", space, persistent=False)  # (M, row + column)
+        self.register_buffer("space", space, persistent=False)
         self.register_buffer("frame", frequencies(of_frame, 1000.0), persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,6 +114,8 @@ class FourierEmbedder(nn.Module):
     `plain` further values are given as they are: those of which only the coarse size matters.
     """
 
+    octaves: Tensor
+
     def __init__(self, size: int, width: int, octaves: int, plain: int = 0) -> None:
         super().__init__()
         self.register_buffer("octaves", math.pi * 2.0 ** torch.arange(octaves), persistent=False)
@@ -131,12 +136,21 @@ class FourierEmbedder(nn.Module):
 class TimestepEmbedder(nn.Module):
     """Denoising time t in [0, 1] → D features; those that turn faster than `fastest` stay at zero."""
 
+    frequencies: Tensor
+    frequency_mask: Tensor
+
     def __init__(self, width: int, features: int = 128, fastest: float = 1000.0) -> None:
         super().__init__()
         rates = 1000.0 * frequencies(features // 2, 10000.0).float()
         self.register_buffer("frequencies", rates, persistent=False)
         self.register_buffer("frequency_mask", (rates <= fastest).float().repeat(2), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def zero_init(self) -> None:
+        """Adds nothing until it has learnt to: a network that was trained without it goes on as it was."""
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        zero_init(last)
 
     def forward(self, t: Tensor) -> Tensor:
         angles = t.float()[:, None] * self.frequencies
@@ -173,7 +187,9 @@ class Patches(nn.Module):
         return rows, columns
 
 
-def zero_init(layer: nn.Linear) -> nn.Linear:
+def zero_init[L: nn.Linear | nn.Conv2d](layer: L) -> L:
+    """Sets weights and bias to zero: before training, the layer adds nothing."""
+    assert layer.bias is not None
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

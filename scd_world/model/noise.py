@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,13 +34,12 @@ class Noise:
 
     def rows(self, rows: slice) -> Noise:
         """The noise of these rows of the batch."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Noise(
-            **{
-                name: value if value is None else value[:, rows] if name in OF_DRAWS else value[rows]
-                for name, value in values.items()
-            }
-        )
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        mine: dict[str, Any] = {
+            name: value if value is None else value[:, rows] if name in OF_DRAWS else value[rows]
+            for name, value in values.items()
+        }
+        return Noise(**mine)
 
     def without_self_rollout(self) -> Noise:
         """No clip's past is the model's own work: losses of differently trained models can be compared."""

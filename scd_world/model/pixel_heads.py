@@ -60,6 +60,9 @@ class ConvHead(nn.Module):
     into the image.
     """
 
+    background: Tensor  # (C, H, W)
+    first: Tensor
+
     def __init__(
         self, width: int, patches: Patches, background: Tensor, channels: int, prior_renders: bool
     ) -> None:

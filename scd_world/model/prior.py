@@ -85,6 +85,7 @@ class StatePrior(nn.Module, ABC):
 class NoPrior(StatePrior):
     """The state stays as it is until the images say otherwise; nothing is learnt or drawn."""
 
+    delta_scale: Tensor
     num_features = 0
     has_renderer = has_uncertainty = False
 

@@ -32,6 +32,8 @@ from scd_world.robot_data.schema import DataSchema
 
 
 class SCD(Core):
+    ctx_perturbation: Tensor
+
     def __init__(
         self,
         config: ModelConfig,

@@ -100,6 +100,9 @@ class Core(nn.Module, ABC):
 class WorldModel(nn.Module):
     """A core and a state prior, as one thing that learns from clips and steps under actions."""
 
+    background: Tensor  # (C, H, W) the median of the data, which what stands out differs from
+    hold_action: Tensor  # (A, S + 1) the action under which a state stays
+
     def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
         super().__init__()
         self.schema, self.prior, self.core = schema, prior, core
@@ -235,6 +238,7 @@ class WorldModel(nn.Module):
             seen = self.pixel_inputs(frames[-1], next_state)
             drawn = self.core.render(encoded, state_action, seen, start, 1)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
+        assert noise.self_rollout is not None
         imagined = noise.self_rollout < self.config.self_rollout_share
         return torch.where(imagined[:, None, None, None, None], torch.stack(frames, dim=1), obs)
 

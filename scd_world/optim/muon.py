@@ -44,6 +44,7 @@ class Muon(torch.optim.Optimizer):
 
     def direction(self, p: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov's look ahead, wider than tall."""
+        assert p.grad is not None
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)

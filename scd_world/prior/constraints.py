@@ -28,6 +28,7 @@ MAX_CORRECTION = 0.5  # of the usual change per step: a constraint corrects, it 
 class StateConstraints(nn.Module):
     mean: Tensor  # (S,)
     basis: Tensor  # (r, S) orthonormal: the directions in which states are free
+    pairs: Tensor  # (2, r·(r + 1) / 2)
     quadratics: Tensor  # (m, features) combinations that are zero in all recorded states
 
     def __init__(self, normalizer: Normalizer) -> None:

@@ -73,7 +73,8 @@ def rollout_loss(
 
     What is perturbed must find back: a hand that is imagined inside a block is pushed out of it again.
     """
-    state, prev, loss = recorded.state[row] + perturbation, recorded.prev[row], 0.0
+    state, prev = recorded.state[row] + perturbation, recorded.prev[row]
+    loss = state.new_zeros(())
     prev = prev + F.pad(perturbation, (0, prev.shape[-1] - perturbation.shape[-1]))
     for i in range(steps):
         action = recorded.action[row + i]

@@ -9,7 +9,7 @@ F frames, C channels (3 per camera), H W pixels, P cells of the image, n of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 import torch
@@ -32,7 +32,7 @@ CLIP = 0.1
 
 def fit_renderer(
     renderer: StateRenderer,
-    frames: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
+    frames: Callable[[int], Generator[tuple[Tensor, Tensor]]],
     seed: int,
     config: RendererPretrainConfig,
     bf16: bool,

@@ -25,15 +25,17 @@ BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
 
 
 class StateRenderer(nn.Module):
+    cell_grid: Tensor  # (3, P)
+    background_cells: Tensor  # (P, V, 3, CELL²)
+
     def __init__(self, size: int, background: Tensor, parts: int, width: int = 96, hidden: int = 256) -> None:
         """size: S; background (C, H, W) in [-1, 1]."""
         super().__init__()
         C, H, W = background.shape
         self.cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
-        self.pose_linear = nn.Linear(
-            size, 4 * parts
-        )  # of each part its turn (as a complex number) and its place
+        # Of each part its turn (as a complex number) and its place.
+        self.pose_linear = nn.Linear(size, 4 * parts)
         nn.init.normal_(self.pose_linear.weight, std=size**-0.5)
         nn.init.normal_(self.pose_linear.bias, std=0.3)
         self.pose_linear.bias.data.view(parts, 4)[:, 0] += 1.0  # about upright
@@ -53,10 +55,8 @@ class StateRenderer(nn.Module):
             *(nn.Linear(width, width), nn.GELU()),
             zero_init(nn.Linear(width, 4 * self.cameras * self.cell**2)),  # color, and how much is background
         )
-        self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)  # (3, P)
-        self.register_buffer(
-            "background_cells", self.to_cells(background), persistent=False
-        )  # (P, V, 3, CELL²)
+        self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)
+        self.register_buffer("background_cells", self.to_cells(background), persistent=False)
 
     def forward(self, state: Tensor) -> Tensor:
         """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]."""

@@ -28,6 +28,8 @@ BEYOND = 0.5  # slope past the last knot: spreads may grow for ever, errors end 
 
 
 class EnsembleUncertainty(nn.Module):
+    perturbations: Tensor  # (PERIOD, M, S)
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.state_size, g = size, torch.Generator().manual_seed(0)

@@ -13,6 +13,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from scd_world.baselines.dense import DenseTransformer
+from scd_world.model.decoder import Decoder
 from scd_world.model.layers import Block
 from scd_world.training.config import TrainConfig
 
@@ -48,11 +50,11 @@ def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Mod
 
 
 def closed_blocks(model: nn.Module) -> list[Block]:
-    """The blocks of which nothing but their output is used. Those that lend their keys and values stay with
+    """The blocks of which nothing but their output is used. Those that share their keys and values stay with
     the whole: FSDP gathers a part's weights for its output's gradient, and would not for theirs."""
-    lent = [b for module in model.modules() if getattr(module, "shares_kv", False) for b in module.blocks]
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    return [block for block in blocks if not any(block is other for other in lent)]
+    sharing = [m for m in model.modules() if isinstance(m, Decoder | DenseTransformer) and m.shares_kv]
+    shared = {id(block) for module in sharing for block in module.blocks}
+    return [m for m in model.modules() if isinstance(m, Block) and id(m) not in shared]
 
 
 @contextmanager

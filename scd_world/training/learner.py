@@ -57,7 +57,7 @@ class Learner:
             model.prior.freeze_outcome()
         if config.compile:
             model.compile()
-        self.objective = objective or model
+        self.objective: Any = objective or model  # a module with forward and sample_noise
         parameters = {name for name, _ in model.named_parameters()}
         self.buffer_names = [name for name in model.state_dict() if name not in parameters]
         # What is called: the objective, or its distributed wrapper.
@@ -137,7 +137,8 @@ class Learner:
         self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimizer: Mapping[str, Any]
     ) -> None:
         # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
-        set_model_state_dict(self.model, self.buffers() | dict(weights), options=WHOLE)
+        whole: dict[str, Any] = self.buffers() | dict(weights)
+        set_model_state_dict(self.model, whole, options=WHOLE)
         self.ema.load(ema)
         load_optimizer_state(self.model, self.optimizer, optimizer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -167,7 +167,7 @@ class Pretraining:
         renderer = prior.renderer.to(device).requires_grad_(True)
         stage = self.stage("renderer", config.time_share)
 
-        def frames(first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def frames(first: int) -> Generator[tuple[Tensor, Tensor]]:
             with closing(prefetch(loader, first)) as batches:
                 for windows in batches:
                     yield first_frames(windows, units, device)

@@ -73,12 +73,15 @@ def what_it_is_given(schema: DataSchema) -> str:
 def what_its_prior_is(prior: PriorConfig) -> str:
     if prior.kind == "none":
         return "It has no state prior: the next state is read off the model's own encoding."
-    return "A state prior, pretrained on recorded state alone, predicts the next state before a frame is drawn."
+    return (
+        "A state prior, pretrained on recorded state alone, predicts the next state before a frame is drawn."
+    )
 
 
 def training_hours(made: Mapping[str, Any]) -> str:
     """Gives the hours of its own training, and with those of the worlds that its weights come from."""
-    own, whole, world = made["training_seconds"], 0, made
+    own, whole = made["training_seconds"], 0
+    world: Mapping[str, Any] | None = made
     while world:
         whole, world = whole + world["training_seconds"], world.get("parent")
     hours = f"{own / 3600:.1f} hours"
