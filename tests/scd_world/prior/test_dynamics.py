@@ -1,4 +1,4 @@
-"""The dynamics learn from states alone what no linear model can, and hold for as long as they are rolled out."""
+"""The dynamics learn from states alone what no linear model can, and a rollout of them holds."""
 
 from __future__ import annotations
 

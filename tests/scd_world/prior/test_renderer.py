@@ -73,7 +73,7 @@ def test_a_part_that_turns_is_learnt_from_single_frames():
         error = (renderer(state) - obs).square().mean()
     assert error < 0.1 * (obs + 1).square().mean()
     (result,) = renderer_result(renderer, state, obs)
-    assert result.value > result.rival_value + 10  # dB
+    assert result.value > result.baseline_value + 10  # dB
     assert not result.failed
     with torch.no_grad():
         renderer.mlp[-1].bias += 30 * (torch.arange(16) >= 12)  # it has gone out: background alone

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from scd_world.evaluation.curves import uncertainty
-from scd_world.evaluation.open_loop import OpenLoopResults, Window
 from scd_world.prior.calibrate import calibrate_uncertainty, rollout_errors
 from scd_world.prior.dynamics import StateDynamics, Transition
-from scd_world.prior.uncertainty import MEMBERS, KNOWN, EnsembleUncertainty
+from scd_world.prior.uncertainty import KNOWN, MEMBERS, EnsembleUncertainty
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.world.format3 import knots_of_line
 from tests.conftest import make_model, make_recorded
@@ -141,18 +138,3 @@ def test_no_state_nothing_to_doubt(model):
     s = blind.initial(torch.zeros(2, 6, 8, 12), torch.zeros(2, 0))
     s = blind.imagine(s, torch.zeros(2, 2), torch.zeros(2, 6, 8, 12))
     assert s.ensemble.shape == (2, MEMBERS, 2)
-
-
-def test_the_report_by_hand():
-    loop = OpenLoopResults([Window(0, 0, 10)] * 10, 10, 2)
-    rng = np.random.default_rng(0)
-    loop.strayed[:] = rng.exponential(0.01, (10, 10))
-    loop.strayed[0, 5:] = np.nan  # what was not recorded counts for nothing
-    loop.uncertainty[:] = 2 * loop.strayed
-    found = uncertainty(loop)
-    assert found["auroc"] == 1.0
-    assert found["auroc_of_the_step"] < 0.8
-    assert found["steps"] == 95
-    np.testing.assert_allclose(found["said"], 2 * np.array(found["true"]), rtol=1e-5)
-    loop.uncertainty[:] = 1.0
-    assert uncertainty(loop)["auroc"] == 0.5

@@ -26,6 +26,7 @@ from scd_datasets.store.store import WindowStore, write_store
 from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import observe_context
 from scd_world.robot_data.clip import Clip
+from scd_world.training import pretrain
 from scd_world.training.checkpoint import TENSORS, Checkpoints
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import make_accelerator
@@ -160,7 +161,7 @@ def test_other_data_in_the_same_folder_are_refused(training, other_store):
 
 def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training, monkeypatch):
     def from_here_on(self, model):  # on a busy machine the limit may pass before the first update
-        self.called = time.monotonic()
+        self.call_started = time.monotonic()
         return Learner(model, self.stats, self.config, self.accelerator)
 
     monkeypatch.setattr(Trainer, "make_learner", from_here_on)
@@ -185,8 +186,8 @@ def test_a_time_budget_ends_the_training_with_a_small_learning_rate(training, mo
     config = training(steps=10**6, time_budget=10.0, log_every=1, checkpoint_every=10**6)
     train(config)
     rates = [line["lr"] for line in log(config) if "lr" in line]
-    assert max(rates) == pytest.approx(config.optimiser.lr)
-    assert rates[-1] == pytest.approx(config.optimiser.lr * config.optimizer.min_lr_ratio)
+    assert max(rates) == pytest.approx(config.optimizer.lr)
+    assert rates[-1] == pytest.approx(config.optimizer.lr * config.optimizer.min_lr_ratio)
     assert "eval/psnr_h1" in log(config)[-1]
     before = final(config)
     train(config)  # the budget is spent
@@ -207,13 +208,13 @@ def test_pixels_alone_without_state_reward_or_held_out_episodes(training, blind_
 
 
 def poison(monkeypatch, steps: range) -> None:
-    draw_noise = Learner.draw_noise
+    sample_noise = Learner.sample_noise
 
     def patched(self, clip, step):
-        noise = draw_noise(self, clip, step)
+        noise = sample_noise(self, clip, step)
         return replace(noise, x=noise.x * float("nan")) if step in steps else noise
 
-    monkeypatch.setattr(Learner, "draw_noise", patched)
+    monkeypatch.setattr(Learner, "sample_noise", patched)
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(training, monkeypatch):
@@ -221,7 +222,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(training, monkeypat
     poison(monkeypatch, range(1, 3))
     train(config)
     folder = Path(config.out) / "checkpoints"
-    for part in ("weights", "optimiser"):
+    for part in ("weights", "optimizer"):
         before, after, next_one = (load_file(folder / f"step_{i:08d}/{part}.safetensors") for i in (1, 3, 4))
         assert_equal(before, after)
         assert any(not torch.equal(after[name], next_one[name]) for name in after)
@@ -337,8 +338,10 @@ def test_the_log_says_what_a_trainer_wants_to_know(training):
 def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
     config = training()
     world = World.load(train(config))
+    learnt = {name for name, _ in world.model.named_parameters()}
     for name, value in world.model.state_dict().items():
-        assert torch.equal(value, final(config)[f"ema/{name}"]), name
+        kept = final(config)[f"{'ema' if name in learnt else 'weights'}/{name}"]
+        assert torch.equal(value, kept), name
     _, held_out = WindowStore.open(config.data.root).split(config.data.holdout)
     assert set(world.starts.addresses[:, 0]) <= set(held_out.tolist())
     assert (world.starts.addresses[:, 1] == 0).any()
@@ -350,14 +353,14 @@ def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
 def test_a_training_can_start_from_a_world(training, tmp_path):
     world = World.load(train(training(steps=2)))
     config = training(steps=1, out=str(tmp_path / "tuned"), init=str(Path(training(steps=2).out) / "world"))
-    config = replace(config, optimiser=replace(config.optimiser, lr=1e-12))
+    config = replace(config, optimizer=replace(config.optimizer, lr=1e-12))
     tuned = World.load(train(config))
-    assert tuned.provenance["init_provenance"] == world.provenance  # evaluation asks what it has seen
+    assert tuned.provenance["parent"] == world.provenance  # evaluation asks what it has seen
     for name, weight in world.model.state_dict().items():
         torch.testing.assert_close(final(config)[f"weights/{name}"], weight, atol=1e-6, rtol=0)
     shutil.move(config.init, tmp_path / "elsewhere")
     resumed = World.load(train(replace(config, steps=2)))  # a resumed run asks for that world no more
-    assert resumed.provenance["init_provenance"] == world.provenance
+    assert resumed.provenance["parent"] == world.provenance
     shutil.move(tmp_path / "elsewhere", config.init)
     wider = replace(config, out=str(tmp_path / "wider"), model=replace(config.model, width=64))
     with pytest.raises(ValueError, match="other shapes"):
@@ -380,13 +383,13 @@ def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("init_pretrain", [False, True])
-def test_lessons_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, init_pretrain):
+def test_stages_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, init_pretrain):
     first = World.load(train(training(steps=1))).model
     config = training(out="on", steps=8, init=str(tmp_path / "run" / "world"), init_pretrain=init_pretrain)
     on = World.load(train(config)).model
     pairs = zip(
         on.prior.renderer.parameters(), first.prior.renderer.parameters(), strict=True
-    )  # held but for its lesson
+    )  # held but for its stage
     assert all(torch.equal(p, q) for p, q in pairs) is not init_pretrain
 
 
@@ -410,24 +413,24 @@ def test_whatever_waits_for_a_gradient_gets_one(training):
         assert waiting == []
 
 
-def test_lessons_are_not_given_again_after_a_kill(training, monkeypatch, tmp_path):
+def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
     """They may have taken most of the time; until the first checkpoint nothing else would hold them."""
     given = []
 
     def counted(name):
-        teach = getattr(training_module, name)
+        teach = getattr(pretrain, name)
 
         def counting(*arguments, **named):
             for loss in teach(*arguments, **named):
                 given.append(name)
                 yield loss
 
-        monkeypatch.setattr(training_module, name, counting)
+        monkeypatch.setattr(pretrain, name, counting)
 
-    for name in ("fit_body", "fit_outcome", "fit_sketch"):
+    for name in ("fit_dynamics", "fit_outcome", "fit_renderer"):
         counted(name)
     straight = World.load(train(training(out="straight"))).model.state_dict()
-    assert set(given) == {"fit_body", "fit_outcome", "fit_sketch"}
+    assert set(given) == {"fit_dynamics", "fit_outcome", "fit_renderer"}
     with monkeypatch.context() as killed:
         killed.setattr(Learner, "update", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
