@@ -26,18 +26,7 @@ for home in HOMES.values():
     packages += found
     package_dir |= {name: f"{home}/{name}" for name in found if "." not in name}
 
-COMMANDS = {
-    "scd-record": "scd_datasets.commands:record",
-    "scd-data": "scd_datasets.commands:data",
-    "scd-train": "scd_world.commands:train",
-    "scd-distill": "scd_world.commands:distill",
-    "scd-evaluate": "scd_world.commands:evaluate",
-    "scd-rollout": "scd_world.commands:rollout",
-    "scd-rank": "scd_world.commands:rank",
-    "scd-bench": "scd_world.commands:bench",
-    "scd-probe": "scd_world.commands:probe",
-    "scd-demo": "scd_world.commands:demo",
-}
+COMMANDS = ["record", "data", "train", "distill", "evaluate", "rollout", "rank", "bench", "probe", "demo"]
 
 setup(
     # lerobot's commands import every installed distribution whose name begins with `lerobot_env_`
@@ -80,5 +69,5 @@ setup(
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", "torchmetrics>=1.6", "lerobot[diffusion]"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "latex2mathml>=3.77"],
     },
-    entry_points={"console_scripts": [f"{command}={target}" for command, target in COMMANDS.items()]},
+    entry_points={"console_scripts": [f"scd-{name}=scd_world.cli.commands:{name}" for name in COMMANDS]},
 )

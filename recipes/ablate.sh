@@ -14,9 +14,9 @@ SEEDS=${SEEDS:-0 1 2}
 [ -e "$STORE" ] || scd-data data.root="$DATA" data.image_size=48 out="$STORE"
 
 # No sketch and no body network: what is drawn has to come through the context.
-common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 model.draws=1 model.sketch_parts=0
-    model.body_layers=0 model.conv_channels=16 model.num_steps=1 batch_size=3 clip_steps=6 steps=1000
-    optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.99 eval_every=100000 eval_windows=1
+common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 model.noise_samples=1 prior.renderer_parts=0
+    prior.layers=0 model.conv_channels=16 model.num_steps=1 batch_size=3 sequence_length=6 steps=1000
+    optimizer.lr=1e-3 optimizer.decay_share=0.5 optimizer.ema_decay=0.99 eval_every=100000 eval_windows=1
     keep_checkpoints=1 checkpoint_every=100000)
 
 # Seeds outermost: a table of the first ones can be made while the others train.
@@ -32,7 +32,7 @@ for seed in $SEEDS; do
         base "depth-$depth" model.encoder_layers="${depth%+*}" model.decoder_layers="${depth#*+}"
     done
     base 'noise-${model.ctx_noise}' model.ctx_noise=0,0.1
-    base 'draws-${model.draws}' model.draws=2,4
+    base 'draws-${model.noise_samples}' model.noise_samples=2,4
     base 'predict-${model.predict}' model.head=patch model.copy_last=false model.predict=x,v
     base predict-x-ramp model.head=patch model.copy_last=false model.t_ramp=0.9
     base 'action-${model.action_in}' model.action_in=encoder,decoder

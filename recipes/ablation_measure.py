@@ -18,18 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_datasets.loader import WindowLoader
-from scd_datasets.store import WindowStore
-from scd_world.base_model import BaseModel
-from scd_world.bench_race import alternate
-from scd_world.bench_train import training
-from scd_world.bench_work import count_work, start
-from scd_world.clip import Clip
-from scd_world.metrics import changed_pixels, psnr
-from scd_world.report import write_json
-from scd_world.stats import Stats
-from scd_world.validate import after_context
-from scd_world.world import World
+from scd_datasets.store.loader import WindowLoader
+from scd_datasets.store.store import WindowStore
+from scd_world.benchmark.cost import count_cost
+from scd_world.benchmark.timing import dummy_state, interleave
+from scd_world.benchmark.training import compare_training
+from scd_world.metrics.image import changed_pixels, psnr
+from scd_world.model.world_model import WorldModel, observe_context
+from scd_world.reporting.tables import write_json
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.world.world import World
 
 WINDOWS, PART = 64, 32  # PART: as many at a time
 CONTEXT, HORIZONS = 4, (1, 4, 16)
@@ -54,12 +53,14 @@ def measure_part(world: World, windows: dict[str, Tensor], seed: int) -> dict[st
     return losses(world.model, clip, generator) | closed_loop(world.model, clip, world.stats, generator)
 
 
-def losses(model: BaseModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
+def losses(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
     """One draw, nothing perturbed; and the same with the next window's actions."""
     model.config = replace(model.config, draws=1, ctx_noise=0.0, frame_noise=0.0, t_ramp=0.0)
-    noise = model.draw_noise(clip, generator).with_recorded_history()
-    noise = replace(noise, state=torch.zeros_like(noise.state), level=torch.zeros_like(noise.level))
-    true, shuffled = (model.loss(c, noise)[1] for c in (clip, replace(clip, act=clip.act.roll(1, 0))))
+    noise = model.sample_noise(clip, generator).without_self_rollout()
+    noise = replace(
+        noise, state=torch.zeros_like(noise.state), corruption_level=torch.zeros_like(noise.corruption_level)
+    )
+    true, shuffled = (model.loss(c, noise)[1] for c in (clip, replace(clip, action=clip.action.roll(1, 0))))
     still = clip.obs[:, :-1]
     copied = (
         model.pixel_weight(clip) * clip.valid[:, :, None, None, None] * (clip.obs[:, 1:] - still).square()
@@ -68,13 +69,15 @@ def losses(model: BaseModel, clip: Clip, generator: torch.Generator) -> dict[str
     return {name: value[None] for name, value in found.items()}
 
 
-def closed_loop(model: BaseModel, clip: Clip, stats: Stats, generator: torch.Generator) -> dict[str, Tensor]:
+def closed_loop(
+    model: WorldModel, clip: Clip, stats: Normalizer, generator: torch.Generator
+) -> dict[str, Tensor]:
     """(B,) of each horizon: dB of the picture and of its changed pixels; error of the state in raw units."""
-    found, s = {}, after_context(model, clip, CONTEXT)
+    found, s = {}, observe_context(model, clip, CONTEXT)
     still = s.obs
     for h in range(1, max(HORIZONS) + 1):
         i = CONTEXT - 2 + h  # the action that leads to the h-th imagined frame
-        s = model.imagine(s, clip.act[:, i], torch.randn(still.shape, generator=generator))
+        s = model.imagine(s, clip.action[:, i], torch.randn(still.shape, generator=generator))
         if h in HORIZONS:
             true, valid = clip.obs[:, i + 1], clip.valid[:, i].bool()
             mask = changed_pixels(true, still, CHANGED_BY)
@@ -89,14 +92,14 @@ def closed_loop(model: BaseModel, clip: Clip, stats: Stats, generator: torch.Gen
 def speed(worlds: dict[str, World], seconds: float) -> dict[str, dict[str, float]]:
     """Processor time of an update as trained, and of a frame in 4 denoising steps; medians over rounds."""
     models = {name: world.model for name, world in worlds.items()}
-    updates = {row["model"]: row for row in training(models, None, BATCH, CLIP_STEPS, seconds)}
-    standing = {name: start(model, 1, full=True) for name, model in models.items()}
-    rounds = list(alternate(models, standing, dict.fromkeys(models, LATENCY_STEPS), seconds))
+    updates = {row["model"]: row for row in compare_training(models, None, BATCH, CLIP_STEPS, seconds)}
+    standing = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
+    rounds = list(interleave(models, standing, dict.fromkeys(models, LATENCY_STEPS), seconds))
     return {
         name: {
             "update_ms": updates[name]["cpu_ms"],
             "frame_ms": float(np.median([r[name][1] for r in rounds])) * 1e3,
-            "frame_gflop": count_work(model, 1, LATENCY_STEPS).flops / 1e9,
+            "frame_gflop": count_cost(model, 1, LATENCY_STEPS).flops / 1e9,
             "rounds": len(rounds),
         }
         for name, model in models.items()

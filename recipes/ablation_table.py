@@ -16,7 +16,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from scd_world.report import table
+from scd_world.reporting.tables import table
 
 Runs = dict[int, dict[str, float]]  # seed: what was measured
 TITLES = {

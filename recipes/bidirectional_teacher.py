@@ -23,35 +23,46 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from safetensors.torch import load_file, save_file
+from scd_world.model.core.decoder import attend_within
 from torch import Tensor
 
-from scd_datasets.loader import WindowLoader, prefetch
-from scd_datasets.store import WindowStore
-from scd_world.base_model import BaseModel
+from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.store.store import WindowStore
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.clip import Clip
-from scd_world.config import OptimiserConfig, TrainConfig
-from scd_world.decoder import alone
-from scd_world.devices import make_accelerator
 from scd_world.distill.consistency import Consistency, leap, path_end
-from scd_world.distill.objective import Objective, Scene, read_clip, uniform
+from scd_world.distill.objective import DistillBatch, Objective, read_clip, uniform
 from scd_world.distill.steps import edges
-from scd_world.flow import Field, draw, interpolate, logit_normal, velocity
-from scd_world.learner import Learner
-from scd_world.metrics import psnr
-from scd_world.noise import Noise
-from scd_world.open_loop import Batch, RowNoise, Window, begin, imagine_steps, load_batch
-from scd_world.optimiser import learning_rate
-from scd_world.report import table
-from scd_world.world import World
+from scd_world.evaluation.open_loop import (
+    RowNoise,
+    Window,
+    WindowBatch,
+    imagine_steps,
+    load_batch,
+    start_windows,
+)
+from scd_world.metrics.image import psnr
+from scd_world.model.flow import VelocityField, euler_sample_interval, interpolate, logit_normal, to_velocity
+from scd_world.model.noise import Noise
+from scd_world.model.world_model import WorldModel
+from scd_world.optim.config import OptimizerConfig
+from scd_world.optim.schedule import learning_rate
+from scd_world.reporting.tables import table
+from scd_world.robot_data.clip import Clip
+from scd_world.training.config import TrainConfig
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.learner import Learner
+from scd_world.world.world import World
 
 SEEDS, CLIP, GRID, FINE = (0, 1), 6, 48, 50  # FINE: denoising steps of what a path leads to
 WINDOWS, CONTEXT, HORIZONS, FEW = 32, 4, (1, 4, 16), (1, 3, CLIP)
 FIGURES = ("PSNR, dB", "likeness, dB", "sharpness", "hand")
 SAME = {"batch_size": 3, "clip_steps": CLIP, "device": "cpu", "precision": "fp32"}
-AS_WORLD = SAME | {"steps": 4000, "optimiser": OptimiserConfig(lr=1e-3, decay=0.5, ema=0.995)}
-OF_STUDENT = SAME | {"steps": 600, "optimiser": OptimiserConfig(lr=5e-4, decoder_lr=1.0, ema=0.99)}
-Guide = Callable[[Clip, Scene], Field]  # a teacher's velocity for the frames of a clip
+AS_WORLD = SAME | {"steps": 4000, "optimiser": OptimizerConfig(lr=1e-3, decay_share=0.5, ema_decay=0.995)}
+OF_STUDENT = SAME | {
+    "steps": 600,
+    "optimiser": OptimizerConfig(lr=5e-4, decoder_lr_ratio=1.0, ema_decay=0.99),
+}
+Guide = Callable[[Clip, DistillBatch], VelocityField]  # a teacher's velocity for the frames of a clip
 
 
 class Bidirectional(CausalDiT):
@@ -60,26 +71,26 @@ class Bidirectional(CausalDiT):
     B clips of T next frames, K draws, F = K·B·T; N patches, M tokens per frame, S state, A action.
     """
 
-    def field(self, clip: Clip, scene: Scene) -> Field:
-        net, S, (B, T) = self.net, clip.state.shape[-1], clip.act.shape[:2]
+    def field(self, clip: Clip, scene: DistillBatch) -> VelocityField:
+        net, S, (B, T) = self.net, clip.state.shape[-1], clip.action.shape[:2]
         K = len(scene.x) // (B * T)
         first = repeat(clip.obs[:, 0], "b c h w -> (k b) 1 c h w", k=K)
-        begun = self.told(torch.cat([clip.state[:, 0], clip.before[:, S:]], dim=-1), clip.task)
+        begun = self.append_task(torch.cat([clip.state[:, 0], clip.prev[:, S:]], dim=-1), clip.task)
         told = [repeat(begun, "b v -> (k b) 1 v", k=K), rearrange(scene.vector, "(n t) v -> n t v", t=T)]
         vector = torch.cat(told, dim=1).flatten(0, 1)
-        seen = self.seen(first.expand(-1, T, -1, -1, -1).flatten(0, 1), scene.vector[:, :S])
+        seen = self.pixel_inputs(first.expand(-1, T, -1, -1, -1).flatten(0, 1), scene.vector[:, :S])
         rotary = net.rotary(torch.arange(T + 1, device=first.device))
 
         def field(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
             """Of frames (F, C, H, W) whose t (F,) is the same within a clip."""
             frames = torch.cat([first, x_t.unflatten(0, (-1, T))], dim=1)
             level = F.pad(t.unflatten(0, (-1, T)), (1, 0))  # the first frame is clean
-            h, c = net.embed_drawn(frames.flatten(0, 1), level.flatten(), vector)
+            h, c = net.embed_noisy(frames.flatten(0, 1), level.flatten(), vector)
             h, c = (rearrange(y, "(n t) 1 m d -> n t m d", t=T + 1) for y in (h, c))
             for block in net.blocks:
-                h = block(h, c, rotary, alone)
+                h = block(h, c, rotary, attend_within)
             h, c = (rearrange(y[:, 1:], "n t m d -> (n t) 1 m d") for y in (h[:, :, : net.patches.count], c))
-            return velocity(self.config.predict, net.final(h, c, seen), x_t, t)
+            return to_velocity(self.config.predict, net.pixel_head(h, c, seen), x_t, t)
 
         return field
 
@@ -94,7 +105,7 @@ class Joint(Objective):
             .flatten()
             .clamp_min(1e-3)
         )
-        field = self.model.field(clip, scene)
+        field = self.model.velocity_field(clip, scene)
         loss = scene.error(leap(field, interpolate(scene.x, scene.noise, t), t), scene.x).mean()
         return loss, {"pixels": loss}
 
@@ -122,10 +133,10 @@ def learn(objective: Objective, world: World, store: WindowStore, config: TrainC
         learner = Learner(model, world.stats, config, make_accelerator(config), objective)
         if isinstance(objective, Guided):
             objective.follow(learner.ema.average)
-        loader = WindowLoader(store, store.split()[0], config.batch_size, config.clip_steps, config.seed)
+        loader = WindowLoader(store, store.split()[0], config.batch_size, config.sequence_length, config.seed)
         began = time.process_time()
         for step, windows in zip(range(config.steps), prefetch(loader, 0), strict=False):
-            learner.update(windows, step, learning_rate(config.optimiser, (step + 1) / config.steps))
+            learner.update(windows, step, learning_rate(config.optimizer, (step + 1) / config.steps))
         print(f"{path}: {config.steps} updates, {time.process_time() - began:.0f} CPU s", flush=True)
         save_file(learner.ema.weights(), path)
     model.load_state_dict(load_file(path))
@@ -133,23 +144,27 @@ def learn(objective: Objective, world: World, store: WindowStore, config: TrainC
 
 
 @torch.no_grad()
-def rolled_out(model: BaseModel, world: World, batch: Batch, num_steps: int, horizon: int) -> Tensor:
+def rolled_out(model: WorldModel, world: World, batch: WindowBatch, num_steps: int, horizon: int) -> Tensor:
     """(T, B, C, H, W): as the world steps, with this model."""
     world, noise = World(model, world.stats, world.starts), RowNoise(batch.windows, world.frame_shape, 0)
-    steps = imagine_steps(world, begin(world, batch), batch.future[:, :horizon], noise, num_steps)
+    steps = imagine_steps(world, start_windows(world, batch), batch.future[:, :horizon], noise, num_steps)
     return torch.stack([s.obs for s in steps])
 
 
 @torch.no_grad()
-def drawn_together(both: Bidirectional, world: World, batch: Batch) -> Tensor:
+def drawn_together(both: Bidirectional, world: World, batch: WindowBatch) -> Tensor:
     """(T, B, C, H, W): behind one known frame, from the noise that stepping starts from."""
     clip, rows = batch.clip(world, CLIP), RowNoise(batch.windows, world.frame_shape, 0)
     x = torch.stack([rows.draw(clip.obs.device) for _ in range(CLIP)], dim=1)[None]
-    scene = read_clip(world.model, clip, replace(world.model.draw_noise(clip, torch.Generator()), x=x))
-    return draw(both.field(clip, scene), scene.noise, FINE).unflatten(0, (-1, CLIP)).transpose(0, 1)
+    scene = read_clip(world.model, clip, replace(world.model.sample_noise(clip, torch.Generator()), x=x))
+    return (
+        euler_sample_interval(both.field(clip, scene), scene.noise, FINE)
+        .unflatten(0, (-1, CLIP))
+        .transpose(0, 1)
+    )
 
 
-def judge(drawn: Tensor, end: Tensor, batch: Batch, horizons: tuple[int, ...]) -> list[str]:
+def judge(drawn: Tensor, end: Tensor, batch: WindowBatch, horizons: tuple[int, ...]) -> list[str]:
     """FIGURES of what was drawn, beside the end of the world's own path, both (T, B, C, H, W)."""
     means = []
     for h in horizons:

@@ -2,7 +2,7 @@
 
     python recipes/calibrate.py runs/mine/world data/new runs/mine_calibrated
 
-What `info["uncertainty"]` says was measured on a few episodes that the training set apart (`body.apart`).
+What `info["uncertainty"]` says was measured on a few episodes that the training set apart (`prior.calibration_share`).
 More of them, recorded later, say it better; they need no pictures. Nothing else of the world changes.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-from scd_datasets.numbers import further_numbers
-from scd_world.doubt import FLOOR
-from scd_world.fit_doubt import fit_doubt
-from scd_world.train import recorded_states
-from scd_world.world import World
+from scd_datasets.preparation.low_dim import dataset_low_dim
+from scd_world.prior.calibrate import calibrate_uncertainty
+from scd_world.prior.uncertainty import FLOOR
+from scd_world.training.pretrain import to_trajectories
+from scd_world.world.world import World
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
@@ -26,10 +26,10 @@ if __name__ == "__main__":
     parser.add_argument("--windows", type=int, default=4096, help="unrolls of 64 steps")
     args = parser.parse_args()
     world = World.load(args.world)
-    numbers = further_numbers(args.data, world.schema)
-    doubt, recorded = world.model.doubt, recorded_states(numbers, world.stats)
-    fit_doubt(doubt, world.model.body, recorded, seed=0, windows=args.windows)
-    for spread, error in zip(*doubt.curve.exp(), strict=True):
+    numbers = dataset_low_dim(args.data, world.schema)
+    doubt, recorded = world.model.prior.uncertainty, to_trajectories(numbers, world.stats)
+    calibrate_uncertainty(doubt, world.model.prior.dynamics, recorded, seed=0, windows=args.windows)
+    for spread, error in zip(*doubt.calibration_curve.exp(), strict=True):
         print(f"spread {spread - FLOOR:.4f}: error {error / 2:.3%} of the range")
     measured = f"the uncertainty was measured on {len(numbers.lengths)} episodes of {args.data}"
     world.provenance["refined"] = measured

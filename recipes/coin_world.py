@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from scd_datasets.store import EpisodeArrays, write_store
-from scd_world.config import DataConfig, OptimiserConfig, TrainConfig
+from scd_datasets.config import DataConfig
+from scd_datasets.store.arrays import EpisodeArrays
+from scd_datasets.store.store import write_store
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.distill import distill
-from scd_world.model_config import ModelConfig
-from scd_world.schema import DataSchema
-from scd_world.train import train
+from scd_world.model.config import ModelConfig
+from scd_world.optim.config import OptimizerConfig
+from scd_world.robot_data.schema import DataSchema
+from scd_world.training.config import TrainConfig
+from scd_world.training.trainer import train
 
 SCHEMA = DataSchema(
     cameras=("top",),
@@ -46,10 +49,10 @@ MODEL = ModelConfig(
     head="patch",
     copy_last=False,
     body_layers=0,
-    draws=4,
+    noise_samples=4,
     change_weight=0.0,
     foreground_weight=0.0,
-    frame_ghost=0.0,
+    frame_blend=0.0,
 )
 
 
@@ -69,9 +72,9 @@ def main(out: Path) -> None:
         write_store(out / "coin.zarr", SCHEMA, map(episode, range(32)))
     small = {"data": data, "batch_size": 16, "clip_steps": 4, "device": "cpu", "precision": "fp32"}
     quiet = {"eval_every": 10_000, "eval_windows": 4, "checkpoint_every": 200, "world_starts": 8}
-    optimiser = OptimiserConfig(lr=2e-3, ema=0.99)
+    optimiser = OptimizerConfig(lr=2e-3, ema_decay=0.99)
     teacher = train(
-        TrainConfig(out=str(out / "teacher"), model=MODEL, optimiser=optimiser, steps=600, **small, **quiet)
+        TrainConfig(out=str(out / "teacher"), model=MODEL, optimizer=optimiser, steps=600, **small, **quiet)
     )
     beside: dict[str, str] = {}
     for method in ("consistency", "meanflow"):
@@ -80,11 +83,11 @@ def main(out: Path) -> None:
                 world=str(teacher),
                 out=str(out / method),
                 method=method,
-                optimiser=OptimiserConfig(lr=1e-3, decoder_lr=1.0, ema=0.99),
+                optimizer=OptimizerConfig(lr=1e-3, decoder_lr_ratio=1.0, ema_decay=0.99),
                 steps=400,
                 report_windows=32,
                 report_horizon=4,
-                beside=dict(beside),
+                compare_worlds=dict(beside),
                 **small,
                 **quiet,
             )

@@ -18,8 +18,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from scd_datasets.columns import EpisodeArrays
-from scd_datasets.store import WindowStore, write_store
+from scd_datasets.store.arrays import EpisodeArrays
+from scd_datasets.store.store import WindowStore, write_store
 
 store = WindowStore.open(sys.argv[1], in_memory=False)
 told = {"agent_pos": (), "environment_state": (), "action": ("nothing",), "reward": False, "success": False}
@@ -36,28 +36,28 @@ def film(i: int) -> EpisodeArrays:
 write_store(sys.argv[2], replace(store.schema, **told, **bounds), map(film, range(len(store.lengths))))
 PY
 
-quiet=(batch_size=3 clip_steps=6 eval_every=100000 eval_windows=1 keep_checkpoints=1 checkpoint_every=500)
-world=(data=zarr model=micro model.patch=12 model.window=4 model.draws=1 model.sketch_parts=0
-    model.conv_channels=16 model.num_steps=4 optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.995)
-body=(body.steps=1000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=300)
+quiet=(batch_size=3 sequence_length=6 eval_every=100000 eval_windows=1 keep_checkpoints=1 checkpoint_every=500)
+world=(data=zarr model=micro model.patch=12 model.window=4 model.noise_samples=1 prior.renderer_parts=0
+    model.conv_channels=16 model.num_steps=4 optimizer.lr=1e-3 optimizer.decay_share=0.5 optimizer.ema_decay=0.995)
+body=(prior.dynamics.steps=1000 prior.dynamics.batch_size=128 prior.dynamics.rollout_length=6 prior.dynamics.lr=1.5e-3 prior.outcome.steps=300)
 
 scd-train "${world[@]}" "${body[@]}" "${quiet[@]}" data.root="$STORE" steps=2000 out="$OUT/told"
-scd-train "${world[@]}" "${quiet[@]}" model.body_layers=0 data.root="$FILM" steps=5000 out="$OUT/film"
+scd-train "${world[@]}" "${quiet[@]}" prior.layers=0 data.root="$FILM" steps=5000 out="$OUT/film"
 
 distil() { # name, method, what is distilled, its store; further settings. Measured is at the end.
     scd-distill world="$OUT/$3/world" method="$2" out="$OUT/$1_$2" data.root="$4" draws=1 "${quiet[@]}" \
         report_windows=0 "${@:5}"
 }
 told() { distil told consistency told "$STORE" steps=400 "$@"; }
-film() { distil film consistency film "$FILM" steps=600 optimiser.lr=5e-4 "$@"; }
+film() { distil film consistency film "$FILM" steps=600 optimizer.lr=5e-4 "$@"; }
 told
 film
 distil told meanflow told "$STORE" steps=150
-distil film meanflow film "$FILM" steps=300 optimiser.lr=5e-4
+distil film meanflow film "$FILM" steps=300 optimizer.lr=5e-4
 
 # Drift: the same world after as many further updates on its own rollouts, and on recorded histories.
 scd-train "${world[@]}" "${quiet[@]}" data.root="$STORE" init="$OUT/told_consistency/world" steps=150 \
-    model.num_steps=1 optimiser.lr=1e-4 optimiser.decoder_lr=1 optimiser.decay=0.3 optimiser.ema=0.99 \
+    model.num_steps=1 optimizer.lr=1e-4 optimizer.decoder_lr_ratio=1 optimizer.decay_share=0.3 optimizer.ema_decay=0.99 \
     out="$OUT/told_recorded"
 distil told rollout told_consistency "$STORE" steps=150 report_windows=16 report_steps=[1] report_horizon=64 \
     beside="{base: $OUT/told/world, recorded: $OUT/told_recorded/world}"

@@ -1,4 +1,4 @@
-"""What limits a PushT world's pictures: the same windows, drawn in other ways.
+"""What limits a PushT world's images: the same windows, drawn in other ways.
 
     python recipes/drawn_by.py envs/scd_envs/worlds/pusht data/pusht.zarr [windows]
 
@@ -14,13 +14,20 @@ import sys
 import numpy as np
 import torch
 
-from scd_datasets.store import WindowStore
+from scd_datasets.store.store import WindowStore
 from scd_envs.simulators.pusht import PushT
-from scd_world.held_out import pick_episodes
-from scd_world.metrics import psnr, ssim
-from scd_world.open_loop import Batch, RowNoise, begin, choose_windows, imagine_steps, load_batch
-from scd_world.stats import decode_pixels, encode_pixels
-from scd_world.world import World
+from scd_world.evaluation.open_loop import (
+    RowNoise,
+    WindowBatch,
+    choose_windows,
+    imagine_steps,
+    load_batch,
+    start_windows,
+)
+from scd_world.evaluation.splits import select_eval_episodes
+from scd_world.metrics.image import psnr, ssim
+from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.world.world import World
 
 CONTEXT, HORIZON, ROWS = 4, 64, 16
 AT = (1, 4, 16, 32, 64)
@@ -34,7 +41,7 @@ WAYS = (
 
 def main(source: str, data: str, windows: int = 64) -> None:
     world, store = World.load(source), WindowStore.open(data)
-    held_out = pick_episodes(world.provenance, store, None).episodes
+    held_out = select_eval_episodes(world.provenance, store, None).episodes
     held_out = held_out[store.lengths[held_out] > CONTEXT]
     lots = np.linspace(0, len(held_out) - 1, min(windows, len(held_out))).round().astype(int)
     chosen = choose_windows(store.lengths, held_out[lots], CONTEXT, HORIZON, 1)
@@ -57,21 +64,21 @@ def main(source: str, data: str, windows: int = 64) -> None:
 
 
 @torch.no_grad()
-def measure(world: World, simulator: PushT, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def measure(world: World, simulator: PushT, batch: WindowBatch) -> tuple[np.ndarray, np.ndarray]:
     """PSNR and SSIM (B, ways, HORIZON, 2), pictures rounded to 8 bits; block error (B, HORIZON); NaN where
     nothing was recorded."""
     B = len(batch.windows)
     found, block = np.full((B, len(WAYS), HORIZON, 2), np.nan), np.full((B, HORIZON), np.nan)
     noise = RowNoise(batch.windows, world.frame_shape, 0)
-    for h, s in enumerate(imagine_steps(world, begin(world, batch), batch.future, noise, None)):
+    for h, s in enumerate(imagine_steps(world, start_windows(world, batch), batch.future, noise, None)):
         if h == HORIZON:
             break
         said, true = world.stats.decode_state(s.state), batch.true_state(h + 1)
         ways = (
             s.obs,
-            world.model.sketch(s.state),
+            world.model.prior.renderer(s.state),
             encode_pixels(torch.from_numpy(np.stack([drawing(simulator, x) for x in said.numpy()]))),
-            world.model.sketch(world.stats.encode_state(true)),
+            world.model.prior.renderer(world.stats.encode_state(true)),
         )
         known = batch.valid[:, h].numpy()
         for i, obs in enumerate(ways):

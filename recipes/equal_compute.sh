@@ -13,17 +13,17 @@ declare -A STEPS=([scd]=${SCD:-3000} [causal_dit]=${DIT:-1220} [regression]=${RE
     [far]=${FAR:-1300} [diffusion_forcing]=${FORCING:-1300})
 
 # A body that tells the next state, the same for all of one seed; no sketch: the rivals draw for themselves.
-common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 model.draws=1 model.sketch_parts=0
-    model.conv_channels=16 model.fusion=concat batch_size=3 clip_steps=6
-    optimiser.lr=1e-3 optimiser.decay=0.5 optimiser.ema=0.995
-    body.steps=1000 body.batch_size=128 body.unroll=6 body.lr=1.5e-3 body.outcome_steps=300
+common=(data=zarr data.root="$STORE" model=micro model.patch=12 model.window=4 model.noise_samples=1 prior.renderer_parts=0
+    model.conv_channels=16 model.fusion=concat batch_size=3 sequence_length=6
+    optimizer.lr=1e-3 optimizer.decay_share=0.5 optimizer.ema_decay=0.995
+    prior.dynamics.steps=1000 prior.dynamics.batch_size=128 prior.dynamics.rollout_length=6 prior.dynamics.lr=1.5e-3 prior.outcome.steps=300
     eval_every=100000 eval_windows=1 keep_checkpoints=1 checkpoint_every=100000)
 
 for seed in $SEEDS; do
     for kind in scd causal_dit regression far diffusion_forcing; do
-        scd-train "${common[@]}" model.kind="$kind" seed="$seed" steps="${STEPS[$kind]}" out="$OUT/${kind}_$seed"
-        scd-evaluate world="$OUT/${kind}_$seed/world" data.root="$STORE" windows=48 sweep_moments=0 \
-            outcome_episodes=0 films=1 num_steps=4 out="$OUT/${kind}_$seed/evaluation"
+        scd-train "${common[@]}" model.architecture="$kind" seed="$seed" steps="${STEPS[$kind]}" out="$OUT/${kind}_$seed"
+        scd-evaluate world="$OUT/${kind}_$seed/world" data.root="$STORE" windows=48 sweep_starts=0 \
+            outcome_episodes=0 num_videos=1 num_steps=4 out="$OUT/${kind}_$seed/evaluation"
     done
 done
 python recipes/equal_compute_table.py "$OUT"

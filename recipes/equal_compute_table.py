@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scd_world.report import table
+from scd_world.reporting.tables import table
 
 HORIZONS = (1, 4, 16, 64)
 FIGURES = {

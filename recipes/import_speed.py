@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scd_datasets.check import check_dataset
-from scd_datasets.decoders import video_class
-from scd_datasets.lerobot_reader import LeRobotFolder
+from scd_datasets.preparation.check import check_dataset
+from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.video_readers import video_class
 
 EPISODES, STEPS, FPS = 50, 100, 30
 CAMERAS = {"front": (480, 640), "wrist": (240, 320)}

@@ -12,28 +12,28 @@ BUDGET=${BUDGET:-3000}  # seconds of training
 TOLD=${TOLD:-1}         # 0: the puck's pose is ignored, as on a robot that does not know it
 
 # The expert, trembling, sluggish and late; a random walk in one episode of five.
-mix="[{policy:meta_world:Expert,share:3},
-      {policy:meta_world:Expert,flaws:{noise:[0.2,0.5,1.0]},share:3},
-      {policy:meta_world:Expert,flaws:{slow:[0.1,0.3],delay:[0,4,8]},share:2},
-      {policy:random_walk,policy_kwargs:{speed:[0.03,0.06,0.12]},share:2}]"
+policy_mixture="[{policy:meta_world:Expert,weight:3},
+      {policy:meta_world:Expert,degrade:{noise:[0.2,0.5,1.0]},weight:3},
+      {policy:meta_world:Expert,degrade:{slow:[0.1,0.3],delay:[0,4,8]},weight:2},
+      {policy:random_walk,policy_kwargs:{speed:[0.03,0.06,0.12]},weight:2}]"
 record() {
     scd-record env=meta_world:MetaWorld-v0 max_steps=120 task="Push the puck to the goal" "$@"
 }
-record "mix=${mix//[[:space:]]/}" out="$DATA" episodes=300
+record "policy_mixture=${mix//[[:space:]]/}" out="$DATA" episodes=300
 
 few=(model=small model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat model.num_steps=2
-    model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 batch_size=6 clip_steps=6
-    optimiser.lr=8e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6
+    model.noise_samples=1 model.ctx_noise=0.1 model.self_rollout_share=0.5 batch_size=6 sequence_length=6
+    optimizer.lr=8e-4 optimizer.decoder_lr_ratio=1.0 optimizer.warmup_share=0.03 optimizer.ema_decay=0.998 optimizer.decay_share=0.6
     steps=100000 time_budget="$BUDGET" checkpoint_every=300 eval_every=500 out="$OUT")
 if [ "$TOLD" = 1 ]; then
     # The puck's pose is recorded: the body knows where it goes, and learns that from recordings without pictures too.
-    record "mix=${mix//[[:space:]]/}" out="${DATA}_blind" episodes=2000 seed=1000000 'env_kwargs={draw:false,cameras:[]}'
+    record "policy_mixture=${mix//[[:space:]]/}" out="${DATA}_blind" episodes=2000 seed=1000000 'env_kwargs={render_images:false,cameras:[]}'
     scd-train data=lerobot data.root="$DATA" "${few[@]}" \
         model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
-        "body.more=[${DATA}_blind]" body.share=0.35 body.steps=30000 body.outcome_share=0.08 \
-        sketch.steps=14000 sketch.share=0.25
+        "prior.extra_datasets=[${DATA}_blind]" prior.dynamics.time_share=0.35 prior.dynamics.steps=30000 prior.outcome.time_share=0.08 \
+        prior.renderer.steps=14000 prior.renderer.time_share=0.25
 else
-    scd-train data=lerobot data.root="$DATA" 'data.ignore=[observation.environment_state]' "${few[@]}" \
-        body.share=0.1 body.outcome_share=0.03 sketch.share=0.15
+    scd-train data=lerobot data.root="$DATA" 'data.drop_features=[observation.environment_state]' "${few[@]}" \
+        prior.dynamics.time_share=0.1 prior.outcome.time_share=0.03 prior.renderer.time_share=0.15
 fi
-scd-evaluate world="$OUT/world" data=zarr data.root="$OUT/windows.zarr" context=4 films=4 out="$OUT/evaluation"
+scd-evaluate world="$OUT/world" data=zarr data.root="$OUT/windows.zarr" context=4 num_videos=4 out="$OUT/evaluation"

@@ -27,21 +27,21 @@ wait -n
 wait -n
 scd-data data.root="$DATA"
 
-# The block's pose is recorded, so the body knows state, reward and success without pictures: the heads that read
+# The block's pose is recorded, so the body knows state, reward and success without images: the heads that read
 # them off the pictures as well (state_weight, reward_weight, success_weight) have nothing to add here.
 # The sketch draws what moves, so what stands still need not stand back behind it (change_weight).
 scd-train data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" out="$OUT" \
     model=small model.patch=16 model.window=4 \
     model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
-    model.body_width=320 "body.more=[${DATA}_blind,${DATA}_blind_2]" body.steps=30000 body.batch_size=256 body.unroll=6 \
-    body.lr=1.5e-3 body.outcome_steps=8000 sketch.steps=14000 \
+    prior.width=320 "prior.extra_datasets=[${DATA}_blind,${DATA}_blind_2]" prior.dynamics.steps=30000 prior.dynamics.batch_size=256 prior.dynamics.rollout_length=6 \
+    prior.dynamics.lr=1.5e-3 prior.outcome.steps=8000 prior.renderer.steps=14000 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
-    model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 batch_size=6 clip_steps=6 \
-    optimiser.lr=8e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \
+    model.noise_samples=1 model.ctx_noise=0.1 model.self_rollout_share=0.5 batch_size=6 sequence_length=6 \
+    optimizer.lr=8e-4 optimizer.decoder_lr_ratio=1.0 optimizer.warmup_share=0.03 optimizer.ema_decay=0.998 optimizer.decay_share=0.6 \
     steps=100000 time_budget="$BUDGET" checkpoint_every=500 eval_every=1000
 
-scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" films=4 out="$OUT/evaluation"
+scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" num_videos=4 out="$OUT/evaluation"
 
 # Half precision halves the package; the measured report goes into the world's card.
-python -c "from scd_world.publish import package
+python -c "from scd_world.training.export import package
 package('$OUT/world', '$OUT/evaluation', '$PACKAGE')"

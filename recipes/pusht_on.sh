@@ -29,17 +29,17 @@ scd-data data.root="$DATA"
 
 # Rates are half of those from nothing, and batches of the body twice as large: it is the last of the noise that has
 # to go. Imagined histories from the start: how to copy is known.
-scd-train data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" out="$OUT" init="$WORLD" init_lessons=true \
+scd-train data=zarr data.root="$DATA.zarr" data.holdout="$HOLDOUT" out="$OUT" init="$WORLD" init_pretrain=true \
     model=small model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat model.num_steps=1 \
-    model.body_width=320 "body.more=[$FURTHER,${FURTHER}_2${MORE:+,$MORE}]" \
-    body.steps=30000 body.batch_size=512 body.unroll=6 body.share="$SHARE" body.lr=8e-4 body.inner_lr=0.006 body.outcome_steps=6000 sketch.steps=0 \
+    prior.width=320 "prior.extra_datasets=[$FURTHER,${FURTHER}_2${MORE:+,$MORE}]" \
+    prior.dynamics.steps=30000 prior.dynamics.batch_size=512 prior.dynamics.rollout_length=6 prior.dynamics.time_share="$SHARE" prior.dynamics.lr=8e-4 prior.dynamics.muon_lr=0.006 prior.outcome.steps=6000 prior.renderer.steps=0 \
     model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1 \
-    model.draws=1 model.ctx_noise=0.1 model.own_history=0.5 own_history_from=0 batch_size=6 clip_steps=6 \
-    optimiser.lr=4e-4 optimiser.decoder_lr=1.0 optimiser.warmup=0.03 optimiser.ema=0.998 optimiser.decay=0.6 \
+    model.noise_samples=1 model.ctx_noise=0.1 model.self_rollout_share=0.5 self_rollout_start=0 batch_size=6 sequence_length=6 \
+    optimizer.lr=4e-4 optimizer.decoder_lr_ratio=1.0 optimizer.warmup_share=0.03 optimizer.ema_decay=0.998 optimizer.decay_share=0.6 \
     steps=100000 time_budget="$BUDGET" checkpoint_every=500 eval_every=1000
 
-scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" films=4 out="$OUT/evaluation"
+scd-evaluate world="$OUT/world" data=zarr data.root="$DATA.zarr" num_videos=4 out="$OUT/evaluation"
 
 # Half precision halves the package; the measured report goes into the world's card.
-python -c "from scd_world.publish import package
+python -c "from scd_world.training.export import package
 package('$OUT/world', '$OUT/evaluation', '$PACKAGE')"

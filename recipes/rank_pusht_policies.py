@@ -19,10 +19,10 @@ import numpy as np
 import torch
 import zarr
 
-from scd_policies.clone import learn_clone
-from scd_policies.eyes import learn_eyes
-from scd_world.starts import Starts
-from scd_world.world import find_folder
+from scd_policies.nearest_neighbor import fit_nearest_neighbor
+from scd_policies.state_estimator import train_state_estimator
+from scd_world.world.starts import StartStates
+from scd_world.world.world import find_folder
 
 WORLD = Path("envs/scd_envs/worlds/pusht")
 DATA = Path("data/pusht")
@@ -36,18 +36,18 @@ def main(out: Path, world: Path = WORLD) -> None:
     torch.set_num_threads(1)
     store = zarr.open_group(f"{DATA}.zarr", mode="r")
     state, action = store["state"][:], store["action"][:]
-    spans = recordings(store, state, Starts.load(find_folder(world, None) / "starts").state)
+    spans = recordings(store, state, StartStates.load(find_folder(world, None) / "starts").state)
     good = [span for episode, span in spans if skilful(episode)]
     for name, count in CLONES.items():
         if not (path := out / f"{name}.safetensors").exists():
             rows, ends = np.concatenate(good[:count]), np.cumsum([len(span) for span in good[:count]])
             keys = {"agent_pos": state[rows, :2], "environment_state": state[rows, 2:]}
-            learn_clone(keys, action[rows], ends, path)
+            fit_nearest_neighbor(keys, action[rows], ends, path)
             print(f"{name}: {len(ends)} episodes, {len(rows)} steps", flush=True)
     for name, count in EYES.items():
         if not (path := out / f"{name}.safetensors").exists():
             rows = spread(np.concatenate([span for _, span in spans]), count)
-            loss = learn_eyes(store["pixels"].oindex[rows, 0], state[rows, 2:], path)
+            loss = train_state_estimator(store["pixels"].oindex[rows, 0], state[rows, 2:], path)
             print(f"{name}: {len(rows)} pictures, loss {loss:.4f}", flush=True)
 
 

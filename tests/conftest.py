@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from scd_world.clip import Clip
-from scd_world.fit_body import Recorded
-from scd_world.model_config import ModelConfig
-from scd_world.schema import DataSchema
-from scd_world.starts import Starts
-from scd_world.stats import Stats
-from scd_world.world import World
-from scd_world.world_model import WorldModel
+from scd_world.model.config import ModelConfig
+from scd_world.model.world_model import WorldModel
+from scd_world.prior.config import PriorConfig
+from scd_world.prior.state_prior import PretrainedStatePrior
+from scd_world.prior.trajectories import StateTrajectories
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.schema import DataSchema
+from scd_world.world.build_model import build_model
+from scd_world.world.starts import StartStates
+from scd_world.world.world import World
 
 SCHEMA = DataSchema(
     cameras=("top", "wrist"),
@@ -47,10 +50,12 @@ CONFIG = ModelConfig(
     decoder_layers=2,
     patch=4,
     window=3,
-    octaves=3,
+    fourier_octaves=3,
     num_steps=2,
-    sketch_parts=4,
 )
+
+
+PRIOR = PriorConfig(renderer_parts=4)
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +70,13 @@ def schema() -> DataSchema:
 
 
 @pytest.fixture
-def stats() -> Stats:
+def stats() -> Normalizer:
     return make_stats(SCHEMA)
 
 
 @pytest.fixture
-def model(stats: Stats) -> WorldModel:
-    return filled(WorldModel(CONFIG, SCHEMA, stats))
+def model(stats: Normalizer) -> WorldModel:
+    return filled(make_model(CONFIG, SCHEMA, stats))
 
 
 @pytest.fixture
@@ -80,12 +85,12 @@ def clip() -> Clip:
 
 
 @pytest.fixture
-def world(model: WorldModel, stats: Stats) -> World:
+def world(model: WorldModel, stats: Normalizer) -> World:
     rng = np.random.default_rng(0)
     lengths = {4: 6, 7: 9}  # episode: frames
     addresses = np.array([(e, f) for e, n in lengths.items() for f in range(n)], np.int64)
     F, V = len(addresses), len(SCHEMA.cameras)
-    starts = Starts(
+    starts = StartStates(
         pixels=rng.integers(0, 256, (F, V, SCHEMA.height, SCHEMA.width, 3), np.uint8),
         state=rng.uniform(-1, 1, (F, len(SCHEMA.state))).astype(np.float32),
         action=rng.uniform(SCHEMA.action_low, SCHEMA.action_high, (F, len(SCHEMA.action))).astype(np.float32),
@@ -94,14 +99,11 @@ def world(model: WorldModel, stats: Stats) -> World:
     return World(model.eval(), stats, starts, card="# tiny\n")
 
 
-def make_stats(schema: DataSchema) -> Stats:
-    S, A = len(schema.state), len(schema.action)
+def make_stats(schema: DataSchema) -> Normalizer:
     return replace(
-        Stats.neutral(schema),
-        state_low=torch.full((S,), -1.0),
-        state_high=torch.full((S,), 3.0),
-        linear=torch.randn(S, 2 * S + 2 * A + 1, generator=torch.Generator().manual_seed(0)) / 10,
-        linear_rest=torch.full((S,), 0.5),
+        Normalizer.neutral(schema),
+        state_low=torch.full((len(schema.state),), -1.0),
+        state_high=torch.full((len(schema.state),), 3.0),
         action_low=torch.tensor(schema.action_low),
         action_high=torch.tensor(schema.action_high),
         reward_mean=torch.tensor(0.5),
@@ -114,34 +116,44 @@ def make_clip(schema: DataSchema, B: int, T: int, seed: int = 0) -> Clip:
     return Clip(
         obs=torch.rand(B, T + 1, schema.channels, schema.height, schema.width, generator=g) * 2 - 1,
         state=torch.rand(B, T + 1, len(schema.state), generator=g) * 2 - 1,
-        before=torch.rand(B, len(schema.state) + len(schema.action), generator=g) * 2 - 1,
-        act=torch.rand(B, T, len(schema.action), generator=g) * 2 - 1,
-        rew=torch.randn(B, T, generator=g),
+        prev=torch.rand(B, len(schema.state) + len(schema.action), generator=g) * 2 - 1,
+        action=torch.rand(B, T, len(schema.action), generator=g) * 2 - 1,
+        reward=torch.randn(B, T, generator=g),
         success=(torch.rand(B, T, generator=g) > 0.5).float(),
         valid=torch.ones(B, T),
         task=torch.arange(B) % max(len(schema.tasks), 1),
     )
 
 
-def make_recorded(state, act, rew, success, starts, lengths) -> Recorded:
-    """Rows of episodes, each beginning at rest under an action of 0: state (F, S), act (F, A)."""
-    before = torch.cat([state, act], dim=-1).roll(1, 0)
-    before[starts] = torch.cat([state, torch.zeros_like(act)], dim=-1)[starts]
-    return Recorded(state, before, act, rew, success, starts, lengths)
+def make_recorded(state, action, reward, success, starts, lengths) -> StateTrajectories:
+    """Rows of episodes, each beginning at rest under an action of 0: state (F, S), action (F, A)."""
+    prev = torch.cat([state, action], dim=-1).roll(1, 0)
+    prev[starts] = torch.cat([state, torch.zeros_like(action)], dim=-1)[starts]
+    return StateTrajectories(state, prev, action, reward, success, starts, lengths)
 
 
-def filled(model: torch.nn.Module) -> torch.nn.Module:
+def make_model(
+    config: ModelConfig, schema: DataSchema, normalizer: Normalizer, prior: PriorConfig = PRIOR
+) -> WorldModel:
+    return build_model(config, prior, schema, normalizer)
+
+
+def filled(model: WorldModel) -> WorldModel:
     """Zero-initialised gates would let every test of causality and of the cache pass with nothing in it.
 
     Body and sketch at full size would be chaos when unrolled, and rounding would show.
     """
     g = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
-        if name.startswith("doubt."):
+        if name.startswith("prior.uncertainty."):
             continue  # a curve rises
         fan_in = parameter.shape[-1] if parameter.ndim > 1 else 25
-        size = 0.3 if name.startswith(("body.", "sketch.")) else 1.0
+        size = 0.3 if name.startswith(("prior.dynamics.", "prior.renderer.")) else 1.0
         parameter.data.copy_(size * torch.randn(parameter.shape, generator=g) / fan_in**0.5)
+    if isinstance(model.prior, PretrainedStatePrior):
+        linear = model.prior.dynamics.linear
+        linear.weight.copy_(torch.randn(linear.weight.shape, generator=torch.Generator().manual_seed(0)) / 10)
+        linear.residual.fill_(0.5)
     return model
 
 

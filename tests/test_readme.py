@@ -12,10 +12,9 @@ import pytest
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-import scd_datasets.commands  # noqa: F401 (registers the commands' configs)
 import scd_envs
-import scd_world.commands  # noqa: F401
-from scd_world.world import World
+import scd_world.cli.commands  # noqa: F401 (registers the commands' configs)
+from scd_world.world.world import World
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]

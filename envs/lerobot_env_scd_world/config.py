@@ -27,11 +27,11 @@ from lerobot.processor import (
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGE, OBS_IMAGES, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
-from scd_envs.settings import open_world, task_number
+from scd_envs.settings import open_world, task_index
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies.lerobot_fit import check_fit, of_camera, policy_shapes, resized, warn_proportions
-from scd_world.schema import DataSchema, View
-from scd_world.world import World, find_folder
+from scd_policies.lerobot_compat import check_fit, for_camera, policy_shapes, resize, warn_proportions
+from scd_world.robot_data.schema import DataSchema, ImageRegion
+from scd_world.world.world import World, find_folder
 
 
 @EnvConfig.register_subclass("scd_world")
@@ -60,7 +60,7 @@ class WorldEnvConfig(EnvConfig):
     fps: int = 0
 
     def __post_init__(self) -> None:
-        with words_kept():
+        with preserve_error_message():
             self.read_world()
 
     def read_world(self) -> None:
@@ -76,14 +76,14 @@ class WorldEnvConfig(EnvConfig):
         if self.fps not in (0, schema.fps):
             raise ValueError(f"the world {self.world} has {schema.fps} frames per second; got fps={self.fps}")
         if self.task is not None:
-            task_number(self.task, schema.tasks)
+            task_index(self.task, schema.tasks)
         elif len(schema.tasks) == 1:
             self.task = schema.tasks[0]  # of several, each start has its own
         self.fps = schema.fps
         size = self.picture_size or (schema.height, schema.width)
         self.features, self.features_map = features_of(schema, size)
         if parser.parse_arg("dataset.repo_id"):  # lerobot-train makes its environments hours later
-            check_command_line(self)
+            check_policy_fits(self)
 
     @property
     def picture_size(self) -> tuple[int, int] | None:
@@ -116,7 +116,7 @@ class WorldEnvConfig(EnvConfig):
         LeRobot sums one step more than an episode has. Rows that are over stay frozen here (DISABLED
         autoreset: reward 0, the same is_success), which makes its scores exact.
         """
-        check_command_line(self)
+        check_policy_fits(self)
         folder = find_folder(self.world, None)
         world = loaded_world(folder, self.device, (folder / "manifest.json").stat().st_mtime_ns)
         made = WorldVectorEnv(world, n_envs, autoreset_mode=AutoresetMode.DISABLED, **self.settings)
@@ -141,12 +141,12 @@ class ResizePictures(ObservationProcessorStep):
 
     height: int
     width: int
-    views: dict[str, View]  # camera → what it saw of the world's picture
+    views: dict[str, ImageRegion]  # camera → what it saw of the world's picture
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         size = (self.height, self.width)
         return {
-            key: resized(value, size, of_camera(key, self.views)) if key.startswith(OBS_IMAGE) else value
+            key: resize(value, size, for_camera(key, self.views)) if key.startswith(OBS_IMAGE) else value
             for key, value in observation.items()
         }
 
@@ -190,7 +190,7 @@ def loaded_world(folder: Path, device: str, written: int) -> World:
 
 
 @contextmanager
-def words_kept() -> Iterator[None]:
+def preserve_error_message() -> Iterator[None]:
     """LeRobot's parser drops what a configuration's ValueError says, and shows what its own errors say."""
     try:
         yield
@@ -200,7 +200,7 @@ def words_kept() -> Iterator[None]:
         raise ParsingError(str(error)) from error
 
 
-def check_command_line(config: WorldEnvConfig) -> None:
+def check_policy_fits(config: WorldEnvConfig) -> None:
     """ValueError where the policy of the command line does not fit the world: before anything is loaded.
 
     LeRobot hands environments neither policy nor dataset, so the command line is read once more, as LeRobot

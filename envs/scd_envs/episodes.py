@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 
-from scd_envs.settings import Settings, start_pool, task_number
-from scd_world.imagined import Imagined
-from scd_world.precision import use_bf16
-from scd_world.row_noise import row_noise
-from scd_world.starts import Moment
-from scd_world.world import World
+from scd_envs.settings import Settings, start_pool, task_index
+from scd_world.model.noise import row_noise
+from scd_world.model.rollout_state import RolloutState
+from scd_world.utils.precision import use_bf16
+from scd_world.world.starts import StartState
+from scd_world.world.world import World
 
 
 @dataclass(frozen=True)
-class Start:
+class EpisodeStart:
     """How an episode begins: from which recorded moment, and with which noise it goes on."""
 
     episode: int
@@ -33,10 +33,10 @@ class Start:
 
 
 @dataclass
-class Standing:
+class BatchState:
     """Where B episodes stand: everything that a step changes."""
 
-    imagined: Imagined
+    imagined: RolloutState
     members: np.ndarray  # (members,) the row behind each place in the model's batch
     noise_seeds: np.ndarray  # (B,) int64, what each episode's noise is made from
     starts: np.ndarray  # (B, 2) episode, frame
@@ -50,17 +50,17 @@ class Standing:
     terminated: np.ndarray  # (B,) bool
     truncated: np.ndarray  # (B,) bool
 
-    def copy(self) -> Standing:
+    def copy(self) -> BatchState:
         """A branch: stepping one leaves the other where it is."""
         arrays = {
             field.name: value.copy()
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), np.ndarray)
         }
-        return Standing(imagined=self.imagined.fork(), **arrays)
+        return BatchState(imagined=self.imagined.fork(), **arrays)
 
 
-class Episodes:
+class ImaginedEpisodes:
     """B imagined episodes in one batched model. A row that is over stays as it is until it begins anew."""
 
     def __init__(self, world: World, num_rows: int, settings: Settings) -> None:
@@ -76,18 +76,18 @@ class Episodes:
         self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
         self.bf16 = use_bf16(settings.precision, world.device)
         self.pool = start_pool(world, settings.starts)
-        self.task = None if settings.task is None else task_number(settings.task, world.schema.tasks)
-        self.standing: Standing | None = None
+        self.task = None if settings.task is None else task_index(settings.task, world.schema.tasks)
+        self.standing: BatchState | None = None
 
     @property
-    def now(self) -> Standing:
+    def state(self) -> BatchState:
         if self.standing is None:
             raise ResetNeeded("no episode has begun: call reset() first")
         return self.standing
 
     @property
-    def over(self) -> np.ndarray:
-        return self.now.terminated | self.now.truncated
+    def finished(self) -> np.ndarray:
+        return self.state.terminated | self.state.truncated
 
     @property
     def task_texts(self) -> tuple[str, ...]:
@@ -98,32 +98,32 @@ class Episodes:
         numbers = [self.task or 0] * self.num_rows if self.standing is None else self.standing.tasks
         return tuple(names[number] for number in numbers)
 
-    def draw(
+    def sample_start(
         self, rng: np.random.Generator, address: tuple[int, int] | None, task: int | None = None
-    ) -> Start:
+    ) -> EpisodeStart:
         """A start drawn from the pool (for a task from those that show it), or the one asked for."""
         task = self.task if task is None else task
         # noise first: so it is the same, whether the moment is drawn or chosen
         noise_seed = int(rng.integers(2**63 - 1))
-        pool = self.pool if task is None else self.world.starts.of_task(task, self.pool)
+        pool = self.pool if task is None else self.world.starts.filter_by_task(task, self.pool)
         episode, frame = pool[rng.integers(len(pool))] if address is None else address
-        return Start(int(episode), int(frame), noise_seed, task)
+        return EpisodeStart(int(episode), int(frame), noise_seed, task)
 
-    def begin(self, rows: np.ndarray, starts: Sequence[Start]) -> None:
+    def start_rows(self, rows: np.ndarray, starts: Sequence[EpisodeStart]) -> None:
         """New episodes in `rows`, from these starts and the frames before them. The first call begins all."""
         context = self.world.config.window
-        moments = [self.world.starts.moment(s.episode, s.frame, context) for s in starts]
+        moments = [self.world.starts.get(s.episode, s.frame, context) for s in starts]
         moments = [
             moment if start.task is None else replace(moment, task=start.task)
             for moment, start in zip(moments, starts, strict=True)
         ]
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
-            self.standing = self._blank(self.world.begin(moments))
+            self.standing = self._blank(self.world.reset(moments))
             with self._precision():
-                self.world.prepare(self.now.imagined, self.num_steps, self.compiled)
+                self.world.prepare(self.state.imagined, self.num_steps, self.compiled)
         else:
             self._restart(rows, moments)
-        now = self.now
+        now = self.state
         for row, start, moment in zip(rows, starts, moments, strict=True):
             now.noise_seeds[row] = start.noise_seed
             now.starts[row], now.tasks[row] = (start.episode, start.frame), moment.task
@@ -131,12 +131,12 @@ class Episodes:
         for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
             array[rows] = 0
 
-    def _restart(self, rows: np.ndarray, moments: Sequence[Moment]) -> None:
+    def _restart(self, rows: np.ndarray, moments: Sequence[StartState]) -> None:
         """`rows` begin anew in the model's batch; those that had left it come back."""
-        now = self.now
+        now = self.state
         staying = np.setdiff1d(now.members, rows)
         if len(staying) == 0:
-            now.imagined, now.members = self.world.begin(moments), rows
+            now.imagined, now.members = self.world.reset(moments), rows
             return
         if not np.isin(rows, now.members).all():
             places = np.flatnonzero(np.isin(now.members, staying))
@@ -144,27 +144,27 @@ class Episodes:
             now.imagined = self._select(np.concatenate([places, doubles]))
             now.members = np.concatenate([now.members[places], rows])
         at = [int(np.flatnonzero(now.members == row)[0]) for row in rows]
-        self.world.restart(now.imagined, at, moments)
+        self.world.reset_rows(now.imagined, at, moments)
 
-    def retire(self) -> None:
+    def drop_finished(self) -> None:
         """Rows that are over leave the model's batch, once they are half of it; not where each number of rows
         would be compiled anew."""
         if self.compiled:
             return
-        now = self.now
-        going_on = np.flatnonzero(~self.over[now.members])
+        now = self.state
+        going_on = np.flatnonzero(~self.finished[now.members])
         if 0 < len(going_on) <= len(now.members) // 2:
             now.imagined, now.members = self._select(going_on), now.members[going_on]
 
-    def _select(self, places: np.ndarray) -> Imagined:
-        return self.now.imagined.select(torch.as_tensor(places, device=self.world.device))
+    def _select(self, places: np.ndarray) -> RolloutState:
+        return self.state.imagined.select(torch.as_tensor(places, device=self.world.device))
 
     def step(self, action: np.ndarray, acting: np.ndarray) -> None:
         """One step of the rows in `acting` (B,) bool; action float32 (B, A) in raw units.
 
         The other rows keep all they have; what the model imagines for those still in its batch is dropped.
         """
-        now, schema = self.now, self.world.schema
+        now, schema = self.state, self.world.schema
         now.reward[:] = 0
         if not acting.any():
             return
@@ -177,7 +177,7 @@ class Episodes:
         with self._precision():
             now.imagined = self.world.step(now.imagined, action, noise, self.num_steps, self.compiled)
 
-        seen, rows = self.world.look(now.imagined), now.members[act]
+        seen, rows = self.world.outputs(now.imagined), now.members[act]
         now.pixels[rows], now.state[rows] = seen["pixels"][act], seen["state"][act]
         now.reward[rows] = seen["reward"][act] if schema.reward else 0
         now.probability[rows] = seen["success"][act] if schema.success else 0
@@ -189,7 +189,7 @@ class Episodes:
 
     def info(self, row: int) -> dict[str, Any]:
         """`episode` itself is a key that gymnasium's RecordEpisodeStatistics keeps for itself."""
-        now = self.now
+        now = self.state
         known = {"uncertainty": float(now.uncertainty[row])} if self.world.schema.state else {}
         return {
             "is_success": bool(now.probability[row] > self.success_threshold),
@@ -201,9 +201,9 @@ class Episodes:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def _blank(self, imagined: Imagined) -> Standing:
+    def _blank(self, imagined: RolloutState) -> BatchState:
         B, schema = self.num_rows, self.world.schema
-        return Standing(
+        return BatchState(
             imagined=imagined,
             members=np.arange(B),
             noise_seeds=np.zeros(B, np.int64),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scd_world.world import World
+from scd_world.world.world import World
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ def start_pool(world: World, chosen: Sequence[tuple[int, int]] | None) -> np.nda
     if pool.ndim != 2 or pool.shape[1] != 2 or not len(pool):
         raise ValueError(f"starts is a non-empty list of (episode, frame) pairs; got {chosen!r}")
     for episode, frame in pool.tolist():
-        world.starts.moment(episode, frame, 1)  # the world says which moments it has
+        world.starts.get(episode, frame, 1)  # the world says which moments it has
     return pool
 
 
-def chosen_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[int, int] | None]:
+def requested_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[int, int] | None]:
     """The (episode, frame) that reset's options ask for, for each row; None: draw one.
 
     `episode` and `frame` (0 if left out) are numbers, or one number per row.
@@ -112,7 +112,7 @@ def chosen_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[i
     return list(zip(episodes, frames, strict=True))
 
 
-def chosen_tasks(options: dict[str, Any] | None, num_rows: int, tasks: Sequence[str]) -> list[int | None]:
+def requested_tasks(options: dict[str, Any] | None, num_rows: int, tasks: Sequence[str]) -> list[int | None]:
     """The task that reset's options ask for, in each row, by its number; None: the start's own.
 
     `task` is one of the world's `tasks` in words, or one for each row.
@@ -123,10 +123,10 @@ def chosen_tasks(options: dict[str, Any] | None, num_rows: int, tasks: Sequence[
     texts = [wanted] * num_rows if isinstance(wanted, str) else list(wanted)
     if len(texts) != num_rows:
         raise ValueError(f"'task' is one task, or one for each of {num_rows} rows; got {wanted!r}")
-    return [task_number(text, tasks) for text in texts]
+    return [task_index(text, tasks) for text in texts]
 
 
-def task_number(text: str, tasks: Sequence[str]) -> int:
+def task_index(text: str, tasks: Sequence[str]) -> int:
     """Which of `tasks` it is; ValueError names them."""
     if text in tasks:
         return tasks.index(text)

@@ -12,7 +12,7 @@ import numpy as np
 from einops import rearrange
 from gymnasium import spaces
 
-from scd_world.schema import DataSchema
+from scd_world.robot_data.schema import DataSchema
 
 MARGIN = 0.1  # of the recorded range: how far beyond it an action may lie before it is called a mistake
 ANY = np.finfo(np.float32).max  # states are imagined, so the data's range does not bound them
@@ -49,7 +49,7 @@ def observation(schema: DataSchema, pixels: np.ndarray, state: np.ndarray) -> di
     return obs
 
 
-def picture(pixels: np.ndarray) -> np.ndarray:
+def tile_cameras(pixels: np.ndarray) -> np.ndarray:
     """pixels uint8 (V, H, W, 3) → the cameras side by side, (H, V·W, 3)."""
     return rearrange(pixels, "V H W c -> H (V W) c").copy()
 
@@ -74,19 +74,21 @@ def check_action(
             f"{values.shape}. Give the dimensions that this world was recorded with, in this order."
         )
     acts = np.broadcast_to(acting[..., None], shape)
-    complain_where(acts & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it")
+    raise_out_of_range(acts & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it")
     low, high = np.array(schema.action_low), np.array(schema.action_high)
     # a dimension that never moved in the data still gets room for float32 rounding
     margin = np.maximum(MARGIN * (high - low), 1e-6 * (1 + np.abs(high)))
     outside = acts & ((values < low - margin) | (values > high + margin))
     if clip:
-        warn_where(outside.reshape(-1, len(low)).any(0), schema)
+        warn_clipped(outside.reshape(-1, len(low)).any(0), schema)
         return np.clip(values, low, high).astype(np.float32)
-    complain_where(outside, values, schema, "lies far outside it. Send raw units, or pass clip_actions=True")
+    raise_out_of_range(
+        outside, values, schema, "lies far outside it. Send raw units, or pass clip_actions=True"
+    )
     return values.astype(np.float32)
 
 
-def warn_where(clipped: np.ndarray, schema: DataSchema) -> None:
+def warn_clipped(clipped: np.ndarray, schema: DataSchema) -> None:
     """Once per dimension: what is clipped without a word may be another unit."""
     for dim in np.flatnonzero(clipped):
         low, high = schema.action_low[dim], schema.action_high[dim]
@@ -97,7 +99,7 @@ def warn_where(clipped: np.ndarray, schema: DataSchema) -> None:
         )
 
 
-def complain_where(wrong: np.ndarray, values: np.ndarray, schema: DataSchema, why: str) -> None:
+def raise_out_of_range(wrong: np.ndarray, values: np.ndarray, schema: DataSchema, why: str) -> None:
     """ValueError about the first wrong value: which it is, what was recorded, what to do."""
     if not wrong.any():
         return

@@ -13,10 +13,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from scd_envs import spaces
-from scd_envs.episodes import Episodes
-from scd_envs.settings import Settings, chosen_starts, chosen_tasks, open_world
+from scd_envs.episodes import ImaginedEpisodes
+from scd_envs.settings import Settings, open_world, requested_starts, requested_tasks
 from scd_envs.world_env import EnvState, check_state, world_metadata
-from scd_world.world import World
+from scd_world.world.world import World
 
 Infos = dict[str, Any]
 
@@ -52,7 +52,7 @@ class WorldVectorEnv(VectorEnv):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.world = open_world(world, device)
         self.schema = self.world.schema
-        self.episodes = Episodes(self.world, num_envs, options)
+        self.episodes = ImaginedEpisodes(self.world, num_envs, options)
         self.clip_actions = options.clip_actions
         self.metadata = {**world_metadata(self.world, render_mode), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
@@ -74,8 +74,8 @@ class WorldVectorEnv(VectorEnv):
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
         rows = np.arange(self.num_envs) if mask is None else self._masked_rows(mask)
-        addresses = chosen_starts(options, self.num_envs)
-        tasks = chosen_tasks(options, self.num_envs, self.schema.tasks)
+        addresses = requested_starts(options, self.num_envs)
+        tasks = requested_tasks(options, self.num_envs, self.schema.tasks)
         seeds = row_seeds(seed, self.num_envs)
         for row in rows:
             if seeds[row] is not None:
@@ -85,13 +85,13 @@ class WorldVectorEnv(VectorEnv):
     def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Take `actions` (num_envs, A), raw units; imagine the next frames. Finished rows ignore theirs."""
         self._check_open()
-        over, shape = self.episodes.over, (self.num_envs, len(self.schema.action))
+        over, shape = self.episodes.finished, (self.num_envs, len(self.schema.action))
         checked = spaces.check_action(actions, shape, self.schema, self.clip_actions, acting=~over)
         self.episodes.step(checked, acting=~over)
-        now = self.episodes.now
+        now = self.episodes.state
         reward, terminated, truncated = now.reward.copy(), now.terminated.copy(), now.truncated.copy()
         if self.autoreset_mode is AutoresetMode.DISABLED:
-            self.episodes.retire()
+            self.episodes.drop_finished()
             obs, infos = self._observation(), self._infos({}, range(self.num_envs))
         elif self.autoreset_mode is AutoresetMode.SAME_STEP:
             obs, infos = self._reset_finished(terminated | truncated)
@@ -106,7 +106,7 @@ class WorldVectorEnv(VectorEnv):
         if self.render_mode is None:
             return None
         self._check_open()
-        return tuple(spaces.picture(pixels) for pixels in self.episodes.now.pixels)
+        return tuple(spaces.tile_cameras(pixels) for pixels in self.episodes.state.pixels)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """One result per row of `render`, or of an attribute: see `get_attr`."""
@@ -145,7 +145,7 @@ class WorldVectorEnv(VectorEnv):
         """All that the future of all rows depends on. Save it, and branch from it as often as you like."""
         self._check_open()
         draws = [dict(draw.bit_generator.state) for draw in self._draws]
-        return EnvState(self.episodes.now.copy(), draws, self.world.fingerprint)
+        return EnvState(self.episodes.state.copy(), draws, self.world.fingerprint)
 
     def set_state(self, state: EnvState) -> None:
         """Go on exactly from where `get_state` was called (in an environment of the same world and size)."""
@@ -162,14 +162,16 @@ class WorldVectorEnv(VectorEnv):
     ) -> tuple[dict[str, Any], Infos]:
         tasks = tasks or [None] * self.num_envs
         if len(rows):
-            starts = [self.episodes.draw(self._draws[row], addresses[row], tasks[row]) for row in rows]
-            self.episodes.begin(rows, starts)
+            starts = [
+                self.episodes.sample_start(self._draws[row], addresses[row], tasks[row]) for row in rows
+            ]
+            self.episodes.start_rows(rows, starts)
         return self._observation(), self._infos(infos, rows)
 
     def _reset_finished(self, finished: np.ndarray) -> tuple[dict[str, Any], Infos]:
         """SAME_STEP: what the finished rows last saw goes into the infos, then they begin anew."""
         infos: Infos = {}
-        now = self.episodes.now
+        now = self.episodes.state
         for row in np.flatnonzero(finished):
             last = spaces.observation(self.schema, now.pixels[row], now.state[row])
             infos = self._add_info(infos, {"final_obs": last, "final_info": self.episodes.info(row)}, row)
@@ -182,7 +184,7 @@ class WorldVectorEnv(VectorEnv):
         return infos
 
     def _observation(self) -> dict[str, Any]:
-        now = self.episodes.now
+        now = self.episodes.state
         return spaces.observation(self.schema, now.pixels, now.state)
 
     def _masked_rows(self, mask: Any) -> np.ndarray:

@@ -11,16 +11,16 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from scd_envs import spaces
-from scd_envs.episodes import Episodes, Standing
-from scd_envs.settings import Settings, chosen_starts, chosen_tasks, open_world
-from scd_world.world import World
+from scd_envs.episodes import BatchState, ImaginedEpisodes
+from scd_envs.settings import Settings, open_world, requested_starts, requested_tasks
+from scd_world.world.world import World
 
 
 @dataclass(frozen=True)
 class EnvState:
     """A saved environment: where its episodes stand, and what each row will draw next."""
 
-    standing: Standing
+    standing: BatchState
     draws: list[dict[str, Any]]  # numpy bit generator states, one per row
     world: str  # its fingerprint
 
@@ -74,7 +74,7 @@ class WorldEnv(gymnasium.Env):
         options = Settings.from_kwargs(settings)
         self.world = open_world(world, device)
         self.schema = self.world.schema
-        self.episodes = Episodes(self.world, 1, options)
+        self.episodes = ImaginedEpisodes(self.world, 1, options)
         self.clip_actions = options.clip_actions
         self.metadata = world_metadata(self.world, render_mode)
         self.render_mode = render_mode
@@ -86,19 +86,19 @@ class WorldEnv(gymnasium.Env):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begin an episode: a seeded draw, or options={"episode": e, "frame": f}; with or without "task"."""
         super().reset(seed=seed)
-        (address,) = chosen_starts(options, 1)
-        (task,) = chosen_tasks(options, 1, self.schema.tasks)
-        self.episodes.begin(np.arange(1), [self.episodes.draw(self.np_random, address, task)])
+        (address,) = requested_starts(options, 1)
+        (task,) = requested_tasks(options, 1, self.schema.tasks)
+        self.episodes.start_rows(np.arange(1), [self.episodes.sample_start(self.np_random, address, task)])
         return self._observation(), self.episodes.info(0)
 
     def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Take `action` (A,), raw units, and imagine the next frame."""
-        if self.episodes.over[0]:
+        if self.episodes.finished[0]:
             raise ResetNeeded("the episode is over: call reset() before the next step()")
         shape = (len(self.schema.action),)
         checked = spaces.check_action(action, shape, self.schema, self.clip_actions, acting=np.array(True))
         self.episodes.step(checked[None], np.ones(1, bool))
-        now = self.episodes.now
+        now = self.episodes.state
         ends = bool(now.terminated[0]), bool(now.truncated[0])
         return self._observation(), float(now.reward[0]), *ends, self.episodes.info(0)
 
@@ -106,12 +106,12 @@ class WorldEnv(gymnasium.Env):
         """The current frame, uint8 (H, W, 3); several cameras stand side by side."""
         if self.render_mode is None:
             return None
-        return spaces.picture(self.episodes.now.pixels[0])
+        return spaces.tile_cameras(self.episodes.state.pixels[0])
 
     def get_state(self) -> EnvState:
         """All that the future depends on. Save it, and branch from it as often as you like."""
         draws = [dict(self.np_random.bit_generator.state)]
-        return EnvState(self.episodes.now.copy(), draws, self.world.fingerprint)
+        return EnvState(self.episodes.state.copy(), draws, self.world.fingerprint)
 
     def set_state(self, state: EnvState) -> None:
         """Go on exactly from where `get_state` was called (in an environment of the same world)."""
@@ -134,7 +134,7 @@ class WorldEnv(gymnasium.Env):
         return self.episodes.task_texts[0]
 
     def _observation(self) -> dict[str, Any]:
-        now = self.episodes.now
+        now = self.episodes.state
         return spaces.observation(self.schema, now.pixels[0], now.state[0])
 
 
@@ -157,7 +157,7 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
     }
 
 
-def check_state(state: EnvState, episodes: Episodes) -> None:
+def check_state(state: EnvState, episodes: ImaginedEpisodes) -> None:
     if not isinstance(state, EnvState):
         raise TypeError(f"set_state takes what get_state returned; got {type(state).__name__}")
     if state.world != episodes.world.fingerprint:

@@ -10,7 +10,7 @@ import gymnasium
 
 from scd_policies.policy import Policy
 
-NAMES = ("random_walk", "scripted_pusht", "replay", "clone", "lerobot")
+NAMES = ("random_walk", "scripted_pusht", "replay", "nearest_neighbor", "lerobot")
 
 
 def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
@@ -27,12 +27,12 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
         from scd_policies.scripted_pusht import ScriptedPushT as Made
     elif name == "replay":
         from scd_policies.replay import Replay as Made
-    elif name == "clone":
-        from scd_policies.clone import Clone as Made
+    elif name == "nearest_neighbor":
+        from scd_policies.nearest_neighbor import NearestNeighborPolicy as Made
     elif name == "lerobot":
         from scd_policies.lerobot_policy import LeRobotPolicy as Made
     elif ":" in name:
-        Made = of_ones_own(name)
+        Made = load_user_policy(name)
     else:
         raise ValueError(
             f"no policy is called {name!r}; there are {', '.join(NAMES)}, and module:name for your own"
@@ -45,7 +45,7 @@ def is_checkpoint(name: str) -> bool:
     return name not in NAMES and (":" not in name or Path(name).exists())
 
 
-def of_ones_own(name: str) -> type[Policy]:
+def load_user_policy(name: str) -> type[Policy]:
     """The class `module:name`; ValueError where there is no such module, or no policy of that name in it."""
     module, _, attribute = name.partition(":")
     try:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_policies.lerobot_fit import (
+from scd_policies.lerobot_compat import (
     ACTION,
     IMAGE,
     check_fit,
-    of_camera,
+    for_camera,
     policy_shapes,
-    resized,
+    resize,
     warn_proportions,
 )
 from scd_policies.policy import check_batch
@@ -111,8 +111,8 @@ class LeRobotPolicy:
         if len(shape) != 3 or value.shape[1:] == shape:
             return value
         if not self._checked:
-            warn_proportions(key, of_camera(key, self._recorded), shape[1:])
-        return resized(value, (shape[1], shape[2]), of_camera(key, self._views))
+            warn_proportions(key, for_camera(key, self._recorded), shape[1:])
+        return resize(value, (shape[1], shape[2]), for_camera(key, self._views))
 
     def _lone_camera(self, seen: dict[str, Tensor]) -> dict[str, str]:
         """An environment with one camera does not say its name: it is the policy's, if that has one too."""

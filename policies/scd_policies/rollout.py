@@ -15,7 +15,7 @@ Observation = dict[str, Any]  # arrays by key; under `pixels` perhaps a dict of 
 
 
 @dataclass(frozen=True)
-class Episode:
+class EpisodeRollout:
     """L steps: observation i, the action taken at it and its reward; observation L is the last."""
 
     seed: int
@@ -25,7 +25,7 @@ class Episode:
     terminated: bool
     truncated: bool  # by the environment, or here after `max_steps`
     success: bool  # is_success of the last step; False where the environment does not say
-    said: dict[str, np.ndarray]  # (L,) each number and flag of the info after each step; NaN or False: none
+    info: dict[str, np.ndarray]  # (L,) each number and flag of the info after each step; NaN or False: none
 
     def __len__(self) -> int:
         return len(self.action)
@@ -80,7 +80,7 @@ def episodes(
     policy_seeds: Sequence[int] | None = None,
     max_steps: int | Sequence[int] | None = None,
     frames: bool = False,
-) -> Iterator[Episode]:
+) -> Iterator[EpisodeRollout]:
     """One episode per seed, in their order; a vector environment plays num_envs of them at once.
 
     `seeds` seed environment and policy, so that two policies, or two environments, meet the same starts.
@@ -121,7 +121,7 @@ class _Recording:
     action: list[np.ndarray] = field(default_factory=list)
     reward: list[float] = field(default_factory=list)
     said: list[dict[str, Any]] = field(default_factory=list)
-    episode: Episode | None = None
+    episode: EpisodeRollout | None = None
 
     def add(self, obs: Observation, action: np.ndarray, reward: float, said: dict[str, Any]) -> None:
         self.obs.append(obs)
@@ -130,7 +130,7 @@ class _Recording:
         self.said.append(said)
 
     def close(self, terminated: bool) -> None:
-        self.episode = Episode(
+        self.episode = EpisodeRollout(
             seed=self.seed,
             obs=_stack(self.obs),
             action=np.stack(self.action),
@@ -138,7 +138,7 @@ class _Recording:
             terminated=terminated,
             truncated=not terminated,
             success=bool(self.said[-1].get("is_success", False)),
-            said=_columns(self.said),
+            info=_columns(self.said),
         )
 
 
@@ -150,7 +150,7 @@ def _play(
     policy_seeds: list[int],
     limits: list[int | None],
     frames: bool,
-) -> list[Episode]:
+) -> list[EpisodeRollout]:
     obs = _reset(env, seeds, options)
     policy.reset(policy_seeds)
     rows = [_Recording(seed, [_row(obs, i, frames)]) for i, seed in enumerate(seeds)]

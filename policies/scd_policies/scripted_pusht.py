@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import gymnasium
 import numpy as np
 
-from scd_policies import tee
+from scd_policies import pusht_geometry
 from scd_policies.policy import bounded_box, check_batch, generators
 
 GOAL_ANGLE = np.pi / 4
 GOAL_ORIGIN = np.array([256.0, 256.0])
-CONTACTS = tee.contacts()
+CONTACTS = pusht_geometry.contact_points()
 SIZES = {"agent_pos": 2, "environment_state": 16}  # the agent's place; eight keypoints of the block
 
 LINE_UP = 6.0  # px between disc and block where a push begins
 HOLD, LOSE = 4.0, 15.0  # px along the edge: on the contact, off it again
 WORTH = 0.4  # px: a push that brings less is over
-AHEAD = tee.KEYPOINTS + tee.moved(10.0 * CONTACTS.unit)  # the corners after a push of 10 px, per contact
+AHEAD = pusht_geometry.KEYPOINTS + pusht_geometry.keypoint_displacement(
+    10.0 * CONTACTS.unit
+)  # the corners after a push of 10 px, per contact
 REACH = 40.0  # px: how deep into the block a push aims at once
 WALL = 8.0  # px: the block's corners stay this far from the picture's border
 
@@ -29,7 +31,7 @@ MISTAKE = 18.0  # px at most, a fifth of it at least, an angle counted as px / R
 
 
 @dataclass
-class _Row:
+class _EpisodeMemory:
     """What one episode remembers."""
 
     rng: np.random.Generator
@@ -40,7 +42,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Scene:
+class _BlockView:
     """One moment as the block sees it: positions in the block's frame, px."""
 
     centre: np.ndarray  # (2,) the block's centre of gravity in the picture
@@ -70,11 +72,11 @@ class ScriptedPushT:
             raise ValueError(f"skill is a number from 0 to 1, got {skill}")
         self._box = bounded_box(action_space)
         self._clumsy = 1.0 - skill
-        self._rows: list[_Row] = []
+        self._rows: list[_EpisodeMemory] = []
 
     def reset(self, seeds: Sequence[int]) -> None:
         self._rows = [
-            _Row(
+            _EpisodeMemory(
                 rng,
                 mistake=self._clumsy**1.5 * MISTAKE * _short_twist(rng),
                 shake=self._clumsy * SHAKE * rng.standard_normal(2),
@@ -95,7 +97,7 @@ class ScriptedPushT:
         targets = [self._target(*each) for each in zip(self._rows, agents, keypoints, strict=True)]
         return np.clip(np.stack(targets), self._box.low, self._box.high).astype(self._box.dtype)
 
-    def _target(self, row: _Row, agent: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    def _target(self, row: _EpisodeMemory, agent: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
         scene = _look(agent, keypoints, row.mistake)
         useful = _useful(scene)
         if row.contact is None or not useful[row.contact]:
@@ -111,33 +113,33 @@ def _short_twist(rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0.2, 1) * direction / np.linalg.norm(direction)
 
 
-def _look(agent: np.ndarray, keypoints: np.ndarray, mistake: np.ndarray) -> _Scene:
+def _look(agent: np.ndarray, keypoints: np.ndarray, mistake: np.ndarray) -> _BlockView:
     """The scene of agent (2,) and keypoints (8, 2): a least-squares rigid fit, in complex numbers."""
-    z, m = keypoints @ (1, 1j), tee.KEYPOINTS @ (1, 1j)
+    z, m = keypoints @ (1, 1j), pusht_geometry.KEYPOINTS @ (1, 1j)
     turn = ((z - z.mean()) * (m - m.mean()).conj()).sum()
     turn /= abs(turn)
     centre = z.mean() - turn * m.mean()
     goal_turn = np.exp(1j * GOAL_ANGLE)
-    goal = GOAL_ORIGIN @ (1, 1j) + goal_turn * (tee.CENTRE @ (1, 1j)) + mistake[:2] @ (1, 1j)
+    goal = GOAL_ORIGIN @ (1, 1j) + goal_turn * (pusht_geometry.CENTRE @ (1, 1j)) + mistake[:2] @ (1, 1j)
     shift = (goal - centre) * turn.conj()
     # Its argument lies in (-π, π]: the shorter way round.
-    angle = np.angle(goal_turn * np.exp(1j * mistake[2] / tee.RADIUS) * turn.conj())
+    angle = np.angle(goal_turn * np.exp(1j * mistake[2] / pusht_geometry.RADIUS) * turn.conj())
     here = (agent @ (1, 1j) - centre) * turn.conj()
-    return _Scene(
+    return _BlockView(
         centre=np.array([centre.real, centre.imag]),
         turn=np.array([[turn.real, -turn.imag], [turn.imag, turn.real]]),
         agent=np.array([here.real, here.imag]),
-        wanted=np.array([shift.real, shift.imag, tee.RADIUS * angle]),
+        wanted=np.array([shift.real, shift.imag, pusht_geometry.RADIUS * angle]),
     )
 
 
-def _useful(scene: _Scene) -> np.ndarray:
+def _useful(scene: _BlockView) -> np.ndarray:
     """(N,) whether a push at each contact brings the block nearer home and no corner into a wall."""
     depth = CONTACTS.twist @ scene.wanted
     return (depth > WORTH) & scene.inside(AHEAD, WALL).all(-1)
 
 
-def _choose(scene: _Scene, useful: np.ndarray) -> int | None:
+def _choose(scene: _BlockView, useful: np.ndarray) -> int | None:
     """The contact that brings the block nearest home per time, the way there included; None: nothing does."""
     amount = np.maximum(CONTACTS.unit @ scene.wanted, 0)
     if amount.max() < WORTH:
@@ -146,23 +148,25 @@ def _choose(scene: _Scene, useful: np.ndarray) -> int | None:
     left = np.sqrt(np.maximum(error**2 - amount**2, 0))
     gain = np.log((error + 1) / (left + 1))
     stands = CONTACTS.disc(LINE_UP)
-    length = tee.walk(scene.agent, stands, scene.inside(tee.WAYPOINTS, 0))[1]
+    length = pusht_geometry.shortest_path(scene.agent, stands, scene.inside(pusht_geometry.WAYPOINTS, 0))[1]
     steps = 6 + length / 40 + amount / 30
     rate = np.where(scene.inside(stands, 0), gain / steps, 0)
     # With a wall behind every good contact, a bad push is better than none.
     return int(np.argmax(rate * useful if (rate * useful).any() else rate))
 
 
-def _push_or_walk(row: _Row, scene: _Scene) -> np.ndarray:
+def _push_or_walk(row: _EpisodeMemory, scene: _BlockView) -> np.ndarray:
     """The disc's next target in the block's frame."""
     if row.contact is None:
         return scene.agent
     point, normal = CONTACTS.point[row.contact], CONTACTS.normal[row.contact]
     offset = scene.agent - point
-    gap, aside = offset @ normal - tee.DISC, abs(offset @ normal[::-1])
+    gap, aside = offset @ normal - pusht_geometry.DISC, abs(offset @ normal[::-1])
     row.pushing = -6 < gap < LINE_UP + 3 and aside < (LOSE if row.pushing else HOLD)
     if row.pushing:
         depth = min(CONTACTS.twist[row.contact] @ scene.wanted, REACH)
-        return point + (tee.DISC - depth) * normal
+        return point + (pusht_geometry.DISC - depth) * normal
     stand = CONTACTS.disc(LINE_UP)[row.contact]
-    return tee.walk(scene.agent, stand[None], scene.inside(tee.WAYPOINTS, 0))[0][0]
+    return pusht_geometry.shortest_path(scene.agent, stand[None], scene.inside(pusht_geometry.WAYPOINTS, 0))[
+        0
+    ][0]

@@ -1,1 +1,1 @@
-"""SCD's rivals: other models of the same blocks, body, heads and data, behind the same four verbs."""
+"""SCD's baselines: other cores of the same blocks, heads and data, in the same world model."""

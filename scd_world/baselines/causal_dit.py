@@ -1,4 +1,4 @@
-"""Causal DiT: dense causal diffusion, taught on a clean history (teacher forcing). SCD's rival.
+"""Causal DiT: dense causal diffusion, trained on a clean history (teacher forcing). SCD's closest baseline.
 
 Its one pass over each clean frame, which fills the cache, is also where the heads read state, reward and
 success: so they are known before a pixel is drawn, as SCD has it, and at no further cost.
@@ -8,84 +8,94 @@ B batch, T steps, C H W frame, M tokens per frame, D width, S state, A action.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from scd_world.base_model import BaseModel, Predicted
-from scd_world.baselines.dense import Dense
-from scd_world.body import Body
-from scd_world.cache import RingCache
-from scd_world.clip import Clip
-from scd_world.flow import sample, velocity
-from scd_world.heads import Heads
-from scd_world.model_config import ModelConfig
-from scd_world.noise import Noise
-from scd_world.schema import DataSchema
-from scd_world.stats import Stats
+from scd_world.baselines.dense import DenseTransformer
+from scd_world.model.config import ModelConfig
+from scd_world.model.flow import euler_sample, to_velocity
+from scd_world.model.heads import LowDimHeads
+from scd_world.model.kv_cache import RingKVCache
+from scd_world.model.noise import Noise
+from scd_world.model.pixel_heads import make_pixel_head
+from scd_world.model.world_model import Core, Encoded
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.schema import DataSchema
 
 
-class CausalDiT(BaseModel):
+class CausalDiT(Core):
     """As many layers as SCD's encoder and decoder have together."""
 
-    def __init__(self, config: ModelConfig, schema: DataSchema, stats: Stats) -> None:
-        super().__init__(config, schema, stats)
+    def __init__(
+        self,
+        config: ModelConfig,
+        schema: DataSchema,
+        normalizer: Normalizer,
+        num_features: int = 0,
+        prior_renders: bool = False,
+    ) -> None:
+        super().__init__(config, schema)
         S, A = len(schema.state), len(schema.action)
         self.net = self.make_net(
-            vector=S + A,
-            rates=2 * S + self.num_tasks,
+            state_action=S + A,
+            delta_features=num_features,
             tasks=self.num_tasks,
             width=config.width,
             heads=config.heads,
             layers=config.encoder_layers + config.decoder_layers,
             window=config.window,
-            octaves=config.octaves,
-            head=self.render_head(stats),
+            octaves=config.fourier_octaves,
+            pixel_head=make_pixel_head(config, self.patches, normalizer.background, prior_renders),
         )
         self.norm = nn.LayerNorm(config.width)
-        self.heads = Heads(config.width, S)
+        self.heads = LowDimHeads(config.width, S)
 
-    def make_net(self, **settings) -> Dense:
-        return Dense(self.patches, **settings)
+    def make_net(self, **settings: Any) -> DenseTransformer:
+        return DenseTransformer(self.patches, **settings)
 
     # ---- learning --------------------------------------------------------------------------------------
 
-    def predict(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor, body: Body.Output) -> Predicted:
-        """One pass over the history, then K noisy versions of each next frame, each behind its own past."""
-        vector = torch.cat([state, clip.act], dim=-1)
-        h, memory = self.net.read(*self.show_history(obs, noise), vector, self.told(body.features, clip.task))
-        heads, next_state = self.read(self.said(h), body)
-        x_t, t = self.noisy_frames(clip, noise)
-        state = next_state.detach()
-        vector = self.told(torch.cat([state, clip.act], dim=-1), clip.task)
-        out = self.net.draw_all(x_t, t, vector, self.seen(obs, state), memory)
-        return Predicted(self.pixel_error(clip, noise, out, t), heads, next_state)
+    def encode_clip(self, obs: Tensor, state_action: Tensor, delta_features: Tensor, noise: Noise) -> Encoded:
+        """One pass over the history; memory: the keys and values of all its layers."""
+        h, memory = self.net.read(*self.show_history(obs, noise), state_action, delta_features)
+        return Encoded(self.norm(h), memory)
+
+    def denoise_clip(
+        self, x_t: Tensor, t: Tensor, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor
+    ) -> Tensor:
+        """Each noisy next frame behind its own past."""
+        return self.net.denoise_clip(x_t, t, state_action, pixel_inputs, encoded.memory)
 
     def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The frames (B, T, C, H, W) as they are shown in training, and their noise levels (B, T)."""
+        """Gives the frames (B, T, C, H, W) as they are shown in training, and their noise levels (B, T)."""
         return obs, obs.new_zeros(obs.shape[:2])
 
     # ---- stepping --------------------------------------------------------------------------------------
 
-    def empty_cache(self, rows: int, device: torch.device) -> RingCache:
+    def empty_cache(self, rows: int, device: torch.device) -> RingKVCache:
         """`window` frames, and room for the one that is drawn."""
         c, layers = self.config, len(self.net.blocks)
-        return RingCache(layers, rows, c.heads, c.window + 1, self.num_tokens, c.width // c.heads, device)
+        return RingKVCache(layers, rows, c.heads, c.window + 1, self.num_tokens, c.width // c.heads, device)
 
-    def write(self, obs: Tensor, vector: Tensor, rates: Tensor, cache: RingCache) -> Tensor:
-        return self.net.write(*self.remembered(obs), vector, rates, cache)
+    def encode_step(
+        self, obs: Tensor, state_action: Tensor, delta_features: Tensor, cache: RingKVCache
+    ) -> Encoded:
+        h = self.net.write(*self.remembered(obs), state_action, delta_features, cache)
+        return Encoded(self.norm(h), cache)
 
     def remembered(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """A frame (B, C, H, W) as it enters the cache, and its noise level (B,)."""
+        """Gives a frame (B, C, H, W) as it enters the cache, and its noise level (B,)."""
         return obs, obs.new_zeros(len(obs))
 
-    def said(self, h: Tensor) -> Tensor:
-        return self.norm(h)
-
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
+        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
         """All layers, at each of the denoising steps."""
-        now, predict = self.net.now(cache), self.config.predict
-        return sample(
-            lambda x, t: velocity(predict, self.net.draw(x, t, vector, seen, now), x, t), noise, num_steps
-        )
+        now, predict = self.net.now(encoded.memory), self.config.predict
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return to_velocity(predict, self.net.denoise(x, t, state_action, pixel_inputs, now), x, t)
+
+        return euler_sample(velocity, noise, num_steps)

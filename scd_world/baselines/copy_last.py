@@ -1,6 +1,7 @@
-"""Copy-last: picture and state stay what they were. What does not beat this has learnt nothing.
+"""Copy-last: image and state stay what they were. What does not beat this has learnt nothing.
 
-Reward and success, which no frame says, are the two constants that fit the recordings best.
+Reward and success, which no frame says, are the two constants that fit the recordings best. It goes with no
+state prior: the state, too, is the last one.
 """
 
 from __future__ import annotations
@@ -8,57 +9,64 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scd_world.base_model import BaseModel, Predicted
-from scd_world.body import Body
-from scd_world.cache import RingCache
-from scd_world.clip import Clip
-from scd_world.heads import Heads
-from scd_world.imagined import Imagined
-from scd_world.model_config import ModelConfig
-from scd_world.noise import Noise
-from scd_world.schema import DataSchema
-from scd_world.stats import Stats
+from scd_world.model.config import ModelConfig
+from scd_world.model.heads import LowDimHeads
+from scd_world.model.kv_cache import RingKVCache
+from scd_world.model.noise import Noise
+from scd_world.model.world_model import Core, Encoded
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.schema import DataSchema
 
 
-class CopyLast(BaseModel):
-    def __init__(self, config: ModelConfig, schema: DataSchema, stats: Stats) -> None:
-        super().__init__(config, schema, stats)
-        self.sketch = None  # its picture is the last one
-        self.heads = nn.Identity()  # there is nothing to read
+class ConstantHeads(LowDimHeads):
+    """A state that stays, and one reward and one success for every step."""
+
+    def __init__(self, state_size: int) -> None:
+        nn.Module.__init__(self)
+        self.state_size = state_size
         self.constant = nn.Parameter(torch.zeros(2))  # reward in model units, success as logit
 
-    def predict(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor, body: Body.Output) -> Predicted:
-        K, still = len(noise.t), clip.obs[:, :-1]
-        out = still if self.config.predict == "x" else noise.x - still
-        out = out.expand(K, *still.shape).flatten(0, 2)
-        # A loss that nothing could lower has no gradient, and a training asks for one.
-        t = self.noisy_frames(clip, noise)[1]
-        pixels = self.pixel_error(clip, noise, out, t) + 0 * self.constant.sum()
-        return Predicted(pixels, self.constants(clip.rew, clip.state[:, 1:]), clip.state[:, :-1])
+    def forward(self, token: Tensor) -> LowDimHeads.Output:
+        reward, success = (self.constant[i].expand(token.shape[:-1]) for i in range(2))
+        return self.Output(token.new_zeros(*token.shape[:-1], self.state_size), reward, success)
 
-    def imagine_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:
-        return obs  # it does not look at it
 
-    def constants(self, like: Tensor, state: Tensor) -> Heads.Output:
-        reward, success = (self.constant[i].expand(like.shape) for i in range(2))
-        return Heads.Output(torch.zeros_like(state), reward, success)
+class CopyLast(Core):
+    learns_from_history = False
 
-    def empty_cache(self, rows: int, device: torch.device) -> RingCache:
-        return RingCache(0, rows, 1, self.config.window, 0, 0, device)
+    def __init__(
+        self,
+        config: ModelConfig,
+        schema: DataSchema,
+        normalizer: Normalizer,
+        num_features: int = 0,
+        prior_renders: bool = False,
+    ) -> None:
+        super().__init__(config, schema)
+        self.heads = ConstantHeads(len(schema.state))
+        self.idle = nn.Parameter(torch.zeros(()))  # a training asks for a gradient, and nothing here has one
 
-    def write(self, obs: Tensor, vector: Tensor, rates: Tensor, cache: RingCache) -> Tensor:
+    def encode_clip(self, obs: Tensor, state_action: Tensor, delta_features: Tensor, noise: Noise) -> Encoded:
+        return Encoded(state_action[..., None, :], obs)  # there is nothing to read: any tokens will do
+
+    def denoise_clip(
+        self, x_t: Tensor, t: Tensor, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor
+    ) -> Tensor:
+        still = pixel_inputs.expand(x_t.shape)
+        at = t[..., None, None, None].clamp_min(1e-3)
+        out = still if self.config.predict == "x" else (x_t - still) / at
+        return out.flatten(0, 2) + 0 * self.idle
+
+    def empty_cache(self, rows: int, device: torch.device) -> RingKVCache:
+        return RingKVCache(0, rows, 1, self.config.window, 0, 0, device)
+
+    def encode_step(
+        self, obs: Tensor, state_action: Tensor, delta_features: Tensor, cache: RingKVCache
+    ) -> Encoded:
         cache.advance()
-        return obs
-
-    def said(self, h: Tensor) -> Tensor:
-        return h
-
-    def think(self, s: Imagined, act: Tensor) -> tuple[Tensor, Heads.Output, Tensor]:
-        s.check()
-        s.cache.advance()
-        return s.obs, self.constants(s.reward, s.state), s.state
+        return Encoded(state_action[..., None, :], obs)
 
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
+        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
-        return seen
+        return pixel_inputs

@@ -11,31 +11,42 @@ import torch
 from torch import Tensor
 
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.clip import Clip
-from scd_world.flow import interpolate
-from scd_world.model_config import ModelConfig
-from scd_world.noise import Draw, Noise
-from scd_world.schema import DataSchema
-from scd_world.stats import Stats
+from scd_world.model.config import ModelConfig
+from scd_world.model.flow import interpolate
+from scd_world.model.noise import Noise, NoiseSampler
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.schema import DataSchema
 
 LEVEL = 0.1  # of the history when stepping
 
 
 class DiffusionForcing(CausalDiT):
-    def __init__(self, config: ModelConfig, schema: DataSchema, stats: Stats) -> None:
-        super().__init__(config, schema, stats)
+    history_noise: Tensor  # (C, H, W)
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        schema: DataSchema,
+        normalizer: Normalizer,
+        num_features: int = 0,
+        prior_renders: bool = False,
+    ) -> None:
+        super().__init__(config, schema, normalizer, num_features, prior_renders)
         # One fixed draw serves every frame: a step stays a function of its arguments.
         shape = schema.channels, schema.height, schema.width
         fixed = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("past_noise", fixed, persistent=False)
+        self.register_buffer("history_noise", fixed, persistent=False)
 
-    def draw_more(self, clip: Clip, draw: Draw) -> Mapping[str, Tensor]:
-        B, T = clip.act.shape[:2]
-        return {"past_t": draw.uniform(B, T), "past_x": draw.normal(B, T, *clip.obs.shape[2:])}
+    def extra_noise(self, clip: Clip, sampler: NoiseSampler) -> Mapping[str, Tensor]:
+        B, T = clip.action.shape[:2]
+        return {"history_t": sampler.uniform(B, T), "history_x": sampler.normal(B, T, *clip.obs.shape[2:])}
 
     def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        return interpolate(obs, noise.past_x, noise.past_t), noise.past_t
+        assert noise.history_t is not None
+        assert noise.history_x is not None
+        return interpolate(obs, noise.history_x, noise.history_t), noise.history_t
 
     def remembered(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         t = obs.new_full((len(obs),), LEVEL)
-        return interpolate(obs, self.past_noise, t), t
+        return interpolate(obs, self.history_noise, t), t

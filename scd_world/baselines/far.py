@@ -11,26 +11,29 @@ import torch
 from torch import Tensor
 
 from scd_world.baselines.causal_dit import CausalDiT
-from scd_world.clip import Clip
-from scd_world.flow import interpolate, logit_normal
-from scd_world.noise import Draw, Noise
+from scd_world.model.flow import interpolate, logit_normal
+from scd_world.model.noise import Noise, NoiseSampler
+from scd_world.robot_data.clip import Clip
 
 CLEAN_SHARE, CLEAN_TIME = 0.1, -1.0
 
 
 class FAR(CausalDiT):
-    def draw_more(self, clip: Clip, draw: Draw) -> Mapping[str, Tensor]:
-        B, T = clip.act.shape[:2]
+    def extra_noise(self, clip: Clip, sampler: NoiseSampler) -> Mapping[str, Tensor]:
+        B, T = clip.action.shape[:2]
         return {
-            "past_t": draw.normal(B, T),
-            "past_clean": draw.uniform(B, T),
-            "past_x": draw.normal(B, T, *clip.obs.shape[2:]),
+            "history_t": sampler.normal(B, T),
+            "history_clean": sampler.uniform(B, T),
+            "history_x": sampler.normal(B, T, *clip.obs.shape[2:]),
         }
 
     def show_history(self, obs: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        t = logit_normal(noise.past_t, mean=0.0, std=1.0)
-        clean = noise.past_clean < CLEAN_SHARE
-        noisy = interpolate(obs, noise.past_x, t)
+        assert noise.history_t is not None
+        assert noise.history_x is not None
+        assert noise.history_clean is not None
+        t = logit_normal(noise.history_t, mean=0.0, std=1.0)
+        clean = noise.history_clean < CLEAN_SHARE
+        noisy = interpolate(obs, noise.history_x, t)
         return torch.where(clean[:, :, None, None, None], obs, noisy), t.masked_fill(clean, CLEAN_TIME)
 
     def remembered(self, obs: Tensor) -> tuple[Tensor, Tensor]:

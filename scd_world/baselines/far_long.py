@@ -7,13 +7,15 @@ from typing import Any
 import torch
 
 from scd_world.baselines.far import FAR
-from scd_world.baselines.long_dense import TIMES, LongDense
-from scd_world.baselines.two_rings import TwoRings
-from scd_world.layers import Patches
+from scd_world.baselines.long_dense import TIMES, LongContextTransformer
+from scd_world.baselines.two_scale_cache import TwoScaleKVCache
+from scd_world.model.layers import Patches
 
 
 class FARLong(FAR):
-    def make_net(self, **settings: Any) -> LongDense:
+    net: LongContextTransformer
+
+    def make_net(self, **settings: Any) -> LongContextTransformer:
         c, s = self.config, self.schema
         if any(size % TIMES for size in self.patches.grid):
             rows, columns = self.patches.grid
@@ -23,9 +25,9 @@ class FARLong(FAR):
                 f"patches that {TIMES} divides, in both directions"
             )
         coarse = Patches(len(s.cameras), s.height, s.width, TIMES * c.patch)
-        return LongDense(self.patches, coarse, min(c.near_window, c.window), **settings)
+        return LongContextTransformer(self.patches, coarse, min(c.near_window, c.window), **settings)
 
-    def empty_cache(self, rows: int, device: torch.device) -> TwoRings:
+    def empty_cache(self, rows: int, device: torch.device) -> TwoScaleKVCache:
         c, net = self.config, self.net
         shape = c.window, self.num_tokens, net.coarse.count + 1, c.width // c.heads
-        return TwoRings(len(net.blocks), rows, c.heads, net.near, *shape, device)
+        return TwoScaleKVCache(len(net.blocks), rows, c.heads, net.near, *shape, device)

@@ -1,7 +1,8 @@
 """The dense network with a long memory: every frame also as a few coarse tokens, which is how it is
 remembered once it is `near` frames old.
 
-B batch, T frames, M tokens per frame, G coarse ones (patches four times as wide and high, then the body).
+B batch, T frames, M tokens per frame, G coarse ones (patches four times as wide and high, then the
+state_token).
 """
 
 from __future__ import annotations
@@ -11,20 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scd_world.baselines.dense import Dense, Memory, Now
-from scd_world.cache import RingCache
-from scd_world.encoder import token_positions
-from scd_world.layers import Patches, Rotary, place_embedding
+from scd_world.baselines.dense import ClipKV, DenseTransformer, FrameSlot
+from scd_world.model.kv_cache import RingKVCache
+from scd_world.model.layers import Patches, Rotary, position_embedding, token_positions
 
 TIMES = 4  # as wide and as high
 
 
-class LongDense(Dense):
+class LongContextTransformer(DenseTransformer):
     def __init__(self, patches: Patches, coarse: Patches, near: int, width: int, heads: int, **settings: Any):
         super().__init__(patches, width=width, heads=heads, **settings)
         self.coarse, self.near = coarse, near
         self.coarse_in = nn.Linear(coarse.values, width)
-        self.coarse_place = place_embedding(coarse.count + 1, width)
+        self.coarse_place = position_embedding(coarse.count + 1, width)
         full, few = token_positions(patches), token_positions(coarse)
         # A coarse token stands in the middle of the patches that it covers.
         middle = [TIMES * positions + (TIMES - 1) / 2 for positions in few]
@@ -34,10 +34,12 @@ class LongDense(Dense):
     def tokens(self) -> int:
         return self.patches.count + 1
 
-    def read(self, obs: Tensor, t: Tensor, vector: Tensor, rates: Tensor) -> tuple[Tensor, Memory]:
-        h, c = self.embed_known(obs, t, vector, rates)
+    def read(
+        self, obs: Tensor, t: Tensor, state_action: Tensor, delta_features: Tensor
+    ) -> tuple[Tensor, ClipKV]:
+        h, c = self.embed_known(obs, t, state_action, delta_features)
         mask = self.mask(h.shape[1], h.device)
-        h, memory = self.through_all(h, c, self.rotary_known(torch.arange(h.shape[1], device=h.device)), mask)
+        h, memory = self.run_clip(h, c, self.rotary_known(torch.arange(h.shape[1], device=h.device)), mask)
         return h[:, :, : self.tokens], memory
 
     def mask(self, T: int, device: torch.device) -> Tensor:
@@ -64,17 +66,21 @@ class LongDense(Dense):
             for x in frames
         )
 
-    def write(self, obs: Tensor, t: Tensor, vector: Tensor, rates: Tensor, cache: RingCache) -> Tensor:
-        h, c = self.embed_known(obs[:, None], t[:, None], vector[:, None], rates[:, None])
-        h = self.through(h, c, Now(self.rotary_known(cache.position[None]), cache.visible(), cache))
+    def write(
+        self, obs: Tensor, t: Tensor, state_action: Tensor, delta_features: Tensor, cache: RingKVCache
+    ) -> Tensor:
+        h, c = self.embed_known(obs[:, None], t[:, None], state_action[:, None], delta_features[:, None])
+        h = self.run_blocks(h, c, FrameSlot(self.rotary_known(cache.position[None]), cache.visible(), cache))
         cache.advance()
         return h[:, 0, : self.tokens]
 
-    def now(self, cache: RingCache) -> Now:
-        return Now(self.rotary(cache.position[None]), cache.visible()[:, :, :1], cache)
+    def now(self, cache: RingKVCache) -> FrameSlot:
+        return FrameSlot(self.rotary(cache.position[None]), cache.visible()[:, :, :1], cache)
 
-    def embed_known(self, obs: Tensor, t: Tensor, vector: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, c = super().embed_known(obs, t, vector, rates)
-        body = self.known_body(vector, rates)[:, :, None]
-        few = torch.cat([self.coarse_in(self.coarse(obs)), body], dim=2) + self.coarse_place
+    def embed_known(
+        self, obs: Tensor, t: Tensor, state_action: Tensor, delta_features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        tokens, c = super().embed_known(obs, t, state_action, delta_features)
+        state_token = self.known_state_embed(state_action, delta_features)[:, :, None]
+        few = torch.cat([self.coarse_in(self.coarse(obs)), state_token], dim=2) + self.coarse_place
         return torch.cat([tokens, few], dim=2), c

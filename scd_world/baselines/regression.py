@@ -1,4 +1,5 @@
-"""One-step regression: SCD without noise. The rival of few-step samplers where the future is nearly certain.
+"""One-step regression: SCD without noise. The baseline of few-step samplers where the future is nearly
+certain.
 
 The same two networks; the decoder is given nothing to denoise and draws the frame of least square error, in
 one pass. Where several futures are possible, that is their mean: blur.
@@ -9,20 +10,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scd_world.cache import RingCache
-from scd_world.clip import Clip
-from scd_world.noise import Noise
-from scd_world.world_model import WorldModel
+from scd_world.model.noise import Noise
+from scd_world.model.scd import SCD
+from scd_world.model.world_model import Encoded
+from scd_world.robot_data.clip import Clip
 
 
-class Regression(WorldModel):
+class Regression(SCD):
     def noisy_frames(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
         """One empty version of each next frame."""
         return torch.zeros_like(noise.x[:1]), torch.ones_like(noise.t[:1])
 
     def render(
-        self, h: Tensor, cache: RingCache, vector: Tensor, seen: Tensor, noise: Tensor, num_steps: int
+        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
     ) -> Tensor:
         """One decoder pass, whatever noise and number of steps are asked for."""
         ones = torch.ones(len(noise), device=noise.device)
-        return self.decoder(torch.zeros_like(noise), ones, self.context(h, 0.0), vector, seen).float()
+        nothing = torch.zeros_like(noise)
+        return self.decoder(nothing, ones, encoded.tokens, state_action, pixel_inputs).float()

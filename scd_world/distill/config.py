@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
-from scd_world.config import DataConfig, OptimiserConfig, TrainConfig, above, between, one_of
-from scd_world.model_config import ModelConfig
+from scd_datasets.config import DataConfig
+from scd_world.model.config import ModelConfig
+from scd_world.optim.config import OptimizerConfig
+from scd_world.prior.config import PriorConfig, PriorTrainConfig
+from scd_world.training.config import TrainConfig
+from scd_world.utils.checks import above, between, one_of
 
 METHODS = ("consistency", "meanflow", "rollout")
 
@@ -28,20 +32,20 @@ class DistillConfig:
     method: str = "consistency"  # consistency, meanflow: the decoder alone; rollout: all, on its own frames
     data: DataConfig = field(default_factory=lambda: DataConfig(kind="zarr"))
     # The average is also the target that consistency learns from: a short memory.
-    optimiser: OptimiserConfig = field(
-        default_factory=lambda: OptimiserConfig(lr=1e-4, decoder_lr=1.0, ema=0.99)
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=1e-4, decoder_lr_ratio=1.0, ema_decay=0.99)
     )
 
     num_steps: int = 1  # denoising steps that the new world takes by default; rollout learns at so many
     grid: int = 48  # of consistency: noise levels, between neighbours of which the teacher leads
-    draws: int = 2  # noisy versions of each frame per encoder pass
-    own_history: float = 1.0  # of rollout: share of the clips whose past frames are the world's own
-    own_history_from: float = 0.0  # the world has learnt to copy already
+    noise_samples: int = 2  # noisy versions of each frame per encoder pass
+    self_rollout_share: float = 1.0  # of rollout: share of the clips whose past frames are the world's own
+    self_rollout_start: float = 0.0  # the world has learnt to copy already
 
     steps: int = 2000  # updates; may be raised when resuming
     batch_size: int = 8
-    clip_steps: int = 8
-    accumulate: int = 1
+    sequence_length: int = 8
+    grad_accumulation: int = 1
     seed: int = 0
     time_budget: float | None = None  # seconds in all; steps or budget, what is used up first
     time_limit: float | None = None  # seconds after which this call stops; the same command goes on
@@ -53,21 +57,23 @@ class DistillConfig:
     eval_every: int = 500
     eval_windows: int = 16
     eval_context: int = 4
-    world_starts: int = 64
+    num_start_states: int = 64
 
     report_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 50])  # denoising steps compared
     report_windows: int = 32  # held-out windows; 0: no report
     report_horizon: int = 16  # imagined steps of each
-    beside: dict[str, str] = field(default_factory=dict)  # further worlds in the report: its name, its folder
+    compare_worlds: dict[str, str] = field(
+        default_factory=dict
+    )  # further worlds in the report: its name, its folder
 
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        for name in ("num_steps", "draws", "report_horizon"):
+        for name in ("num_steps", "noise_samples", "report_horizon"):
             above(name, getattr(self, name), 0)
         above("grid", self.grid, 1)
         above("report_windows", self.report_windows, -1)
-        between("own_history", self.own_history, 0, 1)
+        between("self_rollout_share", self.self_rollout_share, 0, 1)
         if not self.report_steps or min(self.report_steps) < 1:
             raise ValueError(
                 f"report_steps={list(self.report_steps)}: expected numbers of denoising steps, from 1"
@@ -75,15 +81,23 @@ class DistillConfig:
 
     def student(self, teacher: ModelConfig) -> ModelConfig:
         """The new world's model: the teacher's, as the method changes it."""
-        model = replace(teacher, num_steps=self.num_steps, draws=self.draws)
+        model = replace(teacher, num_steps=self.num_steps, noise_samples=self.noise_samples)
         if self.method == "rollout":
-            return replace(model, own_history=self.own_history)
+            return replace(model, self_rollout_share=self.self_rollout_share)
         # Guidance is distilled as well: what the student learns is the guided velocity.
-        return replace(model, guidance=1.0, interval=teacher.interval or self.method == "meanflow")
+        return replace(
+            model, guidance=1.0, average_velocity=teacher.average_velocity or self.method == "meanflow"
+        )
 
-    def training(self, teacher: ModelConfig, digest: str) -> Distillation:
-        """The settings that the trainer knows."""
+    def training(self, teacher: ModelConfig, prior: PriorConfig, digest: str) -> Distillation:
+        """Gives the settings that the trainer knows. prior: the teacher's."""
         names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
         # How many steps a frame takes is for the student's model to say.
         values = {name: getattr(self, name) for name in names - {"num_steps"}}
-        return Distillation(**values, model=self.student(teacher), init=self.world, teacher=digest)
+        return Distillation(
+            **values,
+            model=self.student(teacher),
+            prior=PriorTrainConfig(**asdict(prior)),
+            init=self.world,
+            teacher=digest,
+        )

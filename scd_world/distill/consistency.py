@@ -17,11 +17,11 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from scd_world.clip import Clip
 from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
-from scd_world.flow import Field, interpolate
-from scd_world.noise import Noise
-from scd_world.world_model import WorldModel
+from scd_world.model.flow import VelocityField, interpolate
+from scd_world.model.noise import Noise
+from scd_world.model.world_model import WorldModel
+from scd_world.robot_data.clip import Clip
 
 
 class Consistency(DecoderObjective):
@@ -46,14 +46,14 @@ class Consistency(DecoderObjective):
         return loss, {"pixels": loss}
 
 
-def leap(field: Field, x_t: Tensor, t: Tensor) -> Tensor:
+def leap(field: VelocityField, x_t: Tensor, t: Tensor) -> Tensor:
     """G(x, t) = x − t·v(x, t): the whole way to the end at once."""
     return x_t - column(t) * field(x_t, t, torch.zeros_like(t))
 
 
 @torch.no_grad()
 def path_end(
-    teacher: Field, target: Field, x: Tensor, noise: Tensor, level: Tensor, grid: int
+    teacher: VelocityField, target: VelocityField, x: Tensor, noise: Tensor, level: Tensor, grid: int
 ) -> tuple[Tensor, Tensor]:
     """A point of the path at each `level` (F,), 1…grid, and where the target says that its path ends."""
     t, s = level / grid, (level - 1) / grid

@@ -10,21 +10,22 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from scd_datasets.store import WindowStore
-from scd_world.devices import make_accelerator
+from scd_datasets.preparation.open_store import open_store
+from scd_datasets.store.store import WindowStore
 from scd_world.distill.config import Distillation, DistillConfig
 from scd_world.distill.consistency import Consistency
 from scd_world.distill.meanflow import MeanFlow
-from scd_world.distill.rollout import Rollout
+from scd_world.distill.self_rollout import SelfRollout
 from scd_world.distill.steps import compare_steps
-from scd_world.held_out import check_schema
-from scd_world.learner import Learner
-from scd_world.open_data import open_store
-from scd_world.run_folder import RunFolder
-from scd_world.stats import Stats
-from scd_world.train import Trainer
-from scd_world.world import World
-from scd_world.world_model import WorldModel
+from scd_world.model.world_model import WorldModel
+from scd_world.robot_data.compatibility import check_schema
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.learner import Learner
+from scd_world.training.run_folder import RunFolder
+from scd_world.training.trainer import Trainer
+from scd_world.world.build_model import build_model
+from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,12 @@ log = logging.getLogger(__name__)
 def distill(config: DistillConfig) -> Path:
     """Distils, or goes on distilling, in `config.out`; gives the folder of the world that it leaves there."""
     run, teacher = RunFolder(config.out), World.load(config.world)
-    if teacher.config.kind != "scd":
+    if teacher.config.architecture != "scd":
         raise ValueError(
-            f"{config.world} is a world of kind={teacher.config.kind}: only kind=scd has a decoder apart "
+            f"{config.world} is a world of architecture={teacher.config.architecture}: only architecture=scd has a decoder apart "
             "from its encoder, and it is the decoder that is distilled"
         )
-    settings = config.training(teacher.config, weights_digest(teacher))
+    settings = config.training(teacher.config, teacher.prior_config, weights_digest(teacher))
     accelerator = make_accelerator(settings)
     with run.locked() if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
@@ -46,7 +47,7 @@ def distill(config: DistillConfig) -> Path:
         trainer = Distiller(settings, store, run, accelerator, teacher)
         trainer.train()
         if accelerator.is_main_process and trainer.finished and config.report_windows:
-            worlds = {"teacher": config.world, config.method: str(run.world), **config.beside}
+            worlds = {"teacher": config.world, config.method: str(run.world), **config.compare_worlds}
             print(compare_steps(worlds, store, config))
     return run.world
 
@@ -67,19 +68,19 @@ class Distiller(Trainer):
         self.teacher = teacher
         super().__init__(config, store, run, accelerator)
 
-    def make_model(self, resuming: bool) -> tuple[WorldModel, Stats]:
+    def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
         """The teacher's weights; what only the student has starts at nothing."""
         teacher = self.teacher
-        self.ancestor = teacher.provenance
-        student = WorldModel(self.config.model, teacher.schema, teacher.stats)
+        self.parent = teacher.provenance
+        student = build_model(self.config.model, self.config.prior, teacher.schema, teacher.stats)
         missing = student.load_state_dict(teacher.model.state_dict(), strict=False).missing_keys
-        assert all(name.startswith("decoder.until.") for name in missing), missing
+        assert all(name.startswith("core.decoder.target_time.") for name in missing), missing
         return student, teacher.stats
 
     def make_learner(self, model: WorldModel) -> Learner:
         config, teacher = self.config, self.teacher.model
         if config.method == "rollout":
-            return self.learner_of(model, Rollout(model, teacher))
+            return self.learner_of(model, SelfRollout(model, teacher))
         if config.method == "meanflow":
             return self.learner_of(model, MeanFlow(model, teacher))
         objective = Consistency(model, teacher, config.grid)
@@ -87,13 +88,13 @@ class Distiller(Trainer):
         objective.follow(learner.ema.average)
         return learner
 
-    def learner_of(self, model: WorldModel, objective: Rollout | MeanFlow | Consistency) -> Learner:
+    def learner_of(self, model: WorldModel, objective: SelfRollout | MeanFlow | Consistency) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator, objective)
 
-    def made(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         config = self.config
         how = {"method": config.method, "grid": config.grid, "num_steps": config.model.num_steps}
-        return super().made() | {"distilled": how}
+        return super().provenance() | {"distilled": how}
 
 
 def weights_digest(world: World) -> str:

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scd_world.clip import Clip
 from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
-from scd_world.flow import Field, interpolate
-from scd_world.noise import Noise
+from scd_world.model.flow import VelocityField, interpolate
+from scd_world.model.noise import Noise
+from scd_world.robot_data.clip import Clip
 
 SMALLEST_T = 0.01  # a decoder that predicts x gives v = (x_t − x) / t
 SMALLEST_ERROR = 1e-3  # c of the loss ‖Δ‖² / (‖Δ⁻‖² + c): frames that are right already stay quiet
 
 
 class MeanFlow(DecoderObjective):
-    def draw_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+    def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
         """Two draws of t for each noisy frame: where the stretch begins, and how long it is."""
-        noise = self.model.draw_noise(clip, generator)
+        noise = self.model.sample_noise(clip, generator)
         share = torch.randn(noise.t.shape, generator=generator, device=generator.device).to(noise.t.device)
         return replace(noise, t=torch.cat([noise.t, share]))
 
@@ -56,7 +56,9 @@ def stretch(share: Tensor) -> Tensor:
     return ((share - 0.25) * 2).clamp(0, 1)
 
 
-def average_and_goal(field: Field, x_t: Tensor, t: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def average_and_goal(
+    field: VelocityField, x_t: Tensor, t: Tensor, s: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
     """u(x_t, t, s) with its gradient, and what it should be, without one."""
     still = torch.zeros_like(s)
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative

@@ -11,34 +11,41 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from scd_world.base_model import frame_before
-from scd_world.clip import Clip
-from scd_world.flow import Field
-from scd_world.heads import Heads
-from scd_world.noise import Noise
-from scd_world.world_model import WorldModel
+from scd_world.model.flow import VelocityField
+from scd_world.model.heads import LowDimHeads
+from scd_world.model.history import previous_state_action
+from scd_world.model.noise import Noise
+from scd_world.model.scd import SCD
+from scd_world.model.world_model import WorldModel
+from scd_world.robot_data.clip import Clip
 
 
 @dataclass(frozen=True)
-class Scene:
+class DistillBatch:
     """All that a decoder is told about the frames of a clip, and what they were."""
 
     h: Tensor  # (F, M, D) what the encoder said
-    vector: Tensor  # (F, S + A + tasks)
-    seen: Tensor  # (F, I·C, H, W) what the render head sees
+    state_action: Tensor  # (F, S + A + tasks)
+    pixel_inputs: Tensor  # (F, I·C, H, W) what the pixel head sees
     x: Tensor  # (F, C, H, W) the recorded next frame
     noise: Tensor  # (F, C, H, W)
     weight: Tensor  # (F, 1, H, W) of a pixel's error, as in `WorldModel.loss`
-    heads: Heads.Output  # (B, T)
+    heads: LowDimHeads.Output  # (B, T)
     next_state: Tensor  # (B, T, S)
 
-    def field(self, model: WorldModel) -> Field:
-        """The model's velocity for these frames."""
-        return model.field(self.h, self.vector, self.seen)
+    def field(self, model: WorldModel) -> VelocityField:
+        """Gives the model's velocity for these frames."""
+        return scd_of(model).velocity(self.h, self.state_action, self.pixel_inputs)
 
     def error(self, drawn: Tensor, target: Tensor) -> Tensor:
         """(F, C, H, W): weighted square errors."""
         return self.weight * (drawn - target).square()
+
+
+def scd_of(model: WorldModel) -> SCD:
+    """Gives the model's SCD: only that has a decoder apart from its encoder, which is what is distilled."""
+    assert isinstance(model.core, SCD)
+    return model.core
 
 
 class Objective(nn.Module):
@@ -48,8 +55,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.teacher = model, teacher.requires_grad_(False)
 
-    def draw_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
-        return self.model.draw_noise(clip, generator)
+    def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+        return self.model.sample_noise(clip, generator)
 
 
 class DecoderObjective(Objective):
@@ -57,25 +64,27 @@ class DecoderObjective(Objective):
 
     def __init__(self, model: WorldModel, teacher: WorldModel) -> None:
         super().__init__(model.requires_grad_(False), teacher)
-        model.decoder.requires_grad_(True)
+        scd_of(model).decoder.requires_grad_(True)
 
 
-def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> Scene:
+def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
     """One parallel encoder pass over the clip's history, such as `WorldModel.loss` learns from."""
-    obs, state = model.history(clip, noise)
-    body = model.body(frame_before(state, clip.act, clip.before), state, clip.act)
-    h = model.encoder(obs, torch.cat([state, clip.act], dim=-1), model.told(body.features, clip.task))
-    heads, next_state = model.read(model.said(h), body)
-    vector = model.told(torch.cat([next_state.detach(), clip.act], dim=-1), clip.task)
+    obs, state = model.training_history(clip, noise)
+    prior = model.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
+    state_action = torch.cat([state, clip.action], dim=-1)
+    core = scd_of(model)
+    h = core.encode(obs, state_action, model.append_task(prior.delta_features, clip.task))
+    heads, next_state = model.combine_with_prior(core.perturb_context(h, 0.0), prior)
+    state_action = model.append_task(torch.cat([next_state.detach(), clip.action], dim=-1), clip.task)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
 
     def fold(values: Tensor) -> Tensor:
         return repeat(values, "b t ... -> (k b t) ...", k=len(noise.x))
 
-    return Scene(
+    return DistillBatch(
         h=fold(h),
-        vector=fold(vector),
-        seen=fold(model.seen(obs, next_state.detach())),
+        state_action=fold(state_action),
+        pixel_inputs=fold(model.pixel_inputs(obs, next_state.detach())),
         x=fold(clip.obs[:, 1:]),
         noise=noise.x.flatten(0, 2),
         weight=fold(weight),

@@ -19,19 +19,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scd_datasets.store import WindowStore
-from scd_world import bench
-from scd_world.bench_race import alternate
-from scd_world.bench_work import start
+from scd_datasets.store.store import WindowStore
+from scd_world.benchmark.timing import dummy_state, interleave
 from scd_world.distill.config import DistillConfig
-from scd_world.evaluate import spread_windows
-from scd_world.evaluate_config import EvaluateConfig
-from scd_world.figures import STYLE
-from scd_world.held_out import pick_episodes
-from scd_world.metrics import psnr
-from scd_world.open_loop import Batch, RowNoise, begin, imagine_steps, load_batch
-from scd_world.report import number, table, write_json
-from scd_world.world import World
+from scd_world.evaluation.config import EvaluateConfig
+from scd_world.evaluation.open_loop import (
+    RowNoise,
+    WindowBatch,
+    imagine_steps,
+    load_batch,
+    spread_windows,
+    start_windows,
+)
+from scd_world.evaluation.splits import select_eval_episodes
+from scd_world.metrics.image import psnr
+from scd_world.reporting.plotting import STYLE
+from scd_world.reporting.tables import number, table, write_json
+from scd_world.utils.devices import machine_info, pick_device
+from scd_world.world.world import World
 
 HORIZONS = (1, 4, 16, 32, 64)
 ROUNDS = 5  # of timing
@@ -39,7 +44,7 @@ ROUNDS = 5  # of timing
 
 def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: DistillConfig) -> str:
     """Measures, writes the report beside the run's world, and gives its table."""
-    out, device = Path(config.out), bench.pick_device(config.device)
+    out, device = Path(config.out), pick_device(config.device)
     loaded = {name: World.load(source, device=device) for name, source in worlds.items()}
     first = next(iter(loaded.values()))
     choice = EvaluateConfig(
@@ -52,7 +57,7 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
     )
     # A student may have been split otherwise than its teacher.
     others = [world.provenance for world in loaded.values() if world is not first]
-    chosen = pick_episodes(first.provenance, store, None, beside=others)
+    chosen = select_eval_episodes(first.provenance, store, None, beside=others)
     windows = spread_windows(store, chosen.episodes, choice)
     batches = [
         load_batch(store, windows[i : i + choice.batch_size], choice.context, device)
@@ -70,7 +75,7 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
         "windows": len(windows),
         "held_out": chosen.held_out,
         "fingerprint": store.fingerprint,
-        "machine": bench.machine(device),
+        "machine": machine_info(device),
         "measured": measured,
     }
     write_json(out / "steps.json", report)
@@ -81,16 +86,16 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
 
 
 @torch.no_grad()
-def first_frames(world: World, batch: Batch, num_steps: int, seed: int) -> Tensor:
+def first_frames(world: World, batch: WindowBatch, num_steps: int, seed: int) -> Tensor:
     """(B, C, H, W): the first imagined step."""
     noise = RowNoise(batch.windows, world.frame_shape, seed)
-    return next(imagine_steps(world, begin(world, batch), batch.future, noise, num_steps)).obs
+    return next(imagine_steps(world, start_windows(world, batch), batch.future, noise, num_steps)).obs
 
 
 @torch.no_grad()
 def measure(
     world: World,
-    batches: Sequence[Batch],
+    batches: Sequence[WindowBatch],
     reference: Sequence[Tensor],
     num_steps: int,
     choice: EvaluateConfig,
@@ -100,7 +105,9 @@ def measure(
     for batch, path_end in zip(batches, reference, strict=True):
         noise = RowNoise(batch.windows, world.frame_shape, choice.seed)
         actions = batch.future[:, : choice.horizon]
-        for h, s in enumerate(imagine_steps(world, begin(world, batch), actions, noise, num_steps), start=1):
+        for h, s in enumerate(
+            imagine_steps(world, start_windows(world, batch), actions, noise, num_steps), start=1
+        ):
             valid, truth = batch.valid[:, h - 1], batch.truth(h)
             found = {f"psnr_h{h}": psnr(s.obs, truth)} if h in HORIZONS else {}
             if h == 1:
@@ -113,8 +120,8 @@ def measure(
 def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
     """Milliseconds of a step of one row, for each number of denoising steps."""
     model, names = world.model, {str(n): n for n in steps}
-    standing = {name: start(model, 1, full=True) for name in names}
-    turns = alternate(dict.fromkeys(names, model), standing, names, seconds=float("inf"))
+    standing = {name: dummy_state(model, 1, full=True) for name in names}
+    turns = interleave(dict.fromkeys(names, model), standing, names, seconds=float("inf"))
     rounds = list(islice(turns, ROUNDS))
     which = 1 if world.device.type == "cpu" else 0
     return {n: float(np.median([turn[name][which] for turn in rounds])) * 1e3 for name, n in names.items()}

@@ -12,7 +12,7 @@ def make(name: str, **kwargs: Any) -> gymnasium.Env:
 
     `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, drawn small), or the id of any registered
     gymnasium environment that observes or renders images (see `adapter.adapt` for its `kwargs`). All take
-    `draw=False`: no `pixels`, and many times as fast.
+    `render_images=False`: no `pixels`, and many times as fast.
     """
     if name == "pusht":
         from scd_envs.simulators.pusht import PushT

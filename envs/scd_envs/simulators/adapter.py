@@ -16,28 +16,28 @@ PICTURES = (
 NUMBERS = 'a vector, or a dict with one under "agent_pos"'
 
 
-class _Adapted(gymnasium.ObservationWrapper):
+class _StandardObservation(gymnasium.ObservationWrapper):
     """Renames and casts: `pixels` uint8, `agent_pos` and `environment_state` float32, nothing else."""
 
-    def __init__(self, env: gymnasium.Env, size: int | None, fps: int | None, draw: bool) -> None:
+    def __init__(self, env: gymnasium.Env, size: int | None, fps: int | None, render_images: bool) -> None:
         super().__init__(env)
-        self._size, self._draw = size, draw
+        self._size, self._render_images = size, render_images
         inner = env.observation_space
-        if _is_picture(inner) and draw:
+        if _is_picture(inner) and render_images:
             self._pick = lambda obs: {"pixels": obs}
             inner = spaces.Dict(pixels=inner)
-        elif _is_vector(inner) and not draw:
+        elif _is_vector(inner) and not render_images:
             self._pick = lambda obs: {"agent_pos": obs}
             inner = spaces.Dict(agent_pos=inner)
         elif isinstance(inner, spaces.Dict) and (
-            _has_pictures(inner.spaces.get("pixels")) if draw else "agent_pos" in inner.spaces
+            _has_pictures(inner.spaces.get("pixels")) if render_images else "agent_pos" in inner.spaces
         ):
             self._pick = lambda obs: obs
         else:
-            expected = PICTURES if draw else NUMBERS
+            expected = PICTURES if render_images else NUMBERS
             raise ValueError(f"{env} observes {inner}; expected {expected}. Wrap it.")
         _check_box(env, "action", env.action_space)
-        found = {"pixels": _map_pictures(inner["pixels"], self._small_space)} if draw else {}
+        found = {"pixels": _map_pictures(inner["pixels"], self._small_space)} if render_images else {}
         for key in STATE_KEYS:
             if key in inner.spaces:
                 _check_box(env, key, inner[key])
@@ -51,7 +51,7 @@ class _Adapted(gymnasium.ObservationWrapper):
 
     def observation(self, observation: Any) -> dict[str, Any]:
         obs = self._pick(observation)
-        found = {"pixels": _map_pictures(obs["pixels"], self._small)} if self._draw else {}
+        found = {"pixels": _map_pictures(obs["pixels"], self._small)} if self._render_images else {}
         for key in STATE_KEYS:
             if key in self.observation_space.spaces:
                 found[key] = np.asarray(obs[key], dtype=np.float32)
@@ -70,22 +70,22 @@ class _Adapted(gymnasium.ObservationWrapper):
 
 
 def adapt(
-    gym_id: str, size: int | None = None, fps: int | None = None, draw: bool = True, **kwargs: Any
+    gym_id: str, size: int | None = None, fps: int | None = None, render_images: bool = True, **kwargs: Any
 ) -> gymnasium.Env:
     """`gymnasium.make(gym_id, **kwargs)` with observations `pixels` and, where there are any, the state keys.
 
     An environment that observes a vector is rendered: its vector becomes `agent_pos`, its picture `pixels`.
     `size`: side in px that pictures are resized to; `fps`: the rate, where its metadata does not say it;
-    `draw=False`: the numbers alone, as fast as the simulator computes them.
+    `render_images=False`: the numbers alone, as fast as the simulator computes them.
     """
     env = gymnasium.make(gym_id, **kwargs)
-    if _is_vector(env.observation_space) and draw:
+    if _is_vector(env.observation_space) and render_images:
         env.close()
         env = gymnasium.make(gym_id, **{"render_mode": "rgb_array", **kwargs})
         env = gymnasium.wrappers.AddRenderObservation(
             env, render_only=False, render_key="pixels", obs_key="agent_pos"
         )
-    return _Adapted(env, size, fps, draw)
+    return _StandardObservation(env, size, fps, render_images)
 
 
 def _is_picture(space: Any) -> bool:

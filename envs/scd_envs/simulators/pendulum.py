@@ -25,17 +25,17 @@ class Pendulum(gymnasium.Env):
     (1,) torque in [-2, 2] N·m, at 20 Hz.
 
     ## Reset
-    `options={"agent_pos": (3,)}` starts exactly there. `draw=False` leaves `pixels` out.
+    `options={"agent_pos": (3,)}` starts exactly there. `render_images=False` leaves `pixels` out.
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}  # Pendulum-v1's dt is .05 s
 
-    def __init__(self, size: int = 32, render_mode: str = "rgb_array", draw: bool = True) -> None:
+    def __init__(self, size: int = 32, render_mode: str = "rgb_array", render_images: bool = True) -> None:
         self.render_mode = render_mode
-        self.size, self.draw = size, draw
+        self.size, self.render_images = size, render_images
         self._physics = PendulumEnv()
         self.action_space = self._physics.action_space
-        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if draw else {}
+        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if render_images else {}
         self.observation_space = spaces.Dict(pixels | {"agent_pos": self._physics.observation_space})
         axis = (np.arange(size) + 0.5) / size - 0.5
         self._x, self._y = np.meshgrid(axis, -axis)  # y points up; the axle is at (0, 0)
@@ -74,7 +74,7 @@ class Pendulum(gymnasium.Env):
     def _observe(self) -> dict[str, np.ndarray]:
         theta, speed = self._physics.state
         agent_pos = np.array([np.cos(theta), np.sin(theta), speed], dtype=np.float32)
-        return ({"pixels": self.render()} if self.draw else {}) | {"agent_pos": agent_pos}
+        return ({"pixels": self.render()} if self.render_images else {}) | {"agent_pos": agent_pos}
 
 
 def _cover(signed_distance: np.ndarray, size: int) -> np.ndarray:

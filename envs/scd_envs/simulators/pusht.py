@@ -60,10 +60,10 @@ class PushT(PushTEnv):
     `options={"agent_pos": (2,), "environment_state": (16,)}` starts exactly there, with the disc at rest or
     at `"agent_velocity"` (2,) in px/s; one of the two keys alone leaves the other to the seed.
 
-    `draw=False` leaves `pixels` out: drawing takes four fifths of a step.
+    `render_images=False` leaves `pixels` out: drawing takes four fifths of a step.
     """
 
-    def __init__(self, size: int = 96, render_mode: str = "rgb_array", draw: bool = True) -> None:
+    def __init__(self, size: int = 96, render_mode: str = "rgb_array", render_images: bool = True) -> None:
         super().__init__(
             obs_type="environment_state_agent_pos",
             render_mode=render_mode,
@@ -71,8 +71,8 @@ class PushT(PushTEnv):
             observation_height=size,
         )
         low, high = -BLOCK_REACH, 512 + BLOCK_REACH
-        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if draw else {}
-        self.draw = draw
+        pixels = {"pixels": spaces.Box(0, 255, (size, size, 3), np.uint8)} if render_images else {}
+        self.render_images = render_images
         self.observation_space = spaces.Dict(
             pixels
             | {
@@ -106,7 +106,7 @@ class PushT(PushTEnv):
         return obs, float(reward), bool(terminated), truncated, info
 
     def get_obs(self) -> dict[str, np.ndarray]:
-        pixels = {"pixels": self._picture()} if self.draw else {}
+        pixels = {"pixels": self._picture()} if self.render_images else {}
         return pixels | {
             "agent_pos": np.array(self.agent.position, dtype=np.float32),
             "environment_state": self.get_keypoints(self._block_shapes).astype(np.float32).ravel(),

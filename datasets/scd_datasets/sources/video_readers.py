@@ -1,0 +1,166 @@
+"""Video files read from front to back, each frame decoded once and resized while it is decoded.
+
+torchcodec where it loads (it needs the system's FFmpeg libraries), else PyAV, which brings its own.
+Both resize bilinearly with anti-aliasing, as the picture reader does.
+
+H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import av
+import av.filter
+import numpy as np
+
+DECODERS = ("auto", "torchcodec", "pyav")
+# FFmpeg's quicker default darkens by two grey levels on the way from YUV.
+EXACT = "flags=bilinear+accurate_rnd+full_chroma_int"
+AHEAD = 1.0  # s that are decoded and dropped rather than searched: a seek decodes from a key frame too
+
+
+class VideoReadError(ValueError):
+    """A file that cannot be decoded, or not as far as was asked."""
+
+
+class VideoReader(Protocol):
+    """An open file whose frames come in one size (H, W), `fps` of them a second."""
+
+    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None: ...
+
+    def read(self, start: float, out: np.ndarray) -> int:
+        """Fills `out` uint8 (count, H, W, 3) with the frames due from second `start` on.
+
+        Gives how many there were: a frame that is half a step or more from its time ends them.
+        """
+
+
+class PyAVReader:
+    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
+        self._file, self._fps, self._size = file, fps, size
+        self._scaler: av.filter.Graph | None = None  # made for the first frame
+        self._frames: Iterator[av.VideoFrame] | None = None
+        self._next: av.VideoFrame | None = None  # decoded, and not asked for yet
+        try:
+            self._container = av.open(str(file))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise VideoReadError(f"cannot be opened: {error}") from error
+        if not self._container.streams.video:
+            raise VideoReadError("no video in it")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+
+    def read(self, start: float, out: np.ndarray) -> int:
+        half, count = 0.5 / self._fps, 0
+        try:
+            self._go_to(start - half)
+            while count < len(out) and (frame := self._peek()) is not None:
+                if abs(frame.time - start - count / self._fps) >= half:
+                    break
+                self._next = None
+                out[count] = self._picture(frame)
+                count += 1
+        except (av.FFmpegError, ValueError) as error:
+            self._frames = None  # where it stands now is not known
+            raise VideoReadError(f"frame {count} cannot be decoded: {error}") from error
+        return count
+
+    def _go_to(self, time: float) -> None:
+        """The next frame is the first one from `time` on."""
+        at = self._peek() if self._frames is not None else None
+        if at is None or not time - AHEAD <= at.time < time + 2 / self._fps:
+            self._container.seek(max(0, int(time / self._stream.time_base)), stream=self._stream)
+            self._frames, self._next = self._container.decode(self._stream), None
+        while (frame := self._peek()) is not None and frame.time < time:
+            self._next = None
+
+    def _peek(self) -> av.VideoFrame | None:
+        if self._next is None and self._frames is not None:
+            self._next = next(self._frames, None)
+        return self._next
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """uint8 (H, W, 3)."""
+        if self._scaler is None:
+            self._scaler = scaler(frame, self._size)
+        self._scaler.push(frame)
+        return self._scaler.pull().to_ndarray()
+
+
+def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
+    """Frames like this one → RGB of `size`."""
+    height, width = size
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        ),
+        graph.add("scale", f"{width}:{height}:{EXACT}"),
+        graph.add("format", "rgb24"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+class TorchcodecReader:
+    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
+        from torchcodec.decoders import VideoDecoder
+        from torchcodec.transforms import Resize
+
+        self._fps = fps
+        options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 0}
+        try:
+            decoder = VideoDecoder(str(file), **options)
+            if (decoder.metadata.height, decoder.metadata.width) != size:
+                decoder = VideoDecoder(str(file), transforms=[Resize(size)], **options)
+        except (RuntimeError, ValueError) as error:
+            raise VideoReadError(f"cannot be opened: {error}") from error
+        self._decoder = decoder
+
+    def read(self, start: float, out: np.ndarray) -> int:
+        first = round(start * self._fps)
+        last = min(first + len(out), len(self._decoder))
+        if first >= last:
+            return 0
+        try:
+            frames = self._decoder.get_frames_in_range(first, last)
+        except (RuntimeError, IndexError) as error:
+            raise VideoReadError(
+                f"some of the frames {first}…{last - 1} cannot be decoded: {error}"
+            ) from error
+        due = start + np.arange(last - first) / self._fps
+        late = np.abs(frames.pts_seconds.numpy() - due) >= 0.5 / self._fps
+        count = int(np.argmax(late)) if late.any() else len(late)
+        out[:count] = frames.data[:count].numpy()
+        return count
+
+
+def video_class(wanted: str) -> tuple[type[VideoReader], str]:
+    """The decoder that `wanted` (one of DECODERS) comes to on this machine, and its name with the reason."""
+    if wanted not in DECODERS:
+        raise ValueError(f"decoder={wanted!r}: expected one of {', '.join(DECODERS)}")
+    if wanted == "pyav":
+        return PyAVReader, "PyAV, as asked"
+    missing = torchcodec_missing()
+    if missing is None:
+        return TorchcodecReader, "torchcodec"
+    if wanted == "torchcodec":
+        raise ValueError(
+            f"decoder=torchcodec, but torchcodec does not load ({missing}): install FFmpeg's libraries "
+            "(Debian, Ubuntu: apt install ffmpeg), or leave decoder at auto for PyAV"
+        )
+    return PyAVReader, f"PyAV (torchcodec wants FFmpeg's libraries, and does not load: {missing})"
+
+
+@lru_cache(maxsize=1)
+def torchcodec_missing() -> str | None:
+    """None where torchcodec loads, else why it does not, in a line."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        return str(error).strip().splitlines()[0].partition(". Likely")[0].rstrip(".")
+    return None

@@ -1,0 +1,260 @@
+"""The window store: recorded episodes in one zarr v3 group, cut into windows that never cross an episode.
+
+F frames (all episodes one after the other), E episodes, B windows, T steps, V cameras, H W pixels,
+S state size, A action size. Row i holds observation i, the action taken at it, and the reward and success
+of that action. What followed the last action of an episode was not recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zarr
+from filelock import FileLock
+
+from scd_datasets.store.arrays import EpisodeArrays, ShardedArray, columns, episode_rows
+from scd_world.robot_data.schema import DataSchema
+from scd_world.utils.atomic_folder import DamagedFolder, refuse_foreign, replace_folder
+
+FORMAT = 1
+READ = {"array.read_missing_chunks": False}  # zarr's default fills a missing shard with zeros
+
+
+def write_store(
+    path: str | Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str = ""
+) -> WindowStore:
+    """Write `episodes` to a new store at `path`, holding one episode and one shard in memory.
+
+    `source` is kept beside them: it tells a reader whether what they came from has changed. The store appears
+    under its name only when it is complete, and only then replaces an earlier one: an error or a full disk
+    on the way costs nothing that was there.
+    """
+    path = Path(path)
+    refuse_foreign(path, "zarr.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.tmp")
+    with FileLock(path.with_name(f".{path.name}.lock")):  # a second writer waits for the first
+        shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+        try:
+            _write_group(scratch, schema, episodes, source)
+            replace_folder(scratch, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return WindowStore.open(path, in_memory=False)
+
+
+def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
+    group = zarr.create_group(path, zarr_format=3)
+    digest = hashlib.sha256(json.dumps(schema.to_dict(), sort_keys=True).encode())
+    columns_out = {name: ShardedArray(group, name, *spec) for name, spec in columns(schema).items()}
+    lengths, indices, tasks = [], [], []
+    for episode in episodes:
+        rows = episode_rows(schema, episode)
+        for name, values in rows.items():
+            columns_out[name].append(values)
+            digest.update(values.tobytes())
+        lengths.append(episode.length)
+        indices.append(episode.index)
+        tasks.append(episode.task)
+    if not lengths:
+        raise ValueError(f"no episode to write to {path}; a store needs at least one")
+    per_episode = {"episode_ends": np.cumsum(lengths), "episode_index": indices}
+    if len(schema.tasks) > 1:
+        per_episode["task"] = tasks
+    for name, values in per_episode.items():
+        columns_out[name] = ShardedArray(group, f"meta/{name}", "int64", ())
+        columns_out[name].append(np.asarray(values, np.int64))
+        digest.update(np.asarray(values, np.int64).tobytes())
+    for column in columns_out.values():
+        column.flush()
+    attributes = {"schema": schema.to_dict(), "fingerprint": digest.hexdigest(), "source": source}
+    group.attrs.update(format=FORMAT, **attributes)
+
+
+def free_memory(control_group: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that this process may take: what the machine has left, or what its container may still use,
+    shared among the processes that torchrun started here."""
+    free = psutil.virtual_memory().available
+    try:
+        limit = (control_group / "memory.max").read_text().strip()
+        used = int((control_group / "memory.current").read_text())
+        stat = dict(line.split() for line in (control_group / "memory.stat").read_text().splitlines())
+        if limit != "max":  # cached files go when memory is asked for
+            free = min(free, int(limit) - used + int(stat["inactive_file"]))
+    except (OSError, KeyError, ValueError):
+        pass  # no container, or one of another make
+    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+class WindowStore:
+    """Read windows of consecutive steps by (episode, frame), from RAM or streamed from disk.
+
+    `lengths` (E,) are the steps of each episode, `episode_index` (E,) where they came from, `task` (E,) which
+    of the schema's tasks they show;
+    `state`, `action`, `reward`, `success`, `change` are whole (F, …) arrays, `starts` (E,) their first rows.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, in_memory: bool | None) -> None:
+        self.path = path
+        self.schema = DataSchema.from_dict(group.attrs["schema"])
+        self.fingerprint, self.source = str(group.attrs["fingerprint"]), str(group.attrs.get("source", ""))
+        spec = columns(self.schema)
+        arrays = {name: _array(path, group, name, dtype) for name, (dtype, _) in spec.items()}
+        ends, self.episode_index = (
+            _read_all(path, _array(path, group, f"meta/{name}", "int64"))
+            for name in ("episode_ends", "episode_index")
+        )
+        self.task = np.zeros(len(ends), np.int64)
+        if len(self.schema.tasks) > 1:
+            self.task = _read_all(path, _array(path, group, "meta/task", "int64"))
+        self.state, self.action, self.reward, self.success, self.change = (
+            _read_all(path, arrays[name]) for name in ("state", "action", "reward", "success", "change")
+        )
+        for name, (_, shape) in spec.items():
+            if arrays[name].shape != (ends[-1], *shape):
+                raise ValueError(
+                    f"{path}: {name} has shape {arrays[name].shape}, the schema and the episode ends say "
+                    f"{(ends[-1], *shape)}; build the store again with scd-data"
+                )
+        self.lengths = np.diff(ends, prepend=0)
+        self.starts = ends - self.lengths
+        self._pixels: zarr.Array | np.ndarray = arrays["pixels"]
+        if in_memory is None:
+            in_memory = arrays["pixels"].nbytes <= free_memory() / 2
+        if in_memory:
+            self._pixels = _read_all(path, arrays["pixels"])
+
+    @classmethod
+    def open(cls, path: str | Path, in_memory: bool | None = None) -> WindowStore:
+        """in_memory: True reads all pixels into RAM, False streams, None decides by the free RAM."""
+        path = Path(path)
+        if not (path / "zarr.json").is_file():
+            raise FileNotFoundError(
+                f"no window store at {path}; build one with: scd-data data.root=<dataset> out=<store.zarr>"
+            )
+        with zarr.config.set(READ):
+            group = zarr.open_group(path, mode="r", zarr_format=3)
+            if group.attrs.get("format") != FORMAT:
+                raise ValueError(
+                    f"{path} has store format {group.attrs.get('format')}, this code reads {FORMAT}; "
+                    "build it again with scd-data"
+                )
+            return cls(path, group, in_memory)
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self._pixels, np.ndarray)
+
+    def windows(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
+        """B windows of T = `num_steps` steps from `frames` (B,) of `episodes` (B,), in raw units.
+
+        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `prev` (B, S + A): state and action
+        one frame earlier, at an episode's first frame the same state and NaN; `action` (B, T, A); `reward`,
+        `success`, `valid` (B, T); `task` (B,). A window that ends with its episode repeats the last frame;
+        that step is not valid. A window that would cross the episode's end raises ValueError.
+        """
+        episodes, frames = np.asarray(episodes), np.asarray(frames)
+        self._check(episodes, frames, num_steps)
+        starts, lengths = self.starts[episodes], self.lengths[episodes]
+        steps = frames[:, None] + np.arange(num_steps + 1)  # (B, T+1)
+        rows = starts[:, None] + np.minimum(steps, lengths[:, None] - 1)
+        acts = rows[:, :-1]
+        return {
+            "pixels": self._gather_pixels(rows),
+            "state": self.state[rows],
+            "prev": one_frame_earlier(self.state, self.action, rows[:, 0], starts),
+            "action": self.action[acts],
+            "reward": self.reward[acts],
+            "success": self.success[acts],
+            "valid": steps[:, 1:] < lengths[:, None],
+            "task": self.task[episodes],
+        }
+
+    def split(self, holdout: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """(training episodes, held-out episodes), sorted. A lot depends on seed and index alone."""
+        count = len(self.lengths)
+        if not 0 <= holdout < 1:
+            raise ValueError(
+                f"holdout is the share of episodes kept for evaluation, in [0, 1); got {holdout}"
+            )
+        num_out = max(1, round(holdout * count)) if holdout else 0
+        if num_out >= count:
+            raise ValueError(
+                f"{self.path} has {count} episode(s), too few to hold out {holdout:.0%}; "
+                "record more, or set holdout=0"
+            )
+        lots = [np.random.default_rng([seed, index]).random() for index in self.episode_index]
+        order = np.argsort(lots, kind="stable")
+        return np.sort(order[num_out:]), np.sort(order[:num_out])
+
+    def _check(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> None:
+        if episodes.shape != frames.shape or episodes.ndim != 1:
+            raise ValueError(
+                f"episodes and frames must be two (B,) arrays, got {episodes.shape}, {frames.shape}"
+            )
+        known = (episodes >= 0) & (episodes < len(self.lengths))
+        if not known.all():
+            raise ValueError(f"no episode {episodes[~known][0]}: the store has 0…{len(self.lengths) - 1}")
+        room = self.lengths[episodes] - num_steps
+        bad = (frames < 0) | (frames > room)
+        if num_steps < 1 or bad.any():
+            i = int(np.argmax(bad))
+            raise ValueError(
+                f"a window of {num_steps} steps from frame {frames[i]} of episode {episodes[i]} leaves the "
+                f"episode's {self.lengths[episodes[i]]} steps; the last start is {room[i]}"
+            )
+
+    def _gather_pixels(self, rows: np.ndarray) -> np.ndarray:
+        if self.in_memory:
+            return self._pixels[rows]
+        unique, places = np.unique(rows, return_inverse=True)
+        # One request for the whole batch: zarr's cost is per request, twice as high window by window.
+        with _named_damage(self.path, f"some of the frames {unique[0]}…{unique[-1]} of pixels"):
+            return self._pixels.oindex[unique][places.reshape(rows.shape)]
+
+
+def rows_of(starts: np.ndarray, lengths: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    """The rows of these episodes, one after another."""
+    return np.concatenate([np.arange(0), *(starts[e] + np.arange(lengths[e]) for e in episodes)])
+
+
+def one_frame_earlier(
+    state: np.ndarray, action: np.ndarray, rows: np.ndarray, starts: np.ndarray
+) -> np.ndarray:
+    """(R, S + A): state and action one frame before each of the rows (R,), whose episodes begin at `starts`
+    (R,); at their first frames the same state, and NaN for the action that was not."""
+    earlier = np.maximum(rows - 1, starts)
+    did = np.where((rows == starts)[:, None], np.float32(np.nan), action[earlier])
+    return np.concatenate([state[earlier], did], axis=1)
+
+
+def _array(path: Path, group: zarr.Group, name: str, dtype: str) -> zarr.Array:
+    if name not in group:
+        raise ValueError(f"{path} has no array {name!r}; build the store again with scd-data")
+    array = group[name]
+    if array.dtype != np.dtype(dtype):  # plain numbers only, whatever a foreign store may hold
+        raise ValueError(f"{path}: {name} holds {array.dtype}, expected {dtype}")
+    return array
+
+
+def _read_all(path: Path, array: zarr.Array) -> np.ndarray:
+    with _named_damage(path, array.basename):
+        return array[:]
+
+
+@contextmanager
+def _named_damage(path: Path, what: str):
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:  # checksums raise the first two, the disk the third
+        raise DamagedFolder(
+            f"{path}: {what} damaged or missing ({error}); build the store again with scd-data"
+        ) from error

@@ -1,0 +1,135 @@
+"""What all recordings have in common, of real environments and of imagined ones: LeRobot's frames, whole
+episodes written one after another until a signal comes, and the table of what was recorded."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, IMAGE, IMAGES, REWARD, STATE, SUCCESS
+from scd_datasets.writing.lerobot_writer import LeRobotWriter
+
+INTERRUPTED = 130  # as shells have it
+STATE_KEYS = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE}
+Frame = dict[str, np.ndarray]
+
+
+def camera_key(name: str) -> str:
+    """LeRobot's key of the camera called `name`; a lone camera without a name is called `image`."""
+    return IMAGE if name == "image" else IMAGES + name
+
+
+def to_lerobot_frame(obs: Mapping[str, Any], lone_camera: str = "image") -> Frame:
+    """A gymnasium observation under LeRobot's keys; `lone_camera`: what is called so where there is one.
+
+    An environment that draws nothing gives its numbers alone."""
+    pixels = obs.get("pixels", {})
+    cameras = pixels if isinstance(pixels, dict) else {lone_camera: pixels}
+    # Copies: pictures are written by other threads, and the environment may use its arrays again.
+    frame = {camera_key(name): np.array(picture) for name, picture in cameras.items()}
+    for key, lerobot_key in STATE_KEYS.items():
+        if key in obs:
+            frame[lerobot_key] = np.array(obs[key], np.float32).reshape(-1)
+    return frame
+
+
+def write_episodes(
+    writer: LeRobotWriter,
+    episodes: Iterator[tuple[dict[str, Any], Iterator[Frame]]],
+    wanted: int,
+    publish_every: int,
+    interrupted: threading.Event,
+) -> list[dict[str, Any]]:
+    """Writes (note, frames) after (note, frames) until the dataset has `wanted` episodes.
+
+    A note says in plain JSON who acts, and the `task` in words. An interruption drops the episode that is
+    being written and keeps all before it. Gives all notes, with `length`, `return` and `success` (None where
+    nothing tells it) in them.
+    """
+    if writer.num_episodes < wanted:
+        writer.open()  # importing LeRobot takes longer than an episode: before the clock starts
+    total, started = 0, time.perf_counter()
+    with tqdm(total=wanted, initial=writer.num_episodes, unit="episode", dynamic_ncols=True) as bar:
+        while writer.num_episodes < wanted:
+            taken = next(episodes, None)
+            if taken is None:
+                break
+            note, frames = taken
+            earned, success, length = 0.0, None, 0
+            for frame in frames:
+                if interrupted.is_set():
+                    return writer.notes
+                writer.add_frame({key: frame[key] for key in writer.features} | {"task": note["task"]})
+                if REWARD in frame:
+                    earned += float(frame[REWARD][0])
+                if SUCCESS in frame:
+                    success = bool(frame[SUCCESS][0])
+                length += 1
+            writer.save_episode(note | {"length": length, "return": earned, "success": success})
+            total += length
+            bar.set_postfix_str(f"{total / (time.perf_counter() - started):.0f} frames/s")
+            bar.update()
+            if writer.num_episodes == 1 or writer.num_episodes % publish_every == 0:
+                writer.publish()
+    return writer.notes
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; a second one acts as ever."""
+    event = threading.Event()
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(number, usual[number])
+
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield event
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def print_summary_and_exit(notes: list[dict[str, Any]], wanted: int) -> None:
+    """Says what was recorded; ends the command where it was stopped before `wanted` episodes."""
+    print(summary(notes))
+    if len(notes) < wanted:
+        print(f"stopped: {len(notes)} of {wanted} episodes are safe; the same command continues")
+        sys.exit(INTERRUPTED)
+
+
+def _success(group: list[dict[str, Any]]) -> str:
+    told = [note["success"] for note in group if note["success"] is not None]
+    return f"{np.mean(told):>4.0%}" if told else "   –"  # nothing tells it: no 0 %
+
+
+def summary(notes: list[dict[str, Any]]) -> str:
+    """Episodes and success by policy, for people."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for note in notes:
+        kwargs = " ".join(f"{key}={value}" for key, value in note["policy_kwargs"].items())
+        groups.setdefault(f"{note['policy']} {kwargs}".strip(), []).append(note)
+    width = max(map(len, groups), default=0)
+    return "\n".join(
+        f"{name:<{width}}  {len(group):>5} episodes  {sum(note['length'] for note in group):>7,} frames  "
+        f"success {_success(group)}  "
+        f"return {np.mean([note['return'] for note in group]):.4g}{_means(group)}"
+        for name, group in groups.items()
+    )
+
+
+def _means(group: list[dict[str, Any]]) -> str:
+    """What an imagination says of itself: its own probability of success, how unsure it is."""
+    names = group[0].get("means", {})
+    return "".join(f"  mean {name} {np.mean([note['means'][name] for note in group]):.3g}" for name in names)

@@ -1,0 +1,73 @@
+"""Flaws for any policy: late, off its aim, trembling, sluggish, or giving up. They can be combined.
+
+A family of policies of known and different skill comes of one good policy: what a ranking is tested with.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+
+from scd_policies.policy import Policy, bounded_box, generators
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """In the order in which they act; actions in raw units.
+
+    delay: steps that pass before an action is taken; until then the first one is repeated.
+    slow: the share of the way from the last action to the wanted one that is made per step, in (0, 1].
+    offset: added to every action, one number per dimension.
+    noise: standard deviation of what is added to each action, drawn anew at every step.
+    stop_after: steps after which the last action is repeated for ever.
+    """
+
+    delay: int = 0
+    slow: float = 1.0
+    offset: Sequence[float] = ()
+    noise: float = 0.0
+    stop_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay < 0 or self.noise < 0:
+            raise ValueError(f"delay and noise are 0 or more; got {self.delay} and {self.noise}")
+        if not 0 < self.slow <= 1:
+            raise ValueError(f"slow is a share of the way, above 0 and at most 1; got {self.slow}")
+        if self.stop_after is not None and self.stop_after < 1:
+            raise ValueError(f"stop_after counts steps, 1 or more; got {self.stop_after}")
+
+
+class DegradedPolicy:
+    """`policy` with these flaws; its actions stay inside the action space."""
+
+    def __init__(self, policy: Policy, action_space: gymnasium.Space, flaws: Degradation) -> None:
+        self._policy, self._flaws, self._box = policy, flaws, bounded_box(action_space)
+        if len(flaws.offset) not in (0, *self._box.shape):
+            raise ValueError(
+                f"offset has {len(flaws.offset)} numbers, an action {self._box.shape[0]}: one for each"
+            )
+        self._offset = np.asarray(flaws.offset or 0.0)
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        self._policy.reset(seeds)
+        # A stream of its own: a policy that trembles decides as it would without.
+        self._rngs = [rng.spawn(1)[0] for rng in generators(seeds)]
+        self._wanted: deque[np.ndarray] = deque(maxlen=self._flaws.delay + 1)
+        self._last: np.ndarray | None = None
+        self._steps = 0
+
+    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+        self._wanted.append(np.asarray(self._policy.act(obs), np.float64))
+        self._steps += 1
+        if self._last is None:
+            self._reached = self._last = self._wanted[0]
+        if self._flaws.stop_after is None or self._steps <= self._flaws.stop_after:
+            # Until `delay` actions were waited for, the deque's first is the first of all.
+            self._reached = self._reached + self._flaws.slow * (self._wanted[0] - self._reached)
+            tremble = np.stack([rng.standard_normal(self._box.shape) for rng in self._rngs])
+            self._last = self._reached + self._offset + self._flaws.noise * tremble
+        return np.clip(self._last, self._box.low, self._box.high).astype(self._box.dtype)

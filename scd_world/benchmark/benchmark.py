@@ -1,0 +1,143 @@
+"""How fast models step and learn: milliseconds, operations, bytes; as tables, as JSON, and as figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scd_datasets.store.read_speed import measure as reading_speed
+from scd_datasets.store.store import WindowStore
+from scd_world.benchmark import async_envs, figures, quality, stepping, training
+from scd_world.benchmark.config import BenchConfig
+from scd_world.model.config import ModelConfig
+from scd_world.prior.config import PriorConfig
+from scd_world.reporting.tables import write_json
+from scd_world.robot_data.schema import DataSchema
+from scd_world.utils.devices import machine_info, pick_device
+from scd_world.world.world import World
+
+
+def bench(config: BenchConfig) -> dict[str, Any]:
+    """Measures, prints tables, and writes bench.json, bench.md and figures where `out` is given."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    model, prior, schema = model_and_schema(config)
+    report: dict[str, Any] = {"machine": machine_info(device), "model": describe(model, schema, config)}
+    if config.store:
+        report["store"] = {"path": config.store, "frames_per_s": reading_speed(config.store, config.seconds)}
+    report["steps"] = stepping.compare_models(
+        model,
+        prior,
+        config.baselines,
+        schema,
+        device,
+        config.contexts or [model.window],
+        config.batch_sizes,
+        config.num_steps,
+        config.seconds,
+        config.max_round_seconds,
+        config.compile,
+    )
+    if config.training:
+        learned = WindowStore.open(config.store).schema if config.store else schema
+        models = stepping.build_models(model, prior, config.baselines, learned, device)
+        report["training"] = training.compare_training(
+            models, config.store, config.train_batch_size, config.sequence_length, config.seconds
+        )
+    if config.evaluations:
+        report["quality"] = quality.quality(config.evaluations, device, config.seconds)
+    if config.compare:
+        report["async"] = async_envs.compare_async(
+            str(config.world),
+            config.num_envs,
+            config.seconds * async_envs.ROUNDS,
+            device.type,
+            config.precision,
+        )
+    text = markdown(report)
+    if config.out:
+        out = Path(config.out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "bench.json", report)
+        (out / "bench.md").write_text(text, encoding="utf-8")
+        write_figures(out, json.loads((out / "bench.json").read_text(encoding="utf-8")))
+    print(text)
+    return report
+
+
+def write_figures(out: Path, report: dict[str, Any]) -> None:
+    """Writes the figures of a report, be it one read back from bench.json."""
+    figures.plot_latency(out / "latency.png", report["steps"])
+    if "quality" in report:
+        figures.plot_quality(out / "quality.png", report["quality"])
+
+
+def model_and_schema(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, DataSchema]:
+    """Gives what is measured: a world's own model, or the configured one for data of the configured shape."""
+    if config.world:
+        world = World.load(config.world)
+        return world.config, world.prior_config, world.schema
+    return config.model, config.prior, plain_schema(config)
+
+
+def plain_schema(config: BenchConfig) -> DataSchema:
+    """Describes data of the configured shape, without reward and success."""
+
+    def names(prefix: str, count: int) -> tuple[str, ...]:
+        return tuple(f"{prefix}{i}" for i in range(count))
+
+    A = config.action_size
+    return DataSchema(
+        cameras=names("camera", config.cameras),
+        height=config.height,
+        width=config.width,
+        agent_pos=names("state", config.state_size),
+        environment_state=(),
+        action=names("action", A),
+        action_low=(-1.0,) * A,
+        action_high=(1.0,) * A,
+        fps=10,
+        tasks=(),
+        reward=False,
+        success=False,
+        horizon=100,
+    )
+
+
+# ---- the report -------------------------------------------------------------------------------------
+
+
+def describe(model: ModelConfig, schema: DataSchema, config: BenchConfig) -> dict[str, Any]:
+    return {
+        "source": config.world or "random weights",
+        "width": model.width,
+        "patch": model.patch,
+        "head": model.head,
+        "frame": [len(schema.cameras), schema.height, schema.width],
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    m, machine = report["model"], report["machine"]
+    V, H, W = m["frame"]
+    tokens = V * (H // m["patch"]) * (W // m["patch"])
+    parts = [
+        f"{m['source']}: width {m['width']}, {V} × {H} × {W} pixels in {tokens} patches of {m['patch']}, "
+        f"head {m['head']}; {machine['device']} {machine['name']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}, fp32",
+        stepping.markdown(report["steps"]),
+    ]
+    if rows := report.get("training"):
+        parts.append(training.markdown(rows))
+    if rows := report.get("quality"):
+        parts.append(quality.markdown(rows))
+    if store := report.get("store"):
+        read = ", ".join(f"{speed:,.0f} {how}" for how, speed in store["frames_per_s"].items())
+        parts.append(f"{store['path']}, frames/s per core in random windows: {read}")
+    if ways := report.get("async"):
+        parts.append(async_envs.markdown(ways))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,34 @@
+"""`make demo`: an imagined world beside the real simulator, then one that is learnt while you watch."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from scd_world.demo.config import DemoConfig
+from scd_world.demo.pendulum import show_pendulum
+from scd_world.demo.pusht import show_pusht
+from scd_world.reporting.tables import write_json
+from scd_world.utils.devices import machine_info, pick_device
+
+
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Shows, writes and gives back the figures; names at the end all that it wrote."""
+    out, began = Path(config.out), time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    device = pick_device(config.device)
+    report: dict[str, Any] = {"machine": machine_info(device)}
+    written: dict[str, str] = {}
+    shows = {"pusht": (config.pusht, show_pusht), "pendulum": (config.pendulum, show_pendulum)}
+    for name, (wanted, show) in shows.items():
+        if wanted:
+            report[name], files = show(config, out, device.type)
+            written |= files
+    report["seconds"] = time.monotonic() - began
+    write_json(out / "report.json", report)
+    written["report.json"] = "all figures, at every step"
+    width = max(map(len, written))
+    print(f"\nDone in {report['seconds'] / 60:.1f} minutes. In {out} lie:")
+    print("\n".join(f"  {name:<{width}}  {what}" for name, what in written.items()))
+    return report

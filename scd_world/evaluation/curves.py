@@ -1,0 +1,150 @@
+"""From open-loop results to curves over the horizon and to single figures: outcomes, failure, uncertainty.
+
+N windows, H horizons, S state.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scd_world.evaluation.open_loop import OpenLoopResults
+from scd_world.evaluation.state_errors import SHOWN, state_errors
+from scd_world.metrics.statistics import Summary, auroc, correlation, summarize
+from scd_world.robot_data.schema import DataSchema
+
+END_ERRORS = {f"{error.name}_imagined" for error in SHOWN}  # what the worst windows are listed with
+
+
+# ---- curves: name → (N, H) -----------------------------------------------------------------------
+
+
+def all_curves(loop: OpenLoopResults, schema: DataSchema) -> dict[str, np.ndarray]:
+    """Computes everything that is measured at each horizon; `…_copy`: of keeping the last context frame."""
+    curves = dict(loop.frames)
+    curves["psnr_gain"] = curves["psnr_imagined"] - curves["psnr_copy"]
+    curves["survival"] = survival(curves["psnr_changed_imagined"], curves["psnr_changed_copy"])
+    copied = np.broadcast_to(loop.start_state[:, None], loop.state.shape)
+    for name, state in {"imagined": loop.state, "copy": copied}.items():
+        curves |= {f"{key}_{name}": v for key, v in state_errors(state, loop.true_state, schema).items()}
+    if schema.reward:
+        curves["reward_square"] = (loop.reward - loop.true_reward) ** 2
+    return curves
+
+
+def worst_windows(loop: OpenLoopResults, curves: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
+    """Finds the windows of the lowest mean PSNR, lowest first.
+
+    Gives for each its position in `loop`, means over the horizon, and `…_end`: the state's errors at its end.
+    """
+    means = {
+        name: np.nanmean(curves[name], axis=1) for name in ("psnr_imagined", "psnr_copy", "ssim_imagined")
+    }
+    order = np.argsort(means["psnr_imagined"])[:count]
+    ends = [name for name in curves if name in END_ERRORS]
+    return [
+        {"window": int(i)}
+        | {name: float(values[i]) for name, values in means.items()}
+        | {f"{name}_end": float(curves[name][i][np.isfinite(curves[name][i])][-1]) for name in ends}
+        for i in order
+    ]
+
+
+def survival(imagined: np.ndarray, copy: np.ndarray) -> np.ndarray:
+    """Gives 1 until the imagined frames are first worse than copy-last on changed pixels, then 0; NaN unreached.
+
+    imagined, copy: (N, H) PSNR in dB. On whole frames a window in which nothing moves yet would fail at once:
+    there copy-last is exact.
+    """
+    failed = np.maximum.accumulate(imagined < copy, axis=1)
+    reached = np.maximum.accumulate(np.isfinite(imagined)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(reached, 1.0 - failed, np.nan)
+
+
+# ---- single figures ------------------------------------------------------------------------------
+
+
+def time_to_failure(curves: dict[str, np.ndarray], means: dict[str, dict]) -> dict[str, Any]:
+    """Finds the first horizon at which imagining is worse than copy-last; None: at none of those reached."""
+    alive = curves["survival"]
+    first = [int(np.argmax(row == 0)) + 1 if (row == 0).any() else math.inf for row in alive]
+    median = float(np.median(first)) if first else math.inf
+    return {
+        "mean_psnr": first_below(means["psnr_imagined"]["mean"], means["psnr_copy"]["mean"]),
+        "mean_psnr_changed": first_below(
+            means["psnr_changed_imagined"]["mean"], means["psnr_changed_copy"]["mean"]
+        ),
+        "median_window_changed": None if math.isinf(median) else median,
+        "windows_never_failed": float(np.mean(np.isinf(first))) if first else None,
+    }
+
+
+def first_below(a: list[float], b: list[float]) -> int | None:
+    """Gives the first step, counted from 1, at which a is below b; None: at none."""
+    below = np.flatnonzero(np.asarray(a, float) < np.asarray(b, float))
+    return int(below[0]) + 1 if len(below) else None
+
+
+def outcomes(loop: OpenLoopResults, schema: DataSchema) -> dict[str, Any]:
+    """Scores reward and success over all imagined steps, the last action of an episode included."""
+    scores: dict[str, Any] = {}
+    known = np.isfinite(loop.true_reward)
+    if schema.reward:
+        predicted, observed = loop.reward[known], loop.true_reward[known]
+        scores["reward"] = {
+            "mse": float(np.mean((predicted - observed) ** 2)),
+            "mse_constant": float(np.var(observed)),  # of the best constant prediction
+            "correlation": correlation(predicted, observed),
+            "bias": float(np.mean(predicted - observed)),  # above 0: optimistic
+            "steps": int(known.sum()),
+        }
+    if schema.success:
+        label, score = loop.true_success[known], loop.success[known]
+        scores["success"] = {
+            "auroc": auroc(score, label),
+            "positives": int(label.sum()),
+            "steps": int(known.sum()),
+            "mean_probability": float(score.mean()),
+        }
+    return scores
+
+
+def uncertainty(loop: OpenLoopResults, share: float = 0.1) -> dict[str, Any]:
+    """Scores the uncertainty: does it tell which states are wrong, and by how much? {}: the world has none.
+
+    Large errors are the largest `share` of all steps of all windows. `auroc` is how well the uncertainty
+    flags them; `auroc_of_the_step` how well the number of the step alone does. By tenths of the steps, in
+    the order of the predicted error: `predicted` and `observed`, its mean and that of the true error.
+    """
+    known = np.isfinite(loop.state_error) & np.isfinite(loop.uncertainty)
+    predicted, observed = loop.uncertainty[known].astype(float), loop.state_error[known].astype(float)
+    step = np.broadcast_to(np.arange(loop.steps), known.shape)[known]
+    if not len(observed):
+        return {}
+    bound = float(np.quantile(observed, 1 - share))
+    tenths = np.array_split(np.argsort(predicted, kind="stable"), 10)
+    return {
+        "large": bound,
+        "auroc": auroc(predicted, observed > bound),
+        "auroc_of_the_step": auroc(step, observed > bound),
+        "mean_predicted": float(predicted.mean()),
+        "mean_observed": float(observed.mean()),
+        "predicted": [float(predicted[rows].mean()) for rows in tenths if len(rows)],
+        "observed": [float(observed[rows].mean()) for rows in tenths if len(rows)],
+        "steps": len(observed),
+    }
+
+
+def curve_report(curves: dict[str, np.ndarray], episodes: np.ndarray, horizon: int) -> dict[str, dict]:
+    """Summarizes each curve over all windows: mean, 95 % interval, median and count at each horizon reached."""
+    reach = int(np.isfinite(curves["psnr_imagined"][:, :horizon]).any(0).sum())
+    summaries = {}
+    for name, values in curves.items():
+        summaries[name] = as_lists(summarize(values[:, :reach].astype(np.float64), episodes))
+    return summaries
+
+
+def as_lists(summary: Summary) -> dict[str, list]:
+    return {key: values.tolist() for key, values in vars(summary).items()}

@@ -1,0 +1,312 @@
+"""Fidelity of a world on episodes that it was not trained with: a report, curves, image strips, a video.
+
+report.json · report.md · curves.png · sweep.png · strip_0.png … · worst.png · film.mp4 · film.webp
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from scd_datasets.preparation.open_store import open_store
+from scd_datasets.store.store import WindowStore
+from scd_world.benchmark.timing import dummy_state, interleave_steps
+from scd_world.evaluation import action_response, figures
+from scd_world.evaluation.config import EvaluateConfig
+from scd_world.evaluation.curves import (
+    all_curves,
+    as_lists,
+    curve_report,
+    outcomes,
+    time_to_failure,
+    uncertainty,
+    worst_windows,
+)
+from scd_world.evaluation.open_loop import (
+    OpenLoopResults,
+    RowNoise,
+    Window,
+    WindowBatch,
+    WindowVideo,
+    frames_of,
+    imagine_steps,
+    load_batch,
+    spread_windows,
+    start_windows,
+    window_video,
+)
+from scd_world.evaluation.outcome_prediction import predict_outcomes, score
+from scd_world.evaluation.report import HORIZONS, markdown
+from scd_world.evaluation.splits import select_eval_episodes
+from scd_world.metrics.image import psnr
+from scd_world.metrics.perceptual import load_networks, perceptual_metrics
+from scd_world.metrics.statistics import summarize
+from scd_world.reporting import video
+from scd_world.reporting.tables import write_json
+from scd_world.robot_data.compatibility import check_schema, scored_schema
+from scd_world.robot_data.schema import DataSchema
+from scd_world.utils.devices import machine_info, pick_device
+from scd_world.world.world import World
+
+log = logging.getLogger(__name__)
+SPEED_SECONDS = 3.0
+WORST = 5  # windows that the report lists as its worst
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Measures `config.world`, writes the report under `config.out`, prints it, and gives it back.
+
+    ValueError: the data does not fit the world, has no such episodes, or only too short ones.
+    """
+    out = Path(config.out)
+    world = World.load(config.world, device=pick_device(config.device))
+    store = open_store(config.data, out, world.config.patch)
+    out.mkdir(parents=True, exist_ok=True)
+    report, videos, worst = measure(world, store, config)
+    write_json(out / "report.json", report)
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    write_figures(out, report, videos, store)
+    if worst is not None:
+        write_strip(out / "worst.png", worst)
+    print(markdown(report))
+    print(f"Written to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
+    return report
+
+
+def measure(
+    world: World, store: WindowStore, config: EvaluateConfig
+) -> tuple[dict[str, Any], list[WindowVideo], WindowVideo | None]:
+    """Gives the report as plain data, videos of the windows that are shown, and one of the worst."""
+    check_schema(world.schema, store)
+    schema = scored_schema(world.schema, store.schema)
+    chosen = select_eval_episodes(world.provenance, store, config.episodes)
+    windows = spread_windows(store, chosen.episodes, config)
+    run = Evaluator(world, store, windows, config)
+    loop, shuffled, losses, videos = run.open_loop()
+    starts = [[int(store.episode_index[w.episode]), w.frame, w.steps] for w in windows]
+
+    curves = all_curves(loop, schema)
+    means = curve_report(curves, loop.episodes, config.horizon)
+    sweeps, drift = run.actions(chosen.episodes)
+    report = {
+        "world": describe(world, config),
+        "data": {
+            "source": config.data.repo_id or config.data.root,
+            "fingerprint": store.fingerprint,
+            "held_out": chosen.held_out,
+            "warning": chosen.warning,
+            "episodes": len({window.episode for window in windows}),
+            "windows": len(windows),
+            "starts": starts,
+        },
+        "settings": asdict(config),
+        "curves": means,
+        "time_to_failure": time_to_failure(curves, means),
+        "worst": [row | {"start": starts[row["window"]]} for row in worst_windows(loop, curves, WORST)],
+        **outcomes(loop, schema),
+        "uncertainty": uncertainty(loop) if schema.state else {},
+        "outcomes": run.outcomes(chosen.episodes, schema),
+        "actions": {"loss_ratio": action_response.loss_ratio(losses), "psnr_shuffled": shuffled},
+        "sweep": sweeps,
+        "null_action": drift,
+        "perceptual": perceptual_metrics(run.networks, run.pairs),
+        "speed": speed(world, config.num_steps),
+    }
+    return report, videos, run.worst
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+class Evaluator:
+    """One evaluation's passes through the model, with one progress bar over all imagined frames."""
+
+    def __init__(
+        self, world: World, store: WindowStore, windows: list[Window], config: EvaluateConfig
+    ) -> None:
+        self.world, self.store, self.windows, self.config = world, store, windows, config
+        at = np.linspace(0, len(windows) - 1, min(config.num_videos, len(windows))).round().astype(int)
+        self.shown = set(at.tolist())  # by position, not by result
+        self.worst: WindowVideo | None = None  # of the lowest mean PSNR so far
+        self.worst_psnr = np.inf
+        at = np.linspace(0, len(windows) - 1, min(config.sweep_starts, len(windows))).round().astype(int)
+        self.swept = [windows[i] for i in at] if config.sweep_starts else []
+        self.networks = load_networks(config.lpips_weights, config.fvd_weights, world.device)
+        self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # true and imagined videos per batch
+
+    def open_loop(self) -> tuple[OpenLoopResults, dict | None, list, list[WindowVideo]]:
+        """Imagines every window with its own actions, and the first steps with another one's.
+
+        Gives the results, PSNR with the other actions, losses with both, and the videos that are shown.
+        """
+        longest = max(window.steps for window in self.windows)
+        loop = OpenLoopResults(self.windows, longest, len(self.store.schema.state))
+        shuffled = loop.empty(
+            min(longest - 1, self.config.shuffled_horizon)
+        )  # the last one has no true frame
+        losses, videos = [], []
+        with self.progress(sum(w.steps for w in self.windows), "open loop") as bar:
+            for first in range(0, len(self.windows), self.config.batch_size):
+                rows = slice(first, min(first + self.config.batch_size, len(self.windows)))
+                batch = load_batch(self.store, self.windows[rows], self.config.context, self.world.device)
+                imagined = self.true_actions(loop, rows, batch, bar.update)
+                videos += [
+                    window_video(batch, i - first, imagined)
+                    for i in sorted(self.shown)
+                    if rows.start <= i < rows.stop
+                ]
+                self.update_worst(loop, rows, batch, imagined)
+                if len(batch.windows) > 1 and shuffled.shape[1]:
+                    losses.append(
+                        action_response.losses_true_and_shuffled(self.world, batch, self.config.seed)
+                    )
+                    shuffled[rows] = self.other_actions(batch, shuffled.shape[1])
+        known = np.isfinite(shuffled).any()
+        summary = as_lists(summarize(shuffled.astype(np.float64), loop.episodes)) if known else None
+        return loop, summary, losses, videos
+
+    @torch.no_grad()
+    def true_actions(
+        self, loop: OpenLoopResults, rows: slice, batch: WindowBatch, done: Callable[[int], object]
+    ) -> list[np.ndarray]:
+        """Imagines a batch with its own actions and records it; gives its frames (B, V, H, W, 3) per step."""
+        world, config = self.world, self.config
+        loop.start_state[rows] = batch.true_state(0).cpu().numpy()
+        noise, imagined = RowNoise(batch.windows, world.frame_shape, config.seed), []
+        steps = imagine_steps(world, start_windows(world, batch), batch.future, noise, config.num_steps)
+        for h, s in enumerate(steps, start=1):
+            loop.record(world, rows, h, s, batch, config.changed_threshold)
+            imagined.append(frames_of(s))
+            done(int(batch.recorded[:, h - 1].sum()))
+        if self.networks:
+            self.keep_pair(batch, imagined)
+        return imagined
+
+    def update_worst(
+        self, loop: OpenLoopResults, rows: slice, batch: WindowBatch, imagined: list[np.ndarray]
+    ) -> None:
+        means = np.nanmean(loop.frames["psnr_imagined"][rows], axis=1)
+        at = int(means.argmin())
+        if means[at] < self.worst_psnr:
+            self.worst, self.worst_psnr = window_video(batch, at, imagined), means[at]
+
+    @torch.no_grad()
+    def other_actions(self, batch: WindowBatch, horizon: int) -> np.ndarray:
+        """Computes PSNR (B, horizon) of each window driven by another one's actions, with the same noise."""
+        actions = batch.future[action_response.other_rows(batch.windows), :horizon]
+        noise = RowNoise(batch.windows, self.world.frame_shape, self.config.seed)
+        steps = imagine_steps(
+            self.world, start_windows(self.world, batch), actions, noise, self.config.num_steps
+        )
+        values = np.full((len(batch.windows), horizon), np.nan, np.float32)
+        for h, s in enumerate(steps, start=1):
+            value = psnr(s.obs, batch.truth(h))
+            values[:, h - 1] = torch.where(batch.valid[:, h - 1], value, torch.nan).cpu().numpy()
+        return values
+
+    def keep_pair(self, batch: WindowBatch, imagined: list[np.ndarray]) -> None:
+        """Keeps as many frames as half of the windows have: perceptual distances compare whole videos."""
+        horizon = min(self.config.horizon, int(np.median([w.steps for w in self.windows])) - 1)
+        if not 0 < horizon <= batch.steps:
+            return
+        whole = batch.valid[:, :horizon].all(1).cpu()
+        if whole.any():
+            true = batch.pixels[:, batch.context : batch.context + horizon].cpu()[whole]
+            generated = torch.from_numpy(np.stack(imagined[:horizon], axis=1))[whole]
+            self.pairs.append((true, generated))
+
+    def actions(self, episodes: np.ndarray) -> tuple[dict[str, dict], dict]:
+        """Measures the sweep of every action dimension and the null action, from the same starts."""
+        if not self.swept:
+            return {}, {}
+        config, names = self.config, self.store.schema.state
+        batch = load_batch(self.store, self.swept, config.context, self.world.device)
+        in_data = action_response.slopes_in_data(self.store, episodes, config.sweep_steps)
+        total = len(self.swept) * len(self.store.schema.action) * config.sweep_values * config.sweep_steps
+        with self.progress(total + 16 * len(self.swept), "actions") as bar:
+            sweeps = action_response.sweep_actions(
+                self.world, batch, config.sweep_steps, config.sweep_values, config.num_steps, config.seed,
+                in_data, bar.update,
+            )  # fmt: skip
+            kind = action_response.find_null_action(self.store, episodes)
+            drift = action_response.null_action_drift(
+                self.world, batch, kind, config.num_steps, config.seed, bar.update
+            )
+        of = np.array([window.episode for window in self.swept])
+        return {sweep.action: sweep.report(names, of) for sweep in sweeps}, drift
+
+    def outcomes(self, episodes: np.ndarray, schema: DataSchema) -> dict[str, Any]:
+        """Scores reward and success of every step of whole episodes, predicted from the recorded past."""
+        count = min(len(episodes), self.config.outcome_episodes)
+        if not count or not (schema.reward or schema.success):
+            return {}
+        kept = episodes[np.linspace(0, len(episodes) - 1, count).round().astype(int)].tolist()
+        with self.progress(int(self.store.lengths[kept].sum()), "reward and success") as bar:
+            predicted = predict_outcomes(self.world, self.store, kept, self.config.batch_size, bar.update)
+        return score(predicted, schema.reward, schema.success)
+
+    @staticmethod
+    def progress(total: int, what: str) -> tqdm:
+        return tqdm(total=total, desc=what, unit="frame")
+
+
+def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
+    return {
+        "source": config.world,
+        "num_steps": config.num_steps or world.config.num_steps,
+        "model": asdict(world.config),
+        "parameters": sum(p.numel() for p in world.model.parameters()),
+        "provenance": world.provenance,
+    }
+
+
+def speed(world: World, num_steps: int | None) -> dict[str, Any]:
+    """Times one step of one row, ms."""
+    num_steps = num_steps or world.config.num_steps
+    models, states = {"": world.model}, {"": dummy_state(world.model, 1, full=True)}
+    rounds = interleave_steps(models, states, {"": num_steps}, SPEED_SECONDS)
+    times = np.array([taken[""].clock for taken in rounds]) * 1e3
+    p50, p95 = np.quantile(times, (0.5, 0.95))
+    machine = machine_info(world.device)
+    return {"num_steps": num_steps, "batch": 1, "p50_ms": p50, "p95_ms": p95, "steps": len(times), **machine}
+
+
+# ---- images --------------------------------------------------------------------------------------
+
+
+def write_figures(out: Path, report: dict[str, Any], videos: list[WindowVideo], store: WindowStore) -> None:
+    """Writes the figures of what the report has, an image strip of each video, and all videos in one."""
+    data = report["data"]
+    title = f"{data['windows']} windows of {data['episodes']} episodes ({data['held_out']})"
+    figures.plot_curves(out / "curves.png", report["curves"], report["actions"]["psnr_shuffled"], title)
+    if success := report["outcomes"].get("success"):
+        figures.plot_reliability(out / "success.png", success, report["outcomes"]["episodes"])
+    if report["uncertainty"]:
+        figures.plot_uncertainty(out / "uncertainty.png", report["uncertainty"])
+    if report["sweep"]:
+        held = f"each action dimension held for {report['settings']['sweep_steps']} steps"
+        figures.plot_sweep(
+            out / "sweep.png", report["sweep"], f"{held}, others as recorded; mean over the starts"
+        )
+    shown = [v for v in videos if len(v.true) > v.context]
+    if not shown:
+        return
+    context, places = shown[0].context, [v.window for v in shown]
+    names = [f"episode {store.episode_index[at.episode]}, from frame {at.frame}" for at in places]
+    for i, v in enumerate(shown):
+        write_strip(out / f"strip_{i}.png", v)
+    images = video.compare([v.true for v in shown], [v.imagined for v in shown], context, names)
+    video.write_mp4(out / "film.mp4", images, store.schema.fps)
+    video.write_animation(out / "film.webp", images, store.schema.fps)
+
+
+def write_strip(path: Path, v: WindowVideo) -> None:
+    horizons = [h for h in HORIZONS if h <= len(v.true) - v.context]
+    video.write_png(path, video.strip(v.true, v.imagined, v.context, horizons))

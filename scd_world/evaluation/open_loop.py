@@ -1,0 +1,299 @@
+"""Open loop: recorded context, then imagination driven by the recorded actions, compared step by step.
+
+N windows, B of them at a time, k context frames, T imagined steps (≤ `horizon` + 1), V cameras,
+C H W frame, S state, A action.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scd_datasets.store.store import WindowStore
+from scd_world.evaluation.config import EvaluateConfig
+from scd_world.metrics.image import changed_pixels, psnr, ssim
+from scd_world.model.noise import row_noise
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import observe_context
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.world.world import World
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where imagining starts, and how many recorded actions there are from there on."""
+
+    episode: int
+    frame: int  # the last context frame
+    steps: int  # the last of them may lead to a frame that was not recorded
+
+
+def choose_windows(
+    lengths: np.ndarray, episodes: Sequence[int], context: int, horizon: int, per_episode: int
+) -> list[Window]:
+    """Spreads starts evenly over each episode, so that each reaches the horizon if its episode is long enough.
+
+    lengths: frames of every episode in the store; episodes: positions there. Longest windows first. Episodes with fewer than `context` + 1 frames give none. One step more than the horizon: an
+    episode's last action has a reward and a success, but no next frame.
+    """
+    windows = []
+    for episode in episodes:
+        first, last = context - 1, int(lengths[episode]) - 1
+        if last <= first:
+            continue
+        starts = np.unique(np.linspace(first, max(first, last - horizon), per_episode).round().astype(int))
+        windows += [Window(int(episode), int(f), int(min(horizon + 1, last + 1 - f))) for f in starts]
+    # Neighbors from different episodes: the actions of one can stand in for another's.
+    place = {episode: i for i, episode in enumerate(episodes)}
+    return sorted(windows, key=lambda w: (-w.steps, w.frame, place[w.episode]))
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """B windows in raw units on the model's device, padded to the longest by repetition.
+
+    Frame k − 1 is the last one of the context, frame k − 1 + h the truth of the h-th imagined step.
+    """
+
+    windows: list[Window]
+    context: int
+    pixels: Tensor  # uint8 (B, k+T, V, H, W, 3)
+    state: Tensor  # (B, k+T, S)
+    prev: Tensor  # (B, S + A) state and action one frame before the first
+    task: Tensor  # (B,) int
+    action: Tensor  # (B, k−1+T, A)
+    reward: Tensor  # (B, k−1+T) of the action taken at that frame
+    success: Tensor  # (B, k−1+T)
+    recorded: Tensor  # (B, T) bool: this action, reward and success were recorded
+    valid: Tensor  # (B, T) bool: and so was the frame after it
+
+    @property
+    def steps(self) -> int:
+        return self.recorded.shape[1]
+
+    def truth(self, h: int) -> Tensor:
+        """Gives the frame after h steps, (B, C, H, W) in [-1, 1]; h = 0 is the last of the context."""
+        return encode_pixels(self.pixels[:, self.context - 1 + h])
+
+    def true_state(self, h: int) -> Tensor:
+        """Gives the state after h steps, (B, S) in raw units."""
+        return self.state[:, self.context - 1 + h]
+
+    @property
+    def future(self) -> Tensor:
+        """The actions of the imagined steps, (B, T, A) in raw units."""
+        return self.action[:, self.context - 1 :]
+
+    def outcome(self, h: int) -> tuple[Tensor, Tensor]:
+        """Gives reward and success of the h-th imagined step, (B,) each, in raw units."""
+        i = self.context - 2 + h
+        return self.reward[:, i], self.success[:, i]
+
+    def clip(self, world: World, num_steps: int) -> Clip:
+        """Gives the first steps, context included, in model units."""
+        context = torch.ones_like(self.valid[:, :1]).expand(-1, self.context - 1)
+        steps, frames = slice(0, num_steps), slice(0, num_steps + 1)
+        return Clip.from_windows(
+            {
+                "pixels": self.pixels[:, frames],
+                "state": self.state[:, frames],
+                "prev": self.prev,
+                "task": self.task,
+                "action": self.action[:, steps],
+                "reward": self.reward[:, steps],
+                "success": self.success[:, steps],
+                "valid": torch.cat([context, self.valid], 1)[:, steps],
+            },
+            world.stats,
+        )
+
+
+def load_batch(
+    store: WindowStore, windows: list[Window], context: int, device: torch.device | str
+) -> WindowBatch:
+    """Reads windows from the store, and pads them to the longest."""
+    longest = max(window.steps for window in windows)
+    rows = [read_padded(store, window, context, longest) for window in windows]
+    arrays = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
+    steps = torch.tensor([window.steps for window in windows], device=device)
+    recorded = torch.arange(longest, device=device) < steps[:, None]
+    return WindowBatch(
+        windows=windows,
+        context=context,
+        pixels=arrays["pixels"],
+        state=arrays["state"],
+        prev=arrays["prev"],
+        task=arrays["task"],
+        action=arrays["action"],
+        reward=arrays["reward"],
+        success=arrays["success"].float(),
+        recorded=recorded,
+        valid=arrays["valid"][:, context - 1 :] & recorded,
+    )
+
+
+def read_padded(store: WindowStore, window: Window, context: int, longest: int) -> dict[str, np.ndarray]:
+    past, missing = context - 1, longest - window.steps
+    arrays = store.windows(np.array([window.episode]), np.array([window.frame - past]), past + window.steps)
+    once = {name: arrays.pop(name)[0] for name in ("prev", "task")}
+    padded = {
+        name: np.pad(a[0], [(0, missing)] + [(0, 0)] * (a.ndim - 2), mode="edge")
+        for name, a in arrays.items()
+    }
+    return padded | once
+
+
+class RowNoise:
+    """Standard normal frames, each window's from a seed of its own: no result depends on its batch.
+
+    shape: (C, H, W).
+    """
+
+    def __init__(self, windows: Sequence[Window], shape: tuple[int, int, int], seed: int) -> None:
+        seeds = [
+            np.random.SeedSequence([seed, w.episode, w.frame]).generate_state(1, np.uint64) for w in windows
+        ]
+        self.seeds = torch.from_numpy(np.concatenate(seeds).view(np.int64))
+        self.steps, self.shape = torch.zeros_like(self.seeds), shape
+
+    def draw(self, device: torch.device) -> Tensor:
+        """Draws the next step's noise, (B, C, H, W)."""
+        noise = row_noise(self.seeds.to(device), self.steps.to(device), self.shape)
+        self.steps += 1
+        return noise
+
+
+def imagine_steps(
+    world: World, s: RolloutState, actions: Tensor, noise: RowNoise, num_steps: int | None
+) -> Iterator[RolloutState]:
+    """Steps on from `s` with actions (B, T, A) in raw units; yields the state after each of T steps."""
+    for i in range(actions.shape[1]):
+        s = world.step(s, actions[:, i], noise.draw(world.device), num_steps)
+        yield s
+
+
+def start_windows(world: World, batch: WindowBatch) -> RolloutState:
+    """Observes the whole context; the rollout then stands at its last frame."""
+    return observe_context(world.model, batch.clip(world, batch.context), batch.context)
+
+
+class OpenLoopResults:
+    """What N windows gave at each step; NaN where nothing was recorded to compare with.
+
+    `frames` holds name → (N, T); `state`, `true_state` (N, T, S) and `start_state` (N, S) are raw units,
+    as are `reward` and `true_reward`; `success` is a probability; `uncertainty` and `state_error`, the
+    predicted and the true error, are root mean squares over the state's dimensions, as a share of their
+    recorded ranges.
+    """
+
+    def __init__(self, windows: list[Window], steps: int, state_size: int) -> None:
+        def empty(*shape: int) -> np.ndarray:
+            return np.full((len(windows), *shape), np.nan, np.float32)
+
+        self.windows = windows
+        self.episodes = np.array([window.episode for window in windows])
+        self.frames: dict[str, np.ndarray] = {}
+        self.steps, self.empty = steps, empty
+        self.start_state = empty(state_size)
+        self.state, self.true_state = empty(steps, state_size), empty(steps, state_size)
+        self.reward, self.true_reward = empty(steps), empty(steps)
+        self.success, self.true_success = empty(steps), empty(steps)
+        self.uncertainty, self.state_error = empty(steps), empty(steps)
+
+    def put(self, name: str, rows: slice, h: int, values: Tensor, valid: Tensor) -> None:
+        """Stores values (B,) of the h-th step (1 is the first) as the curve `name`."""
+        column = self.frames.setdefault(name, self.empty(self.steps))
+        column[rows, h - 1] = torch.where(valid, values.float(), torch.nan).cpu().numpy()
+
+    def record(
+        self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch, changed_threshold: float
+    ) -> None:
+        """Compares the h-th imagined step `s` of these rows with what was recorded."""
+        valid, truth, copied = batch.valid[:, h - 1], batch.truth(h), batch.truth(0)
+        if valid.any():
+            changed = changed_pixels(truth, copied, changed_threshold)
+            for name, obs in {"imagined": s.obs, "copy": copied}.items():
+                self.put(f"psnr_{name}", rows, h, psnr(obs, truth), valid)
+                self.put(f"psnr_changed_{name}", rows, h, psnr(obs, truth, changed), valid)
+                self.put(f"ssim_{name}", rows, h, ssim(obs, truth), valid)
+            self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
+        unseen = ~valid[:, None]
+        state = world.stats.decode_state(s.state)
+        self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()
+        self.true_state[rows, h - 1] = batch.true_state(h).masked_fill(unseen, torch.nan).cpu().numpy()
+        self.record_uncertainty(world, rows, h, s, batch)
+        self.record_outcome(world, rows, h, s, batch)
+
+    def record_uncertainty(
+        self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch
+    ) -> None:
+        error = s.state - world.stats.encode_state(batch.true_state(h))
+        pairs = {
+            "uncertainty": world.model.prior.expected_error(s.ensemble),
+            "state_error": error.square().mean(-1).sqrt() / 2,
+        }
+        for name, values in pairs.items():
+            known = values.float().masked_fill(~batch.valid[:, h - 1], torch.nan)
+            getattr(self, name)[rows, h - 1] = known.cpu().numpy()
+
+    def record_outcome(self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch) -> None:
+        true_reward, true_success = batch.outcome(h)
+        pairs = {
+            "reward": world.stats.decode_reward(s.reward),
+            "true_reward": true_reward,
+            "success": s.success,
+            "true_success": true_success,
+        }
+        for name, values in pairs.items():
+            known = values.float().masked_fill(~batch.recorded[:, h - 1], torch.nan)
+            getattr(self, name)[rows, h - 1] = known.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class WindowVideo:
+    """One window's frames for people to look at: uint8 (k+T, V, H, W, 3), true and imagined."""
+
+    window: Window
+    context: int
+    true: np.ndarray
+    imagined: np.ndarray  # equal to `true` over the context
+
+
+def window_video(batch: WindowBatch, row: int, imagined: list[np.ndarray]) -> WindowVideo:
+    """Puts a row's frames together. imagined: per step, uint8 (B, V, H, W, 3)."""
+    steps = int(batch.valid[row].sum())
+    true = batch.pixels[row, : batch.context + steps].cpu().numpy()
+    frames = np.stack([*true[: batch.context], *(step[row] for step in imagined[:steps])])
+    return WindowVideo(batch.windows[row], batch.context, true, frames)
+
+
+def frames_of(s: RolloutState) -> np.ndarray:
+    """Gives the current frames, uint8 (B, V, H, W, 3)."""
+    return decode_pixels(s.obs).cpu().numpy()
+
+
+def spread_windows(store: WindowStore, episodes: np.ndarray, config: EvaluateConfig) -> list[Window]:
+    """Chooses at most `config.windows` windows, spread evenly over the episodes (positions in the store).
+
+    ValueError: every episode is too short for the context.
+    """
+    enough = episodes[store.lengths[episodes] > config.context]
+    if not len(enough):
+        raise ValueError(
+            f"none of the {len(episodes)} episodes has more than {config.context} frames; lower context"
+        )
+    if short := len(episodes) - len(enough):
+        log.warning(
+            "%d of %d episodes have at most %d frames and are left out", short, len(episodes), config.context
+        )
+    kept = enough[np.linspace(0, len(enough) - 1, min(len(enough), config.windows)).round().astype(int)]
+    each = max(1, config.windows // len(kept))
+    return choose_windows(store.lengths, kept, config.context, config.horizon, each)

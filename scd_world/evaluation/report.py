@@ -1,0 +1,204 @@
+"""An evaluation's report as a page of tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scd_world.evaluation.state_errors import errors_to_show
+from scd_world.reporting.tables import number, table
+
+HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
+
+
+def pixel_table(curves: dict[str, dict]) -> str:
+    """Tabulates PSNR and SSIM beside copy-last's."""
+    head = [
+        "step",
+        "windows",
+        "PSNR",
+        "copy-last",
+        "gain, 95 %",
+        "changed: PSNR",
+        "copy-last",
+        "SSIM",
+        "copy-last",
+    ]
+    names = ("psnr_changed_imagined", "psnr_changed_copy")
+    rows = []
+    for i in table_rows(curves):
+        gain = curves["psnr_gain"]
+        between = f"{number(gain['mean'][i])} [{number(gain['low'][i], 1)}, {number(gain['high'][i], 1)}]"
+        row = [str(i + 1), str(curves["psnr_imagined"]["count"][i])]
+        row += [number(curves[name]["mean"][i]) for name in ("psnr_imagined", "psnr_copy")] + [between]
+        row += [number(curves[name]["mean"][i]) for name in names]
+        row += [number(curves[name]["mean"][i], 4) for name in ("ssim_imagined", "ssim_copy")]
+        rows.append(row)
+    return table(head, rows)
+
+
+def state_table(curves: dict[str, dict]) -> str:
+    """Tabulates median (mean) of each error, and copy-last's median; empty where the data has no state."""
+    shown = errors_to_show(curves, "_imagined")
+    if not shown:
+        return ""
+    head = ["step"] + [text for e in shown for text in (f"{e.column}: median (mean)", "copy-last")]
+    rows = []
+    for i in table_rows(curves):
+        row = [str(i + 1)]
+        for error in shown:
+            own, copy = curves[f"{error.name}_imagined"], curves[f"{error.name}_copy"]
+            row += [f"{number(own['median'][i])} ({number(own['mean'][i])})", number(copy["median"][i])]
+        rows.append(row)
+    return table(head, rows)
+
+
+def table_rows(curves: dict[str, dict]) -> list[int]:
+    reach = len(curves["psnr_imagined"]["mean"])
+    return [h - 1 for h in sorted({*(h for h in HORIZONS if h < reach), reach}) if h >= 1]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Writes the report as a page; also what the terminal shows."""
+    data, curves, settings = report["data"], report["curves"], report["settings"]
+    warning = [f"> **Warning.** {data['warning']}", ""] if data["warning"] else []
+    lines = [
+        f"# Fidelity of {report['world']['source']}",
+        "",
+        *warning,
+        f"Open loop on {data['windows']} windows of {data['episodes']} episodes of {data['source']} "
+        f"({data['held_out']}): {settings['context']} recorded frames, then the recorded actions, "
+        f"{report['world']['num_steps']} denoising steps per frame. Means over all windows, one imagination "
+        "each; 95 % intervals resample episodes. Changed pixels "
+        f"differ by more than {settings['changed_threshold']:g} gray levels from the last context frame.",
+        "",
+        pixel_table(curves),
+        "",
+    ]
+    if states := state_table(curves):
+        lines += ["State errors in raw units, read beside the pixels:", "", states, ""]
+    lines += [f"- {line}" for line in remarks(report)]
+    lines += ["", "## Where it fails", "", *failures(report)]
+    return "\n".join(lines) + "\n"
+
+
+def failures(report: dict[str, Any]) -> list[str]:
+    """Lists the worst windows: an average hides them."""
+    worst, windows = report["worst"], report["data"]["windows"]
+    ends = errors_to_show(worst[0], "_imagined_end")
+    head = [
+        "episode, from frame",
+        "mean PSNR",
+        "copy-last",
+        "mean SSIM",
+        *(f"{error.column} at the end" for error in ends),
+    ]
+    rows = [
+        [
+            "{}, {}".format(*row["start"]),
+            *(number(row[name]) for name in ("psnr_imagined", "psnr_copy")),
+            number(row["ssim_imagined"], 4),
+            *(number(row[f"{error.name}_imagined_end"]) for error in ends),
+        ]
+        for row in worst
+    ]
+    return [
+        f"The {len(worst)} windows of {windows} with the lowest mean PSNR (`worst.png` shows the first):",
+        "",
+        table(head, rows),
+    ]
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    """Says in a line each what the tables do not."""
+    lines = [*failure_lines(report), *action_lines(report), *outcome_lines(report)]
+    lines += [
+        f"{name}: {value['value']:.4g} ({value['what']})" for name, value in report["perceptual"].items()
+    ]
+    speed = report["speed"]
+    lines.append(
+        f"one step, batch 1, {speed['num_steps']} denoising steps, {speed['device']}, "
+        f"{speed['threads']} threads: p50 {speed['p50_ms']:.1f} ms, p95 {speed['p95_ms']:.1f} ms"
+    )
+    return lines
+
+
+def failure_lines(report: dict[str, Any]) -> list[str]:
+    failure, reach = report["time_to_failure"], len(report["curves"]["psnr_imagined"]["mean"])
+    lines = []
+    for key, what in {"mean_psnr": "whole frame", "mean_psnr_changed": "changed pixels"}.items():
+        at = f"at step {failure[key]}" if failure[key] else f"at none of {reach} steps"
+        lines.append(f"mean PSNR falls below copy-last {at} ({what})")
+    return lines
+
+
+def action_lines(report: dict[str, Any]) -> list[str]:
+    lines, actions = [], report["actions"]
+    if ratio := actions["loss_ratio"].get("total"):
+        parts = ", ".join(f"{k} {v:.2f}" for k, v in actions["loss_ratio"].items() if k != "total")
+        lines.append(f"action sensitivity, loss(shuffled)/loss(true): {ratio:.2f} ({parts})")
+    if shuffled := actions["psnr_shuffled"]:
+        i = len(shuffled["mean"]) - 1
+        true = report["curves"]["psnr_imagined"]["mean"][i]
+        lines.append(
+            f"PSNR at step {i + 1} with another window's actions: {number(shuffled['mean'][i])} dB, "
+            f"with its own: {number(true)} dB"
+        )
+    for name, sweep in report["sweep"].items():
+        if sweep["slope"]:
+            strongest = max(sweep["slope"], key=lambda dim: abs(sweep["slope"][dim]["mean"]))
+            slope = sweep["slope"][strongest]
+            lines.append(
+                f"action `{name}` moves `{strongest}` by {slope['mean']:+.3g} per unit "
+                f"(same sign from {slope['same_sign']:.0%} of the starts; "
+                f"recordings: {number(slope['in_data'], 3)})"
+            )
+    if drift := report["null_action"]:
+        lines.append(
+            f"null action ({drift['kind']}), steps {drift['from_step']}–{drift['to_step']}: "
+            f"the frame changes by {drift['gray_levels']:.2f} gray levels "
+            f"(recorded actions: {drift['gray_levels_recorded']:.2f})"
+        )
+    return lines
+
+
+def outcome_lines(report: dict[str, Any]) -> list[str]:
+    """Of the imagined steps, of the uncertainty, and of what is predicted from the recorded past."""
+    lines = []
+    if reward := report.get("reward"):
+        lines.append(f"reward: {reward_text(reward)}")
+    if success := report.get("success"):
+        lines.append(
+            f"success: AUROC {number(success['auroc'], 3)}, "
+            f"{success['positives']} of {success['steps']} steps are positive"
+        )
+    if uncertainty := report.get("uncertainty"):
+        predicted, observed = ([f"{x:.2%}" for x in uncertainty[key]] for key in ("predicted", "observed"))
+        lines.append(
+            f"uncertainty: AUROC {number(uncertainty['auroc'], 3)} for the tenth of the steps with the largest "
+            f"error of the state (by the number of the step: {number(uncertainty['auroc_of_the_step'], 3)}); "
+            f"mean error predicted {uncertainty['mean_predicted']:.2%} of its range, observed "
+            f"{uncertainty['mean_observed']:.2%}; in the most certain tenth {predicted[0]} and {observed[0]}, "
+            f"in the least certain {predicted[-1]} and {observed[-1]}"
+        )
+    outcomes = report["outcomes"]
+    if reward := outcomes.get("reward"):
+        lines.append(
+            f"reward of every step of {outcomes['episodes']} whole episodes, predicted from the recorded past: "
+            f"{reward_text(reward)}, slope {number(reward['slope'])}"
+        )
+    if success := outcomes.get("success"):
+        recall = "" if success["recall"] is None else f", {success['recall']:.0%} of them with p > .5"
+        lines.append(
+            f"success, likewise: AUROC {number(success['auroc'], 3)}, {success['positives']} of "
+            f"{outcomes['steps']} steps are positive{recall}, {success['false_alarms']} false alarms; "
+            f"calibration error {success['calibration']['error']:.4f}, Brier {success['brier']:.5f} (a constant: "
+            f"{success['brier_constant']:.5f}); {success['episode_accuracy']:.0%} of the episodes right"
+        )
+    return lines
+
+
+def reward_text(reward: dict[str, Any]) -> str:
+    return (
+        f"MSE {reward['mse']:.4g} (a constant: {reward['mse_constant']:.4g}), "
+        f"correlation {number(reward['correlation'])}, bias {reward['bias']:+.3g}"
+    )

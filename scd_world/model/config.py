@@ -1,0 +1,114 @@
+"""What a model is made of. Without torch, so that a command's --help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ARCHITECTURES = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
+FUSIONS = ("concat", "one_way", "channel", "none")
+ACTION_IN = ("both", "encoder", "decoder")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is made of and how it is trained. The paper's letters are named where they differ."""
+
+    architecture: str = "scd"  # or a baseline in its place: docs/baselines.md
+    width: int = 192
+    heads: int = 3  # of 64: attention on a CPU costs by the head
+    encoder_layers: int = 6  # a dense baseline has encoder and decoder layers together
+    decoder_layers: int = 2
+    patch: int = 12  # pixels; must divide the frame's height and width
+    window: int = 8  # frames that the encoder sees
+    near_window: int = 4  # architecture=far_long: of them at full resolution, the older ones compressed
+    fourier_octaves: int = 5  # Fourier features of state and action
+
+    predict: str = "x"  # what the decoder's output means: the clean frame or the velocity
+    fusion: str = "one_way"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
+    add_context: bool = True  # beside that, add the context to the noisy tokens
+    action_in: str = "both"  # which network is given the action; the other one is given the states alone
+    head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
+    conv_channels: int = 32  # head=conv
+    copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
+    average_velocity: bool = (
+        False  # the decoder is given where a denoising step ends: average velocity (MeanFlow)
+    )
+    noise_samples: int = 2  # K, noise draws per encoder pass
+    t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
+    t_std: float = 1.2
+    t_ramp: float = 0.0  # a noisier frame's error counts less, 1 − t_ramp·t times (Dreamer 4: 0.9)
+    ctx_noise: float = 0.05  # η, perturbation of the context in training
+    frame_noise: float = 0.0  # largest deviation of Gaussian noise on the input frames, in training
+    frame_blend: float = 0.3  # largest share of the frame before in an input frame: what a bad copy leaves
+    self_rollout_share: float = (
+        0.0  # share of the training clips whose frames, but the first, the model imagined
+    )
+    state_noise: float = 0.03  # Gaussian noise on the encoder's input state, in units of its usual change
+    change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
+    foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
+    state_weight: float = 0.1
+    reward_weight: float = 0.01
+    success_weight: float = 0.01
+
+    num_steps: int = 4  # denoising steps when stepping (paper: T)
+    guidance: float = 1.0  # g, against the perturbed context; 1 = none
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"architecture={self.architecture!r}: expected one of {', '.join(ARCHITECTURES)}"
+            )
+        if self.architecture != "scd" and self.guidance != 1:
+            raise ValueError(
+                f"guidance is against SCD's perturbed context, and architecture={self.architecture} has "
+                "none: leave it at 1"
+            )
+        if self.architecture == "regression" and self.predict == "v":
+            raise ValueError("architecture=regression draws frames, and knows no velocity: set predict=x")
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width={self.width} must be an even multiple of heads={self.heads} (rotary needs pairs)"
+            )
+        if self.predict not in ("x", "v"):
+            raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
+        if not 0 <= self.t_ramp <= 1:
+            raise ValueError(f"t_ramp={self.t_ramp}: expected a number between 0 and 1")
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
+        if self.action_in not in ACTION_IN:
+            raise ValueError(f"action_in={self.action_in!r}: expected one of {', '.join(ACTION_IN)}")
+        if self.architecture not in ("scd", "regression") and self.action_in != "both":
+            raise ValueError(
+                f"architecture={self.architecture} has no encoder and no decoder: leave action_in at both"
+            )
+        if self.fusion == "none" and not self.add_context:
+            raise ValueError("fusion=none needs add_context=true, or the decoder knows nothing of the past")
+        if self.head not in ("patch", "conv"):
+            raise ValueError(f"head={self.head!r}: expected 'patch' or 'conv'")
+        if self.head == "conv" and self.predict == "v":
+            raise ValueError(
+                "head=conv mixes pixels of frames, and a velocity is none: set head=patch copy_last=false"
+            )
+        if self.copy_last and self.predict == "v":
+            raise ValueError("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
+
+
+MODELS = {
+    "nano": ModelConfig(  # for minutes and small images: docs/pendulum.md
+        width=96,
+        heads=3,
+        encoder_layers=2,
+        decoder_layers=1,
+        patch=8,
+        window=4,
+        noise_samples=1,
+        num_steps=2,
+        frame_blend=0.0,
+        state_weight=1.0,
+        head="patch",
+    ),
+    "micro": ModelConfig(width=128, heads=2, encoder_layers=4, decoder_layers=2, patch=8),
+    "small": ModelConfig(width=192, heads=3, encoder_layers=6, decoder_layers=2),
+    "base": ModelConfig(width=768, heads=12, encoder_layers=8, decoder_layers=4),  # the paper's SCD-B
+    "medium": ModelConfig(width=1024, heads=16, encoder_layers=8, decoder_layers=4),  # the paper's SCD-M
+}

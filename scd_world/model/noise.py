@@ -1,0 +1,92 @@
+"""Everything random that one loss needs, drawn beforehand: equal noise gives equal losses.
+
+B batch, T steps, K noise draws, C H W frame, M context tokens, D width, S state.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+OF_DRAWS = ("t", "x")  # the fields whose first axis is K; of all others it is B
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Everything random that one loss needs; drawn by a model's `draw_noise`. None: this model needs none."""
+
+    t: Tensor  # (K, B, T) standard normal, becomes t
+    x: Tensor  # (K, B, T, C, H, W)
+    state: Tensor  # (B, T, S)
+    corruption_level: Tensor  # (B,) uniform, how noisy this clip's input frames are
+    self_rollout: Tensor | None = (
+        None  # (B,) uniform: below own_history a clip's past is imagined; None: of no clip
+    )
+    obs: Tensor | None = None  # (B, T, C, H, W), None where frame_noise is 0
+    ctx: Tensor | None = None  # (B, T, M, D) perturbs SCD's context
+    history_t: Tensor | None = None  # (B, T) what becomes the noise level of each frame of the history
+    history_x: Tensor | None = None  # (B, T, C, H, W) their noise
+    history_clean: Tensor | None = None  # (B, T) uniform, which of them stay clean
+
+    def rows(self, rows: slice) -> Noise:
+        """The noise of these rows of the batch."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        mine: dict[str, Any] = {
+            name: value if value is None else value[:, rows] if name in OF_DRAWS else value[rows]
+            for name, value in values.items()
+        }
+        return Noise(**mine)
+
+    def without_self_rollout(self) -> Noise:
+        """No clip's past is the model's own work: losses of differently trained models can be compared."""
+        return replace(self, self_rollout=None)
+
+
+class NoiseSampler:
+    """Samples on the generator's device, gives the samples on another."""
+
+    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
+        self.generator, self.device = generator, device
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.generator.device).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator, device=self.generator.device).to(self.device)
+
+
+GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed number: integers wrap
+BITS = 24  # of a uniform number: what a float32 holds
+
+
+def row_noise(seeds: Tensor, steps: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal, (B, *shape) float32, on the device of `seeds` (B,) and `steps` (B,), both int64."""
+    count = math.prod(shape)
+    pairs = torch.arange((count + 1) // 2, device=seeds.device)
+    key = mix(mix(seeds) + GOLDEN * steps)
+    bits = mix(key[:, None] + GOLDEN * pairs)
+    radius = (-2 * uniform(bits, 64 - BITS).log()).sqrt()
+    turn = 2 * math.pi * uniform(bits, 64 - 2 * BITS)
+    normal = torch.cat([radius * turn.cos(), radius * turn.sin()], dim=1)
+    return normal[:, :count].unflatten(1, shape)
+
+
+def mix(x: Tensor) -> Tensor:
+    """splitmix64's last step: every bit of the sum decides about every bit of the result."""
+    x = (x ^ shifted(x, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    x = (x ^ shifted(x, 27)) * (0x94D049BB133111EB - 2**64)
+    return x ^ shifted(x, 31)
+
+
+def shifted(x: Tensor, places: int) -> Tensor:
+    """x >> places, with zeros coming in; torch's own shift repeats the sign."""
+    return (x >> places) & ((1 << (64 - places)) - 1)
+
+
+def uniform(bits: Tensor, place: int) -> Tensor:
+    """(0, 1), of the `BITS` bits that begin at `place`."""
+    return (((bits >> place) & ((1 << BITS) - 1)).float() + 0.5) * 2.0**-BITS

@@ -1,0 +1,131 @@
+"""The decoder's last layer: tokens to a frame. A map per patch, or convolutions that see the last frame.
+
+What a head sees at full resolution: the last frame and, where the state prior has a renderer, its drawing of
+the next state.
+
+F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_inputs (1 or 2), H W frame.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from scd_world.model.config import ModelConfig
+from scd_world.model.layers import Patches, modulate, zero_init
+
+COPY_BIAS = 2.0  # before training, a pixel is mostly what it was
+# How sure a choice can be: with no bound it could not be unlearnt. With one of 4 a fiftieth of every pixel
+# was of what was not chosen, a residue that cost more than the choice gained.
+MAX_LOGIT = 8.0
+
+
+class PatchHead(nn.Module):
+    """Each token draws its own patch. Two layers: an edge in a patch is no linear function of where it is.
+
+    With `copy_last` a gate per pixel keeps the last frame: what is not pushed can stay exactly where it is.
+    """
+
+    def __init__(self, width: int, patches: Patches, copy_last: bool) -> None:
+        super().__init__()
+        self.patches, self.copy_last = patches, copy_last
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
+        values = patches.values + copy_last * patches.patch**2
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), zero_init(nn.Linear(2 * width, values))
+        )
+
+    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, C, H, W) → (F, C, H, W)."""
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        out = self.mlp(modulate(self.norm(h), shift, scale))
+        drawn = self.patches.inverse(out[..., : self.patches.values])[:, 0]
+        if not self.copy_last:
+            return drawn
+        keep = torch.sigmoid(COPY_BIAS + self.patches.inverse(out[..., self.patches.values :])[:, 0])
+        keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colors
+        return keep * pixel_inputs + (1 - keep) * drawn
+
+
+class ConvHead(nn.Module):
+    """Convolutions draw what the tokens say, seeing the last frame and the background at full resolution.
+
+    An edge that moves by a pixel is a small shift of what was there: easy for a convolution, hard for a map
+    from a token to its patch. Each pixel mixes what it was, the background, the prior's drawing, and what is
+    drawn: what stands still stays sharp, what is uncovered is the background itself, what the state knows is
+    where the state is. The noisy frame is not among the inputs: a path past the tokens would carry its noise
+    into the image.
+    """
+
+    background: Tensor  # (C, H, W)
+    first: Tensor
+
+    def __init__(
+        self, width: int, patches: Patches, background: Tensor, channels: int, prior_renders: bool
+    ) -> None:
+        super().__init__()
+        self.patches = patches
+        self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
+        cells, pixels = patches.patch // self.scale, self.scale**2
+        images = 3 if prior_renders else 2  # last frame, background, the prior's drawing
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
+        self.spread = nn.Linear(width, channels * cells**2)
+        self.draw = nn.Sequential(
+            nn.Conv2d(channels + 3 * images * pixels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            ChannelNorm(),  # or what is chosen is chosen ever more surely
+            zero_init(nn.Conv2d(channels, (3 + images + 1) * pixels, 1)),  # a drawing, and the share of each
+        )
+        self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
+        first = torch.tensor([COPY_BIAS, *[0.0] * images])[:, None, None]
+        self.register_buffer("first", first, persistent=False)
+
+    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, I·C, H, W) → (F, C, H, W)."""
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        tokens_drawn = self.cells(self.spread(modulate(self.norm(h), shift, scale)))
+        # Cameras go into the batch: one way of drawing serves them all.
+        background = self.background.expand(len(h), -1, -1, -1)
+        pixel_inputs = torch.cat([pixel_inputs, background], dim=1)
+        pixel_inputs = rearrange(
+            pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
+        )
+        small = F.pixel_unshuffle(pixel_inputs, self.scale)
+        out = self.draw(torch.cat([tokens_drawn, small.to(tokens_drawn.dtype)], dim=1))
+        drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
+        images = rearrange(torch.cat([pixel_inputs, drawn], dim=1), "f (i c) h w -> f i c h w", c=3)
+        share = (bounded(share) + self.first).softmax(dim=1)
+        frame = (share[:, :, None] * images).sum(1)
+        return rearrange(frame, "(f v) c h w -> f (v c) h w", v=self.patches.cameras)
+
+    def cells(self, tokens: Tensor) -> Tensor:
+        """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
+        (y, x), p = self.patches.grid, self.patches.patch // self.scale
+        return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
+
+
+class ChannelNorm(nn.Module):
+    """Each pixel's channels, (F, c, H, W), to a root mean square of 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
+
+
+def bounded(x: Tensor) -> Tensor:
+    """In ±SURE, and never quite flat: a softmax that has made up its mind has no gradient left."""
+    return MAX_LOGIT * F.softsign(x / MAX_LOGIT)
+
+
+def make_pixel_head(
+    config: ModelConfig, patches: Patches, background: Tensor, prior_renders: bool
+) -> PatchHead | ConvHead:
+    """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
+    if config.head == "patch":
+        return PatchHead(config.width, patches, config.copy_last)
+    return ConvHead(config.width, patches, background, config.conv_channels, prior_renders)

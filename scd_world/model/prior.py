@@ -1,0 +1,118 @@
+"""What a world model may ask of a state prior, and `NoPrior`, which answers nothing.
+
+A state prior says what can be known of the next step without a pixel: from the recorded state alone. The
+world model adds to it what the images add. SCD itself needs none: with `NoPrior` the next state is the
+last one plus what the heads read off the context, and no part of a prior exists in the class, the weights or
+the cost of a step.
+
+B rows, S state, A action, R features of the expected change, C H W frame; everything in model units.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scd_world.robot_data.normalizer import Normalizer
+
+SMALLEST_CHANGE = 1e-3  # of a dimension's range: a state that never changes divides nothing
+
+
+class PriorPrediction(NamedTuple):
+    """What is expected of a step before an image is looked at."""
+
+    state: Tensor  # (…, S) the next state
+    delta_features: Tensor  # (…, R) velocity and expected change, in units of the usual change
+    reward: Tensor  # (…,) model units
+    success: Tensor  # (…,) logit
+
+
+class StatePrior(nn.Module, ABC):
+    """The interface that `WorldModel` steps and learns with."""
+
+    num_features: int  # R
+    delta_scale: Tensor  # (S,) usual change of the state per step
+    residual_scale: Tensor  # (S,) unit of what the heads add to the predicted state
+
+    @abstractmethod
+    def forward(self, prev: Tensor, state: Tensor, action: Tensor) -> PriorPrediction:
+        """Predicts a step. prev (…, S + A): state and action one frame earlier; state (…, S), action (…,
+        A)."""
+
+    @abstractmethod
+    def project(self, state: Tensor) -> Tensor:
+        """Gives the state (…, S) nearest to this one that obeys what all recorded states obey."""
+
+    @property
+    @abstractmethod
+    def has_renderer(self) -> bool:
+        """Says whether the prior can draw a state."""
+
+    @abstractmethod
+    def render(self, state: Tensor) -> Tensor:
+        """Draws (F, S) as frames (F, C, H, W); only where there is a renderer."""
+
+    @property
+    @abstractmethod
+    def has_uncertainty(self) -> bool:
+        """Says whether the prior can tell how far an imagined state may be off."""
+
+    @abstractmethod
+    def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
+        """Starts (B, E, 2·S + A) ensemble members at a state that was observed."""
+
+    @abstractmethod
+    def step_ensemble(self, ensemble: Tensor, action: Tensor, steps_since_observed: Tensor) -> Tensor:
+        """Moves the ensemble one step on under the action (B, A). steps_since_observed (B,) int."""
+
+    @abstractmethod
+    def expected_error(self, ensemble: Tensor) -> Tensor:
+        """Gives (B,): root mean square error of the state to expect, as a share of its ranges; NaN:
+        unknown."""
+
+    def freeze_pretrained(self) -> None:
+        """Holds what was pretrained and must not learn with the rest."""
+        return
+
+    def freeze_outcome(self) -> None:
+        """Holds what predicts reward and success: where the data has neither, nothing trains it."""
+        return
+
+
+class NoPrior(StatePrior):
+    """The state stays as it is until the images say otherwise; nothing is learnt or drawn."""
+
+    delta_scale: Tensor
+    num_features = 0
+    has_renderer = has_uncertainty = False
+
+    def __init__(self, normalizer: Normalizer) -> None:
+        super().__init__()
+        scale = normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE)
+        self.register_buffer("delta_scale", scale, persistent=False)
+
+    @property
+    def residual_scale(self) -> Tensor:  # type: ignore[override]
+        return self.delta_scale
+
+    def forward(self, prev: Tensor, state: Tensor, action: Tensor) -> PriorPrediction:
+        nothing = state.new_zeros(state.shape[:-1])
+        return PriorPrediction(state, state[..., :0], nothing, nothing)
+
+    def project(self, state: Tensor) -> Tensor:
+        return state.float()
+
+    def render(self, state: Tensor) -> Tensor:
+        raise RuntimeError("NoPrior draws nothing: ask has_renderer first")
+
+    def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
+        return prev.new_zeros(len(prev), 0, prev.shape[-1] + state.shape[-1])
+
+    def step_ensemble(self, ensemble: Tensor, action: Tensor, steps_since_observed: Tensor) -> Tensor:
+        return ensemble
+
+    def expected_error(self, ensemble: Tensor) -> Tensor:
+        return torch.full((len(ensemble),), torch.nan, device=ensemble.device)

@@ -1,0 +1,332 @@
+"""A world model: the four verbs around a core and a state prior.
+
+`loss` learns; `initial`, `observe` and `imagine` step. The *core* (SCD, or one of its baselines) encodes
+frames and draws the next one; the *state prior* (`prior.py`) says what the state alone tells of the next
+step, or nothing. What is read off the core's encoding is added to what the prior says.
+
+B batch, T steps, K noise draws, C H W frame, M tokens per frame, D width, S state, A action, R features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scd_world.model.config import ModelConfig
+from scd_world.model.flow import interpolate, logit_normal
+from scd_world.model.heads import LowDimHeads
+from scd_world.model.history import corrupt_history, previous_state_action
+from scd_world.model.kv_cache import RingKVCache
+from scd_world.model.layers import Patches
+from scd_world.model.losses import head_losses, pixel_loss, pixel_weight, total_loss
+from scd_world.model.noise import Noise, NoiseSampler
+from scd_world.model.prior import PriorPrediction, StatePrior
+from scd_world.model.rollout_state import RolloutState
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Normalizer, standstill
+from scd_world.robot_data.schema import DataSchema
+
+
+class Encoded(NamedTuple):
+    """What a core makes of the past."""
+
+    tokens: Tensor  # (…, M, D), off whose last token the heads read
+    memory: Any  # what drawing the next frame needs besides, the core's own business
+
+
+class Core(nn.Module, ABC):
+    """A network that encodes frames once and draws the next one: SCD, or a baseline in its place."""
+
+    heads: LowDimHeads  # made by each core after its networks
+    learns_from_history = True  # False: it looks at none, and none has to be made forgiving
+
+    def __init__(self, config: ModelConfig, schema: DataSchema) -> None:
+        super().__init__()
+        self.config, self.schema = config, schema
+        self.patches = Patches(len(schema.cameras), schema.height, schema.width, config.patch)
+        self.num_tokens = self.patches.count + 1
+        self.num_tasks = len(schema.tasks) if len(schema.tasks) > 1 else 0
+
+    @abstractmethod
+    def encode_clip(self, obs: Tensor, state_action: Tensor, delta_features: Tensor, noise: Noise) -> Encoded:
+        """Encodes a clip's history at once: (B, T, C, H, W), (B, T, S + A), (B, T, R + tasks)."""
+
+    @abstractmethod
+    def denoise_clip(
+        self, x_t: Tensor, t: Tensor, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor
+    ) -> Tensor:
+        """Gives what the network says of each noisy next frame, (K·B·T, C, H, W).
+
+        x_t (K, B, T, C, H, W), t (K, B, T); state_action (B, T, S + A + tasks): next state, action, task;
+        pixel_inputs (B, T, I·C, H, W).
+        """
+
+    @abstractmethod
+    def empty_cache(self, rows: int, device: torch.device) -> RingKVCache:
+        """Gives the memory of episodes that have seen nothing."""
+
+    @abstractmethod
+    def encode_step(
+        self, obs: Tensor, state_action: Tensor, delta_features: Tensor, cache: RingKVCache
+    ) -> Encoded:
+        """Encodes one more frame, (B, C, H, W), (B, S + A), (B, R + tasks), into the cache."""
+
+    @abstractmethod
+    def render(
+        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
+    ) -> Tensor:
+        """Draws the next frame, (B, C, H, W), of the last `encode_step`.
+
+        state_action (B, S + A + tasks): next state, action, task; pixel_inputs (B, I·C, H, W).
+        """
+
+    def extra_noise(self, clip: Clip, sampler: NoiseSampler) -> Mapping[str, Tensor]:
+        """Gives further fields of `Noise`, of those cores that need them."""
+        return {}
+
+    def noisy_frames(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Gives K noisy versions x_t (K, B, T, C, H, W) of each next frame, and their t (K, B, T)."""
+        x = clip.obs[:, 1:]
+        t = logit_normal(noise.t, self.config.t_mean, self.config.t_std)
+        return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
+
+
+class WorldModel(nn.Module):
+    """A core and a state prior, as one thing that learns from clips and steps under actions."""
+
+    background: Tensor  # (C, H, W) the median of the data, which what stands out differs from
+    hold_action: Tensor  # (A, S + 1) the action under which a state stays
+
+    def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
+        super().__init__()
+        self.schema, self.prior, self.core = schema, prior, core
+        self.register_buffer("background", normalizer.background.clone(), persistent=False)
+        self.register_buffer("hold_action", normalizer.hold_action.clone(), persistent=False)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.core.config
+
+    @config.setter
+    def config(self, config: ModelConfig) -> None:
+        self.core.config = config
+
+    @property
+    def device(self) -> torch.device:
+        return self.background.device
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Sets it for all parameters but those that were pretrained: these are held whatever is asked."""
+        super().requires_grad_(requires_grad)
+        self.prior.freeze_pretrained()
+        return self
+
+    # ---- what core and prior are handed ----------------------------------------------------------------
+
+    def append_task(self, values: Tensor, task: Tensor) -> Tensor:
+        """Gives (B, …, n + tasks): `values` with the task (B,) as a one-hot code behind them, the first layer
+        that it meets being its embedding. Where there is one task alone, `values` as they are."""
+        if not self.core.num_tasks:
+            return values
+        hot = F.one_hot(task, self.core.num_tasks).to(values.dtype)
+        hot = hot.view(len(task), *[1] * (values.ndim - 2), self.core.num_tasks)
+        return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
+
+    def pixel_inputs(self, last: Tensor, state: Tensor) -> Tensor:
+        """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W) and, where the prior
+        has a renderer, its drawing of the next state (…, S) behind it."""
+        if not self.prior.has_renderer:
+            return last
+        drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
+        return torch.cat([last, drawn.to(last.dtype)], dim=-3)
+
+    def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
+        """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
+        S)."""
+        heads = self.core.heads(tokens[..., -1, :])
+        reward, success = heads.reward + prior.reward, heads.success + prior.success
+        state = prior.state + heads.state_residual * self.prior.residual_scale
+        return LowDimHeads.Output(heads.state_residual, reward, success), self.prior.project(state)
+
+    # ---- learning --------------------------------------------------------------------------------------
+
+    def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+        """Draws fresh noise for `loss` on the generator's device, gives it on the clip's."""
+        K, (B, T, *frame) = self.config.noise_samples, (*clip.action.shape[:2], *clip.obs.shape[2:])
+        draw = NoiseSampler(generator, clip.obs.device)
+        return Noise(
+            t=draw.normal(K, B, T),
+            x=draw.normal(K, B, T, *frame),
+            **self.core.extra_noise(clip, draw),
+            state=draw.normal(B, T, clip.state.shape[-1]),
+            corruption_level=draw.uniform(B),
+            self_rollout=draw.uniform(B),
+            obs=draw.normal(B, T, *frame) if self.config.frame_noise else None,
+        )
+
+    def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gives the loss; under this name because distributed wrappers watch `forward`."""
+        return self.loss(clip, noise)
+
+    def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Learns every next frame of the clip from the frames before it (teacher forcing): the total, ().
+
+        One pass of the core over the history, then K noisy versions of each next frame (paper, §3.2).
+        """
+        obs, state = self.training_history(clip, noise)
+        encoded, heads, next_state = self.encode_clip(clip, noise, obs, state)
+        known = next_state.detach()
+        state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
+        x_t, t = self.core.noisy_frames(clip, noise)
+        out = self.core.denoise_clip(x_t, t, encoded, state_action, self.pixel_inputs(obs, known))
+        losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
+        losses |= self.head_losses(clip, heads, next_state)
+        return total_loss(self.config, losses), losses
+
+    def encode_clip(
+        self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor
+    ) -> tuple[Encoded, LowDimHeads.Output, Tensor]:
+        """Encodes a history, obs (B, T, C, H, W) and state (B, T, S): encoding, heads (B, T), next state."""
+        prior = self.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
+        state_action = torch.cat([state, clip.action], dim=-1)
+        features = self.append_task(prior.delta_features, clip.task)
+        encoded = self.core.encode_clip(obs, state_action, features, noise)
+        return encoded, *self.combine_with_prior(encoded.tokens, prior)
+
+    def head_losses(self, clip: Clip, heads: LowDimHeads.Output, next_state: Tensor) -> dict[str, Tensor]:
+        """Gives the losses of state, reward and success, those of them that the data has."""
+        return head_losses(self.schema, clip, heads, next_state, self.prior.residual_scale)
+
+    def pixel_weight(self, clip: Clip) -> Tensor:
+        """Gives (B, T, 1, H, W): how much a pixel's error counts."""
+        return pixel_weight(self.config, self.background, clip)
+
+    def training_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Gives frames and states that the next ones are learnt from: recorded or imagined, and not
+        perfect."""
+        if not self.core.learns_from_history:
+            return clip.obs[:, :-1], clip.state[:, :-1]
+        obs, state = corrupt_history(self.config, clip, noise, self.prior.delta_scale)
+        if noise.self_rollout is None or not self.config.self_rollout_share:
+            return obs, state
+        return self.self_rollout_history(clip, noise, obs, state), state
+
+    @torch.no_grad()
+    def self_rollout_history(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:
+        """Gives obs (B, T, C, H, W), in some clips all frames but the first being the model's own work.
+
+        Frames of its own kind are what it meets when stepping (exposure bias); here it learns to mend them.
+        The recorded state stays: it says where things are, so that what is learnt is to redraw them there,
+        and not to hedge. Each frame is drawn in one denoising step, from its own frames before it.
+        """
+        prev = previous_state_action(state, clip.action, clip.prev)
+        frames = [obs[:, 0]]
+        cache = self.core.empty_cache(len(obs), obs.device)
+        for i in range(clip.num_steps - 1):
+            now = prev[:, i], state[:, i], clip.action[:, i], clip.task
+            encoded, prior = self.prior_and_encode_step(frames[-1], *now, cache)
+            _, next_state = self.combine_with_prior(encoded.tokens, prior)
+            state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
+            # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
+            start = noise.x[0, :, i - 1]
+            seen = self.pixel_inputs(frames[-1], next_state)
+            drawn = self.core.render(encoded, state_action, seen, start, 1)
+            frames.append(drawn.clamp(-1, 1).to(obs.dtype))
+        assert noise.self_rollout is not None
+        imagined = noise.self_rollout < self.config.self_rollout_share
+        return torch.where(imagined[:, None, None, None, None], torch.stack(frames, dim=1), obs)
+
+    # ---- stepping --------------------------------------------------------------------------------------
+
+    def initial(
+        self, obs: Tensor, state: Tensor, prev: Tensor | None = None, task: Tensor | None = None
+    ) -> RolloutState:
+        """Starts B episodes at their first frame.
+
+        obs (B, C, H, W) in [-1, 1], state (B, S); prev (B, S + A): state and action one frame earlier where
+        known (None: nothing moves yet); task (B,) int (None: the first).
+        """
+        B, cache = len(obs), self.core.empty_cache(len(obs), obs.device)
+        nothing = torch.zeros(B, device=obs.device)
+        prev = standstill(state, self.hold_action) if prev is None else prev
+        task = torch.zeros(B, dtype=torch.long, device=obs.device) if task is None else task
+        ensemble = self.prior.init_ensemble(prev, state).clone()
+        since = torch.zeros_like(task)
+        return RolloutState(
+            obs, state, prev, nothing, nothing.clone(), task, ensemble, since, cache, cache.steps
+        )
+
+    @torch.no_grad()
+    def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:
+        """Steps to a next frame that is known: it is remembered, nothing is rendered. action (B, A)."""
+        _, heads, _ = self.encode_and_predict(s, action)
+        prev = torch.cat([s.state, action], dim=-1)
+        ensemble = self.prior.init_ensemble(prev, state)
+        return self.next_state(s, heads, prev, obs, state, ensemble, torch.zeros_like(s.steps_since_observed))
+
+    @torch.no_grad()
+    def imagine(
+        self, s: RolloutState, action: Tensor, noise: Tensor, num_steps: int | None = None
+    ) -> RolloutState:
+        """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
+        encoded, heads, state = self.encode_and_predict(s, action)
+        state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
+        seen = self.pixel_inputs(s.obs, state)
+        obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
+        ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
+        prev = torch.cat([s.state, action], dim=-1)
+        return self.next_state(s, heads, prev, obs.clamp(-1, 1), state, ensemble, s.steps_since_observed + 1)
+
+    def encode_and_predict(
+        self, s: RolloutState, action: Tensor
+    ) -> tuple[Encoded, LowDimHeads.Output, Tensor]:
+        """Encodes the newest frame once: the encoding, what the heads read, next state (B, S)."""
+        s.check()
+        encoded, prior = self.prior_and_encode_step(s.obs, s.prev, s.state, action, s.task, s.cache)
+        return encoded, *self.combine_with_prior(encoded.tokens, prior)
+
+    def prior_and_encode_step(
+        self, obs: Tensor, prev: Tensor, state: Tensor, action: Tensor, task: Tensor, cache: RingKVCache
+    ) -> tuple[Encoded, PriorPrediction]:
+        """Encodes one frame into the cache; gives the encoding and what the prior alone says."""
+        prior = self.prior(prev, state, action)
+        state_action = torch.cat([state, action], dim=-1)
+        features = self.append_task(prior.delta_features, task)
+        return self.core.encode_step(obs, state_action, features, cache), prior
+
+    def next_state(
+        self,
+        s: RolloutState,
+        heads: LowDimHeads.Output,
+        prev: Tensor,
+        obs: Tensor,
+        state: Tensor,
+        ensemble: Tensor,
+        steps_since_observed: Tensor,
+    ) -> RolloutState:
+        reward, success = heads.reward.float(), heads.success.float().sigmoid()
+        return replace(
+            s,
+            obs=obs,
+            state=state.float(),
+            prev=prev,
+            reward=reward,
+            success=success,
+            ensemble=ensemble,
+            steps_since_observed=steps_since_observed,
+            steps=s.cache.steps,
+        )
+
+
+def observe_context(model: WorldModel, clip: Clip, context: int) -> RolloutState:
+    """Shows a model the first k frames of a clip: it then stands at frame k − 1."""
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev, clip.task)
+    for i in range(context - 1):
+        s = model.observe(s, clip.action[:, i], clip.obs[:, i + 1], clip.state[:, i + 1])
+    return s

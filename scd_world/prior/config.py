@@ -1,0 +1,113 @@
+"""Settings of the state prior: what it is made of, and how it is pretrained from recorded state alone.
+
+Without torch, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from scd_world.utils.checks import above, between, one_of
+
+KINDS = ("state", "none")
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """What a state prior is made of. `none`: there is none, plain SCD."""
+
+    kind: str = "state"
+    layers: int = 3  # of the network that predicts the next state without pixels; 0: the linear model alone
+    width: int = 256
+    renderer_parts: int = 24  # frames of reference of what the state alone draws (head=conv); 0: no renderer
+
+    def __post_init__(self) -> None:
+        one_of("prior.kind", self.kind, KINDS)
+        above("prior.layers", self.layers, -1)
+        above("prior.width", self.width, 0)
+        above("prior.renderer_parts", self.renderer_parts, -1)
+
+
+@dataclass(frozen=True)
+class DynamicsPretrainConfig:
+    """How the network that predicts the next state is pretrained (prior.layers > 0)."""
+
+    steps: int = 5000  # updates, at most as many as the world gets
+    batch_size: int = 256  # sequences per update
+    rollout_length: int = 8  # steps that it goes on from its own predictions
+    single_step_share: float = 0.6  # of the updates, the first: single steps, rollout_length times as many
+    init_noise: float = 0.3  # largest deviation of what a rollout starts from, in units of the usual change
+    lr: float = 1e-3
+    muon_lr: float = 0.01  # of the residual layers' matrices, which Muon updates
+    time_share: float = 0.5  # of time_limit and time_budget, at most
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "rollout_length", "lr", "muon_lr", "time_share"):
+            above(f"prior.dynamics.{name}", getattr(self, name), 0)
+        between("prior.dynamics.single_step_share", self.single_step_share, 0, 1)
+
+
+@dataclass(frozen=True)
+class OutcomePretrainConfig:
+    """How the network that predicts reward and success of a state is pretrained, after the dynamics."""
+
+    steps: int = 4000  # updates, at most as many as the world gets
+    batch_size: int = 1024  # steps per update
+    lr: float = 1e-3
+    time_share: float = 0.1  # of time_limit and time_budget, at most
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "lr", "time_share"):
+            above(f"prior.outcome.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
+class RendererPretrainConfig:
+    """How what the state alone draws is pretrained (prior.renderer_parts > 0)."""
+
+    steps: int = 4000  # updates, at most as many as the world gets
+    batch_size: int = 32  # frames per update
+    cell_share: float = 0.25  # share of a frame that is looked at, half of it where something stands out
+    lr: float = 5e-3
+    foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
+    time_share: float = 0.15  # of time_limit and time_budget, at most
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "lr", "time_share"):
+            above(f"prior.renderer.{name}", getattr(self, name), 0)
+        between("prior.renderer.cell_share", self.cell_share, 0, 1)
+
+
+@dataclass(frozen=True)
+class PriorTrainConfig(PriorConfig):
+    """A state prior, and how it is pretrained before the first window."""
+
+    # LeRobotDatasets of further episodes of the same robot; they need no images.
+    extra_datasets: list[str] = field(default_factory=list)
+    calibration_share: float = 0.03  # share of the episodes nothing learns from: they tell how sure it may be
+    dynamics: DynamicsPretrainConfig = field(default_factory=DynamicsPretrainConfig)
+    outcome: OutcomePretrainConfig = field(default_factory=OutcomePretrainConfig)
+    renderer: RendererPretrainConfig = field(default_factory=RendererPretrainConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        between("prior.calibration_share", self.calibration_share, 0, 0.5)
+        shares = sum(stage.time_share for stage in (self.dynamics, self.outcome, self.renderer))
+        if shares >= 1:
+            raise ValueError(
+                f"prior.dynamics, prior.outcome and prior.renderer have time_shares of {shares:.2f} together "
+                "and leave none for the world itself: lower one of them"
+            )
+        if self.kind == "none" and self.extra_datasets:
+            raise ValueError(
+                "prior=none learns nothing from state alone, so prior.extra_datasets would be read for "
+                "nothing: leave it out, or set prior=state"
+            )
+
+    @property
+    def architecture(self) -> PriorConfig:
+        """What a world has to remember of it."""
+        return PriorConfig(**{f.name: getattr(self, f.name) for f in fields(PriorConfig)})
+
+
+PRIORS = {kind: PriorTrainConfig(kind=kind) for kind in KINDS}

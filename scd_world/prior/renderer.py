@@ -1,0 +1,110 @@
+"""The state-conditioned renderer: parts that keep their looks and change their places.
+
+A robot's link, or a block that is pushed, is the same thing wherever it lies: in a frame of reference that
+moves with it, it never changes. So the state is turned into K frames of reference, a linear map of the state
+plus what a small network adds, and a function of a pixel's coordinates in all K frames, the same for every
+image, gives its color. Where the state holds a pose to half a pixel, so does the drawing, however long the
+rollout; what no state holds is left to the decoder, which gets this drawing beside the last frame
+(`pixel_heads.py`). Run once per frame, pretrained before the rest (`fit_renderer.py`).
+
+F frames, S state, K parts, P cells of the image, V cameras, C = 3·V channels, H W frame.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from scd_world.model.layers import zero_init
+from scd_world.utils.precision import full_precision
+
+CELL = 2  # pixels: one evaluation of the function draws CELL² of them
+FINENESS = 6.0  # deviation of the Fourier features' frequencies, radians over half an image
+BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
+
+
+class StateRenderer(nn.Module):
+    cell_grid: Tensor  # (3, P)
+    background_cells: Tensor  # (P, V, 3, CELL²)
+
+    def __init__(self, size: int, background: Tensor, parts: int, width: int = 96, hidden: int = 256) -> None:
+        """size: S; background (C, H, W) in [-1, 1]."""
+        super().__init__()
+        C, H, W = background.shape
+        self.cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
+        self.grid_size = H // self.cell, W // self.cell
+        # Of each part its turn (as a complex number) and its place.
+        self.pose_linear = nn.Linear(size, 4 * parts)
+        nn.init.normal_(self.pose_linear.weight, std=size**-0.5)
+        nn.init.normal_(self.pose_linear.bias, std=0.3)
+        self.pose_linear.bias.data.view(parts, 4)[:, 0] += 1.0  # about upright
+        self.fourier = nn.Linear(size, hidden)
+        nn.init.normal_(self.fourier.weight, std=0.5)
+        nn.init.uniform_(self.fourier.bias, -torch.pi, torch.pi)
+        self.pose_residual = nn.Sequential(  # of joints, whose pose no linear map gives
+            *(nn.Linear(size + hidden, hidden), nn.GELU()),
+            *(nn.Linear(hidden, hidden), nn.GELU()),
+            zero_init(nn.Linear(hidden, 4 * parts)),
+        )
+        self.coord_embed = nn.Linear(2 * parts, width)
+        nn.init.normal_(self.coord_embed.weight, std=FINENESS * (2 * parts) ** -0.5)
+        nn.init.uniform_(self.coord_embed.bias, -torch.pi, torch.pi)
+        self.mlp = nn.Sequential(
+            *(nn.Linear(width, width), nn.GELU()),
+            *(nn.Linear(width, width), nn.GELU()),
+            zero_init(nn.Linear(width, 4 * self.cameras * self.cell**2)),  # color, and how much is background
+        )
+        self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)
+        self.register_buffer("background_cells", self.to_cells(background), persistent=False)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]."""
+        return self.to_frame(self.render_cells(state, self.cell_grid, self.background_cells))
+
+    @property
+    def background(self) -> Tensor:
+        """(1, C, H, W)"""
+        return self.to_frame(self.background_cells[None])
+
+    def render_cells(self, state: Tensor, cells: Tensor, background: Tensor) -> Tensor:
+        """Draws some cells, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
+        (F or 1, 3, n); and what of the background is there, (F or 1, n, V, 3, CELL²)."""
+        with full_precision(state):  # bf16 does not know where a pixel is
+            features = self.coord_embed.weight @ self.part_transforms(state.float())  # (F, width, 3)
+            features = (features @ cells + self.coord_embed.bias[:, None]).sin()
+        out = self.mlp(rearrange(features, "f d n -> f n d")).float()
+        out = rearrange(out, "f n (v c p) -> f n v c p", v=self.cameras, c=4)
+        drawn, keep = out.tensor_split([3], dim=3)
+        keep = torch.sigmoid(keep + BACKGROUND_BIAS)
+        return keep * background + (1 - keep) * drawn
+
+    def to_cells(self, frame: Tensor) -> Tensor:
+        """(…, C, H, W) → (…, P, V, 3, CELL²)."""
+        p = self.cell
+        return rearrange(frame, "... (v c) (y p) (x q) -> ... (y x) v c (p q)", c=3, p=p, q=p)
+
+    def to_frame(self, cells: Tensor) -> Tensor:
+        """(F, P, V, 3, CELL²) → (F, C, H, W)."""
+        (y, x), p = self.grid_size, self.cell
+        return rearrange(cells, "f (y x) v c (p q) -> f (v c) (y p) (x q)", y=y, x=x, p=p, q=p)
+
+    def part_transforms(self, state: Tensor) -> Tensor:
+        """(F, 2·K, 3): applied to (row, column, 1) of a pixel, its coordinates in the K frames of reference.
+
+        With the frame's place p and turn d as complex numbers, and the pixel z: conj(d) · (z − p).
+        """
+        residual = self.pose_residual(torch.cat([state, self.fourier(state).sin()], dim=-1))
+        a, b, y, x = rearrange(self.pose_linear(state) + residual, "f (k four) -> four f k", four=4)
+        rows = torch.stack([a, b, -a * y - b * x], dim=-1)
+        columns = torch.stack([-b, a, b * y - a * x], dim=-1)
+        return torch.stack([rows, columns], dim=2).flatten(1, 2)
+
+
+def cell_grid(height: int, width: int, cell: int) -> Tensor:
+    """(3, P): row, column and 1 of each cell's middle; the longer side of the image is [-1, 1]."""
+    rows, columns = (torch.arange(n // cell, dtype=torch.float32) for n in (height, width))
+    half = max(height, width) / 2
+    rows, columns = ((i + 0.5) * cell - n / 2 for i, n in ((rows, height), (columns, width)))
+    grid = torch.stack(torch.meshgrid(rows / half, columns / half, indexing="ij")).flatten(1)
+    return torch.cat([grid, torch.ones(1, grid.shape[1])])

@@ -1,0 +1,77 @@
+"""The state prior: what recorded state alone tells of the next step, learnt before the first image.
+
+A linear model, a network on top of it and the constraints that all recorded states obey (`dynamics.py`); a
+renderer that draws a state (`renderer.py`); an ensemble that tells how far an imagined state may be off
+(`uncertainty.py`). Worth its cost where the state says where things are: a simulator's `environment_state`,
+a tracker, or a robot whose own joints are all that moves.
+
+B rows, S state, A action, C H W frame; everything in model units.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scd_world.model.prior import PriorPrediction, StatePrior
+from scd_world.prior.config import PriorConfig, PriorTrainConfig
+from scd_world.prior.dynamics import StateDynamics
+from scd_world.prior.renderer import StateRenderer
+from scd_world.prior.uncertainty import EnsembleUncertainty
+from scd_world.robot_data.normalizer import Normalizer
+
+
+class PretrainedStatePrior(StatePrior):
+    has_uncertainty = True
+
+    def __init__(self, config: PriorConfig, normalizer: Normalizer, with_renderer: bool) -> None:
+        """with_renderer: whether the pixel head can use a drawing of the state."""
+        super().__init__()
+        self.config = config.architecture if isinstance(config, PriorTrainConfig) else config
+        S = len(normalizer.state_low)
+        self.num_features = 2 * S
+        self.dynamics = StateDynamics(normalizer, config.width, config.layers)
+        self.uncertainty = EnsembleUncertainty(S)
+        self.renderer: StateRenderer | None = None
+        if with_renderer and config.renderer_parts and S:
+            renderer = StateRenderer(S, normalizer.background, config.renderer_parts)
+            self.renderer = renderer.requires_grad_(False)  # pretrained, and held from then on
+
+    @property
+    def delta_scale(self) -> Tensor:  # type: ignore[override]
+        return self.dynamics.linear.delta_scale
+
+    @property
+    def residual_scale(self) -> Tensor:  # type: ignore[override]
+        return self.dynamics.linear.residual_scale
+
+    def forward(self, prev: Tensor, state: Tensor, action: Tensor) -> PriorPrediction:
+        return self.dynamics(prev, state, action)
+
+    def project(self, state: Tensor) -> Tensor:
+        return self.dynamics.project(state)
+
+    @property
+    def has_renderer(self) -> bool:  # type: ignore[override]
+        return self.renderer is not None
+
+    def render(self, state: Tensor) -> Tensor:
+        assert self.renderer is not None
+        return self.renderer(state)
+
+    def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
+        return self.uncertainty.init_ensemble(prev, state)
+
+    def step_ensemble(self, ensemble: Tensor, action: Tensor, steps_since_observed: Tensor) -> Tensor:
+        return self.uncertainty.step_ensemble(self.dynamics, ensemble, action, steps_since_observed)
+
+    def expected_error(self, ensemble: Tensor) -> Tensor:
+        return self.uncertainty.expected_error(ensemble)
+
+    def freeze_pretrained(self) -> None:
+        for part in (self.renderer, self.uncertainty):
+            if part is not None:
+                part.requires_grad_(False)
+
+    def freeze_outcome(self) -> None:
+        if self.dynamics.outcome_net is not None:
+            self.dynamics.outcome_net.requires_grad_(False)

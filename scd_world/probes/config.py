@@ -1,0 +1,60 @@
+"""What a user can set when probing a dense world. Without torch, so that --help answers at once.
+
+Layers are counted from 1, as the paper counts them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from scd_datasets.config import DataConfig
+from scd_world.utils.checks import above, one_of
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Do the regularities that SCD is built on hold in a dense causal world?
+
+    scd-train data.root=data/mine model.architecture=causal_dit out=runs/dit
+    scd-probe world=runs/dit/world data.root=data/mine.zarr out=runs/dit/probe
+    """
+
+    world: str  # a dense one (causal_dit, far, far_long, diffusion_forcing): folder, or name on the Hub
+    out: str  # folder for report.md, probe.json and the figures
+    data: DataConfig = field(default_factory=lambda: DataConfig(kind="zarr"))
+    episodes: list[int] | None = None  # indices in the dataset; None: those the world's training held out
+
+    windows: int = 32  # held-out windows, spread evenly over the episodes
+    context: int | None = None  # recorded frames shown before the imagination; None: the world's window
+    num_steps: int = 10  # denoising steps per frame
+    horizon: int = 8  # imagined steps of each window
+    batch_size: int = 16  # windows imagined together; changes no result
+
+    middle_layers: list[int] = field(
+        default_factory=list
+    )  # left out after the first steps; none: middle half
+    first_steps: list[int] = field(default_factory=lambda: [1, 2, 5])  # denoising steps in which all run
+    last_layers: list[int] = field(default_factory=list)  # how many last ones get no past; none: all numbers
+    finetune_last: int | None = None  # of them the one that is fine-tuned; None: as many as SCD has to decode
+
+    finetune_updates: int = 200  # of every short fine-tune; 0: none
+    finetune_lr: float = 2e-4
+    finetune_batch_size: int = 6  # training windows per update
+    finetune_length: int = 6  # steps of such a window
+    changed_threshold: float = 8.0  # grey levels by which a changed pixel differs from the last context frame
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        above("num_steps", self.num_steps, 1)
+        for name in ("windows", "horizon", "batch_size", "tune_lr", "tune_batch", "tune_steps"):
+            above(name, getattr(self, name), 0)
+        above("tune_updates", self.finetune_updates, -1)
+        if self.context is not None:
+            above("context", self.context, 0)
+        if not all(1 <= n <= self.num_steps for n in self.first_steps or [0]):
+            raise ValueError(
+                f"first_steps={list(self.first_steps)}: expected numbers of denoising steps from 1 to "
+                f"num_steps={self.num_steps}"
+            )

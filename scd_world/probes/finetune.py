@@ -1,0 +1,91 @@
+"""A short fine-tune of a changed dense world: the model's own loss, on the training's windows.
+
+Update number i is a pure function of (seed, i), so all that is tuned sees the same windows and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scd_datasets.store.loader import WindowLoader
+from scd_datasets.store.store import WindowStore
+from scd_world.baselines.causal_dit import CausalDiT
+from scd_world.model.noise import Noise
+from scd_world.optim.config import OptimizerConfig
+from scd_world.optim.schedule import learning_rate
+from scd_world.probes.config import ProbeConfig
+from scd_world.robot_data.clip import Clip
+from scd_world.training.config import TrainConfig
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.learner import Learner
+from scd_world.world.world import World
+
+
+class PairedWithNoise(nn.Module):
+    """The model's loss with every noisy frame behind its own pure noise (t = 1): rows for `Lent` layers."""
+
+    def __init__(self, model: CausalDiT) -> None:
+        super().__init__()
+        self.model = model
+
+    def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+        noise = self.model.sample_noise(clip, generator)
+        t, x = noise.t[:1], noise.x[:1]
+        return replace(noise, t=torch.cat([torch.full_like(t, torch.inf), t]), x=torch.cat([x, x]))
+
+    def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.model.loss(clip, noise)
+
+
+class Finetuner:
+    """Teaches models in place for a few updates; they end as the average of their last weights."""
+
+    def __init__(self, world: World, store: WindowStore, held_out: np.ndarray, config: ProbeConfig) -> None:
+        """held_out: the episodes (positions in the store) that must not be learnt from."""
+        self.world, self.config = world, config
+        episodes = np.setdiff1d(np.arange(len(store.lengths)), held_out)
+        if not len(episodes):
+            raise ValueError(
+                f"all {len(held_out)} episodes are measured on, and none is left to fine-tune with: name the "
+                "measured ones (episodes=[…]), or finetune_updates=0"
+            )
+        self.loader = WindowLoader(
+            store, episodes, config.finetune_batch_size, config.finetune_length, config.seed
+        )
+        self.settings = TrainConfig(
+            out=config.out,
+            data=config.data,
+            model=world.config,
+            optimizer=OptimizerConfig(
+                lr=config.finetune_lr,
+                decoder_lr_ratio=1.0,
+                warmup_share=0.05,
+                decay_share=0.5,
+                ema_decay=0.98,
+            ),
+            steps=max(config.finetune_updates, 1),
+            batch_size=config.finetune_batch_size,
+            sequence_length=config.finetune_length,
+            seed=config.seed,
+            device=self.world.device.type,
+        )
+
+    def tune(
+        self, model: CausalDiT, objective: nn.Module | None = None, tick: Callable[[], object] = lambda: None
+    ) -> CausalDiT:
+        settings = self.settings
+        model.requires_grad_(True)
+        learner = Learner(model, self.world.stats, settings, make_accelerator(settings), objective)
+        for step in range(self.config.finetune_updates):
+            rate = learning_rate(settings.optimizer, (step + 1) / settings.steps)
+            learner.update(self.loader.batch(step), step, rate)
+            tick()
+        average = learner.ema.weights()
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(average[name])
+        return model.eval().requires_grad_(False)

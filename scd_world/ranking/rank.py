@@ -1,0 +1,197 @@
+"""`scd-rank`: the same policies, starts and seeds in the imagination and in reality; how well the two agree.
+
+world/<policy>.json · simulator/<policy>.json · report.json · report.md · scatter.png
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from scd_envs.settings import task_index
+from scd_policies import is_checkpoint
+from scd_world.metrics.statistics import correlation
+from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
+from scd_world.ranking.play import RankingResults, choose_starts
+from scd_world.ranking.report import markdown, plot_scatter
+from scd_world.ranking.statistics import PairedOutcomes, agreement, kappa, rate, wilson
+from scd_world.reporting.tables import write_json
+from scd_world.utils.devices import pick_device
+from scd_world.world.world import World
+
+log = logging.getLogger(__name__)
+Outcomes = dict[str, dict[int, bool]]  # policy → number of the episode → success
+TRUE, FALSE = ("1", "true", "yes", "success"), ("0", "false", "no", "failure")
+
+
+def rank(config: RankConfig) -> dict[str, Any] | None:
+    """Plays what was not played yet, and reports once nothing is missing; None while something is."""
+    entries = read_policies(config.policies)
+    labels = read_labels(config.labels, entries) if config.labels else None
+    if unknown := sorted(set(config.only_policies) - {entry.name for entry in entries}):
+        raise ValueError(f"only_policies={unknown}: the list has {[entry.name for entry in entries]}")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    world = World.load(config.world, device=pick_device(config.device))
+    refuse_unranked(world, config, entries)
+    starts = choose_starts(world, config.episodes, config.seed, config.task)
+    results = RankingResults(config, world, starts)
+    sides = ["world"] if labels else ["simulator", "world"]
+    for side in [side for side in sides if side in config.only_sides]:
+        for entry in [e for e in entries if e.name in config.only_policies or not config.only_policies]:
+            play_once(results, entry, side)
+    played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
+    missing = [f"{side}/{name}" for side in sides for name, found in played[side].items() if found is None]
+    if missing:
+        print(f"{len(missing)} of {len(sides) * len(entries)} to go: {', '.join(missing)}")
+        return None
+    distinct = len({(start.episode, start.frame) for start in starts})
+    report = make_report(config, entries, played, labels, distinct)
+    out = Path(config.out)
+    write_json(out / "report.json", report)
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    plot_scatter(out / "scatter.png", report)
+    print(markdown(report))
+    print(f"Written to {out}: report.json, report.md, scatter.png")
+    return report
+
+
+def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEntry]) -> None:
+    """ValueError where playing for hours could not tell one policy from another."""
+    if not world.schema.success:
+        raise ValueError(
+            f"{config.world} predicts no success: its recordings have no `next.success`, and policies are "
+            "ranked by it. Record it (true in the steps that fulfil the task), and train the world again"
+        )
+    tasks = world.schema.tasks
+    if config.task is not None:
+        task_index(config.task, tasks)
+    elif len(tasks) > 1 and any(is_checkpoint(entry.policy) for entry in entries):
+        raise ValueError(f"LeRobot policies are told one task: give task=<one of {list(tasks)}>")
+
+
+def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
+    """Plays a policy on one side, unless it was played, or another process is just playing it."""
+    if results.find(entry, side) is not None:
+        return
+    locks = Path(results.config.out) / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(locks / f"{side} {entry.name}", timeout=0):
+            # The process that held the lock a moment ago may have written it.
+            if (found := results.find(entry, side)) is None:
+                found = results.play(entry, side)
+    except Timeout:
+        log.info("%s/%s: another process is at it", side, entry.name)
+        return
+    done = [episode["success"] for episode in found["episodes"]]
+    log.info("%s/%s: %d of %d, %.0f s", side, entry.name, sum(done), len(done), found["seconds"])
+
+
+# ---- labels from a file ----------------------------------------------------------------------------------
+
+
+def read_labels(path: str, entries: Sequence[PolicyEntry]) -> Outcomes:
+    """What happened in reality, from a CSV or JSON list of {policy, episode, success}.
+
+    Episode i is the ranking's i-th start, if reality played the same; else any number that is not used twice.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"labels={path}: no such file; expected CSV or JSON of policy, episode, success"
+        )
+    text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin theirs with a byte order mark
+    rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+    found: Outcomes = {}
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping) or not {"policy", "episode", "success"} <= row.keys():
+            raise ValueError(f"{path}, entry {number}: expected policy, episode, success; got {row!r}")
+        said = str(row["success"]).strip().lower()
+        if said not in TRUE + FALSE:
+            raise ValueError(
+                f"{path}, entry {number}: success is one of {TRUE + FALSE}; got {row['success']!r}"
+            )
+        if not str(row["episode"]).strip().isdecimal():
+            raise ValueError(f"{path}, entry {number}: episode is a whole number; got {row['episode']!r}")
+        episodes, episode = found.setdefault(str(row["policy"]), {}), int(row["episode"])
+        if episode in episodes:
+            raise ValueError(f"{path}, entry {number}: {row['policy']} has two episodes {episode}")
+        episodes[episode] = said in TRUE
+    if missing := [entry.name for entry in entries if entry.name not in found]:
+        raise ValueError(f"{path} says nothing of {missing}; it has {sorted(found)}")
+    if all(min(episodes) == 1 and max(episodes) == len(episodes) for episodes in found.values()):
+        log.warning(
+            "%s numbers its episodes from 1: episode 1 is compared with the ranking's second start. Number "
+            "them from 0, or from 1000 on where the starts were others",
+            path,
+        )
+    return found
+
+
+# ---- the report ------------------------------------------------------------------------------------------
+
+
+def make_report(
+    config: RankConfig,
+    entries: Sequence[PolicyEntry],
+    played: dict[str, dict[str, Any]],
+    labels: Outcomes | None,
+    starts: int,
+) -> dict[str, Any]:
+    """All figures as plain data. starts: how many the episodes go round."""
+    imagined = outcomes(played["world"])
+    real = labels or outcomes(played["simulator"])
+    pairs = [PairedOutcomes(entry.name, real[entry.name], imagined[entry.name], starts) for entry in entries]
+    return {
+        "world": config.world,
+        "reality": config.labels or f"simulator {config.simulator}",
+        "settings": asdict(config) | {"policies": [asdict(entry) for entry in entries]},
+        "seconds": {side: sum(r["seconds"] for r in found.values()) for side, found in played.items()},
+        "policies": [describe(pair, entry) for pair, entry in zip(pairs, entries, strict=True)],
+        "agreement": agreement(pairs, config.bootstrap, config.seed),
+        "without_group": without_groups(pairs, [entry.group for entry in entries]),
+    }
+
+
+def without_groups(pairs: Sequence[PairedOutcomes], groups: Sequence[str]) -> dict[str, float]:
+    """Pearson's r when a whole group of policies is left out: does one kind make, or spoil, the figure?"""
+    x, y = (np.array([rate(getattr(pair, side)) for pair in pairs]) for side in ("imagined", "real"))
+    others = {group: np.array([g != group for g in groups]) for group in dict.fromkeys(groups)}
+    return {group: correlation(x[rest], y[rest]) for group, rest in others.items() if rest.sum() > 2}
+
+
+def outcomes(played: dict[str, Any]) -> Outcomes:
+    return {
+        name: {i: episode["success"] for i, episode in enumerate(result["episodes"])}
+        for name, result in played.items()
+    }
+
+
+def describe(pair: PairedOutcomes, entry: PolicyEntry) -> dict[str, Any]:
+    both = [(pair.imagined[e], pair.real[e]) for e in pair.common]
+    a, b = np.array(both, bool).reshape(-1, 2).T
+    return {
+        "name": pair.name,
+        "group": entry.group,
+        "real": success(pair, "real"),
+        "imagined": success(pair, "imagined"),
+        "agreement": float((a == b).mean()) if both else None,
+        "kappa": kappa(a, b) if both else None,
+    }
+
+
+def success(pair: PairedOutcomes, side: str) -> dict[str, Any]:
+    episodes = getattr(pair, side)
+    done, count = sum(episodes.values()), len(episodes)
+    low, high = wilson(done, count, pair.independent(side))
+    return {"successes": done, "episodes": count, "rate": done / count, "low": low, "high": high}

@@ -1,0 +1,60 @@
+"""A clip: a few consecutive steps of recorded episodes, in model units, as the losses want it.
+
+B episodes, T steps, C channels (3 per camera), H W pixels, S state size, A action size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from scd_world.robot_data.normalizer import Normalizer, encode_pixels
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`act[:, i]` is taken at `obs[:, i]` and leads to `obs[:, i+1]`.
+
+    `valid[:, i]` says that `obs[:, i+1]` and `state[:, i+1]` were recorded. LeRobot keeps no frame after the
+    last action of an episode, so the last step of an episode has a reward and a success but no next frame.
+    """
+
+    obs: Tensor  # (B, T+1, C, H, W) in [-1, 1]
+    state: Tensor  # (B, T+1, S)
+    prev: Tensor  # (B, S + A) state and action one frame before the clip; at an episode's start at rest
+    action: Tensor  # (B, T, A)
+    reward: Tensor  # (B, T)
+    success: Tensor  # (B, T) 0 or 1
+    valid: Tensor  # (B, T) 0 or 1
+    task: Tensor  # (B,) int, which of the schema's tasks
+
+    @property
+    def num_steps(self) -> int:
+        return self.action.shape[1]
+
+    @classmethod
+    def from_windows(cls, windows: Mapping[str, Tensor], stats: Normalizer) -> Clip:
+        """Windows as the store gives them (raw units, uint8 pixels) → model units, on the windows' device.
+
+        windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
+        `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,).
+        """
+        return cls(
+            obs=encode_pixels(windows["pixels"]),
+            state=stats.encode_state(windows["state"]),
+            prev=stats.encode_prev(windows["prev"]),
+            action=stats.encode_action(windows["action"]),
+            reward=stats.encode_reward(windows["reward"]),
+            success=windows["success"].float(),
+            valid=windows["valid"].float(),
+            task=windows["task"],
+        )
+
+    def rows(self, rows: slice) -> Clip:
+        return Clip(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def to(self, device: torch.device | str) -> Clip:
+        return Clip(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})

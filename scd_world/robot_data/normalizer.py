@@ -1,0 +1,118 @@
+"""Ranges of the data, and the only place where raw robot units become model units and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from scd_world.robot_data.schema import DataSchema
+
+SMALLEST_RANGE = 1e-6  # raw units; below it a dimension counts as constant
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Float32 statistics of the training episodes.
+
+    Model units: state and action in [-1, 1] between the lowest and the highest recorded value,
+    reward with mean 0 and deviation 1.
+    """
+
+    state_low: Tensor  # (S,) raw units
+    state_high: Tensor  # (S,)
+    state_delta_rms: Tensor  # (S,) root mean square of state[i+1] − state[i], in model units
+    hold_action: Tensor  # (A, S + 1) the action that keeps a state at rest, see `linear_fit.fit_hold_action`
+    action_low: Tensor  # (A,) raw units
+    action_high: Tensor  # (A,)
+    reward_mean: Tensor  # ()
+    reward_std: Tensor  # ()
+    background: Tensor  # (C, H, W) in [-1, 1]: each pixel's median over the data, what never moves
+
+    @classmethod
+    def neutral(cls, schema: DataSchema) -> Normalizer:
+        """Ranges of [-1, 1] and nothing known of the dynamics: for models that no data has trained."""
+        S, A = len(schema.state), len(schema.action)
+        return cls(
+            state_low=-torch.ones(S),
+            state_high=torch.ones(S),
+            state_delta_rms=torch.full((S,), 0.1),
+            hold_action=torch.zeros(A, S + 1),
+            action_low=-torch.ones(A),
+            action_high=torch.ones(A),
+            reward_mean=torch.zeros(()),
+            reward_std=torch.ones(()),
+            background=torch.zeros(schema.channels, schema.height, schema.width),
+        )
+
+    def encode_state(self, state: Tensor) -> Tensor:
+        return to_unit(state, self.state_low, self.state_high)
+
+    def decode_state(self, state: Tensor) -> Tensor:
+        return from_unit(state, self.state_low, self.state_high)
+
+    def encode_action(self, action: Tensor) -> Tensor:
+        return to_unit(action, self.action_low, self.action_high)
+
+    def encode_prev(self, prev: Tensor) -> Tensor:
+        """Encodes state and action one frame earlier, (…, S + A); where that action is NaN there was none,
+        and the one that keeps the state at rest stands for it."""
+        state, action = prev.tensor_split([len(self.state_low)], dim=-1)
+        state, action = self.encode_state(state), self.encode_action(action)
+        rest = standstill(state, self.hold_action)
+        return torch.where(
+            torch.isnan(action).any(-1, keepdim=True), rest, torch.cat([state, action], dim=-1)
+        )
+
+    def encode_reward(self, reward: Tensor) -> Tensor:
+        return (reward - self.reward_mean) / self.reward_std.clamp_min(SMALLEST_RANGE)
+
+    def decode_reward(self, reward: Tensor) -> Tensor:
+        return reward * self.reward_std.clamp_min(SMALLEST_RANGE) + self.reward_mean
+
+    def to(self, device: torch.device | str) -> Normalizer:
+        return Normalizer(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def save(self, path: Path) -> None:
+        save_file({field.name: getattr(self, field.name).contiguous() for field in fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Normalizer:
+        return cls(**load_file(path))
+
+
+def standstill(state: Tensor, hold: Tensor) -> Tensor:
+    """(…, S + A): a state in model units, and the action under which it stays, by `hold` (A, S + 1)."""
+    action = state @ hold[:, :-1].T + hold[:, -1]
+    return torch.cat([state, action.clamp(-1, 1)], dim=-1)
+
+
+def to_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """[low, high] → [-1, 1], per last dimension."""
+    return (value - (low + high) / 2) / half_range(low, high)
+
+
+def from_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """[-1, 1] → [low, high], per last dimension."""
+    return value * half_range(low, high) + (low + high) / 2
+
+
+def half_range(low: Tensor, high: Tensor) -> Tensor:
+    """1 where a dimension never changed: dividing by nothing would blow rounding errors up to signals."""
+    half = (high - low) / 2
+    return torch.where(half > SMALLEST_RANGE, half, 1.0)
+
+
+def encode_pixels(pixels: Tensor) -> Tensor:
+    """uint8 (…, V, H, W, 3) as recorded → float (…, 3·V, H, W) in [-1, 1]."""
+    frames = pixels.movedim(-1, -3).flatten(-4, -3)
+    return frames.float() / 127.5 - 1
+
+
+def decode_pixels(obs: Tensor) -> Tensor:
+    """float (…, 3·V, H, W) in [-1, 1] → uint8 (…, V, H, W, 3)."""
+    grey = ((obs.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return grey.unflatten(-3, (-1, 3)).movedim(-3, -1)

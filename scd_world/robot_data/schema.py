@@ -1,0 +1,111 @@
+"""What one robot's data looks like: cameras, state, action, rate. Plain data, JSON in and out, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+RESIZES = ("stretch", "letterbox")
+
+
+class ImageRegion(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class DataSchema:
+    """The shape and meaning of every number that a dataset, a world and an environment exchange.
+
+    All cameras share one size, `height` × `width`; inside the model their channels are stacked,
+    so that a frame is (C, H, W) with C = 3 · len(cameras).
+    The model's `state` is `agent_pos` followed by `environment_state`.
+    """
+
+    cameras: tuple[str, ...]
+    height: int
+    width: int
+    agent_pos: tuple[str, ...]  # names of the robot's own low-dimensional observation, may be empty
+    environment_state: tuple[str, ...]  # names of what else was observed (object poses, …), may be empty
+    action: tuple[str, ...]
+    action_low: tuple[float, ...]  # raw units, as recorded
+    action_high: tuple[float, ...]
+    fps: int
+    tasks: tuple[str, ...]
+    reward: bool  # the data has next.reward
+    success: bool  # the data has next.success
+    horizon: int  # steps of the longest recorded episode: where an environment truncates by default
+    recorded: tuple[
+        tuple[int, int], ...
+    ] = ()  # each camera's own (height, width); () where it is the frame's
+    resize: str = "stretch"  # how images came from there into the frame: stretch or letterbox
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise ValueError("a schema needs at least one camera; none was given")
+        if not len(self.action) == len(self.action_low) == len(self.action_high) > 0:
+            raise ValueError(
+                f"action names, lows and highs must have one length ≥ 1; got {len(self.action)}, "
+                f"{len(self.action_low)}, {len(self.action_high)}"
+            )
+        if len(self.recorded) not in (0, len(self.cameras)) or self.resize not in RESIZES:
+            raise ValueError(
+                f"expected one recorded size per camera (or none) and a resize of {RESIZES}; got "
+                f"{self.recorded} for {self.cameras}, {self.resize!r}"
+            )
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        return self.agent_pos + self.environment_state
+
+    @property
+    def channels(self) -> int:
+        return 3 * len(self.cameras)
+
+    @property
+    def recorded_sizes(self) -> dict[str, tuple[int, int]]:
+        """Camera → (height, width) as recorded."""
+        sizes = self.recorded or ((self.height, self.width),) * len(self.cameras)
+        return dict(zip(self.cameras, sizes, strict=True))
+
+    @property
+    def views(self) -> dict[str, ImageRegion]:
+        """Camera → where its image lies in the frame; beside it the frame is black."""
+        frame, letterbox = (self.height, self.width), self.resize == "letterbox"
+        return {camera: view_of(size, frame, letterbox) for camera, size in self.recorded_sizes.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; without what has its default, so that schemas and fingerprints outlive new fields."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {key: value for key, value in asdict(self).items() if value != defaults[key]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataSchema:
+        """The schema of a JSON object. Unknown or missing keys raise ValueError."""
+        known = {field.name for field in fields(cls)}
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not needed <= set(values) <= known:
+            raise ValueError(
+                f"not a data schema: missing keys {sorted(needed - set(values))}, "
+                f"unknown keys {sorted(set(values) - known)}"
+            )
+        return cls(**{key: tuples(value) for key, value in values.items()})
+
+
+def view_of(recorded: tuple[int, int], frame: tuple[int, int], letterbox: bool) -> ImageRegion:
+    """Where an image of `recorded` (height, width) lies in a frame of another size."""
+    if not letterbox:
+        return ImageRegion(0, 0, *frame)
+    scale = min(frame[0] / recorded[0], frame[1] / recorded[1])
+    height, width = (min(round(side * scale), most) for side, most in zip(recorded, frame, strict=True))
+    return ImageRegion((frame[0] - height) // 2, (frame[1] - width) // 2, height, width)
+
+
+def tuples(value: Any) -> Any:
+    """JSON knows lists alone."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

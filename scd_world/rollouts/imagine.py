@@ -1,0 +1,290 @@
+"""A policy in the imagination → a LeRobotDataset v3, marked as imagined: `scd-rollout`.
+
+What is written is a pure function of world, policy, seed and `num_envs`: batches are always whole and begin
+at multiples of `num_envs`, so a continued dataset equals one that was written in one go.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorWrapper
+
+from scd_datasets.config import SourceConfig
+from scd_datasets.sources.lerobot_features import (
+    ACTION,
+    DONE,
+    ENVIRONMENT_STATE,
+    REWARD,
+    STATE,
+    SUCCESS,
+    camera_feature,
+    vector_feature,
+)
+from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.open_source import open_source
+from scd_datasets.writing.episodes import (
+    Frame,
+    camera_key,
+    print_summary_and_exit,
+    stop_on_signal,
+    to_lerobot_frame,
+    write_episodes,
+)
+from scd_datasets.writing.lerobot_writer import LeRobotWriter
+from scd_envs.vector_env import WorldVectorEnv
+from scd_policies import Policy, is_checkpoint, make
+from scd_policies.rollout import EpisodeRollout, episodes
+from scd_world.reporting import video
+from scd_world.robot_data.schema import DataSchema
+from scd_world.rollouts.config import RolloutConfig
+from scd_world.utils.atomic_folder import MANIFEST, sha256
+from scd_world.utils.devices import pick_device
+from scd_world.world.world import World, find_folder
+
+NUMBER = {"dtype": "float32", "shape": (1,), "names": None}
+FLAG = {"dtype": "bool", "shape": (1,), "names": None}
+
+
+def run_rollout(config: RolloutConfig) -> None:
+    """Imagines, and prints a summary (`scd-rollout`)."""
+    print_summary_and_exit(imagine_dataset(config), config.episodes)
+    print(f"imagined: {config.out} (LeRobotDataset v3; meta/imagined.json says by which world)")
+
+
+def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
+    """Imagines until the dataset has `config.episodes` episodes; a note on each, as in meta/imagined.json.
+
+    SIGINT and SIGTERM end it early and keep every whole episode.
+    """
+    folder, device = find_folder(config.world, None), pick_device(config.device).type
+    env = WorldVectorEnv(
+        World.load(folder, device),
+        config.num_envs,
+        autoreset_mode=AutoresetMode.DISABLED,
+        num_steps=config.num_steps,
+        horizon=config.horizon,
+        success_threshold=config.success_threshold,
+        clip_actions=config.clip_actions,
+        task=config.task,
+    )
+    schema = env.schema
+    acting = RolloutPlan.of(config, env)
+    said = info_scalars(env)
+    marks = {"imagined": True, "world": config.world, "world_sha256": sha256(folder / MANIFEST)}
+    recipe = make_recipe(config) | {"world_sha256": marks["world_sha256"], "device": device}
+    features = world_features(schema, said, config.store_as_video)
+    with (
+        LeRobotWriter(
+            config.out, schema.fps, features, recipe, config.store_as_video, imagined=marks
+        ) as writer,
+        stop_on_signal() as interrupted,
+    ):
+        taken = imagined_episodes(config, env, acting, writer.num_episodes, said, interrupted)
+        write_episodes(writer, taken, config.episodes, config.num_envs, interrupted)
+    notes = writer.notes
+    if notes and config.num_videos:
+        write_previews(Path(config.out), notes[: config.num_videos])
+    return notes
+
+
+def make_recipe(config: RolloutConfig) -> dict[str, Any]:
+    """What must not change when a dataset is continued; the world is known by its manifest, not its place."""
+    free = ("world", "out", "episodes", "num_videos", "device")
+    return {key: value for key, value in asdict(config).items() if key not in free}
+
+
+# ---- who acts, and from where ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """A policy, and what each episode asks of it and of the environment; episode i takes entry i % length."""
+
+    policy: Policy
+    who: dict[str, Any]  # in plain JSON
+    starts: Sequence[Sequence[int]] | None = None  # (episode, frame) of each; None: drawn with the seed
+    limits: Sequence[int] | None = None  # steps at most: as many as there are actions to repeat
+
+    @classmethod
+    def of(cls, config: RolloutConfig, env: WorldVectorEnv) -> RolloutPlan:
+        space, kwargs = env.single_action_space, config.policy_kwargs
+        who = {"policy": config.policy, "policy_kwargs": kwargs}
+        if config.policy == "replay":
+            starts, actions = recorded_actions(str(config.replay), env.world, config.starts)
+            limits = [len(each) for each in actions]
+            return cls(make("replay", space, actions=actions), who, starts, limits)
+        name = "lerobot" if is_checkpoint(config.policy) else config.policy
+        if name == "lerobot":
+            tasks = (config.task,) if config.task else env.schema.tasks
+            if len(tasks) > 1:
+                raise ValueError(f"a LeRobot policy is told one task: give task=<one of {list(tasks)}>")
+            known = {name: env.metadata[name] for name in ("views", "recorded")} | {"task": "".join(tasks)}
+            kwargs = {"path": config.policy, "device": config.device} | known | kwargs
+        return cls(make(name, space, **kwargs), who, config.starts)
+
+    def options(self, index: int) -> dict[str, Any]:
+        if self.starts is None:
+            return {}
+        episode, frame = self.starts[index % len(self.starts)]
+        return {"episode": int(episode), "frame": int(frame)}
+
+    def policy_seed(self, index: int, seed: int) -> int:
+        """A replay's seed is the number of its recording."""
+        return seed if self.limits is None else index % len(self.limits)
+
+    def limit(self, index: int) -> int | None:
+        return None if self.limits is None else self.limits[index % len(self.limits)]
+
+
+def recorded_actions(
+    dataset: str, world: World, starts: Sequence[Sequence[int]] | None
+) -> tuple[list[Sequence[int]], list[np.ndarray]]:
+    """The world's starts that lie in the dataset, or those asked for, and what was done from each one on."""
+    source, wanted = open_source(SourceConfig(root=dataset)), world.schema.action
+    if (names := source.names(ACTION)) != wanted and len(names) != len(wanted):
+        raise ValueError(
+            f"these actions do not fit this world:\n  {dataset} records {len(names)}: {', '.join(names)}\n"
+            f"  the world takes {len(wanted)}: {', '.join(wanted)}\nReplay a dataset of the world's own robot"
+        )
+    known = {episode.index: episode for episode in source.episodes}
+    pool = starts if starts is not None else world.starts.first_frames.tolist()
+    kept = [(e, f) for e, f in pool if e in known and f < known[e].length]
+    if not kept:
+        raise ValueError(
+            f"{dataset} holds the episodes {min(known)} to {max(known)}, and none of the starts "
+            f"{list(map(list, pool))[:8]}: replay the dataset that the world was taught with, or give starts="
+        )
+    rows = [np.asarray(source.low_dim(known[e])[ACTION], np.float32) for e, _ in kept]
+    return kept, [
+        row.reshape(len(row), len(wanted))[frame:] for row, (_, frame) in zip(rows, kept, strict=True)
+    ]
+
+
+# ---- what is imagined, and how it is written -------------------------------------------------------
+
+
+class Interrupted(Exception):
+    """A signal came while a batch was being imagined."""
+
+
+class InterruptibleEnv(VectorWrapper):
+    """Raises Stopped at the next step after a signal."""
+
+    def __init__(self, env: WorldVectorEnv, interrupted: threading.Event) -> None:
+        super().__init__(env)
+        self.interrupted = interrupted
+
+    def step(self, actions: Any) -> Any:
+        if self.interrupted.is_set():
+            raise Interrupted
+        return super().step(actions)
+
+
+def imagined_episodes(
+    config: RolloutConfig,
+    env: WorldVectorEnv,
+    acting: RolloutPlan,
+    done: int,
+    said: Sequence[str],
+    interrupted: threading.Event,
+) -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
+    """Episode after episode from number `done` on: who acted, and its frames."""
+    watched, n = InterruptibleEnv(env, interrupted), config.num_envs
+    for first in itertools.count(done // n * n, n):
+        batch = range(first, first + n)
+        seeds = [config.seed + i for i in batch]
+        try:
+            played = list(
+                episodes(
+                    watched,
+                    acting.policy,
+                    seeds,
+                    options=[acting.options(i) for i in batch],
+                    policy_seeds=[acting.policy_seed(i, seed) for i, seed in zip(batch, seeds, strict=True)],
+                    max_steps=[acting.limit(i) for i in batch],
+                    frames=True,
+                )
+            )
+        except Interrupted:
+            return
+        tasks = env.get_attr("task") if env.schema.tasks else ("imagined",) * n  # LeRobot wants one
+        for index, episode, task in zip(batch, played, tasks, strict=True):
+            if index >= done:
+                yield episode_note(acting, episode, said) | {"task": task}, frames_of(episode, env, said)
+
+
+def episode_note(acting: RolloutPlan, episode: EpisodeRollout, said: Sequence[str]) -> dict[str, Any]:
+    start = {key: int(episode.info[key][0]) for key in ("start_episode", "start_frame")}
+    means = {key: float(episode.info[key].mean()) for key in said}
+    return acting.who | {"seed": episode.seed, **start, "terminated": episode.terminated, "means": means}
+
+
+def frames_of(episode: EpisodeRollout, env: WorldVectorEnv, said: Sequence[str]) -> Iterator[Frame]:
+    """LeRobot's frames: an observation, the action as the world took it, and what that brought."""
+    box = env.single_action_space
+    action = np.clip(episode.action, box.low, box.high) if env.clip_actions else episode.action
+    for i in range(len(episode)):
+        yield to_lerobot_frame(episode.at(i), env.schema.cameras[0]) | {
+            ACTION: action[i].astype(np.float32),
+            REWARD: episode.reward[i : i + 1],
+            SUCCESS: episode.info["is_success"][i : i + 1],
+            DONE: np.array([i == len(episode) - 1]),
+            **{f"next.{key}": episode.info[key][i : i + 1].astype(np.float32) for key in said},
+        }
+
+
+def info_scalars(env: WorldVectorEnv) -> list[str]:
+    """The names of what the world says in real numbers after each step, such as `success_probability`."""
+    env.reset(seed=0)
+    low, high = (np.array(bound) for bound in (env.schema.action_low, env.schema.action_high))
+    *_, info = env.step(np.tile((low + high) / 2, (env.num_envs, 1)))
+    real = [key for key, value in info.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+    return [key for key in real if env.schema.success or key != "success_probability"]
+
+
+def world_features(schema: DataSchema, said: Sequence[str], videos: bool) -> dict[str, Any]:
+    """LeRobot's features, by the names that the world's own data had."""
+    picture = np.empty((schema.height, schema.width, 3), np.uint8)
+    features = {camera_key(name): camera_feature(picture, videos) for name in schema.cameras}
+    for key, names in ((STATE, schema.agent_pos), (ENVIRONMENT_STATE, schema.environment_state)):
+        if names:
+            features[key] = vector_feature(list(names))
+    features[ACTION] = vector_feature(list(schema.action))
+    if schema.reward:
+        features[REWARD] = NUMBER
+    if schema.success:
+        features[SUCCESS] = FLAG
+    return features | {DONE: FLAG} | {f"next.{key}": NUMBER for key in said}
+
+
+# ---- for people ------------------------------------------------------------------------------------
+
+
+def write_previews(root: Path, notes: Sequence[dict[str, Any]]) -> None:
+    """film.mp4 and strip.png of these episodes, as the dataset shows them."""
+    dataset = LeRobotFolder(root)
+    films = [video.side_by_cameras(dataset.pixels(dataset.episodes[n["episode_index"]])) for n in notes]
+    names = [f"episode {n['episode_index']}{' ✓' if n['success'] else ''}" for n in notes]
+    longest = max(map(len, films))
+    height = 192
+
+    def panel(film: np.ndarray, i: int) -> video.Panel:
+        colour = video.GIVEN if i == 0 else video.DREAMT
+        return video.Panel(film[min(i, len(film) - 1)], colour)
+
+    pictures = (
+        video.compose([[panel(film, i) for film in films]], names, note=f"step {i}", height=height)
+        for i in range(longest)
+    )
+    video.write_mp4(root / "film.mp4", pictures, dataset.fps)
+    shown = [0, *(step for step in (1, 4, 16, 32, 64, 128, 256) if step < longest)]
+    rows = [[panel(film, i) for i in shown] for film in films]
+    heading = ["given", *(f"step {step}" for step in shown[1:])]
+    video.write_png(root / "strip.png", video.compose(rows, heading, names, height=height, side=True))

@@ -1,0 +1,163 @@
+"""Any Gymnasium environment, any policy → a LeRobotDataset v3 on disk, ready for LeRobot and for scd-data."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from scd_datasets.sources.lerobot_features import (
+    ACTION,
+    DONE,
+    REWARD,
+    SUCCESS,
+    camera_feature,
+    vector_feature,
+)
+from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.writing.episodes import (
+    STATE_KEYS,
+    Frame,
+    print_summary_and_exit,
+    stop_on_signal,
+    to_lerobot_frame,
+    write_episodes,
+)
+from scd_datasets.writing.lerobot_writer import LeRobotWriter
+from scd_world.rollouts.config import PolicyShare, RecordConfig
+
+FLAG = {"dtype": "bool", "shape": (1,), "names": None}
+
+
+def run_record(config: RecordConfig) -> None:
+    """Records, and prints a summary and what comes next (`scd-record`)."""
+    print_summary_and_exit(record(config), config.episodes)
+    if LeRobotFolder(config.out).cameras:
+        print(f"next: scd-data data.root={config.out}")
+    else:
+        print(f"next, beside recordings with images: scd-train … prior.extra_datasets=[{config.out}]")
+
+
+def record(config: RecordConfig) -> list[dict[str, Any]]:
+    """Record until the dataset has `config.episodes` episodes; a note on each, as in meta/recording.json.
+
+    SIGINT and SIGTERM end the recording early and keep every whole episode.
+    """
+    from scd_envs import simulators
+
+    env = simulators.make(config.env, **config.env_kwargs)
+    policies = PolicyMixture(env.action_space, config.shares)
+    fps = env.metadata["render_fps"]
+    with closing(env):
+        features = make_features(env, config.seed, config.max_steps, config.store_as_video)
+        writer = LeRobotWriter(config.out, fps, features, make_recipe(config), config.store_as_video)
+        with writer, stop_on_signal() as interrupted:
+
+            def episodes() -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
+                for index in itertools.count(writer.num_episodes):
+                    who, policy = policies.of_episode(index)
+                    seed = config.seed + index
+                    note = who | {"seed": seed, "task": config.task or config.env}
+                    yield note, run_episode(env, policy, seed, config.max_steps)
+
+            return write_episodes(writer, episodes(), config.episodes, config.publish_every, interrupted)
+
+
+def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> Iterator[Frame]:
+    """One episode in LeRobot's frames: the observation, the action taken at it, and what that brought."""
+    obs, _ = env.reset(seed=seed)
+    policy.reset([seed])
+    for step in range(1, max_steps + 1):
+        action = policy.act(_batch_of_one(obs))[0]
+        # Before the step: some environments write the next observation into the same arrays.
+        frame = to_lerobot_frame(obs) | {ACTION: np.array(action, np.float32)}
+        obs, reward, terminated, truncated, info = env.step(action)
+        done = terminated or truncated or step == max_steps
+        yield frame | {
+            REWARD: np.array([reward], np.float32),
+            SUCCESS: np.array([info.get("is_success", False)], bool),
+            DONE: np.array([done], bool),
+        }
+        if done:
+            return
+
+
+def make_features(env: gymnasium.Env, seed: int, max_steps: int, videos: bool) -> dict[str, Any]:
+    """LeRobot's features of what `env` observes and says."""
+    obs, _ = env.reset(seed=seed)
+    features = {}
+    for key, value in to_lerobot_frame(obs).items():
+        if key in STATE_KEYS.values():
+            features[key] = vector_feature([f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(len(value))])
+        else:
+            features[key] = camera_feature(value, videos)
+    features[ACTION] = vector_feature([f"action_{i}" for i in range(env.action_space.shape[0])])
+    features[REWARD] = {"dtype": "float32", "shape": (1,), "names": None}
+    features[DONE] = FLAG
+    if says_success(env, max_steps):
+        features[SUCCESS] = FLAG
+    return features
+
+
+def says_success(env: gymnasium.Env, max_steps: int) -> bool:
+    """Whether `env`, which was just reset, speaks of success: some do so at an episode's end alone."""
+    env.action_space.seed(0)
+    for _ in range(max_steps):
+        *_, terminated, truncated, info = env.step(env.action_space.sample())
+        if "is_success" in info:
+            return True
+        if terminated or truncated:
+            break
+    return False
+
+
+class PolicyMixture:
+    """Who acts in which episode: a fixed round, so that a continued recording equals an uninterrupted one."""
+
+    def __init__(self, action_space: gymnasium.Space, shares: list[PolicyShare]) -> None:
+        self.action_space = action_space
+        self.round = [part for part in shares for _ in range(part.weight)]
+        self.made: dict[str, Any] = {}
+
+    def of_episode(self, index: int) -> tuple[dict[str, Any], Any]:
+        """({policy, policy_kwargs} in plain JSON, the policy)."""
+        from scd_policies import make
+        from scd_policies.degraded import Degradation, DegradedPolicy
+
+        part, kwargs, flaws = self.plan(index)
+        name = {"policy": part.policy, "policy_kwargs": kwargs} | ({"flaws": flaws} if flaws else {})
+        key = json.dumps(name, sort_keys=True)
+        if key not in self.made:
+            policy = make(part.policy, self.action_space, **kwargs)
+            self.made[key] = (
+                DegradedPolicy(policy, self.action_space, Degradation(**flaws)) if flaws else policy
+            )
+        return name, self.made[key]
+
+    def plan(self, index: int) -> tuple[PolicyShare, dict[str, Any], dict[str, Any]]:
+        """The part of the mixture that acts in episode `index`, its arguments and its flaws there."""
+        rounds, place = divmod(index, len(self.round))
+        part = self.round[place]
+        turn = rounds * part.weight + sum(earlier is part for earlier in self.round[:place])
+        kwargs, flaws = (
+            {key: value[turn % len(value)] if isinstance(value, list) else value for key, value in of.items()}
+            for of in (part.policy_kwargs, part.degrade)
+        )
+        return part, kwargs, flaws
+
+
+def make_recipe(config: RecordConfig) -> dict[str, Any]:
+    """What must not change when a recording is continued."""
+    own = ("env", "env_kwargs", "max_steps", "seed", "task", "store_as_video")
+    recipe = {key: value for key, value in asdict(config).items() if key in own}
+    return recipe | {"policies": [asdict(part) for part in config.shares]}
+
+
+def _batch_of_one(obs: dict[str, Any]) -> dict[str, Any]:
+    return {k: _batch_of_one(v) if isinstance(v, dict) else np.asarray(v)[None] for k, v in obs.items()}

@@ -1,0 +1,169 @@
+"""One update: a batch of windows changes the weights, the optimizer's state and the average of the weights.
+
+Update number `step` is a pure function of (seed, step): the noise is drawn from that pair for the whole
+batch, and each process takes its rows. So a resumed run equals a straight one, and N processes equal one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+from torch.distributed.tensor import DTensor
+
+from scd_world.model.noise import Noise
+from scd_world.model.world_model import WorldModel
+from scd_world.optim.ema import EMA
+from scd_world.optim.optimizer import (
+    GATHERED,
+    WHOLE,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+    set_learning_rate,
+)
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.training.config import TrainConfig
+from scd_world.training.distributed import distribute, gradients_stay_local
+from scd_world.utils.precision import use_bf16
+
+
+class Learner:
+    def __init__(
+        self,
+        model: WorldModel,
+        stats: Normalizer,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        objective: nn.Module | None = None,
+    ) -> None:
+        """objective: a module around the model with another `forward(clip, noise)` and `draw_noise`, which is
+        what is learnt then; None: the model's own loss."""
+        check_division(config, accelerator.num_processes)
+        self.config, self.accelerator, self.device = config, accelerator, accelerator.device
+        self.stats = stats.to(self.device)
+        schema = model.schema
+        if not (schema.state or schema.reward or schema.success):
+            model.core.heads.requires_grad_(False)  # nothing trains them, and DDP waits for every gradient
+        if not (schema.reward or schema.success):
+            model.prior.freeze_outcome()
+        if config.compile:
+            model.compile()
+        self.objective: Any = objective or model  # a module with forward and sample_noise
+        parameters = {name for name, _ in model.named_parameters()}
+        self.buffer_names = [name for name in model.state_dict() if name not in parameters]
+        # What is called: the objective, or its distributed wrapper.
+        self.net = distribute(self.objective, accelerator, config.fsdp)
+        self.model = model
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.ema = EMA(self.model.named_parameters(), config.optimizer.ema_decay)
+        self.generator = torch.Generator(self.device)
+        self.bf16 = use_bf16(config.precision, self.device)
+
+    def update(
+        self, windows: Mapping[str, Tensor], step: int, rate: float, recorded: bool = False
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Update number `step`: losses and gradient norm, on the device, and () bool: was it skipped?
+
+        recorded: from recorded histories alone, whatever the model's `own_history`.
+
+        It is skipped, leaving weights and optimizer as they were, where a gradient is not finite.
+        """
+        clip = Clip.from_windows({k: v.to(self.device) for k, v in windows.items()}, self.stats)
+        noise = self.sample_noise(clip, step)
+        values = self.backward(clip, noise.without_self_rollout() if recorded else noise)
+        norm = clip_gradients(self.model, self.config.optimizer.grad_clip_norm)
+        bad = ~torch.isfinite(norm)
+        set_learning_rate(self.optimizer, rate)
+        # Fused AdamW skips on the device where found_inf says so; an `if` here would wait for the device.
+        self.optimizer.found_inf, self.optimizer.grad_scale = bad.float(), None  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.model.named_parameters(), step)
+        return values | {"grad_norm": norm}, bad
+
+    def backward(self, clip: Clip, noise: Noise) -> dict[str, Tensor]:
+        """Gradients of the mean loss over the rows, computed in `accumulate` parts; gives the mean losses."""
+        parts = self.config.grad_accumulation
+        values: dict[str, Tensor] = {}
+        size = len(clip.action) // parts
+        for part in range(parts):
+            rows = slice(part * size, (part + 1) * size)
+            last = part == parts - 1
+            with nullcontext() if last else gradients_stay_local(self.net, self.accelerator):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    loss, losses = self.net(clip.rows(rows), noise.rows(rows))
+                (loss / parts).backward()
+            for name, value in {"loss": loss, **{f"loss_{k}": v for k, v in losses.items()}}.items():
+                values[name] = values.get(name, 0) + value.detach() / parts
+        return values
+
+    def sample_noise(self, clip: Clip, step: int) -> Noise:
+        """This process' rows of the one draw that (seed, step) gives for the whole batch."""
+        self.generator.manual_seed(derive_seed(self.config.seed, step))
+        here = len(clip.action)
+        first = here * self.accelerator.process_index
+        whole = self.objective.sample_noise(expand_batch(clip, self.config.batch_size), self.generator)
+        return whole.rows(slice(first, first + here))
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that was learned, whole tensors in the first process. Every process must ask."""
+        return {
+            "weights": get_model_state_dict(self.model, options=GATHERED),
+            "ema": self.ema.weights(),
+            "optimizer": optimizer_state(self.model, self.optimizer),
+        }
+
+    def average(self) -> dict[str, Tensor]:
+        """Gives the averaged parameters, and the buffers as they are. With sharded weights every process must
+        ask."""
+        return self.buffers() | self.ema.weights()
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Gives what belongs to a world's weights and is not learnt by gradients: the prior's fits."""
+        return {name: self.model.get_buffer(name) for name in self.buffer_names}
+
+    def load(
+        self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimizer: Mapping[str, Any]
+    ) -> None:
+        # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
+        whole: dict[str, Any] = self.buffers() | dict(weights)
+        set_model_state_dict(self.model, whole, options=WHOLE)
+        self.ema.load(ema)
+        load_optimizer_state(self.model, self.optimizer, optimizer)
+
+
+def check_division(config: TrainConfig, num_processes: int) -> None:
+    """ValueError where parts of the batch would be left over, and no gradient would come of them."""
+    if config.batch_size % (num_processes * config.grad_accumulation):
+        raise ValueError(
+            f"batch_size={config.batch_size} must divide by {num_processes} process(es) × "
+            f"grad_accumulation={config.grad_accumulation}"
+        )
+
+
+def clip_gradients(model: WorldModel, largest: float) -> Tensor:
+    """Scales the gradients to a norm of at most `largest`; gives the norm () that they had."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def expand_batch(clip: Clip, rows: int) -> Clip:
+    """A clip of `rows` rows for its shapes alone: the first row, repeated without memory."""
+    first = {field.name: getattr(clip, field.name)[:1] for field in fields(clip)}
+    return Clip(**{name: value.expand(rows, *value.shape[1:]) for name, value in first.items()})
+
+
+def derive_seed(*numbers: int) -> int:
+    """Neighboring numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -1,0 +1,246 @@
+"""What is learnt before the first window: the state prior, from recorded state alone, stage after stage.
+
+Dynamics, then the outcome of a state, then the renderer; how far the dynamics may be off is measured on
+episodes from which nothing is learnt. With prior=none there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from scd_datasets.preparation.low_dim import (
+    LowDimData,
+    calibration_threshold,
+    dataset_low_dim,
+    split_hash,
+    store_low_dim,
+)
+from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.store.statistics import transitions
+from scd_datasets.store.store import WindowStore
+from scd_world.model.prior import StatePrior
+from scd_world.prior.calibrate import calibrate_uncertainty
+from scd_world.prior.closed_form import fit_closed_form
+from scd_world.prior.fit_dynamics import fit_dynamics
+from scd_world.prior.fit_outcome import fit_outcome
+from scd_world.prior.fit_renderer import fit_renderer
+from scd_world.prior.pretraining import PretrainStage, PretrainStages
+from scd_world.prior.pretraining_report import (
+    FRAMES,
+    StageResult,
+    dynamics_result,
+    outcome_result,
+    renderer_result,
+)
+from scd_world.prior.state_prior import PretrainedStatePrior
+from scd_world.prior.trajectories import StateTrajectories
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.training.config import TrainConfig
+from scd_world.utils.precision import use_bf16
+
+log = logging.getLogger(__name__)
+BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
+
+
+class Pretraining:
+    """The stages of one run, and which episodes they learn from."""
+
+    def __init__(
+        self, config: TrainConfig, store: WindowStore, folder: Path, accelerator: Accelerator
+    ) -> None:
+        """folder: where unfinished stages are kept until the first checkpoint."""
+        self.config, self.store, self.accelerator = config, store, accelerator
+        self.main = accelerator.is_main_process
+        self.stages = PretrainStages(folder, stage_dependencies(config, store), writes=self.main)
+        self.earlier_seconds = 0.0  # that earlier calls of this run gave to the stages
+        episodes, self.held_out = store.split(config.data.holdout)
+        self.episodes, self.calibration, self.threshold = self.split_calibration(episodes)
+
+    def split_calibration(self, episodes: np.ndarray) -> tuple[np.ndarray, LowDimData, float]:
+        """Sets some of the training's episodes apart: nothing learns from them, so they tell how far to trust
+        what was learnt. Gives the others, their data, and the hash below which an episode is set apart."""
+        stored = store_low_dim(self.store, episodes)
+        wanted = self.config.prior.kind == "state" and self.store.schema.state
+        hashes = split_hash(stored)
+        threshold = calibration_threshold(hashes, self.config.prior.calibration_share if wanted else 0.0)
+        apart = hashes < threshold
+        if apart.all():
+            threshold, apart = 0.0, np.zeros_like(apart)
+        return episodes[~apart], stored.select(np.flatnonzero(apart)), threshold
+
+    def fit_closed_form(self, prior: StatePrior, normalizer: Normalizer) -> None:
+        """Fits what needs seconds: at every start, so that a resumed run begins as the first one did."""
+        if isinstance(prior, PretrainedStatePrior):
+            state = torch.from_numpy(store_low_dim(self.store, self.episodes).state)
+            recorded = transitions(self.store, self.episodes, normalizer)
+            fit_closed_form(prior, recorded, normalizer.encode_state(state))
+
+    def run(self, prior: StatePrior, normalizer: Normalizer, parent: dict[str, Any] | None) -> None:
+        """Runs all stages on a prior that is still on the CPU. Every process comes to the same.
+
+        parent: provenance of the world that the weights come from."""
+        if isinstance(prior, PretrainedStatePrior):
+            self.pretrain_dynamics(prior, normalizer, parent)
+            self.pretrain_renderer(prior, normalizer)
+
+    def pretrain_dynamics(
+        self, prior: PretrainedStatePrior, normalizer: Normalizer, parent: dict[str, Any] | None
+    ) -> None:
+        """Learns where states lead and what they bring, before the first image."""
+        config, seed, most = self.config.prior, self.config.seed, self.config.steps
+        dynamics = replace(config.dynamics, steps=min(config.dynamics.steps, most))
+        outcome = replace(config.outcome, steps=min(config.outcome.steps, most))
+        torch.manual_seed(seed)
+        unseen = store_low_dim(self.store, self.held_out)
+        recorded, held = (to_trajectories(n, normalizer) for n in (self.low_dim_data(unseen), unseen))
+        bf16 = use_bf16(self.config.precision, recorded.state.device)
+        if prior.dynamics.residual_net is not None and dynamics.steps:
+            stage = self.stage("dynamics", dynamics.time_share)
+            losses = fit_dynamics(prior.dynamics, recorded, dynamics, seed, bf16, stage)
+            self.run_stage(stage, "dynamics", losses, dynamics.steps)
+            self.report_stage("dynamics", dynamics_result(prior.dynamics, held))
+            stage = self.stage("outcome", outcome.time_share)
+            losses = fit_outcome(prior.dynamics, recorded, outcome, seed, stage)
+            self.run_stage(stage, "outcome", losses, outcome.steps)
+            self.report_stage("outcome", outcome_result(prior.dynamics, held))
+        if not self.calibrate(prior, normalizer, parent) and len(recorded.state):
+            calibrate_uncertainty(prior.uncertainty, prior.dynamics, recorded, seed)
+            self.log_main(
+                "uncertainty: measured on episodes that were learnt from; on others it will be too small"
+            )
+
+    def low_dim_data(self, unseen: LowDimData) -> LowDimData:
+        """Gives the data of the training episodes, and of those recorded beside them without images, but for
+        the `unseen` and those of calibration."""
+        data = store_low_dim(self.store, self.episodes)
+        for root in self.config.prior.extra_datasets:
+            more = dataset_low_dim(root, self.store.schema, unseen, self.config.data.skip_damaged)
+            apart = split_hash(more) < self.threshold
+            data = data.concat(more.select(np.flatnonzero(~apart)))
+            self.calibration = self.calibration.concat(more.select(np.flatnonzero(apart)))
+        return data
+
+    def calibrate(
+        self, prior: PretrainedStatePrior, normalizer: Normalizer, parent: dict[str, Any] | None
+    ) -> bool:
+        """Measures how far the dynamics are off where nothing was learnt; False: there was too little
+        data."""
+        if not len(self.calibration.lengths):
+            return False
+        device = prior.dynamics.linear.weight.device
+        recorded = to_trajectories(self.calibration, normalizer.to("cpu")).to(device)
+        steps = calibrate_uncertainty(prior.uncertainty, prior.dynamics, recorded, self.config.seed)
+        if steps:
+            count = len(self.calibration.lengths)
+            self.log_main(
+                f"uncertainty: measured on {count} episodes that are not learnt from, {steps} steps each"
+            )
+            if parent is not None and not parent.get("calibration_share"):
+                log.warning("the world before it has learnt from these: recipes/calibrate.py takes others")
+        return bool(steps)
+
+    def pretrain_renderer(self, prior: PretrainedStatePrior, normalizer: Normalizer) -> None:
+        """Learns to draw a state from single frames, on the device that they are then drawn on."""
+        config = self.config.prior.renderer
+        config = replace(config, steps=min(config.steps, self.config.steps))
+        if prior.renderer is None or not config.steps:
+            return
+        torch.manual_seed(self.config.seed)
+        share, seed = self.config.data.motion_share, self.config.seed
+        loader = WindowLoader(self.store, self.episodes, config.batch_size, 1, seed, share)
+        device = self.accelerator.device
+        bf16, units = use_bf16(self.config.precision, device), normalizer.to(device)
+        renderer = prior.renderer.to(device).requires_grad_(True)
+        stage = self.stage("renderer", config.time_share)
+
+        def frames(first: int) -> Generator[tuple[Tensor, Tensor]]:
+            with closing(prefetch(loader, first)) as batches:
+                for windows in batches:
+                    yield first_frames(windows, units, device)
+
+        losses = fit_renderer(renderer, frames, seed, config, bf16, stage)
+        self.run_stage(stage, "renderer", losses, config.steps)
+        renderer.requires_grad_(False)
+        if len(self.held_out):
+            held = WindowLoader(self.store, self.held_out, FRAMES, 1, seed).batch(0)
+            self.report_stage("renderer", renderer_result(renderer, *first_frames(held, units, device)))
+
+    # ---- one stage -------------------------------------------------------------------------------------
+
+    def stage(self, name: str, share: float) -> PretrainStage:
+        """Gives a stage that may take this share of the time that there is."""
+        limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
+        return self.stages.stage(name, share * min(limits, default=math.inf))
+
+    def run_stage(self, stage: PretrainStage, name: str, losses: Generator[Tensor], steps: int) -> None:
+        self.accelerator.wait_for_everyone()  # none may find half of what the first one is about to keep
+        with closing(losses):
+            next(losses, None)  # from here on it is known what an earlier start gave
+            if stage.before:
+                self.log_main(f"{name}: {stage.before:.0f} seconds of this stage were given before")
+            bar = tqdm(
+                losses, name, steps, unit="step", initial=stage.update, disable=not self.main,
+                mininterval=BAR_SECONDS,
+            )  # fmt: skip
+            for loss in bar:
+                if stage.update % 100 == 0:
+                    bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+        self.earlier_seconds += stage.before
+
+    def report_stage(self, name: str, results: Sequence[StageResult]) -> None:
+        """Logs what a stage brought on held-out episodes, if there are any."""
+        if not self.main:
+            return
+        for result in results:
+            if result.failed:
+                log.warning("%s learnt nothing of use: held-out episodes, %s", name, result)
+            else:
+                log.info("%s, held-out episodes: %s", name, result)
+
+    def log_main(self, message: str) -> None:
+        if self.main:
+            log.info(message)
+
+
+def stage_dependencies(config: TrainConfig, store: WindowStore) -> dict[str, Any]:
+    """Gives what the stages' results depend on; how long they may take aside."""
+    of = ("model", "prior", "data", "steps", "seed", "precision", "init")
+    depends = {name: value for name, value in asdict(config).items() if name in of}
+    for name in ("dynamics", "outcome", "renderer"):
+        del depends["prior"][name]["time_share"]
+    return depends | {"store": store.fingerprint}
+
+
+def first_frames(
+    windows: dict[str, Tensor], normalizer: Normalizer, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Gives state (F, S) and frame (F, C, H, W) of each window's first moment, on the device."""
+    clip = Clip.from_windows({name: value.to(device) for name, value in windows.items()}, normalizer)
+    return clip.state[:, 0], clip.obs[:, 0]
+
+
+def to_trajectories(data: LowDimData, normalizer: Normalizer) -> StateTrajectories:
+    """Gives the same in model units."""
+    return StateTrajectories(
+        state=normalizer.encode_state(torch.from_numpy(data.state)),
+        prev=normalizer.encode_prev(torch.from_numpy(data.prev)),
+        action=normalizer.encode_action(torch.from_numpy(data.action)),
+        reward=normalizer.encode_reward(torch.from_numpy(data.reward)),
+        success=torch.from_numpy(data.success).float(),
+        starts=torch.from_numpy(data.starts),
+        lengths=torch.from_numpy(data.lengths),
+    )

@@ -1,0 +1,100 @@
+"""A run's folder: one trainer at a time, its log, its checkpoints, and the world it ends with.
+
+config.json · log.jsonl · tensorboard/ · pretraining/ · checkpoints/ · world/
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from scd_world.training.config import TrainConfig
+from scd_world.utils.atomic_folder import replace_text
+from scd_world.utils.settings_diff import changes
+
+# What must not change between a run and its continuation: everything else may, and is reported.
+FIXED = ("model", "seed", "data.holdout", "method", "grid", "teacher")
+
+
+class RunFolder:
+    def __init__(self, out: str | Path) -> None:
+        self.path = Path(out)
+        self.checkpoints, self.world = self.path / "checkpoints", self.path / "world"
+        self.tensorboard, self.log = self.path / "tensorboard", self.path / "log.jsonl"
+        self.pretraining = self.path / "pretraining"  # until the first checkpoint
+        self.stats = self.path / "stats.safetensors"  # of the world that this training started from
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One trainer per folder. The kernel drops the lock when its holder dies, however it dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BlockingIOError(
+                f"another trainer is at work in {self.path}: wait for it, stop it, or choose another out="
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_config(self, config: TrainConfig) -> None:
+        replace_text(self.path / "config.json", json.dumps(asdict(config), indent=1) + "\n")
+
+
+def check_continuation(
+    training: Mapping[str, Any], config: TrainConfig, fingerprint: str, out: Path
+) -> list[str]:
+    """ValueError where this run cannot continue what lies in `out`; else what changed, for the log."""
+    if training["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"{out} was trained on other data (fingerprint {training['fingerprint'][:12]}…, now "
+            f"{fingerprint[:12]}…): name the same dataset, or choose another out="
+        )
+    changed = changes(training["config"], asdict(config))
+    wrong = [line for key, line in changed.items() if key.startswith(FIXED)]
+    if wrong:
+        raise ValueError(
+            f"{out} holds another training ({'; '.join(wrong)}): use its settings to resume, or another out="
+        )
+    return list(changed.values())
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGINT into a wish to stop soon; a second signal acts as it did before."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.name is not None
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses handlers
+            self.before = {number: signal.signal(number, self.receive) for number in self.SIGNALS}
+        return self
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+        self.restore()
+
+    def __exit__(self, *exc: object) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,374 @@
+"""Training: windows in, a world out. The same call again goes on where the last one stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from tqdm import tqdm
+
+from scd_datasets.preparation.open_store import open_store
+from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.store.statistics import compute_stats
+from scd_datasets.store.store import WindowStore
+from scd_world.model.world_model import WorldModel
+from scd_world.optim.schedule import learning_rate
+from scd_world.prior.state_prior import PretrainedStatePrior
+from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.training.checkpoint import Checkpoint, Checkpoints
+from scd_world.training.config import TrainConfig
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.export import pick_starts, provenance
+from scd_world.training.learner import Learner
+from scd_world.training.pretrain import BAR_SECONDS, Pretraining
+from scd_world.training.rng import of_rank, restore_rng, rng_state
+from scd_world.training.run_folder import RunFolder, StopSignal, check_continuation
+from scd_world.training.run_log import Meter, NonFiniteGuard, RunLog, Throughput
+from scd_world.training.setup import copy_normalizer
+from scd_world.training.validation import HeldOutValidation
+from scd_world.world.build_model import build_model
+from scd_world.world.model_card import model_card
+from scd_world.world.world import World, init_from
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> Path:
+    """Trains, or goes on training, in `config.out`; gives the folder of the world that it leaves there."""
+    called = time.monotonic()  # a time_limit counts the decoding too: it is there for a job's own end
+    run = RunFolder(config.out)
+    accelerator = make_accelerator(config)
+    with run.locked() if accelerator.is_main_process else nullcontext():
+        if not run.checkpoints.exists():
+            for root in config.prior.extra_datasets:
+                LeRobotFolder(root)  # what cannot be read shows now, not after an hour of decoding
+        with accelerator.main_process_first():
+            store = open_store(config.data, run.path, config.model.patch, run.checkpoints.exists())
+        Trainer(config, store, run, accelerator, called).train()
+    return run.world
+
+
+class Trainer:
+    """Runs a Learner: batches, log, evaluations, checkpoints, a good end whatever ends it."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        store: WindowStore,
+        run: RunFolder,
+        accelerator: Accelerator,
+        called: float | None = None,
+    ) -> None:
+        """called: when this call began, on the monotonic clock; now, unless given."""
+        self.config, self.store, self.run, self.accelerator = config, store, run, accelerator
+        self.main, self.started = accelerator.is_main_process, time.monotonic()
+        self.call_started = self.started if called is None else called
+        self.pretraining = Pretraining(config, store, run.pretraining, accelerator)
+        self.episodes, self.held_out = self.pretraining.episodes, self.pretraining.held_out
+        self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
+        self.loader = self.make_loader()
+        self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
+        checkpoint = self.checkpoints.newest()
+        self.parent: dict[str, Any] | None = None  # provenance of the world that this one started from
+        self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
+        torch.manual_seed(config.seed)
+        model, self.stats = self.make_model(resuming=checkpoint is not None)
+        self.world = self.make_world(model)
+        self.validation = self.make_validation() if self.main and len(self.held_out) else None
+        self.learner = self.make_learner(model)
+        self.guard = NonFiniteGuard(accelerator.device)
+        self.meter, self.clock, self.stop = Meter(), Throughput(), StopSignal()
+        self.pretrain_seconds = self.seconds_so_far()  # seconds of the budget that the prior took
+        self.saved_at = self.evaluated_at = -1
+        self.last_eval: dict[str, float] = {}  # by the latest evaluation
+        # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
+        self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+        if checkpoint is not None:
+            self.resume(checkpoint)
+
+    def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
+        """The model before its first update; what a checkpoint will bring is left as it comes."""
+        normalizer = self.make_normalizer(resuming)
+        model = build_model(self.config.model, self.config.prior, self.store.schema, normalizer)
+        if self.config.init is None and not self.run.stats.exists():
+            self.pretraining.fit_closed_form(model.prior, normalizer)
+        if resuming:  # it needs no other world's weights, and must not fail where that world is gone
+            return model, normalizer
+        if self.config.init is not None:
+            self.parent = init_from(model, self.config.init)
+        if self.config.init is None or self.config.init_pretrain:
+            self.pretraining.run(model.prior, normalizer, self.parent)
+            self.seconds += self.pretraining.earlier_seconds
+        return model, normalizer
+
+    def make_normalizer(self, resuming: bool) -> Normalizer:
+        """Of the training episodes. Or of the world that this one starts from: what its weights learnt, they
+        learnt in its units."""
+        if resuming and self.run.stats.exists():  # whether or not init= is said once more
+            return Normalizer.load(self.run.stats)
+        if self.config.init is None:
+            return compute_stats(self.store, self.episodes)
+        if resuming:
+            raise ValueError(
+                f"{self.config.out} did not begin with another world's weights: leave "
+                f"init={self.config.init} out to resume it, or choose another out="
+            )
+        with self.accelerator.main_process_first():
+            copy_normalizer(self.config.init, self.store, self.run.stats)
+        return Normalizer.load(self.run.stats)
+
+    def make_learner(self, model: WorldModel) -> Learner:
+        return Learner(model, self.stats, self.config, self.accelerator)
+
+    def make_loader(self) -> WindowLoader:
+        return WindowLoader(
+            self.store,
+            self.episodes,
+            self.config.batch_size,
+            self.config.sequence_length,
+            self.config.seed,
+            self.config.data.motion_share,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def make_world(self, model: WorldModel) -> World:
+        """What evaluations step and `out/world` holds: the averaged weights, in a model of their own."""
+        episodes = self.held_out if len(self.held_out) else self.episodes
+        starts = pick_starts(self.store, episodes, self.config.num_start_states, model.config.window)
+        average = deepcopy(model).eval().requires_grad_(False)
+        return World(average, self.stats, starts).to(self.accelerator.device)
+
+    def make_validation(self) -> HeldOutValidation:
+        config, longest = self.config, int(np.median(self.store.lengths[self.held_out]))
+        num_steps = HeldOutValidation.num_steps(config, longest)
+        loader = WindowLoader(
+            self.store,
+            self.held_out,
+            config.eval_windows,
+            num_steps,
+            config.seed,
+            config.data.motion_share,
+        )
+        windows = {name: value.to(self.accelerator.device) for name, value in loader.batch(0).items()}
+        return HeldOutValidation(config, Clip.from_windows(windows, self.world.stats), self.world.stats)
+
+    # ---- the loop --------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        config = self.config
+        with self.stop, self.writing(), self.bar() as bar:
+            with closing(prefetch(self.loader, self.step)) as batches:
+                self.clock.restart()
+                while not self.finished and not self.should_stop():
+                    with self.clock.waiting():
+                        windows = next(batches)
+                    self.rate = learning_rate(config.optimizer, self.progress)
+                    recorded = self.progress < config.self_rollout_start
+                    values, bad = self.learner.update(windows, self.step, self.rate, recorded)
+                    self.guard.see(bad, self.step)
+                    self.meter.add(values, bad)
+                    self.step += 1
+                    bar.update()
+                    # Reading the guard makes a GPU wait, so there only beside a log line.
+                    if self.accelerator.device.type == "cpu" or self.due(config.log_every):
+                        self.check_finite()
+                    if self.due(config.log_every):
+                        self.write_log(bar)
+                    if self.due(config.eval_every):
+                        self.evaluate()
+                    if self.due(config.checkpoint_every):
+                        self.save()
+            if self.finished and self.config.model.state_weight:  # the prior has learnt on beside the images
+                self.recalibrate()
+            if self.finished and self.evaluated_at != self.step:
+                self.evaluate()
+            if self.saved_at != self.step:
+                self.save()
+        reason = self.stop.name or ("finished" if self.finished else "time_limit")
+        self.log_main(f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}")
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.steps or self.progress >= 1
+
+    def due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def should_stop(self) -> bool:
+        """Looks at clock and signals; sets `progress`, the share of the training after the next update.
+
+        Every process gets the same answers, or one would wait for ever for another's gradients.
+        """
+        limit, budget = self.config.time_limit, self.config.time_budget
+        stop = bool(self.stop) or (limit is not None and time.monotonic() - self.call_started > limit)
+        progress = (self.step + 1) / self.config.steps
+        if budget is not None:
+            progress = max(progress, self.budget_used(budget))
+        answers = torch.tensor([stop, min(progress, 1.0)], dtype=torch.float64)
+        if self.host_group is not None:
+            dist.all_reduce(answers, dist.ReduceOp.MAX, group=self.host_group)
+        stop, self.progress = answers.tolist()
+        return bool(stop)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        if not self.main:
+            yield
+            return
+        self.run.write_config(self.config)
+        self.run_log = RunLog(self.run.log, self.run.tensorboard, self.step)
+        with closing(self.run_log):
+            yield
+
+    def bar(self) -> tqdm:
+        return tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            disable=not self.main,
+            mininterval=BAR_SECONDS,
+        )
+
+    def write_log(self, bar: tqdm) -> None:
+        names, sums = self.meter.take()
+        means = dict(zip(names, self.accelerator.reduce(sums, "mean").tolist(), strict=True))
+        updates = max(means.pop("updates"), 1)
+        values = {name: total / updates for name, total in means.items()}
+        config = self.config
+        values |= self.clock.rates(frames_per_step=config.batch_size * config.sequence_length)
+        values |= {"lr": self.rate, "skipped": int(self.guard.skipped), "seconds": self.seconds_so_far()}
+        if self.main:
+            self.run_log.write(self.step, values)
+            bar.total = max(self.step, round(self.step / self.progress))  # a time budget moves it
+            bar.set_postfix(loss=f"{values['loss']:.4f}", waiting=f"{values['waiting']:.0%}", refresh=False)
+        self.clock.restart()
+
+    def check_finite(self) -> None:
+        """Raises after three skipped updates in a row, leaving a file that says which windows they had."""
+        step = int(self.guard.fatal)
+        if step < 0:
+            return
+        steps = range(step - self.guard.LIMIT + 1, step + 1)
+        dump = self.run.path / f"not_finite_{step:08d}.json"
+        if self.main:
+            windows = {i: self.loader.addresses(i).tolist() for i in steps}
+            content = {"config": asdict(self.config), "skipped": int(self.guard.skipped), "windows": windows}
+            dump.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        raise FloatingPointError(
+            f"the gradients of the updates {steps[0]} to {step} were not finite; they were skipped, and the "
+            f"last checkpoint is untouched. {dump} has their windows' (episode, frame): look at them, "
+            "or resume with a lower optimizer.lr or precision=fp32"
+        )
+
+    # ---- held-out episodes -----------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """With the averaged weights, in the first process; the others wait with their next gradients."""
+        self.load_average()
+        self.evaluated_at = self.step
+        if self.validation is not None:
+            values = self.validation.measure(self.world.model, stop=lambda: bool(self.stop))
+            if values is not None:
+                self.last_eval = values
+                self.run_log.write(self.step, values)
+        self.clock.restart()
+
+    def load_average(self) -> None:
+        self.world.model.load_state_dict(self.learner.average())
+        prior = self.world.model.prior
+        if self.curve is not None and isinstance(prior, PretrainedStatePrior):
+            prior.uncertainty.calibration_curve.copy_(self.curve)
+
+    def recalibrate(self) -> None:
+        """Measures the uncertainty once more, of the prior as the world has it in the end."""
+        self.load_average()
+        prior = self.world.model.prior
+        if isinstance(prior, PretrainedStatePrior) and self.pretraining.calibrate(
+            prior, self.world.stats, self.parent
+        ):
+            self.curve, self.saved_at = prior.uncertainty.calibration_curve.clone(), -1
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def seconds_so_far(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def budget_used(self, budget: float) -> float:
+        """The share of the budget that the updates have used: the learning rate's course is theirs alone."""
+        return (self.seconds_so_far() - self.pretrain_seconds) / max(budget - self.pretrain_seconds, 1.0)
+
+    def save(self) -> None:
+        """A checkpoint, and the world as it is now."""
+        state = self.learner.state()
+        own = of_rank(rng_state(), self.accelerator.process_index)
+        rng = {name: value for part in gather_object([own]) for name, value in part.items()}
+        self.load_average()
+        self.saved_at = self.step
+        if not self.main:
+            return
+        training = {
+            "step": self.step,
+            "seconds": self.seconds_so_far(),
+            "pretrain_seconds": self.pretrain_seconds,
+            "skipped": int(self.guard.skipped),
+            "fingerprint": self.store.fingerprint,
+            "config": asdict(self.config),
+            "eval": self.last_eval,
+            "parent": self.parent,
+        }
+        self.checkpoints.save(Checkpoint(**state, rng=rng, training=training))
+        self.pretraining.stages.clear()
+        self.save_world()
+
+    def provenance(self) -> dict[str, Any]:
+        """The world's provenance."""
+        return provenance(
+            self.config,
+            self.store,
+            self.held_out,
+            self.step,
+            self.seconds_so_far(),
+            self.last_eval,
+            self.parent,
+        )
+
+    def save_world(self) -> None:
+        made = self.provenance()
+        self.world.provenance, self.world.card = (
+            made,
+            model_card(self.store.schema, self.world.prior_config, made),
+        )
+        self.world.save(self.run.world)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        training = checkpoint.training
+        self.parent = training["parent"]
+        changed = check_continuation(training, self.config, self.store.fingerprint, self.run.path)
+        self.learner.load(checkpoint.weights, checkpoint.ema, checkpoint.optimizer)
+        restore_rng(checkpoint.rng, self.accelerator.process_index)
+        self.step, self.seconds, self.last_eval = training["step"], training["seconds"], training["eval"]
+        self.pretrain_seconds = training["pretrain_seconds"]
+        if self.config.time_budget is not None:
+            self.progress = self.budget_used(self.config.time_budget)
+        self.guard = NonFiniteGuard(self.accelerator.device, training["skipped"])
+        self.log_main(f"resuming at step {self.step}" + "".join(f"\n  changed: {line}" for line in changed))
+
+    def log_main(self, message: str) -> None:
+        if self.main:
+            log.info(message)

@@ -1,0 +1,109 @@
+"""Folders that are complete and unchanged, or not there: temp folder, fsync, SHA-256 manifest, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+MANIFEST = "manifest.json"
+
+
+class DamagedFolder(ValueError):
+    """A folder that does not hold what was written to it."""
+
+
+def write_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """`write(temp)` fills a temporary folder beside `target`, which then takes target's place.
+
+    Killed at any moment, `target` is the old folder, the new one, or (between two renames) absent
+    with the old one beside it as `.old`. A write that fails leaves the old folder alone.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temp = beside(target, ".tmp")
+    shutil.rmtree(temp, ignore_errors=True)
+    try:
+        temp.mkdir()
+        write(temp)
+        write_manifest(temp)
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+    replace_folder(temp, target)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """`new` takes `target`'s place; what was there is removed only afterwards."""
+    old = beside(target, ".old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(new, target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_foreign(target: Path, mark: str) -> None:
+    """ValueError where `target` holds anything but an earlier folder of its kind, which has a file `mark`."""
+    if target.is_dir() and ((target / mark).is_file() or not any(target.iterdir())):
+        return
+    if target.exists():
+        raise ValueError(
+            f"{target} exists and holds no {mark}: to replace it would lose what lies there; name another"
+        )
+
+
+def write_manifest(folder: Path) -> None:
+    """Hash every file of `folder` into its manifest, all of it on the disk when this returns."""
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in files_of(folder)}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": files}, indent=1, sort_keys=True) + "\n")
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def verify(folder: Path) -> None:
+    """Raise DamagedFolder unless every file is there and has the hash that the manifest gives it."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_bytes())["sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise DamagedFolder(f"{folder} has no readable {MANIFEST}: it was not completely written") from error
+    for name, expected in hashes.items():
+        path = folder / name
+        # By its name, not by where a link leads: in the Hub's cache every file is a link to its content.
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DamagedFolder(f"{folder / MANIFEST} names {name!r}, which lies outside the folder")
+        if not path.is_file():
+            raise DamagedFolder(f"{path} is missing")
+        if sha256(path) != expected:
+            raise DamagedFolder(f"{path} was changed after it was written: its SHA-256 does not match")
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def beside(target: Path, ending: str) -> Path:
+    return target.with_name(target.name + ending)
+
+
+def replace_text(path: Path, text: str) -> None:
+    temp = path.with_name(path.name + ".tmp")
+    temp.write_text(text, encoding="utf-8")
+    os.replace(temp, path)

@@ -1,0 +1,126 @@
+"""A whole step at once: on a GPU one CUDA graph, recorded once and launched as a whole; on a CPU, if wanted,
+compiled to code of its own.
+
+A step of a small world is a thousand small kernels, and a host cannot launch them as fast as a GPU is done
+with them, nor call them as fast as a CPU is. A step can be recorded because it never waits for the host:
+position and validity of the memory are tensors (`cache.py`). It reads and writes fixed tensors, so each step
+copies in where the rows stand, and copies out where they are then: an `Imagined` stays its owner's, as
+without.
+
+B rows, A action size, C H W frame.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import WorldModel
+
+log = logging.getLogger(__name__)
+WARM_UP = 3  # runs before the recording: what libraries allocate and choose at first must not be in it
+Replay = Callable[[], None]
+
+
+class Stepper:
+    """`model.imagine` as the device does it soonest: by a recorded step for each batch size, on a GPU always,
+    on a CPU where it is `compiled`."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self.model = model
+        self.graphs: dict[tuple[int, int, bool], StepGraph | None] = {}
+
+    def __call__(
+        self,
+        s: RolloutState,
+        act: Tensor,
+        noise: Tensor,
+        num_steps: int | None = None,
+        compiled: bool = False,
+    ) -> RolloutState:
+        graph = self.prepare(s, num_steps, compiled)
+        return self.model.imagine(s, act, noise, num_steps) if graph is None else graph(s, act, noise)
+
+    def prepare(
+        self, s: RolloutState, num_steps: int | None = None, compiled: bool = False
+    ) -> StepGraph | None:
+        """The step for as many rows as `s` has, recorded where there is none yet; `s` stays as it is."""
+        kind = s.obs.device.type
+        if kind != "cuda" and not compiled:
+            return None
+        num_steps = num_steps or self.model.config.num_steps
+        key = len(s.obs), num_steps, torch.is_autocast_enabled(kind)
+        if key not in self.graphs:
+            record = cuda_graph if kind == "cuda" else compiled_step
+            try:
+                self.graphs[key] = StepGraph(self.model, s, num_steps, record)
+            except RuntimeError as error:  # slower, and right
+                log.warning("no %s of a step (%s): its kernels are called one by one", record.__name__, error)
+                self.graphs[key] = None
+        return self.graphs[key]
+
+
+class StepGraph:
+    """`model.imagine` for the rows of one batch size and one number of denoising steps."""
+
+    def __init__(
+        self, model: WorldModel, s: RolloutState, num_steps: int, record: Callable[[Replay], Replay]
+    ) -> None:
+        """s: any B rows; they are left as they are. record: `cuda_graph`, or what stands for it."""
+        self.inside = s.fork()
+        self.act = s.state.new_zeros(len(s.state), len(model.schema.action))
+        self.noise = torch.zeros_like(s.obs)
+        kind = s.obs.device.type
+        half, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
+        def step() -> None:
+            self.inside.cache.steps = self.inside.steps  # the host's own count, which no graph keeps
+            # Weights that are cast once and kept would be kept outside of the graph.
+            with torch.autocast(kind, dtype, enabled=half, cache_enabled=False):
+                self.after = model.imagine(self.inside, self.act, self.noise, num_steps)
+
+        self.replay = record(step)
+
+    def __call__(self, s: RolloutState, act: Tensor, noise: Tensor) -> RolloutState:
+        """As `imagine(s, act, noise)`: act (B, A), noise (B, C, H, W). Consumes `s` as that does."""
+        s.check()
+        for name in RolloutState.PER_ROW:
+            getattr(self.inside, name).copy_(getattr(s, name))
+        self.inside.cache.copy_(s.cache)
+        self.act.copy_(act)
+        self.noise.copy_(noise)
+        self.replay()
+        steps = s.cache.steps + 1
+        s.cache.copy_(self.inside.cache)
+        s.cache.steps = steps
+        after = {name: getattr(self.after, name).clone() for name in RolloutState.PER_ROW}
+        return replace(s, **after, steps=steps)
+
+
+def cuda_graph(step: Replay) -> Replay:
+    """Records what `step` does on the GPU; gives what does it again."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def compiled_step(step: Replay) -> Replay:
+    """Generates code for what `step` does on the CPU, and compiles it: what is done pixel by pixel is one
+    loop then. Takes half a minute and a C++ compiler; what was compiled once is found again on the disk."""
+    once = torch.no_grad()(torch.compile(step, dynamic=False))
+    # Each batch size, number of denoising steps and world is another code; the limit is meant for accidents.
+    with torch._dynamo.config.patch(recompile_limit=256):
+        once()
+    return once

@@ -1,0 +1,98 @@
+"""The README.md of a world's folder: what it was given, what it learnt from, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scd_world.prior.config import PriorConfig
+from scd_world.robot_data.schema import DataSchema
+
+
+def model_card(schema: DataSchema, prior: PriorConfig, made: Mapping[str, Any]) -> str:
+    """Writes the README.md of a world's folder. made: its provenance."""
+    found = made["eval"]
+    rows = [
+        f"| {h} | {found[f'eval/psnr_h{h}']:.2f} | {found[f'eval/psnr_copy_h{h}']:.2f} |"
+        for h in (1, 4, 16)
+        if f"eval/psnr_h{h}" in found
+    ]
+    table = ["| imagined step | PSNR, dB | copying the last frame |", "|---|---|---|", *rows]
+    lines = [
+        "---",
+        "library_name: scd_world",
+        "tags: [world-model, robotics, lerobot]",
+        "---",
+        f"# A world of {', '.join(schema.tasks) or 'recorded episodes'}",
+        "",
+        f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames "
+        f"per second; action {', '.join(schema.action)}.{data_notes(schema)}",
+        "",
+        what_it_is_given(schema) + " " + what_its_prior_is(prior),
+        "",
+        f"Trained for {made['steps']} updates of {made['batch_size']} windows of "
+        f"{made['sequence_length']} steps in {training_hours(made)}, on {made['episodes']} episodes of "
+        f"{made['data']}, {len(made['held_out_episodes'])} of them held out."
+        + (
+            f" Its state prior learnt from {' and '.join(made['extra_datasets'])} as well."
+            if made.get("extra_datasets")
+            else ""
+        )
+        + (f" It started from the weights of {made['init']}." if made.get("init") else "")
+        + (f" Distilled by {made['distilled']['method']}." if made.get("distilled") else "")
+        + (f" Changed since: {made['edited']}." if made.get("edited") else ""),
+        "",
+        *(["On held-out episodes, open loop:", "", *table, ""] if rows else []),
+        "It learnt from these recordings alone: what they do not hold is outside its envelope.",
+        "",
+        "```python",
+        "import gymnasium, scd_envs",
+        'env = gymnasium.make("scd_world/World-v0", world="<this folder>")',
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def what_it_is_given(schema: DataSchema) -> str:
+    """Says plainly what a user's robot must know to step this world."""
+    robot, rest = len(schema.agent_pos), len(schema.environment_state)
+    if rest:
+        return (
+            f"**It is given the state of its environment**: besides the cameras and {robot} numbers of "
+            f"proprioception, {rest} numbers of `environment_state`, which a simulator or a tracker knows "
+            "and a robot by itself does not. Its figures are not comparable with those of worlds that see "
+            "cameras alone."
+        )
+    if robot:
+        return (
+            f"It is given cameras and proprioception ({robot} numbers), which every robot has, and no more."
+        )
+    return "It is given cameras alone."
+
+
+def what_its_prior_is(prior: PriorConfig) -> str:
+    if prior.kind == "none":
+        return "It has no state prior: the next state is read off the model's own encoding."
+    return (
+        "A state prior, pretrained on recorded state alone, predicts the next state before a frame is drawn."
+    )
+
+
+def training_hours(made: Mapping[str, Any]) -> str:
+    """Gives the hours of its own training, and with those of the worlds that its weights come from."""
+    own, whole = made["training_seconds"], 0
+    world: Mapping[str, Any] | None = made
+    while world:
+        whole, world = whole + world["training_seconds"], world.get("parent")
+    hours = f"{own / 3600:.1f} hours"
+    return hours if whole == own else f"{hours} ({whole / 3600:.1f} with those of the worlds before it)"
+
+
+def data_notes(schema: DataSchema) -> str:
+    """Says what was not recorded, and what was done to the images."""
+    missing = [name for name in ("reward", "success") if not getattr(schema, name)]
+    notes = [f" No {name} was recorded: it is 0." for name in missing]
+    if schema.recorded:
+        sizes = ", ".join(f"{c} {h}×{w}" for c, (h, w) in schema.recorded_sizes.items())
+        notes.append(f" Recorded as {sizes}; {schema.resize} to one size.")
+    return "".join(notes)

@@ -1,0 +1,127 @@
+"""Recorded moments from which an imagined episode can start, each known by its (episode, frame) address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class StartState:
+    """A recorded frame and the k − 1 frames before it, in raw units; an episode starts at the last one."""
+
+    pixels: np.ndarray  # uint8 (k, V, H, W, 3)
+    state: np.ndarray  # float32 (k, S)
+    action: np.ndarray  # float32 (k − 1, A)
+    prev: np.ndarray  # float32 (S + A,) state and action before the first; none known: its own and NaN
+    task: int = 0  # which of the schema's tasks
+
+    @property
+    def last_prev(self) -> np.ndarray:
+        """(S + A,): state and action one frame before the last."""
+        if not len(self.action):
+            return self.prev
+        return np.concatenate([self.state[-2], self.action[-1]])
+
+
+@dataclass(frozen=True)
+class StartStates:
+    """Pieces of recorded episodes. Every stored frame is a start; the ones before it are its context."""
+
+    pixels: np.ndarray  # uint8 (F, V, H, W, 3)
+    state: np.ndarray  # float32 (F, S)
+    action: np.ndarray  # float32 (F, A), taken at that frame
+    addresses: np.ndarray  # int64 (F, 2): episode of the dataset and frame in it, sorted
+    # (F,) which of the schema's tasks; empty where there is one alone
+    task: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @cached_property
+    def rows(self) -> dict[tuple[int, int], int]:
+        return {(int(episode), int(frame)): row for row, (episode, frame) in enumerate(self.addresses)}
+
+    @cached_property
+    def first_frames(self) -> np.ndarray:
+        """Addresses of the episodes' own first frames (M, 2): the dataset's distribution of starts."""
+        return self.addresses[self.addresses[:, 1] == 0]
+
+    def get(self, episode: int, frame: int, context: int = 1) -> StartState:
+        """The start at this address with at most `context` frames, itself included."""
+        row = self.rows.get((int(episode), int(frame)))
+        if row is None:
+            raise ValueError(f"no start at episode {episode}, frame {frame}: {self.describe(int(episode))}")
+        first = row
+        while (
+            row - first + 1 < context and (episode, self.addresses[row, 1] - (row - first) - 1) in self.rows
+        ):
+            first -= 1
+        frames = slice(first, row + 1)
+        earlier = self.rows.get((int(episode), int(self.addresses[first, 1]) - 1))
+        unknown = self.state[first], np.full_like(self.action[first], np.nan)
+        known = unknown if earlier is None else (self.state[earlier], self.action[earlier])
+        return StartState(
+            pixels=self.pixels[frames],
+            state=self.state[frames],
+            action=self.action[first:row],
+            prev=np.concatenate(known),
+            task=int(self.task[row]) if len(self.task) else 0,
+        )
+
+    def filter_by_task(self, task: int, pool: np.ndarray) -> np.ndarray:
+        """Those of the addresses `pool` (M, 2) at which this task was being done; all, if there are none."""
+        if not len(self.task):
+            return pool
+        same = np.array([self.task[self.rows[episode, frame]] == task for episode, frame in pool.tolist()])
+        return pool[same] if same.any() else pool
+
+    def describe(self, episode: int) -> str:
+        """What there is, for an error message."""
+        episodes = np.unique(self.addresses[:, 0])
+        if episode not in episodes:
+            shown = ", ".join(map(str, episodes[:20])) + (", …" if len(episodes) > 20 else "")
+            return f"this world holds starts of the episodes {shown}"
+        frames = self.addresses[self.addresses[:, 0] == episode, 1]
+        return f"of episode {episode} this world holds the frames {frames.min()} to {frames.max()}"
+
+    def save(self, folder: Path) -> None:
+        import zarr
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
+        group = zarr.open_group(str(folder), mode="w", zarr_format=3)
+        for name, value in self.arrays().items():
+            group.create_array(
+                name,
+                shape=value.shape,
+                dtype=value.dtype,
+                chunks=(min(len(value), 256) or 1, *(max(n, 1) for n in value.shape[1:])),
+                # Checked on reading: a flipped bit raises instead of showing a wrong frame.
+                compressors=[ZstdCodec(level=19), Crc32cCodec()],
+                # Zeros too: what is not there is always a loss.
+                config={"write_empty_chunks": True},
+            )[:] = value
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        arrays = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: value for name, value in arrays.items() if name != "task" or len(value)}
+
+    @classmethod
+    def load(cls, folder: Path) -> StartStates:
+        import zarr
+
+        with zarr.config.set({"array.read_missing_chunks": False}):
+            group = zarr.open_group(str(folder), mode="r")
+            arrays: dict[str, Any] = {name: plain(group[name]) for name in sorted(group.array_keys())}
+        return cls(**arrays)
+
+
+def plain(array: Any) -> np.ndarray:
+    """A zarr array's numbers; anything but plain numbers is refused (objects can carry code)."""
+    if array.dtype.kind not in "uifb":
+        raise ValueError(
+            f"array {array.name} has dtype {array.dtype}; expected whole or real numbers or bool"
+        )
+    return array[...]

@@ -1,0 +1,301 @@
+"""A world on disk: a model with all that is needed to step it, in a folder without pickle and without code.
+
+`config.json` (model, data schema, versions) · `model.safetensors` (EMA weights) · `stats.safetensors` ·
+`starts/` · `manifest.json` (SHA-256 of each file) · `README.md` (model card).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import scd_world
+from scd_world.model.config import ModelConfig
+from scd_world.model.history import previous_state_action
+from scd_world.model.rollout_state import RolloutState
+from scd_world.model.world_model import WorldModel
+from scd_world.prior.config import PriorConfig
+from scd_world.prior.state_prior import PretrainedStatePrior
+from scd_world.prior.uncertainty import KNOWN
+from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels
+from scd_world.robot_data.schema import DataSchema
+from scd_world.utils.atomic_folder import MANIFEST, refuse_foreign, verify, write_folder
+from scd_world.world import format3
+from scd_world.world.build_model import build_model
+from scd_world.world.compiled_step import Stepper
+from scd_world.world.starts import StartState, StartStates
+
+FORMAT = 4
+
+
+@dataclass
+class World:
+    """A trained model, the statistics of its data, and recorded starts. Raw units in, raw units out."""
+
+    model: WorldModel
+    stats: Normalizer
+    starts: StartStates
+    card: str = ""  # the text of README.md
+    provenance: dict[str, Any] = field(default_factory=dict)  # what it was trained with: free JSON, kept
+
+    def __post_init__(self) -> None:
+        self.stepper = Stepper(self.model)
+
+    @property
+    def schema(self) -> DataSchema:
+        return self.model.schema
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @property
+    def prior_config(self) -> PriorConfig:
+        """What the state prior is made of."""
+        prior = self.model.prior
+        return prior.config if isinstance(prior, PretrainedStatePrior) else PriorConfig(kind="none")
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W): the shape of one row's noise."""
+        return self.schema.channels, self.schema.height, self.schema.width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all that stepping depends on: sizes, schema, weights, statistics (32 MB are hashed in .1 s)."""
+        digest = hashlib.sha256(
+            json.dumps([asdict(self.config), asdict(self.prior_config), self.schema.to_dict()]).encode()
+        )
+        for part in (self.model.state_dict(), vars(self.stats)):
+            for name, value in part.items():
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> World:
+        self.model.to(device)
+        self.stats, self.stepper = self.stats.to(device), Stepper(self.model)
+        return self
+
+    # ---- stepping in raw units -------------------------------------------------------------------------
+
+    def reset(self, starts: Sequence[StartState]) -> RolloutState:
+        """One row per start; starts may have contexts of different lengths."""
+        s = self.model.initial(*self.last_frames(starts), self.tasks(starts))
+        self.encode_context(s, np.arange(len(starts)), starts)
+        return s
+
+    def reset_rows(self, s: RolloutState, rows: Sequence[int], starts: Sequence[StartState]) -> None:
+        """These rows of `s` begin anew, in place; equal to a fresh episode."""
+        s.check()
+        index = torch.as_tensor(rows, device=self.device)
+        s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
+        s.reward[index] = s.success[index] = 0.0
+        s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
+        s.steps_since_observed[index] = 0
+        s.task[index] = self.tasks(starts)
+        s.cache.first[index] = s.cache.position
+        self.encode_context(s, np.asarray(rows), starts)
+
+    @torch.no_grad()
+    def encode_context(self, s: RolloutState, rows: np.ndarray, starts: Sequence[StartState]) -> None:
+        """Encodes the frames before each start, rows with equally many together, into the cache."""
+        lengths = np.array([len(start.action) for start in starts])
+        for length in np.unique(lengths[lengths > 0]):
+            chosen = np.flatnonzero(lengths == length)
+            pixels = np.stack([starts[i].pixels for i in chosen])
+            obs = encode_pixels(torch.from_numpy(pixels).to(self.device))
+            state = self.stats.encode_state(self.tensor(np.stack([starts[i].state for i in chosen])))
+            first = self.stats.encode_prev(self.tensor(np.stack([starts[i].prev for i in chosen])))
+            action = self.stats.encode_action(self.tensor(np.stack([starts[i].action for i in chosen])))
+            task = self.tasks([starts[i] for i in chosen])
+            cache = s.cache.fresh(len(chosen), before=int(length))
+            prev = previous_state_action(state[:, :-1], action, first)
+            for i in range(length):
+                self.model.prior_and_encode_step(
+                    obs[:, i], prev[:, i], state[:, i], action[:, i], task, cache
+                )
+            s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
+
+    def step(
+        self,
+        s: RolloutState,
+        action: Any,
+        noise: Tensor,
+        num_steps: int | None = None,
+        compiled: bool = False,
+    ) -> RolloutState:
+        """action (B, A) raw units, noise (B, C, H, W) standard normal. compiled: see `compiled_step.py`."""
+        action = self.stats.encode_action(self.tensor(action))
+        return self.stepper(s, action, noise.to(self.device), num_steps, compiled)
+
+    def prepare(self, s: RolloutState, num_steps: int | None = None, compiled: bool = False) -> None:
+        """Whatever the first step of so many rows would otherwise have to do first."""
+        self.stepper.prepare(s, num_steps, compiled)
+
+    def outputs(self, s: RolloutState) -> dict[str, np.ndarray]:
+        """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
+        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it."""
+        return {
+            "pixels": decode_pixels(s.obs).cpu().numpy(),
+            "state": self.stats.decode_state(s.state).float().cpu().numpy(),
+            "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
+            "success": s.success.float().cpu().numpy().copy(),
+            "uncertainty": self.model.prior.expected_error(s.ensemble).cpu().numpy(),
+        }
+
+    def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
+        """Frame, state, and state and action one frame earlier (at rest at an episode's first frame)."""
+        pixels = torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
+        state = self.tensor(np.stack([start.state[-1] for start in starts]))
+        prev = self.tensor(np.stack([start.last_prev for start in starts]))
+        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
+
+    def tasks(self, starts: Sequence[StartState]) -> Tensor:
+        """(B,) which of the schema's tasks each row does."""
+        return torch.tensor([start.task for start in starts], device=self.device)
+
+    def tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+    # ---- disk ------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, half: bool = False, beside: Sequence[Path] = ()) -> Path:
+        """Writes the folder whole or not at all; an older world there is replaced only by a complete one.
+
+        half: weights as float16 (for shipping; loading gives float32 again, rounded once).
+        beside: files that are put beside them, images of the card.
+        """
+        folder = Path(folder)
+        refuse_foreign(folder, MANIFEST)
+        write_folder(folder, lambda made: self.write_files(made, half, beside))
+        return folder
+
+    def write_files(self, folder: Path, half: bool, beside: Sequence[Path]) -> None:
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        # Buffers are fits in closed form, to be kept as exact as they are.
+        halved = {name for name, _ in self.model.named_parameters()} if half else set()
+        weights = {name: w.half() if name in halved else w for name, w in weights.items()}
+        save_file(weights, folder / "model.safetensors")
+        self.stats.to("cpu").save(folder / "stats.safetensors")
+        self.starts.save(folder / "starts")
+        config = {
+            "format": FORMAT,
+            "scd_world": scd_world.__version__,
+            "torch": torch.__version__,
+            "model": asdict(self.config),
+            "prior": asdict(self.prior_config),
+            "schema": self.schema.to_dict(),
+            "provenance": self.provenance,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (folder / "README.md").write_text(self.card, encoding="utf-8")
+        for file in beside:
+            shutil.copy(file, folder / file.name)
+
+    @classmethod
+    def load(
+        cls, source: str | Path, device: str | torch.device = "cpu", revision: str | None = None
+    ) -> World:
+        """A folder, or a Hugging Face Hub id (`user/name`, with a pinned `revision` if given)."""
+        folder = find_folder(source, revision)
+        verify(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        stats = load_file(folder / "stats.safetensors")
+        weights = {name: w.float() for name, w in load_file(folder / "model.safetensors").items()}
+        if config.get("format") == format3.FORMAT:
+            warnings.warn(
+                f"{folder} is a world of format 3: it opens as it is; World.load(…).save(…) writes it anew",
+                stacklevel=2,
+            )
+            config = format3.upgrade_config(config)
+            stats, fitted = format3.upgrade_stats(stats)
+            weights = format3.upgrade_weights(weights) | fitted
+            format3.knots_of_line(weights, KNOWN)
+        elif config.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder} is a world of format {config.get('format')!r}; scd_world {scd_world.__version__} "
+                f"reads formats 3 and {FORMAT}: train it again (the recordings still fit), or install the "
+                f"version that wrote it, {config.get('scd_world')}"
+            )
+        normalizer = Normalizer(**stats)
+        settings = read_settings(ModelConfig, config["model"]), read_settings(PriorConfig, config["prior"])
+        model = build_model(*settings, DataSchema.from_dict(config["schema"]), normalizer)
+        if config["model"]["architecture"] == "copy_last":  # it had a prior once, and never asked it
+            weights = model.state_dict() | format3.only(model.state_dict(), weights)
+        model.load_state_dict(weights)
+        model.eval().requires_grad_(False)
+        starts = StartStates.load(folder / "starts")
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        return cls(model, normalizer, starts, card, config["provenance"]).to(device)
+
+    def push_to_hub(self, repo_id: str, private: bool = True) -> str:
+        """Uploads the world's folder; gives its address on the Hub."""
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as parent:
+            api.upload_folder(repo_id=repo_id, folder_path=self.save(Path(parent) / "world"))
+        return str(url)
+
+
+def read_settings[C](cls: type[C], values: dict[str, Any]) -> C:
+    """Gives the settings in a world's config.json; ValueError where it has some that are not known."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    if unknown := set(values) - known:
+        raise ValueError(f"config.json: unknown settings {sorted(unknown)}; known are {sorted(known)}")
+    return cls(**values)
+
+
+def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
+    """Gives `model` the weights of a world, to go on learning or to adapt it; returns its provenance."""
+    world = World.load(source)
+    try:
+        model.load_state_dict(world.model.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"the world {source} has other shapes than this model and its data: take its model settings "
+            f"(config.json) and data with its cameras, state and action sizes ({error})"
+        ) from error
+    return world.provenance
+
+
+def find_folder(source: str | Path, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            inside = folder / "world"
+            hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
+            raise ValueError(f"{folder} is not a world: it holds no config.json{hint}")
+        return folder
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"no world at {folder.absolute()}: no such folder (and not a Hub id `user/name`)"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"no world {str(source)!r}: no such folder here, and the Hugging Face Hub gave none ({error})"
+        ) from error

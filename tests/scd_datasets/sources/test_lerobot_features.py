@@ -1,0 +1,53 @@
+"""Names and sizes as datasets in the wild have them."""
+
+import pytest
+
+from scd_datasets.sources.lerobot_features import camera_keys, common_size, number_names, picture_size
+
+VIDEO = {"dtype": "video", "shape": [3, 48, 64]}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["shoulder", "wrist"], ("shoulder", "wrist")),
+        ({"motors": ["shoulder", "wrist"]}, ("shoulder", "wrist")),
+        ({"shoulder": 0, "wrist": 1}, ("shoulder", "wrist")),
+        (["three", "names", "for two"], ("state_0", "state_1")),
+        (None, ("state_0", "state_1")),
+    ],
+)
+def test_every_number_has_a_name(names, expected):
+    assert number_names("observation.state", {"shape": (2,), "names": names}) == expected
+
+
+def test_pictures_come_channels_first_or_last():
+    for shape in ([3, 48, 64], (48, 64, 3), (1, 48, 64), (48, 64, 1)):
+        assert picture_size({"shape": shape}) == (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shorter", "expected"),
+    [
+        ([(480, 640), (96, 128)], None, (96, 128)),  # the smallest camera's
+        ([(720, 1280)], 96, (96, 176)),  # 170.7, to a multiple of 16
+        ([(640, 480)], 96, (128, 96)),
+        ([(96, 96)], 96, (96, 96)),
+        ([(160, 240)], None, (160, 240)),
+        ([(480, 640)], None, (96, 128)),  # nobody learns from half a thousand tokens unless told to
+        ([(480, 640)], 480, (480, 640)),
+    ],
+)
+def test_all_cameras_come_in_one_size(sizes, shorter, expected):
+    assert common_size(sizes, shorter) == expected
+
+
+def test_depth_is_not_a_camera():
+    depth = VIDEO | {"info": {"video.is_depth_map": True}}
+    features = {
+        "observation.images.top": VIDEO,
+        "observation.images.depth": depth,
+        "observation.image": VIDEO,
+    }
+    assert camera_keys(features, []) == {"top": "observation.images.top", "image": "observation.image"}
+    assert list(camera_keys(features, ["image", "top"])) == ["image", "top"]

@@ -1,0 +1,116 @@
+"""Batches are a pure function of (seed, step), whoever asks, and statistics see training episodes only."""
+
+import logging
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.store.statistics import compute_stats
+from scd_datasets.store.store import write_store
+from scd_world.robot_data.clip import Clip
+
+EVERY = np.arange(4)
+
+
+def same(a, b):
+    return all(torch.equal(a[name].nan_to_num(7), b[name].nan_to_num(7)) for name in a)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(store):
+    loader = WindowLoader(store, EVERY, 8, 5, seed=1)
+    fifth = loader.batch(5)
+    loader.batch(0)
+    assert same(fifth, loader.batch(5))
+    assert same(fifth, WindowLoader(store, EVERY, 8, 5, seed=1).batch(5))
+    assert not same(fifth, loader.batch(6))
+    assert not same(fifth, WindowLoader(store, EVERY, 8, 5, seed=2).batch(5))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_cut_the_batch_of_one_process(store, world_size):
+    whole = WindowLoader(store, EVERY, 8, 5, seed=1).batch(3)
+    parts = [
+        WindowLoader(store, EVERY, 8, 5, 1, rank=r, world_size=world_size).batch(3) for r in range(world_size)
+    ]
+    assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused(store):
+    with pytest.raises(ValueError, match="8 does not divide by 3"):
+        WindowLoader(store, EVERY, 8, 5, 1, world_size=3)
+
+
+def test_short_episodes_are_left_out_and_said(store, caplog):
+    with caplog.at_level(logging.WARNING):
+        loader = WindowLoader(store, EVERY, 8, 15, seed=0)
+    assert "2 of 4 training episodes are shorter than 15 steps" in caplog.text
+    assert set(loader.windows[:, 0]) == {1, 3}
+    with pytest.raises(ValueError, match="the longest has 30"):
+        WindowLoader(store, EVERY, 8, 31, seed=0)
+
+
+def test_motion_share_draws_windows_in_which_the_block_moves(store):
+    loader = WindowLoader(store, EVERY, 32, 3, seed=0, motion_share=1.0)
+    block = loader.batch(0)["state"][..., -1]
+    assert ((block[:, 1:] != block[:, :-1]).any(1)).all()
+    drawn = np.concatenate(
+        [WindowLoader(store, EVERY, 64, 3, 0, motion_share=0).addresses(i) for i in range(9)]
+    )
+    assert {tuple(row) for row in drawn} == {tuple(row) for row in loader.windows}
+
+
+def test_motion_by_pixels_where_no_environment_state_is_recorded(tmp_path, schema, store, numbered):
+    plain = replace(schema, environment_state=())
+    rows = [slice(start, start + length) for start, length in zip(store.starts, store.lengths, strict=True)]
+    episodes = []
+    for i, row in enumerate(rows):
+        episode = numbered(i, row.stop - row.start, schema)
+        pixels = episode.pixels.copy()
+        pixels[: len(pixels) * 3 // 4] = pixels[0]  # still for three quarters
+        episodes.append(replace(episode, state=episode.state[:, :2], pixels=pixels))
+    loader = WindowLoader(
+        write_store(tmp_path / "plain.zarr", plain, episodes), EVERY, 32, 3, 0, motion_share=1.0
+    )
+    pixels = loader.batch(0)["pixels"]
+    assert (pixels[:, 1:] != pixels[:, :-1]).flatten(1).any(1).all()
+
+
+def test_prefetch_gives_the_loaders_batches_and_passes_errors_on(store, monkeypatch):
+    loader = WindowLoader(store, EVERY, 4, 5, seed=0)
+    for step, batch in enumerate(islice(prefetch(loader, 7), 4), start=7):
+        assert same(batch, loader.batch(step))
+    monkeypatch.setattr(loader, "batch", lambda step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(prefetch(loader, 0))
+
+
+def test_statistics_see_training_episodes_only(store):
+    stats = compute_stats(store, np.array([0, 2]))
+    assert stats.action_low.tolist() == [0, -2006]
+    assert stats.action_high.tolist() == [2006, 0]
+    assert stats.state_low.tolist() == [0, 0, 3]
+    assert stats.background.shape == (6, 8, 12)
+    rewards = np.r_[np.arange(12), 2000 + np.arange(7)]
+    assert stats.reward_mean.item() == pytest.approx(rewards.mean())
+    assert stats.reward_std.item() == pytest.approx(rewards.std())
+    # x rises by 1 every frame, and never jumps from one episode to the next
+    assert stats.state_delta_rms[0].item() == pytest.approx(2 / 2006, rel=1e-5)
+
+
+def test_background_is_each_pixels_median(store):
+    background = compute_stats(store, np.array([1])).background
+    grey = (background + 1) * 127.5
+    assert grey[0].unique().item() == pytest.approx(1)  # the episode's number
+    assert grey[1].unique().item() == pytest.approx(15)  # the middle of 30 frames
+    assert grey[5].unique().item() == pytest.approx(1)  # the second camera
+
+
+def test_a_batch_becomes_a_clip(store):
+    loader = WindowLoader(store, EVERY, 4, 5, seed=0)
+    clip = Clip.from_windows(loader.batch(0), compute_stats(store, EVERY))
+    assert clip.obs.shape == (4, 6, 6, 8, 12)
+    assert clip.action.abs().max() <= 1 + 1e-6

@@ -1,0 +1,184 @@
+"""A benchmark counts what it says it counts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scd_world.benchmark.benchmark import bench, plain_schema
+from scd_world.benchmark.config import BenchConfig
+from scd_world.benchmark.cost import count_cost, count_step, peak_bytes
+from scd_world.benchmark.figures import pareto, plot_quality
+from scd_world.benchmark.quality import markdown, quality
+from scd_world.benchmark.stepping import build_models, timing
+from scd_world.benchmark.timing import FEWEST, Turn, dummy_inputs, dummy_state, interleave
+from scd_world.benchmark.training import count_update
+from scd_world.model.config import ModelConfig
+from scd_world.prior.config import PriorConfig
+from scd_world.prior.uncertainty import MEMBERS
+
+TINY = ModelConfig(width=16, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, head="patch")
+LINEAR = PriorConfig(layers=0)
+SMALL = {"model": TINY, "prior": LINEAR, "height": 16, "width": 24, "seconds": 0.01, "device": "cpu"}
+CPU = torch.device("cpu")
+
+
+def models(*baselines: str, fusion: str = "one_way", **changes):
+    schema = plain_schema(BenchConfig(**SMALL | changes))
+    return build_models(replace(TINY, fusion=fusion), LINEAR, baselines, schema, CPU)
+
+
+def block(queries: int, keys: int, D: int, conditions: int = 1) -> int:
+    """Operations of a transformer layer, by hand: qkv, out and a fourfold MLP per token, attention, adaLN."""
+    return 2 * queries * 12 * D * D + 4 * queries * keys * D + 2 * conditions * 6 * D * D
+
+
+def mlp(sizes: list[int], rows: int = 1) -> int:
+    return sum(2 * rows * a * b for a, b in itertools.pairwise(sizes))
+
+
+@pytest.mark.parametrize("fusion", ["concat", "one_way"])
+def test_operations_are_those_of_a_hand_count(fusion):
+    scd, dense = models("causal_dit", fusion=fusion).values()
+    S, A, D, N, W, T = 18, 2, 16, 6, 4, 5
+    M, P = N + 1, 3 * 8 * 8
+    linear = 2 * S * (2 * S + 2 * A + 1)
+    state_action = [(S + A) * (1 + 2 * TINY.fourier_octaves), 2 * D, 2 * D, D]
+    with_deltas = [state_action[0] + 2 * S, *state_action[1:]]
+    heads = mlp([D, 2 * D, S + 2])
+    into = mlp([P, D], N)
+    head = mlp([D, 2 * D, P + 64], N) + mlp([D, 2 * D])
+    time = mlp([128, D, D])
+    encoder = into + 2 * mlp(with_deltas) + 2 * block(M, W * M, D)
+    once, decoder = 2 * mlp(state_action), into + time + head
+    if fusion == "concat":  # the context goes through the layers at each step
+        decoder += block(M + N, M + N, D)
+    else:  # or once
+        once, decoder = once + block(M, M, D), decoder + block(N, M + N, D)
+    ensemble = MEMBERS * linear  # its members, for the uncertainty
+    assert count_cost(scd, 1, T).flops == linear + ensemble + encoder + heads + once + T * decoder
+    read = into + 2 * mlp(with_deltas) + time + 3 * block(M, (W + 1) * M, D)
+    denoised = into + 2 * mlp(state_action) + time + 3 * block(M, (W + 1) * M, D) + head
+    assert count_cost(dense, 1, T).flops == linear + ensemble + read + heads + T * denoised
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_blocks_run_as_often_as_each_model_says(num_steps):
+    passes = {
+        n: count_cost(m, 3, num_steps).block_passes for n, m in models("causal_dit", "regression").items()
+    }
+    context = 1  # its own pass through the decoder's layer
+    assert passes["scd"] == 2 + context + num_steps
+    assert passes["regression"] == 2 + context + 1
+    assert passes["causal_dit"] == 3 * (1 + num_steps)
+    (joined,) = models(fusion="concat").values()
+    assert count_cost(joined, 3, num_steps).block_passes == 2 + num_steps
+
+
+def test_cost_grows_with_rows_and_denoising_steps_as_it_should():
+    for model in models("causal_dit", "far_long", height=32, width=32).values():
+        assert count_cost(model, 2, 1).flops == 2 * count_cost(model, 1, 1).flops
+        assert count_cost(model, 1, 2).flops > count_cost(model, 1, 1).flops
+        assert count_cost(model, 1, 4) == count_step(model, 1, 4)
+
+
+def test_the_peak_holds_weights_cache_and_grows_with_rows():
+    (model,) = models().values()
+    weights = sum(p.nbytes for p in model.parameters())
+    peaks = []
+    for batch in (1, 16):
+        s = dummy_state(model, batch, full=True)
+        cache = s.cache.nbytes
+        peaks.append(peak_bytes(model, s, *dummy_inputs(s, 2), num_steps=2) - weights - cache)
+    assert 0 < peaks[0] < peaks[1] < 32 * peaks[0]
+
+
+def test_a_full_start_attends_to_its_whole_window():
+    for model in models("causal_dit", "far_long", height=32, width=32).values():
+        s = dummy_state(model, 2, full=True)
+        one, later = s.cache.visible(), model.imagine(s, *dummy_inputs(s, 2), 1).cache.visible()
+        assert one.sum() == later.sum()
+
+
+def test_in_each_round_everybody_takes_a_turn_behind_one_that_warms_up():
+    calls = []
+
+    def turn(name: str) -> Turn:
+        return Turn(CPU, lambda i, given: calls.append((name, i, given)), prepare=lambda: f"for {name}")
+
+    rounds = list(interleave({"a": turn("a"), "b": turn("b")}, seconds=0))
+    assert calls == [(name, i, f"for {name}") for i in range(-1, FEWEST) for name in "ab"]
+    assert len(rounds) == FEWEST
+    assert all(elapsed.clock >= 0 and elapsed.waiting >= 0 for r in rounds for elapsed in r.values())
+
+
+def test_ratios_are_medians_over_rounds():
+    own, dense = torch.tensor([[1.0, 1], [2, 2], [10, 1]]), torch.tensor([[3.0, 4], [6, 8], [10, 5]])
+    row = timing(own.numpy(), dense.numpy(), batch=2, peak=0, on_cpu=True)
+    assert (row["faster"], row["faster_cpu"], row["p50_ms"]) == (3, 4, 2000)
+    assert row["steps_per_s"] == 1
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    assert pareto([(3, 3), (1, 1), (2, 5), (1, 0), (4, 6)]) == [(1, 1), (2, 5), (4, 6)]
+
+
+def test_an_update_costs_about_three_forward_passes():
+    (model,) = models().values()
+    forward = count_cost(model, 1, 1).flops
+    assert 2 * forward < count_update(model, 1, 1) < 8 * forward
+
+
+def test_bench_writes_tables_json_and_figures(slide_store, tmp_path, capsys):
+    config = BenchConfig(
+        **SMALL,
+        baselines=["causal_dit"],
+        num_steps=[1, 2],
+        contexts=[2, 3],
+        batch_sizes=[1, 2],
+        training=True,
+        train_batch_size=2,
+        sequence_length=2,
+        store=str(slide_store),
+        out=str(tmp_path),
+    )
+    bench(config)
+    report = json.loads((tmp_path / "bench.json").read_text())
+    settings = [(r["context"], r["batch"], r["num_steps"]) for r in report["steps"] if r["model"] == "scd"]
+    assert settings == [(c, b, n) for c in (2, 3) for b in (1, 2) for n in (1, 2)]
+    assert all(0 < r["p50_ms"] <= r["p95_ms"] and r["peak_bytes"] > 0 for r in report["steps"])
+    assert all(r["faster"] == r["flop_ratio"] == 1 for r in report["steps"] if r["model"] == "causal_dit")
+    assert [r["model"] for r in report["training"]] == ["scd", "causal_dit"]
+    assert all(r["tokens_per_s"] > 0 and 0 <= r["waiting"] < 1 for r in report["training"])
+    assert report["store"]["frames_per_s"]["from RAM"] > 0
+    assert (tmp_path / "latency.png").stat().st_size > 1000
+    assert "2 + 1" in (tmp_path / "bench.md").read_text()
+    assert "GFLOP/frame" in capsys.readouterr().out
+
+
+def test_quality_stands_beside_the_speed_it_was_evaluated_at(world, tmp_path):
+    saved = world.save(tmp_path / "world")
+    psnr = {"psnr_imagined": {"mean": [30.0, 29.0, 28.0, 27.0]}}
+    for n in (1, 3):
+        report = {"settings": {"world": str(saved)}, "world": {"num_steps": n}, "curves": psnr}
+        (tmp_path / f"{n}.json").write_text(json.dumps(report))
+    rows = quality([str(tmp_path / "1.json"), str(tmp_path / "3.json")], CPU, seconds=0.01)
+    assert [r["num_steps"] for r in rows] == [1, 3]
+    assert rows[0]["psnr"] == {"1": 30.0, "4": 27.0}
+    assert rows[0]["gflop_per_frame"] < rows[1]["gflop_per_frame"]
+    plot_quality(tmp_path / "quality.png", rows)
+    assert (tmp_path / "quality.png").stat().st_size > 1000
+    assert "30.0" in markdown(rows)
+    with pytest.raises(FileNotFoundError, match="scd-evaluate"):
+        quality([str(tmp_path / "none")], CPU, seconds=0.01)
+
+
+def test_what_would_take_too_long_is_counted_and_not_timed(tmp_path):
+    report = bench(BenchConfig(**SMALL, num_steps=[4], batch_sizes=[1], max_round_seconds=1e-12))
+    (row,) = report["steps"]
+    assert row["gflop_per_frame"] > 0
+    assert "p50_ms" not in row

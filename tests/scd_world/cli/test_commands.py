@@ -1,0 +1,69 @@
+"""The commands refuse typos and wrong types before anything runs, and answer --help without heavy imports."""
+
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scd_datasets.config import OnBadEpisode
+from scd_world.cli import commands  # noqa: F401  stores the configs
+from scd_world.rollouts.config import PolicyShare
+
+
+def settings(name, *overrides):
+    with initialize(version_base="1.3", config_path=None):
+        return OmegaConf.to_object(compose(config_name=name, overrides=list(overrides)))
+
+
+def test_a_mixture_on_the_command_line():
+    config = settings(
+        "record", "env=pusht", "out=o", "policy_mixture=[{policy:a,weight:4,policy_kwargs:{skill:[1.0,0.5]}}]"
+    )
+    assert config.shares == [PolicyShare("a", {"skill": [1.0, 0.5]}, weight=4)]
+    assert settings("record", "env=pusht", "out=o", "policy=b").shares == [PolicyShare("b")]
+
+
+def test_a_policy_s_own_arguments_on_the_command_line():
+    arguments = ["policy_kwargs={skill:[1.0,0.5]}", "env_kwargs={size:64}"]
+    config = settings("record", "env=pusht", "out=o", *arguments)
+    assert config.shares == [PolicyShare("random_walk", {"skill": [1.0, 0.5]})]
+    assert config.env_kwargs == {"size": 64}
+
+
+def test_skip():
+    assert settings("data", "data.root=d", "on_bad_episode=skip").on_bad_episode is OnBadEpisode.skip
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("record", ["env=pusht", "out=o", "episode=3"]),
+        ("record", ["env=pusht", "out=o", "episodes=many"]),
+        ("record", ["env=pusht", "out=o", "episodes=0"]),
+        ("record", ["env=pusht", "out=o", "policy_mixture=[{policy:a,shares:4}]"]),
+        ("record", ["env=pusht", "out=o", "policy=a", "policy_mixture=[{policy:b}]"]),
+        ("record", ["env=pusht"]),
+        ("data", []),
+        ("data", ["data.root=d", "on_bad_episode=maybe"]),
+        ("data", ["data.root=d", "data.repo_id=a/b"]),
+        ("data", ["data.root=d", "data.resize=crop"]),
+        ("data", ["data.root=d", "data.decoder=ffmpeg"]),
+        ("data", ["data.root=d", "data.fps=0"]),
+    ],
+)
+def test_mistakes_fail_before_anything_runs(name, overrides):
+    with pytest.raises((ConfigCompositionException, OmegaConfBaseException, ValueError)):
+        settings(name, *overrides)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; import scd_world.cli.commands;"
+        "heavy = {'torch', 'zarr', 'lerobot', 'gymnasium', 'pyarrow', 'numpy'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

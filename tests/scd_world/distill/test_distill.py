@@ -1,0 +1,272 @@
+"""Distillation teaches large steps, moves nothing that it should not, and resumes to the same bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from scd_datasets.config import DataConfig
+from scd_world.distill.config import DistillConfig
+from scd_world.distill.consistency import Consistency, leap, path_end
+from scd_world.distill.distill import distill
+from scd_world.distill.meanflow import MeanFlow, average_and_goal, stretch
+from scd_world.distill.objective import read_clip
+from scd_world.distill.self_rollout import SelfRollout
+from scd_world.distill.steps import edges
+from scd_world.model.flow import euler_sample_interval
+from scd_world.model.scd import SCD
+from scd_world.training.config import TrainConfig
+from scd_world.training.learner import Learner
+from scd_world.training.trainer import train
+from scd_world.world.world import World
+from tests.conftest import CONFIG, SCHEMA, filled, make_model, make_stats
+
+# ---- a flow whose velocity is known ------------------------------------------------------------------
+
+
+def two_points(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The exact velocity towards data at −1 and 1 (deviation 0.1), each coordinate by itself."""
+    t = t[:, None, None, None]
+    at, var = torch.tensor([-1.0, 1.0]), (1 - t) ** 2 * 0.01 + t**2
+    gap = x_t[..., None] - (1 - t)[..., None] * at
+    share = (-(gap**2) / (2 * var[..., None])).softmax(-1)
+    x = (share * (at + ((1 - t) * 0.01 / var)[..., None] * gap)).sum(-1)
+    noise = (share * (t / var)[..., None] * gap).sum(-1)
+    return noise - x
+
+
+class Toy(nn.Module):
+    """The exact velocity, and a small network that learns what a large step needs besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
+
+    def forward(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        inputs = torch.cat([x_t[:, :, 0, 0], t[:, None], s[:, None]], dim=-1)
+        return two_points(x_t, t, s) + self.net(inputs)[:, :, None, None]
+
+
+def consistency_loss(toy: Toy, x: Tensor, noise: Tensor) -> Tensor:
+    level = torch.randint(1, 25, (len(x),)).float()
+    x_t, end = path_end(two_points, toy, x, noise, level, 24)
+    return (leap(toy, x_t, level / 24) - end).square().mean()
+
+
+def meanflow_loss(toy: Toy, x: Tensor, noise: Tensor) -> Tensor:
+    t = torch.rand(len(x)).clamp_min(0.01)
+    x_t = (1 - t)[:, None, None, None] * x + t[:, None, None, None] * noise
+    u, goal = average_and_goal(toy, x_t, t, t * stretch(torch.rand(len(x))), two_points(x_t, t, t))
+    return (u - goal).square().mean()
+
+
+@pytest.mark.parametrize("loss", [consistency_loss, meanflow_loss])
+def test_one_distilled_step_ends_where_many_small_ones_do(loss):
+    """One undistilled step from noise ends at the mean of the data, where there are none."""
+    toy = Toy()
+    optimiser = torch.optim.Adam(toy.parameters(), 3e-3)
+    for _ in range(600):
+        x = torch.randint(0, 2, (256, 2, 1, 1)) * 2.0 - 1 + 0.1 * torch.randn(256, 2, 1, 1)
+        optimiser.zero_grad()
+        loss(toy, x, torch.randn_like(x)).backward()
+        optimiser.step()
+    noise = torch.randn(512, 2, 1, 1)
+    end = euler_sample_interval(two_points, noise, 100)
+    with torch.no_grad():
+        before, after = (
+            (euler_sample_interval(f, noise, 1) - end).square().mean().sqrt() for f in (two_points, toy)
+        )
+    assert before > 0.9
+    assert after < 0.5 * before
+
+
+def test_the_forward_derivative_is_the_one_of_finite_differences(model, clip):
+    model = student(model)
+    scene = read_clip(model, clip, noise_for(model, clip))
+    field, F = scene.field(model), len(scene.x)
+    t, s, v, step = torch.full((F,), 0.7), torch.full((F,), 0.3), torch.randn_like(scene.x), 1e-4
+    x_t = scene.noise
+    with torch.no_grad():
+        ahead = field(x_t + step * v, t + step, s)
+        behind = field(x_t - step * v, t - step, s)
+        u = field(x_t, t, s)
+    finite = (ahead - behind) / (2 * step)
+    same, goal = average_and_goal(field, x_t, t, s, v)
+    assert (same.detach() - u).norm() < 1e-3 * u.norm()  # another path through attention
+    change = (v - goal) / 0.4
+    off = (change - finite).flatten(1).norm(dim=1) / finite.flatten(1).norm(dim=1)
+    assert off.median() < 0.03  # of frames; a random network bends sharply at a few
+    assert not goal.requires_grad
+
+
+def test_a_decoder_of_intervals_hears_time_smoothly(model):
+    """The derivative of a fast ripple says nothing about where the path leads."""
+    moved = {}
+    for name, decoder in {"plain": model.core.decoder, "smooth": student(model).decoder}.items():
+        now, soon = (decoder.time(torch.tensor([t])) for t in (0.5, 0.503))
+        moved[name] = ((soon - now).norm() / now.norm()).item()
+    assert moved["smooth"] < 0.2 * moved["plain"]
+
+
+# ---- what learns, and what does not ------------------------------------------------------------------
+
+
+def student(teacher: SCD, **changes: object) -> SCD:
+    """A copy of the teacher whose decoder is told where a step ends."""
+    model = make_model(replace(teacher.config, average_velocity=True, **changes), SCHEMA, make_stats(SCHEMA))
+    model.load_state_dict(teacher.state_dict(), strict=False)
+    return model
+
+
+def noise_for(model: SCD, clip):
+    return model.sample_noise(clip, torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_where_a_step_ends_is_heard_once_it_was_taught(model, clip, taught):
+    """A new student takes its teacher's velocity all the way."""
+    told = filled(student(model)) if taught else student(model)
+    scene = read_clip(told, clip, noise_for(told, clip))
+    t = torch.full((len(scene.x),), 0.9)
+    with torch.no_grad():
+        near, far = (scene.field(told)(scene.noise, t, torch.full_like(t, s)) for s in (0.8, 0.0))
+    assert ((near - far).abs().max() > 1e-3) == taught
+
+
+@pytest.mark.parametrize("kind", [Consistency, MeanFlow, SelfRollout])
+def test_only_a_rollout_teaches_the_encoder(model, clip, kind):
+    learner, teacher = (
+        student(model, self_rollout_share=1.0),
+        filled(make_model(CONFIG, SCHEMA, make_stats(SCHEMA))),
+    )
+    objective = kind(learner, teacher, 12) if kind is Consistency else kind(learner, teacher)
+    loss, _ = objective(clip, objective.sample_noise(clip, torch.Generator().manual_seed(0)))
+    loss.backward()
+    moved = {name for name, p in learner.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert any(name.startswith("core.decoder.blocks") for name in moved)
+    assert any(name.startswith("core.encoder.") for name in moved) == (kind is SelfRollout)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_the_end_of_the_last_stretch_is_the_frame_itself():
+    x, noise = torch.randn(4, 2, 1, 1), torch.randn(4, 2, 1, 1)
+    never = two_points, lambda *_: torch.full_like(x, torch.nan)
+    x_t, end = path_end(*never, x, noise, torch.ones(4), 48)
+    torch.testing.assert_close(end, x_t - two_points(x_t, torch.full((4,), 1 / 48), torch.zeros(4)) / 48)
+
+
+# ---- whole runs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def distillation(training, tmp_path: Path) -> Callable[..., DistillConfig]:
+    """A trained world, and the config of a distillation of it that takes a second."""
+    world = train(training("teacher", steps=4))
+    data: DataConfig = training().data
+
+    def build(out: str, **changes: object) -> DistillConfig:
+        values = {
+            "data": data,
+            "steps": 6,
+            "batch_size": 4,
+            "clip_steps": 4,
+            "device": "cpu",
+            "precision": "fp32",
+            "log_every": 2,
+            "eval_every": 100,
+            "eval_windows": 4,
+            "checkpoint_every": 3,
+            "world_starts": 2,
+            "report_windows": 0,
+        }
+        return DistillConfig(world=str(world), out=str(tmp_path / out), **(values | changes))
+
+    return build
+
+
+def tensors(config: DistillConfig) -> dict[str, Tensor]:
+    folder = Path(config.out) / "checkpoints/last"
+    parts = ("weights", "ema", "optimiser")
+    return {f"{p}/{k}": v for p in parts for k, v in load_file(folder / f"{p}.safetensors").items()}
+
+
+@pytest.mark.parametrize("method", ["consistency", "meanflow"])
+def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, method, monkeypatch):
+    """The consistency target is the average of the weights: it must come back as it was."""
+    straight, broken = distillation("straight", method=method), distillation("broken", method=method)
+    distill(straight)
+    with monkeypatch.context() as patch:
+        update = Learner.update
+
+        def crash(self, windows, step, *how):
+            if step == 4:
+                raise RuntimeError("crash")
+            return update(self, windows, step, *how)
+
+        patch.setattr(Learner, "update", crash)
+        with pytest.raises(RuntimeError, match="crash"):
+            distill(broken)
+    distill(broken)
+    a, b = tensors(straight), tensors(broken)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+    teacher, made = World.load(straight.world), World.load(Path(straight.out) / "world")
+    before, after = teacher.model.state_dict(), made.model.state_dict()
+    moved = {name for name, value in after.items() if name not in before or not value.equal(before[name])}
+    assert moved
+    assert all(name.startswith("core.decoder.") for name in moved)
+
+
+def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillation):
+    config = distillation("run", steps=1, report_windows=4, report_horizon=4, report_steps=[1, 2])
+    config = replace(config, beside={"the same": config.world})
+    world = World.load(distill(config))
+    assert world.config.num_steps == 1
+    assert world.provenance["distilled"]["method"] == "consistency"
+    assert world.provenance["init_provenance"] == World.load(config.world).provenance
+    measured = json.loads((Path(config.out) / "steps.json").read_text())["measured"]
+    assert list(measured) == ["teacher", "consistency", "the same"]
+    for key in ("psnr_h1", "psnr_h4", "likeness", "sharpness"):
+        assert measured["the same"]["2"][key] == measured["teacher"]["2"][key]
+    assert measured["teacher"]["2"]["likeness"] > 50  # to itself
+    assert {"steps.png", "steps.md"} <= {path.name for path in Path(config.out).iterdir()}
+
+
+def test_a_run_goes_on_with_the_teacher_it_began_with(distillation, training):
+    config = distillation("run", steps=1)
+    distill(config)
+    other = train(training("other", steps=1, seed=5))
+    with pytest.raises(ValueError, match="teacher"):
+        distill(replace(config, world=str(other), steps=2))
+
+
+def test_every_setting_that_a_training_has_too_reaches_it():
+    """But for num_steps, which the student's model is told."""
+    shared = {f.name for f in fields(DistillConfig)} & {f.name for f in fields(TrainConfig)} - {"num_steps"}
+    config = DistillConfig(world="w", out="o")
+    training = config.training(CONFIG, "digest")
+    assert "own_history_from" in shared
+    for name in shared:
+        assert getattr(training, name) == getattr(config, name), name
+
+
+def test_the_student_of_a_guided_teacher_is_not_guided_again():
+    config = DistillConfig(world="w", out="o")
+    guided = replace(CONFIG, guidance=1.5)
+    assert config.student(guided).guidance == 1.0
+    assert replace(config, method="rollout").student(guided).guidance == 1.5
+    assert asdict(config.training(guided, "abc"))["teacher"] == "abc"
+
+
+def test_a_blurred_picture_has_weaker_edges():
+    picture = torch.rand(1, 3, 8, 8)
+    assert edges(nn.functional.avg_pool2d(picture, 3, 1, 1)) < edges(picture)

@@ -1,0 +1,36 @@
+"""The path, its velocity and the sampler agree with each other."""
+
+from __future__ import annotations
+
+import torch
+
+from scd_world.model.flow import euler_sample, interpolate, logit_normal
+
+
+def test_the_path_runs_from_data_to_noise():
+    x, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    assert torch.equal(interpolate(x, noise, torch.zeros(3)), x)
+    assert torch.equal(interpolate(x, noise, torch.ones(3)), noise)
+    t = torch.tensor([0.25, 0.5, 0.75])
+    finite = (interpolate(x, noise, t + 1e-3) - interpolate(x, noise, t)) / 1e-3
+    torch.testing.assert_close(finite, noise - x, rtol=1e-2, atol=1e-2)  # v = noise − x, not its negative
+
+
+def test_the_sampler_follows_the_true_velocity_to_the_data_in_any_number_of_steps():
+    x, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    for num_steps in (1, 4, 50):
+        torch.testing.assert_close(
+            euler_sample(lambda *_: noise - x, noise, num_steps), x, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_the_sampler_visits_equal_times_from_one_downwards():
+    seen = []
+    euler_sample(lambda x, t: seen.append(t[0].item()) or torch.zeros_like(x), torch.randn(1, 1, 2, 2), 4)
+    assert seen == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_training_times_lean_where_they_are_told():
+    t = logit_normal(torch.randn(10_000), 0.8, 1.2)
+    assert ((t > 0) & (t < 1)).all()
+    assert abs(t.median() - torch.sigmoid(torch.tensor(0.8))) < 0.02

@@ -1,0 +1,263 @@
+"""Imagined datasets: LeRobot reads what was seen, they say that they are imagined, and they can be taught."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+import scd_policies
+from scd_datasets.config import DataConfig
+from scd_datasets.preparation.check import check_dataset, check_numbers
+from scd_datasets.preparation.open_store import open_store
+from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_envs.vector_env import WorldVectorEnv
+from scd_policies.rollout import EpisodeRollout, episodes
+from scd_world.rollouts.config import RolloutConfig
+from scd_world.rollouts.imagine import InterruptibleEnv, imagine_dataset
+from scd_world.utils.atomic_folder import MANIFEST, sha256
+from scd_world.world.starts import StartStates
+from scd_world.world.world import World
+from tests.conftest import make_model
+
+SHAPES = {
+    "observation.images.top": (3, 8, 12),
+    "observation.images.wrist": (3, 8, 12),
+    "observation.state": (2,),
+    "observation.environment_state": (1,),
+    "action": (2,),
+}
+
+
+@pytest.fixture
+def config(world: World, tmp_path: Path):
+    """Six episodes of at most seven steps, four at a time."""
+    folder = world.save(tmp_path / "world")
+
+    def make(out: str = "dream", **changes) -> RolloutConfig:
+        values = {"world": str(folder), "out": str(tmp_path / out), "episodes": 6, "num_envs": 4}
+        values |= {"horizon": 7, "success_threshold": 0.97, "num_videos": 0, "device": "cpu", "seed": 3}
+        return RolloutConfig(**(values | changes))
+
+    return make
+
+
+def contents(root: str | Path) -> list:
+    """Everything a dataset says, episode by episode."""
+    folder = LeRobotFolder(root)
+    return [(check_numbers(folder, e), folder.pixels(e)) for e in folder.episodes]
+
+
+def assert_same(one: str, other: str) -> None:
+    for (numbers, pixels), (others, other_pixels) in zip(contents(one), contents(other), strict=True):
+        assert all(np.array_equal(numbers[key], others[key]) for key in numbers)
+        np.testing.assert_array_equal(pixels, other_pixels)
+
+
+def play(world: World, threshold: float) -> list[EpisodeRollout]:
+    """The episodes of `config`, as the environment itself gives them."""
+    env = WorldVectorEnv(world, 4, autoreset_mode="Disabled", horizon=7, success_threshold=threshold)
+    policy = scd_policies.make("random_walk", env.single_action_space)
+    return list(episodes(env, policy, seeds=range(3, 11), frames=True))[:6]
+
+
+def test_lerobot_reads_what_was_imagined(config, world):
+    """Frame by frame: an action that stood beside the picture it led to would go unnoticed in training."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    endless = [episode.info["success_probability"][:6].max() for episode in play(world, 1.0)]
+    best = np.sort(endless)
+    threshold = float(best[np.diff(best).argmax() :][:2].mean())  # some episodes end by success, some do not
+    played = play(world, threshold)
+    notes = imagine_dataset(config(num_videos=2, success_threshold=threshold))
+    dataset = LeRobotDataset("local/dream", root=config().out)
+    assert [len(episode) for episode in played] == [note["length"] for note in notes]
+    assert len({len(episode) for episode in played}) > 1
+    row = 0
+    for episode, note in zip(played, notes, strict=True):
+        for i in range(len(episode)):
+            frame = dataset[row]
+            for camera in ("top", "wrist"):
+                seen = (frame[f"observation.images.{camera}"].permute(1, 2, 0) * 255).round().byte().numpy()
+                np.testing.assert_array_equal(seen, episode.obs["pixels"][camera][i])
+            np.testing.assert_array_equal(frame["observation.state"], episode.obs["agent_pos"][i])
+            assert frame["observation.environment_state"].item() == episode.obs["environment_state"][i, 0]
+            np.testing.assert_array_equal(frame["action"], episode.action[i])
+            assert frame["next.reward"].item() == pytest.approx(episode.reward[i], rel=1e-6)
+            said = episode.info["success_probability"][i]
+            assert frame["next.success_probability"].item() == pytest.approx(said, rel=1e-6)
+            assert frame["next.success"].item() == (said > threshold)
+            assert frame["next.done"].item() == (i == len(episode) - 1)
+            assert frame["task"] == "push"
+            row += 1
+        assert note["return"] == pytest.approx(episode.reward.sum(), rel=1e-5)
+        assert note["success"] == episode.success
+    assert row == dataset.num_frames
+    assert (Path(config().out) / "film.mp4").stat().st_size > 1000
+    assert (Path(config().out) / "strip.png").is_file()
+
+
+def test_it_says_that_it_is_imagined_and_by_whom(config):
+    from lerobot.datasets.aggregate import validate_all_metadata
+    from lerobot.datasets.lerobot_dataset import LeRobotDatasetMetadata
+
+    imagine_dataset(config())
+    root = Path(config().out)
+    made = json.loads((root / "meta" / "imagined.json").read_text())
+    assert made["imagined"] is True
+    assert made["world_sha256"] == sha256(Path(config().world) / MANIFEST)
+    assert [note["seed"] for note in made["episodes"]] == list(range(3, 9))
+    assert made["episodes"][0]["policy"] == "random_walk"
+    dream = LeRobotDatasetMetadata("local/dream", root=root)
+    assert dream.robot_type == "imagined"
+    real = LeRobotDatasetMetadata("local/dream", root=root)
+    real.info.robot_type = None
+    with pytest.raises(ValueError, match="robot_type"):
+        validate_all_metadata([real, dream])  # LeRobot's own guard against merging the two
+
+
+def test_equal_seeds_equal_datasets_and_continuing_changes_nothing(config):
+    imagine_dataset(config())
+    imagine_dataset(config("parts", episodes=3))
+    imagine_dataset(config("parts", episodes=6))
+    assert_same(config().out, config("parts").out)
+    imagine_dataset(config("other", seed=4))
+    mine, theirs = contents(config().out), contents(config("other").out)
+    np.testing.assert_array_equal(mine[1][1][0], theirs[0][1][0])  # episode 1 of seed 3 is episode 0 of 4
+    with pytest.raises(ValueError, match="num_envs: 4 there, 2 here"):
+        imagine_dataset(config(num_envs=2))
+    with pytest.raises(ValueError, match="seed: 3 there, 5 here"):
+        imagine_dataset(config(seed=5))
+
+
+def test_a_signal_keeps_whole_episodes(config, monkeypatch):
+    steps, usual = [], InterruptibleEnv.step
+
+    def interrupt(self, actions):
+        steps.append(1)
+        if len(steps) == 9:  # in the second batch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return usual(self, actions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InterruptibleEnv, "step", interrupt)
+        assert len(imagine_dataset(config())) == 4
+    assert len(steps) < 11
+    imagine_dataset(config())
+    imagine_dataset(config("straight"))
+    assert_same(config().out, config("straight").out)
+
+
+def test_a_replay_takes_the_recorded_actions_from_the_recorded_moments(config, world, tmp_path):
+    """Off by one frame, and the actions would belong to other pictures."""
+    imagine_dataset(config("recorded", success_threshold=1.0))
+    recorded = contents(config("recorded").out)
+    folder = replace(world, starts=starts_of(recorded)).save(tmp_path / "of_recorded")
+    again = {"policy": "replay", "replay": config("recorded").out, "horizon": 100, "success_threshold": 1.0}
+    notes = imagine_dataset(config(world=str(folder), starts=[[1, 0], [4, 3]], **again))
+    assert [note["length"] for note in notes] == [7, 4] * 3
+    replayed = contents(config().out)
+    for (numbers, pixels), (episode, frame) in zip(replayed[:2], [(1, 0), (4, 3)], strict=True):
+        np.testing.assert_array_equal(numbers["action"], recorded[episode][0]["action"][frame:])
+        np.testing.assert_array_equal(pixels[0], recorded[episode][1][frame])
+    with pytest.raises(ValueError, match=r"none of the starts \[\[9, 0\]\]"):
+        imagine_dataset(config("none", world=str(folder), starts=[[9, 0]], **again))
+
+
+def starts_of(recorded: list) -> StartStates:
+    addresses = [(e, f) for e, (_, pixels) in enumerate(recorded) for f in range(len(pixels))]
+    state = [
+        np.column_stack([n["observation.state"], n["observation.environment_state"]]) for n, _ in recorded
+    ]
+    return StartStates(
+        pixels=np.concatenate([pixels for _, pixels in recorded]),
+        state=np.concatenate(state).astype(np.float32),
+        action=np.concatenate([numbers["action"] for numbers, _ in recorded]).astype(np.float32),
+        addresses=np.array(addresses),
+    )
+
+
+def test_a_lerobot_policy_took_each_action_at_the_frame_beside_it(config, world, save_policy):
+    """Shown the dataset's frames in order, the checkpoint takes the dataset's actions again."""
+    path = save_policy("act", SHAPES)
+    imagine_dataset(config(policy=str(path), episodes=2, num_envs=2, success_threshold=1.0))
+    env = WorldVectorEnv(world, 2)
+    policy = scd_policies.make("lerobot", env.single_action_space, path=path, device="cpu", task="push")
+    policy.reset([3, 4])
+    shown = contents(config().out)
+    for i in range(7):
+        pixels = np.stack([pixels[i] for _, pixels in shown])
+        numbers = [numbers for numbers, _ in shown]
+        obs = {
+            "pixels": {"top": pixels[:, 0], "wrist": pixels[:, 1]},
+            "agent_pos": np.stack([n["observation.state"][i] for n in numbers]),
+            "environment_state": np.stack(
+                [n["observation.environment_state"].reshape(-1, 1)[i] for n in numbers]
+            ),
+        }
+        box = env.single_action_space
+        taken = np.stack([n["action"][i] for n in numbers])
+        np.testing.assert_allclose(taken, np.clip(policy.act(obs), box.low, box.high), atol=1e-5)
+    assert np.std(taken) > 0
+
+
+def test_it_goes_back_into_training_with_a_note(config, world, tmp_path):
+    imagine_dataset(config())
+    report = check_dataset(LeRobotFolder(config().out))
+    assert "imagined" in report.table()
+    assert str(world.schema.fps) in report.table()
+    store = open_store(DataConfig(root=config().out), tmp_path / "run")
+    for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action", "fps", "tasks"):
+        assert getattr(store.schema, name) == getattr(world.schema, name), name
+    assert (store.schema.reward, store.schema.success) == (True, True)
+    assert len(store.lengths) == 6
+
+
+def test_a_world_without_reward_and_success_says_neither(config, world, tmp_path, model):
+    schema = replace(world.schema, reward=False, success=False, cameras=("front",))
+    from scd_world.robot_data.normalizer import Normalizer
+
+    mute = World(
+        make_model(model.config, schema, Normalizer.neutral(schema)).eval(),
+        Normalizer.neutral(schema),
+        replace(world.starts, pixels=world.starts.pixels[:, :1]),
+    )
+    imagine_dataset(config(world=str(mute.save(tmp_path / "mute")), episodes=1, num_envs=1))
+    features = LeRobotFolder(config().out).features
+    assert {key for key in features if key.startswith("next.")} == {"next.done", "next.uncertainty"}
+    assert "observation.images.front" in features
+
+
+@pytest.mark.parametrize("changed", ["action", "camera", "size"])
+def test_a_policy_of_another_robot_is_refused_with_both_sides_and_the_cure(config, save_policy, changed):
+    shapes = dict(SHAPES)
+    if changed == "action":
+        shapes["action"] = (3,)
+    elif changed == "camera":
+        shapes["observation.images.ceiling"] = shapes.pop("observation.images.top")
+    else:
+        shapes["observation.images.top"] = (3, 16, 24)
+    path = save_policy("act", shapes)
+    with pytest.raises(ValueError, match="does not fit") as raised:
+        imagine_dataset(config(policy=str(path)))
+    said = str(raised.value)
+    assert "observation.images.wrist (3, 8, 12)" in said
+    assert not Path(config().out).exists()
+    if changed == "action":
+        assert "action: the policy has (3,), the environment (2,)" in said
+        return
+    (cure,) = [word for word in said.split("'") if word.startswith("policy_kwargs={")]
+    kwargs = OverridesParser.create().parse_override(cure).value()  # what is advised is what Hydra reads
+    assert len(imagine_dataset(config(policy=str(path), policy_kwargs=kwargs, episodes=1, num_envs=1))) == 1
+
+
+def test_settings_that_cannot_be_are_refused():
+    for bad in ({"episodes": 0}, {"starts": [3, 4]}, {"policy": "replay"}, {"device": "tpu"}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            RolloutConfig(world="w", out="o", **bad)

@@ -1,0 +1,510 @@
+"""A training is one and the same however it is interrupted, divided, or resumed; nothing ends it badly."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import scd_world.training.trainer as training_module
+from scd_datasets.config import DataConfig
+from scd_datasets.store.statistics import compute_stats
+from scd_datasets.store.store import WindowStore, write_store
+from scd_world.model.config import ModelConfig
+from scd_world.model.world_model import observe_context
+from scd_world.robot_data.clip import Clip
+from scd_world.training import pretrain
+from scd_world.training.checkpoint import TENSORS, Checkpoints
+from scd_world.training.config import TrainConfig
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.learner import Learner, check_division
+from scd_world.training.run_folder import RunFolder
+from scd_world.training.trainer import Trainer, train
+from scd_world.training.validation import compare
+from scd_world.world.world import World
+from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
+from tests.scd_world.conftest import SLIDE, slide_episode
+
+TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
+
+
+def final(config) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint."""
+    folder = Path(config.out) / "checkpoints/last"
+    return {
+        f"{name}/{k}": v for name in TENSORS for k, v in load_file(folder / f"{name}.safetensors").items()
+    }
+
+
+def log(config) -> list[dict]:
+    return [json.loads(line) for line in (Path(config.out) / "log.jsonl").open()]
+
+
+def assert_equal(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+def assert_close(a: dict, b: dict) -> None:
+    """Up to the order of sums; random states belong to processes and may differ."""
+    for name, value in a.items():
+        if not name.startswith("rng"):
+            torch.testing.assert_close(value, b[name], atol=1e-5, rtol=0)
+
+
+def at_step(monkeypatch, step: int, act) -> None:
+    """Calls `act()` before update number `step`."""
+    update = Learner.update
+
+    def patched(self, windows, number, *how):
+        if number == step:
+            act()
+        return update(self, windows, number, *how)
+
+    monkeypatch.setattr(Learner, "update", patched)
+
+
+def raise_crash() -> None:
+    raise RuntimeError("crash")
+
+
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
+    straight, broken = training("straight"), training("broken")
+    train(straight)
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, raise_crash)
+        with pytest.raises(RuntimeError, match="crash"):
+            train(broken)
+    assert Checkpoints(Path(broken.out) / "checkpoints").newest().step == 4
+    torch.manual_seed(99)  # the global generators come from the checkpoint too
+    train(broken)
+    assert_equal(final(straight), final(broken))
+    assert [line["step"] for line in log(broken)] == [
+        2,
+        4,
+        6,
+        8,
+        8,
+    ]  # what the crashed run wrote past its checkpoint is gone
+
+
+def test_more_steps_go_on_from_the_end(training):
+    train(training(steps=4))
+    before = time.monotonic()
+    train(training(steps=6))
+    training_json = json.loads((Path(training().out) / "checkpoints/last/training.json").read_text())
+    assert training_json["step"] == 6
+    assert 0 < training_json["seconds"] < 60 + time.monotonic() - before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_a_checkpoint_and_a_world(training, monkeypatch, number):
+    config = training(checkpoint_every=100)
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, lambda: os.kill(os.getpid(), number))
+        world = train(config)
+    assert Checkpoints(Path(config.out) / "checkpoints").newest().step == 3
+    assert World.load(world).provenance["steps"] == 3
+    assert signal.getsignal(number) == handler
+    train(config)
+    straight = training("straight", checkpoint_every=100)
+    train(straight)
+    assert_equal(final(config), final(straight))
+
+
+def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training):
+    config = training(steps=10**6, checkpoint_every=1, eval_every=10**6)
+    process = launch(config)
+    folder = Path(config.out) / "checkpoints"
+    wait_for(lambda: len(list(folder.glob("step_*[0-9]"))) > 1, process)
+    process.kill()
+    process.join()
+    step = Checkpoints(folder).newest().step
+    train(replace(config, steps=step + 2))
+    assert Checkpoints(folder).newest().step == step + 2
+
+
+def test_a_second_trainer_is_refused(training):
+    config = training()
+    with RunFolder(config.out).locked(), pytest.raises(OSError, match="another trainer is at work in"):
+        train(config)
+    train(config)
+
+
+def test_another_model_in_the_same_folder_is_refused(training):
+    train(training(steps=2))
+    wider = replace(training().model, width=32)
+    with pytest.raises(ValueError, match=r"model\.width: 16 before, 32 now"):
+        train(training(model=wider))
+
+
+def test_other_data_in_the_same_folder_are_refused(training, other_store):
+    train(training(steps=2))
+    with pytest.raises(ValueError, match="trained on other data"):
+        train(training(data=replace(training().data, root=str(other_store))))
+
+
+def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training, monkeypatch):
+    def from_here_on(self, model):  # on a busy machine the limit may pass before the first update
+        self.call_started = time.monotonic()
+        return Learner(model, self.stats, self.config, self.accelerator)
+
+    monkeypatch.setattr(Trainer, "make_learner", from_here_on)
+    config = training(steps=10**6, time_limit=3.0)
+    world = World.load(train(config))
+    assert 0 < world.provenance["steps"] < 10**6
+
+
+def test_a_time_limit_counts_what_opening_the_data_took(training, monkeypatch):
+    def slow(*args):
+        time.sleep(1.1)
+        return open_store(*args)
+
+    open_store = training_module.open_store
+    monkeypatch.setattr(training_module, "open_store", slow)
+    world = World.load(train(training(steps=10**6, time_limit=1.0)))
+    assert world.provenance["steps"] == 0
+
+
+def test_a_time_budget_ends_the_training_with_a_small_learning_rate(training, monkeypatch):
+    monkeypatch.setattr(Trainer, "seconds_so_far", lambda self: float(self.step))
+    config = training(steps=10**6, time_budget=10.0, log_every=1, checkpoint_every=10**6)
+    train(config)
+    rates = [line["lr"] for line in log(config) if "lr" in line]
+    assert max(rates) == pytest.approx(config.optimizer.lr)
+    assert rates[-1] == pytest.approx(config.optimizer.lr * config.optimizer.min_lr_ratio)
+    assert "eval/psnr_h1" in log(config)[-1]
+    before = final(config)
+    train(config)  # the budget is spent
+    assert_equal(before, final(config))
+
+
+def test_a_world_that_was_not_written_is_written_by_the_next_call(training):
+    world = train(training())
+    shutil.rmtree(world)
+    World.load(train(training()))
+
+
+def test_pixels_alone_without_state_reward_or_held_out_episodes(training, blind_store):
+    data = DataConfig(kind="zarr", root=str(blind_store), holdout=0)
+    for steps in (4, 6):
+        world = World.load(train(training(data=data, steps=steps)))
+    assert world.schema.state == ()
+
+
+def poison(monkeypatch, steps: range) -> None:
+    sample_noise = Learner.sample_noise
+
+    def patched(self, clip, step):
+        noise = sample_noise(self, clip, step)
+        return replace(noise, x=noise.x * float("nan")) if step in steps else noise
+
+    monkeypatch.setattr(Learner, "sample_noise", patched)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(training, monkeypatch):
+    config = training(steps=4, log_every=1, checkpoint_every=1, keep_checkpoints=9)
+    poison(monkeypatch, range(1, 3))
+    train(config)
+    folder = Path(config.out) / "checkpoints"
+    for part in ("weights", "optimizer"):
+        before, after, next_one = (load_file(folder / f"step_{i:08d}/{part}.safetensors") for i in (1, 3, 4))
+        assert_equal(before, after)
+        assert any(not torch.equal(after[name], next_one[name]) for name in after)
+    lines = log(config)
+    assert [line["skipped"] for line in lines if "skipped" in line] == [0, 1, 2, 2]
+    assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
+
+
+def test_three_in_a_row_stop_the_run_with_the_windows_to_look_at(training, monkeypatch):
+    config = training(steps=12, log_every=1)
+    poison(monkeypatch, range(5, 12))
+    with pytest.raises(FloatingPointError, match="updates 5 to 7 were not finite"):
+        train(config)
+    assert Checkpoints(Path(config.out) / "checkpoints").newest().step == 4
+    dump = json.loads((Path(config.out) / "not_finite_00000007.json").read_text())
+    assert list(dump["windows"]) == ["5", "6", "7"]
+    assert len(dump["windows"]["5"]) == config.batch_size
+
+
+def test_parts_of_a_batch_give_the_same_update(training):
+    whole, parts = training("whole", steps=3), training("parts", steps=3, grad_accumulation=2)
+    train(whole)
+    train(parts)
+    assert_close(final(whole), final(parts))
+
+
+def test_a_batch_that_does_not_divide_is_refused(training):
+    """Three windows in two parts would leave one out without a word."""
+    check_division(training(batch_size=8, grad_accumulation=2), num_processes=2)
+    with pytest.raises(ValueError, match="batch_size=6 must divide by 2 process"):
+        check_division(training(batch_size=6, grad_accumulation=2), num_processes=2)
+
+
+def test_what_a_store_cannot_do_is_refused(training):
+    """Pictures of a window store have the size that it was built with."""
+    with pytest.raises(ValueError, match=r"data\.image_size.*scd-data"):
+        train(training(data=replace(training().data, image_size=8)))
+
+
+def test_a_horizon_that_no_window_reaches_is_not_measured(slide_store):
+    """The frame after an episode's last action was not recorded: no PSNR of it, and no NaN in the log."""
+    store = WindowStore.open(slide_store)
+    stats = compute_stats(store, np.arange(8))
+    windows = store.windows(np.arange(8), np.full(8, 21), 3)
+    clip = Clip.from_windows({k: torch.from_numpy(v) for k, v in windows.items()}, stats)
+    model = make_model(TINY, store.schema, stats)
+    s = observe_context(model, clip, 3)
+    assert compare(s, s.obs, clip, 2, stats, 1) == {}
+    assert np.isfinite(list(compare(s, s.obs, clip, 1, stats, 1).values())).all()
+
+
+def test_two_processes_equal_one(training):
+    one, two = training("one"), training("two")
+    processes = launch_two(two)
+    train(one)
+    finish(processes)
+    assert_close(final(one), final(two))
+    losses = [[line["loss"] for line in log(config) if "loss" in line] for config in (one, two)]
+    np.testing.assert_allclose(*losses, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["scd", "causal_dit"])
+def test_one_process_goes_on_as_two_that_share_the_weights(training, kind):
+    """FSDP2 loads whole tensors and writes whole tensors: a run may change its processes when it resumes.
+
+    Both models have blocks whose keys and values are used beside their output.
+    """
+    model = replace(TINY, architecture=kind)
+    one, two = training("one", model=model), training("two", model=model, fsdp=True)
+    train(one)
+    shutil.copytree(one.out, two.out, symlinks=True)
+    shutil.rmtree(Path(two.out) / "checkpoints/step_00000008")
+    finish(launch_two(two))
+    assert_close(final(one), final(two))
+
+
+SHARD = """
+from scd_world.training.distributed import distribute, make_accelerator
+torch.manual_seed(int(environment["RANK"]))
+net = distribute(torch.nn.Linear(4, 4), make_accelerator(config), fsdp=True)
+whole = {name: value.full_tensor().detach() for name, value in net.named_parameters()}
+torch.save(whole, config.out + environment["RANK"])
+"""
+
+
+def test_what_is_sharded_is_the_first_processes_whatever_the_others_learnt(training):
+    """A lesson may end by the clock, and no two processes' clocks agree."""
+    config = training()
+    finish(launch_two(config, SHARD))
+    torch.manual_seed(0)
+    first = dict(torch.nn.Linear(4, 4).named_parameters())
+    for rank in "01":
+        found = torch.load(config.out + rank)
+        assert all(torch.equal(found[name], value) for name, value in first.items())
+
+
+def test_the_log_says_what_a_trainer_wants_to_know(training):
+    config = training(eval_every=4)
+    train(config)
+    lines = log(config)
+    update = next(line for line in lines if "loss" in line)
+    assert {
+        "loss_pixels", "loss_state", "grad_norm", "lr", "steps_per_s", "frames_per_s", "waiting", "skipped",
+    } <= set(update)  # fmt: skip
+    evaluation = next(line for line in lines if "eval/psnr_h1" in line)
+    assert {"eval/action_sensitivity", "eval/psnr_h16", "eval/psnr_copy_h16", "eval/state_error_h4"} <= set(
+        evaluation
+    )
+    assert 0 <= update["waiting"] <= 1
+    assert list((Path(config.out) / "tensorboard").glob("events*"))
+
+
+def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
+    config = training()
+    world = World.load(train(config))
+    learnt = {name for name, _ in world.model.named_parameters()}
+    for name, value in world.model.state_dict().items():
+        kept = final(config)[f"{'ema' if name in learnt else 'weights'}/{name}"]
+        assert torch.equal(value, kept), name
+    _, held_out = WindowStore.open(config.data.root).split(config.data.holdout)
+    assert set(world.starts.addresses[:, 0]) <= set(held_out.tolist())
+    assert (world.starts.addresses[:, 1] == 0).any()
+    s = world.reset([world.starts.get(*world.starts.addresses[-1], context=2)])
+    s = world.step(s, np.zeros((1, 1), np.float32), torch.zeros(1, *world.frame_shape))
+    assert world.outputs(s)["pixels"].shape == (1, 1, 16, 16, 3)
+
+
+def test_a_training_can_start_from_a_world(training, tmp_path):
+    world = World.load(train(training(steps=2)))
+    config = training(steps=1, out=str(tmp_path / "tuned"), init=str(Path(training(steps=2).out) / "world"))
+    config = replace(config, optimizer=replace(config.optimizer, lr=1e-12))
+    tuned = World.load(train(config))
+    assert tuned.provenance["parent"] == world.provenance  # evaluation asks what it has seen
+    for name, weight in world.model.state_dict().items():
+        torch.testing.assert_close(final(config)[f"weights/{name}"], weight, atol=1e-6, rtol=0)
+    shutil.move(config.init, tmp_path / "elsewhere")
+    resumed = World.load(train(replace(config, steps=2)))  # a resumed run asks for that world no more
+    assert resumed.provenance["parent"] == world.provenance
+    shutil.move(tmp_path / "elsewhere", config.init)
+    wider = replace(config, out=str(tmp_path / "wider"), model=replace(config.model, width=64))
+    with pytest.raises(ValueError, match="other shapes"):
+        train(wider)
+
+
+def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
+    """Its weights mean them: with those of the new recordings, all that it knows would be a little off."""
+    first = World.load(train(training(steps=1)))
+    wide = tmp_path / "wide.zarr"
+    write_store(wide, SLIDE, [replace(e, state=2 * e.state) for e in map(slide_episode, range(4))])
+    config = training(out="tuned", steps=1, init=str(tmp_path / "run" / "world"))
+    config = replace(config, data=DataConfig(kind="zarr", root=str(wide), holdout=0.25))
+    train(config)
+    tuned = World.load(train(replace(config, steps=2, init=None)))  # goes on, though init= is not said again
+    for name, value in vars(first.stats).items():
+        assert torch.equal(getattr(tuned.stats, name), value), name
+    assert "state of " in caplog.text
+    assert "lies outside the range" in caplog.text
+
+
+@pytest.mark.parametrize("init_pretrain", [False, True])
+def test_stages_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, init_pretrain):
+    first = World.load(train(training(steps=1))).model
+    config = training(out="on", steps=8, init=str(tmp_path / "run" / "world"), init_pretrain=init_pretrain)
+    on = World.load(train(config)).model
+    pairs = zip(
+        on.prior.renderer.parameters(), first.prior.renderer.parameters(), strict=True
+    )  # held but for its stage
+    assert all(torch.equal(p, q) for p, q in pairs) is not init_pretrain
+
+
+def test_another_worlds_weights_cannot_be_added_to_a_training_that_has_begun(training, tmp_path):
+    world = str(Path(training("first").out) / "world")
+    train(training("first", steps=1))
+    train(training("second", steps=1))
+    with pytest.raises(ValueError, match="did not begin with another world's weights"):
+        train(training("second", steps=2, init=world))
+
+
+def test_whatever_waits_for_a_gradient_gets_one(training):
+    """Teleoperation records no reward and no success: DDP would wait for the gradients of what tells them."""
+    for told in (False, True):
+        schema = replace(SCHEMA, reward=told, success=told)
+        model = make_model(CONFIG, schema, make_stats(schema))
+        Learner(model, make_stats(schema), training(), make_accelerator(training()))
+        clip = make_clip(schema, B=2, T=3)
+        model.loss(clip, model.sample_noise(clip, torch.Generator().manual_seed(0)))[0].backward()
+        waiting = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert waiting == []
+
+
+def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
+    """They may have taken most of the time; until the first checkpoint nothing else would hold them."""
+    given = []
+
+    def counted(name):
+        teach = getattr(pretrain, name)
+
+        def counting(*arguments, **named):
+            for loss in teach(*arguments, **named):
+                given.append(name)
+                yield loss
+
+        monkeypatch.setattr(pretrain, name, counting)
+
+    for name in ("fit_dynamics", "fit_outcome", "fit_renderer"):
+        counted(name)
+    straight = World.load(train(training(out="straight"))).model.state_dict()
+    assert set(given) == {"fit_dynamics", "fit_outcome", "fit_renderer"}
+    with monkeypatch.context() as killed:
+        killed.setattr(Learner, "update", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(training())
+    given.clear()
+    weights = World.load(train(training())).model.state_dict()
+    assert given == []
+    for name, value in weights.items():
+        assert torch.equal(value, straight[name]), name
+    assert not RunFolder(tmp_path / "run").pretraining.exists()
+
+
+def test_a_lesson_leaves_no_gradient_to_the_first_update(training):
+    """AdamW makes a whole step of the smallest one: reward and success were off for good afterwards."""
+    config = training()
+    run = RunFolder(config.out)
+    model = Trainer(config, WindowStore.open(config.data.root), run, make_accelerator(config)).learner.model
+    assert [name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()] == []
+
+
+def test_recorded_histories_come_first(training):
+    """What can be copied is copied exactly there: from imagined frames alone that cannot be learnt."""
+
+    def losses(own_history: float) -> list[float]:
+        model = replace(TINY, self_rollout_share=own_history)
+        config = training(f"own_{own_history}", model=model, self_rollout_start=0.5, log_every=1)
+        train(config)
+        return [line["loss"] for line in log(config) if "loss" in line]
+
+    recorded, imagined = losses(0.0), losses(1.0)
+    assert recorded[:3] == imagined[:3]
+    assert all(a != b for a, b in zip(recorded[4:], imagined[4:], strict=True))
+
+
+def test_one_batch_can_be_learned_by_heart(training):
+    """What cannot overfit four windows does not get its gradients."""
+    config = training(steps=300)
+    run = RunFolder(config.out)
+    run.path.mkdir()
+    trainer = Trainer(config, WindowStore.open(config.data.root), run, make_accelerator(config))
+    windows = trainer.loader.batch(0)
+    losses = [trainer.learner.update(windows, step, 5e-3)[0]["loss"].item() for step in range(config.steps)]
+    assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
+
+
+def launch(config: TrainConfig, work: str = "train(config)", **environment: str) -> BaseProcess:
+    """Another process that trains `config`, or does other `work` with it. What it has to import was imported
+    once, for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["scd_world.training.trainer"])
+    code = "import os, torch\nos.environ |= environment\ntorch.set_num_threads(1)\n" + work
+    names = {"train": train, "config": config, "environment": environment}
+    process = context.Process(target=exec, args=(code, names), daemon=True)
+    process.start()
+    return process
+
+
+def launch_two(config: TrainConfig, work: str = "train(config)") -> list[BaseProcess]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    return [launch(config, work, RANK=rank, LOCAL_RANK=rank, **both) for rank in "01"]
+
+
+def finish(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+
+
+def wait_for(ready: Callable[[], bool], process: BaseProcess, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert process.is_alive(), "the process ended by itself"
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.05)

@@ -1,0 +1,150 @@
+"""A world on disk is exact, or refused; its rows begin and restart as fresh episodes do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from scd_world.world.world import World
+
+
+def walk(world, s, steps=4, rows=slice(None), seed=0):
+    """Steps with each row's own action and noise; the last look."""
+    g = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        action = torch.rand(8, 2, generator=g)[rows] * torch.tensor([4.0, 512]) - torch.tensor([2.0, 0])
+        s = world.step(s, action, torch.randn(8, *world.frame_shape, generator=g)[rows])
+    return s
+
+
+def assert_same(a: dict, b: dict, rows=slice(None)):
+    for name, value in a.items():
+        np.testing.assert_allclose(
+            value[rows].astype(float), b[name].astype(float), atol=1 if name == "pixels" else 1e-4
+        )
+
+
+def test_save_and_load_are_exact(world, tmp_path):
+    world.provenance = {"steps": 3}
+    loaded = World.load(world.save(tmp_path / "world"))
+    for name, value in world.model.state_dict().items():
+        assert torch.equal(value, loaded.model.state_dict()[name]), name
+    assert (loaded.schema, loaded.config, loaded.card, loaded.provenance) == (
+        world.schema, world.config, world.card, world.provenance,
+    )  # fmt: skip
+    moments = [world.starts.get(4, 3, 3)]
+    a = world.outputs(walk(world, world.reset(moments), rows=slice(1)))
+    b = loaded.outputs(walk(loaded, loaded.reset(moments), rows=slice(1)))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_half_precision_weights_are_rounded_once(world, tmp_path):
+    once = World.load(world.save(tmp_path / "a", half=True))
+    twice = World.load(once.save(tmp_path / "b", half=True))
+    for (name, full), half in zip(
+        world.model.state_dict().items(), once.model.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(full, half, rtol=1e-3, atol=1e-4)
+        assert torch.equal(half, twice.model.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "stats.safetensors", "config.json", "starts/pixels/zarr.json"]
+)
+def test_a_flipped_byte_is_caught(world, tmp_path, name):
+    folder = world.save(tmp_path / "world")
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(ValueError, match=name):
+        World.load(folder)
+
+
+def test_foreign_folders_are_refused_with_a_hint(world, tmp_path):
+    folder = world.save(tmp_path / "run" / "world")
+    with pytest.raises(ValueError, match=r"did you mean .*world"):
+        World.load(tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="no world"):
+        World.load(tmp_path / "nowhere")
+    (folder / "manifest.json").write_text(json.dumps({"sha256": {"../../secret": "0"}}))
+    with pytest.raises(ValueError, match="outside"):
+        World.load(folder)
+    shutil.rmtree(folder / "starts")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        World.load(folder)
+
+
+def test_a_world_of_another_format_says_what_to_do(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("scd_world.world.world.FORMAT", 1)
+    folder = world.save(tmp_path / "old")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"of format 1; .* reads formats 3 and 4: train it again"):
+        World.load(folder)
+
+
+def test_a_failed_save_leaves_the_old_world(world, tmp_path, monkeypatch):
+    folder = world.save(tmp_path / "world")
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(world.starts), "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        world.save(folder)
+    World.load(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_a_folder_that_is_no_world_is_not_replaced(world, tmp_path):
+    """A run's folder instead of the world in it would take all checkpoints with it."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run exists and holds no manifest\.json"):
+        world.save(tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_text() == "{}"
+
+
+def test_rows_begin_with_contexts_of_different_lengths(world):
+    moments = [world.starts.get(7, 0, 3), world.starts.get(7, 1, 3), world.starts.get(4, 5, 3)]
+    assert [len(moment.action) for moment in moments] == [0, 1, 2]
+    together = world.outputs(walk(world, world.reset(moments), rows=slice(3)))
+    for i, moment in enumerate(moments):
+        alone = world.outputs(walk(world, world.reset([moment]), rows=slice(i, i + 1)))
+        assert_same(together, alone, slice(i, i + 1))
+
+
+def test_context_is_remembered(world):
+    """The frames before the start make a difference: speed cannot be seen in one picture."""
+    short, long = (world.starts.get(7, 5, k) for k in (1, 3))
+    a, b = (world.outputs(walk(world, world.reset([m]), 1, slice(1))) for m in (short, long))
+    assert not np.array_equal(a["pixels"], b["pixels"])
+
+
+def test_a_restarted_row_is_a_fresh_episode_and_the_others_go_on(world):
+    moments = [world.starts.get(7, f, 3) for f in (2, 4)]
+    s = walk(world, world.reset(moments), 7, slice(2))
+    fresh = world.starts.get(4, 4, 3)
+    going_on = s.fork()
+    world.reset_rows(s, [1], [fresh])
+    together = world.outputs(walk(world, s, 4, slice(2), seed=5))
+    alone = world.outputs(walk(world, world.reset([fresh]), 4, slice(1, 2), seed=5))
+    assert_same(together, alone, slice(1, 2))
+    unhindered = world.outputs(walk(world, going_on, 4, slice(2), seed=5))
+    assert np.array_equal(together["pixels"][0], unhindered["pixels"][0])
+
+
+def test_starts_are_addressed(world):
+    moment = world.starts.get(7, 6, 3)
+    row = world.starts.rows[7, 6]
+    assert np.array_equal(moment.pixels, world.starts.pixels[row - 2 : row + 1])
+    assert np.array_equal(moment.action, world.starts.action[row - 2 : row])
+    assert len(world.starts.get(7, 1, 3).pixels) == 2  # never across an episode's start
+    with pytest.raises(ValueError, match="frames 0 to 8"):
+        world.starts.get(7, 9)
+    with pytest.raises(ValueError, match="episodes 4, 7"):
+        world.starts.get(5, 0)
