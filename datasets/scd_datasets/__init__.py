@@ -1,1 +1,1 @@
-"""What is learned from: recording, LeRobotDataset in and out, checks, and the store that training reads."""
+"""scd_datasets: recordings in, checks, the window store that training reads, and LeRobotDatasets out."""

@@ -1,4 +1,4 @@
-"""What a user can set when recording and checking: read-only dataclasses, no heavy import."""
+"""Where recorded data comes from and how it is checked: read-only dataclasses, no heavy import."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A LeRobotDataset v3: a folder, or its name on the Hugging Face Hub. Or a replay buffer's folder,
-    or an HDF5 file of stable-worldmodel."""
+    """Names a recording: a LeRobotDataset v3 (a folder, or its name on the Hugging Face Hub), the folder of a
+    replay buffer, or an HDF5 file of stable-worldmodel."""
 
     root: str | None = None
     repo_id: str | None = None
     revision: str | None = None
     cameras: list[str] = field(default_factory=list)  # short names of those to read; all by default
-    # Numbers that are left out, as if not recorded: observation.environment_state, next.reward, …
+    # Features that are left out, as if not recorded: observation.environment_state, next.reward, …
     drop_features: list[str] = field(default_factory=list)
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
@@ -36,7 +36,7 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Check a dataset and build the window store that training reads.
+    """Checks a dataset and builds the window store that training reads.
 
     scd-data data.root=data/pusht
     """
@@ -45,7 +45,7 @@ class CheckConfig:
     out: str | None = None  # the store; <root>.zarr by default (of a replay buffer <root>.windows.zarr)
     build: bool = True  # False: check only
     on_bad_episode: OnBadEpisode = OnBadEpisode["raise"]  # or skip: leave damaged episodes out and list them
-    bench: bool = False  # measure how fast random windows come from the store; without data: a made-up one
+    bench: bool = False  # measure how fast random windows come from the store; without data: a synthetic one
 
     def __post_init__(self) -> None:
         given = [name for name in (self.data.root, self.data.repo_id) if name]
@@ -57,12 +57,14 @@ class CheckConfig:
 
 @dataclass(frozen=True)
 class DataConfig(SourceConfig):
-    """Where the episodes of a training come from."""
+    """Names a training's recording, and says how its episodes are split and sampled."""
 
     kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, replay_buffer.zarr or .h5
     skip_damaged: bool = False  # leave damaged episodes out instead of stopping at them
-    holdout: float = 0.1  # share of the episodes kept for evaluation
-    motion_share: float = 0.5  # share of the training windows in which something besides the robot moves
+    holdout: float = 0.1  # share of the episodes, in [0, 0.9], kept for evaluation
+    motion_share: float = (
+        0.5  # share of the training windows, in [0, 1], in which something besides the robot moves
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

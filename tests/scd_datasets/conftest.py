@@ -1,4 +1,4 @@
-"""Small things whose every number says where it belongs: a store, and an environment to record."""
+"""A small store and an environment to record, in which every value shows where it belongs."""
 
 import shutil
 from pathlib import Path
@@ -68,7 +68,7 @@ def store(tmp_path, schema) -> WindowStore:
 
 
 class Counting(gymnasium.Env):
-    """Frame i of an episode with seed s shows the grey levels (s, i, camera); success at frame 7.
+    """Frame i of an episode with seed s shows the gray levels (s, i, camera); success at frame 7.
 
     `at_step(n)` is called before the n-th step of an environment: tests interrupt there.
     """

@@ -1,4 +1,4 @@
-"""Is a recorded dataset fit to learn from? Checks every episode, builds the window store from the good ones.
+"""From a recording to a checked store: every episode is checked, and the good ones become windows.
 
 L steps of an episode.
 """
@@ -29,26 +29,29 @@ from scd_datasets.store.store import WindowStore, write_store
 from scd_world.robot_data.schema import DataSchema
 
 TIME_TOLERANCE = 1e-3  # s; timestamps are float32
-SHOWN = 8  # damaged episodes that an error lists
+MAX_LISTED = 8  # damaged episodes that an error lists
 log = logging.getLogger(__name__)
 
 
 def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool = False) -> CheckReport:
-    """Check all episodes' numbers, then decode all their pictures; with `out`, into a window store.
+    """Checks the low-dimensional data of all episodes, then decodes all their images.
 
-    A dataset without a camera raises ValueError: a world draws pictures.
+    out: where to build a window store from what is good; None: check only.
+    skip_bad: leave damaged episodes out and list them in the report, instead of raising.
 
-    A damaged episode raises DamagedEpisode, or with `skip_bad` is left out and listed in the report.
+    Raises DamagedEpisode (a ValueError) for a damaged episode without `skip_bad`, and ValueError for a
+    dataset without a camera, or without any good episode.
     """
     if not source.sizes:
         raise ValueError(
-            f"{source.root} has no camera (a feature of dtype image or video), and a world draws pictures. "
-            f"Beside recordings with cameras its numbers can teach: scd-train … prior.extra_datasets=[{source.root}]"
+            f"{source.root} has no camera (a feature of dtype image or video), and a world predicts images. "
+            "Beside recordings with cameras, its low-dimensional data can train the state prior: "
+            f"scd-train … prior.extra_datasets=[{source.root}]"
         )
     good, bad = valid_episodes(source, skip_bad)
     schema = make_schema(source, good)
     decoded: list[CheckedEpisode] = []
-    episodes = _decoded(source, schema, good, decoded, bad, skip_bad)
+    episodes = _decode(source, schema, good, decoded, bad, skip_bad)
     store = None
     if out is None:
         deque(episodes, maxlen=0)
@@ -58,10 +61,10 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
 
 
 def run_check(config: CheckConfig) -> None:
-    """The command scd-data."""
+    """Runs the command scd-data: checks, prints the report, builds the store unless `build` is False."""
     if not (config.data.root or config.data.repo_id):
         with tempfile.TemporaryDirectory() as scratch:
-            return _print_speed(synthetic_store(Path(scratch) / "made_up.zarr"))
+            return _print_speed(synthetic_store(Path(scratch) / "synthetic.zarr"))
     source, skip_bad = open_source(config.data), config.on_bad_episode is OnBadEpisode.skip
     if not config.build:  # all damage at once, and the verdict last
         report = check_dataset(source, skip_bad=True)
@@ -70,8 +73,8 @@ def run_check(config: CheckConfig) -> None:
             raise damage_error(report.bad)
         return
     root = str(source.root).rstrip("/")
-    beside = f"{root.removesuffix('.zarr')}.windows.zarr" if root.endswith(".zarr") else f"{root}.zarr"
-    out = Path(config.out or beside)
+    usual = f"{root.removesuffix('.zarr')}.windows.zarr" if root.endswith(".zarr") else f"{root}.zarr"
+    out = Path(config.out or usual)
     report = check_dataset(source, out, skip_bad)
     print(report.table())
     if config.bench and report.store is not None:
@@ -79,58 +82,59 @@ def run_check(config: CheckConfig) -> None:
 
 
 def damage_error(bad: list[DamagedEpisode]) -> DamagedEpisode:
-    """What ends a check that may skip nothing: the first damage in full, the others by number."""
+    """Gives the error of a check that may skip nothing: the first damage in full, the others by index."""
     first, *others = bad
-    also = ""
+    more = ""
     if others:
-        shown = ", ".join(str(damage.episode) for damage in others[:SHOWN])
-        also = f"; damaged as well: episode {shown}{', …' if len(others) > SHOWN else ''}"
+        listed = ", ".join(str(damage.episode) for damage in others[:MAX_LISTED])
+        more = f"; damaged as well: episode {listed}{', …' if len(others) > MAX_LISTED else ''}"
     cure = "Repair the dataset, or leave damaged episodes out: on_bad_episode=skip for scd-data, "
     cure += "data.skip_damaged=true for scd-train"
-    return DamagedEpisode(first.episode, first.file, f"{first.what}{also}. {cure}")
+    return DamagedEpisode(first.episode, first.file, f"{first.what}{more}. {cure}")
 
 
 def no_valid_error(source: Source, bad: list[DamagedEpisode]) -> ValueError:
-    shown = "".join(f"\n  {damage}" for damage in bad[:SHOWN])
+    """Gives the error of a dataset whose episodes are all damaged."""
+    listed = "".join(f"\n  {damage}" for damage in bad[:MAX_LISTED])
     return ValueError(
-        f"{source.root}: all {len(bad)} episodes are damaged, nothing is left to learn from{shown}"
+        f"{source.root}: all {len(bad)} episodes are damaged, nothing is left to learn from{listed}"
     )
 
 
-def check_numbers(source: Source, episode: EpisodeIndex) -> dict[str, np.ndarray]:
-    """The episode's numbers {key: (L, …)}; DamagedEpisode says what is wrong with them."""
+def check_low_dim(source: Source, episode: EpisodeIndex) -> dict[str, np.ndarray]:
+    """Reads the episode's low-dimensional data {key: (L, …)}; DamagedEpisode says what is wrong with it."""
 
     def damaged(what: str) -> DamagedEpisode:
         return DamagedEpisode(episode.index, episode.file, what)
 
-    numbers = source.low_dim(episode)
-    count = len(numbers[ACTION])
+    values = source.low_dim(episode)
+    count = len(values[ACTION])
     if count != episode.length:
         raise damaged(f"has {count} rows, {episode.length} are listed")
-    if "frame_index" in numbers and not np.array_equal(numbers["frame_index"], np.arange(count)):
+    if "frame_index" in values and not np.array_equal(values["frame_index"], np.arange(count)):
         raise damaged("frame_index does not count 0, 1, 2, …")
     for key in (STATE, ENVIRONMENT_STATE, ACTION, REWARD):
-        if key not in numbers:
+        if key not in values:
             continue
         names = source.names(key)
-        if numbers[key].size != count * len(names):
+        if values[key].size != count * len(names):
             raise damaged(
-                f"{key} has shape {numbers[key].shape}, expected {len(names)} numbers in {count} rows"
+                f"{key} has shape {values[key].shape}, expected {len(names)} values in {count} rows"
             )
-        finite = np.isfinite(numbers[key].astype(np.float64)).reshape(count, len(names))
+        finite = np.isfinite(values[key].astype(np.float64)).reshape(count, len(names))
         if not finite.all():
             frame, column = np.argwhere(~finite)[0]
-            value = numbers[key].reshape(count, len(names))[frame, column]
+            value = values[key].reshape(count, len(names))[frame, column]
             raise damaged(f"{key} {names[column]} is {value} at frame {frame}")
-    if "timestamp" in numbers and (
-        wrong := timestamp_error(numbers["timestamp"].astype(np.float64), source.fps)
+    if "timestamp" in values and (
+        wrong := timestamp_error(values["timestamp"].astype(np.float64), source.fps)
     ):
         raise damaged(wrong)
-    return numbers
+    return values
 
 
 def timestamp_error(timestamps: np.ndarray, fps: int) -> str | None:
-    """What is wrong with an episode's clock, if anything."""
+    """Says what is wrong with an episode's timestamps (L,) in seconds, if anything."""
     if not np.isfinite(timestamps).all():
         return f"the timestamp is not finite at frame {np.argmin(np.isfinite(timestamps))}"
     steps = np.diff(timestamps)
@@ -144,7 +148,7 @@ def timestamp_error(timestamps: np.ndarray, fps: int) -> str | None:
 
 
 def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
-    """What the dataset's numbers are, with the bounds of the actions that were recorded."""
+    """Describes the dataset: names and sizes, and the bounds of the actions that were recorded."""
     actions = np.concatenate([checked.matrix(ACTION) for checked in good])
     grid, recorded = source.grid, tuple(source.sizes.values())
     as_recorded = set(recorded) == {(grid.height, grid.width)}
@@ -168,23 +172,25 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
 
 
 def source_digest(source: Source, skip_bad: bool) -> str:
-    """Changes with the dataset's files (their sizes and times, not bytes) and with what is read of them."""
+    """Hashes what a store depends on: the dataset's files (their sizes and times, not bytes), and what is
+    read of them."""
     files = [file for part in ("data", "videos", "meta") for file in (source.root / part).rglob("*")]
     files += [source.root]  # where the whole dataset is one file
-    seen = [
+    stats = [
         (str(file.relative_to(source.root)), file.stat().st_size, file.stat().st_mtime_ns)
         for file in sorted(files)
         if file.is_file()
     ]
-    return hashlib.sha256(json.dumps([seen, source.read_options(), skip_bad]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([stats, source.read_options(), skip_bad]).encode()).hexdigest()
 
 
 def valid_episodes(source: Source, skip_bad: bool) -> tuple[list[CheckedEpisode], list[DamagedEpisode]]:
-    """The episodes whose numbers are good, and the others' damage, which raises unless it may be skipped."""
+    """Splits the episodes by their low-dimensional data: the good ones, and the damage of the others, which
+    raises DamagedEpisode unless it may be skipped."""
     good, bad = [], []
     for episode in source.episodes:
         try:
-            good.append(CheckedEpisode(episode, check_numbers(source, episode)))
+            good.append(CheckedEpisode(episode, check_low_dim(source, episode)))
         except DamagedEpisode as damage:
             bad.append(damage)
     if bad and not skip_bad:
@@ -194,7 +200,7 @@ def valid_episodes(source: Source, skip_bad: bool) -> tuple[list[CheckedEpisode]
     return good, bad
 
 
-def _decoded(
+def _decode(
     source: Source,
     schema: DataSchema,
     good: list[CheckedEpisode],
@@ -202,7 +208,7 @@ def _decoded(
     bad: list[DamagedEpisode],
     skip_bad: bool,
 ) -> Iterator[EpisodeArrays]:
-    """The good episodes with their pictures; keeps the books of those that decode and those that do not.
+    """Yields the good episodes with their images; appends those that decode to `decoded`, others to `bad`.
 
     The next episode is decoded while this one is written.
     """
@@ -230,13 +236,13 @@ def _decoded(
 
 
 def _arrays(schema: DataSchema, checked: CheckedEpisode, pixels: np.ndarray) -> EpisodeArrays:
-    length, numbers = checked.episode.length, checked.numbers
+    length, values = checked.episode.length, checked.low_dim
     return EpisodeArrays(
         pixels=pixels,
         state=checked.state,
         action=checked.matrix(ACTION),
-        reward=numbers.get(REWARD, np.zeros(length)).reshape(length),
-        success=numbers.get(SUCCESS, np.zeros(length, bool)).reshape(length),
+        reward=values.get(REWARD, np.zeros(length)).reshape(length),
+        success=values.get(SUCCESS, np.zeros(length, bool)).reshape(length),
         index=checked.episode.index,
         task=schema.tasks.index(checked.episode.tasks[0]) if checked.episode.tasks else 0,
     )

@@ -1,4 +1,4 @@
-"""What was recorded besides images: states, actions, what they earned. All that the body learns from.
+"""Low-dimensional data: states, actions, rewards, success; all that the state prior learns from.
 
 F frames of all episodes, E episodes, R rows, S state size, A action size.
 """
@@ -16,7 +16,7 @@ from scd_datasets.preparation.check import valid_episodes
 from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.sources.source import DropFeatures, Source
-from scd_datasets.store.store import WindowStore, one_frame_earlier, rows_of
+from scd_datasets.store.store import WindowStore, previous_state_action, rows_of
 from scd_world.robot_data.schema import DataSchema
 
 log = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LowDimData:
-    """One episode after another, in raw units."""
+    """The recorded steps of E episodes, one after another, in raw units."""
 
     state: np.ndarray  # float32 (F, S)
-    prev: np.ndarray  # float32 (F, S + A) one frame earlier, see `one_frame_earlier`
+    prev: np.ndarray  # float32 (F, S + A) state and action one frame earlier
     action: np.ndarray  # float32 (F, A)
     reward: np.ndarray  # float32 (F,)
     success: np.ndarray  # bool (F,)
@@ -35,47 +35,50 @@ class LowDimData:
 
     @property
     def starts(self) -> np.ndarray:
-        """(E,) the first row of each episode."""
+        """Gives (E,): the first row of each episode."""
         return np.cumsum(self.lengths) - self.lengths
 
     def concat(self, other: LowDimData) -> LowDimData:
-        """These episodes, then the other ones."""
+        """Gives these episodes, then the other ones."""
         both = {f.name: [getattr(self, f.name), getattr(other, f.name)] for f in fields(self)}
         return LowDimData(**{name: np.concatenate(parts) for name, parts in both.items()})
 
     def select(self, episodes: np.ndarray) -> LowDimData:
-        """These episodes alone."""
+        """Gives some of the episodes, by their indices (R,)."""
         rows = rows_of(self.starts, self.lengths, episodes)
         per_frame = [f.name for f in fields(self) if f.name != "lengths"]
         chosen = {name: getattr(self, name)[rows] for name in per_frame}
         return LowDimData(**chosen, lengths=self.lengths[episodes])
 
 
-def split_hash(numbers: LowDimData) -> np.ndarray:
-    """(E,) in [0, 1): the checksum of an episode's states and actions. Recorded anew, or beside others, an
-    episode is dealt the same; episodes that merely begin alike are not."""
-    rows = np.ascontiguousarray(np.hstack([numbers.state, numbers.action]), np.float32)
-    parts = np.split(rows, numbers.starts[1:])
+def split_hash(data: LowDimData) -> np.ndarray:
+    """Hashes each episode's states and actions to (E,) in [0, 1), by which it falls into a split.
+
+    An episode that is recorded again, or beside others, falls into the same one; episodes that merely begin
+    alike need not.
+    """
+    rows = np.ascontiguousarray(np.hstack([data.state, data.action]), np.float32)
+    parts = np.split(rows, data.starts[1:])
     return np.array([zlib.crc32(part.tobytes()) for part in parts]) / 2**32
 
 
-def calibration_threshold(lot: np.ndarray, share: float) -> float:
-    """The lot, of (E,), below which episodes are set apart: about this share of them; of few episodes ten,
-    or a tenth.
+def calibration_threshold(hashes: np.ndarray, share: float) -> float:
+    """Gives the bound below which an episode's hash, of (E,), puts it into the calibration split.
 
-    It is a bound, and no count: whoever is below still is so beside new recordings.
+    That is about this share of the episodes; of few episodes ten, or a tenth. It is a bound, not a count: an
+    episode below it stays below it when others are recorded.
     """
-    few = min(10, len(lot) // 10)
-    return max(share, float(np.sort(lot)[few])) if share and few else share
+    few = min(10, len(hashes) // 10)
+    return max(share, float(np.sort(hashes)[few])) if share and few else share
 
 
 def store_low_dim(store: WindowStore, episodes: np.ndarray) -> LowDimData:
-    """Of some episodes of a window store."""
+    """Gives the low-dimensional data of some episodes (E,) of a window store."""
     rows = rows_of(store.starts, store.lengths, episodes)
     starts = np.repeat(store.starts[episodes], store.lengths[episodes])
     return LowDimData(
         state=store.state[rows],
-        prev=one_frame_earlier(store.state, store.action, rows, starts),
+        prev=previous_state_action(store.state, store.action, rows, starts),
         action=store.action[rows],
         reward=store.reward[rows],
         success=store.success[rows],
@@ -84,60 +87,62 @@ def store_low_dim(store: WindowStore, episodes: np.ndarray) -> LowDimData:
 
 
 def dataset_low_dim(
-    root: str | Path, schema: DataSchema, unseen: LowDimData | None = None, skip_bad: bool = False
+    root: str | Path, schema: DataSchema, held_out: LowDimData | None = None, skip_bad: bool = False
 ) -> LowDimData:
-    """Of all episodes of a LeRobotDataset beside the window store with this `schema`; it needs no cameras.
+    """Reads the low-dimensional data of a LeRobotDataset, with or without cameras, recorded beside the one
+    with this `schema`.
 
-    Numbers that the schema does not know are not read. An episode that begins exactly as one of those that
-    must stay `unseen` is that one, recorded again, and left out. Another robot, or a damaged episode without
-    `skip_bad`, raises ValueError.
+    Features that the schema does not have are not read. An episode that begins exactly as one of those that
+    are `held_out` is that one, recorded again, and left out.
+
+    Raises ValueError for another robot, and for a damaged episode without `skip_bad`.
     """
-    source = without_what_is_unknown(LeRobotFolder(root), schema)
-    refuse_another_robot(source, schema)
+    source = drop_unknown_features(LeRobotFolder(root), schema)
+    check_same_robot(source, schema)
     good, bad = valid_episodes(source, skip_bad)
     state = np.concatenate([one.state for one in good])
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
 
-    def one_number(key: str, dtype: type) -> np.ndarray:
-        """(F,) of each step; 0 where it was not recorded, as in a store."""
+    def per_step(key: str, dtype: type) -> np.ndarray:
+        """Gives (F,), 0 where it was not recorded, as in a store."""
         if not source.names(key):
             return np.zeros(len(state), dtype)
         return np.concatenate([one.matrix(key)[:, 0] for one in good]).astype(dtype)
 
-    numbers = LowDimData(
+    data = LowDimData(
         state=state,
-        prev=one_frame_earlier(state, action, np.arange(len(state)), starts),
+        prev=previous_state_action(state, action, np.arange(len(state)), starts),
         action=action,
-        reward=one_number(REWARD, np.float32),
-        success=one_number(SUCCESS, bool),
+        reward=per_step(REWARD, np.float32),
+        success=per_step(SUCCESS, bool),
         lengths=lengths,
     )
-    elsewhere = np.zeros(len(good), bool)
-    if unseen is not None:
-        elsewhere = np.isin(first_rows(numbers), first_rows(unseen))
-    kept = np.flatnonzero(~elsewhere)
+    kept: np.ndarray = np.arange(len(good))
+    if held_out is not None:
+        kept = np.flatnonzero(~np.isin(first_rows(data), first_rows(held_out)))
     log.info(
-        f"{root}: numbers of {len(kept)} further episodes, {lengths[kept].sum():,} frames; left out: "
-        f"{len(bad)} damaged, {len(good) - len(kept)} that are held out elsewhere"
+        f"{root}: low-dimensional data of {len(kept)} further episodes, {lengths[kept].sum():,} frames; left "
+        f"out: {len(bad)} damaged, {len(good) - len(kept)} that are held out elsewhere"
     )
-    return numbers.select(kept)
+    return data.select(kept)
 
 
-def without_what_is_unknown(source: Source, schema: DataSchema) -> Source:
-    """A store may have been built with `data.drop_features`; then these numbers are ignored here too."""
-    known = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
+def drop_unknown_features(source: Source, schema: DataSchema) -> Source:
+    """Drops what the store does not have: it may have been built with `data.drop_features`."""
+    known: dict[str, object] = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
     known |= {REWARD: schema.reward, SUCCESS: schema.success}
-    unknown = [key for key, there in known.items() if source.names(key) and not there]
+    unknown = [key for key, present in known.items() if source.names(key) and not present]
     return DropFeatures(source, unknown) if unknown else source
 
 
-def refuse_another_robot(source: Source, schema: DataSchema) -> None:
-    theirs = {key: source.names(key) for key in (STATE, ENVIRONMENT_STATE, ACTION)}
+def check_same_robot(source: Source, schema: DataSchema) -> None:
+    """Raises ValueError where names, rate or outcomes are not those of the training data."""
+    theirs: dict[str, object] = {key: source.names(key) for key in (STATE, ENVIRONMENT_STATE, ACTION)}
     theirs |= {"fps": source.fps, REWARD: bool(source.names(REWARD)), SUCCESS: bool(source.names(SUCCESS))}
-    ours = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state, ACTION: schema.action}
-    ours |= {"fps": schema.fps, REWARD: schema.reward, SUCCESS: schema.success}
+    ours: dict[str, object] = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
+    ours |= {ACTION: schema.action, "fps": schema.fps, REWARD: schema.reward, SUCCESS: schema.success}
     differing = [
         f"{key} is {theirs[key]!r} there, {wanted!r} in the training data"
         for key, wanted in ours.items()
@@ -145,13 +150,14 @@ def refuse_another_robot(source: Source, schema: DataSchema) -> None:
     ]
     if differing:
         raise ValueError(
-            f"{source.root} cannot teach this world's body ({'; '.join(differing)}): record it as the "
+            f"{source.root} cannot train this world's state prior ({'; '.join(differing)}): record it as the "
             "training data was, with or without cameras"
         )
 
 
-def first_rows(numbers: LowDimData) -> np.ndarray:
-    """(E,) one value per episode: its first state and action, bit for bit."""
-    first = np.hstack([numbers.state[numbers.starts], numbers.action[numbers.starts]])
+def first_rows(data: LowDimData) -> np.ndarray:
+    """Gives (E,), a value for each episode that equals another's where first state and action do, bit for
+    bit."""
+    first = np.hstack([data.state[data.starts], data.action[data.starts]])
     first = np.ascontiguousarray(first, np.float32)
     return first.view(np.dtype((np.void, first.shape[1] * first.itemsize)))[:, 0]

@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 def open_store(data: DataConfig, out: Path, patch: int | None = None, needed: bool = False) -> WindowStore:
-    """The store that `data` names; a dataset's is built under `out` where it is not there yet, or no more as
-    the dataset is. ValueError instead where it is `needed` as it was.
+    """Opens the store that `data` names; a dataset's is built at `out`/windows.zarr if missing or stale.
 
-    Pictures are resized so that `patch` fits; one that does not divide the frames all the same is refused
-    before thousands of them are decoded.
+    patch: images are resized so that it divides them; where it does not all the same, ValueError comes before
+    thousands of them are decoded.
+    needed: a training goes on with the store as it is: a stale one raises ValueError, and is not rebuilt.
     """
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")
         if not is_replay_buffer(Path(data.root)) and not hdf5_file(Path(data.root)):
-            refuse_choices(data)
+            check_no_read_options(data)
             return WindowStore.open(data.root)
     if bool(data.root) == bool(data.repo_id):
         raise ValueError(
@@ -43,13 +43,13 @@ def open_store(data: DataConfig, out: Path, patch: int | None = None, needed: bo
     return open_or_build(source, out / "windows.zarr", data.skip_damaged, needed=needed)
 
 
-def refuse_choices(data: DataConfig) -> None:
-    """A window store is read as it was built."""
+def check_no_read_options(data: DataConfig) -> None:
+    """Raises ValueError for settings that a window store cannot follow: it is read as it was built."""
     usual = DataConfig()
     names = [field.name for field in fields(SourceConfig) if field.name not in ("root", "repo_id")]
     if given := [f"data.{name}" for name in names if getattr(data, name) != getattr(usual, name)]:
         raise ValueError(
-            f"{', '.join(given)}: what is read of a dataset. A window store is read as it was built: give "
+            f"{', '.join(given)}: how a dataset is read. A window store is read as it was built: give "
             f"this to scd-data, which builds {data.root}"
         )
 
@@ -61,15 +61,15 @@ def open_or_build(
     in_memory: bool | None = None,
     needed: bool = False,
 ) -> WindowStore:
-    """The window store of a dataset at `out`: built if it is not there or the dataset has changed since.
+    """Opens the window store of a dataset at `out`; builds it if it is missing or the dataset has changed.
 
-    Building logs the check's report and leaves it beside the store. A store that is `needed` as it is, by a
-    training that can only go on with it, is not built again: ValueError.
+    Building logs the check's report and leaves it beside the store, as .txt. in_memory: as for
+    `WindowStore.open`. A changed dataset whose old store is `needed` raises ValueError.
     """
     out = Path(out)
-    told = out.with_suffix(".txt")
+    report_file = out.with_suffix(".txt")
     if out.exists() and WindowStore.open(out, in_memory=False).source == source_digest(source, skip_bad):
-        log.info("the dataset has not changed since it was checked, see %s", told)
+        log.info("the dataset has not changed since it was checked, see %s", report_file)
         return WindowStore.open(out, in_memory)
     if needed and out.exists():
         raise ValueError(
@@ -80,5 +80,5 @@ def open_or_build(
         )
     report = check_dataset(source, out, skip_bad).table()
     log.info("%s", report)
-    told.write_text(report + "\n", encoding="utf-8")
+    report_file.write_text(report + "\n", encoding="utf-8")
     return WindowStore.open(out, in_memory)

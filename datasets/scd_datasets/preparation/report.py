@@ -1,4 +1,4 @@
-"""The check's report: what a dataset holds, what is wrong or missing and where, what is done about it.
+"""The check's report: what a dataset holds, what is wrong or missing, where, and what is done about it.
 
 L steps of an episode.
 """
@@ -23,25 +23,25 @@ STOP_HINT = "stops here; on_bad_episode=skip (scd-train: data.skip_damaged=true)
 
 @dataclass(frozen=True)
 class CheckedEpisode:
-    """One episode whose numbers are good: where it lies, and {key: (L, …)}."""
+    """An episode whose low-dimensional data is good: where it lies, and that data."""
 
     episode: EpisodeIndex
-    numbers: dict[str, np.ndarray]
+    low_dim: dict[str, np.ndarray]  # {key: (L, …)}
 
     def matrix(self, key: str) -> np.ndarray:
-        """(L, n) float32; n = 0 where the key is not recorded."""
+        """Gives (L, n) float32; n = 0 where the key is not recorded."""
         length = self.episode.length
-        return self.numbers.get(key, np.zeros((length, 0))).reshape(length, -1).astype(np.float32)
+        return self.low_dim.get(key, np.zeros((length, 0))).reshape(length, -1).astype(np.float32)
 
     @property
     def state(self) -> np.ndarray:
-        """(L, S) float32, as `DataSchema.state` names it."""
+        """Gives (L, S) float32, as `DataSchema.state` names it."""
         return np.concatenate([self.matrix(STATE), self.matrix(ENVIRONMENT_STATE)], axis=1)
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found and built; `table()` is for people."""
+    """Holds what a check found and built; `table()` is for people."""
 
     source: Source
     schema: DataSchema
@@ -51,7 +51,7 @@ class CheckReport:
     store: WindowStore | None
 
     def table(self) -> str:
-        """What there is, then what is wrong or missing."""
+        """Writes what there is, then what is wrong or missing."""
         rows = self.summary()
         width = max(map(len, rows))
         lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
@@ -76,10 +76,10 @@ class CheckReport:
         for name, low, high in zip(schema.action, schema.action_low, schema.action_high, strict=True):
             rows[f"action {name}"] = f"{low:.4g} … {high:.4g}"
         if schema.reward:
-            rewards = np.concatenate([checked.numbers[REWARD].ravel() for checked in self.good])
+            rewards = np.concatenate([checked.low_dim[REWARD].ravel() for checked in self.good])
             rows["reward"] = f"{rewards.min():.4g} … {rewards.max():.4g}, mean {rewards.mean():.4g}"
         if schema.success:
-            share = np.mean([checked.numbers[SUCCESS].any() for checked in self.good])
+            share = np.mean([checked.low_dim[SUCCESS].any() for checked in self.good])
             rows["success"] = f"{share:.0%} of episodes"
         if self.store is not None:
             rows["store"] = f"{self.store.path} (fingerprint {self.store.fingerprint[:12]})"
@@ -87,21 +87,21 @@ class CheckReport:
 
     def findings(self) -> list[Finding]:
         return [
-            *(of_damage(damage, LEFT_OUT if self.skip_bad else STOP_HINT) for damage in self.bad),
-            *of_pictures(self.source),
-            *of_columns(self.schema),
-            *of_numbers(self.schema, self.good),
-            *of_episodes(self.good),
+            *(damage_finding(damage, LEFT_OUT if self.skip_bad else STOP_HINT) for damage in self.bad),
+            *image_findings(self.source),
+            *feature_findings(self.schema),
+            *value_findings(self.schema, self.good),
+            *episode_findings(self.good),
             *self.source.findings(),
         ]
 
 
-def of_damage(damage: DamagedEpisode, done: str) -> Finding:
+def damage_finding(damage: DamagedEpisode, done: str) -> Finding:
     return Finding(damage.what, f"episode {damage.episode}, {damage.file}", done)
 
 
-def of_pictures(source: Source) -> list[Finding]:
-    """Cameras that do not come as they were recorded."""
+def image_findings(source: Source) -> list[Finding]:
+    """Lists the cameras whose images are resized or letterboxed."""
     grid, views = source.grid, source.grid.views(source.sizes)
     frame, found = f"{grid.height} × {grid.width}", []
     for camera, (height, width) in source.sizes.items():
@@ -120,50 +120,53 @@ def of_pictures(source: Source) -> list[Finding]:
     return found
 
 
-def of_columns(schema: DataSchema) -> list[Finding]:
-    """What was not recorded, and what a world of it lacks."""
+def feature_findings(schema: DataSchema) -> list[Finding]:
+    """Lists what was not recorded, and what a world then lacks."""
     missing = {
-        "observation.state": (schema.agent_pos, "the world predicts pictures alone; they drift sooner"),
-        "next.reward": (schema.reward, "no reward is learnt; the environment's reward is 0 and it says so"),
-        "next.success": (schema.success, "no success is learnt; episodes end at the horizon alone"),
+        "observation.state": (schema.agent_pos, "the world predicts images alone; they drift sooner"),
+        "next.reward": (
+            schema.reward,
+            "no reward is learned; the environment's reward is 0, and its metadata says so",
+        ),
+        "next.success": (schema.success, "no success is learned; episodes end at the horizon alone"),
     }
-    found = [Finding("not recorded", key, done) for key, (there, done) in missing.items() if not there]
+    found = [Finding("not recorded", key, done) for key, (present, done) in missing.items() if not present]
     if len(schema.tasks) > 1:
         done = "each episode's task conditions the world; reset(options={'task': …}) picks one"
         found.append(Finding(f"{len(schema.tasks)} tasks", "task", done))
     return found
 
 
-def of_numbers(schema: DataSchema, good: Sequence[CheckedEpisode]) -> list[Finding]:
-    """Columns from which nothing can be learnt."""
+def value_findings(schema: DataSchema, good: Sequence[CheckedEpisode]) -> list[Finding]:
+    """Lists the values from which nothing can be learned."""
     found = [
-        Finding(f"is always {low:.4g}", f"action {name}", "kept; what it does cannot be learnt")
+        Finding(f"is always {low:.4g}", f"action {name}", "kept; what it does cannot be learned")
         for name, low, high in zip(schema.action, schema.action_low, schema.action_high, strict=True)
         if low == high
     ]
-    if schema.reward and len({*np.concatenate([c.numbers[REWARD].ravel() for c in good]).tolist()}) == 1:
+    if schema.reward and len({*np.concatenate([c.low_dim[REWARD].ravel() for c in good]).tolist()}) == 1:
         found.append(Finding("never changes", REWARD, "kept; the reward will be that constant"))
     if schema.success:
-        ends = [bool(checked.numbers[SUCCESS].any()) for checked in good]
+        ends = [bool(checked.low_dim[SUCCESS].any()) for checked in good]
         if all(ends) or not any(ends):
             what = f"{'every' if ends[0] else 'no'} episode succeeds"
             found.append(Finding(what, SUCCESS, "kept; record the other outcome too, or none is imagined"))
     return found
 
 
-def of_episodes(good: Sequence[CheckedEpisode]) -> list[Finding]:
-    """Episodes that are whole, and odd."""
+def episode_findings(good: Sequence[CheckedEpisode]) -> list[Finding]:
+    """Lists the episodes that are whole, but unusual."""
     found = []
     for checked in good:
-        at, episode = f"episode {checked.episode.index}, {checked.episode.file}", checked.episode
-        done = np.flatnonzero(checked.numbers.get(DONE, np.zeros(0)))
-        if len(done) and done[0] < episode.length - 1:
-            what = f"{DONE} is set at frame {done[0]} of {episode.length}"
-            found.append(Finding(what, at, "read on to the episode's listed end"))
+        where, episode = f"episode {checked.episode.index}, {checked.episode.file}", checked.episode
+        ends = np.flatnonzero(checked.low_dim.get(DONE, np.zeros(0)))
+        if len(ends) and ends[0] < episode.length - 1:
+            what = f"{DONE} is set at frame {ends[0]} of {episode.length}"
+            found.append(Finding(what, where, "read on to the episode's listed end"))
         if len(episode.tasks) > 1:
-            found.append(Finding(f"has {len(episode.tasks)} tasks", at, f"counts as {episode.tasks[0]!r}"))
+            found.append(Finding(f"has {len(episode.tasks)} tasks", where, f"counts as {episode.tasks[0]!r}"))
     if short := [c.episode.index for c in good if c.episode.length < SHORT]:
-        shown = ", ".join(map(str, short[:10])) + (", …" if len(short) > 10 else "")
-        done = "stored; training leaves out those shorter than its clip_steps"
-        found.append(Finding(f"{len(short)} shorter than {SHORT} steps", f"episodes {shown}", done))
+        listed = ", ".join(map(str, short[:10])) + (", …" if len(short) > 10 else "")
+        done = "stored; training leaves out those shorter than its sequence_length"
+        found.append(Finding(f"{len(short)} shorter than {SHORT} steps", f"episodes {listed}", done))
     return found

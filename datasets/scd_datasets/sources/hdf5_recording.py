@@ -5,7 +5,7 @@ the actions up by one: row i holds an observation, the action taken at it, and t
 *with* the observation, those of the action before. The last row's action is the episode's first one, whose
 observation was never written. So an episode of n rows has n − 1 steps, and their outcomes are one row later.
 
-N rows, L steps of an episode, n numbers, V cameras, H W pixels.
+N rows, L steps of an episode, n values in a row, V cameras, H W pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, r
 
 SUFFIXES = (".h5", ".hdf5")
 LENGTHS, OFFSETS, CLOCK = "ep_len", "ep_offset", "step_idx"
-IMAGINED = {"start_episode", "start_frame", "success_probability"}  # what our environments' info says
+IMAGINED = {"start_episode", "start_frame", "success_probability"}  # columns of our environments' info
 PIXELS, GOAL, POSES = "pixels", "goal_state", "state"
 COLUMNS = {  # the first one that is there
     STATE: ("proprio", "agent_pos", POSES),
@@ -51,7 +51,10 @@ GOAL_NAMES = ("goal_agent_x", "goal_agent_y", *(f"goal_{name}" for name in BLOCK
 
 
 def hdf5_file(root: Path) -> Path | None:
-    """The HDF5 file that `root` names, or the one in it; None if there is none."""
+    """Finds the HDF5 file that `root` names, or the one in it; None if there is none.
+
+    Raises ValueError where a folder holds several.
+    """
     if root.suffix in SUFFIXES and not root.is_dir():
         return root
     if not root.is_dir() or (root / "meta").is_dir():  # a LeRobotDataset may keep one beside it
@@ -64,11 +67,11 @@ def hdf5_file(root: Path) -> Path | None:
 
 
 class Hdf5Recording:
-    """The episodes in an HDF5 file: a `Source`. All but `fps` as for LeRobotFolder.
+    """Reads the episodes in an HDF5 file: a `Source`. Arguments but `fps` as for LeRobotFolder.
 
-    `pixels` is the camera, `pixels.<name>` several. An angle that jumps from 2π to 0 is no number to learn:
-    of PushT's `state` the block's place, sine and cosine are read. Its goal, another one in each episode and
-    drawn in no picture, is read as well: what reward and success are about.
+    `pixels` is the camera, `pixels.<name>` several. An angle that jumps from 2π to 0 cannot be learned: of
+    PushT's `state` the block's position, sine and cosine are read. Its goal, another one in each episode and
+    shown in no image, is read as well: what reward and success are about.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Hdf5Recording:
         for name in (LENGTHS, OFFSETS, *self._columns.values()):
             if self._arrays[name].dtype.kind not in "uifb":
                 raise ValueError(
-                    f"{file}: {name} is {self._arrays[name].dtype}; expected whole or real numbers or bool"
+                    f"{file}: {name} is {self._arrays[name].dtype}; expected integers, floats or bool"
                 )
         self.sizes = {camera: self._arrays[name].shape[1:3] for camera, name in self._cameras.items()}
         self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
@@ -125,27 +128,27 @@ class Hdf5Recording:
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
         out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
-        for at, (camera, name) in enumerate(self._cameras.items()):
-            view, pictures = views[camera], self._rows(name, episode)
-            if len(pictures) < episode.length:
-                what = f"{name} has {len(pictures)} of {episode.length} frames"
+        for index, (camera, name) in enumerate(self._cameras.items()):
+            view, images = views[camera], self._rows(name, episode)
+            if len(images) < episode.length:
+                what = f"{name} has {len(images)} of {episode.length} frames"
                 raise DamagedEpisode(episode.index, episode.file, what)
-            resize_into(region_of(out, at, view), pictures)
+            resize_into(region_of(out, index, view), images)
         return out
 
     def findings(self) -> list[Finding]:
         where = self.root.name
         read = {*self._columns.values(), *self._cameras.values(), LENGTHS, OFFSETS, CLOCK}
         found = [
-            Finding("no frame rate is stored", where, f"{self.fps} fps, as you said"),
-            Finding("the last row of an episode tells of no action taken there", where, "left out"),
+            Finding("no frame rate is stored", where, f"{self.fps} fps, as given"),
+            Finding("the last row of an episode holds no action taken there", where, "left out"),
         ]
         if set(self._arrays) >= IMAGINED:
-            done = "what is learnt from it is what a world believes"
+            done = "what is learned from it is what a world predicts"
             found.append(Finding("imagined, not recorded", where, done))
         if self._goal:
             read.add(GOAL)
-            what = "every episode has a goal of its own, which no picture shows"
+            what = "every episode has a goal of its own, which no image shows"
             found.append(Finding(what, GOAL, "read into the state: reward and success are about it"))
         if self._columns.get(SUCCESS) == "terminated":
             found.append(Finding("success is not recorded", where, "terminated counts as success"))
@@ -169,7 +172,7 @@ class Hdf5Recording:
         ]
 
     def _rows(self, name: str, episode: EpisodeIndex, later: bool = False) -> np.ndarray:
-        """The episode's rows (L, …), or those one row later; fewer where the array ends before."""
+        """Reads the episode's rows (L, …), or those one row later; fewer where the array ends before."""
         array, first = self._arrays[name], episode.first + later
         try:
             if unwritten(array, first, episode.length):
@@ -180,7 +183,7 @@ class Hdf5Recording:
 
 
 def open_hdf5(file: Path) -> dict[str, Any]:
-    """The file's arrays by name; none that lies in another file."""
+    """Opens the file's arrays by name; ValueError where one lies in another file."""
     try:
         import h5py
         import hdf5plugin  # noqa: F401 (brings the compressions that published recordings use)
@@ -210,17 +213,17 @@ def open_hdf5(file: Path) -> dict[str, Any]:
 
 
 def choose_columns(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """LeRobot's name → array; each array once."""
+    """Gives LeRobot's name → the array's; each array once."""
     chosen: dict[str, str] = {}
     for key, names in COLUMNS.items():
-        there = [name for name in names if name in arrays and name not in chosen.values()]
-        if there:
-            chosen[key] = there[0]
+        present = [name for name in names if name in arrays and name not in chosen.values()]
+        if present:
+            chosen[key] = present[0]
     return chosen
 
 
 def choose_cameras(arrays: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, str]:
-    """Camera → array. Other pictures are none: `goal` is the same one throughout an episode."""
+    """Gives camera → array. `goal` is no camera: it is one and the same image throughout an episode."""
     found = {
         name.removeprefix(f"{PIXELS}.") if name != PIXELS else "image": name
         for name in sorted(arrays)
@@ -241,19 +244,19 @@ def choose_cameras(arrays: Mapping[str, Any], wanted: Sequence[str]) -> dict[str
 
 
 def is_pusht(arrays: Mapping[str, Any]) -> bool:
-    """Whether `state` holds swm/PushT-v1's poses: the robot's own numbers must stand where they do there."""
+    """Says whether `state` holds swm/PushT-v1's poses: `proprio` must repeat where the agent is in them."""
     if any(name not in arrays or arrays[name].shape[1:] != (size,) for name, size in PUSHT_SIZES.items()):
         return False
     return bool(np.array_equal(arrays[POSES][:100][:, PUSHT_AGENT], arrays["proprio"][:100]))
 
 
 def block(poses: np.ndarray) -> np.ndarray:
-    """PushT's poses (L, 7) → the block's x, y, sin, cos (L, 4)."""
+    """Gives, of PushT's poses (L, 7), the block's x, y, sin, cos (L, 4)."""
     return np.concatenate([poses[:, 2:4], np.sin(poses[:, 4:5]), np.cos(poses[:, 4:5])], axis=1)
 
 
 def unwritten(array: Any, first: int, length: int) -> bool:
-    """Whether a chunk of these rows is not in the file: HDF5 reads it as zeros, a black picture."""
+    """Says whether a chunk of these rows is missing in the file: HDF5 reads it as zeros, a black image."""
     if array.chunks is None:
         return False
     rows = min(first + length, array.shape[0])

@@ -1,6 +1,6 @@
-"""Pictures of any size onto one grid: stretched, or letterboxed in their own proportions.
+"""Images of any size onto one grid: stretched, or letterboxed in their own proportions.
 
-V cameras, H W pixels of the grid, h w of a view in it.
+L frames, V cameras, H W pixels of the grid, h w of a camera's region in it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scd_world.robot_data.schema import ImageRegion, view_of
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """The one size that the pictures of all cameras are brought to."""
+    """The one size that the images of all cameras are brought to."""
 
     height: int
     width: int
@@ -27,34 +27,34 @@ class ImageGrid:
         return "letterbox" if self.letterbox else "stretch"
 
     def views(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, ImageRegion]:
-        """Camera → where its picture lies, from camera → (height, width) as recorded."""
+        """Gives camera → where its image lies in the grid, from camera → (height, width) as recorded."""
         frame = self.height, self.width
         return {camera: view_of(size, frame, self.letterbox) for camera, size in sizes.items()}
 
     def canvas(self, length: int, cameras: int) -> np.ndarray:
-        """Black frames uint8 (length, V, H, W, 3)."""
+        """Makes black frames uint8 (length, V, H, W, 3)."""
         return np.zeros((length, cameras, self.height, self.width, 3), np.uint8)
 
 
 def region_of(frames: np.ndarray, camera: int, view: ImageRegion) -> np.ndarray:
-    """The view of frames (L, V, H, W, 3), (L, h, w, 3), to be written into."""
+    """Gives a camera's region (L, h, w, 3) of frames (L, V, H, W, 3), to be written into."""
     rows, columns = slice(view.top, view.top + view.height), slice(view.left, view.left + view.width)
     return frames[:, camera, rows, columns]
 
 
-def resize(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (*size, 3), bilinear with anti-aliasing."""
+def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Resizes to uint8 (*size, 3), bilinearly with anti-aliasing."""
     height, width = size
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
-def resize_into(frames: np.ndarray, pictures: np.ndarray) -> None:
-    """Pictures (L, h', w', 3) in whatever size they were recorded, into frames (L, h, w, 3)."""
+def resize_into(frames: np.ndarray, images: np.ndarray) -> None:
+    """Writes images (L, h', w', 3), in whatever size they were recorded, into frames (L, h, w, 3)."""
     size = frames.shape[1:3]
-    if pictures.shape[1:3] == size:
-        frames[:] = pictures
+    if images.shape[1:3] == size:
+        frames[:] = images
         return
-    for row, picture in zip(frames, pictures, strict=True):
-        row[:] = resize(Image.fromarray(picture), size)
+    for row, image in zip(frames, images, strict=True):
+        row[:] = resize(Image.fromarray(image), size)

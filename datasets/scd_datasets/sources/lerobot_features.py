@@ -1,4 +1,4 @@
-"""LeRobot's names for what is recorded: keys, cameras, sizes, and a name for every number."""
+"""LeRobot's names for what is recorded: keys, cameras, image sizes, and a name for every dimension."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ IMAGE, IMAGES = "observation.image", "observation.images."
 STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
 MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
-LARGEST, USUAL = (
-    160,
-    96,
-)  # pixels: a shorter side beyond the one is brought to the other unless told otherwise
+LARGEST, USUAL = 160, 96  # pixels: by default a shorter side beyond the first is resized to the second
 
 
 def vector_feature(names: list[str]) -> dict[str, Any]:
+    """Gives LeRobot's feature of a float32 vector with these names."""
     return {"dtype": "float32", "shape": (len(names),), "names": names}
 
 
-def camera_feature(picture: np.ndarray, videos: bool) -> dict[str, Any]:
+def camera_feature(image: np.ndarray, videos: bool) -> dict[str, Any]:
+    """Gives LeRobot's feature of a camera with such images uint8 (H, W, 3)."""
     names = ["height", "width", "channels"]
-    return {"dtype": "video" if videos else "image", "shape": picture.shape, "names": names}
+    return {"dtype": "video" if videos else "image", "shape": image.shape, "names": names}
 
 
-def number_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
-    """A name for each number of a feature, the dataset's own where it has them."""
+def dim_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
+    """Gives a name for each dimension of a feature, the dataset's own where it has them."""
     count = int(np.prod(feature["shape"]))
     names = feature.get("names")
     if isinstance(names, dict):  # {"motors": ["shoulder", …]} or {"shoulder": 0, …}
@@ -39,7 +38,8 @@ def number_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
 
 
 def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, str]:
-    """Short name → feature key of the RGB cameras, in the dataset's order or the wanted one; may be none."""
+    """Gives short name → feature key of the RGB cameras, in the dataset's order or the wanted one; may be
+    empty."""
     found = {
         "image" if key == IMAGE else key.removeprefix(IMAGES): key
         for key, feature in features.items()
@@ -49,10 +49,11 @@ def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> d
 
 
 def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:
-    """The cameras that are wanted, in that order; all where none is named."""
+    """Gives the cameras that are wanted, in that order; all where none is named. ValueError for an unknown
+    one."""
     if unknown := sorted(set(wanted) - set(found)):
-        has = ", ".join(found) or "none"
-        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {has}")
+        known = ", ".join(found) or "none"
+        raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {known}")
     return {name: found[name] for name in wanted or found}
 
 
@@ -61,8 +62,8 @@ def _is_depth(feature: dict[str, Any]) -> bool:
     return bool(flags.get("is_depth_map") or flags.get("video.is_depth_map"))
 
 
-def picture_size(feature: dict[str, Any]) -> tuple[int, int]:
-    """(height, width) of a camera feature, channels last or first."""
+def camera_size(feature: dict[str, Any]) -> tuple[int, int]:
+    """Gives (height, width) of a camera feature, channels last or first."""
     a, b, c = feature["shape"]
     return (b, c) if a in (1, 3) and c not in (1, 3) else (a, b)
 
@@ -70,10 +71,10 @@ def picture_size(feature: dict[str, Any]) -> tuple[int, int]:
 def common_size(
     sizes: list[tuple[int, int]], shorter: int | None, multiple: int = MULTIPLE
 ) -> tuple[int, int]:
-    """(H, W) that all cameras are brought to: the smallest one's, or `shorter` for the shorter side.
+    """Gives (H, W) that all cameras are resized to: the smallest one's, or `shorter` for the shorter side.
 
-    Without `shorter`, pictures that are too large to learn from come in the usual size. The longer side of a
-    resized picture is a multiple of `multiple`. (0, 0) where there is no camera.
+    Without `shorter`, images that are too large to learn from come in the usual size. The longer side of a
+    resized image is a multiple of `multiple`. (0, 0) where there is no camera.
     """
     if not sizes:
         return 0, 0

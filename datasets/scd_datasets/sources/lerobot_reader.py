@@ -31,27 +31,30 @@ from scd_datasets.sources.lerobot_features import (
     STATE,
     SUCCESS,
     camera_keys,
+    camera_size,
     common_size,
-    number_names,
-    picture_size,
+    dim_names,
 )
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, VideoSpan
 from scd_datasets.sources.video_readers import VideoReader, video_class
 
 VERSION = "v3.0"
-IMAGINED = "meta/imagined.json"  # where a dataset says that no robot and no simulator has seen it
+IMAGINED = "meta/imagined.json"  # marks a dataset that neither a robot nor a simulator has recorded
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 class LeRobotFolder:
-    """The episodes of the dataset in folder `root`: a `Source`.
+    """Reads the episodes of the dataset in folder `root`: a `Source`.
 
     cameras: short names of those to read (`top` for `observation.images.top`), all by default.
-    image_size: the shorter side of the pictures in px; by default as recorded, if that is not too large
+    image_size: the shorter side of the images in px; by default as recorded, if that is not too large
     (`common_size`). Cameras of different sizes come in the smallest one's size, stretched, or with
     `letterbox` in their own proportions on black.
-    decoder: of videos, one of `decoders.DECODERS`.
-    multiple: what the longer side of a resized picture is a multiple of.
+    decoder: of videos, one of `video_readers.DECODERS`.
+    multiple: what the longer side of a resized image is a multiple of.
+
+    Raises FileNotFoundError where there is no dataset, and ValueError for another version, a missing action
+    or an unknown camera.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class LeRobotFolder:
         self.fps = int(self.info["fps"])
         self.features: dict[str, dict[str, Any]] = self.info["features"]
         self.cameras = camera_keys(self.features, cameras)  # short name → key
-        self.sizes = {name: picture_size(self.features[key]) for name, key in self.cameras.items()}
+        self.sizes = {name: camera_size(self.features[key]) for name, key in self.cameras.items()}
         self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
         if ACTION not in self.features:
             raise ValueError(
@@ -76,22 +79,22 @@ class LeRobotFolder:
             )
         self.decoder = decoder
         self.episodes = self._read_episodes()
-        self._videos: dict[str, tuple[str, VideoReader]] = {}  # camera → the file that it stands in
+        self._videos: dict[str, tuple[str, VideoReader]] = {}  # camera → its open file
         self._file = lru_cache(maxsize=1)(self._read_file)
         self._row_group = lru_cache(maxsize=2 * len(self.cameras))(self._read_row_group)
 
     @property
-    def number_keys(self) -> list[str]:
-        """Columns of numbers that are read; the ones that a dataset may lack only where it has them."""
+    def low_dim_keys(self) -> list[str]:
+        """Lists the low-dimensional columns to read; those that a dataset may lack only where it has them."""
         wanted = (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS, DONE)
         return [key for key in wanted if key in self.features] + ["timestamp", "frame_index", "episode_index"]
 
     def names(self, key: str) -> tuple[str, ...]:
-        """A name for each number of feature `key`; () where it is not recorded."""
-        return number_names(key, self.features[key]) if key in self.features else ()
+        """Gives a name for each dimension of feature `key`; () where it is not recorded."""
+        return dim_names(key, self.features[key]) if key in self.features else ()
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
-        """{key: (L, …)} of `number_keys`, as recorded."""
+        """Reads {key: (L, …)} of `low_dim_keys`, as recorded."""
         try:
             columns = self._file(episode.file)
             rows = np.flatnonzero(columns["episode_index"] == episode.index)
@@ -100,11 +103,11 @@ class LeRobotFolder:
             raise DamagedEpisode(episode.index, episode.file, f"cannot be read: {error}") from error
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        """uint8 (L, V, H, W, 3) in the grid; the cameras are decoded side by side, in threads."""
+        """Decodes uint8 (L, V, H, W, 3) in the grid; the cameras side by side, in threads."""
         out, views = self.grid.canvas(episode.length, len(self.cameras)), self.grid.views(self.sizes)
 
-        def fill(at: int, camera: str) -> None:
-            self._fill(episode, camera, region_of(out, at, views[camera]))
+        def fill(index: int, camera: str) -> None:
+            self._fill(episode, camera, region_of(out, index, views[camera]))
 
         with ThreadPoolExecutor(max(1, len(self.cameras))) as pool:
             list(pool.map(fill, range(len(self.cameras)), self.cameras))
@@ -119,14 +122,14 @@ class LeRobotFolder:
             )
             found.append(Finding(what, "meta/info.json", "the list is followed"))
         if (file := self.root / IMAGINED).is_file():
-            made = json.loads(file.read_text())
-            what = f"imagined by the world {made['world']} (sha256 {made['world_sha256'][:12]}), not recorded"
-            found.append(Finding(what, IMAGINED, "what is learnt from it is what that world believes"))
-        read = {*self.cameras.values(), *self.number_keys, *BOOKKEEPING}
+            by = json.loads(file.read_text())
+            what = f"imagined by the world {by['world']} (sha256 {by['world_sha256'][:12]}), not recorded"
+            found.append(Finding(what, IMAGINED, "what is learned from it is what that world predicts"))
+        read = {*self.cameras.values(), *self.low_dim_keys, *BOOKKEEPING}
         if unread := [key for key in self.features if key not in read]:
             found.append(Finding(f"also recorded: {', '.join(unread)}", "meta/info.json", "not read"))
         if any(self._is_video(key) for key in self.cameras.values()):
-            found.append(Finding("pictures stored as video", "videos/", f"decoded by {self._decoder[1]}"))
+            found.append(Finding("images stored as video", "videos/", f"decoded by {self._decoder[1]}"))
         return found
 
     def read_options(self) -> list[Any]:
@@ -144,9 +147,9 @@ class LeRobotFolder:
         return [self._episode(row) for row in sorted(rows, key=lambda row: row["episode_index"])]
 
     def _episode(self, row: dict[str, Any]) -> EpisodeIndex:
-        def path(template: str, at: str, **keys: str) -> str:
+        def path(template: str, part: str, **keys: str) -> str:
             return template.format(
-                chunk_index=row[f"{at}/chunk_index"], file_index=row[f"{at}/file_index"], **keys
+                chunk_index=row[f"{part}/chunk_index"], file_index=row[f"{part}/file_index"], **keys
             )
 
         videos = {
@@ -166,8 +169,8 @@ class LeRobotFolder:
         )
 
     def _read_file(self, file: str) -> dict[str, np.ndarray]:
-        table = pq.read_table(self.root / file, columns=self.number_keys)
-        return {key: _to_numpy(table[key]) for key in self.number_keys}
+        table = pq.read_table(self.root / file, columns=self.low_dim_keys)
+        return {key: _to_numpy(table[key]) for key in self.low_dim_keys}
 
     def _read_row_group(self, file: str, group: int, key: str) -> pa.Table:
         return pq.ParquetFile(self.root / file).read_row_group(group, columns=[key, "episode_index"])
@@ -180,17 +183,17 @@ class LeRobotFolder:
         return video_class(self.decoder)
 
     def _fill(self, episode: EpisodeIndex, camera: str, out: np.ndarray) -> None:
-        """The camera's frames of the episode, resized, into `out` uint8 (L, h, w, 3)."""
+        """Writes the camera's frames of the episode, resized, into `out` uint8 (L, h, w, 3)."""
         key, count = self.cameras[camera], 0
         file = episode.videos[key].file if self._is_video(key) else episode.file
         try:
             if self._is_video(key):
                 count = self._video(camera, file, out.shape[1:3]).read(episode.videos[key].start, out)
             else:
-                for count, picture in enumerate(self._image_frames(episode, key), start=1):
-                    out[count - 1] = resize(picture, out.shape[1:3])
+                for count, image in enumerate(self._image_frames(episode, key), start=1):
+                    out[count - 1] = resize(image, out.shape[1:3])
         except (pa.ArrowException, OSError, ValueError, SyntaxError) as error:
-            # PIL says SyntaxError for a broken PNG
+            # PIL raises SyntaxError for a broken PNG
             where = key if self._is_video(key) else f"frame {count} of {key}"
             raise DamagedEpisode(episode.index, file, f"{where} cannot be decoded: {error}") from error
         if count < episode.length:
@@ -198,7 +201,7 @@ class LeRobotFolder:
             raise DamagedEpisode(episode.index, file, what)
 
     def _video(self, camera: str, file: str, size: tuple[int, int]) -> VideoReader:
-        """The open file, left where the episode before this one ended in it."""
+        """Gives the open file, left where the episode before this one ended in it."""
         opened = self._videos.get(camera)
         if opened is None or opened[0] != file:
             opened = self._videos[camera] = (file, self._decoder[0](self.root / file, self.fps, size))
@@ -212,14 +215,15 @@ class LeRobotFolder:
             if first < start + count and last >= start:
                 table = self._row_group(episode.file, group, key)
                 mine = np.flatnonzero(_to_numpy(table["episode_index"]) == episode.index)
-                for picture in table[key].take(mine).to_pylist():
-                    encoded = picture["bytes"] or (self.root / picture["path"]).read_bytes()
+                for image in table[key].take(mine).to_pylist():
+                    encoded = image["bytes"] or (self.root / image["path"]).read_bytes()
                     yield Image.open(io.BytesIO(encoded)).convert("RGB")
             start += count
 
 
 def download(repo_id: str, revision: str | None = None) -> Path:
-    """The folder of a dataset from the Hugging Face Hub, fetched if it is not cached."""
+    """Gives the folder of a dataset from the Hugging Face Hub, fetched if it is not cached; FileNotFoundError
+    where there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
 
@@ -272,7 +276,7 @@ def _row_group_sizes(file: Path) -> list[int]:
 
 
 def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers (L,) or lists of numbers (L, n); rows of different lengths raise ValueError."""
+    """Converts scalars to (L,), lists to (L, n); rows of different lengths raise ValueError."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)

@@ -13,13 +13,16 @@ from scd_datasets.sources.source import DropFeatures, Source
 
 
 def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
-    """The dataset that is named, whichever of the layouts it has, without what is to be ignored; a resized
-    longer side is a `multiple`."""
+    """Opens the dataset that is named, whichever layout it has, without the features that are to be dropped.
+
+    multiple: what the longer side of a resized image is a multiple of.
+    """
     source = open_layout(config, multiple)
     return DropFeatures(source, config.drop_features) if config.drop_features else source
 
 
 def open_layout(config: SourceConfig, multiple: int) -> Source:
+    """Opens it by the layout that is found on disk; ValueError where `data.fps` contradicts the recording."""
     root = Path(config.root) if config.root else download(str(config.repo_id), config.revision)
     letterbox = config.resize == "letterbox"
     if is_replay_buffer(root):

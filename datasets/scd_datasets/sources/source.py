@@ -1,6 +1,6 @@
-"""What a window store can be built from: recorded episodes, whatever layout they lie in on disk.
+"""What a window store is built from: recorded episodes, whatever layout they have on disk.
 
-L steps of an episode, V cameras, H W pixels.
+L steps of an episode, V cameras, H W pixels of the grid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, REWARD, STA
 
 
 class DamagedEpisode(ValueError):
-    """One episode that cannot be learned from; the message names file and episode."""
+    """Says that an episode cannot be learned from; the message names file and episode."""
 
     def __init__(self, episode: int, file: str, what: str) -> None:
         super().__init__(f"episode {episode} ({file}): {what}")
@@ -26,25 +26,27 @@ class DamagedEpisode(ValueError):
 
 @dataclass(frozen=True)
 class VideoSpan:
+    """Says where an episode begins in a video file."""
+
     file: str
     start: float  # seconds in the file
 
 
 @dataclass(frozen=True)
 class EpisodeIndex:
-    """Where one episode lies."""
+    """Says where one episode lies."""
 
     index: int
     length: int
     tasks: tuple[str, ...]
-    file: str  # of its numbers, relative to the dataset
+    file: str  # of its low-dimensional data, relative to the dataset
     videos: dict[str, VideoSpan] = field(default_factory=dict)
     first: int = 0  # its first row, where one array holds all episodes
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know before training: what, where, and what is done about it."""
+    """Notes something to know before training: what, where, and what is done about it."""
 
     what: str
     where: str
@@ -52,63 +54,75 @@ class Finding:
 
 
 def require_fps(fps: int | None, root: str | Path, what: str) -> int:
-    """The frame rate of a recording that stores none."""
+    """Gives the frame rate of a recording that stores none; ValueError where the user gave none either."""
     if fps is None:
-        raise ValueError(f"{root} is {what}, and those store no frame rate: say data.fps=10 (PushT's own)")
+        raise ValueError(f"{root} is {what}, and those store no frame rate: give data.fps=10 (PushT's own)")
     return fps
 
 
 class Source(Protocol):
-    """Recorded episodes under LeRobot's names, read one by one; a damaged one raises DamagedEpisode."""
+    """Reads recorded episodes one by one, under LeRobot's names; a damaged one raises DamagedEpisode.
+
+    ## Attributes
+    `root`: folder or file. `fps`: frames per second. `grid`: the one (H, W) that all cameras come in.
+    `sizes`: camera → (height, width) as recorded, in the order of the frames. `episodes`: where each lies.
+    """
 
     root: Path
     fps: int
     grid: ImageGrid
-    sizes: Mapping[str, tuple[int, int]]  # camera → (height, width) as recorded, in the order of the frames
     episodes: list[EpisodeIndex]
 
+    @property
+    def sizes(self) -> Mapping[str, tuple[int, int]]: ...
+
     def names(self, key: str) -> tuple[str, ...]:
-        """A name for each number of `key`; () where it is not recorded."""
+        """Gives a name for each dimension of `key` (LeRobot's, such as `observation.state`); () where it is
+        not recorded."""
+        ...
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
-        """{key: (L, …)} as recorded."""
+        """Reads {key: (L, …)} as recorded, in raw units: all but images."""
+        ...
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        """uint8 (L, V, H, W, 3) in the grid. Fastest in the order of `episodes`."""
+        """Decodes uint8 (L, V, H, W, 3) in the grid. Fastest in the order of `episodes`."""
+        ...
 
     def findings(self) -> list[Finding]:
-        """What is to be said of the recording as a whole."""
+        """Lists what a user should know of the recording as a whole."""
+        ...
 
     def read_options(self) -> list[Any]:
-        """What is read of it and how, as plain JSON: other choices ask for another store."""
+        """Gives what is read of it and how, as plain JSON: other options ask for another store."""
+        ...
 
 
 class DropFeatures:
-    """A source as it would be if some of its numbers had not been recorded."""
+    """Reads a source as if some of its features had not been recorded: a `Source`."""
 
-    def __init__(self, source: Source, ignored: Sequence[str]) -> None:
-        """ignored: keys as LeRobot calls them; ValueError for one that is not there, or is not optional."""
+    def __init__(self, source: Source, dropped: Sequence[str]) -> None:
+        """dropped: keys as LeRobot calls them; ValueError for one that is not recorded or not optional."""
         optional = [key for key in (STATE, ENVIRONMENT_STATE, REWARD, SUCCESS) if source.names(key)]
-        if unknown := [key for key in ignored if key not in optional]:
-            raise ValueError(
-                f"data.drop_features={unknown}: {source.root} can be read without {', '.join(optional) or 'nothing'}"
-            )
-        self.source, self.ignored = source, sorted(ignored)
+        if unknown := [key for key in dropped if key not in optional]:
+            known = ", ".join(optional) or "nothing"
+            raise ValueError(f"data.drop_features={unknown}: {source.root} can be read without {known}")
+        self.source, self.dropped = source, sorted(dropped)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "source":  # not there yet: it is being copied
+        if name == "source":  # not set yet: it is being copied
             raise AttributeError(name)
         return getattr(self.source, name)
 
     def names(self, key: str) -> tuple[str, ...]:
-        return () if key in self.ignored else self.source.names(key)
+        return () if key in self.dropped else self.source.names(key)
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
-        return {key: v for key, v in self.source.low_dim(episode).items() if key not in self.ignored}
+        return {key: v for key, v in self.source.low_dim(episode).items() if key not in self.dropped}
 
     def findings(self) -> list[Finding]:
-        asked = [Finding("recorded", key, "ignored, as asked") for key in self.ignored]
+        asked = [Finding("recorded", key, "ignored, as asked") for key in self.dropped]
         return self.source.findings() + asked
 
     def read_options(self) -> list[Any]:
-        return [*self.source.read_options(), self.ignored]
+        return [*self.source.read_options(), self.dropped]

@@ -1,7 +1,7 @@
 """Video files read from front to back, each frame decoded once and resized while it is decoded.
 
 torchcodec where it loads (it needs the system's FFmpeg libraries), else PyAV, which brings its own.
-Both resize bilinearly with anti-aliasing, as the picture reader does.
+Both resize bilinearly with anti-aliasing, as the image reader does.
 
 H W pixels.
 """
@@ -18,17 +18,17 @@ import av.filter
 import numpy as np
 
 DECODERS = ("auto", "torchcodec", "pyav")
-# FFmpeg's quicker default darkens by two grey levels on the way from YUV.
+# FFmpeg's quicker default darkens by two gray levels on the way from YUV.
 EXACT = "flags=bilinear+accurate_rnd+full_chroma_int"
 AHEAD = 1.0  # s that are decoded and dropped rather than searched: a seek decodes from a key frame too
 
 
 class VideoReadError(ValueError):
-    """A file that cannot be decoded, or not as far as was asked."""
+    """Says that a file cannot be decoded, or not as far as was asked."""
 
 
 class VideoReader(Protocol):
-    """An open file whose frames come in one size (H, W), `fps` of them a second."""
+    """Reads an open file whose frames come in one size (H, W), `fps` of them a second."""
 
     def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None: ...
 
@@ -37,9 +37,12 @@ class VideoReader(Protocol):
 
         Gives how many there were: a frame that is half a step or more from its time ends them.
         """
+        ...
 
 
 class PyAVReader:
+    """Decodes with PyAV, which brings its own FFmpeg: a `VideoReader`."""
+
     def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
         self._file, self._fps, self._size = file, fps, size
         self._scaler: av.filter.Graph | None = None  # made for the first frame
@@ -52,6 +55,9 @@ class PyAVReader:
         if not self._container.streams.video:
             raise VideoReadError("no video in it")
         self._stream = self._container.streams.video[0]
+        if self._stream.time_base is None:
+            raise VideoReadError("its frames have no times")
+        self._time_base = self._stream.time_base
         self._stream.thread_type = "AUTO"
 
     def read(self, start: float, out: np.ndarray) -> int:
@@ -62,18 +68,18 @@ class PyAVReader:
                 if abs(frame.time - start - count / self._fps) >= half:
                     break
                 self._next = None
-                out[count] = self._picture(frame)
+                out[count] = self._image(frame)
                 count += 1
         except (av.FFmpegError, ValueError) as error:
-            self._frames = None  # where it stands now is not known
+            self._frames = None  # its position is not known now
             raise VideoReadError(f"frame {count} cannot be decoded: {error}") from error
         return count
 
     def _go_to(self, time: float) -> None:
-        """The next frame is the first one from `time` on."""
-        at = self._peek() if self._frames is not None else None
-        if at is None or not time - AHEAD <= at.time < time + 2 / self._fps:
-            self._container.seek(max(0, int(time / self._stream.time_base)), stream=self._stream)
+        """Moves to the first frame from second `time` on."""
+        frame = self._peek() if self._frames is not None else None
+        if frame is None or not time - AHEAD <= frame.time < time + 2 / self._fps:
+            self._container.seek(max(0, int(time / self._time_base)), stream=self._stream)
             self._frames, self._next = self._container.decode(self._stream), None
         while (frame := self._peek()) is not None and frame.time < time:
             self._next = None
@@ -83,8 +89,8 @@ class PyAVReader:
             self._next = next(self._frames, None)
         return self._next
 
-    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        """uint8 (H, W, 3)."""
+    def _image(self, frame: av.VideoFrame) -> np.ndarray:
+        """Gives uint8 (H, W, 3)."""
         if self._scaler is None:
             self._scaler = scaler(frame, self._size)
         self._scaler.push(frame)
@@ -92,7 +98,7 @@ class PyAVReader:
 
 
 def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
-    """Frames like this one → RGB of `size`."""
+    """Makes the filter that turns frames like this one into RGB of `size`."""
     height, width = size
     graph = av.filter.Graph()
     graph.link_nodes(
@@ -107,6 +113,8 @@ def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
 
 
 class TorchcodecReader:
+    """Decodes with torchcodec, which needs the system's FFmpeg: a `VideoReader`."""
+
     def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
         from torchcodec.decoders import VideoDecoder
         from torchcodec.transforms import Resize
@@ -140,7 +148,10 @@ class TorchcodecReader:
 
 
 def video_class(wanted: str) -> tuple[type[VideoReader], str]:
-    """The decoder that `wanted` (one of DECODERS) comes to on this machine, and its name with the reason."""
+    """Gives the reader that `wanted` (one of DECODERS) means on this machine, and its name with the reason.
+
+    Raises ValueError for an unknown one, and for torchcodec where it does not load.
+    """
     if wanted not in DECODERS:
         raise ValueError(f"decoder={wanted!r}: expected one of {', '.join(DECODERS)}")
     if wanted == "pyav":
@@ -158,7 +169,7 @@ def video_class(wanted: str) -> tuple[type[VideoReader], str]:
 
 @lru_cache(maxsize=1)
 def torchcodec_missing() -> str | None:
-    """None where torchcodec loads, else why it does not, in a line."""
+    """Gives None where torchcodec loads, else why it does not, in a line."""
     try:
         import torchcodec.decoders  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:

@@ -17,12 +17,12 @@ CHUNK_FRAMES, SHARD_FRAMES = 8, 1024  # few reads per window, few files per data
 SMALL_CHUNK = 8192  # rows of the arrays that are always read whole
 # Without a checksum a flipped bit is a silently wrong frame. An all-zero chunk is written like any
 # other, so that a chunk that is not there is always a loss.
-CODEC = {"compressors": (ZstdCodec(level=1), Crc32cCodec()), "config": {"write_empty_chunks": True}}
+COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 
 
 @dataclass(frozen=True)
 class EpisodeArrays:
-    """One recorded episode of L steps, in raw units."""
+    """Holds one recorded episode of L steps, in raw units."""
 
     pixels: np.ndarray  # uint8 (L, V, H, W, 3)
     state: np.ndarray  # float32 (L, S)
@@ -38,19 +38,19 @@ class EpisodeArrays:
 
 
 def columns(schema: DataSchema) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name → (dtype, shape of one row) of every per-frame array in the store."""
+    """Gives name → (dtype, shape of one row) of every per-frame array in the store."""
     return {
         "pixels": ("uint8", (len(schema.cameras), schema.height, schema.width, 3)),
         "state": ("float32", (len(schema.state),)),
         "action": ("float32", (len(schema.action),)),
         "reward": ("float32", ()),
         "success": ("bool", ()),
-        "change": ("float32", ()),  # mean |pixel difference| to the next frame, grey levels; last: 0
+        "change": ("float32", ()),  # mean |pixel difference| to the next frame, gray levels; last: 0
     }
 
 
 def episode_rows(schema: DataSchema, episode: EpisodeArrays) -> dict[str, np.ndarray]:
-    """An episode's arrays by column, every shape checked against the schema."""
+    """Gives an episode's arrays by name; ValueError where a shape is not the schema's."""
     rows = {}
     for name, (dtype, shape) in columns(schema).items():
         if name == "change":
@@ -67,7 +67,8 @@ def episode_rows(schema: DataSchema, episode: EpisodeArrays) -> dict[str, np.nda
 
 
 def pixel_change(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (L, V, H, W, 3) → float32 (L,): mean |difference| to the next frame, 0 for the last one."""
+    """Computes, from uint8 (L, V, H, W, 3), the mean |difference| to the next frame in gray levels: float32
+    (L,), 0 for the last frame."""
     change = np.zeros(len(pixels), np.float32)
     for i in range(len(pixels) - 1):
         darker, lighter = np.minimum(pixels[i], pixels[i + 1]), np.maximum(pixels[i], pixels[i + 1])
@@ -76,7 +77,7 @@ def pixel_change(pixels: np.ndarray) -> np.ndarray:
 
 
 class ShardedArray:
-    """One growing zarr array, written in whole shards: each is compressed once, not once per episode."""
+    """Grows a zarr array in whole shards: each is compressed once, not once per episode."""
 
     def __init__(self, group: zarr.Group, name: str, dtype: str, shape: tuple[int, ...]) -> None:
         chunk, shard = (CHUNK_FRAMES, SHARD_FRAMES) if name == "pixels" else (SMALL_CHUNK, SMALL_CHUNK)
@@ -87,12 +88,14 @@ class ShardedArray:
             dtype=dtype,
             chunks=(chunk, *(max(n, 1) for n in shape)),
             shards=None if empty_row or shard == chunk else (shard, *shape),
-            **CODEC,
+            compressors=COMPRESSORS,
+            config={"write_empty_chunks": True},
         )
         self.shard = np.empty((shard, *shape), dtype)  # filled, then written
         self.filled = 0
 
     def append(self, values: np.ndarray) -> None:
+        """Adds rows (N, *shape); a shard that is full is written."""
         while len(values):
             part = values[: len(self.shard) - self.filled]
             self.shard[self.filled : self.filled + len(part)] = part
@@ -102,7 +105,7 @@ class ShardedArray:
             values = values[len(part) :]
 
     def flush(self) -> None:
-        """Write what there is; where that does not fill a shard, nothing can be appended after it."""
+        """Writes what there is; where that does not fill a shard, nothing can be appended after it."""
         start = self.array.shape[0]
         self.array.resize((start + self.filled, *self.array.shape[1:]))
         if self.filled and self.array.size:

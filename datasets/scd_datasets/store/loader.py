@@ -1,4 +1,4 @@
-"""Training batches: windows drawn as a pure function of (seed, step), cut by rank, read one step ahead.
+"""Training batches: windows sampled as a pure function of (seed, step), cut by rank, read one step ahead.
 
 B windows of the global batch, T steps.
 """
@@ -21,11 +21,14 @@ log = logging.getLogger(__name__)
 
 
 class WindowLoader:
-    """Draws windows of `num_steps` steps from `episodes`; `batch(step)` is all there is to resume.
+    """Samples windows of `num_steps` steps from `episodes` (E,); `batch(step)` is all there is to resume.
 
-    `batch_size` counts the windows of all ranks together: the drawn batch does not depend on `world_size`,
-    each rank reads its own slice of it. `motion_share` of the windows are drawn from those in which something
-    besides the robot moves: `environment_state` where it is recorded, else a pixel change in its upper half.
+    batch_size: windows of all ranks together: what is sampled does not depend on `world_size`, each rank
+    reads its own slice of it.
+    motion_share: share of the windows, in [0, 1], sampled from those in which something besides the robot
+    moves: `environment_state` where it is recorded, else a pixel change in its upper half.
+
+    Raises ValueError where a share or a batch size is impossible, or no episode is long enough.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class WindowLoader:
         self.moving = self.windows[self._moves()]
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This rank's windows of step `step`, as `WindowStore.windows` gives them."""
+        """Reads this rank's windows of step `step`, as `WindowStore.windows` gives them."""
         addresses = self.addresses(step)
         share = self.batch_size // self.world_size
         episodes, frames = addresses[self.rank * share : (self.rank + 1) * share].T
@@ -61,14 +64,14 @@ class WindowLoader:
         return {name: torch.from_numpy(values) for name, values in windows.items()}
 
     def addresses(self, step: int) -> np.ndarray:
-        """(B, 2) episode and frame of every window of the global batch."""
+        """Samples (B, 2): episode and frame of every window of the global batch."""
         rng = np.random.default_rng([self.seed, step])
         wants_motion = rng.random(self.batch_size) < self.motion_share
-        lot = rng.random(self.batch_size)
-        any_window = self.windows[(lot * len(self.windows)).astype(int)]
+        uniform = rng.random(self.batch_size)
+        any_window = self.windows[(uniform * len(self.windows)).astype(int)]
         if not len(self.moving):
             return any_window
-        moving = self.moving[(lot * len(self.moving)).astype(int)]
+        moving = self.moving[(uniform * len(self.moving)).astype(int)]
         return np.where(wants_motion[:, None], moving, any_window)
 
     def _long_enough(self, episodes: np.ndarray) -> np.ndarray:
@@ -93,7 +96,7 @@ class WindowLoader:
         return np.stack([np.repeat(self.episodes, counts), frames], axis=1)
 
     def _moves(self) -> np.ndarray:
-        """(N,) bool: does something besides the robot move inside the window?"""
+        """Gives (N,) bool: whether something besides the robot moves inside the window."""
         rows = self.store.starts[self.windows[:, 0]] + self.windows[:, 1]
         # T transitions row → row+1 per window; the one that leaves the episode counts 0.
         running = np.concatenate([[0.0], np.cumsum(self._motion(), dtype=np.float64)])
@@ -103,14 +106,15 @@ class WindowLoader:
         return amount >= max(np.median(amount), np.finfo(np.float32).tiny)
 
     def _motion(self) -> np.ndarray:
-        """(F,) how much moves between a row and the next: 0/1 by environment state, else the pixel change."""
+        """Gives (F,): how much moves between a row and the next, 0/1 by environment state, else the pixel
+        change."""
         schema = self.store.schema
         if not schema.environment_state:
             return self.store.change
-        things = self.store.state[:, len(schema.agent_pos) :]
-        scale = np.maximum(np.ptp(things, axis=0), np.finfo(np.float32).tiny)
-        moved = np.zeros(len(things))
-        moved[:-1] = (np.abs(np.diff(things, axis=0)) > MOVED * scale).any(1)
+        state = self.store.state[:, len(schema.agent_pos) :]
+        scale = np.maximum(np.ptp(state, axis=0), np.finfo(np.float32).tiny)
+        moved = np.zeros(len(state))
+        moved[:-1] = (np.abs(np.diff(state, axis=0)) > MOVED * scale).any(1)
         moved[self.store.starts + self.store.lengths - 1] = 0  # the next row is another episode
         return moved
 
@@ -118,7 +122,7 @@ class WindowLoader:
 def prefetch(
     loader: WindowLoader, first_step: int, depth: int = 2
 ) -> Generator[dict[str, Tensor], None, None]:
-    """Batches of `first_step`, `first_step + 1`, … for ever, read `depth` steps ahead by a thread."""
+    """Yields the batches of `first_step`, `first_step + 1`, … for ever, read `depth` ahead by a thread."""
     ready: queue.Queue[dict[str, Tensor] | BaseException] = queue.Queue(depth)
     stop = threading.Event()
 

@@ -16,7 +16,8 @@ WINDOW, BATCH = 16, 64  # frames of a window, windows of a batch
 
 
 def measure(path: str | Path, seconds: float = 5.0) -> dict[str, float]:
-    """Frames per CPU-second (of all threads) in random windows of 16 frames, `streamed` and `from RAM`."""
+    """Measures frames per CPU-second (of all threads) in random windows of 16 frames, `streamed` and `from
+    RAM`, each for so many seconds."""
     return {
         name: _frames_per_second(WindowStore.open(path, in_memory), seconds)
         for name, in_memory in (("streamed", False), ("from RAM", True))
@@ -38,7 +39,7 @@ def _frames_per_second(store: WindowStore, seconds: float) -> float:
 
 
 def synthetic_store(path: str | Path, episodes: int = 100, size: int = 96) -> WindowStore:
-    """A store of PushT's shape: a still scene in which a patch of noise moves."""
+    """Writes a store of PushT's shape: a static scene in which a patch of noise moves."""
     schema = DataSchema(
         cameras=("image",),
         height=size,
@@ -49,7 +50,7 @@ def synthetic_store(path: str | Path, episodes: int = 100, size: int = 96) -> Wi
         action_low=(0.0, 0.0),
         action_high=(1.0, 1.0),
         fps=10,
-        tasks=("made up",),
+        tasks=("synthetic",),
         reward=True,
         success=True,
         horizon=200,
@@ -63,7 +64,7 @@ def synthetic_store(path: str | Path, episodes: int = 100, size: int = 96) -> Wi
             for frame in range(200):
                 at = (frame + index) % (size - 8)
                 pixels[frame, 0, at : at + 8, at : at + 8] = rng.integers(0, 255, (8, 8, 3))
-            numbers = rng.random((200, 2), np.float32)
-            yield EpisodeArrays(pixels, numbers, numbers, np.zeros(200), np.zeros(200), index)
+            positions = rng.random((200, 2), np.float32)
+            yield EpisodeArrays(pixels, positions, positions, np.zeros(200), np.zeros(200), index)
 
     return write_store(path, schema, make())

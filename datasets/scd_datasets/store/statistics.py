@@ -1,6 +1,6 @@
-"""Ranges, spreads and the background of the training episodes: what the model's units are made of.
+"""Ranges, changes and the background of the training episodes: what the model's units are made of.
 
-F frames, S state size, A action size.
+F frames, R rows, S state size, A action size, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ BACKGROUND_FRAMES = 256
 
 
 def compute_stats(store: WindowStore, episodes: np.ndarray) -> Normalizer:
-    """Measures these `episodes` alone: what is held out leaves no trace in the model's units."""
+    """Measures these `episodes` (E,) alone: what is held out leaves no trace in the model's units.
+
+    Raises ValueError where there is none.
+    """
     episodes = np.asarray(episodes)
     if not len(episodes):
         raise ValueError("statistics need at least one training episode, got none")
@@ -46,14 +49,18 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Normalizer:
 def transitions(
     store: WindowStore, episodes: np.ndarray, normalizer: Normalizer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gives all recorded steps whose frame before is known too, so that there is a velocity: previous state
-    and action (R, S + A), state (R, S), action (R, A), next state (R, S), in model units."""
+    """Gives all recorded steps that have a previous and a next frame: previous state and action (R, S + A),
+    state (R, S), action (R, A), next state (R, S), in model units."""
     rows = rows_of(store.starts, store.lengths, np.asarray(episodes))
-    known = rows[~last_frames(store)[rows]]
-    known = known[~np.isin(known, store.starts)]
-    was, now, after = (normalizer.encode_state(torch.from_numpy(store.state[known + i])) for i in (-1, 0, 1))
-    did, does = (normalizer.encode_action(torch.from_numpy(store.action[known + i])) for i in (-1, 0))
-    return torch.cat([was, did], dim=-1), now, does, after
+    rows = rows[~last_frames(store)[rows]]
+    rows = rows[~np.isin(rows, store.starts)]
+    previous, state, following = (
+        normalizer.encode_state(torch.from_numpy(store.state[rows + i])) for i in (-1, 0, 1)
+    )
+    previous_action, action = (
+        normalizer.encode_action(torch.from_numpy(store.action[rows + i])) for i in (-1, 0)
+    )
+    return torch.cat([previous, previous_action], dim=-1), state, action, following
 
 
 def last_frames(store: WindowStore) -> np.ndarray:
@@ -64,11 +71,11 @@ def last_frames(store: WindowStore) -> np.ndarray:
 
 
 def background(store: WindowStore, episodes: np.ndarray) -> torch.Tensor:
-    """(C, H, W) in [-1, 1]: each pixel's median over frames spread evenly over the episodes."""
+    """Gives (C, H, W) in [-1, 1]: each pixel's median over frames spread evenly over the episodes."""
     ends = np.cumsum(store.lengths[episodes])
     picks = np.unique(np.linspace(0, ends[-1] - 1, BACKGROUND_FRAMES).astype(int))
     which = np.searchsorted(ends, picks, side="right")
     frames = picks - (ends - store.lengths[episodes])[which]
     pixels = store.windows(episodes[which], frames, 1)["pixels"][:, 0]
-    middle = len(pixels) // 2
-    return encode_pixels(torch.from_numpy(np.partition(pixels, middle, axis=0)[middle]))
+    half = len(pixels) // 2
+    return encode_pixels(torch.from_numpy(np.partition(pixels, half, axis=0)[half]))

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -31,11 +32,13 @@ READ = {"array.read_missing_chunks": False}  # zarr's default fills a missing sh
 def write_store(
     path: str | Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str = ""
 ) -> WindowStore:
-    """Write `episodes` to a new store at `path`, holding one episode and one shard in memory.
+    """Writes `episodes` to a new store at `path`, holding one episode and one shard in memory; opens it.
 
-    `source` is kept beside them: it tells a reader whether what they came from has changed. The store appears
-    under its name only when it is complete, and only then replaces an earlier one: an error or a full disk
-    on the way costs nothing that was there.
+    source: a digest of what they come from, kept with them, by which a reader knows whether that has changed.
+
+    The store appears under its name only when it is complete, and only then replaces an earlier one: an error
+    or a full disk on the way costs nothing that was there. Raises ValueError where there is no episode, or an
+    array is not of the schema's shape.
     """
     path = Path(path)
     refuse_foreign(path, "zarr.json")
@@ -54,34 +57,35 @@ def write_store(
 def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
     group = zarr.create_group(path, zarr_format=3)
     digest = hashlib.sha256(json.dumps(schema.to_dict(), sort_keys=True).encode())
-    columns_out = {name: ShardedArray(group, name, *spec) for name, spec in columns(schema).items()}
+    arrays = {name: ShardedArray(group, name, *spec) for name, spec in columns(schema).items()}
     lengths, indices, tasks = [], [], []
     for episode in episodes:
         rows = episode_rows(schema, episode)
         for name, values in rows.items():
-            columns_out[name].append(values)
+            arrays[name].append(values)
             digest.update(values.tobytes())
         lengths.append(episode.length)
         indices.append(episode.index)
         tasks.append(episode.task)
     if not lengths:
         raise ValueError(f"no episode to write to {path}; a store needs at least one")
-    per_episode = {"episode_ends": np.cumsum(lengths), "episode_index": indices}
+    per_episode = {"episode_ends": np.cumsum(lengths), "episode_index": np.array(indices)}
     if len(schema.tasks) > 1:
-        per_episode["task"] = tasks
-    for name, values in per_episode.items():
-        columns_out[name] = ShardedArray(group, f"meta/{name}", "int64", ())
-        columns_out[name].append(np.asarray(values, np.int64))
-        digest.update(np.asarray(values, np.int64).tobytes())
-    for column in columns_out.values():
-        column.flush()
-    attributes = {"schema": schema.to_dict(), "fingerprint": digest.hexdigest(), "source": source}
-    group.attrs.update(format=FORMAT, **attributes)
+        per_episode["task"] = np.array(tasks)
+    for name, column in per_episode.items():
+        column = column.astype(np.int64)
+        arrays[name] = ShardedArray(group, f"meta/{name}", "int64", ())
+        arrays[name].append(column)
+        digest.update(column.tobytes())
+    for array in arrays.values():
+        array.flush()
+    attributes: dict[str, Any] = {"format": FORMAT, "schema": schema.to_dict()}
+    group.attrs.update(attributes | {"fingerprint": digest.hexdigest(), "source": source})
 
 
 def free_memory(control_group: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes that this process may take: what the machine has left, or what its container may still use,
-    shared among the processes that torchrun started here."""
+    """Gives the bytes that this process may take: what the machine has left, or what its container may still
+    use, shared among the processes that torchrun started here."""
     free = psutil.virtual_memory().available
     try:
         limit = (control_group / "memory.max").read_text().strip()
@@ -95,16 +99,20 @@ def free_memory(control_group: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 class WindowStore:
-    """Read windows of consecutive steps by (episode, frame), from RAM or streamed from disk.
+    """Reads windows of consecutive steps by (episode, frame), from RAM or streamed from disk.
 
-    `lengths` (E,) are the steps of each episode, `episode_index` (E,) where they came from, `task` (E,) which
-    of the schema's tasks they show;
-    `state`, `action`, `reward`, `success`, `change` are whole (F, …) arrays, `starts` (E,) their first rows.
+    ## Attributes
+    `schema` (DataSchema), `fingerprint` (a hash of all that is stored), `source` (of what it was built from).
+    By episode: `lengths` (E,) in steps, `starts` (E,) first rows, `episode_index` (E,) in the dataset they
+    came from, `task` (E,) index into the schema's tasks. By frame: `state` (F, S), `action` (F, A), `reward`
+    (F,), `success` (F,), `change` (F,) in gray levels; raw units.
+
+    Open one with `WindowStore.open`. Bytes that do not have their checksum raise DamagedFolder.
     """
 
     def __init__(self, path: Path, group: zarr.Group, in_memory: bool | None) -> None:
         self.path = path
-        self.schema = DataSchema.from_dict(group.attrs["schema"])
+        self.schema = DataSchema.from_dict(cast("dict[str, Any]", group.attrs["schema"]))
         self.fingerprint, self.source = str(group.attrs["fingerprint"]), str(group.attrs.get("source", ""))
         spec = columns(self.schema)
         arrays = {name: _array(path, group, name, dtype) for name, (dtype, _) in spec.items()}
@@ -121,8 +129,8 @@ class WindowStore:
         for name, (_, shape) in spec.items():
             if arrays[name].shape != (ends[-1], *shape):
                 raise ValueError(
-                    f"{path}: {name} has shape {arrays[name].shape}, the schema and the episode ends say "
-                    f"{(ends[-1], *shape)}; build the store again with scd-data"
+                    f"{path}: {name} has shape {arrays[name].shape}, expected {(ends[-1], *shape)} by the "
+                    "schema and the episode ends; build the store again with scd-data"
                 )
         self.lengths = np.diff(ends, prepend=0)
         self.starts = ends - self.lengths
@@ -134,7 +142,12 @@ class WindowStore:
 
     @classmethod
     def open(cls, path: str | Path, in_memory: bool | None = None) -> WindowStore:
-        """in_memory: True reads all pixels into RAM, False streams, None decides by the free RAM."""
+        """Opens the store in folder `path`.
+
+        in_memory: True reads all pixels into RAM, False streams them, None decides by the free RAM.
+
+        Raises FileNotFoundError where there is none, and ValueError for one of another format.
+        """
         path = Path(path)
         if not (path / "zarr.json").is_file():
             raise FileNotFoundError(
@@ -154,32 +167,40 @@ class WindowStore:
         return isinstance(self._pixels, np.ndarray)
 
     def windows(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
-        """B windows of T = `num_steps` steps from `frames` (B,) of `episodes` (B,), in raw units.
+        """Reads B windows of T = `num_steps` steps from `frames` (B,) of `episodes` (B,) on, both int.
 
-        Gives `pixels` uint8 (B, T+1, V, H, W, 3), `state` (B, T+1, S), `prev` (B, S + A): state and action
-        one frame earlier, at an episode's first frame the same state and NaN; `action` (B, T, A); `reward`,
-        `success`, `valid` (B, T); `task` (B,). A window that ends with its episode repeats the last frame;
-        that step is not valid. A window that would cross the episode's end raises ValueError.
+        Gives, in raw units: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` float32 (B, T+1, S) · `prev`
+        float32 (B, S + A), state and action one frame before the window, at an episode's first frame its own
+        state and NaN · `action` float32 (B, T, A) · `reward` float32, `success` bool, `valid` bool (B, T) ·
+        `task` int (B,). A window that ends with its episode repeats the last frame; that step is not `valid`.
+
+        Raises ValueError where a window would leave its episode, or there is no such episode.
         """
         episodes, frames = np.asarray(episodes), np.asarray(frames)
         self._check(episodes, frames, num_steps)
         starts, lengths = self.starts[episodes], self.lengths[episodes]
         steps = frames[:, None] + np.arange(num_steps + 1)  # (B, T+1)
         rows = starts[:, None] + np.minimum(steps, lengths[:, None] - 1)
-        acts = rows[:, :-1]
+        taken = rows[:, :-1]
         return {
             "pixels": self._gather_pixels(rows),
             "state": self.state[rows],
-            "prev": one_frame_earlier(self.state, self.action, rows[:, 0], starts),
-            "action": self.action[acts],
-            "reward": self.reward[acts],
-            "success": self.success[acts],
+            "prev": previous_state_action(self.state, self.action, rows[:, 0], starts),
+            "action": self.action[taken],
+            "reward": self.reward[taken],
+            "success": self.success[taken],
             "valid": steps[:, 1:] < lengths[:, None],
             "task": self.task[episodes],
         }
 
     def split(self, holdout: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """(training episodes, held-out episodes), sorted. A lot depends on seed and index alone."""
+        """Splits the episodes: training, held out; both sorted.
+
+        holdout: share of the episodes, in [0, 1), that is held out; at least one, unless it is 0.
+        seed: an episode's place depends on it and on the episode's index in its dataset alone.
+
+        Raises ValueError where no training episode would be left.
+        """
         count = len(self.lengths)
         if not 0 <= holdout < 1:
             raise ValueError(
@@ -191,8 +212,8 @@ class WindowStore:
                 f"{self.path} has {count} episode(s), too few to hold out {holdout:.0%}; "
                 "record more, or set holdout=0"
             )
-        lots = [np.random.default_rng([seed, index]).random() for index in self.episode_index]
-        order = np.argsort(lots, kind="stable")
+        ranks = [np.random.default_rng([seed, index]).random() for index in self.episode_index]
+        order = np.argsort(ranks, kind="stable")
         return np.sort(order[num_out:]), np.sort(order[:num_out])
 
     def _check(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> None:
@@ -200,54 +221,56 @@ class WindowStore:
             raise ValueError(
                 f"episodes and frames must be two (B,) arrays, got {episodes.shape}, {frames.shape}"
             )
-        known = (episodes >= 0) & (episodes < len(self.lengths))
-        if not known.all():
-            raise ValueError(f"no episode {episodes[~known][0]}: the store has 0…{len(self.lengths) - 1}")
-        room = self.lengths[episodes] - num_steps
-        bad = (frames < 0) | (frames > room)
+        exists = (episodes >= 0) & (episodes < len(self.lengths))
+        if not exists.all():
+            raise ValueError(f"no episode {episodes[~exists][0]}: the store has 0…{len(self.lengths) - 1}")
+        last_start = self.lengths[episodes] - num_steps
+        bad = (frames < 0) | (frames > last_start)
         if num_steps < 1 or bad.any():
             i = int(np.argmax(bad))
             raise ValueError(
                 f"a window of {num_steps} steps from frame {frames[i]} of episode {episodes[i]} leaves the "
-                f"episode's {self.lengths[episodes[i]]} steps; the last start is {room[i]}"
+                f"episode's {self.lengths[episodes[i]]} steps; the last start is {last_start[i]}"
             )
 
     def _gather_pixels(self, rows: np.ndarray) -> np.ndarray:
-        if self.in_memory:
+        if isinstance(self._pixels, np.ndarray):
             return self._pixels[rows]
-        unique, places = np.unique(rows, return_inverse=True)
+        unique, inverse = np.unique(rows, return_inverse=True)
         # One request for the whole batch: zarr's cost is per request, twice as high window by window.
         with _named_damage(self.path, f"some of the frames {unique[0]}…{unique[-1]} of pixels"):
-            return self._pixels.oindex[unique][places.reshape(rows.shape)]
+            return np.asarray(self._pixels.oindex[unique])[inverse.reshape(rows.shape)]
 
 
 def rows_of(starts: np.ndarray, lengths: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-    """The rows of these episodes, one after another."""
+    """Gives the rows (R,) of these episodes, one episode after another."""
     return np.concatenate([np.arange(0), *(starts[e] + np.arange(lengths[e]) for e in episodes)])
 
 
-def one_frame_earlier(
+def previous_state_action(
     state: np.ndarray, action: np.ndarray, rows: np.ndarray, starts: np.ndarray
 ) -> np.ndarray:
-    """(R, S + A): state and action one frame before each of the rows (R,), whose episodes begin at `starts`
-    (R,); at their first frames the same state, and NaN for the action that was not."""
+    """Gives (R, S + A): state and action one frame before each of the rows (R,), whose episodes begin at
+    `starts` (R,); at an episode's first frame its own state, and NaN for the action."""
     earlier = np.maximum(rows - 1, starts)
-    did = np.where((rows == starts)[:, None], np.float32(np.nan), action[earlier])
-    return np.concatenate([state[earlier], did], axis=1)
+    previous_action = np.where((rows == starts)[:, None], np.float32(np.nan), action[earlier])
+    return np.concatenate([state[earlier], previous_action], axis=1)
 
 
 def _array(path: Path, group: zarr.Group, name: str, dtype: str) -> zarr.Array:
     if name not in group:
         raise ValueError(f"{path} has no array {name!r}; build the store again with scd-data")
     array = group[name]
-    if array.dtype != np.dtype(dtype):  # plain numbers only, whatever a foreign store may hold
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{path}: {name} is a group, expected an array")
+    if array.dtype != np.dtype(dtype):  # plain arrays only, whatever a foreign store may hold
         raise ValueError(f"{path}: {name} holds {array.dtype}, expected {dtype}")
     return array
 
 
 def _read_all(path: Path, array: zarr.Array) -> np.ndarray:
     with _named_damage(path, array.basename):
-        return array[:]
+        return np.asarray(array[:])
 
 
 @contextmanager

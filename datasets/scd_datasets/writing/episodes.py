@@ -1,5 +1,7 @@
-"""What all recordings have in common, of real environments and of imagined ones: LeRobot's frames, whole
-episodes written one after another until a signal comes, and the table of what was recorded."""
+"""Episodes into a dataset, one after another until a signal comes: what recording and imagining share.
+
+LeRobot's frames of Gymnasium's observations, whole episodes or none, and a summary table by policy.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,20 @@ Frame = dict[str, np.ndarray]
 
 
 def camera_key(name: str) -> str:
-    """LeRobot's key of the camera called `name`; a lone camera without a name is called `image`."""
+    """Gives LeRobot's key of the camera called `name`; a lone camera without a name is called `image`."""
     return IMAGE if name == "image" else IMAGES + name
 
 
 def to_lerobot_frame(obs: Mapping[str, Any], lone_camera: str = "image") -> Frame:
-    """A gymnasium observation under LeRobot's keys; `lone_camera`: what is called so where there is one.
+    """Gives a Gymnasium observation under LeRobot's keys: images uint8 (H, W, 3), states float32 (n,).
 
-    An environment that draws nothing gives its numbers alone."""
+    lone_camera: the name of the camera, where the observation has one alone. Without `pixels` there are
+    states alone.
+    """
     pixels = obs.get("pixels", {})
     cameras = pixels if isinstance(pixels, dict) else {lone_camera: pixels}
-    # Copies: pictures are written by other threads, and the environment may use its arrays again.
-    frame = {camera_key(name): np.array(picture) for name, picture in cameras.items()}
+    # Copies: images are written by other threads, and the environment may use its arrays again.
+    frame = {camera_key(name): np.array(image) for name, image in cameras.items()}
     for key, lerobot_key in STATE_KEYS.items():
         if key in obs:
             frame[lerobot_key] = np.array(obs[key], np.float32).reshape(-1)
@@ -50,30 +54,30 @@ def write_episodes(
 ) -> list[dict[str, Any]]:
     """Writes (note, frames) after (note, frames) until the dataset has `wanted` episodes.
 
-    A note says in plain JSON who acts, and the `task` in words. An interruption drops the episode that is
-    being written and keeps all before it. Gives all notes, with `length`, `return` and `success` (None where
-    nothing tells it) in them.
+    A note says in plain JSON which policy acts, and the `task` in words. An interruption drops the episode
+    that is being written and keeps all before it. Gives all notes, with `length`, `return` and `success`
+    (None where it is not recorded) in them.
     """
     if writer.num_episodes < wanted:
         writer.open()  # importing LeRobot takes longer than an episode: before the clock starts
     total, started = 0, time.perf_counter()
     with tqdm(total=wanted, initial=writer.num_episodes, unit="episode", dynamic_ncols=True) as bar:
         while writer.num_episodes < wanted:
-            taken = next(episodes, None)
-            if taken is None:
+            following = next(episodes, None)
+            if following is None:
                 break
-            note, frames = taken
-            earned, success, length = 0.0, None, 0
+            note, frames = following
+            episode_return, success, length = 0.0, None, 0
             for frame in frames:
                 if interrupted.is_set():
                     return writer.notes
                 writer.add_frame({key: frame[key] for key in writer.features} | {"task": note["task"]})
                 if REWARD in frame:
-                    earned += float(frame[REWARD][0])
+                    episode_return += float(frame[REWARD][0])
                 if SUCCESS in frame:
                     success = bool(frame[SUCCESS][0])
                 length += 1
-            writer.save_episode(note | {"length": length, "return": earned, "success": success})
+            writer.save_episode(note | {"length": length, "return": episode_return, "success": success})
             total += length
             bar.set_postfix_str(f"{total / (time.perf_counter() - started):.0f} frames/s")
             bar.update()
@@ -84,16 +88,16 @@ def write_episodes(
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one acts as ever."""
+    """Gives an event that the first SIGINT or SIGTERM sets; a second one acts as usual."""
     event = threading.Event()
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    usual = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         event.set()
         signal.signal(number, usual[number])
 
     for number in usual:
-        signal.signal(number, note)
+        signal.signal(number, handle)
     try:
         yield event
     finally:
@@ -102,7 +106,8 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 def print_summary_and_exit(notes: list[dict[str, Any]], wanted: int) -> None:
-    """Says what was recorded; ends the command where it was stopped before `wanted` episodes."""
+    """Prints what was recorded; ends the command with status 130 where it was stopped before `wanted`
+    episodes."""
     print(summary(notes))
     if len(notes) < wanted:
         print(f"stopped: {len(notes)} of {wanted} episodes are safe; the same command continues")
@@ -110,12 +115,12 @@ def print_summary_and_exit(notes: list[dict[str, Any]], wanted: int) -> None:
 
 
 def _success(group: list[dict[str, Any]]) -> str:
-    told = [note["success"] for note in group if note["success"] is not None]
-    return f"{np.mean(told):>4.0%}" if told else "   –"  # nothing tells it: no 0 %
+    known = [note["success"] for note in group if note["success"] is not None]
+    return f"{np.mean(known):>4.0%}" if known else "   –"  # not recorded: no 0 %
 
 
 def summary(notes: list[dict[str, Any]]) -> str:
-    """Episodes and success by policy, for people."""
+    """Tabulates episodes, success and return by policy, for people."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for note in notes:
         kwargs = " ".join(f"{key}={value}" for key, value in note["policy_kwargs"].items())
@@ -130,6 +135,6 @@ def summary(notes: list[dict[str, Any]]) -> str:
 
 
 def _means(group: list[dict[str, Any]]) -> str:
-    """What an imagination says of itself: its own probability of success, how unsure it is."""
+    """Gives the means of what a world predicts of its own episodes: probability of success, uncertainty."""
     names = group[0].get("means", {})
     return "".join(f"  mean {name} {np.mean([note['means'][name] for note in group]):.3g}" for name in names)

@@ -1,4 +1,4 @@
-"""Recording into a LeRobotDataset v3 so that the folder is a finished dataset at every moment.
+"""Recording into a LeRobotDataset v3 so that the folder is a finished dataset at any time.
 
 LeRobot's writer holds files open whose footer is written at the end: a process that dies leaves nothing that
 opens. So a few episodes at a time are written beside the dataset, finalized, read back, and only then moved
@@ -19,21 +19,28 @@ from unittest.mock import patch
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from scd_datasets.preparation.check import check_numbers
+from scd_datasets.preparation.check import check_low_dim
 from scd_datasets.sources.lerobot_reader import IMAGINED, LeRobotFolder
 
-RECORDING = "meta/recording.json"  # how the dataset was recorded, and by whom each episode
+RECORDING = "meta/recording.json"  # how the dataset was recorded, and each episode by which policy
 IMAGE_WRITER_THREADS = 2
+# Keys of recipes that earlier versions wrote.
+FORMER_KEYS = {"videos": "store_as_video", "draw": "render_images", "flaws": "degrade", "share": "weight"}
 
 
 class LeRobotWriter:
-    """Appends whole episodes to the dataset in `root`, which is created if it is not there.
+    """Appends whole episodes to the LeRobotDataset in folder `root`, which is created if it is missing.
 
-    `recipe` says how the episodes are recorded (plain JSON); a dataset recorded by another recipe is refused.
-    `imagined` (plain JSON) says by which world, where it is one's imagination: LeRobot then calls the robot
+    fps: frames per second. features: LeRobot's, by key. videos: store images as mp4 instead of PNG.
+    recipe: how the episodes are recorded (plain JSON); a dataset recorded by another recipe is refused.
+    imagined: by which world (plain JSON), where episodes are imagined: LeRobot then calls the robot
     `imagined`, and does not merge the dataset with one of a real robot.
+
     Frames go in with `add_frame`, an episode ends with `save_episode`, and is safe after the next `publish`.
     Use as a context manager: leaving it publishes whole episodes, unless writing was the problem.
+
+    Raises BlockingIOError while another process records into `root`, and ValueError where `root` holds
+    something else, or was recorded by another recipe.
     """
 
     def __init__(
@@ -60,7 +67,7 @@ class LeRobotWriter:
             raise BlockingIOError(
                 f"another process is recording into {self.root}; choose another out, or stop it first"
             ) from None
-        self._dataset = None
+        self._dataset: Any = None  # LeRobot's writer, while a part is open
         self.notes: list[dict[str, Any]] = []
         try:
             if self.root.exists():
@@ -74,17 +81,18 @@ class LeRobotWriter:
     def _continue(self) -> None:
         if not (self.root / self.notes_file).is_file():
             command = "scd-record" if self.imagined is None else "scd-rollout"
-            raise ValueError(f"{self.root} exists and is no recording of {command}; choose another out")
+            raise ValueError(f"{self.root} is no recording of {command}; choose another out")
         recording = json.loads((self.root / self.notes_file).read_text())
+        recipe = upgrade_recipe(recording["recipe"])
         differing = [
-            f"{key}: {recording['recipe'].get(key)!r} there, {value!r} here"
+            f"{key}: {recipe.get(key)!r} there, {value!r} here"
             for key, value in self.recipe.items()
-            if recording["recipe"].get(key) != value
+            if recipe.get(key) != value
         ]
         if differing:
             raise ValueError(
-                f"{self.root} was recorded otherwise ({'; '.join(differing)}); use the same settings or "
-                "another out"
+                f"{self.root} was recorded with other settings ({'; '.join(differing)}); use the same "
+                "settings or another out"
             )
         total = json.loads((self.root / "meta" / "info.json").read_text())["total_episodes"]
         self.notes = recording["episodes"][:total]
@@ -95,19 +103,22 @@ class LeRobotWriter:
         return len(self.notes)
 
     def open(self) -> None:
-        """LeRobot's writer of the part that is being recorded; the next frame would open it as well."""
+        """Opens LeRobot's writer of the part being recorded; the next frame would open it as well."""
         if self._dataset is None:
             self._dataset = self._open_part()
 
     def add_frame(self, frame: dict[str, Any]) -> None:
+        """Adds a frame to the current episode: {key: array} of all features, and the `task` in words."""
         self.open()
         self._dataset.add_frame(frame)
 
     def drop_episode(self) -> None:
+        """Forgets the frames of the current episode."""
         if self._dataset is not None and self._dataset.has_pending_frames():
             self._dataset.clear_episode_buffer()
 
     def save_episode(self, note: dict[str, Any]) -> None:
+        """Ends the current episode. note: plain JSON, kept beside it."""
         from lerobot.utils.utils import SuppressProgressBars
 
         # One bar for the whole recording is enough.
@@ -118,20 +129,20 @@ class LeRobotWriter:
         self.notes.append({"episode_index": self.num_episodes, **note})
 
     def publish(self) -> None:
-        """Finish the part, read it back, and move it into the dataset."""
+        """Finishes the part, reads it back, and moves it into the dataset."""
         if self.num_episodes == self._published:
             return
         self._writing = True
         with _ordinary_priority():
             self._dataset.finalize()
         self._dataset = None
-        shutil.rmtree(self.part / "images", ignore_errors=True)  # where LeRobot kept pictures on the way
+        shutil.rmtree(self.part / "images", ignore_errors=True)  # where LeRobot kept images on the way
         notes = (self.imagined or {}) | {"recipe": self.recipe, "episodes": self.notes}
         (self.part / self.notes_file).write_text(json.dumps(notes, indent=1))
         # LeRobot's image writer logs what it could not write and goes on: trust only what reads back.
         written = LeRobotFolder(self.part)
         for episode in written.episodes[self._published :]:
-            check_numbers(written, episode)
+            check_low_dim(written, episode)
             written.pixels(episode)
         if self.root.exists():
             _move_into(self.part, self.root)
@@ -156,8 +167,10 @@ class LeRobotWriter:
         shutil.rmtree(self.scratch, ignore_errors=True)
         self._lock.release()
 
-    def _open_part(self):
-        os.environ.setdefault("SVT_LOG", "1")  # errors only: the AV1 encoder tells its life for every video
+    def _open_part(self) -> Any:
+        os.environ.setdefault(
+            "SVT_LOG", "1"
+        )  # errors only: the AV1 encoder logs its settings for every video
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
         shutil.rmtree(self.part, ignore_errors=True)
@@ -173,14 +186,14 @@ class LeRobotWriter:
                 use_videos=self.videos,
                 **options,
             )
-        # LeRobot appends in new files and asks no more of the old ones than what meta/ says of them.
+        # LeRobot appends in new files and needs no more of the old ones than what meta/ says of them.
         shutil.copytree(self.root / "meta", self.part / "meta")
         return LeRobotDataset.resume(repo_id, root=self.part, **options)
 
 
 @contextmanager
 def _embedding_at_once() -> Iterator[None]:
-    """LeRobot puts the bytes of pictures into an episode's table row by row, also where there are none: 3 ms
+    """LeRobot puts the bytes of images into an episode's table row by row, also where there are none: 3 ms
     a frame, up to half of a recording. One call for all rows writes the same."""
     from lerobot.datasets import dataset_writer
     from lerobot.datasets.io_utils import embed_table_storage
@@ -208,8 +221,17 @@ def _ordinary_priority() -> Iterator[None]:
             os.sched_setscheduler(0, policy, parameters)
 
 
+def upgrade_recipe(recipe: Any) -> Any:
+    """Gives a recipe with the keys of today, so that recordings of earlier versions can be continued."""
+    if isinstance(recipe, list):
+        return [upgrade_recipe(part) for part in recipe]
+    if isinstance(recipe, dict):
+        return {FORMER_KEYS.get(key, key): upgrade_recipe(value) for key, value in recipe.items()}
+    return recipe
+
+
 def _move_into(part: Path, root: Path) -> None:
-    """New data first, the list of episodes after it, the count of episodes last: it opens at every moment."""
+    """Moves new data first, the list of episodes after it, their count last: it opens at any time."""
     files = [file.relative_to(part) for file in part.rglob("*") if file.is_file()]
     last = [Path("meta/info.json")]
     data = [file for file in files if file.parts[0] in ("data", "videos")]
@@ -220,7 +242,7 @@ def _move_into(part: Path, root: Path) -> None:
 
 
 def _drop_unlisted(root: Path, total: int) -> None:
-    """Remove what a killed process moved in without counting it in meta/info.json."""
+    """Removes what a killed process moved in without counting it in meta/info.json."""
     listed = set()
     for file in (root / "meta" / "episodes").glob("*/*.parquet"):
         table = pq.read_table(

@@ -46,7 +46,7 @@ def test_the_store_holds_exactly_what_was_recorded(recorded, tmp_path):
     assert np.array_equal(windows["action"][1:].ravel(), frames)
 
 
-def test_the_schema_says_what_was_recorded(recorded):
+def test_the_schema_describes_what_was_recorded(recorded):
     schema = check_dataset(LeRobotFolder(recorded)).schema
     assert schema.cameras == ("top", "wrist")
     assert (schema.height, schema.width, schema.fps, schema.horizon) == (64, 72, 10, 7)
@@ -56,7 +56,7 @@ def test_the_schema_says_what_was_recorded(recorded):
     assert all(low < high for low, high in zip(schema.action_low, schema.action_high, strict=True))
 
 
-def test_cameras_are_chosen_and_pictures_resized(recorded):
+def test_cameras_are_chosen_and_images_resized(recorded):
     folder = LeRobotFolder(recorded, cameras=["wrist"], image_size=48)
     pixels = folder.pixels(folder.episodes[1])
     assert pixels.shape == (7, 1, 48, 48, 3)  # 54 would not divide by 16
@@ -65,7 +65,7 @@ def test_cameras_are_chosen_and_pictures_resized(recorded):
         LeRobotFolder(recorded, cameras=["left"])
 
 
-def test_what_is_ignored_was_never_recorded(recorded, tmp_path):
+def test_dropped_features_were_never_recorded(recorded, tmp_path):
     config = DataConfig(root=str(recorded), drop_features=["observation.environment_state", "next.reward"])
     store = open_store(config, tmp_path)
     assert (store.schema.environment_state, store.schema.reward, store.schema.success) == ((), False, True)
@@ -73,7 +73,7 @@ def test_what_is_ignored_was_never_recorded(recorded, tmp_path):
     assert np.array_equal(store.state, whole.state[:, :2])
     assert not store.reward.any()
     assert "observation.environment_state: recorded → ignored" in (tmp_path / "windows.txt").read_text()
-    # Another choice is another store, and one that is not there is said.
+    # Other features are another store, and one that is not recorded is named.
     assert open_store(replace(config, drop_features=[]), tmp_path).fingerprint != store.fingerprint
     with pytest.raises(ValueError, match=r"drop_features=\['action'\].*without observation.state"):
         open_store(replace(config, drop_features=["action"]), tmp_path)
@@ -102,7 +102,7 @@ def test_data_without_reward_success_and_state(recorded):
         (lambda c: [column.pop() for column in c.values()], "has 6 rows, 7 are listed"),
     ],
 )
-def test_bad_numbers_are_named_and_skipped_on_request(recorded, tmp_path, change, what):
+def test_bad_values_are_named_and_skipped_on_request(recorded, tmp_path, change, what):
     rewrite(second_file(recorded), change)
     with pytest.raises(DamagedEpisode, match=rf"episode 2 \(data/chunk-000/file-001.parquet\): .*{what}"):
         check_dataset(LeRobotFolder(recorded), tmp_path / "s.zarr")
@@ -124,10 +124,10 @@ def test_a_truncated_parquet_file_costs_its_episodes_only(recorded, tmp_path):
     assert report.store.episode_index.tolist() == [0]
 
 
-def test_a_broken_picture_is_named(recorded):
+def test_a_broken_image_is_named(recorded):
     def cut(columns):
-        picture = columns["observation.images.top"][3]
-        picture["bytes"] = picture["bytes"][:-30]
+        image = columns["observation.images.top"][3]
+        image["bytes"] = image["bytes"][:-30]
 
     rewrite(second_file(recorded), cut)
     with pytest.raises(
@@ -152,7 +152,7 @@ def test_an_unreadable_list_of_episodes_is_named(recorded):
         LeRobotFolder(recorded)
 
 
-def test_counts_that_differ_are_said(recorded):
+def test_counts_that_differ_are_reported(recorded):
     info = recorded / "meta" / "info.json"
     info.write_text(info.read_text().replace('"total_frames": 21', '"total_frames": 20'))
     assert "info.json says 3 episodes and 20 frames" in check_dataset(LeRobotFolder(recorded)).table()
@@ -167,7 +167,7 @@ def test_folders_that_are_no_dataset(recorded, tmp_path):
         LeRobotFolder(recorded)
 
 
-def test_a_dataset_without_actions_teaches_nothing(recorded):
+def test_a_dataset_without_actions_is_refused(recorded):
     info = recorded / "meta" / "info.json"
     values = json.loads(info.read_text())
     del values["features"]["action"]

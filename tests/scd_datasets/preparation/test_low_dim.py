@@ -1,4 +1,4 @@
-"""Recordings without images: they open in LeRobot, and their numbers teach a world that has some."""
+"""Recordings without images: they open in LeRobot, and help to train a world that has images."""
 
 import json
 from dataclasses import replace
@@ -32,8 +32,8 @@ NOBODY = np.arange(0)
 
 @pytest.fixture
 def store(recorded, tmp_path):
-    """Episodes of the seeds 0, 1 and 2, with pictures."""
-    return check_dataset(LeRobotFolder(recorded), tmp_path / "pictures.zarr").store
+    """Episodes of the seeds 0, 1 and 2, with images."""
+    return check_dataset(LeRobotFolder(recorded), tmp_path / "images.zarr").store
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def blind(config):
     return blind.out
 
 
-def test_lerobot_opens_a_recording_without_pictures(blind):
+def test_lerobot_opens_a_recording_without_images(blind):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset("local/blind", root=blind)
@@ -53,11 +53,11 @@ def test_lerobot_opens_a_recording_without_pictures(blind):
     assert dataset[7 + 4]["observation.state"].tolist() == [2, 4]
 
 
-def test_numbers_are_the_same_with_pictures_and_without(store, blind):
-    seen = store_low_dim(store, np.array([1, 2]))  # seeds 1 and 2
+def test_low_dim_data_is_the_same_with_images_and_without(store, blind):
+    stored = store_low_dim(store, np.array([1, 2]))  # seeds 1 and 2
     further = dataset_low_dim(blind, store.schema, store_low_dim(store, NOBODY))
     for name in ("state", "prev", "action", "reward", "success"):
-        assert np.array_equal(getattr(further, name)[:14], getattr(seen, name), equal_nan=True), name
+        assert np.array_equal(getattr(further, name)[:14], getattr(stored, name), equal_nan=True), name
     assert further.lengths.tolist() == [7, 7, 7]
     assert np.isnan(further.prev[further.starts, -2:]).all()
     assert np.array_equal(further.prev[1:7, :4], further.state[:6])
@@ -69,15 +69,15 @@ def test_what_is_held_out_is_left_out_of_further_recordings_too(store, blind):
     assert further.state[:, 0].tolist() == [3] * 7  # the seed
 
 
-def test_recordings_without_reward_and_success_teach_a_world_without(store, blind):
+def test_recordings_without_reward_and_success_train_a_world_without(store, blind):
     """As a teleoperated robot's are."""
-    told = ["next.reward", "next.success"]
+    outcomes = ["next.reward", "next.success"]
     info = Path(blind) / "meta" / "info.json"
     known = json.loads(info.read_text())
-    known["features"] = {name: value for name, value in known["features"].items() if name not in told}
+    known["features"] = {name: value for name, value in known["features"].items() if name not in outcomes}
     info.write_text(json.dumps(known))
     for file in (Path(blind) / "data").rglob("*.parquet"):
-        pd.read_parquet(file).drop(columns=told).to_parquet(file)
+        pd.read_parquet(file).drop(columns=outcomes).to_parquet(file)
     further = dataset_low_dim(
         blind, replace(store.schema, reward=False, success=False), store_low_dim(store, NOBODY)
     )
@@ -87,14 +87,14 @@ def test_recordings_without_reward_and_success_teach_a_world_without(store, blin
     assert not further.success.any()
 
 
-@pytest.mark.parametrize(("change", "said"), [({"fps": 30}, "fps"), ({"action": ("x", "y")}, "'x', 'y'")])
-def test_another_robot_is_refused_with_both_sides(store, blind, change, said):
-    with pytest.raises(ValueError, match="cannot teach") as error:
+@pytest.mark.parametrize(("change", "named"), [({"fps": 30}, "fps"), ({"action": ("x", "y")}, "'x', 'y'")])
+def test_another_robot_is_refused_with_both_sides(store, blind, change, named):
+    with pytest.raises(ValueError, match="cannot train") as error:
         dataset_low_dim(blind, replace(store.schema, **change), store_low_dim(store, NOBODY))
-    assert said in str(error.value)
+    assert named in str(error.value)
 
 
-def test_a_world_of_no_pictures_is_refused_with_what_they_are_good_for(blind, tmp_path):
+def test_a_world_without_images_is_refused_with_what_such_data_is_good_for(blind, tmp_path):
     with pytest.raises(ValueError, match=r"has no camera.*prior\.extra_datasets"):
         check_dataset(LeRobotFolder(blind), tmp_path / "none.zarr")
 
@@ -136,51 +136,51 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
 
 
 def test_a_training_reads_them(trainer, store):
-    """But the uncertainty is calibrated on some of them, and nothing may have learnt from those."""
+    """But the uncertainty is calibrated on some of them, and nothing may have learned from those."""
     config, fitted, windows = trainer
     training.train(config)
     held_out = store.split(config.data.holdout)[1].tolist()
-    learnt, calibration, once_more = fitted  # for the dynamics have learnt on beside the images
+    learned, calibration, once_more = fitted  # for the dynamics have learned on beside the images
     assert torch.equal(calibration.state, once_more.state)
     there = [seed for seed in (0, 1, 2, 1, 2, 3) if seed not in held_out]
-    assert len(learnt.lengths) + len(calibration.lengths) == len(there)
-    assert len(torch.unique(torch.cat([learnt.state, calibration.state])[:, 0])) == len(set(there))
-    assert not torch.isin(learnt.state[:, 0], calibration.state[:, 0]).any()
+    assert len(learned.lengths) + len(calibration.lengths) == len(there)
+    assert len(torch.unique(torch.cat([learned.state, calibration.state])[:, 0])) == len(set(there))
+    assert not torch.isin(learned.state[:, 0], calibration.state[:, 0]).any()
     stats = compute_stats(store, windows)
     known = stats.encode_state(torch.from_numpy(store.state[store.starts[windows]]))[:, 0]
-    assert torch.isin(known, learnt.state[:, 0]).all()
+    assert torch.isin(known, learned.state[:, 0]).all()
     assert len(windows) < 3 - len(held_out)
 
 
-def test_episodes_go_apart_by_what_they_hold(store):
-    """Recorded twice an episode goes apart twice; beside others, or in another order, likewise."""
-    numbers = store_low_dim(store, np.arange(3))
-    lot = split_hash(numbers)
-    assert len(set(lot)) == 3
-    assert ((lot >= 0) & (lot < 1)).all()
-    assert split_hash(numbers.concat(numbers)).tolist() == [*lot, *lot]
-    assert split_hash(store_low_dim(store, np.array([2, 0, 1]))).tolist() == lot[[2, 0, 1]].tolist()
+def test_episodes_are_split_by_what_they_hold(store):
+    """Recorded twice an episode falls into the same split; beside others, or in another order, likewise."""
+    data = store_low_dim(store, np.arange(3))
+    hashes = split_hash(data)
+    assert len(set(hashes)) == 3
+    assert ((hashes >= 0) & (hashes < 1)).all()
+    assert split_hash(data.concat(data)).tolist() == [*hashes, *hashes]
+    assert split_hash(store_low_dim(store, np.array([2, 0, 1]))).tolist() == hashes[[2, 0, 1]].tolist()
     # All that begin alike are not one.
-    alike = replace(numbers, state=numbers.state.copy(), action=numbers.action.copy())
+    alike = replace(data, state=data.state.copy(), action=data.action.copy())
     alike.state[alike.starts], alike.action[alike.starts] = 0, 0
     assert len(set(split_hash(alike))) == 3
 
 
 @pytest.mark.parametrize(
-    ("episodes", "share", "apart"), [(3, 0.03, 0), (60, 0.03, 6), (600, 0.03, 20), (60, 0, 0)]
+    ("episodes", "share", "expected"), [(3, 0.03, 0), (60, 0.03, 6), (600, 0.03, 20), (60, 0, 0)]
 )
-def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, apart):
+def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, expected):
     rng = np.random.default_rng(0)
-    numbers = LowDimData(
+    data = LowDimData(
         rng.normal(size=(2 * episodes, 3)), np.zeros((2 * episodes, 4)), rng.normal(size=(2 * episodes, 1)),
         np.zeros(2 * episodes), np.zeros(2 * episodes, bool), np.full(episodes, 2),
     )  # fmt: skip
-    assert ((lot := split_hash(numbers)) < calibration_threshold(lot, share)).sum() == pytest.approx(
-        apart, abs=6 * (episodes > 99)
+    assert ((hashes := split_hash(data)) < calibration_threshold(hashes, share)).sum() == pytest.approx(
+        expected, abs=6 * (episodes > 99)
     )
 
 
-def test_what_was_ignored_is_ignored_in_further_recordings_too(store, blind):
+def test_dropped_features_are_dropped_in_further_recordings_too(store, blind):
     """And what the world knows must be there."""
     schema = replace(store.schema, environment_state=(), reward=False)
     further = dataset_low_dim(blind, schema)
@@ -188,10 +188,10 @@ def test_what_was_ignored_is_ignored_in_further_recordings_too(store, blind):
     assert not further.reward.any()
     assert further.success.any()
     with pytest.raises(ValueError, match=r"next.reward is False there, True in the training data"):
-        further_numbers_without_reward(blind, store.schema)
+        further_data_without_reward(blind, store.schema)
 
 
-def further_numbers_without_reward(blind, schema):
+def further_data_without_reward(blind, schema):
     info = Path(blind) / "meta" / "info.json"
     known = json.loads(info.read_text())
     del known["features"]["next.reward"]
@@ -199,7 +199,7 @@ def further_numbers_without_reward(blind, schema):
     return dataset_low_dim(blind, schema)
 
 
-def test_a_folder_that_is_not_there_is_said_before_anything_is_decoded(trainer, tmp_path):
+def test_a_missing_folder_is_reported_before_anything_is_decoded(trainer, tmp_path):
     config, *_ = trainer
     with pytest.raises(FileNotFoundError, match="nowhere"):
         training.train(replace(config, prior=PriorTrainConfig(extra_datasets=[str(tmp_path / "nowhere")])))

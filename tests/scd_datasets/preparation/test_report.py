@@ -27,8 +27,8 @@ def rewrite_info(root, change):
     file.write_text(json.dumps(values))
 
 
-def report_of(root, **choices) -> str:
-    return check_dataset(LeRobotFolder(root, **choices), skip_bad=True).table()
+def report_of(root, **options) -> str:
+    return check_dataset(LeRobotFolder(root, **options), skip_bad=True).table()
 
 
 def damage_all(recorded):
@@ -38,17 +38,17 @@ def damage_all(recorded):
             rewrite(file, lambda columns: columns["action"].__setitem__(7, [float("nan")] * 2))
 
 
-def test_what_was_not_recorded_is_said_with_what_follows(recorded):
+def test_what_was_not_recorded_is_reported_with_what_follows(recorded):
     def forget(info):
         for key in ("next.reward", "next.success", "observation.state"):
             del info["features"][key]
 
-    assert "no reward is learnt" not in report_of(recorded)
+    assert "no reward is learned" not in report_of(recorded)
     rewrite_info(recorded, forget)
     table = report_of(recorded)
-    for said in ("next.reward: not recorded → no reward is learnt", "next.success: not recorded",
+    for finding in ("next.reward: not recorded → no reward is learned", "next.success: not recorded",
                  "observation.state: not recorded"):  # fmt: skip
-        assert said in table
+        assert finding in table
 
 
 def test_odd_columns_are_named(recorded):
@@ -73,10 +73,10 @@ def test_a_check_alone_lists_all_damage_and_then_fails(recorded, capsys):
         DamagedEpisode, match=r"episode 1 .*; damaged as well: episode 2\. .*skip_damaged=true"
     ):
         run_check(config)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for episode in (1, 2):
-        assert f"episode {episode}, data/chunk-000/file-001.parquet: action action_1 is nan" in said
-    assert "→ stops here; on_bad_episode=skip" in said
+        assert f"episode {episode}, data/chunk-000/file-001.parquet: action action_1 is nan" in printed
+    assert "→ stops here; on_bad_episode=skip" in printed
 
 
 @pytest.mark.parametrize("build", [False, True])
@@ -89,7 +89,7 @@ def test_where_all_episodes_are_damaged_the_error_lists_them(recorded, tmp_path,
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_where_no_picture_decodes_the_error_lists_them(config, tmp_path):
+def test_where_no_image_decodes_the_error_lists_them(config, tmp_path):
     record(config(store_as_video=True, episodes=2))
     for video in (tmp_path / "counting" / "videos").rglob("*.mp4"):
         video.write_bytes(b"")
@@ -99,7 +99,7 @@ def test_where_no_picture_decodes_the_error_lists_them(config, tmp_path):
 
 
 def test_leaving_damage_out_is_another_store(recorded, tmp_path):
-    """A store without the damaged episode must not serve a training that was told to stop at it."""
+    """A store without the damaged episode must not serve a training that is to stop at it."""
     rewrite(second_file(recorded), lambda c: c["action"].__setitem__(9, [0.0, np.nan]))
     folder = LeRobotFolder(recorded)
     assert len(open_or_build(folder, tmp_path / "s.zarr", skip_bad=True).lengths) == 2
@@ -128,7 +128,7 @@ def test_videos_say_who_decodes_them(config, tmp_path):
 
 
 def test_cameras_of_two_sizes_come_in_one_as_asked(recorded):
-    """The wrist's pictures are made 32 × 72: twice as wide, in proportion, as the grid."""
+    """The wrist's images are made 32 × 72: twice as wide, in proportion, as the grid."""
 
     def flatten(columns):
         columns["observation.images.wrist"][:] = [
@@ -156,9 +156,9 @@ def test_cameras_of_two_sizes_come_in_one_as_asked(recorded):
     assert "data.resize=letterbox keeps proportions" in report_of(recorded, image_size=32)
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "png")
+    Image.fromarray(image).save(file, "png")
     return file.getvalue()
 
 
@@ -171,7 +171,7 @@ def test_a_letterbox_keeps_proportions_in_the_middle(recorded_size, view):
     assert ImageGrid(96, 96).views({"top": recorded_size})["top"] == (0, 0, 96, 96)
 
 
-def test_small_pictures_are_averages_of_large_ones():
+def test_small_images_are_averages_of_large_ones():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[::2] = 200
     assert np.abs(resize(Image.fromarray(stripes), (16, 16)).astype(int)[2:-2] - 100).max() <= 2

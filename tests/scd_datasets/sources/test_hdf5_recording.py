@@ -1,4 +1,4 @@
-"""stable-worldmodel's HDF5 recordings: an action stays with what was seen, its outcome comes one row later.
+"""stable-worldmodel's HDF5 recordings: an action stays with its observation, its outcome comes one row later.
 
 All that needs no file runs without h5py too, on arrays as h5py hands them out.
 """
@@ -60,7 +60,7 @@ def collected(actions_as_taken: np.ndarray) -> np.ndarray:
 
 
 def recording(**changes) -> dict[str, np.ndarray]:
-    """Our environment's columns; every number of row i says i. The action that led to row i is −i."""
+    """Our environment's columns; every value of row i is made of i. The action that led to row i is −i."""
     rows = np.arange(N, dtype=np.float32)
     last = np.isin(rows, FIRST + ROWS - 1)
     arrays = {
@@ -120,18 +120,18 @@ def test_pushts_block_turns_without_a_jump_and_its_goal_is_known(write):
     assert source.names("observation.state") == ("agent_x", "agent_y", "agent_vx", "agent_vy")
     names = source.names("observation.environment_state")
     for episode in source.episodes:
-        numbers = source.low_dim(episode)["observation.environment_state"]
-        assert numbers.shape == (episode.length, len(names))
-        values = dict(zip(names, numbers.T, strict=True))
+        state = source.low_dim(episode)["observation.environment_state"]
+        assert state.shape == (episode.length, len(names))
+        values = dict(zip(names, state.T, strict=True))
         angle = np.unwrap(np.arctan2(values["block_sin"], values["block_cos"]))
         assert np.allclose(np.diff(angle), np.diff(turning)[0])
         assert np.allclose(values["block_x"], 100 + episode.first + np.arange(episode.length))
         goal = source._arrays["goal_state"][episode.first]
         assert np.allclose(values["goal_agent_y"], goal[1])
         assert np.allclose(values["goal_block_sin"], np.sin(goal[4]))
-    told = check_dataset(source).table()
-    for said in ("a goal of its own", "terminated counts as success", "also recorded: goal, uncertainty"):
-        assert said in told
+    table = check_dataset(source).table()
+    for finding in ("a goal of its own", "terminated counts as success", "also recorded: goal, uncertainty"):
+        assert finding in table
 
 
 def test_published_recordings_have_neither_reward_nor_goal(write):
@@ -141,7 +141,7 @@ def test_published_recordings_have_neither_reward_nor_goal(write):
     assert len(report.schema.environment_state) == 4
 
 
-def test_seven_numbers_beside_four_are_pushts_only_where_the_agents_are_among_them(write):
+def test_seven_values_beside_four_are_pushts_only_where_the_agents_are_among_them(write):
     arrays = pusht(np.zeros(N))
     source = Hdf5Recording(write(arrays | {"proprio": arrays["proprio"] + 1}), fps=10)
     assert source.names("observation.environment_state")[-1] == "environment_state_6"
@@ -177,11 +177,11 @@ def test_cameras_are_chosen_by_name(write):
 def test_training_opens_it_as_a_dataset(write, tmp_path):
     file = write(recording())
     for kind in ("zarr", "lerobot"):
-        with pytest.raises(ValueError, match=r"store no frame rate: say data.fps=10"):
+        with pytest.raises(ValueError, match=r"store no frame rate: give data.fps=10"):
             open_store(DataConfig(kind=kind, root=str(file)), tmp_path / "run")
         store = open_store(DataConfig(kind=kind, root=str(file), fps=10, image_size=8), tmp_path / "run")
         assert (store.path, store.schema.height) == (tmp_path / "run" / "windows.zarr", 8)
-    assert "10 fps, as you said" in (tmp_path / "run" / "windows.txt").read_text()
+    assert "10 fps, as given" in (tmp_path / "run" / "windows.txt").read_text()
     assert isinstance(open_source(SourceConfig(root=str(tmp_path), fps=10)), Hdf5Recording)  # its folder
     (tmp_path / "other.h5").touch()
     with pytest.raises(ValueError, match="several recordings"):
@@ -213,7 +213,7 @@ def test_a_file_that_has_changed_is_read_again(write, tmp_path):
             {"pixels": None, "goal": np.zeros((N, 16, 24, 3), np.uint8)},
             "no camera, which would be called pixels",
         ),
-        ({"reward": np.zeros(N, np.complex64)}, "reward is complex64; expected whole or real numbers"),
+        ({"reward": np.zeros(N, np.complex64)}, "reward is complex64; expected integers, floats"),
     ],
 )
 def test_what_is_wrong_is_named(write, arrays, what):
@@ -235,7 +235,7 @@ def h5py():
     return pytest.importorskip("h5py", reason="an extra: pip install 'lerobot_env_scd_world[swm]'")
 
 
-def test_a_chunk_that_was_never_written_is_no_black_picture(h5py, tmp_path):
+def test_a_chunk_that_was_never_written_is_no_black_image(h5py, tmp_path):
     arrays, file = recording(), tmp_path / "pusht.h5"
     with h5py.File(file, "w") as out:
         for name, values in arrays.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scd_datasets.sources.lerobot_features import camera_keys, common_size, number_names, picture_size
+from scd_datasets.sources.lerobot_features import camera_keys, camera_size, common_size, dim_names
 
 VIDEO = {"dtype": "video", "shape": [3, 48, 64]}
 
@@ -18,12 +18,12 @@ VIDEO = {"dtype": "video", "shape": [3, 48, 64]}
     ],
 )
 def test_every_number_has_a_name(names, expected):
-    assert number_names("observation.state", {"shape": (2,), "names": names}) == expected
+    assert dim_names("observation.state", {"shape": (2,), "names": names}) == expected
 
 
-def test_pictures_come_channels_first_or_last():
+def test_images_come_channels_first_or_last():
     for shape in ([3, 48, 64], (48, 64, 3), (1, 48, 64), (48, 64, 1)):
-        assert picture_size({"shape": shape}) == (48, 64)
+        assert camera_size({"shape": shape}) == (48, 64)
 
 
 @pytest.mark.parametrize(

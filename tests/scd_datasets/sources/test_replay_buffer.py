@@ -1,4 +1,4 @@
-"""Diffusion Policy's replay buffers: rows stay together, plain numbers alone are read, damage is named."""
+"""Diffusion Policy's replay buffers: rows stay together, plain values alone are read, damage is named."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ ENDS = (20, 37, 60)
 
 
 def pusht(path: Path, ends=ENDS, dtype=np.float32, **arrays) -> Path:
-    """As Diffusion Policy writes PushT (zarr v2); every number of row i says i."""
+    """As Diffusion Policy writes PushT (zarr v2); every value of row i is made of i."""
     group = zarr.open_group(path, mode="w", zarr_format=2)
     rows = np.arange(ends[-1], dtype=np.float32)
     data = {
@@ -39,7 +39,7 @@ def pusht(path: Path, ends=ENDS, dtype=np.float32, **arrays) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
-def test_what_was_seen_and_done_at_one_moment_stays_in_one_row(tmp_path, dtype):
+def test_observation_and_action_of_one_step_stay_in_one_row(tmp_path, dtype):
     source = ReplayBuffer(pusht(tmp_path / "replay.zarr", dtype=dtype), fps=10)
     store = check_dataset(source, tmp_path / "s.zarr").store
     assert store.lengths.tolist() == [20, 17, 23]
@@ -54,13 +54,13 @@ def test_what_was_seen_and_done_at_one_moment_stays_in_one_row(tmp_path, dtype):
 
 def test_training_opens_it_as_a_dataset(tmp_path):
     root = str(pusht(tmp_path / "replay.zarr"))
-    with pytest.raises(ValueError, match=r"stores? no frame rate: say data.fps=10"):
+    with pytest.raises(ValueError, match=r"stores? no frame rate: give data.fps=10"):
         open_store(DataConfig(kind="zarr", root=root), tmp_path / "run")
     store = open_store(DataConfig(kind="zarr", root=root, fps=10, image_size=8), tmp_path / "run")
     assert (store.path, store.schema.height) == (tmp_path / "run" / "windows.zarr", 8)
     report = (tmp_path / "run" / "windows.txt").read_text()
-    for said in ("10 fps, as you said", "also recorded: n_contacts", "next.reward: not recorded", "16 × 24"):
-        assert said in report
+    for finding in ("10 fps, as given", "also recorded: n_contacts", "next.reward: not recorded", "16 × 24"):
+        assert finding in report
     assert isinstance(open_source(SourceConfig(root=root, fps=10)), ReplayBuffer)
 
 
@@ -73,11 +73,11 @@ def test_objects_and_codecs_that_run_code_are_refused(tmp_path):
     with pytest.raises(ValueError, match="pickle"):
         ReplayBuffer(root, fps=10)
     described.write_text(json.dumps(plain | {"dtype": "<c16", "fill_value": [0.0, 0.0]}))
-    with pytest.raises(ValueError, match="dtype complex128; expected whole or real numbers or bool"):
+    with pytest.raises(ValueError, match="dtype complex128; expected integers, floats or bool"):
         ReplayBuffer(root, fps=10)
 
 
-def test_a_missing_chunk_is_no_black_picture(tmp_path):
+def test_a_missing_chunk_is_no_black_image(tmp_path):
     root = pusht(tmp_path / "replay.zarr")
     (root / "data" / "img" / "4.0.0.0").unlink()  # rows 28…34
     report = check_dataset(ReplayBuffer(root, fps=10), tmp_path / "s.zarr", skip_bad=True)
@@ -90,7 +90,7 @@ def test_a_missing_chunk_is_no_black_picture(tmp_path):
     [
         (
             {"img": np.full((60, 16, 24, 3), 300.0, np.float32)},
-            "values from 300 to 300, expected grey levels",
+            "values from 300 to 300, expected gray levels",
         ),
         ({"img": np.full((60, 16, 24, 3), 0.5, np.float32)}, "values up to 0.5, .*multiply by 255"),
         ({"img": np.full((30, 16, 24, 3), 9.0, np.float32)}, r"episode 1 \(data/img\): has 10 of 17 frames"),
@@ -102,7 +102,7 @@ def test_bad_values_are_named(tmp_path, arrays, what):
         check_dataset(ReplayBuffer(pusht(tmp_path / "replay.zarr", **arrays), fps=10))
 
 
-def test_buffers_that_teach_nothing(tmp_path):
+def test_buffers_without_what_training_needs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no camera among data's arrays"):
         ReplayBuffer(pusht(tmp_path / "a.zarr", img=np.zeros((60, 5))), fps=10)
     with pytest.raises(ValueError, match="episode_ends must rise"):

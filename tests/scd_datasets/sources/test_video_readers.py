@@ -32,15 +32,15 @@ def file(tmp_path_factory):
         stream = out.add_stream("libx264", FPS, options={"g": "12", "crf": "1", "bf": "2"})
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
         for i in range(COUNT):
-            picture = np.full((*SIZE, 3), 4 * i, np.uint8)
-            picture[:, : SIZE[1] // 2] = max(4 * i - 16, 0)
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+            image = np.full((*SIZE, 3), 4 * i, np.uint8)
+            image[:, : SIZE[1] // 2] = max(4 * i - 16, 0)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         out.mux(stream.encode())
     return path
 
 
 def shown(frames):
-    """The frames' numbers, off their brighter half."""
+    """The frames' indices, off their brighter half."""
     return np.round(frames[:, :, -8:].mean((1, 2, 3)) / 4).astype(int).tolist()
 
 

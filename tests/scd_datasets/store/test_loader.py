@@ -103,10 +103,10 @@ def test_statistics_see_training_episodes_only(store):
 
 def test_background_is_each_pixels_median(store):
     background = compute_stats(store, np.array([1])).background
-    grey = (background + 1) * 127.5
-    assert grey[0].unique().item() == pytest.approx(1)  # the episode's number
-    assert grey[1].unique().item() == pytest.approx(15)  # the middle of 30 frames
-    assert grey[5].unique().item() == pytest.approx(1)  # the second camera
+    gray = (background + 1) * 127.5
+    assert gray[0].unique().item() == pytest.approx(1)  # the episode's number
+    assert gray[1].unique().item() == pytest.approx(15)  # the middle of 30 frames
+    assert gray[5].unique().item() == pytest.approx(1)  # the second camera
 
 
 def test_a_batch_becomes_a_clip(store):
