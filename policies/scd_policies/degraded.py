@@ -1,6 +1,6 @@
-"""Flaws for any policy: late, off its aim, trembling, sluggish, or giving up. They can be combined.
+"""Degradations of any policy: delay, slowness, offset, noise, stopping early; they can be combined.
 
-A family of policies of known and different skill comes of one good policy: what a ranking is tested with.
+One good policy so gives a family of policies of known and different skill: what a ranking is tested with.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,13 +18,15 @@ from scd_policies.policy import Policy, bounded_box, generators
 
 @dataclass(frozen=True)
 class Degradation:
-    """In the order in which they act; actions in raw units.
+    """Says how a policy is degraded, in the order in which it is applied; actions in raw units.
 
     delay: steps that pass before an action is taken; until then the first one is repeated.
     slow: the share of the way from the last action to the wanted one that is made per step, in (0, 1].
-    offset: added to every action, one number per dimension.
-    noise: standard deviation of what is added to each action, drawn anew at every step.
-    stop_after: steps after which the last action is repeated for ever.
+    offset: added to every action, one value per dimension; () adds nothing.
+    noise: standard deviation of what is added to each action, sampled anew at every step.
+    stop_after: steps after which the last action is repeated for ever; None: never.
+
+    Raises ValueError for a value out of its range.
     """
 
     delay: int = 0
@@ -42,32 +45,33 @@ class Degradation:
 
 
 class DegradedPolicy:
-    """`policy` with these flaws; its actions stay inside the action space."""
+    """Acts as `policy` does, degraded; its actions stay inside the action space."""
 
-    def __init__(self, policy: Policy, action_space: gymnasium.Space, flaws: Degradation) -> None:
-        self._policy, self._flaws, self._box = policy, flaws, bounded_box(action_space)
-        if len(flaws.offset) not in (0, *self._box.shape):
+    def __init__(self, policy: Policy, action_space: gymnasium.Space, degradation: Degradation) -> None:
+        self._policy, self._degradation, self._box = policy, degradation, bounded_box(action_space)
+        if len(degradation.offset) not in (0, *self._box.shape):
             raise ValueError(
-                f"offset has {len(flaws.offset)} numbers, an action {self._box.shape[0]}: one for each"
+                f"offset has {len(degradation.offset)} values, an action {self._box.shape[0]}: one for each"
             )
-        self._offset = np.asarray(flaws.offset or 0.0)
+        self._offset = np.asarray(degradation.offset or 0.0)
 
     def reset(self, seeds: Sequence[int]) -> None:
         self._policy.reset(seeds)
-        # A stream of its own: a policy that trembles decides as it would without.
+        # A stream of its own: the policy decides as it would without noise.
         self._rngs = [rng.spawn(1)[0] for rng in generators(seeds)]
-        self._wanted: deque[np.ndarray] = deque(maxlen=self._flaws.delay + 1)
+        self._wanted: deque[np.ndarray] = deque(maxlen=self._degradation.delay + 1)
         self._last: np.ndarray | None = None
         self._steps = 0
 
-    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+    def act(self, obs: dict[str, Any]) -> np.ndarray:
+        how = self._degradation
         self._wanted.append(np.asarray(self._policy.act(obs), np.float64))
         self._steps += 1
         if self._last is None:
             self._reached = self._last = self._wanted[0]
-        if self._flaws.stop_after is None or self._steps <= self._flaws.stop_after:
-            # Until `delay` actions were waited for, the deque's first is the first of all.
-            self._reached = self._reached + self._flaws.slow * (self._wanted[0] - self._reached)
-            tremble = np.stack([rng.standard_normal(self._box.shape) for rng in self._rngs])
-            self._last = self._reached + self._offset + self._flaws.noise * tremble
+        if how.stop_after is None or self._steps <= how.stop_after:
+            # Before `delay` actions have passed, the deque's first is the first of all.
+            self._reached = self._reached + how.slow * (self._wanted[0] - self._reached)
+            noise = np.stack([rng.standard_normal(self._box.shape) for rng in self._rngs])
+            self._last = self._reached + self._offset + how.noise * noise
         return np.clip(self._last, self._box.low, self._box.high).astype(self._box.dtype)

@@ -1,4 +1,4 @@
-"""Whether a LeRobot policy fits an environment: an error that lists both sides, and the likely rename.
+"""Whether a LeRobot policy fits an environment; where it does not, an error lists both sides and the cure.
 
 Everything here goes by LeRobot's names: `observation.images.top`, `observation.state`, `action`.
 """
@@ -17,29 +17,31 @@ from torch.nn.functional import interpolate
 if TYPE_CHECKING:
     from lerobot.configs import PreTrainedConfig
 
-Shapes = Mapping[str, tuple[int, ...]]  # by LeRobot's name; pictures (C, H, W)
+Shapes = Mapping[str, tuple[int, ...]]  # by LeRobot's name; images (C, H, W)
 IMAGE, ACTION = "observation.image", "action"
-SENSES = ("VISUAL", "STATE", "ENV")
+OBSERVED = ("VISUAL", "STATE", "ENV")
 STRETCH = 0.05  # of the proportions: rounding to whole patches stays below
 
 
 def policy_shapes(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
-    """What a policy wants to see, and its action. Cameras that it declares as empty are not wanted."""
+    """Gives the shapes of a policy's inputs and action, without the cameras that it declares as empty."""
     inputs = {
         key: tuple(feature.shape)
         for key, feature in (config.input_features or {}).items()
-        if feature.type.name in SENSES and "empty_camera" not in key
+        if feature.type.name in OBSERVED and "empty_camera" not in key
     }
     return inputs | {ACTION: tuple(config.output_features[ACTION].shape)}
 
 
 def check_fit(
-    policy: Shapes, environment: Shapes, rename: Mapping[str, str], say_rename: str, say_resize: str
+    policy: Shapes, environment: Shapes, rename: Mapping[str, str], rename_hint: str, resize_hint: str
 ) -> None:
-    """ValueError where the policy does not get what it wants; the environment may have more.
+    """Raises ValueError where the policy does not get what it needs; the environment may have more.
 
-    rename: the environment's key → the policy's. say_rename, say_resize: how the user gives a rename (as
-    JSON, and after it as Hydra reads it) and a height and width, with `{}` in their places.
+    policy, environment: shapes by LeRobot's name, images (C, H, W).
+    rename: the environment's key → the policy's.
+    rename_hint, resize_hint: how the user gives a rename (as JSON, and after it as Hydra reads it) and a
+    height and width, with `{}` in their places.
     """
     if strange := sorted(set(rename) - set(environment)):
         raise ValueError(
@@ -55,13 +57,13 @@ def check_fit(
     lines += [f"policy: {format_shapes(policy)}", f"environment: {format_shapes(given)}"]
     if found := suggest_rename(policy, given):
         plain = ",".join(f"{key}:{name}" for key, name in found.items())
-        lines.append(f"Likely cure: {say_rename.format(json.dumps(found), f'{{{plain}}}')}")
+        lines.append(f"Likely cure: {rename_hint.format(json.dumps(found), f'{{{plain}}}')}")
     sizes = {shape[1:] for key, shape in wrong.items() if only_size_differs(shape, given.get(key))}
     if len(sizes) == 1:
         height, width = sizes.pop()
         lines.append(
-            f"Pictures of another size: {say_resize.format(height, width)} resizes them (to the policy they "
-            "will look less sharp than those that it learned from)"
+            f"Images of another size: {resize_hint.format(height, width)} resizes them (to the policy they "
+            "will look less sharp than those that it was trained on)"
         )
     if ACTION in wrong:
         lines.append("Nothing cures another action size: this policy was trained for another robot")
@@ -69,25 +71,26 @@ def check_fit(
 
 
 def suggest_rename(policy: Shapes, environment: Shapes) -> dict[str, str]:
-    """Each camera that the policy misses, and the unused one of the environment that is most like it."""
+    """Gives, for each camera that the policy misses, the environment's unused one of most similar name."""
     missing = [key for key in policy if key.startswith(IMAGE) and key not in environment]
     unused = [key for key in environment if key.startswith(IMAGE) and key not in policy]
     found = {}
     for key in missing:
         if unused:
-            best = max(unused, key=lambda other: likeness(key, other, policy, environment))
+            best = max(unused, key=lambda other: similarity(key, other, policy, environment))
             unused.remove(best)
             found[best] = key
     return found
 
 
-def likeness(key: str, other: str, policy: Shapes, environment: Shapes) -> float:
-    """Of the cameras' own names; a picture of the same size is preferred among equals."""
+def similarity(key: str, other: str, policy: Shapes, environment: Shapes) -> float:
+    """Scores how alike two cameras' names are; images of the same size are preferred among equals."""
     a, b = (name.removeprefix(IMAGE).removeprefix("s.") for name in (key, other))
     return SequenceMatcher(None, a, b).ratio() + 0.01 * (policy[key] == environment[other])
 
 
 def only_size_differs(wanted: tuple[int, ...], given: tuple[int, ...] | None) -> bool:
+    """Says whether both are images of equally many channels."""
     return given is not None and len(given) == len(wanted) == 3 and given[0] == wanted[0]
 
 
@@ -95,30 +98,31 @@ def format_shapes(shapes: Shapes) -> str:
     return ", ".join(f"{key} {shape}" for key, shape in shapes.items())
 
 
-def resize(pictures: Tensor, size: tuple[int, int], view: Sequence[int] | None = None) -> Tensor:
-    """(B, C, H, W) float → (B, C, *size): of the whole picture, or of its view (top, left, height, width)."""
+def resize(images: Tensor, size: tuple[int, int], view: Sequence[int] | None = None) -> Tensor:
+    """Resizes (B, C, H, W) float to (B, C, *size): the whole, or its view (top, left, height, width)."""
     if view is not None:
         top, left, height, width = view
-        pictures = pictures[..., top : top + height, left : left + width]
-    return interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+        images = images[..., top : top + height, left : left + width]
+    return interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def for_camera[T](key: str, known: Mapping[str, T]) -> T | None:
-    """What is known, by camera name, of the camera under LeRobot's name `key`; a lone one needs no name."""
+    """Looks up, by camera name, the camera under LeRobot's name `key`; a lone one needs no name."""
     if key == IMAGE and len(known) == 1:
         return next(iter(known.values()))
     return known.get(key.removeprefix(f"{IMAGE}s."))
 
 
 def warn_proportions(key: str, recorded: Sequence[int] | None, size: Sequence[int]) -> None:
-    """A camera seen in other proportions than its own is another camera, and nothing else would say so."""
+    """Warns where a resize to (height, width) distorts what was recorded as (height, width): for a policy
+    that is another camera, and nothing else would report it."""
     if recorded is None:
         return
     stretch = (size[1] / recorded[1]) / (size[0] / recorded[0]) - 1
     if abs(stretch) > STRETCH:
         warnings.warn(
             f"{key} was recorded in {tuple(recorded)} and is resized to {tuple(size)}, which shows things "
-            f"{abs(stretch):.0%} {'wider' if stretch > 0 else 'narrower'}: right only if the policy learnt "
-            "from pictures squeezed like that",
+            f"{abs(stretch):.0%} {'wider' if stretch > 0 else 'narrower'}: right only if the policy was "
+            "trained on images distorted like that",
             stacklevel=3,
         )

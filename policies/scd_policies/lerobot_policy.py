@@ -1,7 +1,7 @@
 """Any policy checkpoint of LeRobot's, with its pre- and postprocessors, as one of our policies.
 
 B episodes. LeRobot keeps one queue of actions for its whole batch, so all episodes begin together and are
-stepped in lock step; rows that are over are stepped along, and what they do is dropped by the rollout.
+stepped in lock step; rows that are over are stepped along, and the rollout drops their actions.
 """
 
 from __future__ import annotations
@@ -34,22 +34,25 @@ if TYPE_CHECKING:
     from lerobot.configs import PreTrainedConfig
 
 
-SAY_RENAME = "rename_map={}, or for a command 'policy_kwargs={{rename_map:{}}}'"
-SAY_RESIZE = "resize=True, or for a command 'policy_kwargs={{resize:true}}',"
+RENAME_HINT = "rename_map={}, or for a command 'policy_kwargs={{rename_map:{}}}'"
+RESIZE_HINT = "resize=True, or for a command 'policy_kwargs={{resize:true}}',"
 
 
 class LeRobotPolicy:
-    """The policy in the folder, or of the hub id, `path`; a lone camera's picture goes to its lone camera.
+    """Acts as the checkpoint in folder, or of Hub id, `path`; a lone camera's image goes to its lone camera.
 
     rename_map: the environment's key → the policy's, as for LeRobot's --rename_map, beside the renames that
     the checkpoint was trained with.
-    resize: pictures of another size than the policy's are resized; without it they are an error.
-    views, recorded: the environment's `metadata` of these names, by which a resized picture is cut out of a
-    letterbox first, and other proportions than the camera's own are warned of.
-    task: what a policy that reads language is told. device: "auto" is CUDA where there is one.
+    resize: images of another size than the policy's are resized; without it they are an error.
+    views, recorded: the environment's `metadata` of these names: a resized image is cut out of its letterbox
+    first, and distorted proportions are warned of.
+    task: in words, for a policy that is conditioned on language. device: "auto" is CUDA where there is one.
 
-    Policies that draw at random (diffusion) do so from a stream of their own, seeded by all seeds of the
-    batch: the same seeds give the same actions, and the global generator stays as it was.
+    Policies that sample (diffusion) do so from a stream of their own, seeded by all seeds of the batch: the
+    same seeds give the same actions, and the global generator stays as it was.
+
+    Raises FileNotFoundError where there is no checkpoint, and ValueError, at the first observation, where it
+    does not fit the environment.
     """
 
     def __init__(
@@ -67,45 +70,47 @@ class LeRobotPolicy:
         from lerobot.policies import get_policy_class, make_pre_post_processors
 
         config = load_config(path, device)
-        self._observed = preprocess_observation
+        self._to_lerobot = preprocess_observation
         self._policy = get_policy_class(config.type).from_pretrained(path, config=config)
-        self._before, self._after = make_pre_post_processors(
+        self._preprocess, self._postprocess = make_pre_post_processors(
             config, str(path), preprocessor_overrides={"device_processor": {"device": config.device}}
         )
         self._cuda = [self._policy.config.device] if str(config.device).startswith("cuda") else []
-        self._wants = policy_shapes(config)
-        self._takes = tuple(action_space.shape or ())
-        self._saved_rename, self._given_rename = saved_rename(self._before), dict(rename_map or {})
+        self._wanted = policy_shapes(config)
+        self._action_shape = tuple(action_space.shape or ())
+        self._saved_rename, self._given_rename = saved_rename(self._preprocess), dict(rename_map or {})
         self._resize, self._task = resize, task
         self._views, self._recorded = views or {}, recorded or {}
         self._rows = 0
 
     def reset(self, seeds: Sequence[int]) -> None:
         self._rows = len(seeds)
-        self._draws = np.random.default_rng([*seeds, 1])  # not the environment's stream of the same seed
+        self._rng = np.random.default_rng([*seeds, 1])  # not the environment's stream of the same seed
         self._checked = False
         self._policy.reset()
 
-    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+    def act(self, obs: dict[str, Any]) -> np.ndarray:
         check_batch(obs, self._rows)
-        batch: dict[str, Any] = self._fitted(self._observed(obs))
+        batch: dict[str, Any] = self._fitted(self._to_lerobot(obs))
         batch["task"] = [self._task] * self._rows
-        with torch.inference_mode(), self._own_draws():
-            action = self._after(self._policy.select_action(self._before(batch)))
+        with torch.inference_mode(), self._own_generator():
+            action = self._postprocess(self._policy.select_action(self._preprocess(batch)))
         return action.cpu().numpy()
 
-    def _fitted(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The observation by the policy's names and in its sizes; ValueError where that cannot be."""
-        rename = self._saved_rename | self._lone_camera(seen) | self._given_rename
+    def _fitted(self, observed: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Gives the observation by the policy's names and in its sizes; ValueError where that cannot be."""
+        rename = self._saved_rename | self._lone_camera(observed) | self._given_rename
         if self._resize:
-            wanted = {key: self._wants.get(rename.get(key, key), ()) for key in seen}
-            seen = {key: self._resized(key, value, wanted[key]) for key, value in seen.items()}
+            wanted = {key: self._wanted.get(rename.get(key, key), ()) for key in observed}
+            observed = {key: self._resized(key, value, wanted[key]) for key, value in observed.items()}
         if not self._checked:
-            shapes = {key: tuple(value.shape[1:]) for key, value in seen.items()} | {ACTION: self._takes}
-            apt = {key: name for key, name in rename.items() if key in shapes} | self._given_rename
-            check_fit(self._wants, shapes, apt, SAY_RENAME, SAY_RESIZE)
+            shapes = {key: tuple(value.shape[1:]) for key, value in observed.items()} | {
+                ACTION: self._action_shape
+            }
+            fitting = {key: name for key, name in rename.items() if key in shapes} | self._given_rename
+            check_fit(self._wanted, shapes, fitting, RENAME_HINT, RESIZE_HINT)
             self._checked = True
-        return {rename.get(key, key): value for key, value in seen.items()}
+        return {rename.get(key, key): value for key, value in observed.items()}
 
     def _resized(self, key: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         if len(shape) != 3 or value.shape[1:] == shape:
@@ -114,20 +119,20 @@ class LeRobotPolicy:
             warn_proportions(key, for_camera(key, self._recorded), shape[1:])
         return resize(value, (shape[1], shape[2]), for_camera(key, self._views))
 
-    def _lone_camera(self, seen: dict[str, Tensor]) -> dict[str, str]:
-        """An environment with one camera does not say its name: it is the policy's, if that has one too."""
-        wanted = [key for key in self._wants if key.startswith(IMAGE)]
-        return {IMAGE: wanted[0]} if IMAGE in seen and len(wanted) == 1 else {}
+    def _lone_camera(self, observed: dict[str, Tensor]) -> dict[str, str]:
+        """Renames the image of an environment with one camera to the policy's, if that has one too."""
+        wanted = [key for key in self._wanted if key.startswith(IMAGE)]
+        return {IMAGE: wanted[0]} if IMAGE in observed and len(wanted) == 1 else {}
 
     @contextmanager
-    def _own_draws(self) -> Iterator[None]:
+    def _own_generator(self) -> Iterator[None]:
         with torch.random.fork_rng(devices=self._cuda):
-            torch.manual_seed(int(self._draws.integers(2**63 - 1)))
+            torch.manual_seed(int(self._rng.integers(2**63 - 1)))
             yield
 
 
 def load_config(path: str | Path, device: str) -> PreTrainedConfig:
-    """The checkpoint's configuration, ready to load its weights without asking the network for others."""
+    """Reads the checkpoint's configuration, ready to load its weights without downloading others."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from lerobot.configs import PreTrainedConfig
     from lerobot.utils.import_utils import register_third_party_plugins
@@ -156,7 +161,7 @@ def load_config(path: str | Path, device: str) -> PreTrainedConfig:
 
 
 def saved_rename(preprocessor: Any) -> dict[str, str]:
-    """The renames that the policy was trained with."""
+    """Gives the renames that the policy was trained with."""
     from lerobot.processor import RenameObservationsProcessorStep
 
     renames = [s.rename_map for s in preprocessor.steps if isinstance(s, RenameObservationsProcessorStep)]

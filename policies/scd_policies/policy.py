@@ -1,9 +1,9 @@
-"""The protocol of everything that acts, and the checks its implementations share."""
+"""The protocol `Policy` of everything that acts, and the checks that its implementations share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -13,29 +13,38 @@ class Policy(Protocol):
     """Acts in B episodes at once; row i depends on its own seed and observations only."""
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Start B = len(seeds) episodes."""
+        """Starts B = len(seeds) episodes; equal seeds and observations give equal actions."""
+        ...
 
-    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        """Observations with a leading axis B on every key -> raw actions (B, A)."""
+    def act(self, obs: dict[str, Any]) -> np.ndarray:
+        """Gives the next actions (B, A), in raw units and inside the action space.
+
+        obs: Gymnasium observations with a leading axis B: `pixels` uint8 (B, H, W, 3), or a dict of them by
+        camera; `agent_pos` (B, P) and `environment_state` (B, E) float32, raw units; whichever there are.
+
+        Raises ValueError where a key that the policy needs is missing, or has another number of rows than
+        `reset` had seeds.
+        """
+        ...
 
 
 def generators(seeds: Sequence[int]) -> list[np.random.Generator]:
-    """One stream per episode, and another than that of an environment reset with the same seed."""
+    """Gives one random stream per episode, another than that of an environment reset with the same seed."""
     return [np.random.default_rng([seed, 1]) for seed in seeds]
 
 
 def bounded_box(action_space: gymnasium.Space) -> gymnasium.spaces.Box:
-    """`action_space` itself if it is a bounded, one-dimensional Box; ValueError otherwise."""
-    is_box = isinstance(action_space, gymnasium.spaces.Box) and len(action_space.shape) == 1
-    if not (is_box and action_space.is_bounded()):
+    """Gives `action_space` itself if it is a bounded, one-dimensional Box; ValueError otherwise."""
+    box = action_space if isinstance(action_space, gymnasium.spaces.Box) else None
+    if box is None or len(box.shape) != 1 or not box.is_bounded():
         raise ValueError(f"expected a bounded one-dimensional Box of actions, got {action_space}")
-    return action_space
+    return box
 
 
-def check_batch(obs: dict[str, np.ndarray], rows: int) -> None:
-    """Every key of `obs` has as many rows as the policy was reset with; ValueError otherwise."""
+def check_batch(obs: dict[str, Any], rows: int) -> None:
+    """Raises ValueError unless every key of `obs` has as many rows as the policy was reset with."""
     for key, value in obs.items():
-        # Several cameras come as a dict of pictures.
+        # Several cameras come as a dict of images.
         for array in value.values() if isinstance(value, dict) else [value]:
             if len(array) != rows:
                 raise ValueError(

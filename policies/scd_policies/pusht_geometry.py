@@ -1,6 +1,6 @@
-"""PushT's T as a thing to push: where it can be touched, which way that moves it, how to walk round it.
+"""Geometry of PushT's T: where it can be pushed, which way that moves it, how the disc gets around it.
 
-Everything here is in the T's own frame: px, origin at its centre of gravity, bar above (y < 0), stem below.
+Everything here is in the T's own frame: px, origin at its center of gravity, bar above (y < 0), stem below.
 The block has mass 1, inertia 3000, no friction with the disc, and stops at once: an impulse J at r along f
 moves it by J·(f, r×f / 3000). With angles measured in units of RADIUS, the radius of gyration, twists
 (x, y, RADIUS·θ) have the impulse's own metric, and the best amount of a push is a plain projection.
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CENTRE = np.array([0.0, 45.0])  # the centre of gravity in the frame that gym-pusht states poses in
+CENTER = np.array([0.0, 45.0])  # the center of gravity in the frame that gym-pusht states poses in
 RADIUS = np.sqrt(3000.0)
 DISC = 15.0  # the agent's radius
 KEYPOINTS = (
-    np.array([[-60, 0], [60, 0], [60, 30], [-60, 30], [-15, 30], [15, 30], [15, 120], [-15, 120]]) - CENTRE
+    np.array([[-60, 0], [60, 0], [60, 30], [-60, 30], [-15, 30], [15, 30], [15, 120], [-15, 120]]) - CENTER
 )
-# Places round the T from which its corners are passed without a touch.
-WAYPOINTS = np.array([[-84, -24], [84, -24], [84, 54], [39, 144], [-39, 144], [-84, 54]]) - CENTRE
+# Places around the T from which its corners are passed without contact.
+WAYPOINTS = np.array([[-84, -24], [84, -24], [84, 54], [39, 144], [-39, 144], [-84, 54]]) - CENTER
 
-_BOX_CENTRES = np.array([[0, 15], [0, 75]]) - CENTRE  # bar, stem
+_BOX_CENTERS = np.array([[0, 15], [0, 75]]) - CENTER  # bar, stem
 _BOX_HALVES = np.array([[60, 15], [15, 45]])
 # Edges that the disc can push: from, to, outward normal; they stop short of corners and of the inner angles.
 _EDGES = (
@@ -38,7 +38,7 @@ _EDGES = (
 
 @dataclass(frozen=True)
 class Contacts:
-    """N places to push, evenly along the edges."""
+    """Holds N places to push, evenly along the edges."""
 
     point: np.ndarray  # (N, 2)
     normal: np.ndarray  # (N, 2) outward
@@ -46,14 +46,15 @@ class Contacts:
     unit: np.ndarray  # (N, 3) its direction
 
     def disc(self, gap: float) -> np.ndarray:
-        """(N, 2) where the disc's centre is when it keeps `gap` px from each contact; negative: pushed in."""
+        """Gives (N, 2): the disc's center at `gap` px from each contact; negative: pushed in."""
         return self.point + (DISC + gap) * self.normal
 
 
 def contact_points(spacing: float = 5.0) -> Contacts:
+    """Lists contacts about `spacing` px apart."""
     points, normals = [], []
     for start, end, normal in _EDGES:
-        start, end = np.array(start) - CENTRE, np.array(end) - CENTRE
+        start, end = np.array(start) - CENTER, np.array(end) - CENTER
         count = 1 + round(np.linalg.norm(end - start) / spacing)
         points.append(np.linspace(start, end, count))
         normals.append(np.tile(normal, (count, 1)))
@@ -64,30 +65,30 @@ def contact_points(spacing: float = 5.0) -> Contacts:
 
 
 def keypoint_displacement(twist: np.ndarray) -> np.ndarray:
-    """(N, 3) small twists -> (N, 8, 2) how far each keypoint goes."""
+    """Gives, for small twists (N, 3), how far each keypoint goes: (N, 8, 2) px."""
     turn = twist[:, 2, None] / RADIUS
     return twist[:, None, :2] + np.stack([-turn * KEYPOINTS[:, 1], turn * KEYPOINTS[:, 0]], axis=-1)
 
 
 def distance(points: np.ndarray) -> np.ndarray:
-    """(…, 2) -> (…) px to the T's outline, negative inside."""
-    outside = np.abs(points[..., None, :] - _BOX_CENTRES) - _BOX_HALVES
+    """Measures points (…, 2): px to the T's outline (…), negative inside."""
+    outside = np.abs(points[..., None, :] - _BOX_CENTERS) - _BOX_HALVES
     signed = np.linalg.norm(np.maximum(outside, 0), axis=-1) + np.minimum(outside.max(-1), 0)
     return signed.min(-1)
 
 
 def is_clear(start: np.ndarray, end: np.ndarray, samples: int = 24) -> np.ndarray:
-    """(…, 2), (…, 2) -> (…) whether the disc gets straight from `start` to `end` without a push.
+    """Says, for (…, 2) and (…, 2), whether the disc gets straight from `start` to `end` without a push: (…).
 
     A disc that already touches the T may slide along it and leave it.
     """
     part = np.linspace(0, 1, samples)[:, None]
-    room = distance(start[..., None, :] + part * (end - start)[..., None, :])
-    return (room >= np.minimum(DISC + 1, room[..., :1] - 0.01)).all(-1)
+    clearance = distance(start[..., None, :] + part * (end - start)[..., None, :])
+    return np.all(clearance >= np.minimum(DISC + 1, clearance[..., :1] - 0.01), axis=-1)
 
 
 def straight_length(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(…, 2), (…, 2) -> (…) length of the straight way, infinite where it is not walkable."""
+    """Gives, for (…, 2) and (…, 2), the length of the straight way (…), infinite where it is not clear."""
     return np.where(is_clear(start, end), np.linalg.norm(end - start, axis=-1), np.inf)
 
 
@@ -97,9 +98,10 @@ RING = straight_length(WAYPOINTS[:, None], WAYPOINTS[None])
 def shortest_path(
     start: np.ndarray, ends: np.ndarray, open_waypoints: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From `start` (2,) round the T to each of `ends` (N, 2): the next place to go (N, 2), the length (N,).
+    """Finds the ways from `start` (2,) around the T to each of `ends` (N, 2): the next place to go (N, 2),
+    and the length (N,).
 
-    `open_waypoints` (6,) bool: those that the disc can be at. Where no way is found the length is infinite
+    open_waypoints: (6,) bool, those that the disc can be at. Where no way is found, the length is infinite
     and the next place is the end itself.
     """
     closed = np.where(open_waypoints, 0.0, np.inf)

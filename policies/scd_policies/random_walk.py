@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,10 +12,10 @@ from scd_policies.policy import bounded_box, check_batch, generators
 
 
 class RandomWalk:
-    """A point with momentum in the action box, kicked at random and reflected at the walls.
+    """Moves a point with momentum through the action box, kicked at random and reflected at the walls.
 
-    `speed`: its root-mean-square step per axis, as a part of the box's side; `smoothness`: how much of its
-    velocity it keeps from one step to the next.
+    speed: its root-mean-square step per axis, as a share of the box's side, above 0.
+    smoothness: the share of its velocity, in [0, 1), that it keeps from one step to the next.
     """
 
     def __init__(self, action_space: gymnasium.Space, speed: float = 0.05, smoothness: float = 0.8) -> None:
@@ -31,7 +32,7 @@ class RandomWalk:
         self._position = np.stack([rng.uniform(size=size) for rng in self._rngs])  # in [0, 1]
         self._velocity = np.zeros_like(self._position)
 
-    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+    def act(self, obs: dict[str, Any]) -> np.ndarray:
         check_batch(obs, len(self._rngs))
         low, high = self._box.low, self._box.high
         action = (low + (high - low) * self._position).astype(self._box.dtype)
@@ -43,7 +44,7 @@ class RandomWalk:
 
 
 def _reflect(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The point folded back into [0, 1], and whether it turned round."""
+    """Folds the point back into [0, 1]; also says on which axes it turned around."""
     folded = position % 2
     turned = folded > 1
     return np.where(turned, 2 - folded, folded), turned

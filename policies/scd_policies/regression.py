@@ -1,4 +1,4 @@
-"""Supervised learning of small networks on one CPU thread: from recorded arrays to one safetensors file."""
+"""Supervised training of small networks on one CPU thread: from recorded arrays to one safetensors file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+FORMER_KINDS = {"eyes": "state_estimator", "clone": "nearest_neighbor"}  # in files of earlier versions
+
 
 class MinMaxScale(nn.Module):
-    """Raw units to [-1, 1] over a range that is saved with the network, and back."""
+    """Scales raw units to [-1, 1] over a range (low, high) that is saved with the network, and back."""
 
     low: Tensor
     high: Tensor
 
     def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
         super().__init__()
-        # A value that never changed would be divided by nothing.
+        # A dimension that never changed would be divided by zero.
         high = np.where(np.subtract(high, low) > 1e-6, high, np.add(low, 1))
         self.register_buffer("low", torch.as_tensor(low, dtype=torch.float32))
         self.register_buffer("high", torch.as_tensor(high, dtype=torch.float32))
@@ -32,7 +34,8 @@ class MinMaxScale(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         return 2 * (raw - self.low) / (self.high - self.low) - 1
 
-    def back(self, x: Tensor) -> Tensor:
+    def inverse(self, x: Tensor) -> Tensor:
+        """Scales [-1, 1] back to raw units."""
         return self.low + (x + 1) / 2 * (self.high - self.low)
 
 
@@ -46,24 +49,24 @@ def fit_regression(
     lr: float = 1e-3,
     seed: int = 0,
 ) -> float:
-    """Teaches net(inputs) the targets, both (N, …) in raw units; errors count in units of `scale`.
+    """Fits net(inputs) to the targets, both (N, …) in raw units; errors count in units of `scale`.
 
-    Gives back the mean loss of the last tenth of the updates. AdamW; the rate rises, then falls to zero.
+    Gives the mean loss of the last tenth of the updates. AdamW; the rate rises, then falls to zero.
     """
-    draws = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=1e-4, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, updates, pct_start=0.05)
+    rng = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=1e-4, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, updates, pct_start=0.05)
     late = []
     bar = tqdm(range(updates), unit="update", mininterval=10)
     for update in bar:
-        rows = draws.integers(len(inputs), size=batch_size)
-        said, true = net(torch.from_numpy(inputs[rows])), torch.from_numpy(targets[rows])
-        # Absolute, not squared: of two ways round the block, the mean is none.
-        loss = F.smooth_l1_loss(scale(said), scale(true), beta=0.02)
-        optimiser.zero_grad()
+        rows = rng.integers(len(inputs), size=batch_size)
+        predicted, target = net(torch.from_numpy(inputs[rows])), torch.from_numpy(targets[rows])
+        # Absolute, not squared: of two ways around the block, the mean is none.
+        loss = F.smooth_l1_loss(scale(predicted), scale(target), beta=0.02)
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if 10 * (update + 1) > 9 * updates:
             late.append(loss.detach())
@@ -73,7 +76,7 @@ def fit_regression(
 
 
 def save(weights: dict[str, Tensor], path: str | Path, about: dict[str, Any]) -> None:
-    """Weights and `about` (what it takes to build the network again) in one file, whole or not at all."""
+    """Writes weights and `about` (what it takes to build the network again) to a file, whole or not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(path.name + ".tmp")
@@ -83,11 +86,15 @@ def save(weights: dict[str, Tensor], path: str | Path, about: dict[str, Any]) ->
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `save` wrote; ValueError where the file is of another kind."""
+    """Reads what `save` wrote: `about`, and the weights.
+
+    Raises FileNotFoundError where there is no file, and ValueError where it is of another kind.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no {kind} at {Path(path).absolute()}: no such file")
     with safe_open(str(path), framework="pt") as file:
         about = json.loads((file.metadata() or {}).get("about", "{}"))
-        if about.get("kind") != kind:
-            raise ValueError(f"{path} holds {about.get('kind', 'something else')!r}; expected {kind!r}")
+        found = FORMER_KINDS.get(about.get("kind"), about.get("kind", "something else"))
+        if found != kind:
+            raise ValueError(f"{path} holds {found!r}; expected {kind!r}")
         return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

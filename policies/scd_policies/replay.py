@@ -1,8 +1,9 @@
-"""Recorded actions once more: the same hands in another world."""
+"""Recorded actions, played again, in the environment that they come from or in another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,7 +12,7 @@ from scd_policies.policy import bounded_box, check_batch
 
 
 class Replay:
-    """Episode i plays `actions[seeds[i]]`, an array (T, A); after its end the last action is held."""
+    """Plays `actions[seeds[i]]`, an array (T, A) in raw units, in episode i; then holds the last action."""
 
     def __init__(self, action_space: gymnasium.Space, actions: Sequence[np.ndarray]) -> None:
         self._box = bounded_box(action_space)
@@ -26,12 +27,12 @@ class Replay:
         for seed in seeds:
             if not 0 <= seed < len(self._actions):
                 raise ValueError(
-                    f"a replay's seed is the number of an episode, 0 to {len(self._actions) - 1}; got {seed}"
+                    f"a replay's seed is the index of an episode, 0 to {len(self._actions) - 1}; got {seed}"
                 )
         self._chosen = [self._actions[seed] for seed in seeds]
         self._frame = 0
 
-    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+    def act(self, obs: dict[str, Any]) -> np.ndarray:
         check_batch(obs, len(self._chosen))
         action = np.stack([episode[min(self._frame, len(episode) - 1)] for episode in self._chosen])
         self._frame += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,8 @@ Observation = dict[str, Any]  # arrays by key; under `pixels` perhaps a dict of 
 
 @dataclass(frozen=True)
 class EpisodeRollout:
-    """L steps: observation i, the action taken at it and its reward; observation L is the last."""
+    """Holds an episode of L steps: observation i, the action taken at it and its reward; observation L is the
+    last."""
 
     seed: int
     obs: Observation  # every array (L + 1, ...); `pixels` only if frames were asked for
@@ -24,20 +25,20 @@ class EpisodeRollout:
     reward: np.ndarray  # (L,)
     terminated: bool
     truncated: bool  # by the environment, or here after `max_steps`
-    success: bool  # is_success of the last step; False where the environment does not say
-    info: dict[str, np.ndarray]  # (L,) each number and flag of the info after each step; NaN or False: none
+    success: bool  # is_success of the last step; False where the environment does not report it
+    info: dict[str, np.ndarray]  # (L,) each scalar and flag of the info after each step; NaN or False: none
 
     def __len__(self) -> int:
         return len(self.action)
 
     def at(self, i: int) -> Observation:
-        """Observation i, 0 ≤ i ≤ L."""
+        """Gives observation i, 0 ≤ i ≤ L."""
         return _map(lambda array: array[i], self.obs)
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """E episodes side by side, padded to the longest, T, by repeating the last observation and zeros."""
+    """Holds E episodes side by side, padded to the longest, T: by the last observation, else by zeros."""
 
     seed: np.ndarray  # (E,)
     length: np.ndarray  # (E,)
@@ -50,14 +51,14 @@ class Rollouts:
 
     @property
     def valid(self) -> np.ndarray:
-        """(E, T) bool: the steps that were taken."""
+        """Gives (E, T) bool: the steps that were taken."""
         return np.arange(self.action.shape[1]) < self.length[:, None]
 
 
 def rollout(
     env: gymnasium.Env | gymnasium.vector.VectorEnv, policy: Policy, seeds: Sequence[int], **how: Any
 ) -> Rollouts:
-    """The arrays of one episode per seed; `how` as for `episodes`."""
+    """Plays one episode per seed and gives their arrays; `how` as for `episodes`."""
     done = list(episodes(env, policy, seeds, **how))
     longest = max(len(episode) for episode in done)
     return Rollouts(
@@ -78,15 +79,18 @@ def episodes(
     seeds: Sequence[int],
     options: Sequence[dict[str, Any]] | None = None,
     policy_seeds: Sequence[int] | None = None,
-    max_steps: int | Sequence[int] | None = None,
+    max_steps: int | Sequence[int | None] | None = None,
     frames: bool = False,
 ) -> Iterator[EpisodeRollout]:
-    """One episode per seed, in their order; a vector environment plays num_envs of them at once.
+    """Plays one episode per seed, in their order; a vector environment plays num_envs of them at once.
 
-    `seeds` seed environment and policy, so that two policies, or two environments, meet the same starts.
-    `options`: one dict of reset options per episode. `policy_seeds`: other seeds for the policy (a replay's
-    are the numbers of its recordings). `max_steps` truncates; one number, or one per episode. `frames` keeps
-    the pictures.
+    seeds: of environment and policy, so that two policies, or two environments, meet the same starts.
+    options: one dict of reset options per episode.
+    policy_seeds: other seeds for the policy (a replay's are the indices of its recordings).
+    max_steps: truncates; one for all, or one per episode.
+    frames: keep the images.
+
+    Raises ValueError where these lists are not of one length.
     """
     policy_seeds = seeds if policy_seeds is None else policy_seeds
     options = [{}] * len(seeds) if options is None else options
@@ -114,20 +118,20 @@ def episodes(
 
 @dataclass
 class _Recording:
-    """One row while it runs."""
+    """Collects one row while it runs."""
 
     seed: int
     obs: list[Observation]
     action: list[np.ndarray] = field(default_factory=list)
     reward: list[float] = field(default_factory=list)
-    said: list[dict[str, Any]] = field(default_factory=list)
+    info: list[dict[str, Any]] = field(default_factory=list)
     episode: EpisodeRollout | None = None
 
-    def add(self, obs: Observation, action: np.ndarray, reward: float, said: dict[str, Any]) -> None:
+    def add(self, obs: Observation, action: np.ndarray, reward: float, info: dict[str, Any]) -> None:
         self.obs.append(obs)
         self.action.append(np.array(action))
         self.reward.append(float(reward))
-        self.said.append(said)
+        self.info.append(info)
 
     def close(self, terminated: bool) -> None:
         self.episode = EpisodeRollout(
@@ -137,8 +141,8 @@ class _Recording:
             reward=np.array(self.reward, dtype=np.float32),
             terminated=terminated,
             truncated=not terminated,
-            success=bool(self.said[-1].get("is_success", False)),
-            info=_columns(self.said),
+            success=bool(self.info[-1].get("is_success", False)),
+            info=_columns(self.info),
         )
 
 
@@ -161,37 +165,39 @@ def _play(
         step += 1
         for i, row in enumerate(rows):
             if row.episode is not None:
-                continue  # the environment may have begun another episode here: nobody asked for it
+                continue  # the environment may have begun another episode here: it is not wanted
             ended = bool(terminated[i] or truncated[i])
-            # With same-step autoreset, what an ended row last saw stands in the info.
-            aside = ended and "final_obs" in info
-            seen = _picked(info["final_obs"][i], frames) if aside else _row(obs, i, frames)
-            row.add(seen, action[i], reward[i], _numbers(info["final_info"] if aside else info, i))
+            # With same-step autoreset, an ended row's last observation is in the info.
+            autoreset = ended and "final_obs" in info
+            last = _picked(info["final_obs"][i], frames) if autoreset else _row(obs, i, frames)
+            row.add(last, action[i], reward[i], _scalars(info["final_info"] if autoreset else info, i))
             if ended or step == limits[i]:
                 row.close(bool(terminated[i]))
-    return [row.episode for row in rows]
+    return [row.episode for row in rows if row.episode is not None]
 
 
 def _reset(
     env: gymnasium.vector.VectorEnv | _BatchOfOne, seeds: list[int], options: list[dict[str, Any]]
 ) -> Observation:
-    """All rows from their seeds; then, one by one, the rows that have reset options of their own. Recorded
-    moments of a world, one for each row, are begun together: one batch reads all their pasts."""
+    """Resets all rows from their seeds; then, one by one, the rows that have reset options of their own.
+
+    A world's start states, one for each row, are reset together: one batch encodes all their contexts.
+    """
     if isinstance(env, _BatchOfOne):
         return env.reset(seeds[0], options[0])
     if all(own.keys() == {"episode", "frame"} for own in options):
-        moments = {key: [own[key] for own in options] for key in ("episode", "frame")}
-        return env.reset(seed=seeds, options=moments)[0]
-    obs, _ = env.reset(seed=seeds)
+        starts = {key: [own[key] for own in options] for key in ("episode", "frame")}
+        return env.reset(seed=seeds, options=starts)[0]  # type: ignore[arg-type]  # Gymnasium takes lists
+    obs, _ = env.reset(seed=seeds)  # type: ignore[arg-type]
     for i, own in enumerate(options):
         if own:
             only = np.arange(env.num_envs) == i
-            obs, _ = env.reset(seed=seeds, options={"reset_mask": only, **own})
+            obs, _ = env.reset(seed=seeds, options={"reset_mask": only, **own})  # type: ignore[arg-type]
     return obs
 
 
 class _BatchOfOne:
-    """A single environment with the batch axis of a vector environment."""
+    """Gives a single environment the batch axis of a vector environment."""
 
     num_envs = 1
 
@@ -208,8 +214,8 @@ class _BatchOfOne:
         return _map(lambda array: np.asarray(array)[None], obs), [reward], [terminated], [truncated], info
 
 
-def _numbers(info: dict[str, Any], i: int) -> dict[str, Any]:
-    """What row i's info says in numbers and flags; gymnasium keeps in `_key` which rows said `key`."""
+def _scalars(info: dict[str, Any], i: int) -> dict[str, Any]:
+    """Gives the scalars and flags of row i's info; Gymnasium keeps in `_key` which rows have `key`."""
     return {
         key: value[i]
         for key, value in info.items()
@@ -221,24 +227,24 @@ def _numbers(info: dict[str, Any], i: int) -> dict[str, Any]:
     }
 
 
-def _columns(said: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Step by step → (L,) by key; flags that were not said are False, numbers NaN."""
-    kinds = {key: np.asarray(value).dtype.kind for step in said for key, value in step.items()}
+def _columns(infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Stacks the infos of L steps to (L,) by key; missing flags are False, missing scalars NaN."""
+    kinds = {key: np.asarray(value).dtype.kind for step in infos for key, value in step.items()}
     return {
-        key: np.array([step.get(key, False if kind == "b" else np.nan) for step in said])
+        key: np.array([step.get(key, False if kind == "b" else np.nan) for step in infos])
         for key, kind in kinds.items()
     }
 
 
 def _map(change: Callable[[Any], Any], obs: Observation) -> Observation:
-    """`change` applied to every array of an observation."""
+    """Applies `change` to every array of an observation."""
     return {
         key: _map(change, value) if isinstance(value, dict) else change(value) for key, value in obs.items()
     }
 
 
 def _picked(obs: Observation, frames: bool) -> Observation:
-    """A copy of what is kept of one observation: environments may reuse their buffers."""
+    """Copies what is kept of one observation: environments may reuse their buffers."""
     return _map(np.array, {key: value for key, value in obs.items() if frames or key != "pixels"})
 
 
@@ -256,6 +262,6 @@ def _stack(observations: Sequence[Observation]) -> Observation:
     }
 
 
-def _pad(array: np.ndarray, length: int, mode: str) -> np.ndarray:
-    """`array` (L, ...) made `length` long: by its last row (edge) or by zeros (constant)."""
+def _pad(array: np.ndarray, length: int, mode: Literal["edge", "constant"]) -> np.ndarray:
+    """Pads (L, ...) to `length` rows: by its last row (edge) or by zeros (constant)."""
     return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1), mode=mode)

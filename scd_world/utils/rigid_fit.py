@@ -1,8 +1,9 @@
 """The rotation and translation that move a planar shape onto observed points: a least-squares rigid fit.
 
-Points are complex numbers, x + iy. With p the centroid of the points z and m the shape about its own centroid,
+Points are complex numbers, x + iy. With p the centroid of the points z, and m the shape about its own
+centroid, z = p + e^{iθ} m fits best, in the mean of squares, at
 
-    z = p + e^{iθ} m   is best, in the mean of squares, at   e^{iθ} ∝ Σ (z − p) · conj(m)
+    e^{iθ} ∝ Σ (z − p) · conj(m)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Flaws do what their names say, to any policy, row by row."""
+"""Degradations do what their names say, to any policy, row by row."""
 
 import gymnasium
 import numpy as np
@@ -20,13 +20,13 @@ class Counting:
         return np.full((self.rows, 2), self.step, np.float32)
 
 
-def played(steps=6, seeds=(1, 2), **flaws):
-    policy = DegradedPolicy(Counting(), BOX, Degradation(**flaws))
+def played(steps=6, seeds=(1, 2), **degradation):
+    policy = DegradedPolicy(Counting(), BOX, Degradation(**degradation))
     policy.reset(seeds)
     return np.stack([policy.act({}) for _ in range(steps)])  # (steps, rows, 2)
 
 
-def test_without_flaws_nothing_changes():
+def test_without_degradation_nothing_changes():
     np.testing.assert_array_equal(played()[:, 0, 0], [0, 1, 2, 3, 4, 5])
 
 
@@ -34,7 +34,7 @@ def test_a_delay_repeats_the_first_action_and_then_runs_behind():
     np.testing.assert_array_equal(played(delay=2)[:, 0, 0], [0, 0, 0, 1, 2, 3])
 
 
-def test_a_slow_one_makes_a_share_of_the_way():
+def test_a_slow_policy_makes_a_share_of_the_way():
     np.testing.assert_allclose(played(slow=0.5, steps=4)[:, 0, 0], [0, 0.5, 1.25, 2.125])
 
 
@@ -65,12 +65,14 @@ def test_an_episode_leaves_nothing_behind():
     np.testing.assert_array_equal(first, again)
 
 
-@pytest.mark.parametrize("flaws", [{"delay": -1}, {"slow": 0}, {"slow": 2}, {"noise": -1}, {"stop_after": 0}])
-def test_impossible_flaws_are_refused(flaws):
-    with pytest.raises(ValueError, match=next(iter(flaws))):
-        Degradation(**flaws)
+@pytest.mark.parametrize(
+    "impossible", [{"delay": -1}, {"slow": 0}, {"slow": 2}, {"noise": -1}, {"stop_after": 0}]
+)
+def test_impossible_degradations_are_refused(impossible):
+    with pytest.raises(ValueError, match=next(iter(impossible))):
+        Degradation(**impossible)
 
 
 def test_an_offset_of_another_size_than_the_action_is_refused():
-    with pytest.raises(ValueError, match="offset has 3 numbers, an action 2"):
+    with pytest.raises(ValueError, match="offset has 3 values, an action 2"):
         DegradedPolicy(Counting(), BOX, Degradation(offset=(1, 2, 3)))

@@ -36,9 +36,9 @@ def act(save_policy):
 
 def observation(step: int, rows: int = ROWS, size: tuple[int, int] = (8, 12)) -> dict:
     rng = np.random.default_rng(step)
-    pictures = {name: rng.integers(0, 256, (rows, *size, 3), np.uint8) for name in ("top", "wrist")}
+    images = {name: rng.integers(0, 256, (rows, *size, 3), np.uint8) for name in ("top", "wrist")}
     return {
-        "pixels": pictures,
+        "pixels": images,
         "agent_pos": rng.uniform(-1, 1, (rows, 2)).astype(np.float32),
         "environment_state": rng.uniform(-1, 1, (rows, 1)).astype(np.float32),
     }
@@ -57,13 +57,13 @@ def test_actions_are_lerobots_own(checkpoint):
 
     config = PreTrainedConfig.from_pretrained(checkpoint)
     theirs = get_policy_class(config.type).from_pretrained(checkpoint)
-    before, after = make_pre_post_processors(config, str(checkpoint))
+    preprocess, postprocess = make_pre_post_processors(config, str(checkpoint))
     draws = np.random.default_rng([4, 5, 6, 1])
     for step, action in enumerate(played(make("lerobot", BOX, path=checkpoint), [4, 5, 6])):
         batch = preprocess_observation(observation(step)) | {"task": [""] * ROWS}
         torch.manual_seed(int(draws.integers(2**63 - 1)))
         with torch.inference_mode():
-            expected = after(theirs.select_action(before(batch)))
+            expected = postprocess(theirs.select_action(preprocess(batch)))
         np.testing.assert_array_equal(action, expected.numpy())
     assert action.std() > 0.01  # random weights, but not constants
 
@@ -78,9 +78,9 @@ def test_an_episode_leaves_nothing_behind(checkpoint):
 
 def test_the_global_generator_stays_as_it_was(checkpoint):
     policy = make("lerobot", BOX, path=checkpoint)
-    before = torch.get_rng_state()
+    state = torch.get_rng_state()
     played(policy, [1])
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_rollout_in_a_world(world, act):
@@ -98,7 +98,7 @@ def test_rollout_in_a_world(world, act):
     np.testing.assert_array_equal(runs[0].length, 5)
 
 
-def complaint(policy, obs) -> str:
+def mismatch(policy, obs) -> str:
     policy.reset([0] * ROWS)
     with pytest.raises(ValueError, match="does not fit") as raised:
         policy.act(obs)
@@ -107,42 +107,42 @@ def complaint(policy, obs) -> str:
 
 def test_another_action_size_is_explained(act):
     other = make("lerobot", gymnasium.spaces.Box(-1, 1, (3,), np.float32), path=act)
-    said = complaint(other, observation(0))
-    assert "action: the policy has (2,), the environment (3,)" in said
-    assert "another robot" in said
+    message = mismatch(other, observation(0))
+    assert "action: the policy has (2,), the environment (3,)" in message
+    assert "another robot" in message
 
 
 def test_another_camera_name_is_explained_and_renamed(act):
     obs = observation(0)
     obs["pixels"] = {"ceiling_top": obs["pixels"]["wrist"], "hand_wrist": obs["pixels"]["top"]}
-    said = complaint(make("lerobot", BOX, path=act), obs)
-    assert "observation.images.top: the policy has (3, 8, 12), the environment no such key" in said
+    message = mismatch(make("lerobot", BOX, path=act), obs)
+    assert "observation.images.top: the policy has (3, 8, 12), the environment no such key" in message
     rename = {
         "observation.images.ceiling_top": "observation.images.top",
         "observation.images.hand_wrist": "observation.images.wrist",
     }
     for key, name in rename.items():
-        assert f'"{key}": "{name}"' in said
+        assert f'"{key}": "{name}"' in message
     policy = make("lerobot", BOX, path=act, rename_map=rename)
     policy.reset([0] * ROWS)
     assert policy.act(obs).shape == (ROWS, 2)
 
 
-def test_another_picture_size_is_explained_and_resized(act):
+def test_another_image_size_is_explained_and_resized(act):
     large = observation(0, size=(16, 24))
-    said = complaint(make("lerobot", BOX, path=act), large)
-    assert "observation.images.top: the policy has (3, 8, 12), the environment (3, 16, 24)" in said
-    assert "resize=True" in said
+    message = mismatch(make("lerobot", BOX, path=act), large)
+    assert "observation.images.top: the policy has (3, 8, 12), the environment (3, 16, 24)" in message
+    assert "resize=True" in message
     policy = make("lerobot", BOX, path=act, resize=True)
     policy.reset([0] * ROWS)
-    flat = {name: np.full_like(picture, 100) for name, picture in large["pixels"].items()}
+    flat = {name: np.full_like(image, 100) for name, image in large["pixels"].items()}
     action = policy.act(large | {"pixels": flat})
     policy.reset([0] * ROWS)
-    small = {name: picture[:, :8, :12] for name, picture in flat.items()}
+    small = {name: image[:, :8, :12] for name, image in flat.items()}
     np.testing.assert_allclose(action, policy.act(large | {"pixels": small}), atol=1e-5)
 
 
-def test_a_letterboxed_picture_is_cut_out_before_it_is_resized(act):
+def test_a_letterboxed_image_is_cut_out_before_it_is_resized(act):
     """Else the policy would see the black bars, and its scene squeezed between them."""
     boxed = observation(0, size=(16, 40))
     views = {"top": (0, 8, 16, 24), "wrist": (2, 0, 12, 18)}
@@ -150,12 +150,12 @@ def test_a_letterboxed_picture_is_cut_out_before_it_is_resized(act):
         camera: boxed["pixels"][camera][:, top : top + height, left : left + width]
         for camera, (top, left, height, width) in views.items()
     }
-    seen = []
+    acted = []
     for obs, known in ((boxed, views), (boxed | {"pixels": cut}, {})):
         policy = make("lerobot", BOX, path=act, resize=True, views=known)
         policy.reset([0] * ROWS)
-        seen.append(policy.act(obs))
-    np.testing.assert_allclose(*seen, atol=1e-6)
+        acted.append(policy.act(obs))
+    np.testing.assert_allclose(*acted, atol=1e-6)
 
 
 def test_other_proportions_than_the_cameras_own_are_warned_of(act):
@@ -169,8 +169,8 @@ def test_other_proportions_than_the_cameras_own_are_warned_of(act):
 def test_a_missing_state_is_explained(act):
     obs = observation(0)
     del obs["environment_state"]
-    said = complaint(make("lerobot", BOX, path=act), obs)
-    assert "observation.environment_state: the policy has (1,), the environment no such key" in said
+    message = mismatch(make("lerobot", BOX, path=act), obs)
+    assert "observation.environment_state: the policy has (1,), the environment no such key" in message
 
 
 def test_a_rename_of_nothing_is_a_mistake(act):

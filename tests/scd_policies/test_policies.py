@@ -38,7 +38,7 @@ def test_the_walk_is_seeded_and_rows_are_independent():
     assert not np.allclose(together[:, 0], together[:, 1])
 
 
-def test_the_walk_draws_other_numbers_than_an_environment_with_its_seed():
+def test_the_walk_samples_otherwise_than_an_environment_with_its_seed():
     assert not np.allclose(walk([0])[0, 0, 0] / 512, np.random.default_rng(0).uniform())
 
 
@@ -49,12 +49,14 @@ def test_replay_plays_its_recordings_and_holds_the_last_action():
     played = np.stack([policy.act(obs_of(2)) for _ in range(4)])
     np.testing.assert_allclose(played[:, 0], [[0, 0.1], [0.2, 0.3], [0.4, 0.5], [0.4, 0.5]], atol=1e-6)
     np.testing.assert_allclose(played[:, 1], 0.5)
-    with pytest.raises(ValueError, match="number of an episode"):
+    with pytest.raises(ValueError, match="index of an episode"):
         policy.reset([2])
 
 
 def test_wrong_use_is_answered_in_words():
-    with pytest.raises(ValueError, match="there are random_walk, scripted_pusht, replay, nearest_neighbor, lerobot"):
+    with pytest.raises(
+        ValueError, match="there are random_walk, scripted_pusht, replay, nearest_neighbor, lerobot"
+    ):
         make("expert", BOX)
     with pytest.raises(ValueError, match="bounded"):
         make("random_walk", gymnasium.spaces.Box(-np.inf, np.inf, (2,)))
@@ -66,7 +68,7 @@ def test_wrong_use_is_answered_in_words():
         policy.act(obs_of(3))
 
 
-def test_a_policy_of_ones_own_is_named_by_module_and_class(tmp_path, monkeypatch):
+def test_a_users_own_policy_is_named_by_module_and_class(tmp_path, monkeypatch):
     (tmp_path / "my_robot.py").write_text(
         "import numpy as np\n"
         "class Still:\n"

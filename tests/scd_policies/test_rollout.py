@@ -26,7 +26,7 @@ class Countdown(gymnasium.Env):
 
     def step(self, action):
         self.left -= 1
-        info = {"is_success": self.left == 0, "left": self.left, "word": "unheard"}
+        info = {"is_success": self.left == 0, "left": self.left, "word": "not a scalar"}
         return self.observe(), float(self.left), self.left == 0, False, info
 
     def observe(self):
@@ -72,8 +72,8 @@ def test_options_and_max_steps(env, policy):
     assert "pixels" not in done.obs
 
 
-def test_what_the_environment_says_at_each_step_is_kept(env, policy):
-    """With same-step autoreset the last step's stands elsewhere; another episode's must not slip in."""
+def test_the_info_of_each_step_is_kept(env, policy):
+    """With same-step autoreset the last step's is elsewhere; another episode's must not slip in."""
     two, five = episodes(env, policy, seeds=[2, 5], max_steps=[9, 4])
     np.testing.assert_array_equal(two.info["is_success"], [False, True])
     np.testing.assert_array_equal(five.info["is_success"], [False] * 4)

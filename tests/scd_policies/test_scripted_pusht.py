@@ -17,7 +17,7 @@ def env():
     return simulators.make("pusht", size=8)
 
 
-def test_an_expert_brings_the_block_home(env):
+def test_an_expert_brings_the_block_to_the_goal(env):
     done = rollout(env, make("scripted_pusht", env.action_space, skill=1.0), seeds=range(6))
     assert done.success.all()
     assert done.length.max() < 300
@@ -43,7 +43,7 @@ def test_a_row_of_a_batch_equals_that_episode_alone(env):
 
 
 def test_a_push_turns_the_block_as_the_twist_says(env):
-    """Guards the geometry: the frame of the keypoints, the centre of gravity, the inertia, the signs."""
+    """Guards the geometry: the frame of the keypoints, the center of gravity, the inertia, the signs."""
     contacts = pusht_geometry.contact_points()
     for index in range(0, len(contacts.point), 9):
         start = np.array([256.0, 256.0]) + pusht_geometry.KEYPOINTS  # the block upright in the middle

@@ -1,4 +1,4 @@
-"""PushT: gym-pusht with picture, agent and block keypoints in one observation, and a reset to any state."""
+"""PushT: gym-pusht with image, agent and block keypoints in one observation, and a reset to any state."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from scd_world.utils.rigid_fit import rigid_fit
+
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -16,7 +18,7 @@ with warnings.catch_warnings():
     from gym_pusht.envs.pusht import PushTEnv
 
 # The T's eight corners in its own frame, in the order of `environment_state` (x0, y0, x1, y1, …).
-TEE = np.array(
+T_KEYPOINTS = np.array(
     [[-60, 0], [60, 0], [60, 30], [-60, 30], [-15, 30], [15, 30], [15, 120], [-15, 120]], dtype=np.float64
 )
 GOAL_POSE = np.array([256.0, 256.0, np.pi / 4])
@@ -27,28 +29,25 @@ BLOCK_REACH = 160.0
 
 
 def block_pose(keypoints: np.ndarray) -> np.ndarray:
-    """Where the T lies: keypoints (…, 16) in px -> (…, 3) x, y of its origin in px and angle in (-π, π].
-
-    The least-squares rigid fit, in complex numbers: z = p + e^{iθ} m, so e^{iθ} ∝ Σ (z - z̄)·conj(m - m̄).
-    """
-    points = np.asarray(keypoints, dtype=np.float64).reshape(*np.shape(keypoints)[:-1], 8, 2)
+    """Fits the T's pose to keypoints (…, 16) in px: (…, 3), x, y of its origin in px and angle in (-π, π]."""
+    points = np.asarray(keypoints, dtype=np.float64).reshape(-1, 8, 2)
     z = points[..., 0] + 1j * points[..., 1]
-    m = TEE[:, 0] + 1j * TEE[:, 1]
-    turn = ((z - z.mean(-1, keepdims=True)) * (m - m.mean()).conj()).sum(-1)
-    turn = turn / np.abs(turn)
-    origin = z.mean(-1) - turn * m.mean()
-    return np.stack([origin.real, origin.imag, np.angle(turn)], axis=-1)
+    m = T_KEYPOINTS[:, 0] + 1j * T_KEYPOINTS[:, 1]
+    centroid, turn = rigid_fit(z, m - m.mean())
+    origin = centroid - turn * m.mean()
+    pose = np.stack([origin.real, origin.imag, np.angle(turn)], axis=-1)
+    return pose.reshape(*np.shape(keypoints)[:-1], 3)
 
 
 def block_keypoints(pose: np.ndarray) -> np.ndarray:
-    """The inverse of `block_pose`: (…, 3) -> (…, 16)."""
+    """Gives the keypoints (…, 16) in px of a pose (…, 3): the inverse of `block_pose`."""
     x, y, angle = np.moveaxis(np.asarray(pose, dtype=np.float64), -1, 0)
-    z = (x + 1j * y)[..., None] + np.exp(1j * angle)[..., None] * (TEE[:, 0] + 1j * TEE[:, 1])
+    z = (x + 1j * y)[..., None] + np.exp(1j * angle)[..., None] * (T_KEYPOINTS[:, 0] + 1j * T_KEYPOINTS[:, 1])
     return np.stack([z.real, z.imag], axis=-1).reshape(*z.shape[:-1], 16)
 
 
 class PushT(PushTEnv):
-    """Push the T into the green T; an episode succeeds, and ends, when more than 95 % of it is covered.
+    """Simulates a T to push into a green T; an episode succeeds, and ends, when more than 95 % is covered.
 
     ## Observation
     `pixels` (size, size, 3) uint8 · `agent_pos` (2,) px of 512 · `environment_state` (16,) the T's keypoints.
@@ -60,7 +59,7 @@ class PushT(PushTEnv):
     `options={"agent_pos": (2,), "environment_state": (16,)}` starts exactly there, with the disc at rest or
     at `"agent_velocity"` (2,) in px/s; one of the two keys alone leaves the other to the seed.
 
-    `render_images=False` leaves `pixels` out: drawing takes four fifths of a step.
+    `render_images=False` leaves `pixels` out: rendering takes four fifths of a step.
     """
 
     def __init__(self, size: int = 96, render_mode: str = "rgb_array", render_images: bool = True) -> None:
@@ -106,7 +105,7 @@ class PushT(PushTEnv):
         return obs, float(reward), bool(terminated), truncated, info
 
     def get_obs(self) -> dict[str, np.ndarray]:
-        pixels = {"pixels": self._picture()} if self.render_images else {}
+        pixels = {"pixels": self._image()} if self.render_images else {}
         return pixels | {
             "agent_pos": np.array(self.agent.position, dtype=np.float32),
             "environment_state": self.get_keypoints(self._block_shapes).astype(np.float32).ravel(),
@@ -124,15 +123,15 @@ class PushT(PushTEnv):
         if "agent_velocity" in options:
             self.agent.velocity = _vector(options, "agent_velocity", 2).tolist()
         x, y, angle = block_pose(keypoints).tolist()
-        # The angle first: it turns the block about its centre of gravity, which moves the origin.
+        # The angle first: it turns the block about its center of gravity, which moves the origin.
         self.block.angle = angle
         self.block.position = (x, y)
-        # No physics step, which would push overlapping bodies apart; drawing needs the shapes' new places.
+        # No physics step, which would push overlapping bodies apart; rendering needs the shapes' new places.
         self.space.reindex_shapes_for_body(self.agent)
         self.space.reindex_shapes_for_body(self.block)
 
-    def _picture(self) -> np.ndarray:
-        """gym-pusht's own picture, bit for bit, resized straight from the surface's memory (BGRA rows)."""
+    def _image(self) -> np.ndarray:
+        """Renders gym-pusht's own image, bit for bit, resized from the surface's memory (BGRA rows)."""
         screen = self._draw()
         width, height = screen.get_size()
         bgra = np.frombuffer(screen.get_buffer(), np.uint8).reshape(height, width, 4)
@@ -143,5 +142,5 @@ class PushT(PushTEnv):
 def _vector(options: dict[str, Any], key: str, size: int) -> np.ndarray:
     value = np.asarray(options[key], dtype=np.float64)
     if value.shape != (size,) or not np.isfinite(value).all():
-        raise ValueError(f"PushT's reset option {key!r} must be {size} finite numbers; got {options[key]!r}")
+        raise ValueError(f"PushT's reset option {key!r} must be {size} finite values; got {options[key]!r}")
     return value
