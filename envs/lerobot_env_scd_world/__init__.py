@@ -1,4 +1,4 @@
-"""LeRobot's commands import this by the distribution's name, and so learn `--env.type=scd_world`."""
+"""LeRobot's plug-in: its commands import this by the distribution's name, and know `--env.type=scd_world`."""
 
 from lerobot_env_scd_world.config import WorldEnvConfig
 

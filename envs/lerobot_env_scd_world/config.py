@@ -37,13 +37,13 @@ from scd_world.world.world import World, find_folder
 @EnvConfig.register_subclass("scd_world")
 @dataclass
 class WorldEnvConfig(EnvConfig):
-    """Evaluation of a policy in the imagination of a world.
+    """Configures a world as an environment to evaluate policies in.
 
-    world: its folder or hub id.
+    world: its folder or Hub id.
     device: where it is loaded; "auto": CUDA where there is one.
     num_steps, horizon, success_threshold, clip_actions, task: as for `scd_envs.settings.Settings`; actions
-    are clipped here unless told otherwise, so that one wild action does not end an evaluation of hours.
-    observation_height, observation_width: pictures are resized to this before the policy sees them.
+    are clipped here by default, so that one wild action does not end an evaluation of hours.
+    observation_height, observation_width: size in px to which images are resized for the policy.
 
     `fps`, `features` and `features_map` are the world's own, read from its config.json.
     """
@@ -64,7 +64,7 @@ class WorldEnvConfig(EnvConfig):
             self.read_world()
 
     def read_world(self) -> None:
-        """ValueError or FileNotFoundError where there is no such world, or not what is asked of it."""
+        """Takes what the world defines; ValueError or FileNotFoundError where that fails."""
         if not self.world:
             raise ValueError("which world? Give --env.world=<folder or hub id of a world>")
         if (self.observation_height is None) != (self.observation_width is None):
@@ -80,14 +80,14 @@ class WorldEnvConfig(EnvConfig):
         elif len(schema.tasks) == 1:
             self.task = schema.tasks[0]  # of several, each start has its own
         self.fps = schema.fps
-        size = self.picture_size or (schema.height, schema.width)
+        size = self.observation_size or (schema.height, schema.width)
         self.features, self.features_map = features_of(schema, size)
         if parser.parse_arg("dataset.repo_id"):  # lerobot-train makes its environments hours later
             check_policy_fits(self)
 
     @property
-    def picture_size(self) -> tuple[int, int] | None:
-        """(height, width) that the policy is shown, where it is not the world's."""
+    def observation_size(self) -> tuple[int, int] | None:
+        """Gives the (height, width) of the policy's images, where they are not the world's."""
         if self.observation_height is None or self.observation_width is None:
             return None
         return self.observation_height, self.observation_width
@@ -102,7 +102,7 @@ class WorldEnvConfig(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
-        """What `gymnasium.make(cfg.gym_id, **cfg.gym_kwargs)` takes for a single environment."""
+        """Gives what `gymnasium.make(cfg.gym_id, **cfg.gym_kwargs)` takes for a single environment."""
         return {"world": self.world, "device": self.device, **self.settings}
 
     @property
@@ -111,7 +111,8 @@ class WorldEnvConfig(EnvConfig):
         return {name: value for name, value in asdict(self).items() if name in names}
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, VectorEnv]]:
-        """One environment whose rows are one batch of the model: no workers, so `use_async_envs` is moot.
+        """Makes one environment whose rows are one batch of the model; without workers, whatever
+        `use_async_envs` says.
 
         LeRobot sums one step more than an episode has. Rows that are over stay frozen here (DISABLED
         autoreset: reward 0, the same is_success), which makes its scores exact.
@@ -119,29 +120,29 @@ class WorldEnvConfig(EnvConfig):
         check_policy_fits(self)
         folder = find_folder(self.world, None)
         world = loaded_world(folder, self.device, (folder / "manifest.json").stat().st_mtime_ns)
-        made = WorldVectorEnv(world, n_envs, autoreset_mode=AutoresetMode.DISABLED, **self.settings)
-        return {self.type: {0: made}}
+        envs = WorldVectorEnv(world, n_envs, autoreset_mode=AutoresetMode.DISABLED, **self.settings)
+        return {self.type: {0: envs}}
 
     def get_env_processors(self) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
         steps: list[ProcessorStep] = []
-        # LeRobot takes a lone picture for `observation.image`; the data may have called it otherwise.
+        # LeRobot takes a lone image for `observation.image`; the data may have called it otherwise.
         if (key := self.features_map.get("pixels", OBS_IMAGE)) != OBS_IMAGE:
             steps.append(RenameObservationsProcessorStep({OBS_IMAGE: key}))
-        if self.picture_size:
+        if self.observation_size:
             schema = read_schema(self.world)
             for camera, size in schema.recorded_sizes.items():
-                warn_proportions(camera, size, self.picture_size)
-            steps.append(ResizePictures(*self.picture_size, schema.views))
+                warn_proportions(camera, size, self.observation_size)
+            steps.append(ResizeImages(*self.observation_size, schema.views))
         return PolicyProcessorPipeline(steps=steps), PolicyProcessorPipeline(steps=[])
 
 
 @dataclass
-class ResizePictures(ObservationProcessorStep):
-    """A policy's cameras may have been sharper than the world's, and it knows no letterbox."""
+class ResizeImages(ObservationProcessorStep):
+    """Resizes images to the policy's size: its cameras may have been sharper, and it knows no letterbox."""
 
     height: int
     width: int
-    views: dict[str, ImageRegion]  # camera → what it saw of the world's picture
+    views: dict[str, ImageRegion]  # camera → where its image lies in the world's frame
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         size = (self.height, self.width)
@@ -151,12 +152,12 @@ class ResizePictures(ObservationProcessorStep):
         }
 
     def transform_features(self, features: dict) -> dict:
-        """Features are stated by the environment's config, which knows this step."""
+        """Changes nothing: the environment's config gives the features with this step in mind."""
         return features
 
 
 def features_of(schema: DataSchema, size: tuple[int, int]) -> tuple[dict[str, PolicyFeature], dict[str, str]]:
-    """The observation's keys with their shapes, and LeRobot's names for them."""
+    """Gives the observation's keys with their shapes, and LeRobot's names for them."""
     features = {ACTION: PolicyFeature(FeatureType.ACTION, (len(schema.action),))}
     names = {ACTION: ACTION}
     for camera in schema.cameras:
@@ -175,23 +176,23 @@ def features_of(schema: DataSchema, size: tuple[int, int]) -> tuple[dict[str, Po
 
 
 def read_schema(world: str) -> DataSchema:
-    """The schema of a world on disk or on the Hub, without its model."""
+    """Reads the schema of a world on disk or on the Hub, without its model."""
     config = json.loads((find_folder(world, None) / "config.json").read_text(encoding="utf-8"))
     return DataSchema.from_dict(config["schema"])
 
 
 @lru_cache(maxsize=1)
 def loaded_world(folder: Path, device: str, written: int) -> World:
-    """Loaded once: training makes and closes its environments at every evaluation.
+    """Loads a world once: training makes and closes its environments at every evaluation.
 
-    `written` is when the folder was; another time means another world.
+    written: when the folder was written, in ns; another time means another world.
     """
     return open_world(folder, device)
 
 
 @contextmanager
 def preserve_error_message() -> Iterator[None]:
-    """LeRobot's parser drops what a configuration's ValueError says, and shows what its own errors say."""
+    """Raises a configuration's errors as the parser's own: LeRobot shows the messages of no others."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -201,12 +202,12 @@ def preserve_error_message() -> Iterator[None]:
 
 
 def check_policy_fits(config: WorldEnvConfig) -> None:
-    """ValueError where the policy of the command line does not fit the world: before anything is loaded.
+    """Raises ValueError where the command line's policy does not fit the world, before anything is loaded.
 
-    LeRobot hands environments neither policy nor dataset, so the command line is read once more, as LeRobot
-    itself does. A policy that is trained from nothing wants what its dataset has: in another picture size it
-    would be evaluated without a word. Where a configuration file may say more than the command line, nothing
-    is checked.
+    LeRobot gives environments neither policy nor dataset, so the command line is read once more, as LeRobot
+    itself does. A policy that is trained from scratch needs what its dataset has: with another image size it
+    would be evaluated without a warning. Where a configuration file may hold more than the command line,
+    nothing is checked.
     """
     if parser.parse_arg("config_path"):
         return
@@ -223,13 +224,13 @@ def check_policy_fits(config: WorldEnvConfig) -> None:
         wanted,
         given,
         {key: name for key, name in rename.items() if path or key in given},  # the dataset's are renamed too
-        say_rename="--rename_map='{}'",
-        say_resize="--env.observation_height={} --env.observation_width={}",
+        rename_hint="--rename_map='{}'",
+        resize_hint="--env.observation_height={} --env.observation_width={}",
     )
 
 
 def dataset_shapes(repo_id: str) -> dict[str, tuple[int, ...]]:
-    """What a policy that lerobot-train makes for this dataset will want to see, and its action."""
+    """Gives the shapes of inputs and action of a policy that lerobot-train makes for this dataset."""
     from lerobot.datasets import LeRobotDatasetMetadata  # seconds that lerobot-eval need not spend
 
     meta = LeRobotDatasetMetadata(

@@ -6,8 +6,8 @@
     envs = gymnasium.make_vec("scd_world/World-v0", num_envs=64, world=..., device="cuda", num_steps=4)
 
 `world_env.WorldEnv` is the single environment; `vector_env.WorldVectorEnv` runs all its rows in one batched
-model; both stand on `episodes.Episodes`. `settings` is what a user can tell them; `spaces` turns a world's
-schema into Gymnasium spaces and checks actions.
+model; both are built on `episodes.ImaginedEpisodes`. `settings` holds what a user can set; `spaces` turns a
+world's schema into Gymnasium spaces and checks actions.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a user tells an environment: when making it, and in reset's options. Everything is checked here."""
+"""What a user can set of an environment: when making it, and in reset's options. It is checked here."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from scd_world.world.world import World
 
 @dataclass(frozen=True)
 class Settings:
-    """What both environments can be told.
+    """Holds the settings of both environments.
 
-    num_steps: denoising steps per frame; None: the world's own number.
-    horizon: steps after which an episode is truncated; None: the length of the longest recorded episode.
-    clip_actions: move actions into the recorded range instead of raising.
-    success_threshold: an episode terminates when the predicted probability exceeds it; 1.0: never.
-    max_uncertainty: an episode is truncated when `info["uncertainty"]`, the error of the state to expect as a
-    share of the recorded ranges, exceeds it; None: never.
-    starts: (episode, frame) addresses among which reset draws; None: the episodes' first frames if the world
-    has any, else all its moments.
-    task: what all episodes are to do, one of the tasks that the world was taught; None: each what was being
-    done where it starts.
-    precision: fp32, or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU;
-    what a row imagines then depends a little on how many rows there are; auto: bf16 where it is fast.
-    compile: on a CPU, a step is compiled to code of its own, once for each number of rows: half a minute and
-    a C++ compiler, for a step 1.4 times as fast. On a GPU it is one CUDA graph without asking.
+    num_steps: denoising steps per frame, 1 or more; None: the world's own.
+    horizon: steps, 1 or more, after which an episode is truncated; None: those of the longest recorded one.
+    clip_actions: clip actions to the recorded range instead of raising.
+    success_threshold: in [0, 1]; an episode terminates when the predicted probability exceeds it; 1.0: never.
+    max_uncertainty: an episode is truncated when `info["uncertainty"]`, the expected error of the state as a
+    share of the recorded ranges, exceeds it; None: never. For worlds with a state prior.
+    starts: (episode, frame) addresses from which reset samples; None: the first frames of episodes if the
+    world has any, else all its start states.
+    task: of all episodes, one of those that the world was trained on; None: the one recorded at each start.
+    precision: fp32; or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU; what
+    a row imagines then depends a little on how many rows there are; auto: bf16 where it is fast.
+    compile: on a CPU, a step is compiled once for each batch size: half a minute and a C++ compiler, for a
+    step 1.4 times as fast. On a GPU it is a CUDA graph in any case.
+
+    Raises ValueError for a value out of its range. Starts, tasks and uncertainty are checked against a world
+    when an environment is made.
     """
 
     num_steps: int | None = None
@@ -64,6 +66,7 @@ class Settings:
 
     @classmethod
     def from_kwargs(cls, kwargs: dict[str, Any]) -> Settings:
+        """Makes settings of keyword arguments; TypeError names an unknown one, and a similar one."""
         known = [field.name for field in fields(cls)]
         for name in kwargs:
             if name not in known:
@@ -74,7 +77,7 @@ class Settings:
 
 
 def start_pool(world: World, chosen: Sequence[tuple[int, int]] | None) -> np.ndarray:
-    """(M, 2) addresses to draw from. Raises ValueError for one that the world does not have."""
+    """Gives the addresses (M, 2) to sample from; ValueError for one that the world does not have."""
     if chosen is None:
         first = world.starts.first_frames
         return first if len(first) else world.starts.addresses
@@ -82,14 +85,14 @@ def start_pool(world: World, chosen: Sequence[tuple[int, int]] | None) -> np.nda
     if pool.ndim != 2 or pool.shape[1] != 2 or not len(pool):
         raise ValueError(f"starts is a non-empty list of (episode, frame) pairs; got {chosen!r}")
     for episode, frame in pool.tolist():
-        world.starts.get(episode, frame, 1)  # the world says which moments it has
+        world.starts.get(episode, frame, 1)  # raises, and names those that there are
     return pool
 
 
 def requested_starts(options: dict[str, Any] | None, num_rows: int) -> list[tuple[int, int] | None]:
-    """The (episode, frame) that reset's options ask for, for each row; None: draw one.
+    """Gives the (episode, frame) that reset's options ask for, for each row; None: sample one.
 
-    `episode` and `frame` (0 if left out) are numbers, or one number per row.
+    `episode` and `frame` (0 if left out) are integers, or one per row; ValueError otherwise.
     """
     options = options or {}
     # LeRobot marks a new rollout in the options that it hands to every environment
@@ -113,9 +116,9 @@ def requested_starts(options: dict[str, Any] | None, num_rows: int) -> list[tupl
 
 
 def requested_tasks(options: dict[str, Any] | None, num_rows: int, tasks: Sequence[str]) -> list[int | None]:
-    """The task that reset's options ask for, in each row, by its number; None: the start's own.
+    """Gives the index of the task that reset's options ask for, for each row; None: the start's own.
 
-    `task` is one of the world's `tasks` in words, or one for each row.
+    `task` is one of the world's `tasks` in words, or one for each row; ValueError otherwise.
     """
     wanted = (options or {}).get("task")
     if wanted is None:
@@ -127,16 +130,17 @@ def requested_tasks(options: dict[str, Any] | None, num_rows: int, tasks: Sequen
 
 
 def task_index(text: str, tasks: Sequence[str]) -> int:
-    """Which of `tasks` it is; ValueError names them."""
+    """Gives the index of a task among `tasks`; ValueError names them."""
     if text in tasks:
         return tasks.index(text)
     near = get_close_matches(str(text), tasks, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"this world was not taught the task {text!r}; it knows {list(tasks)}.{hint}")
+    raise ValueError(f"this world was not trained on the task {text!r}; it knows {list(tasks)}.{hint}")
 
 
 def open_world(world: World | str | Path, device: str | None) -> World:
-    """A World as it is, or loaded from a folder or hub id onto `device` (None: CPU; "auto": CUDA if any)."""
+    """Gives a World as it is, or loads it from a folder or Hub id onto `device` (None: CPU; "auto": CUDA if
+    there is one)."""
     if isinstance(world, World):
         if device is not None:
             raise ValueError(

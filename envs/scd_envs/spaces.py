@@ -1,4 +1,4 @@
-"""A world's schema as Gymnasium spaces: how observations are named, and which actions are let in.
+"""A world's schema as Gymnasium spaces: how observations are named, and which actions are accepted.
 
 B rows, V cameras, H W pixels, S state size, A action size. Keys are those of LeRobot's own environments.
 """
@@ -19,11 +19,11 @@ ANY = np.finfo(np.float32).max  # states are imagined, so the data's range does 
 
 
 def observation_space(schema: DataSchema) -> spaces.Dict:
-    """`pixels` (one camera: a Box; several: a Dict by name) and the low-dimensional keys of the schema."""
-    picture = spaces.Box(0, 255, (schema.height, schema.width, 3), np.uint8)
+    """Gives `pixels` (one camera: a Box; several: a Dict by name) and the schema's low-dimensional keys."""
+    image = spaces.Box(0, 255, (schema.height, schema.width, 3), np.uint8)
     several = len(schema.cameras) > 1
     entries: dict[str, spaces.Space] = {
-        "pixels": spaces.Dict(dict.fromkeys(schema.cameras, picture)) if several else picture
+        "pixels": spaces.Dict(dict.fromkeys(schema.cameras, image)) if several else image
     }
     for key in ("agent_pos", "environment_state"):
         if size := len(getattr(schema, key)):
@@ -32,13 +32,13 @@ def observation_space(schema: DataSchema) -> spaces.Dict:
 
 
 def action_space(schema: DataSchema) -> spaces.Box:
-    """What was recorded, in raw units."""
+    """Gives the Box of the recorded actions, in raw units."""
     low, high = (np.array(bound, np.float32) for bound in (schema.action_low, schema.action_high))
     return spaces.Box(low, high, dtype=np.float32)
 
 
 def observation(schema: DataSchema, pixels: np.ndarray, state: np.ndarray) -> dict[str, Any]:
-    """pixels uint8 (…, V, H, W, 3) and state (…, S) → the observation, in arrays of its own."""
+    """Makes an observation of pixels uint8 (…, V, H, W, 3) and state (…, S), in arrays of its own."""
     by_camera = {name: pixels[..., v, :, :, :].copy() for v, name in enumerate(schema.cameras)}
     obs: dict[str, Any] = {"pixels": by_camera if len(by_camera) > 1 else by_camera[schema.cameras[0]]}
     split = len(schema.agent_pos)
@@ -50,17 +50,17 @@ def observation(schema: DataSchema, pixels: np.ndarray, state: np.ndarray) -> di
 
 
 def tile_cameras(pixels: np.ndarray) -> np.ndarray:
-    """pixels uint8 (V, H, W, 3) → the cameras side by side, (H, V·W, 3)."""
+    """Puts the cameras of pixels uint8 (V, H, W, 3) side by side: (H, V·W, 3)."""
     return rearrange(pixels, "V H W c -> H (V W) c").copy()
 
 
 def check_action(
     action: Any, shape: tuple[int, ...], schema: DataSchema, clip: bool, acting: np.ndarray
 ) -> np.ndarray:
-    """The action as float32 of `shape`, (A,) or (B, A). Rows that are not `acting` may hold anything.
+    """Gives the action as float32 of `shape`, (A,) or (B, A). Rows that are not `acting` may hold anything.
 
     Raises TypeError where it is no array of numbers, and ValueError for a wrong shape, NaN or infinity, and
-    values further than MARGIN outside the recorded range (`clip` moves them to its border, with a warning).
+    values further than MARGIN outside the recorded range (with `clip` they are clipped, and warned of).
     """
     try:
         values = np.asarray(action, dtype=np.float64)
@@ -73,12 +73,14 @@ def check_action(
             f"expected an action of shape {shape}, one value for each of {list(schema.action)}; got shape "
             f"{values.shape}. Give the dimensions that this world was recorded with, in this order."
         )
-    acts = np.broadcast_to(acting[..., None], shape)
-    raise_out_of_range(acts & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it")
+    active = np.broadcast_to(acting[..., None], shape)
+    raise_out_of_range(
+        active & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it"
+    )
     low, high = np.array(schema.action_low), np.array(schema.action_high)
     # a dimension that never moved in the data still gets room for float32 rounding
     margin = np.maximum(MARGIN * (high - low), 1e-6 * (1 + np.abs(high)))
-    outside = acts & ((values < low - margin) | (values > high + margin))
+    outside = active & ((values < low - margin) | (values > high + margin))
     if clip:
         warn_clipped(outside.reshape(-1, len(low)).any(0), schema)
         return np.clip(values, low, high).astype(np.float32)
@@ -89,7 +91,7 @@ def check_action(
 
 
 def warn_clipped(clipped: np.ndarray, schema: DataSchema) -> None:
-    """Once per dimension: what is clipped without a word may be another unit."""
+    """Warns once per dimension: a clipped action may be in another unit."""
     for dim in np.flatnonzero(clipped):
         low, high = schema.action_low[dim], schema.action_high[dim]
         warnings.warn(
@@ -100,7 +102,7 @@ def warn_clipped(clipped: np.ndarray, schema: DataSchema) -> None:
 
 
 def raise_out_of_range(wrong: np.ndarray, values: np.ndarray, schema: DataSchema, why: str) -> None:
-    """ValueError about the first wrong value: which it is, what was recorded, what to do."""
+    """Raises ValueError about the first wrong value: which it is, what was recorded, what to do."""
     if not wrong.any():
         return
     *row, dim = np.argwhere(wrong)[0].tolist()

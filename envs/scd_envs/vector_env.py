@@ -22,17 +22,28 @@ Infos = dict[str, Any]
 
 
 class WorldVectorEnv(VectorEnv):
-    """`num_envs` episodes of one world, in one batched model: one encoder pass per step for all of them.
+    """Runs `num_envs` episodes of one world in one batched model: one encoder pass per step for all of them.
 
-    Spaces, rewards, ends, info and arguments are those of `WorldEnv`, batched; all outputs are numpy. Row i
-    with seed s + i imagines what a single environment with that seed does, whatever `num_envs` is.
+    Row i with seed s + i imagines what a `WorldEnv` with that seed does, whatever `num_envs` is.
 
+    ## Observation space, action space, rewards, episode end, info
+    Those of `WorldEnv` with a leading axis B = `num_envs`, as numpy arrays: `pixels` uint8 (B, H, W, 3),
+    actions float32 (B, A) in raw units, rewards float64 (B,), ends bool (B,). Info has, with each key, a
+    mask `_key`.
+
+    ## Starting state
+    `options` of `reset` may hold one `episode`, `frame` and `task` for all rows, or one per row, and a
+    `reset_mask` (B,) bool of the rows to reset.
+
+    ## Arguments
+    `world`, `device`, `render_mode` and the settings: as for `WorldEnv`. `num_envs`: rows, 1 or more.
     `autoreset_mode`: NEXT_STEP (Gymnasium's default), SAME_STEP (a finished episode's last observation and
     info are in `final_obs` and `final_info`) or DISABLED. With DISABLED, a finished row freezes until it is
-    reset (`reset(options={"reset_mask": ...})`): its last observation, reward 0, constant flags and info. So
-    a sum over time is the return of one episode, which is what LeRobot's evaluation computes.
+    reset: its last observation, reward 0, constant flags and info. So a sum over time is the return of one
+    episode, which is what LeRobot's evaluation computes.
 
-    `options` of `reset` may hold one `episode`, `frame` and `task` for all rows, or one per row.
+    ## Errors
+    Those of `WorldEnv`; ClosedEnvironmentError after `close()`.
     """
 
     def __init__(
@@ -60,16 +71,18 @@ class WorldVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space = spaces.action_space(self.schema)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._draws, self._seeds = map(
-            list, zip(*(seeding.np_random() for _ in range(num_envs)), strict=True)
-        )
+        self._rngs, self._seeds = map(list, zip(*(seeding.np_random() for _ in range(num_envs)), strict=True))
 
     # ---- Gymnasium -----------------------------------------------------------------------------------------
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], Infos]:
-        """Begin an episode in every row, or in the rows of options["reset_mask"] (num_envs,) bool."""
+        """Begins an episode in every row, or in the rows of options["reset_mask"] (B,) bool.
+
+        Gives the observation and the infos. Raises ValueError for unknown options, starts or tasks, and
+        TypeError for a mask that is not a bool array.
+        """
         self._check_open()
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
@@ -79,15 +92,19 @@ class WorldVectorEnv(VectorEnv):
         seeds = row_seeds(seed, self.num_envs)
         for row in rows:
             if seeds[row] is not None:
-                self._draws[row], self._seeds[row] = seeding.np_random(seeds[row])
+                self._rngs[row], self._seeds[row] = seeding.np_random(seeds[row])
         return self._begin(rows, addresses, {}, tasks)
 
     def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, Infos]:
-        """Take `actions` (num_envs, A), raw units; imagine the next frames. Finished rows ignore theirs."""
+        """Takes `actions` (B, A) in raw units; imagines the next frames. Finished rows ignore theirs.
+
+        Gives observation, reward (B,), terminated (B,), truncated (B,) and infos. Raises ValueError for
+        actions of another shape, that are not finite, or far outside the recorded range.
+        """
         self._check_open()
-        over, shape = self.episodes.finished, (self.num_envs, len(self.schema.action))
-        checked = spaces.check_action(actions, shape, self.schema, self.clip_actions, acting=~over)
-        self.episodes.step(checked, acting=~over)
+        finished, shape = self.episodes.finished, (self.num_envs, len(self.schema.action))
+        checked = spaces.check_action(actions, shape, self.schema, self.clip_actions, acting=~finished)
+        self.episodes.step(checked, acting=~finished)
         now = self.episodes.state
         reward, terminated, truncated = now.reward.copy(), now.terminated.copy(), now.truncated.copy()
         if self.autoreset_mode is AutoresetMode.DISABLED:
@@ -96,26 +113,26 @@ class WorldVectorEnv(VectorEnv):
         elif self.autoreset_mode is AutoresetMode.SAME_STEP:
             obs, infos = self._reset_finished(terminated | truncated)
         else:
-            terminated[over] = truncated[over] = False
-            infos = self._infos({}, np.flatnonzero(~over))
-            obs, infos = self._begin(np.flatnonzero(over), [None] * self.num_envs, infos)
+            terminated[finished] = truncated[finished] = False
+            infos = self._infos({}, np.flatnonzero(~finished))
+            obs, infos = self._begin(np.flatnonzero(finished), [None] * self.num_envs, infos)
         return obs, reward, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The rows' current frames, each uint8 (H, W, 3)."""
+        """Gives the rows' current frames, each uint8 (H, W, 3)."""
         if self.render_mode is None:
             return None
         self._check_open()
         return tuple(spaces.tile_cameras(pixels) for pixels in self.episodes.state.pixels)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """One result per row of `render`, or of an attribute: see `get_attr`."""
+        """Gives one result per row of `render`, or of an attribute: see `get_attr`."""
         if name == "render":
             return self.render(*args, **kwargs) or (None,) * self.num_envs
         return self.get_attr(name)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """What a single environment in each row has under this name. AttributeError where it has none."""
+        """Gives each row's attribute of this name, as a single environment has it; else AttributeError."""
         if name in ("np_random", "np_random_seed"):
             return getattr(self, name)
         if name in ("observation_space", "action_space"):
@@ -129,11 +146,11 @@ class WorldVectorEnv(VectorEnv):
         raise AttributeError(f"WorldVectorEnv's rows have no {name!r}")
 
     def close_extras(self) -> None:
-        self.episodes.standing = None  # the cache; the world may be shared
+        self.episodes.batch = None  # frees the cache; the world may be shared
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        return tuple(self._draws)
+        return tuple(self._rngs)
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -142,18 +159,21 @@ class WorldVectorEnv(VectorEnv):
     # ---- saving and branching ------------------------------------------------------------------------------
 
     def get_state(self) -> EnvState:
-        """All that the future of all rows depends on. Save it, and branch from it as often as you like."""
+        """Gives all that the rows' future depends on: save it, and branch from it as often as you like."""
         self._check_open()
-        draws = [dict(draw.bit_generator.state) for draw in self._draws]
-        return EnvState(self.episodes.state.copy(), draws, self.world.fingerprint)
+        rng_states = [dict(rng.bit_generator.state) for rng in self._rngs]
+        return EnvState(self.episodes.state.copy(), rng_states, self.world.fingerprint)
 
     def set_state(self, state: EnvState) -> None:
-        """Go on exactly from where `get_state` was called (in an environment of the same world and size)."""
+        """Goes on exactly from where `get_state` was called, in an environment of the same world and size.
+
+        Raises ValueError for a state of another world or number of rows.
+        """
         self._check_open()
         check_state(state, self.episodes)
-        self.episodes.standing = state.standing.copy()
-        for draw, saved in zip(self._draws, state.draws, strict=True):
-            draw.bit_generator.state = saved
+        self.episodes.batch = state.batch.copy()
+        for rng, saved in zip(self._rngs, state.rng_states, strict=True):
+            rng.bit_generator.state = saved
 
     # ---- pieces --------------------------------------------------------------------------------------------
 
@@ -162,14 +182,12 @@ class WorldVectorEnv(VectorEnv):
     ) -> tuple[dict[str, Any], Infos]:
         tasks = tasks or [None] * self.num_envs
         if len(rows):
-            starts = [
-                self.episodes.sample_start(self._draws[row], addresses[row], tasks[row]) for row in rows
-            ]
+            starts = [self.episodes.sample_start(self._rngs[row], addresses[row], tasks[row]) for row in rows]
             self.episodes.start_rows(rows, starts)
         return self._observation(), self._infos(infos, rows)
 
     def _reset_finished(self, finished: np.ndarray) -> tuple[dict[str, Any], Infos]:
-        """SAME_STEP: what the finished rows last saw goes into the infos, then they begin anew."""
+        """SAME_STEP: puts the finished rows' last observations into the infos, then begins them again."""
         infos: Infos = {}
         now = self.episodes.state
         for row in np.flatnonzero(finished):
@@ -201,7 +219,7 @@ class WorldVectorEnv(VectorEnv):
 
 
 def row_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
-    """An int seeds row i with seed + i, as Gymnasium's own vector environments do."""
+    """Gives each row's seed: of an int, seed + i for row i, as Gymnasium's own vector environments do."""
     if seed is None:
         return [None] * num_envs
     if isinstance(seed, int | np.integer):

@@ -18,31 +18,31 @@ from scd_world.world.world import World
 
 @dataclass(frozen=True)
 class EnvState:
-    """A saved environment: where its episodes stand, and what each row will draw next."""
+    """Holds a saved environment: the state of its episodes, and of each row's random generator."""
 
-    standing: BatchState
-    draws: list[dict[str, Any]]  # numpy bit generator states, one per row
+    batch: BatchState
+    rng_states: list[dict[str, Any]]  # of numpy bit generators, one per row
     world: str  # its fingerprint
 
 
 class WorldEnv(gymnasium.Env):
-    """An environment that a world model imagines, one frame per step, from a recorded moment on.
+    """Steps an episode that a world model imagines, one frame per step, from a recorded frame on.
 
     ## Observation space
-    `pixels` uint8 (H, W, 3), with several cameras a Dict of them by name; `agent_pos` and `environment_state`
-    float32 in raw units, where the data has them.
+    `pixels` uint8 (H, W, 3) in [0, 255], with several cameras a Dict of them by name; `agent_pos` (P,) and
+    `environment_state` (E,) float32 in raw units, where the data has them.
 
     ## Action space
-    Box with the bounds of the recorded actions, in raw units, float32. An action of a wrong shape, NaN, or
-    more than 10 % of the range outside raises ValueError; `clip_actions=True` clips.
+    Box (A,) with the bounds of the recorded actions, float32 in raw units.
 
     ## Rewards
-    What the reward head predicts; 0 where the data had no reward (`metadata["predicts_reward"]` is False).
+    What the reward head predicts, float; 0 where the data had no reward (`metadata["predicts_reward"]` is
+    False).
 
     ## Starting state
-    A recorded moment, with the frames recorded before it as context: drawn with the seed, or the one that
-    `reset(options={"episode": 3, "frame": 10})` names. Where the data has several tasks, the episode does
-    what was being done there, or what `reset(options={"task": "push the cube"})` asks for.
+    A recorded frame, with the frames recorded before it as context: sampled with the seed, or the one that
+    `reset(options={"episode": 3, "frame": 10})` names. Where the data has several tasks, the episode's task
+    is the recorded one, or the one that `reset(options={"task": "push the cube"})` names.
 
     ## Episode end
     Terminated when the predicted success probability exceeds `success_threshold` (never where the data had no
@@ -50,13 +50,18 @@ class WorldEnv(gymnasium.Env):
     `uncertainty` exceeds `max_uncertainty`.
 
     ## Info
-    `is_success`, `success_probability`, `uncertainty` (the error of the state to expect by now, as a share of
-    the recorded ranges; missing where the data has no state), and the start's address `start_episode`,
-    `start_frame`.
+    `is_success` bool; `success_probability` in [0, 1]; `uncertainty`, the expected error of the state as a
+    share of the recorded ranges, 0 or more (missing where the data has no state or the world no state
+    prior); and the start's address, `start_episode` and `start_frame`.
 
     ## Arguments
-    `world`: folder, hub id or World. `device`: where a world is loaded. `render_mode`: "rgb_array". The rest:
-    `scd_envs.settings.Settings`.
+    `world`: folder, Hub id or World. `device`: where a world is loaded; None: CPU; "auto": CUDA if available.
+    `render_mode`: "rgb_array" or None. The rest: `scd_envs.settings.Settings`.
+
+    ## Errors
+    An action that is no array of numbers raises TypeError; one of a wrong shape, not finite, or outside the
+    range by more than a tenth of it, ValueError (`clip_actions=True` clips instead). Unknown arguments raise
+    TypeError, impossible ones ValueError; stepping before `reset`, or after the episode's end, ResetNeeded.
 
     ## Version history
     v0: first version.
@@ -84,7 +89,10 @@ class WorldEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin an episode: a seeded draw, or options={"episode": e, "frame": f}; with or without "task"."""
+        """Begins an episode: sampled, or from options={"episode": e, "frame": f}; perhaps with a "task".
+
+        Gives the observation and the info. Raises ValueError for unknown options, starts or tasks.
+        """
         super().reset(seed=seed)
         (address,) = requested_starts(options, 1)
         (task,) = requested_tasks(options, 1, self.schema.tasks)
@@ -92,7 +100,10 @@ class WorldEnv(gymnasium.Env):
         return self._observation(), self.episodes.info(0)
 
     def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Take `action` (A,), raw units, and imagine the next frame."""
+        """Takes `action` (A,) in raw units and imagines the next frame.
+
+        Gives observation, reward, terminated, truncated and info.
+        """
         if self.episodes.finished[0]:
             raise ResetNeeded("the episode is over: call reset() before the next step()")
         shape = (len(self.schema.action),)
@@ -103,21 +114,24 @@ class WorldEnv(gymnasium.Env):
         return self._observation(), float(now.reward[0]), *ends, self.episodes.info(0)
 
     def render(self) -> np.ndarray | None:
-        """The current frame, uint8 (H, W, 3); several cameras stand side by side."""
+        """Gives the current frame, uint8 (H, W, 3); several cameras side by side."""
         if self.render_mode is None:
             return None
         return spaces.tile_cameras(self.episodes.state.pixels[0])
 
     def get_state(self) -> EnvState:
-        """All that the future depends on. Save it, and branch from it as often as you like."""
-        draws = [dict(self.np_random.bit_generator.state)]
-        return EnvState(self.episodes.state.copy(), draws, self.world.fingerprint)
+        """Gives all that the future depends on: save it, and branch from it as often as you like."""
+        rng_states = [dict(self.np_random.bit_generator.state)]
+        return EnvState(self.episodes.state.copy(), rng_states, self.world.fingerprint)
 
     def set_state(self, state: EnvState) -> None:
-        """Go on exactly from where `get_state` was called (in an environment of the same world)."""
+        """Goes on exactly from where `get_state` was called (in an environment of the same world).
+
+        Raises TypeError for anything else, and ValueError for a state of another world.
+        """
         check_state(state, self.episodes)
-        self.episodes.standing = state.standing.copy()
-        self.np_random.bit_generator.state = state.draws[0]
+        self.episodes.batch = state.batch.copy()
+        self.np_random.bit_generator.state = state.rng_states[0]
 
     # ---- names that LeRobot asks for -----------------------------------------------------------------------
 
@@ -139,10 +153,10 @@ class WorldEnv(gymnasium.Env):
 
 
 def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
-    """The data's rate, what this world can predict, and how its pictures were made.
+    """Gives the frame rate, what this world can predict, and how its images were made.
 
-    `views`: camera → (top, left, height, width) of what it saw; beside it, letterboxed pictures are black.
-    `recorded`: camera → (height, width) in which it was recorded.
+    `views`: camera → (top, left, height, width) of its image in the frame; around it, letterboxed frames are
+    black. `recorded`: camera → (height, width) in which it was recorded.
     """
     if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
         raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
@@ -158,10 +172,11 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
 
 
 def check_state(state: EnvState, episodes: ImaginedEpisodes) -> None:
+    """Raises TypeError or ValueError for what these episodes cannot go on from."""
     if not isinstance(state, EnvState):
         raise TypeError(f"set_state takes what get_state returned; got {type(state).__name__}")
     if state.world != episodes.world.fingerprint:
-        raise ValueError("a state of another world: what one imagines, another cannot go on with")
-    rows = len(state.standing.pixels)
+        raise ValueError("a state of another world: only an environment of the same world can go on from it")
+    rows = len(state.batch.pixels)
     if rows != episodes.num_rows:
         raise ValueError(f"a state of {rows} rows; this environment has {episodes.num_rows}")

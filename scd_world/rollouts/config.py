@@ -1,4 +1,4 @@
-"""What a user can set when a policy acts in a world. Without torch, so that --help answers at once."""
+"""What a user can set of recordings and rollouts. Without torch, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from scd_world.utils.checks import above, between, one_of
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Let a policy act in the imagination of a world; keep what it saw as a LeRobotDataset v3.
+    """Rolls a policy out in a world; keeps what is imagined as a LeRobotDataset v3.
 
-    scd-rollout world=runs/mine/world policy=path/to/checkpoint episodes=50 out=data/dreamt
+    scd-rollout world=runs/mine/world policy=path/to/checkpoint episodes=50 out=data/imagined
     """
 
     world: str  # folder, or name on the Hugging Face Hub
     out: str  # dataset folder; the same command again continues an interrupted one
-    policy: str = "random_walk"  # or scripted_pusht, replay, module:name, or a LeRobot policy's folder
+    policy: str = "random_walk"  # or scripted_pusht, replay, nearest_neighbor, module:name, a LeRobot folder
     policy_kwargs: dict[str, Any] = field(default_factory=dict)  # the policy's own arguments
-    replay: str | None = None  # for policy=replay: the dataset whose actions are taken once more
+    replay: str | None = None  # for policy=replay: the dataset whose actions are repeated
     episodes: int = 16  # in all; may be raised later
     num_envs: int = 8  # imagined side by side, in one batch of the model
     seed: int = 0  # episode i starts, and its policy acts, from seed + i
 
-    starts: list[Any] | None = None  # [[episode, frame], …] gone through in turn; None: drawn with the seed
+    starts: list[Any] | None = None  # [[episode, frame], …] in turn; None: sampled with the seed
     horizon: int | None = None  # steps of an episode at most; None: the world's own
     num_steps: int | None = None  # denoising steps; None: the world's own
     success_threshold: float = 0.5  # an episode ends when the predicted probability exceeds it; 1.0: never
     clip_actions: bool = True  # False: an action far outside what was recorded is an error
-    task: str | None = None  # one of the world's tasks; None: what was being done at each start
+    task: str | None = None  # one of the world's tasks; None: the one recorded at each start
 
-    store_as_video: bool = False  # mp4 instead of lossless pictures
+    store_as_video: bool = False  # mp4 instead of lossless images
     num_videos: int = 4  # episodes shown in film.mp4 and strip.png; 0: none
     device: str = "auto"
 
@@ -51,35 +51,31 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class PolicyShare:
-    """One policy of a mixture."""
+    """Names one policy of a mixture, and its share of the episodes."""
 
     policy: str
-    policy_kwargs: dict[str, Any] = field(
-        default_factory=dict
-    )  # a list is gone through, one entry per episode
-    degrade: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws; a list likewise
+    policy_kwargs: dict[str, Any] = field(default_factory=dict)  # of a list, one entry per episode in turn
+    degrade: dict[str, Any] = field(default_factory=dict)  # of scd_policies.degraded; lists likewise
     weight: int = 1  # episodes of each round through the mixture
 
     def __post_init__(self) -> None:
         if self.weight < 1:
-            raise ValueError(f"share of {self.policy} is {self.weight}; it counts episodes, 1 or more")
+            raise ValueError(f"weight of {self.policy} is {self.weight}; it counts episodes, 1 or more")
 
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """Record a Gymnasium environment under one policy, or a mixture, into a LeRobotDataset v3.
+    """Records a Gymnasium environment under one policy, or a mixture, into a LeRobotDataset v3.
 
     scd-record env=pusht policy=scripted_pusht policy_kwargs={skill:[1.0,0.5]} episodes=200 out=data/pusht
-    scd-record env=pusht 'policy_mixture=[{policy:scripted_pusht,weight:3},{policy:random_walk}]' out=data/pusht
+    scd-record env=pusht 'policy_mixture=[{policy:scripted_pusht,weight:3},{policy:random_walk}]' out=data/mix
     """
 
     env: str  # pusht, pendulum, or the id of a registered gymnasium environment
     out: str  # dataset folder; the same command again continues an interrupted recording
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     policy: str = "random_walk"
-    policy_kwargs: dict[str, Any] = field(
-        default_factory=dict
-    )  # a list is gone through, one entry per episode
+    policy_kwargs: dict[str, Any] = field(default_factory=dict)  # of a list, one entry per episode in turn
     policy_mixture: list[PolicyShare] = field(default_factory=list)  # several policies, instead of policy
     episodes: int = 200  # in all; may be raised later
     max_steps: int = 1000  # of an episode that the environment does not end
@@ -93,7 +89,7 @@ class RecordConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
         if self.policy_mixture and (self.policy != "random_walk" or self.policy_kwargs):
-            raise ValueError("give either policy or mix, not both")
+            raise ValueError("give either policy or policy_mixture, not both")
 
     @property
     def shares(self) -> list[PolicyShare]:

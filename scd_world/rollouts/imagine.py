@@ -1,4 +1,4 @@
-"""A policy in the imagination → a LeRobotDataset v3, marked as imagined: `scd-rollout`.
+"""A policy in a world → a LeRobotDataset v3 that is marked as imagined: `scd-rollout`.
 
 What is written is a pure function of world, policy, seed and `num_envs`: batches are always whole and begin
 at multiples of `num_envs`, so a continued dataset equals one that was written in one go.
@@ -38,6 +38,7 @@ from scd_datasets.writing.episodes import (
     write_episodes,
 )
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
+from scd_envs.spaces import action_space
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies import Policy, is_checkpoint, make
 from scd_policies.rollout import EpisodeRollout, episodes
@@ -48,14 +49,14 @@ from scd_world.utils.atomic_folder import MANIFEST, sha256
 from scd_world.utils.devices import pick_device
 from scd_world.world.world import World, find_folder
 
-NUMBER = {"dtype": "float32", "shape": (1,), "names": None}
+SCALAR = {"dtype": "float32", "shape": (1,), "names": None}
 FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
 
 def run_rollout(config: RolloutConfig) -> None:
-    """Imagines, and prints a summary (`scd-rollout`)."""
+    """Imagines a dataset, and prints a summary (`scd-rollout`)."""
     print_summary_and_exit(imagine_dataset(config), config.episodes)
-    print(f"imagined: {config.out} (LeRobotDataset v3; meta/imagined.json says by which world)")
+    print(f"imagined: {config.out} (LeRobotDataset v3; meta/imagined.json names the world)")
 
 
 def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
@@ -75,19 +76,19 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
         task=config.task,
     )
     schema = env.schema
-    acting = RolloutPlan.of(config, env)
-    said = info_scalars(env)
+    plan = RolloutPlan.of(config, env)
+    scalars = info_scalars(env)
     marks = {"imagined": True, "world": config.world, "world_sha256": sha256(folder / MANIFEST)}
     recipe = make_recipe(config) | {"world_sha256": marks["world_sha256"], "device": device}
-    features = world_features(schema, said, config.store_as_video)
+    features = world_features(schema, scalars, config.store_as_video)
     with (
         LeRobotWriter(
             config.out, schema.fps, features, recipe, config.store_as_video, imagined=marks
         ) as writer,
         stop_on_signal() as interrupted,
     ):
-        taken = imagined_episodes(config, env, acting, writer.num_episodes, said, interrupted)
-        write_episodes(writer, taken, config.episodes, config.num_envs, interrupted)
+        imagined = imagined_episodes(config, env, plan, writer.num_episodes, scalars, interrupted)
+        write_episodes(writer, imagined, config.episodes, config.num_envs, interrupted)
     notes = writer.notes
     if notes and config.num_videos:
         write_previews(Path(config.out), notes[: config.num_videos])
@@ -95,58 +96,65 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
 
 
 def make_recipe(config: RolloutConfig) -> dict[str, Any]:
-    """What must not change when a dataset is continued; the world is known by its manifest, not its place."""
+    """Gives what must not change when a dataset is continued; a world counts by its manifest."""
     free = ("world", "out", "episodes", "num_videos", "device")
     return {key: value for key, value in asdict(config).items() if key not in free}
 
 
-# ---- who acts, and from where ----------------------------------------------------------------------
+# ---- which policy acts, and from where --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class RolloutPlan:
-    """A policy, and what each episode asks of it and of the environment; episode i takes entry i % length."""
+    """Plans each episode: policy, start, length; of a list, episode i takes entry i % length."""
 
     policy: Policy
-    who: dict[str, Any]  # in plain JSON
-    starts: Sequence[Sequence[int]] | None = None  # (episode, frame) of each; None: drawn with the seed
+    name: dict[str, Any]  # of the policy, with its arguments, in plain JSON
+    starts: Sequence[Sequence[int]] | None = None  # (episode, frame) of each; None: sampled with the seed
     limits: Sequence[int] | None = None  # steps at most: as many as there are actions to repeat
 
     @classmethod
     def of(cls, config: RolloutConfig, env: WorldVectorEnv) -> RolloutPlan:
+        """Makes the policy that the config names. Raises ValueError where it does not fit the world."""
         space, kwargs = env.single_action_space, config.policy_kwargs
-        who = {"policy": config.policy, "policy_kwargs": kwargs}
+        name = {"policy": config.policy, "policy_kwargs": kwargs}
         if config.policy == "replay":
             starts, actions = recorded_actions(str(config.replay), env.world, config.starts)
             limits = [len(each) for each in actions]
-            return cls(make("replay", space, actions=actions), who, starts, limits)
-        name = "lerobot" if is_checkpoint(config.policy) else config.policy
-        if name == "lerobot":
-            tasks = (config.task,) if config.task else env.schema.tasks
-            if len(tasks) > 1:
-                raise ValueError(f"a LeRobot policy is told one task: give task=<one of {list(tasks)}>")
-            known = {name: env.metadata[name] for name in ("views", "recorded")} | {"task": "".join(tasks)}
-            kwargs = {"path": config.policy, "device": config.device} | known | kwargs
-        return cls(make(name, space, **kwargs), who, config.starts)
+            return cls(make("replay", space, actions=actions), name, starts, limits)
+        if not is_checkpoint(config.policy):
+            return cls(make(config.policy, space, **kwargs), name, config.starts)
+        tasks = (config.task,) if config.task else env.schema.tasks
+        if len(tasks) > 1:
+            raise ValueError(f"a LeRobot policy takes one task: give task=<one of {list(tasks)}>")
+        known = {key: env.metadata[key] for key in ("views", "recorded")} | {"task": "".join(tasks)}
+        kwargs = {"path": config.policy, "device": config.device} | known | kwargs
+        return cls(make("lerobot", space, **kwargs), name, config.starts)
 
     def options(self, index: int) -> dict[str, Any]:
+        """Gives the reset options of an episode."""
         if self.starts is None:
             return {}
         episode, frame = self.starts[index % len(self.starts)]
         return {"episode": int(episode), "frame": int(frame)}
 
     def policy_seed(self, index: int, seed: int) -> int:
-        """A replay's seed is the number of its recording."""
+        """Gives the policy's seed: a replay's is the index of its recording."""
         return seed if self.limits is None else index % len(self.limits)
 
     def limit(self, index: int) -> int | None:
+        """Gives the steps that an episode may have; None: the environment's horizon."""
         return None if self.limits is None else self.limits[index % len(self.limits)]
 
 
 def recorded_actions(
     dataset: str, world: World, starts: Sequence[Sequence[int]] | None
 ) -> tuple[list[Sequence[int]], list[np.ndarray]]:
-    """The world's starts that lie in the dataset, or those asked for, and what was done from each one on."""
+    """Finds the world's starts in the dataset, or the given ones, and reads the actions from each on.
+
+    Gives (episode, frame) pairs and as many float32 arrays (T, A), in raw units. Raises ValueError where the
+    dataset has other actions, or none of the starts.
+    """
     source, wanted = open_source(SourceConfig(root=dataset)), world.schema.action
     if (names := source.names(ACTION)) != wanted and len(names) != len(wanted):
         raise ValueError(
@@ -155,11 +163,11 @@ def recorded_actions(
         )
     known = {episode.index: episode for episode in source.episodes}
     pool = starts if starts is not None else world.starts.first_frames.tolist()
-    kept = [(e, f) for e, f in pool if e in known and f < known[e].length]
+    kept: list[Sequence[int]] = [(e, f) for e, f in pool if e in known and f < known[e].length]
     if not kept:
         raise ValueError(
             f"{dataset} holds the episodes {min(known)} to {max(known)}, and none of the starts "
-            f"{list(map(list, pool))[:8]}: replay the dataset that the world was taught with, or give starts="
+            f"{list(map(list, pool))[:8]}: replay the dataset that the world was trained on, or give starts="
         )
     rows = [np.asarray(source.low_dim(known[e])[ACTION], np.float32) for e, _ in kept]
     return kept, [
@@ -171,11 +179,11 @@ def recorded_actions(
 
 
 class Interrupted(Exception):
-    """A signal came while a batch was being imagined."""
+    """Says that a signal came while a batch was being imagined."""
 
 
 class InterruptibleEnv(VectorWrapper):
-    """Raises Stopped at the next step after a signal."""
+    """Raises Interrupted at the next step after a signal."""
 
     def __init__(self, env: WorldVectorEnv, interrupted: threading.Event) -> None:
         super().__init__(env)
@@ -190,25 +198,28 @@ class InterruptibleEnv(VectorWrapper):
 def imagined_episodes(
     config: RolloutConfig,
     env: WorldVectorEnv,
-    acting: RolloutPlan,
+    plan: RolloutPlan,
     done: int,
-    said: Sequence[str],
+    scalars: Sequence[str],
     interrupted: threading.Event,
 ) -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
-    """Episode after episode from number `done` on: who acted, and its frames."""
-    watched, n = InterruptibleEnv(env, interrupted), config.num_envs
+    """Yields episode after episode from index `done` on: a note, and its frames.
+
+    scalars: keys of the infos that become features.
+    """
+    interruptible, n = InterruptibleEnv(env, interrupted), config.num_envs
     for first in itertools.count(done // n * n, n):
         batch = range(first, first + n)
         seeds = [config.seed + i for i in batch]
         try:
             played = list(
                 episodes(
-                    watched,
-                    acting.policy,
+                    interruptible,
+                    plan.policy,
                     seeds,
-                    options=[acting.options(i) for i in batch],
-                    policy_seeds=[acting.policy_seed(i, seed) for i, seed in zip(batch, seeds, strict=True)],
-                    max_steps=[acting.limit(i) for i in batch],
+                    options=[plan.options(i) for i in batch],
+                    policy_seeds=[plan.policy_seed(i, seed) for i, seed in zip(batch, seeds, strict=True)],
+                    max_steps=[plan.limit(i) for i in batch],
                     frames=True,
                 )
             )
@@ -217,18 +228,20 @@ def imagined_episodes(
         tasks = env.get_attr("task") if env.schema.tasks else ("imagined",) * n  # LeRobot wants one
         for index, episode, task in zip(batch, played, tasks, strict=True):
             if index >= done:
-                yield episode_note(acting, episode, said) | {"task": task}, frames_of(episode, env, said)
+                note = episode_note(plan, episode, scalars) | {"task": task}
+                yield note, frames_of(episode, env, scalars)
 
 
-def episode_note(acting: RolloutPlan, episode: EpisodeRollout, said: Sequence[str]) -> dict[str, Any]:
+def episode_note(plan: RolloutPlan, episode: EpisodeRollout, scalars: Sequence[str]) -> dict[str, Any]:
+    """Gives what the dataset keeps of an episode, in plain JSON: policy, seed, start, end, mean scalars."""
     start = {key: int(episode.info[key][0]) for key in ("start_episode", "start_frame")}
-    means = {key: float(episode.info[key].mean()) for key in said}
-    return acting.who | {"seed": episode.seed, **start, "terminated": episode.terminated, "means": means}
+    means = {key: float(episode.info[key].mean()) for key in scalars}
+    return plan.name | {"seed": episode.seed, **start, "terminated": episode.terminated, "means": means}
 
 
-def frames_of(episode: EpisodeRollout, env: WorldVectorEnv, said: Sequence[str]) -> Iterator[Frame]:
-    """LeRobot's frames: an observation, the action as the world took it, and what that brought."""
-    box = env.single_action_space
+def frames_of(episode: EpisodeRollout, env: WorldVectorEnv, scalars: Sequence[str]) -> Iterator[Frame]:
+    """Yields LeRobot's frames: an observation, the action as the world took it, and the outcome."""
+    box = action_space(env.schema)
     action = np.clip(episode.action, box.low, box.high) if env.clip_actions else episode.action
     for i in range(len(episode)):
         yield to_lerobot_frame(episode.at(i), env.schema.cameras[0]) | {
@@ -236,12 +249,12 @@ def frames_of(episode: EpisodeRollout, env: WorldVectorEnv, said: Sequence[str])
             REWARD: episode.reward[i : i + 1],
             SUCCESS: episode.info["is_success"][i : i + 1],
             DONE: np.array([i == len(episode) - 1]),
-            **{f"next.{key}": episode.info[key][i : i + 1].astype(np.float32) for key in said},
+            **{f"next.{key}": episode.info[key][i : i + 1].astype(np.float32) for key in scalars},
         }
 
 
 def info_scalars(env: WorldVectorEnv) -> list[str]:
-    """The names of what the world says in real numbers after each step, such as `success_probability`."""
+    """Names the real-valued scalars of the world's info after each step, such as `success_probability`."""
     env.reset(seed=0)
     low, high = (np.array(bound) for bound in (env.schema.action_low, env.schema.action_high))
     *_, info = env.step(np.tile((low + high) / 2, (env.num_envs, 1)))
@@ -249,42 +262,42 @@ def info_scalars(env: WorldVectorEnv) -> list[str]:
     return [key for key in real if env.schema.success or key != "success_probability"]
 
 
-def world_features(schema: DataSchema, said: Sequence[str], videos: bool) -> dict[str, Any]:
-    """LeRobot's features, by the names that the world's own data had."""
-    picture = np.empty((schema.height, schema.width, 3), np.uint8)
-    features = {camera_key(name): camera_feature(picture, videos) for name in schema.cameras}
+def world_features(schema: DataSchema, scalars: Sequence[str], videos: bool) -> dict[str, Any]:
+    """Gives LeRobot's features, by the names that the world's own data had."""
+    image = np.empty((schema.height, schema.width, 3), np.uint8)
+    features = {camera_key(name): camera_feature(image, videos) for name in schema.cameras}
     for key, names in ((STATE, schema.agent_pos), (ENVIRONMENT_STATE, schema.environment_state)):
         if names:
             features[key] = vector_feature(list(names))
     features[ACTION] = vector_feature(list(schema.action))
     if schema.reward:
-        features[REWARD] = NUMBER
+        features[REWARD] = SCALAR
     if schema.success:
         features[SUCCESS] = FLAG
-    return features | {DONE: FLAG} | {f"next.{key}": NUMBER for key in said}
+    return features | {DONE: FLAG} | {f"next.{key}": SCALAR for key in scalars}
 
 
 # ---- for people ------------------------------------------------------------------------------------
 
 
 def write_previews(root: Path, notes: Sequence[dict[str, Any]]) -> None:
-    """film.mp4 and strip.png of these episodes, as the dataset shows them."""
+    """Writes film.mp4 and strip.png of these episodes, as the dataset shows them."""
     dataset = LeRobotFolder(root)
-    films = [video.side_by_cameras(dataset.pixels(dataset.episodes[n["episode_index"]])) for n in notes]
+    videos = [video.side_by_cameras(dataset.pixels(dataset.episodes[n["episode_index"]])) for n in notes]
     names = [f"episode {n['episode_index']}{' ✓' if n['success'] else ''}" for n in notes]
-    longest = max(map(len, films))
+    longest = max(map(len, videos))
     height = 192
 
-    def panel(film: np.ndarray, i: int) -> video.Panel:
-        colour = video.GIVEN if i == 0 else video.DREAMT
-        return video.Panel(film[min(i, len(film) - 1)], colour)
+    def panel(frames: np.ndarray, i: int) -> video.Panel:
+        color = video.GIVEN if i == 0 else video.IMAGINED
+        return video.Panel(frames[min(i, len(frames) - 1)], color)
 
-    pictures = (
-        video.compose([[panel(film, i) for film in films]], names, note=f"step {i}", height=height)
+    images = (
+        video.compose([[panel(frames, i) for frames in videos]], names, note=f"step {i}", height=height)
         for i in range(longest)
     )
-    video.write_mp4(root / "film.mp4", pictures, dataset.fps)
+    video.write_mp4(root / "film.mp4", images, dataset.fps)
     shown = [0, *(step for step in (1, 4, 16, 32, 64, 128, 256) if step < longest)]
-    rows = [[panel(film, i) for i in shown] for film in films]
+    rows = [[panel(frames, i) for i in shown] for frames in videos]
     heading = ["given", *(f"step {step}" for step in shown[1:])]
     video.write_png(root / "strip.png", video.compose(rows, heading, names, height=height, side=True))

@@ -36,7 +36,7 @@ FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
 
 def run_record(config: RecordConfig) -> None:
-    """Records, and prints a summary and what comes next (`scd-record`)."""
+    """Records a dataset, and prints a summary and the next command (`scd-record`)."""
     print_summary_and_exit(record(config), config.episodes)
     if LeRobotFolder(config.out).cameras:
         print(f"next: scd-data data.root={config.out}")
@@ -45,7 +45,7 @@ def run_record(config: RecordConfig) -> None:
 
 
 def record(config: RecordConfig) -> list[dict[str, Any]]:
-    """Record until the dataset has `config.episodes` episodes; a note on each, as in meta/recording.json.
+    """Records until there are `config.episodes` episodes; gives a note on each, as in meta/recording.json.
 
     SIGINT and SIGTERM end the recording early and keep every whole episode.
     """
@@ -61,16 +61,16 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
 
             def episodes() -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
                 for index in itertools.count(writer.num_episodes):
-                    who, policy = policies.of_episode(index)
+                    name, policy = policies.of_episode(index)
                     seed = config.seed + index
-                    note = who | {"seed": seed, "task": config.task or config.env}
+                    note = name | {"seed": seed, "task": config.task or config.env}
                     yield note, run_episode(env, policy, seed, config.max_steps)
 
             return write_episodes(writer, episodes(), config.episodes, config.publish_every, interrupted)
 
 
 def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> Iterator[Frame]:
-    """One episode in LeRobot's frames: the observation, the action taken at it, and what that brought."""
+    """Yields an episode in LeRobot's frames: the observation, the action taken at it, and the outcome."""
     obs, _ = env.reset(seed=seed)
     policy.reset([seed])
     for step in range(1, max_steps + 1):
@@ -89,7 +89,7 @@ def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> I
 
 
 def make_features(env: gymnasium.Env, seed: int, max_steps: int, videos: bool) -> dict[str, Any]:
-    """LeRobot's features of what `env` observes and says."""
+    """Gives LeRobot's features of what `env` observes and reports."""
     obs, _ = env.reset(seed=seed)
     features = {}
     for key, value in to_lerobot_frame(obs).items():
@@ -97,16 +97,17 @@ def make_features(env: gymnasium.Env, seed: int, max_steps: int, videos: bool) -
             features[key] = vector_feature([f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(len(value))])
         else:
             features[key] = camera_feature(value, videos)
-    features[ACTION] = vector_feature([f"action_{i}" for i in range(env.action_space.shape[0])])
+    (size,) = env.action_space.shape or ()
+    features[ACTION] = vector_feature([f"action_{i}" for i in range(size)])
     features[REWARD] = {"dtype": "float32", "shape": (1,), "names": None}
     features[DONE] = FLAG
-    if says_success(env, max_steps):
+    if reports_success(env, max_steps):
         features[SUCCESS] = FLAG
     return features
 
 
-def says_success(env: gymnasium.Env, max_steps: int) -> bool:
-    """Whether `env`, which was just reset, speaks of success: some do so at an episode's end alone."""
+def reports_success(env: gymnasium.Env, max_steps: int) -> bool:
+    """Says whether `env`, which was just reset, reports success: some do so at an episode's end alone."""
     env.action_space.seed(0)
     for _ in range(max_steps):
         *_, terminated, truncated, info = env.step(env.action_space.sample())
@@ -118,44 +119,44 @@ def says_success(env: gymnasium.Env, max_steps: int) -> bool:
 
 
 class PolicyMixture:
-    """Who acts in which episode: a fixed round, so that a continued recording equals an uninterrupted one."""
+    """Gives each episode its policy, in a fixed round: a continued recording equals a straight one."""
 
     def __init__(self, action_space: gymnasium.Space, shares: list[PolicyShare]) -> None:
         self.action_space = action_space
         self.round = [part for part in shares for _ in range(part.weight)]
-        self.made: dict[str, Any] = {}
+        self.policies: dict[str, Any] = {}
 
     def of_episode(self, index: int) -> tuple[dict[str, Any], Any]:
-        """({policy, policy_kwargs} in plain JSON, the policy)."""
+        """Gives ({policy, policy_kwargs} in plain JSON, the policy)."""
         from scd_policies import make
         from scd_policies.degraded import Degradation, DegradedPolicy
 
-        part, kwargs, flaws = self.plan(index)
-        name = {"policy": part.policy, "policy_kwargs": kwargs} | ({"flaws": flaws} if flaws else {})
+        part, kwargs, degrade = self.plan(index)
+        name = {"policy": part.policy, "policy_kwargs": kwargs} | ({"degrade": degrade} if degrade else {})
         key = json.dumps(name, sort_keys=True)
-        if key not in self.made:
+        if key not in self.policies:
             policy = make(part.policy, self.action_space, **kwargs)
-            self.made[key] = (
-                DegradedPolicy(policy, self.action_space, Degradation(**flaws)) if flaws else policy
-            )
-        return name, self.made[key]
+            if degrade:
+                policy = DegradedPolicy(policy, self.action_space, Degradation(**degrade))
+            self.policies[key] = policy
+        return name, self.policies[key]
 
     def plan(self, index: int) -> tuple[PolicyShare, dict[str, Any], dict[str, Any]]:
-        """The part of the mixture that acts in episode `index`, its arguments and its flaws there."""
+        """Gives the part of the mixture that acts in episode `index`, its arguments and degradation there."""
         rounds, place = divmod(index, len(self.round))
         part = self.round[place]
         turn = rounds * part.weight + sum(earlier is part for earlier in self.round[:place])
-        kwargs, flaws = (
+        kwargs, degrade = (
             {key: value[turn % len(value)] if isinstance(value, list) else value for key, value in of.items()}
             for of in (part.policy_kwargs, part.degrade)
         )
-        return part, kwargs, flaws
+        return part, kwargs, degrade
 
 
 def make_recipe(config: RecordConfig) -> dict[str, Any]:
-    """What must not change when a recording is continued."""
-    own = ("env", "env_kwargs", "max_steps", "seed", "task", "store_as_video")
-    recipe = {key: value for key, value in asdict(config).items() if key in own}
+    """Gives what must not change when a recording is continued."""
+    kept = ("env", "env_kwargs", "max_steps", "seed", "task", "store_as_video")
+    recipe = {key: value for key, value in asdict(config).items() if key in kept}
     return recipe | {"policies": [asdict(part) for part in config.shares]}
 
 

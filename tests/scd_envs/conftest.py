@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from scd_world.model.config import ModelConfig
+from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.world.starts import StartStates
 from scd_world.world.world import World
-from tests.conftest import make_model
+from tests.conftest import PRIOR, make_model
 
-TINY = ModelConfig(
-    width=32, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, num_steps=2
-)
+TINY = ModelConfig(width=32, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, num_steps=2)
 LENGTHS = {3: 12, 5: 6, 8: 9}  # frames of each stored episode
 
 
@@ -39,8 +38,8 @@ def tiny_schema(**changes) -> DataSchema:
     return DataSchema(**(values | changes))
 
 
-def make_world(**changes) -> World:
-    """A world of `tiny_schema(**changes)`; the same weights at every call."""
+def make_world(prior: PriorConfig = PRIOR, **changes) -> World:
+    """A world of `tiny_schema(**changes)` and this prior; the same weights at every call."""
     schema, rng = tiny_schema(**changes), np.random.default_rng(0)
     stats = replace(
         Normalizer.neutral(schema),
@@ -49,19 +48,17 @@ def make_world(**changes) -> World:
         reward_mean=torch.tensor(0.5),
         reward_std=torch.tensor(0.3),
     )
-    model = make_model(TINY, schema, stats).eval().requires_grad_(False)
+    model = make_model(TINY, schema, stats, prior).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():
         if name.startswith("prior.uncertainty."):
             continue  # a curve rises
         weight.copy_(torch.randn(weight.shape, generator=generator) * 0.8 / weight.shape[-1] ** 0.5)
     # At full size these are chaos when unrolled, and rounding would show.
-    for part in (model.prior.dynamics, model.core.decoder.pixel_head):
-        for weight in part.parameters():
+    for name, weight in model.named_parameters():
+        if name.startswith(("prior.dynamics.", "core.decoder.pixel_head.")):
             weight.mul_(0.3)
-    for (
-        weight
-    ) in model.core.heads.parameters():  # rewards and probabilities that differ visibly from step to step
+    for weight in model.core.heads.parameters():  # outcomes that differ visibly from step to step
         weight.mul_(4)
     addresses = np.array([(episode, frame) for episode, length in LENGTHS.items() for frame in range(length)])
     F = len(addresses)
@@ -81,13 +78,13 @@ def make_success_rare(world: World, part: float = 0.07, probability: float = 0.9
     """Random weights may call every step a success, or none: now about `part` of them exceed it."""
     generator = torch.Generator().manual_seed(0)
     s = world.reset([world.starts.get(episode, 0) for episode in LENGTHS])
-    seen = []
+    logits = []
     for _ in range(12):
         action = torch.rand(len(LENGTHS), 2, generator=generator) * 2 - 1
         s = world.step(s, action, torch.randn(len(LENGTHS), *world.frame_shape, generator=generator))
-        seen.append(torch.logit(s.success, eps=1e-6))
+        logits.append(torch.logit(s.success, eps=1e-6))
     bias = world.model.core.heads.mlp[-1].bias  # its last number is the success's
-    bias[-1] += torch.logit(torch.tensor(probability)) - torch.quantile(torch.stack(seen), 1 - part)
+    bias[-1] += torch.logit(torch.tensor(probability)) - torch.quantile(torch.stack(logits), 1 - part)
 
 
 @pytest.fixture(scope="session")

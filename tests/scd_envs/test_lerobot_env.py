@@ -1,4 +1,4 @@
-"""LeRobot's own commands in the imagination: their scores are our episodes' scores; errors say what to do."""
+"""LeRobot's own commands in a world: their scores are our episodes' scores; errors say what to do."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ENDS = {
     "horizon": 12,
 }  # rows end at different steps, by success and by the horizon
 BLOCK = ("block_x", "block_y")  # LeRobot loses the axis of a state of one number
-SEEDS = range(1000, 1004)  # LeRobot's evaluation begins at 1000 unless told otherwise
+SEEDS = range(1000, 1004)  # LeRobot's evaluation begins at 1000 by default
 TWO = {
     "observation.images.top": (3, 16, 24),
     "observation.images.wrist": (3, 16, 24),
@@ -60,12 +60,12 @@ def ends(two_cameras, act) -> dict:
     policy = scd_policies.make("lerobot", env.single_action_space, path=act)
     obs, _ = env.reset(seed=SEEDS[0])
     policy.reset(SEEDS)
-    seen = []
+    probabilities = []
     for _ in range(12):
         obs, _, _, _, info = env.step(policy.act(obs))
-        seen.append(info["success_probability"])
-    best = np.sort(np.max(seen, axis=0))
-    gap = np.diff(best).argmax()  # between two episodes that are well apart
+        probabilities.append(info["success_probability"])
+    best = np.sort(np.max(probabilities, axis=0))
+    gap = np.diff(best).argmax()  # between two episodes that differ clearly
     return {"success_threshold": float(best[gap : gap + 2].mean()), "horizon": 12}
 
 
@@ -105,11 +105,11 @@ def assert_scores(info: dict, ours) -> None:
     """Returns, successes and videos of LeRobot's evaluation, against our own rollout of the same episodes."""
     (task,) = info["per_task"]
     assert (task["task_group"], task["task_id"]) == ("scd_world", 0)
-    seen = task["metrics"]
-    np.testing.assert_allclose(seen["sum_rewards"], ours.reward.sum(1), rtol=1e-6)
-    np.testing.assert_array_equal(seen["successes"], ours.success)
+    metrics = task["metrics"]
+    np.testing.assert_allclose(metrics["sum_rewards"], ours.reward.sum(1), rtol=1e-6)
+    np.testing.assert_array_equal(metrics["successes"], ours.success)
     assert info["overall"]["pc_success"] == 100 * ours.success.mean()
-    assert [frames_in(path) for path in seen["video_paths"]] == ours.length.tolist()
+    assert [frames_in(path) for path in metrics["video_paths"]] == ours.length.tolist()
 
 
 def frames_in(video: str) -> int:
@@ -144,8 +144,8 @@ def test_scores_are_exact_when_rows_end_at_different_steps(
     ours = our_rollout(two_cameras, act, **ends)
     assert len(set(ours.length.tolist())) > 1
     assert 0 < ours.success.mean() < 1
-    said = [f"--env.{name}={value}" for name, value in ends.items()]
-    assert_scores(lerobot_eval(monkeypatch, tmp_path, *flags(folder, act), *said), ours)
+    settings = [f"--env.{name}={value}" for name, value in ends.items()]
+    assert_scores(lerobot_eval(monkeypatch, tmp_path, *flags(folder, act), *settings), ours)
 
 
 def test_a_diffusion_policys_scores_are_those_of_its_actions(
@@ -156,8 +156,8 @@ def test_a_diffusion_policys_scores_are_those_of_its_actions(
 
     taken, rolled = [], module.rollout
     monkeypatch.setattr(module, "rollout", lambda **how: taken.append(rolled(**how)) or taken[-1])
-    said = [f"--env.{name}={value}" for name, value in ends.items()]
-    info = lerobot_eval(monkeypatch, tmp_path, *flags(folder, diffusion), *said)
+    settings = [f"--env.{name}={value}" for name, value in ends.items()]
+    info = lerobot_eval(monkeypatch, tmp_path, *flags(folder, diffusion), *settings)
 
     env = WorldVectorEnv(two_cameras, 2, autoreset_mode=AutoresetMode.DISABLED, clip_actions=True, **ends)
     actions = [row.numpy() for batch in taken for row in batch["action"]]
@@ -196,15 +196,15 @@ def test_training_evaluates_in_the_world(folder, tmp_path, monkeypatch):
 def test_a_dataset_that_does_not_fit_is_refused_before_training_and_the_cure_works(
     folder, tmp_path, monkeypatch, capsys
 ):
-    """LeRobot would train for hours and then evaluate on pictures of another size, without a word."""
+    """LeRobot would train for hours and then evaluate on images of another size, without a word."""
     larger = {key: (3, 32, 48) if len(shape) == 3 else shape for key, shape in TWO.items()}
     record(tmp_path / "dataset", larger)
     with pytest.raises(SystemExit):
         lerobot_train(monkeypatch, tmp_path, folder)
-    said, cure = capsys.readouterr(), ("--env.observation_height=32", "--env.observation_width=48")
-    said = said.out + said.err
-    assert "observation.images.top: the policy has (3, 32, 48), the environment (3, 16, 24)" in said
-    assert " ".join(cure) in said
+    printed, cure = capsys.readouterr(), ("--env.observation_height=32", "--env.observation_width=48")
+    output = printed.out + printed.err
+    assert "observation.images.top: the policy has (3, 32, 48), the environment (3, 16, 24)" in output
+    assert " ".join(cure) in output
     assert not (tmp_path / "run").exists()
     lerobot_train(monkeypatch, tmp_path, folder, *cure)
     assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
@@ -279,34 +279,34 @@ def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cam
     env = make_env(config, n_envs=3)["scd_world"][0]
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     processed, _ = make_env_pre_post_processors(config, None)
-    seen = processed(preprocess_observation(env.reset(seed=0)[0]))
-    shown = {key: tuple(value.shape[1:]) for key, value in seen.items() if key.startswith("observation")}
+    obs = processed(preprocess_observation(env.reset(seed=0)[0]))
+    shown = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith("observation")}
     assert shown == {**shapes, **low}
 
 
-def test_pictures_are_resized_where_asked(folder):
+def test_images_are_resized_where_asked(folder):
     from lerobot.envs import env_to_policy_features
 
     config = config_of(folder, observation_height=32, observation_width=48)
     assert env_to_policy_features(config)["observation.images.wrist"].shape == (3, 32, 48)
-    before, _ = config.get_env_processors()
-    seen = before(
+    preprocess, _ = config.get_env_processors()
+    obs = preprocess(
         {"observation.images.top": torch.full((2, 3, 16, 24), 0.5), "observation.state": torch.ones(2, 2)}
     )
-    torch.testing.assert_close(seen["observation.images.top"], torch.full((2, 3, 32, 48), 0.5))
-    assert seen["observation.state"].shape == (2, 2)
+    torch.testing.assert_close(obs["observation.images.top"], torch.full((2, 3, 32, 48), 0.5))
+    assert obs["observation.state"].shape == (2, 2)
 
 
 def test_a_letterboxed_world_shows_a_policy_the_camera_alone(build_world, tmp_path):
     world = build_world(cameras=("top", "wrist"), recorded=((48, 36), (48, 72)), resize="letterbox")
     config = config_of(world.save(tmp_path / "world"), observation_height=32, observation_width=24)
     with pytest.warns(UserWarning, match=r"wrist was recorded in \(48, 72\) .* 50% narrower"):
-        before, _ = config.get_env_processors()
-    picture = torch.zeros(1, 3, 16, 24)
-    picture[..., 6:18] = 0.5  # 12 × 16, as high as the frame
-    seen = before({f"observation.images.{camera}": picture for camera in ("top", "wrist")})
-    assert (seen["observation.images.top"] == 0.5).all()
-    assert seen["observation.images.wrist"].min() == 0  # fills its frame: nothing to cut
+        preprocess, _ = config.get_env_processors()
+    image = torch.zeros(1, 3, 16, 24)
+    image[..., 6:18] = 0.5  # 12 × 16, as high as the frame
+    obs = preprocess({f"observation.images.{camera}": image for camera in ("top", "wrist")})
+    assert (obs["observation.images.top"] == 0.5).all()
+    assert obs["observation.images.wrist"].min() == 0  # fills its frame: nothing to cut
 
 
 def test_the_configuration_survives_a_checkpoint(folder):
@@ -343,7 +343,7 @@ def test_a_world_is_loaded_once_until_it_changes(build_world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"action": (3,)}, ["action: the policy has (3,), the environment (2,)", "another robot"]),
         ({"observation.state": (7,)}, ["observation.state: the policy has (7,), the environment (2,)"]),
@@ -355,13 +355,13 @@ def test_a_world_is_loaded_once_until_it_changes(build_world, tmp_path):
             ],
         ),
     ],
-    ids=["action size", "state size", "picture size"],
+    ids=["action size", "state size", "image size"],
 )
-def test_a_policy_that_does_not_fit_is_refused(save_policy, folder, tmp_path, monkeypatch, changes, said):
+def test_a_policy_that_does_not_fit_is_refused(save_policy, folder, tmp_path, monkeypatch, changes, expected):
     policy = save_policy("act", TWO | changes)
     with pytest.raises(ValueError, match="does not fit this environment") as raised:
         lerobot_eval(monkeypatch, tmp_path, *flags(folder, policy))
-    for words in said:
+    for words in expected:
         assert words in str(raised.value)
 
 
@@ -377,12 +377,12 @@ def test_the_likely_rename_is_named_and_works(save_policy, folder, tmp_path, mon
 
 
 def test_settings_that_cannot_be_are_refused(folder, tmp_path):
-    for values, said in [
+    for values, message in [
         ({"world": ""}, "which world"),
         ({"world": str(tmp_path / "nowhere")}, "no world at"),
         ({"fps": 30}, "10 frames per second; got fps=30"),
-        ({"task": "dance"}, "not taught the task 'dance'; it knows .'push the block'"),
+        ({"task": "dance"}, "not trained on the task 'dance'; it knows .'push the block'"),
         ({"observation_height": 64}, "go together"),
     ]:
-        with pytest.raises((ValueError, FileNotFoundError), match=said):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
             config_of(**({"world": str(folder)} | values))

@@ -1,4 +1,4 @@
-"""Simulators side by side: each row is what it would be alone, and a finished one stands still."""
+"""Simulators side by side: each row is what it would be alone, and a finished one freezes."""
 
 import numpy as np
 import pytest
@@ -11,24 +11,24 @@ from scd_envs.simulators.vector import SimulatorVectorEnv, stacked
 
 def test_rows_are_what_they_would_be_alone():
     batch, alone = SimulatorVectorEnv("pendulum", 2, max_episode_steps=5), make("pendulum")
-    seen, _ = batch.reset(seed=[3, 4])
+    obs, _ = batch.reset(seed=[3, 4])
     one, _ = alone.reset(seed=4)
-    np.testing.assert_array_equal(seen["pixels"][1], one["pixels"])
+    np.testing.assert_array_equal(obs["pixels"][1], one["pixels"])
     for torque in (0.5, -1.0):
-        seen, reward, *_ = batch.step(np.array([[0.0], [torque]]))
+        obs, reward, *_ = batch.step(np.array([[0.0], [torque]]))
         one, its_reward, *_ = alone.step(np.array([torque]))
-        np.testing.assert_array_equal(seen["agent_pos"][1], one["agent_pos"])
+        np.testing.assert_array_equal(obs["agent_pos"][1], one["agent_pos"])
         assert reward[1] == its_reward
 
 
 def test_rows_have_seeds_of_their_own_as_gymnasium_says():
     batch = SimulatorVectorEnv("pendulum", 2)
     together, _ = batch.reset(seed=3)
-    apart, _ = batch.reset(seed=[3, 4])
-    np.testing.assert_array_equal(together["agent_pos"], apart["agent_pos"])
+    explicit, _ = batch.reset(seed=[3, 4])
+    np.testing.assert_array_equal(together["agent_pos"], explicit["agent_pos"])
 
 
-def test_it_is_known_whether_success_is_ever_said():
+def test_it_is_known_whether_success_is_ever_reported():
     for name, action in (("pendulum", [[0.0]]), ("pusht", [[100.0, 100.0]])):
         batch = SimulatorVectorEnv(name, 1, **({"render_images": False} if name == "pusht" else {}))
         batch.reset(seed=0)
@@ -36,7 +36,7 @@ def test_it_is_known_whether_success_is_ever_said():
         assert batch.reports_success == (name == "pusht")
 
 
-def test_a_finished_row_stands_still_until_it_is_reset():
+def test_a_finished_row_freezes_until_it_is_reset():
     batch = SimulatorVectorEnv("pusht", 2, max_episode_steps=3, render_images=False)
     batch.reset(seed=[0, 1])
     for _ in range(3):
@@ -44,8 +44,8 @@ def test_a_finished_row_stands_still_until_it_is_reset():
     assert truncated.all()
     assert not terminated.any()
     assert "pixels" not in last
-    still, reward, _, truncated, _ = batch.step(np.array([[500.0, 10.0], [10.0, 500.0]]))
-    np.testing.assert_array_equal(still["agent_pos"], last["agent_pos"])
+    frozen, reward, _, truncated, _ = batch.step(np.array([[500.0, 10.0], [10.0, 500.0]]))
+    np.testing.assert_array_equal(frozen["agent_pos"], last["agent_pos"])
     assert (reward == 0).all()
     assert truncated.all()
 
@@ -61,7 +61,7 @@ def test_a_start_that_is_not_taken_is_refused():
     """Gymnasium's own environments pass over reset's options."""
     batch = SimulatorVectorEnv("Pendulum-v1", 1, size=16)
     batch.reset(seed=0)
-    with pytest.raises(ValueError, match=r"asked to start with agent_pos.*stands at"):
+    with pytest.raises(ValueError, match=r"asked to start with agent_pos.*is at"):
         batch.reset(seed=0, options={"agent_pos": [1.0, 0.0, 0.0]})
     batch.close()
 

@@ -1,4 +1,4 @@
-"""Simulators: gymnasium's contract, determinism, exact resets, pictures that show what they should."""
+"""Simulators: gymnasium's contract, determinism, exact resets, images that show what they should."""
 
 import subprocess
 import sys
@@ -18,11 +18,11 @@ NAMES = ("pusht", "pendulum")
 
 def play(env, seed, steps=15):
     actions = np.random.default_rng(seed)
-    seen = [env.reset(seed=seed)[0]]
+    observed = [env.reset(seed=seed)[0]]
     for _ in range(steps):
         low, high = env.action_space.low, env.action_space.high
-        seen.append(env.step(actions.uniform(low, high).astype(np.float32))[0])
-    return seen
+        observed.append(env.step(actions.uniform(low, high).astype(np.float32))[0])
+    return observed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,7 +44,7 @@ def test_one_seed_one_episode(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reset_to_any_seen_state_is_exact(name):
+def test_reset_to_any_observed_state_is_exact(name):
     """gym-pusht's own reset_to_state moves the block and pushes overlapping bodies apart."""
     env = simulators.make(name)
     for obs in play(env, 1, steps=60):
@@ -59,7 +59,7 @@ def test_reset_to_any_seen_state_is_exact(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_truncates_and_says_its_rate(name):
+def test_it_truncates_and_gives_its_rate(name):
     env = simulators.make(name, max_episode_steps=2)
     env.reset(seed=0)
     flags = [env.step(env.action_space.sample())[3] for _ in range(2)]
@@ -141,16 +141,16 @@ def test_what_cannot_be_adapted_is_named():
 
 
 @pytest.mark.parametrize("name", ["pusht", "pendulum", "MountainCarContinuous-v0"])
-def test_undrawn_it_is_the_same_without_its_pictures(name):
-    drawn, undrawn = simulators.make(name), simulators.make(name, render_images=False)
-    drawn.action_space.seed(0)
-    (seen, _), (numbers, _) = drawn.reset(seed=3), undrawn.reset(seed=3)
+def test_unrendered_it_is_the_same_without_its_images(name):
+    rendered, unrendered = simulators.make(name), simulators.make(name, render_images=False)
+    rendered.action_space.seed(0)
+    (obs, _), (states, _) = rendered.reset(seed=3), unrendered.reset(seed=3)
     for _ in range(5):
-        assert "pixels" not in numbers
-        assert undrawn.observation_space.contains(numbers)
-        assert all(np.array_equal(seen[key], value) for key, value in numbers.items())
-        action = drawn.action_space.sample()
-        seen, numbers = drawn.step(action)[0], undrawn.step(action)[0]
+        assert "pixels" not in states
+        assert unrendered.observation_space.contains(states)
+        assert all(np.array_equal(obs[key], value) for key, value in states.items())
+        action = rendered.action_space.sample()
+        obs, states = rendered.step(action)[0], unrendered.step(action)[0]
 
 
 def test_wrong_states_and_actions_are_named():

@@ -19,11 +19,11 @@ class Counting(swm.policy.BasePolicy):
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.observed = []
 
     def get_action(self, obs, **kwargs):
-        self.seen.append({key: obs[key][:, 0].copy() for key in ("pixels", "agent_pos")})
-        return np.full(self.env.action_space.shape, len(self.seen) / 100, np.float32)
+        self.observed.append({key: obs[key][:, 0].copy() for key in ("pixels", "agent_pos")})
+        return np.full(self.env.action_space.shape, len(self.observed) / 100, np.float32)
 
 
 @pytest.fixture
@@ -42,23 +42,23 @@ def their_world(settings):
 @pytest.fixture
 def played(settings):
     """(row, step, …): what our environment shows by itself from those seeds after those actions."""
-    seen = []
+    played = []
     for seed in range(ROWS):
         env = gymnasium.make(ID, **settings)
         env.reset(seed=seed)
         steps = [env.step(np.full(2, (k + 1) / 100, np.float32)) for k in range(STEPS)]
-        seen.append([(step[0]["pixels"], step[0]["agent_pos"], step[1]) for step in steps])
-    return [[np.stack(column) for column in zip(*row, strict=True)] for row in seen]
+        played.append([(step[0]["pixels"], step[0]["agent_pos"], step[1]) for step in steps])
+    return [[np.stack(column) for column in zip(*row, strict=True)] for row in played]
 
 
 def test_their_policies_see_what_our_environment_shows(their_world, played):
     policy = Counting()
     their_world.set_policy(policy)
     their_world.evaluate(episodes=ROWS, seed=0)
-    assert len(policy.seen) == STEPS
+    assert len(policy.observed) == STEPS
     for row, (pixels, agent, _) in enumerate(played):
-        assert np.array_equal(np.stack([step["pixels"][row] for step in policy.seen[1:]]), pixels[:-1])
-        assert np.array_equal(np.stack([step["agent_pos"][row] for step in policy.seen[1:]]), agent[:-1])
+        assert np.array_equal(np.stack([step["pixels"][row] for step in policy.observed[1:]]), pixels[:-1])
+        assert np.array_equal(np.stack([step["agent_pos"][row] for step in policy.observed[1:]]), agent[:-1])
 
 
 def test_their_evaluation_counts_our_successes(build_world):
@@ -74,7 +74,7 @@ def test_their_evaluation_counts_our_successes(build_world):
 
 
 def test_what_their_world_records_of_ours_becomes_a_store(their_world, played, tmp_path):
-    """An action one row off would be learnt without a word."""
+    """An action one row off would be learned without a word."""
     pytest.importorskip("h5py", reason=EXTRA)
     their_world.set_policy(Counting())
     their_world.collect(tmp_path / "ours.h5", episodes=ROWS, seed=0, format="hdf5", progress=False)

@@ -31,11 +31,11 @@ def same(a, b) -> bool:
 
 
 def test_the_task_changes_what_is_imagined(world, actions):
-    env, moment = WorldEnv(world, **FOR_EVER), {"episode": 3, "frame": 4}
-    lift, push = (imagined(env, actions, task=task, **moment) for task in TASKS)
+    env, start = WorldEnv(world, **FOR_EVER), {"episode": 3, "frame": 4}
+    lift, push = (imagined(env, actions, task=task, **start) for task in TASKS)
     assert not same(lift, push)
-    assert same(lift, imagined(env, actions, **moment))  # what was being done there
-    assert same(push, imagined(WorldEnv(world, task=TASKS[1], **FOR_EVER), actions, **moment))
+    assert same(lift, imagined(env, actions, **start))  # the recorded task
+    assert same(push, imagined(WorldEnv(world, task=TASKS[1], **FOR_EVER), actions, **start))
 
 
 def test_starts_are_drawn_from_those_that_show_the_task(world):
@@ -62,9 +62,9 @@ def test_rows_have_their_own_tasks(world, actions):
     for row in (0, 2):
         alone = WorldEnv(world, **FOR_EVER)
         alone.reset(seed=6, options={"task": TASKS[1], "episode": 3})
-        seen = alone.step(actions[1, row])[0]
-        assert np.abs(seen["pixels"].astype(int) - obs["pixels"][row]).max() <= 1
-        np.testing.assert_allclose(seen["agent_pos"], obs["agent_pos"][row], atol=1e-4)
+        own = alone.step(actions[1, row])[0]
+        assert np.abs(own["pixels"].astype(int) - obs["pixels"][row]).max() <= 1
+        np.testing.assert_allclose(own["agent_pos"], obs["agent_pos"][row], atol=1e-4)
 
 
 def test_a_branch_keeps_its_task(world, actions):
@@ -95,12 +95,11 @@ def test_zeros_survive_the_disk(build_world, tmp_path):
 
 
 def test_an_unknown_task_is_refused_with_those_there_are(world):
-    what = (
-        r"not taught the task 'push the blok'; it knows \['lift the block', 'push the block'\]. Did you mean"
-    )
+    known = r"it knows \['lift the block', 'push the block'\]"
+    what = rf"not trained on the task 'push the blok'; {known}. Did you mean"
     with pytest.raises(ValueError, match=what):
         WorldEnv(world).reset(options={"task": "push the blok"})
-    with pytest.raises(ValueError, match="not taught the task"):
+    with pytest.raises(ValueError, match="not trained on the task"):
         WorldEnv(world, task="fly")
     with pytest.raises(ValueError, match="one for each of 2 rows"):
         WorldVectorEnv(world, 2).reset(options={"task": [TASKS[0]]})
@@ -115,8 +114,8 @@ def test_lerobot_reads_each_rows_task(world, tmp_path):
     shown = [TASKS[int(episode == 8)] for episode in infos["start_episode"]]
     assert set(shown) == set(TASKS)
     assert env.call("task_description") == tuple(shown)
-    told = WorldEnvConfig(world=folder, device="cpu", task=TASKS[0]).create_envs(n_envs=2)["scd_world"][0]
-    told.reset(seed=0)
-    assert told.call("task_description") == (TASKS[0],) * 2
+    fixed = WorldEnvConfig(world=folder, device="cpu", task=TASKS[0]).create_envs(n_envs=2)["scd_world"][0]
+    fixed.reset(seed=0)
+    assert fixed.call("task_description") == (TASKS[0],) * 2
     with pytest.raises(ValueError, match="it knows"):
         WorldEnvConfig(world=folder, task="fly")

@@ -28,7 +28,7 @@ def make_sync(world, mode, num_envs=6, **kwargs):
 
 
 def assert_close(ours, theirs):
-    """Same structure, shapes and types; pixels within one grey level, numbers within 1e-4."""
+    """Same structure, shapes and types; pixels within one gray level, other values within 1e-4."""
     assert type(ours) is type(theirs)
     if isinstance(ours, dict):
         assert ours.keys() == theirs.keys()
@@ -79,11 +79,11 @@ def test_disabled_autoreset_with_masked_resets_as_gymnasium_does_it(world, actio
 @pytest.mark.parametrize("num_envs", [1, 3, 6])
 def test_a_row_is_a_single_environment_whatever_num_envs_is(world, actions, num_envs):
     envs = make_vec(world, num_envs, **ENDLESS)
-    seen = [envs.reset(seed=30)[0]] + [envs.step(action[:num_envs])[0] for action in actions[:20]]
+    batched = [envs.reset(seed=30)[0]] + [envs.step(action[:num_envs])[0] for action in actions[:20]]
     for row in range(num_envs):
         env = gymnasium.make(ID, world=world, **ENDLESS)
         alone = [env.reset(seed=30 + row)[0]] + [env.step(action[row])[0] for action in actions[:20]]
-        for together, single in zip(seen, alone, strict=True):
+        for together, single in zip(batched, alone, strict=True):
             assert_close({key: value[row] for key, value in together.items()}, single)
 
 
@@ -121,11 +121,11 @@ def ends_after(world, actions, ended):
 
 def test_bf16_imagines_nearly_the_same_and_the_state_more_exactly_still(world, actions):
     fp32, bf16 = (make_vec(world, precision=p, **ENDLESS) for p in ("fp32", "bf16"))
-    seen = [envs.reset(seed=3)[0] for envs in (fp32, bf16)]
-    np.testing.assert_array_equal(*(obs["pixels"] for obs in seen))
+    first = [envs.reset(seed=3)[0] for envs in (fp32, bf16)]
+    np.testing.assert_array_equal(*(obs["pixels"] for obs in first))
     a, b = (envs.step(actions[0])[0] for envs in (fp32, bf16))
     difference = np.abs(a["pixels"].astype(int) - b["pixels"]).mean()
-    assert 0 < difference < 8  # grey levels
+    assert 0 < difference < 8  # gray levels
     np.testing.assert_allclose(a["agent_pos"], b["agent_pos"], atol=0.1)
     with pytest.raises(ValueError, match="'fp32', 'bf16' or 'auto'; got 'fp16'"):
         make_vec(world, precision="fp16")
@@ -227,7 +227,7 @@ def test_a_masked_reset_touches_no_other_row(world, actions):
     assert (runs[0]["pixels"][1] != runs[1]["pixels"][1]).any()
 
 
-def test_every_row_may_start_at_its_own_moment(world):
+def test_every_row_may_have_its_own_start(world):
     envs = make_vec(world, 3)
     obs, infos = envs.reset(seed=0, options={"episode": [3, 8, 3], "frame": [10, 0, 2]})
     for row, address in enumerate([(3, 10), (8, 0), (3, 2)]):
@@ -242,8 +242,8 @@ def test_what_lerobot_asks_for(world, build_world):
     envs.reset(seed=[4, 5, 6], options={"lerobot_new_rollout": True})
     assert envs.call("_max_episode_steps") == (20, 20, 20)
     assert envs.call("task_description") == ("push the block",) * 3
-    pictures = envs.call("render")
-    assert [(p.shape, p.dtype) for p in pictures] == [((16, 24, 3), np.uint8)] * 3
+    frames = envs.call("render")
+    assert [(p.shape, p.dtype) for p in frames] == [((16, 24, 3), np.uint8)] * 3
     assert envs.unwrapped.metadata["render_fps"] == 10
     assert isinstance(envs.metadata["autoreset_mode"], AutoresetMode)
     assert envs.call("task") == envs.call("task_description")
@@ -277,7 +277,7 @@ def test_observations_are_the_callers_own(world, actions):
 def test_memory_of_the_cache_is_flat(world, actions):
     envs = make_vec(world, 6, success_threshold=0.93, horizon=12)
     envs.reset(seed=0)
-    sizes = {envs.episodes.state.imagined.cache.nbytes for _ in range(60) if envs.step(actions[_ % 30])}
+    sizes = {envs.episodes.state.rollout.cache.nbytes for _ in range(60) if envs.step(actions[_ % 30])}
     assert len(sizes) == 1
 
 

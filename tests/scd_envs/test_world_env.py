@@ -1,4 +1,4 @@
-"""The single environment: Gymnasium's contract, seeds, resets to a recorded moment, saving and branching."""
+"""The single environment: Gymnasium's contract, seeds, resets to a recorded frame, saving and branching."""
 
 import gc
 import warnings
@@ -14,7 +14,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import scd_envs
+from scd_envs.vector_env import WorldVectorEnv
 from scd_envs.world_env import WorldEnv
+from scd_world.prior.config import PriorConfig
 from scd_world.world.starts import StartStates
 
 SINGLE = "scd_world/World-v0"
@@ -67,7 +69,7 @@ def test_observation_has_the_keys_of_the_data(build_world, changes):
     assert env.metadata["render_fps"] == 10
 
 
-def test_the_metadata_says_how_pictures_were_made(build_world):
+def test_the_metadata_says_how_images_were_made(build_world):
     assert make(build_world()).metadata["views"] == {"top": (0, 0, 16, 24)}
     boxed = make(build_world(recorded=((48, 36),), resize="letterbox")).metadata
     assert (boxed["views"], boxed["recorded"]) == ({"top": (0, 6, 16, 12)}, {"top": (48, 36)})
@@ -86,19 +88,19 @@ def test_without_recorded_reward_and_success(build_world, actions):
         )
 
 
-def test_reset_to_a_moment_shows_what_was_recorded(world):
+def test_reset_to_a_start_shows_what_was_recorded(world):
     env = make(world)
     obs, info = env.reset(seed=0, options={"episode": 3, "frame": 10})
-    moment = world.starts.get(3, 10)
-    np.testing.assert_array_equal(obs["pixels"], moment.pixels[-1, 0])
-    np.testing.assert_array_equal(obs["agent_pos"], moment.state[-1, :2])
-    np.testing.assert_array_equal(obs["environment_state"], moment.state[-1, 2:])
+    start = world.starts.get(3, 10)
+    np.testing.assert_array_equal(obs["pixels"], start.pixels[-1, 0])
+    np.testing.assert_array_equal(obs["agent_pos"], start.state[-1, :2])
+    np.testing.assert_array_equal(obs["environment_state"], start.state[-1, 2:])
     where = {"start_episode": 3, "start_frame": 10}
     assert info == {"is_success": False, "success_probability": 0.0, "uncertainty": 0.0} | where
     np.testing.assert_array_equal(env.render(), obs["pixels"])
 
 
-def test_the_frames_before_a_moment_are_context_up_to_the_window(world, actions):
+def test_the_frames_before_a_start_are_context_up_to_the_window(world, actions):
     """An episode that starts in the middle must know how things were moving: window = 4 frames, and the state
     before them."""
 
@@ -136,10 +138,10 @@ def test_equal_seeds_equal_bits_and_other_seeds_differ(world, actions):
     for seed in (1, 2, 1):
         runs.append((env.reset(seed=seed, options={"episode": 3}), play(env, actions[:10, 0])))
     assert same(runs[0], runs[2])
-    assert not same(runs[0][1], runs[1][1])  # the same moment and actions: it is the noise that differs
+    assert not same(runs[0][1], runs[1][1])  # the same start and actions: it is the noise that differs
 
 
-def test_choosing_the_moment_keeps_the_noise(world, actions):
+def test_giving_the_start_keeps_the_noise(world, actions):
     env = make(world, success_threshold=1.0)
     _, info = env.reset(seed=1)
     drawn = play(env, actions[:5, 0])
@@ -231,26 +233,26 @@ def test_a_caller_may_overwrite_what_it_was_given(world, actions):
         np.testing.assert_array_equal(env.render(), expected[0]["pixels"])
 
 
-def test_num_steps_changes_the_picture(world, actions):
-    pictures = []
+def test_num_steps_changes_the_image(world, actions):
+    frames = []
     for num_steps in (1, 4):
         env = make(world, num_steps=num_steps)
         env.reset(seed=0)
-        pictures.append(env.step(actions[0, 0])[0]["pixels"])
-    assert (pictures[0] != pictures[1]).any()
+        frames.append(env.step(actions[0, 0])[0]["pixels"])
+    assert (frames[0] != frames[1]).any()
 
 
 def test_memory_does_not_grow_with_the_horizon(world, actions):
     env = make(world, success_threshold=1.0, horizon=1000)
     env.reset(seed=0)
-    cache = lambda: env.unwrapped.episodes.state.imagined.cache  # noqa: E731
+    cache = lambda: env.unwrapped.episodes.state.rollout.cache  # noqa: E731
     play(env, actions[:10, 0])
     gc.collect()
-    bytes_before, resident = cache().nbytes, psutil.Process().memory_info().rss
+    size, resident = cache().nbytes, psutil.Process().memory_info().rss
     for step in range(300):
         env.step(actions[step % 30, 0])
     gc.collect()
-    assert cache().nbytes == bytes_before
+    assert cache().nbytes == size
     assert psutil.Process().memory_info().rss - resident < 8e6
 
 
@@ -382,9 +384,9 @@ def test_uncertainty_grows_and_can_end_an_episode(world):
     env = gymnasium.make("scd_world/World-v0", world=world, success_threshold=1.0, horizon=20)
     _, info = env.reset(seed=0)
     assert info["uncertainty"] == 0
-    said = [env.step(env.action_space.sample())[4]["uncertainty"] for _ in range(6)]
-    assert 0 < said[0] < max(said)
-    bound = float(np.sort(said)[-2])
+    predicted = [env.step(env.action_space.sample())[4]["uncertainty"] for _ in range(6)]
+    assert 0 < predicted[0] < max(predicted)
+    bound = float(np.sort(predicted)[-2])
     strict = gymnasium.make(
         "scd_world/World-v0", world=world, success_threshold=1.0, horizon=20, max_uncertainty=bound
     )
@@ -405,5 +407,20 @@ def test_an_uncertainty_that_cannot_be_is_refused(world, wrong):
 
 
 def test_a_world_without_a_state_has_no_uncertainty_to_end_on(build_world):
-    with pytest.raises(ValueError, match="max_uncertainty: this world has no state"):
+    with pytest.raises(ValueError, match="max_uncertainty: this world has no state, so it predicts"):
         make(build_world(**SCHEMAS["pixels alone"]), max_uncertainty=0.1)
+
+
+def test_a_world_without_a_prior_says_nothing_of_uncertainty(build_world, actions):
+    """Its model gives NaN, which no episode would ever end on, and which would look like a measurement."""
+    world = build_world(prior=PriorConfig(kind="none"))
+    env = make(world, success_threshold=1.0, horizon=3)
+    infos = [env.reset(seed=0)[1], *(step[4] for step in play(env, actions[:3, 0]))]
+    assert all("uncertainty" not in info for info in infos)
+    envs = WorldVectorEnv(world, 2, success_threshold=1.0)
+    envs.reset(seed=0)
+    *_, infos = envs.step(actions[0, :2])
+    assert not {"uncertainty", "_uncertainty"} & set(infos)
+    for refused in (make, lambda world, **kwargs: WorldVectorEnv(world, 2, **kwargs)):
+        with pytest.raises(ValueError, match=r"no state prior.*prior=none.*predicts no uncertainty"):
+            refused(world, max_uncertainty=0.1)

@@ -1,4 +1,4 @@
-"""Real simulators as ground truth, all with one observation: `pixels`, `agent_pos`, `environment_state`."""
+"""Simulators as ground truth, all with one observation: `pixels`, `agent_pos`, `environment_state`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import gymnasium
 
 
 def make(name: str, **kwargs: Any) -> gymnasium.Env:
-    """The simulator called `name`, truncating episodes as a user of it expects.
+    """Makes the simulator called `name`, truncating episodes as a user of it expects.
 
-    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, drawn small), or the id of any registered
-    gymnasium environment that observes or renders images (see `adapter.adapt` for its `kwargs`). All take
-    `render_images=False`: no `pixels`, and many times as fast.
+    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, small images), or the id of any
+    registered Gymnasium environment that observes or renders images (see `adapter.adapt` for its `kwargs`).
+    All take `render_images=False`: no `pixels`, and many times as fast.
     """
     if name == "pusht":
         from scd_envs.simulators.pusht import PushT

@@ -1,7 +1,8 @@
-"""Any gymnasium environment with pictures, under the keys that this project records and imagines."""
+"""Any Gymnasium environment with images, under the keys that this project records and imagines."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -9,11 +10,11 @@ import numpy as np
 from gymnasium import spaces
 
 STATE_KEYS = ("agent_pos", "environment_state")
-PICTURES = (
-    'a uint8 (H, W, 3) picture, a dict with one (or a dict of them) under "pixels", or a vector beside '
+WITH_IMAGES = (
+    'a uint8 (H, W, 3) image, a dict with one (or a dict of them) under "pixels", or a vector beside '
     'render_mode="rgb_array"'
 )
-NUMBERS = 'a vector, or a dict with one under "agent_pos"'
+WITHOUT_IMAGES = 'a vector, or a dict with one under "agent_pos"'
 
 
 class _StandardObservation(gymnasium.ObservationWrapper):
@@ -23,60 +24,64 @@ class _StandardObservation(gymnasium.ObservationWrapper):
         super().__init__(env)
         self._size, self._render_images = size, render_images
         inner = env.observation_space
-        if _is_picture(inner) and render_images:
+        self._pick: Callable[[Any], Any]
+        if _is_image(inner) and render_images:
             self._pick = lambda obs: {"pixels": obs}
-            inner = spaces.Dict(pixels=inner)
+            found = spaces.Dict(pixels=inner)
         elif _is_vector(inner) and not render_images:
             self._pick = lambda obs: {"agent_pos": obs}
-            inner = spaces.Dict(agent_pos=inner)
+            found = spaces.Dict(agent_pos=inner)
         elif isinstance(inner, spaces.Dict) and (
-            _has_pictures(inner.spaces.get("pixels")) if render_images else "agent_pos" in inner.spaces
+            _has_images(inner.spaces.get("pixels")) if render_images else "agent_pos" in inner.spaces
         ):
             self._pick = lambda obs: obs
+            found = inner
         else:
-            expected = PICTURES if render_images else NUMBERS
+            expected = WITH_IMAGES if render_images else WITHOUT_IMAGES
             raise ValueError(f"{env} observes {inner}; expected {expected}. Wrap it.")
         _check_box(env, "action", env.action_space)
-        found = {"pixels": _map_pictures(inner["pixels"], self._small_space)} if render_images else {}
+        entries = {"pixels": _map_images(found["pixels"], self._resized_space)} if render_images else {}
         for key in STATE_KEYS:
-            if key in inner.spaces:
-                _check_box(env, key, inner[key])
-                box = inner[key]
-                found[key] = spaces.Box(box.low.astype(np.float32), box.high.astype(np.float32))
-        self.observation_space = spaces.Dict(found)
+            if key in found.spaces:
+                box = _check_box(env, key, found[key])
+                entries[key] = spaces.Box(box.low.astype(np.float32), box.high.astype(np.float32))
+        self.observation_space = self._entries = spaces.Dict(entries)
         fps = fps or env.metadata.get("render_fps")
         if not fps:
-            raise ValueError(f"{env} does not say its rate in metadata['render_fps']; pass fps=")
+            raise ValueError(f"{env} has no rate in metadata['render_fps']; pass fps=")
         self.metadata = {**env.metadata, "render_fps": round(fps)}
 
     def observation(self, observation: Any) -> dict[str, Any]:
         obs = self._pick(observation)
-        found = {"pixels": _map_pictures(obs["pixels"], self._small)} if self._render_images else {}
+        found = {"pixels": _map_images(obs["pixels"], self._resized)} if self._render_images else {}
         for key in STATE_KEYS:
-            if key in self.observation_space.spaces:
+            if key in self._entries.spaces:
                 found[key] = np.asarray(obs[key], dtype=np.float32)
         return found
 
-    def _small_space(self, box: spaces.Box) -> spaces.Box:
+    def _resized_space(self, box: spaces.Box) -> spaces.Box:
         height, width = (self._size, self._size) if self._size else box.shape[:2]
         return spaces.Box(0, 255, (height, width, 3), np.uint8)
 
-    def _small(self, picture: np.ndarray) -> np.ndarray:
+    def _resized(self, image: np.ndarray) -> np.ndarray:
         if self._size is None:
-            return np.asarray(picture)
+            return np.asarray(image)
         import cv2
 
-        return cv2.resize(np.asarray(picture), (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return cv2.resize(np.asarray(image), (self._size, self._size), interpolation=cv2.INTER_AREA)
 
 
 def adapt(
     gym_id: str, size: int | None = None, fps: int | None = None, render_images: bool = True, **kwargs: Any
 ) -> gymnasium.Env:
-    """`gymnasium.make(gym_id, **kwargs)` with observations `pixels` and, where there are any, the state keys.
+    """Makes `gymnasium.make(gym_id, **kwargs)` observe `pixels` and, where there are any, the state keys.
 
-    An environment that observes a vector is rendered: its vector becomes `agent_pos`, its picture `pixels`.
-    `size`: side in px that pictures are resized to; `fps`: the rate, where its metadata does not say it;
-    `render_images=False`: the numbers alone, as fast as the simulator computes them.
+    An environment that observes a vector is rendered: its vector becomes `agent_pos`, its image `pixels`.
+    size: side in px that images are resized to; None: as they are.
+    fps: frames per second, where its metadata does not give them.
+    render_images: False: the state alone, as fast as the simulator computes it.
+
+    Raises ValueError where it observes, or acts in, something else.
     """
     env = gymnasium.make(gym_id, **kwargs)
     if _is_vector(env.observation_space) and render_images:
@@ -88,7 +93,7 @@ def adapt(
     return _StandardObservation(env, size, fps, render_images)
 
 
-def _is_picture(space: Any) -> bool:
+def _is_image(space: Any) -> bool:
     return (
         isinstance(space, spaces.Box)
         and space.dtype == np.uint8
@@ -97,27 +102,28 @@ def _is_picture(space: Any) -> bool:
     )
 
 
-def _has_pictures(space: Any) -> bool:
+def _has_images(space: Any) -> bool:
     if isinstance(space, spaces.Dict):
-        return len(space.spaces) > 0 and all(_is_picture(camera) for camera in space.spaces.values())
-    return _is_picture(space)
+        return len(space.spaces) > 0 and all(_is_image(camera) for camera in space.spaces.values())
+    return _is_image(space)
 
 
 def _is_vector(space: Any) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 1
 
 
-def _map_pictures(pixels: Any, change: Any) -> Any:
-    """`change` applied to the one picture or to each camera's (arrays or their spaces)."""
+def _map_images(pixels: Any, change: Any) -> Any:
+    """Applies `change` to the one image or to each camera's (arrays or their spaces)."""
     if isinstance(pixels, spaces.Dict):
         return spaces.Dict({name: change(box) for name, box in pixels.spaces.items()})
     if isinstance(pixels, dict):
-        return {name: change(picture) for name, picture in pixels.items()}
+        return {name: change(image) for name, image in pixels.items()}
     return change(pixels)
 
 
-def _check_box(env: gymnasium.Env, what: str, space: Any) -> None:
+def _check_box(env: gymnasium.Env, what: str, space: Any) -> spaces.Box:
     if not _is_vector(space):
         raise ValueError(
             f"{env}: its {what} is {space}; expected a one-dimensional Box; wrap the environment."
         )
+    return space

@@ -1,8 +1,8 @@
-"""Pendulum: gymnasium's Pendulum-v1 seen as a small picture of large shapes; fast, and learnt in minutes."""
+"""Pendulum: Gymnasium's Pendulum-v1, observed as a small image of large shapes; fast, learned in minutes."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,11 +12,11 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 BACKGROUND = np.array([255.0, 255.0, 255.0])
 ROD = np.array([204.0, 77.0, 77.0])  # Pendulum-v1's own red
 AXLE = np.array([0.0, 0.0, 0.0])
-LENGTH, THICKNESS, AXLE_RADIUS = 0.36, 0.09, 0.045  # parts of the picture's side
+LENGTH, THICKNESS, AXLE_RADIUS = 0.36, 0.09, 0.045  # shares of the image's side
 
 
 class Pendulum(gymnasium.Env):
-    """Swing the rod up and keep it there. The picture shows the angle only: never the torque.
+    """Simulates a rod to swing up and keep there. The image shows the angle only: never the torque.
 
     ## Observation
     `pixels` (size, size, 3) uint8 · `agent_pos` (3,) cos θ, sin θ, θ̇ in rad/s, θ = 0 upright.
@@ -28,7 +28,8 @@ class Pendulum(gymnasium.Env):
     `options={"agent_pos": (3,)}` starts exactly there. `render_images=False` leaves `pixels` out.
     """
 
-    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}  # Pendulum-v1's dt is .05 s
+    # Pendulum-v1's dt is .05 s
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (gymnasium declares it so)
 
     def __init__(self, size: int = 32, render_mode: str = "rgb_array", render_images: bool = True) -> None:
         self.render_mode = render_mode
@@ -40,7 +41,7 @@ class Pendulum(gymnasium.Env):
         axis = (np.arange(size) + 0.5) / size - 0.5
         self._x, self._y = np.meshgrid(axis, -axis)  # y points up; the axle is at (0, 0)
         axle = _cover(np.hypot(self._x, self._y) - AXLE_RADIUS, size)
-        self._axle_cover, self._axle_colour = 1 - axle, axle * AXLE
+        self._axle_cover, self._axle_color = 1 - axle, axle * AXLE
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -68,8 +69,8 @@ class Pendulum(gymnasium.Env):
         along = np.clip((self._x * tip_x + self._y * tip_y) / LENGTH**2, 0, 1)
         distance = np.hypot(self._x - along * tip_x, self._y - along * tip_y)
         rod = _cover(distance - THICKNESS, self.size)
-        picture = BACKGROUND + rod * (ROD - BACKGROUND)
-        return (picture * self._axle_cover + self._axle_colour + 0.5).astype(np.uint8)
+        image = BACKGROUND + rod * (ROD - BACKGROUND)
+        return (image * self._axle_cover + self._axle_color + 0.5).astype(np.uint8)
 
     def _observe(self) -> dict[str, np.ndarray]:
         theta, speed = self._physics.state
@@ -78,7 +79,7 @@ class Pendulum(gymnasium.Env):
 
 
 def _cover(signed_distance: np.ndarray, size: int) -> np.ndarray:
-    """How much of each pixel lies inside a shape: (size, size, 1) in [0, 1], linear over one pixel."""
+    """Gives how much of each pixel lies inside a shape: (size, size, 1) in [0, 1], linear over one pixel."""
     return np.clip(0.5 - signed_distance * size, 0, 1)[..., None]
 
 

@@ -1,4 +1,4 @@
-"""Simulators side by side whose finished rows stand still, as in a world's vector environment."""
+"""Simulators side by side whose finished rows freeze, as in a world's vector environment."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scd_envs.vector_env import row_seeds
 
 
 class SimulatorVectorEnv(VectorEnv):
-    """`num_envs` simulators of one kind, stepped one after the other, without autoreset.
+    """Steps `num_envs` simulators of one kind, one after the other, without autoreset.
 
     A row that is over keeps its last observation and its flags, with reward 0, until
-    `reset(options={"reset_mask": …})`. Other reset options go to the rows that are reset; a row that is asked
-    for a state and does not take it raises ValueError.
+    `reset(options={"reset_mask": …})`. Other reset options go to the rows that are reset; a row that does not
+    take the state that it is to start from raises ValueError.
     """
 
     def __init__(self, name: str, num_envs: int, **kwargs: Any) -> None:
@@ -60,12 +60,12 @@ class SimulatorVectorEnv(VectorEnv):
         return self._observation(), reward, terminated, truncated, self._info()
 
     def _check_start(self, obs: dict[str, Any], wanted: dict[str, Any]) -> None:
-        """Many simulators pass over options that they do not know, and start elsewhere without a word."""
+        """Raises ValueError where a row starts elsewhere: many simulators ignore unknown options."""
         for key in STATE_KEYS:
             if key in wanted and not np.allclose(obs[key], wanted[key], rtol=1e-3, atol=1e-3):
                 raise ValueError(
                     f"{self.envs[0]} was asked to start with {key} {np.round(wanted[key], 3).tolist()}, and "
-                    f"stands at {np.round(obs[key], 3).tolist()}: its reset(options=…) must take the state "
+                    f"is at {np.round(obs[key], 3).tolist()}: its reset(options=…) must take the state "
                     "exactly, or nothing that is played there is comparable"
                 )
 
@@ -81,6 +81,6 @@ class SimulatorVectorEnv(VectorEnv):
 
 
 def stacked(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One observation with a leading axis; under `pixels` perhaps a dict of cameras."""
+    """Stacks observations along a new leading axis; under `pixels` there may be a dict of cameras."""
     values = {key: [row[key] for row in rows] for key in rows[0]}
     return {k: stacked(v) if isinstance(v[0], dict) else np.stack(v) for k, v in values.items()}

@@ -1,4 +1,4 @@
-"""Imagined datasets: LeRobot reads what was seen, they say that they are imagined, and they can be taught."""
+"""Imagined datasets: LeRobot reads what was imagined, they are marked so, and can be trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import scd_policies
 from scd_datasets.config import DataConfig
-from scd_datasets.preparation.check import check_dataset, check_numbers
+from scd_datasets.preparation.check import check_dataset, check_low_dim
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_envs.vector_env import WorldVectorEnv
@@ -40,7 +40,7 @@ def config(world: World, tmp_path: Path):
     """Six episodes of at most seven steps, four at a time."""
     folder = world.save(tmp_path / "world")
 
-    def make(out: str = "dream", **changes) -> RolloutConfig:
+    def make(out: str = "imagined", **changes) -> RolloutConfig:
         values = {"world": str(folder), "out": str(tmp_path / out), "episodes": 6, "num_envs": 4}
         values |= {"horizon": 7, "success_threshold": 0.97, "num_videos": 0, "device": "cpu", "seed": 3}
         return RolloutConfig(**(values | changes))
@@ -49,14 +49,14 @@ def config(world: World, tmp_path: Path):
 
 
 def contents(root: str | Path) -> list:
-    """Everything a dataset says, episode by episode."""
+    """Everything a dataset holds, episode by episode."""
     folder = LeRobotFolder(root)
-    return [(check_numbers(folder, e), folder.pixels(e)) for e in folder.episodes]
+    return [(check_low_dim(folder, e), folder.pixels(e)) for e in folder.episodes]
 
 
 def assert_same(one: str, other: str) -> None:
-    for (numbers, pixels), (others, other_pixels) in zip(contents(one), contents(other), strict=True):
-        assert all(np.array_equal(numbers[key], others[key]) for key in numbers)
+    for (low_dim, pixels), (others, other_pixels) in zip(contents(one), contents(other), strict=True):
+        assert all(np.array_equal(low_dim[key], others[key]) for key in low_dim)
         np.testing.assert_array_equal(pixels, other_pixels)
 
 
@@ -68,7 +68,7 @@ def play(world: World, threshold: float) -> list[EpisodeRollout]:
 
 
 def test_lerobot_reads_what_was_imagined(config, world):
-    """Frame by frame: an action that stood beside the picture it led to would go unnoticed in training."""
+    """Frame by frame: an action that stood beside the image it led to would go unnoticed in training."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     endless = [episode.info["success_probability"][:6].max() for episode in play(world, 1.0)]
@@ -76,7 +76,7 @@ def test_lerobot_reads_what_was_imagined(config, world):
     threshold = float(best[np.diff(best).argmax() :][:2].mean())  # some episodes end by success, some do not
     played = play(world, threshold)
     notes = imagine_dataset(config(num_videos=2, success_threshold=threshold))
-    dataset = LeRobotDataset("local/dream", root=config().out)
+    dataset = LeRobotDataset("local/imagined", root=config().out)
     assert [len(episode) for episode in played] == [note["length"] for note in notes]
     assert len({len(episode) for episode in played}) > 1
     row = 0
@@ -84,15 +84,15 @@ def test_lerobot_reads_what_was_imagined(config, world):
         for i in range(len(episode)):
             frame = dataset[row]
             for camera in ("top", "wrist"):
-                seen = (frame[f"observation.images.{camera}"].permute(1, 2, 0) * 255).round().byte().numpy()
-                np.testing.assert_array_equal(seen, episode.obs["pixels"][camera][i])
+                image = (frame[f"observation.images.{camera}"].permute(1, 2, 0) * 255).round().byte().numpy()
+                np.testing.assert_array_equal(image, episode.obs["pixels"][camera][i])
             np.testing.assert_array_equal(frame["observation.state"], episode.obs["agent_pos"][i])
             assert frame["observation.environment_state"].item() == episode.obs["environment_state"][i, 0]
             np.testing.assert_array_equal(frame["action"], episode.action[i])
             assert frame["next.reward"].item() == pytest.approx(episode.reward[i], rel=1e-6)
-            said = episode.info["success_probability"][i]
-            assert frame["next.success_probability"].item() == pytest.approx(said, rel=1e-6)
-            assert frame["next.success"].item() == (said > threshold)
+            probability = episode.info["success_probability"][i]
+            assert frame["next.success_probability"].item() == pytest.approx(probability, rel=1e-6)
+            assert frame["next.success"].item() == (probability > threshold)
             assert frame["next.done"].item() == (i == len(episode) - 1)
             assert frame["task"] == "push"
             row += 1
@@ -114,12 +114,12 @@ def test_it_says_that_it_is_imagined_and_by_whom(config):
     assert made["world_sha256"] == sha256(Path(config().world) / MANIFEST)
     assert [note["seed"] for note in made["episodes"]] == list(range(3, 9))
     assert made["episodes"][0]["policy"] == "random_walk"
-    dream = LeRobotDatasetMetadata("local/dream", root=root)
-    assert dream.robot_type == "imagined"
-    real = LeRobotDatasetMetadata("local/dream", root=root)
+    imagined = LeRobotDatasetMetadata("local/imagined", root=root)
+    assert imagined.robot_type == "imagined"
+    real = LeRobotDatasetMetadata("local/imagined", root=root)
     real.info.robot_type = None
     with pytest.raises(ValueError, match="robot_type"):
-        validate_all_metadata([real, dream])  # LeRobot's own guard against merging the two
+        validate_all_metadata([real, imagined])  # LeRobot's own guard against merging the two
 
 
 def test_equal_seeds_equal_datasets_and_continuing_changes_nothing(config):
@@ -154,8 +154,8 @@ def test_a_signal_keeps_whole_episodes(config, monkeypatch):
     assert_same(config().out, config("straight").out)
 
 
-def test_a_replay_takes_the_recorded_actions_from_the_recorded_moments(config, world, tmp_path):
-    """Off by one frame, and the actions would belong to other pictures."""
+def test_a_replay_takes_the_recorded_actions_from_the_recorded_starts(config, world, tmp_path):
+    """Off by one frame, and the actions would belong to other images."""
     imagine_dataset(config("recorded", success_threshold=1.0))
     recorded = contents(config("recorded").out)
     folder = replace(world, starts=starts_of(recorded)).save(tmp_path / "of_recorded")
@@ -163,8 +163,8 @@ def test_a_replay_takes_the_recorded_actions_from_the_recorded_moments(config, w
     notes = imagine_dataset(config(world=str(folder), starts=[[1, 0], [4, 3]], **again))
     assert [note["length"] for note in notes] == [7, 4] * 3
     replayed = contents(config().out)
-    for (numbers, pixels), (episode, frame) in zip(replayed[:2], [(1, 0), (4, 3)], strict=True):
-        np.testing.assert_array_equal(numbers["action"], recorded[episode][0]["action"][frame:])
+    for (low_dim, pixels), (episode, frame) in zip(replayed[:2], [(1, 0), (4, 3)], strict=True):
+        np.testing.assert_array_equal(low_dim["action"], recorded[episode][0]["action"][frame:])
         np.testing.assert_array_equal(pixels[0], recorded[episode][1][frame])
     with pytest.raises(ValueError, match=r"none of the starts \[\[9, 0\]\]"):
         imagine_dataset(config("none", world=str(folder), starts=[[9, 0]], **again))
@@ -178,7 +178,7 @@ def starts_of(recorded: list) -> StartStates:
     return StartStates(
         pixels=np.concatenate([pixels for _, pixels in recorded]),
         state=np.concatenate(state).astype(np.float32),
-        action=np.concatenate([numbers["action"] for numbers, _ in recorded]).astype(np.float32),
+        action=np.concatenate([low_dim["action"] for low_dim, _ in recorded]).astype(np.float32),
         addresses=np.array(addresses),
     )
 
@@ -193,16 +193,16 @@ def test_a_lerobot_policy_took_each_action_at_the_frame_beside_it(config, world,
     shown = contents(config().out)
     for i in range(7):
         pixels = np.stack([pixels[i] for _, pixels in shown])
-        numbers = [numbers for numbers, _ in shown]
+        low_dim = [episode for episode, _ in shown]
         obs = {
             "pixels": {"top": pixels[:, 0], "wrist": pixels[:, 1]},
-            "agent_pos": np.stack([n["observation.state"][i] for n in numbers]),
+            "agent_pos": np.stack([n["observation.state"][i] for n in low_dim]),
             "environment_state": np.stack(
-                [n["observation.environment_state"].reshape(-1, 1)[i] for n in numbers]
+                [n["observation.environment_state"].reshape(-1, 1)[i] for n in low_dim]
             ),
         }
         box = env.single_action_space
-        taken = np.stack([n["action"][i] for n in numbers])
+        taken = np.stack([n["action"][i] for n in low_dim])
         np.testing.assert_allclose(taken, np.clip(policy.act(obs), box.low, box.high), atol=1e-5)
     assert np.std(taken) > 0
 
@@ -246,13 +246,13 @@ def test_a_policy_of_another_robot_is_refused_with_both_sides_and_the_cure(confi
     path = save_policy("act", shapes)
     with pytest.raises(ValueError, match="does not fit") as raised:
         imagine_dataset(config(policy=str(path)))
-    said = str(raised.value)
-    assert "observation.images.wrist (3, 8, 12)" in said
+    message = str(raised.value)
+    assert "observation.images.wrist (3, 8, 12)" in message
     assert not Path(config().out).exists()
     if changed == "action":
-        assert "action: the policy has (3,), the environment (2,)" in said
+        assert "action: the policy has (3,), the environment (2,)" in message
         return
-    (cure,) = [word for word in said.split("'") if word.startswith("policy_kwargs={")]
+    (cure,) = [word for word in message.split("'") if word.startswith("policy_kwargs={")]
     kwargs = OverridesParser.create().parse_override(cure).value()  # what is advised is what Hydra reads
     assert len(imagine_dataset(config(policy=str(path), policy_kwargs=kwargs, episodes=1, num_envs=1))) == 1
 

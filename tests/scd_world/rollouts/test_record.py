@@ -1,6 +1,7 @@
 """Recordings: what is written, that they survive interruption, and continue as if nothing had happened."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from scd_datasets.preparation.check import check_dataset, check_numbers
+from scd_datasets.preparation.check import check_dataset, check_low_dim
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 from scd_datasets.writing import lerobot_writer
@@ -22,20 +23,20 @@ from scd_world.rollouts.record import PolicyMixture, make_features, record, run_
 
 
 def contents(root):
-    """Everything a dataset says, episode by episode."""
+    """Everything a dataset holds, episode by episode."""
     folder = LeRobotFolder(root)
-    return [(check_numbers(folder, episode), folder.pixels(episode)) for episode in folder.episodes]
+    return [(check_low_dim(folder, episode), folder.pixels(episode)) for episode in folder.episodes]
 
 
 def assert_same(one, other):
     one, other = contents(one), contents(other)
     assert len(one) == len(other)
-    for (numbers, pixels), (other_numbers, other_pixels) in zip(one, other, strict=True):
-        assert all(np.array_equal(numbers[key], other_numbers[key]) for key in numbers)
+    for (low_dim, pixels), (other_low_dim, other_pixels) in zip(one, other, strict=True):
+        assert all(np.array_equal(low_dim[key], other_low_dim[key]) for key in low_dim)
         assert np.array_equal(pixels, other_pixels)
 
 
-def test_lerobot_opens_a_recording_and_reads_what_was_seen(recorded):
+def test_lerobot_opens_a_recording_and_reads_what_was_observed(recorded):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset("local/counting", root=recorded, video_backend="pyav")
@@ -67,7 +68,7 @@ def test_episodes_embedded_at_once_are_those_that_lerobot_embeds_row_by_row(conf
         assert pq.read_table(one).equals(pq.read_table(other))
 
 
-def test_an_environment_that_uses_its_arrays_again_is_recorded_as_it_was_seen():
+def test_an_environment_that_uses_its_arrays_again_is_recorded_as_it_was_observed():
     """Else each frame would be the one that its action led to, and nothing would show it."""
 
     class Reusing(gymnasium.Env):
@@ -90,8 +91,8 @@ def test_an_environment_that_uses_its_arrays_again_is_recorded_as_it_was_seen():
     assert [frame["observation.image"].max() for frame in frames] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("speaks", [True, False])
-def test_success_that_is_said_at_the_end_alone_is_recorded(speaks):
+@pytest.mark.parametrize("reports", [True, False])
+def test_success_that_is_reported_at_the_end_alone_is_recorded(reports):
     class Late(gymnasium.Env):
         action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
@@ -101,16 +102,16 @@ def test_success_that_is_said_at_the_end_alone_is_recorded(speaks):
 
         def step(self, action):
             self.left -= 1
-            info = {"is_success": True} if speaks and self.left == 0 else {}
+            info = {"is_success": True} if reports and self.left == 0 else {}
             return {"pixels": np.zeros((8, 8, 3), np.uint8)}, 0.0, self.left == 0, False, info
 
-    assert ("next.success" in make_features(Late(), seed=0, max_steps=9, videos=False)) is speaks
+    assert ("next.success" in make_features(Late(), seed=0, max_steps=9, videos=False)) is reports
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_whole_episodes(config, recorded, at_step, number):
     def interrupt(step):
-        if step == 1 + 7 + 3:  # the first step only asks what the environment says; then in episode 1
+        if step == 1 + 7 + 3:  # the first step only asks what the environment reports; then in episode 1
             os.kill(os.getpid(), number)
 
     usual = signal.getsignal(number)
@@ -124,22 +125,22 @@ def test_a_signal_keeps_whole_episodes(config, recorded, at_step, number):
     assert_same(config().out, recorded)
 
 
-def test_kill_9_at_any_moment_leaves_a_dataset_that_opens_and_continues(
+def test_kill_9_at_any_time_leaves_a_dataset_that_opens_and_continues(
     config, recorded, tmp_path, monkeypatch
 ):
     """What lies on disk when a file has just been moved in, or in the middle of an episode, is copied: a kill
     can leave nothing else."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    moments = []
+    snapshots = []
 
     def snapshot(*_):
         if Path(config("killed").out).exists():
-            moments.append(tmp_path / f"moment_{len(moments)}")
+            snapshots.append(tmp_path / f"snapshot_{len(snapshots)}")
             for name in ("killed", "killed.recording"):
                 source = tmp_path / name
                 if source.exists():
-                    shutil.copytree(source, moments[-1] / name)
+                    shutil.copytree(source, snapshots[-1] / name)
 
     replace = os.replace
 
@@ -150,14 +151,14 @@ def test_kill_9_at_any_moment_leaves_a_dataset_that_opens_and_continues(
     monkeypatch.setattr(lerobot_writer.os, "replace", replace_and_look)
     record(config("killed"))
     monkeypatch.undo()
-    assert len(moments) > 5
-    for moment in moments:
-        assert len(contents(moment / "killed")) in (1, 3)
-        assert LeRobotDataset("local/killed", root=moment / "killed", video_backend="pyav")[6]["next.done"]
-    for moment in (moments[0], moments[2], moments[-2]):
-        record(config(f"{moment.name}/killed"))
-        assert_same(moment / "killed", recorded)
-        assert not (moment / "killed.recording").exists()
+    assert len(snapshots) > 5
+    for taken in snapshots:
+        assert len(contents(taken / "killed")) in (1, 3)
+        assert LeRobotDataset("local/killed", root=taken / "killed", video_backend="pyav")[6]["next.done"]
+    for taken in (snapshots[0], snapshots[2], snapshots[-2]):
+        record(config(f"{taken.name}/killed"))
+        assert_same(taken / "killed", recorded)
+        assert not (taken / "killed.recording").exists()
 
 
 def test_full_disk_keeps_what_was_published(config, recorded, monkeypatch):
@@ -175,7 +176,7 @@ def test_full_disk_keeps_what_was_published(config, recorded, monkeypatch):
     assert_same(config().out, recorded)
 
 
-def test_pictures_that_could_not_be_written_never_join_the_dataset(config, monkeypatch):
+def test_images_that_could_not_be_written_never_join_the_dataset(config, monkeypatch):
     """LeRobot's image writer logs the error and goes on."""
     record(config(episodes=1))
     from lerobot.datasets.image_writer import write_image
@@ -200,6 +201,19 @@ def test_other_settings_and_foreign_folders_are_refused(config, tmp_path):
         record(config("mine"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["counting", "mine"]
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_recording_of_an_earlier_version_is_continued(config, recorded):
+    """Its recipe has the settings' former names."""
+    record(config(episodes=1))
+    file = Path(config().out) / "meta" / "recording.json"
+    recording = json.loads(file.read_text())
+    (policy,) = recording["recipe"]["policies"]
+    policy |= {"flaws": policy.pop("degrade"), "share": policy.pop("weight")}
+    recording["recipe"]["videos"] = recording["recipe"].pop("store_as_video")
+    file.write_text(json.dumps(recording))
+    record(config())
+    assert_same(config().out, recorded)
 
 
 def test_an_environment_that_breaks_costs_its_own_episode_only(config, at_step):
@@ -232,7 +246,16 @@ def test_a_mixture_goes_round_and_lists_go_through_their_entries():
     a = [{"skill": skill, "fixed": 3} for skill in (1.0, 0.5, 1.0, 0.5, 1.0, 0.5)]
     assert [name for name, *_ in plan] == ["a", "a", "a", "b"] * 2
     assert [kwargs for name, kwargs, _ in plan if name == "a"] == a
-    assert [flaws for _, _, flaws in plan] == [{}, {}, {}, {"offset": [1, 0]}, {}, {}, {}, {"offset": [0, 2]}]
+    assert [degrade for _, _, degrade in plan] == [
+        {},
+        {},
+        {},
+        {"offset": [1, 0]},
+        {},
+        {},
+        {},
+        {"offset": [0, 2]},
+    ]
 
 
 def test_video_recording(config):
