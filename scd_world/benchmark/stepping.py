@@ -44,7 +44,7 @@ def compare_models(
     """Gives one row per model and setting: context, rows, denoising steps.
 
     seconds: of each setting, all models together. A setting of which one round would take more than
-    `max_round_seconds` is counted but not timed. compiled: the model is measured once more, its steps compiled.
+    `max_round_seconds` is counted but not timed. compiled: measure the model once more with compiled steps.
     """
     rows, speed = [], matmul_speed(device)
     settings = [(c, b, n) for c in contexts for b in batches for n in num_steps]

@@ -112,6 +112,6 @@ def dummy_state(model: WorldModel, batch: int, full: bool = False) -> RolloutSta
 
 
 def dummy_inputs(s: RolloutState, action_size: int) -> tuple[Tensor, Tensor]:
-    """Gives actions (B, A) and noise (B, C, H, W) for a step: sampling it costs next to nothing beside one."""
+    """Gives actions (B, A) and noise (B, C, H, W) for a step; sampling that noise is no part of its cost."""
     noise = torch.randn(s.obs.shape, generator=torch.Generator().manual_seed(0))
     return torch.zeros(len(s.obs), action_size, device=s.obs.device), noise.to(s.obs.device)

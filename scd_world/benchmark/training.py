@@ -154,7 +154,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         for r in rows
     ]
     note = (
-        f"Updates of {first['batch']} clips of {first['sequence_length']} steps in {first['precision']}, in turn; "
-        f"a large matrix product reaches {first['peak_gflop_per_s']:.0f} GFLOP/s here."
+        f"Updates of {first['batch']} clips of {first['sequence_length']} steps in {first['precision']}, "
+        f"in turn; a large matrix product reaches {first['peak_gflop_per_s']:.0f} GFLOP/s here."
     )
     return f"{table(head, lines)}\n\n{note}"

@@ -16,38 +16,41 @@ METHODS = ("consistency", "meanflow", "rollout")
 
 @dataclass(frozen=True)
 class Distillation(TrainConfig):
-    """A training whose loss is another one than the model's own; `init` is the teacher."""
+    """A training with another loss than the model's own; `init` is the teacher."""
 
     method: str = "consistency"
     grid: int = 48
-    teacher: str = ""  # digest of the teacher's weights: a run goes on with the teacher that it began with
+    teacher: str = ""  # digest of the teacher's weights: a run resumes with the teacher that it began with
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """A trained world in, a world of the same kind out that renders in few steps."""
+    """A trained world in, a world of the same kind out that renders in few steps.
+
+    scd-distill world=runs/mine/world data.root=data/mine.zarr method=consistency out=runs/distilled
+    """
 
     world: str  # the teacher: folder, or name on the Hugging Face Hub
     out: str  # run folder; the same command again resumes what lies there
     method: str = "consistency"  # consistency, meanflow: the decoder alone; rollout: all, on its own frames
     data: DataConfig = field(default_factory=lambda: DataConfig(kind="zarr"))
-    # The average is also the target that consistency learns from: a short memory.
+    # The average of the weights is also the target of consistency: hence a short memory.
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=1e-4, decoder_lr_ratio=1.0, ema_decay=0.99)
     )
 
-    num_steps: int = 1  # denoising steps that the new world takes by default; rollout learns at so many
-    grid: int = 48  # of consistency: noise levels, between neighbours of which the teacher leads
+    num_steps: int = 1  # denoising steps of the new world; method=rollout trains with so many
+    grid: int = 48  # method=consistency: noise levels; the teacher steps from each to the next
     noise_samples: int = 2  # noisy versions of each frame per encoder pass
-    self_rollout_share: float = 1.0  # of rollout: share of the clips whose past frames are the world's own
-    self_rollout_start: float = 0.0  # the world has learnt to copy already
+    self_rollout_share: float = 1.0  # method=rollout: share of the clips whose past frames are imagined
+    self_rollout_start: float = 0.0  # share of the training before; the world has learned to copy already
 
     steps: int = 2000  # updates; may be raised when resuming
     batch_size: int = 8
     sequence_length: int = 8
     grad_accumulation: int = 1
     seed: int = 0
-    time_budget: float | None = None  # seconds in all; steps or budget, what is used up first
+    time_budget: float | None = None  # seconds in all; it ends at steps or budget, whichever comes first
     time_limit: float | None = None  # seconds after which this call stops; the same command goes on
     device: str = "auto"
     precision: str = "auto"
@@ -62,9 +65,7 @@ class DistillConfig:
     report_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 50])  # denoising steps compared
     report_windows: int = 32  # held-out windows; 0: no report
     report_horizon: int = 16  # imagined steps of each
-    compare_worlds: dict[str, str] = field(
-        default_factory=dict
-    )  # further worlds in the report: its name, its folder
+    compare_worlds: dict[str, str] = field(default_factory=dict)  # further worlds in the report: name, folder
 
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
@@ -80,7 +81,7 @@ class DistillConfig:
             )
 
     def student(self, teacher: ModelConfig) -> ModelConfig:
-        """The new world's model: the teacher's, as the method changes it."""
+        """Gives the new world's model: the teacher's, as the method changes it."""
         model = replace(teacher, num_steps=self.num_steps, noise_samples=self.noise_samples)
         if self.method == "rollout":
             return replace(model, self_rollout_share=self.self_rollout_share)
@@ -90,7 +91,7 @@ class DistillConfig:
         )
 
     def training(self, teacher: ModelConfig, prior: PriorConfig, digest: str) -> Distillation:
-        """Gives the settings that the trainer knows. prior: the teacher's."""
+        """Gives the trainer's settings. prior: the teacher's; digest: of its weights."""
         names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
         # How many steps a frame takes is for the student's model to say.
         values = {name: getattr(self, name) for name in names - {"num_steps"}}

@@ -1,6 +1,6 @@
-"""Causal consistency distillation: from every point of a path, the decoder says where the path ends.
+"""Causal consistency distillation: from every point of a path, the decoder predicts where the path ends.
 
-Two neighbouring points of the teacher's path from noise to a frame must lead to the same end:
+Two neighboring points of the teacher's path from noise to a frame must lead to the same end:
 
     x_n+1 = x_n + (t_n+1 − t_n) · v_teacher(x_n, t_n)        one Euler step on a grid of 48
     loss  = ‖G(x_n, t_n) − G⁻(x_n+1, t_n+1)‖²,   G(x, t) = x − t·v(x, t),   G(x, 0) = x
@@ -25,29 +25,31 @@ from scd_world.robot_data.clip import Clip
 
 
 class Consistency(DecoderObjective):
+    """The loss above; grid: how many noise levels it has."""
+
     def __init__(self, model: WorldModel, teacher: WorldModel, grid: int) -> None:
         super().__init__(model, teacher)
         self.grid, self.target = grid, deepcopy(model).requires_grad_(False)
 
     def follow(self, average: Mapping[str, Tensor]) -> None:
-        """From now on the target's weights are these tensors, which change in place as the model learns."""
+        """Makes these tensors, which change in place as the model learns, the target's weights."""
         for name, parameter in self.target.named_parameters():
             parameter.data = average[name]
 
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            scene = read_clip(self.teacher, clip, noise)
+            batch = read_clip(self.teacher, clip, noise)
         level = (uniform(noise.t) * self.grid).floor().clamp(max=self.grid - 1) + 1
         x_t, end = path_end(
-            scene.field(self.teacher), scene.field(self.target), scene.x, scene.noise, level, self.grid
+            batch.field(self.teacher), batch.field(self.target), batch.x, batch.noise, level, self.grid
         )
-        drawn = leap(scene.field(self.model), x_t, level / self.grid)
-        loss = scene.error(drawn, end).mean()
+        predicted = leap(batch.field(self.model), x_t, level / self.grid)
+        loss = batch.error(predicted, end).mean()
         return loss, {"pixels": loss}
 
 
 def leap(field: VelocityField, x_t: Tensor, t: Tensor) -> Tensor:
-    """G(x, t) = x − t·v(x, t): the whole way to the end at once."""
+    """Goes the whole way to the end at once: G(x, t) = x − t·v(x, t)."""
     return x_t - column(t) * field(x_t, t, torch.zeros_like(t))
 
 
@@ -55,9 +57,12 @@ def leap(field: VelocityField, x_t: Tensor, t: Tensor) -> Tensor:
 def path_end(
     teacher: VelocityField, target: VelocityField, x: Tensor, noise: Tensor, level: Tensor, grid: int
 ) -> tuple[Tensor, Tensor]:
-    """A point of the path at each `level` (F,), 1…grid, and where the target says that its path ends."""
+    """Gives a point of the path at each `level` (F,), 1…grid, and where the target predicts its end.
+
+    x, noise: (F, C, H, W), as are both results.
+    """
     t, s = level / grid, (level - 1) / grid
     x_t = interpolate(x, noise, t)
     x_s = x_t + column(s - t) * teacher(x_t, t, s)
-    end = leap(target, x_s, s.clamp_min(1 / grid))  # at s = 0 it is there, and v may divide by s
+    end = leap(target, x_s, s.clamp_min(1 / grid))  # at s = 0 it is reached, and v may divide by s
     return x_t, torch.where(column(s) > 0, end, x_s)

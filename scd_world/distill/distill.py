@@ -1,4 +1,9 @@
-"""Distillation: a trained world in, a world that renders in few steps out, by `scd-train`'s own trainer."""
+"""Worlds that render in 1, 2 or 4 steps: a trained world is its own teacher, and a copy of it the student.
+
+`consistency.py` and `meanflow.py` train the decoder to take large steps, the context fixed;
+`self_rollout.py` trains the whole model on frames of its own. This file runs them with `scd-train`'s own
+trainer; `steps.py` measures quality against denoising steps.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +36,22 @@ log = logging.getLogger(__name__)
 
 
 def distill(config: DistillConfig) -> Path:
-    """Distils, or goes on distilling, in `config.out`; gives the folder of the world that it leaves there."""
+    """Distills, or resumes, in `config.out`; gives the folder of the distilled world.
+
+    ValueError: the teacher is no SCD, the data does not fit it, or the run began with another teacher.
+    """
     run, teacher = RunFolder(config.out), World.load(config.world)
     if teacher.config.architecture != "scd":
         raise ValueError(
-            f"{config.world} is a world of architecture={teacher.config.architecture}: only architecture=scd has a decoder apart "
-            "from its encoder, and it is the decoder that is distilled"
+            f"{config.world} is a world of architecture={teacher.config.architecture}: only architecture=scd "
+            "has a decoder separate from its encoder, and it is the decoder that is distilled"
         )
     settings = config.training(teacher.config, teacher.prior_config, weights_digest(teacher))
     accelerator = make_accelerator(settings)
     with run.locked() if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
             store = open_store(config.data, run.path, teacher.config.patch, run.checkpoints.exists())
-        check_schema(teacher.schema, store)
+        check_schema(teacher.schema, store.schema, store.path)
         trainer = Distiller(settings, store, run, accelerator, teacher)
         trainer.train()
         if accelerator.is_main_process and trainer.finished and config.report_windows:
@@ -53,7 +61,7 @@ def distill(config: DistillConfig) -> Path:
 
 
 class Distiller(Trainer):
-    """A training that starts from its teacher, and has it at its side."""
+    """A training that starts from its teacher's weights and learns from it."""
 
     config: Distillation
 
@@ -69,7 +77,7 @@ class Distiller(Trainer):
         super().__init__(config, store, run, accelerator)
 
     def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
-        """The teacher's weights; what only the student has starts at nothing."""
+        """Makes the student of the teacher's weights; what only the student has starts at zero."""
         teacher = self.teacher
         self.parent = teacher.provenance
         student = build_model(self.config.model, self.config.prior, teacher.schema, teacher.stats)
@@ -98,6 +106,7 @@ class Distiller(Trainer):
 
 
 def weights_digest(world: World) -> str:
+    """Hashes all weights, by name."""
     digest = hashlib.sha256()
     for name, value in sorted(world.model.state_dict().items()):
         digest.update(name.encode())

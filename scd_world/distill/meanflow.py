@@ -6,7 +6,7 @@ x_s = x_t − (t − s)·u is exact, however long. Differentiating (t − s)·u 
     u = v − (t − s) · du/dt,      du/dt = JVP of u at (x_t, t, s) in direction (v, 1, 0)
 
 The derivative is taken forward, in one pass beside u's own. v is the teacher's: its noise is gone. The
-decoder gets s by an embedding that starts at zero (`Decoder.until`), so that training starts at u = v.
+decoder gets s by an embedding that starts at zero (`Decoder.target_time`), so that training starts at u = v.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from scd_world.model.noise import Noise
 from scd_world.robot_data.clip import Clip
 
 SMALLEST_T = 0.01  # a decoder that predicts x gives v = (x_t − x) / t
-SMALLEST_ERROR = 1e-3  # c of the loss ‖Δ‖² / (‖Δ⁻‖² + c): frames that are right already stay quiet
+SMALLEST_ERROR = 1e-3  # c of the loss ‖Δ‖² / (‖Δ⁻‖² + c): frames that are right already weigh little
 
 
 class MeanFlow(DecoderObjective):
+    """The loss above."""
+
     def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
-        """Two draws of t for each noisy frame: where the stretch begins, and how long it is."""
+        """Samples two t for each noisy frame: for where the stretch begins, and for how long it is."""
         noise = self.model.sample_noise(clip, generator)
         share = torch.randn(noise.t.shape, generator=generator, device=generator.device).to(noise.t.device)
         return replace(noise, t=torch.cat([noise.t, share]))
@@ -38,29 +40,33 @@ class MeanFlow(DecoderObjective):
         t = uniform(first).clamp_min(SMALLEST_T)
         s = t * stretch(uniform(share))
         with torch.no_grad():
-            scene = read_clip(self.teacher, clip, noise)
-        x_t = interpolate(scene.x, scene.noise, t)
+            batch = read_clip(self.teacher, clip, noise)
+        x_t = interpolate(batch.x, batch.noise, t)
         with torch.no_grad():
-            v = scene.field(self.teacher)(x_t, t, t)
-        with torch.autocast(x_t.device.type, enabled=False):  # a derivative of bf16 is noise
-            u, goal = average_and_goal(scene.field(self.model), x_t, t, s, v)
-        # In units of the frame, as a decoder that predicts x was taught: near t = 0 velocities say little.
+            v = batch.field(self.teacher)(x_t, t, t)
+        with torch.autocast(x_t.device.type, enabled=False):  # in bf16 the derivative would be noise
+            u, target = average_and_target(batch.field(self.model), x_t, t, s, v)
+        # In units of the frame, as a decoder that predicts x was trained: near t = 0 velocities mean little.
         unit = column(t) if self.model.config.predict == "x" else 1.0
-        error = scene.error(unit * u, unit * goal).mean((1, 2, 3))
+        error = batch.error(unit * u, unit * target).mean((1, 2, 3))
         loss = (error / (error.detach() + SMALLEST_ERROR)).mean()
         return loss, {"pixels": error.mean().detach()}
 
 
 def stretch(share: Tensor) -> Tensor:
-    """s / t of uniform draws: a quarter down to 0, a quarter of no length at all, half in between."""
+    """Turns uniform samples into s / t: a quarter down to 0, a quarter of no length, half in between."""
     return ((share - 0.25) * 2).clamp(0, 1)
 
 
-def average_and_goal(
+def average_and_target(
     field: VelocityField, x_t: Tensor, t: Tensor, s: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """u(x_t, t, s) with its gradient, and what it should be, without one."""
-    still = torch.zeros_like(s)
+    """Computes u(x_t, t, s) with its gradient, and its target without one, (F, C, H, W) each.
+
+    v: the teacher's velocity at (x_t, t).
+    """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
-        u, change = torch.func.jvp(field, (x_t, t, s), (v, torch.ones_like(t), still))
+        direction = v, torch.ones_like(t), torch.zeros_like(s)
+        # torch declares the three results that has_aux=True gives.
+        u, change = torch.func.jvp(field, (x_t, t, s), direction)  # type: ignore[misc]
     return u, (v - column(t - s) * change).detach()

@@ -1,6 +1,6 @@
 """What all distillations share: a student that learns, a frozen teacher, and the frames to learn from.
 
-F frames (batch, time and noise draws folded together), C H W frame, M context tokens, D width, S state.
+F frames (batch, time and noise samples folded together), C H W frame, M context tokens, D width, S state.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from scd_world.robot_data.clip import Clip
 
 @dataclass(frozen=True)
 class DistillBatch:
-    """All that a decoder is told about the frames of a clip, and what they were."""
+    """A decoder's inputs for the frames of a clip, and the frames themselves."""
 
-    h: Tensor  # (F, M, D) what the encoder said
+    h: Tensor  # (F, M, D) the encoder's output
     state_action: Tensor  # (F, S + A + tasks)
-    pixel_inputs: Tensor  # (F, I·C, H, W) what the pixel head sees
+    pixel_inputs: Tensor  # (F, I·C, H, W) of the pixel head
     x: Tensor  # (F, C, H, W) the recorded next frame
     noise: Tensor  # (F, C, H, W)
     weight: Tensor  # (F, 1, H, W) of a pixel's error, as in `WorldModel.loss`
@@ -37,13 +37,13 @@ class DistillBatch:
         """Gives the model's velocity for these frames."""
         return scd_of(model).velocity(self.h, self.state_action, self.pixel_inputs)
 
-    def error(self, drawn: Tensor, target: Tensor) -> Tensor:
-        """(F, C, H, W): weighted square errors."""
-        return self.weight * (drawn - target).square()
+    def error(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Computes weighted square errors, (F, C, H, W)."""
+        return self.weight * (predicted - target).square()
 
 
 def scd_of(model: WorldModel) -> SCD:
-    """Gives the model's SCD: only that has a decoder apart from its encoder, which is what is distilled."""
+    """Gives the model's SCD: only that has a decoder separate from its encoder."""
     assert isinstance(model.core, SCD)
     return model.core
 
@@ -56,11 +56,12 @@ class Objective(nn.Module):
         self.model, self.teacher = model, teacher.requires_grad_(False)
 
     def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
+        """Samples what `forward` needs of randomness."""
         return self.model.sample_noise(clip, generator)
 
 
 class DecoderObjective(Objective):
-    """The decoder alone learns. What it is told comes from the frozen encoder, once for all draws."""
+    """The decoder alone learns; its context comes from the frozen encoder, once for all noise samples."""
 
     def __init__(self, model: WorldModel, teacher: WorldModel) -> None:
         super().__init__(model.requires_grad_(False), teacher)
@@ -68,7 +69,7 @@ class DecoderObjective(Objective):
 
 
 def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
-    """One parallel encoder pass over the clip's history, such as `WorldModel.loss` learns from."""
+    """Encodes the clip's history in one parallel pass, such as `WorldModel.loss` learns from."""
     obs, state = model.training_history(clip, noise)
     prior = model.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
     state_action = torch.cat([state, clip.action], dim=-1)
@@ -94,10 +95,10 @@ def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
 
 
 def uniform(normal: Tensor) -> Tensor:
-    """Standard normal → uniform in (0, 1), (F,)."""
+    """Turns standard normal values into uniform ones in (0, 1), (F,)."""
     return torch.special.ndtr(normal).flatten()
 
 
 def column(t: Tensor) -> Tensor:
-    """(F,) beside frames (F, C, H, W)."""
+    """Reshapes (F,) so that it multiplies frames (F, C, H, W)."""
     return t[:, None, None, None]

@@ -1,8 +1,8 @@
 """Quality against denoising steps: several worlds on the same held-out windows from the same noise.
 
-steps.json · steps.md · steps.png. `likeness` is measured at the first imagined step: PSNR to what the first
-world draws with the most steps from the same noise, so how well its path is kept, whatever is true.
-`sharpness` there: mean difference of neighbouring pixels over that of the recorded frame, 1 where the
+steps.json · steps.md · steps.png. `likeness` is measured at the first imagined step: PSNR to the first
+world's frame with the most steps from the same noise, so how well its path is kept, whatever was recorded.
+`sharpness` there: mean difference of neighboring pixels over that of the recorded frame, 1 where the
 windows are as sharp as recorded. Means over the windows, one imagination each. `ms` of one step of one row
 are the processor's on a CPU (a busy machine does not count), the clock's on a GPU; all in turn.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scd_datasets.store.store import WindowStore
-from scd_world.benchmark.timing import dummy_state, interleave
+from scd_world.benchmark.timing import dummy_state, interleave_steps
 from scd_world.distill.config import DistillConfig
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.open_loop import (
@@ -33,7 +33,7 @@ from scd_world.evaluation.open_loop import (
 )
 from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.metrics.image import psnr
-from scd_world.reporting.plotting import STYLE
+from scd_world.reporting.plotting import new_figure
 from scd_world.reporting.tables import number, table, write_json
 from scd_world.utils.devices import machine_info, pick_device
 from scd_world.world.world import World
@@ -43,7 +43,7 @@ ROUNDS = 5  # of timing
 
 
 def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: DistillConfig) -> str:
-    """Measures, writes the report beside the run's world, and gives its table."""
+    """Measures worlds (name → folder), writes the report into the run folder, and gives its table."""
     out, device = Path(config.out), pick_device(config.device)
     loaded = {name: World.load(source, device=device) for name, source in worlds.items()}
     first = next(iter(loaded.values()))
@@ -55,9 +55,9 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
         context=config.eval_context,
         seed=config.seed,
     )
-    # A student may have been split otherwise than its teacher.
+    # A student may have held out other episodes than its teacher.
     others = [world.provenance for world in loaded.values() if world is not first]
-    chosen = select_eval_episodes(first.provenance, store, None, beside=others)
+    chosen = select_eval_episodes(first.provenance, store, None, compared=others)
     windows = spread_windows(store, chosen.episodes, choice)
     batches = [
         load_batch(store, windows[i : i + choice.batch_size], choice.context, device)
@@ -87,7 +87,7 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
 
 @torch.no_grad()
 def first_frames(world: World, batch: WindowBatch, num_steps: int, seed: int) -> Tensor:
-    """(B, C, H, W): the first imagined step."""
+    """Imagines the first step, (B, C, H, W)."""
     noise = RowNoise(batch.windows, world.frame_shape, seed)
     return next(imagine_steps(world, start_windows(world, batch), batch.future, noise, num_steps)).obs
 
@@ -100,7 +100,7 @@ def measure(
     num_steps: int,
     choice: EvaluateConfig,
 ) -> dict[str, float]:
-    """`psnr_h…`, `likeness` and `sharpness`, each a mean."""
+    """Measures `psnr_h…`, `likeness` and `sharpness`, each a mean over windows."""
     values: dict[str, list[Tensor]] = {}
     for batch, path_end in zip(batches, reference, strict=True):
         noise = RowNoise(batch.windows, world.frame_shape, choice.seed)
@@ -109,26 +109,26 @@ def measure(
             imagine_steps(world, start_windows(world, batch), actions, noise, num_steps), start=1
         ):
             valid, truth = batch.valid[:, h - 1], batch.truth(h)
-            found = {f"psnr_h{h}": psnr(s.obs, truth)} if h in HORIZONS else {}
+            measures = {f"psnr_h{h}": psnr(s.obs, truth)} if h in HORIZONS else {}
             if h == 1:
-                found |= {"likeness": psnr(s.obs, path_end), "sharpness": edges(s.obs) / edges(truth)}
-            for name, value in found.items():
+                measures |= {"likeness": psnr(s.obs, path_end), "sharpness": edges(s.obs) / edges(truth)}
+            for name, value in measures.items():
                 values.setdefault(name, []).append(value[valid])
     return {name: torch.cat(parts).mean().item() for name, parts in values.items()}
 
 
 def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
-    """Milliseconds of a step of one row, for each number of denoising steps."""
+    """Times a step of one row, in ms, for each number of denoising steps."""
     model, names = world.model, {str(n): n for n in steps}
-    standing = {name: dummy_state(model, 1, full=True) for name in names}
-    turns = interleave(dict.fromkeys(names, model), standing, names, seconds=float("inf"))
-    rounds = list(islice(turns, ROUNDS))
-    which = 1 if world.device.type == "cpu" else 0
-    return {n: float(np.median([turn[name][which] for turn in rounds])) * 1e3 for name, n in names.items()}
+    states = {name: dummy_state(model, 1, full=True) for name in names}
+    steps_taken = interleave_steps(dict.fromkeys(names, model), states, names, seconds=float("inf"))
+    rounds = list(islice(steps_taken, ROUNDS))
+    which = "processor" if world.device.type == "cpu" else "clock"
+    return {n: float(np.median([getattr(r[name], which) for r in rounds])) * 1e3 for name, n in names.items()}
 
 
 def edges(obs: Tensor) -> Tensor:
-    """(B,) mean absolute difference of neighbouring pixels."""
+    """Averages the absolute difference of neighboring pixels, (B,)."""
     return obs.diff(dim=-1).abs().mean((1, 2, 3)) + obs.diff(dim=-2).abs().mean((1, 2, 3))
 
 
@@ -136,6 +136,7 @@ def edges(obs: Tensor) -> Tensor:
 
 
 def steps_table(measured: dict[str, dict[int, dict[str, float]]], what: str) -> str:
+    """Tabulates the measures by world and number of denoising steps, under the line `what`."""
     some = next(iter(next(iter(measured.values())).values()))
     horizons = [name for name in some if name.startswith("psnr_h")]
     columns = dict.fromkeys(horizons, 2) | {"likeness": 1, "sharpness": 3, "ms": 1}
@@ -150,19 +151,14 @@ def steps_table(measured: dict[str, dict[int, dict[str, float]]], what: str) -> 
 
 
 def plot_steps(path: Path, measured: dict[str, dict[int, dict[str, float]]]) -> None:
-    """One panel per measure, one line per world, over the denoising steps."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.figure import Figure
-
-        some: dict[str, Any] = next(iter(next(iter(measured.values())).values()))
-        titles = {n: f"PSNR at {n.removeprefix('psnr_h')}, dB" for n in some if n.startswith("psnr_h")}
-        titles |= {
-            "likeness": "likeness to the first world's path, dB",
-            "sharpness": "sharpness, 1 as recorded",
-        }
-        figure = Figure(figsize=(3.7 * len(titles), 3.4), layout="constrained")
+    """Plots one panel per measure, one line per world, over the denoising steps."""
+    some: dict[str, Any] = next(iter(next(iter(measured.values())).values()))
+    titles = {n: f"PSNR at {n.removeprefix('psnr_h')}, dB" for n in some if n.startswith("psnr_h")}
+    titles |= {
+        "likeness": "likeness to the first world's path, dB",
+        "sharpness": "sharpness, 1 as recorded",
+    }
+    with new_figure(path, 3.7 * len(titles), 3.4) as figure:
         for ax, (measure_name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
             ax.set_title(title)
             for name, by_steps in measured.items():
@@ -172,4 +168,3 @@ def plot_steps(path: Path, measured: dict[str, dict[int, dict[str, float]]]) -> 
             ax.set_xlabel("denoising steps")
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-        figure.savefig(path)

@@ -33,7 +33,7 @@ FOLLOWS = 0.9  # correlation from which an action counts as the robot's next pos
 
 @torch.no_grad()
 def losses_true_and_shuffled(world: World, batch: WindowBatch, seed: int) -> tuple[dict[str, float], ...]:
-    """Computes the losses with the recorded actions and with another window's, on the same clips and noise."""
+    """Computes losses with the recorded actions and with another window's, on the same clips and noise."""
     shortest = min(window.steps for window in batch.windows)  # what is padded was not recorded
     clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + shortest))
     noise = world.model.sample_noise(clip, torch.Generator().manual_seed(seed)).without_self_rollout()
@@ -55,7 +55,7 @@ def other_rows(windows: Sequence[Window]) -> Tensor:
 
 
 def loss_ratio(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
-    """Computes Σ loss(shuffled actions) / Σ loss(true actions), in all and per part; 1: actions are ignored."""
+    """Computes Σ loss(shuffled actions) / Σ loss(true actions), total and parts; 1: actions are ignored."""
     ratios = {}
     for name in pairs[0][0] if pairs else ():
         true, shuffled = (sum(pair[i][name] for pair in pairs) for i in (0, 1))
@@ -169,8 +169,11 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
 
 
 def find_null_action(store: WindowStore, episodes: np.ndarray) -> str:
-    """Finds which action does nothing: `hold` where actions are target positions, else `zero`; `unknown` where
-    zero is out of range."""
+    """Finds which action does nothing.
+
+    `hold` (the current position) where actions are target positions, else `zero`; `unknown` where zero is out
+    of range.
+    """
     A, P = len(store.schema.action), len(store.schema.agent_pos)
     rows = rows_of(store.starts, store.lengths - 1, episodes)
     action = store.action[rows]
@@ -190,7 +193,7 @@ def null_action_drift(
     seed: int,
     done: Callable[[int], object],
 ) -> dict:
-    """Measures how much moves under the null action from step n/4, when the robot has come to rest, to step n.
+    """Measures how much moves under the null action from step n/4, when the robot is at rest, to step n.
 
     And how much moved in the recordings between the same two steps. kind: as `find_null_action` has it.
     """

@@ -53,7 +53,7 @@ def worst_windows(loop: OpenLoopResults, curves: dict[str, np.ndarray], count: i
 
 
 def survival(imagined: np.ndarray, copy: np.ndarray) -> np.ndarray:
-    """Gives 1 until the imagined frames are first worse than copy-last on changed pixels, then 0; NaN unreached.
+    """Gives (N, H): 1 until imagining is first worse than copy-last on changed pixels, then 0; NaN unreached.
 
     imagined, copy: (N, H) PSNR in dB. On whole frames a window in which nothing moves yet would fail at once:
     there copy-last is exact.
@@ -138,7 +138,7 @@ def uncertainty(loop: OpenLoopResults, share: float = 0.1) -> dict[str, Any]:
 
 
 def curve_report(curves: dict[str, np.ndarray], episodes: np.ndarray, horizon: int) -> dict[str, dict]:
-    """Summarizes each curve over all windows: mean, 95 % interval, median and count at each horizon reached."""
+    """Summarizes each curve over all windows: mean, 95 % interval, median, count at each horizon reached."""
     reach = int(np.isfinite(curves["psnr_imagined"][:, :horizon]).any(0).sum())
     summaries = {}
     for name, values in curves.items():

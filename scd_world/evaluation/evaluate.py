@@ -84,7 +84,7 @@ def measure(
     world: World, store: WindowStore, config: EvaluateConfig
 ) -> tuple[dict[str, Any], list[WindowVideo], WindowVideo | None]:
     """Gives the report as plain data, videos of the windows that are shown, and one of the worst."""
-    check_schema(world.schema, store)
+    check_schema(world.schema, store.schema, store.path)
     schema = scored_schema(world.schema, store.schema)
     chosen = select_eval_episodes(world.provenance, store, config.episodes)
     windows = spread_windows(store, chosen.episodes, config)

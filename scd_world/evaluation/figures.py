@@ -1,4 +1,4 @@
-"""The report's figures: curves over the horizon, the response to every action dimension, calibration (PNG)."""
+"""The report's figures (PNG): curves over the horizon, responses to every action dimension, calibration."""
 
 from __future__ import annotations
 

@@ -39,10 +39,11 @@ class Window:
 def choose_windows(
     lengths: np.ndarray, episodes: Sequence[int], context: int, horizon: int, per_episode: int
 ) -> list[Window]:
-    """Spreads starts evenly over each episode, so that each reaches the horizon if its episode is long enough.
+    """Spreads starts evenly over each episode, so that each reaches the horizon where its episode does.
 
-    lengths: frames of every episode in the store; episodes: positions there. Longest windows first. Episodes with fewer than `context` + 1 frames give none. One step more than the horizon: an
-    episode's last action has a reward and a success, but no next frame.
+    lengths: frames of every episode in the store; episodes: positions there. Longest windows first. Episodes
+    with fewer than `context` + 1 frames give none. One step more than the horizon: an episode's last action
+    has a reward and a success, but no next frame.
     """
     windows = []
     for episode in episodes:

@@ -174,25 +174,27 @@ def outcome_lines(report: dict[str, Any]) -> list[str]:
     if uncertainty := report.get("uncertainty"):
         predicted, observed = ([f"{x:.2%}" for x in uncertainty[key]] for key in ("predicted", "observed"))
         lines.append(
-            f"uncertainty: AUROC {number(uncertainty['auroc'], 3)} for the tenth of the steps with the largest "
-            f"error of the state (by the number of the step: {number(uncertainty['auroc_of_the_step'], 3)}); "
-            f"mean error predicted {uncertainty['mean_predicted']:.2%} of its range, observed "
-            f"{uncertainty['mean_observed']:.2%}; in the most certain tenth {predicted[0]} and {observed[0]}, "
-            f"in the least certain {predicted[-1]} and {observed[-1]}"
+            f"uncertainty: AUROC {number(uncertainty['auroc'], 3)} for the tenth of the steps with the "
+            f"largest error of the state (by the number of the step: "
+            f"{number(uncertainty['auroc_of_the_step'], 3)}); mean error predicted "
+            f"{uncertainty['mean_predicted']:.2%} of its range, observed "
+            f"{uncertainty['mean_observed']:.2%}; in the most certain tenth {predicted[0]} and "
+            f"{observed[0]}, in the least certain {predicted[-1]} and {observed[-1]}"
         )
     outcomes = report["outcomes"]
     if reward := outcomes.get("reward"):
         lines.append(
-            f"reward of every step of {outcomes['episodes']} whole episodes, predicted from the recorded past: "
-            f"{reward_text(reward)}, slope {number(reward['slope'])}"
+            f"reward of every step of {outcomes['episodes']} whole episodes, predicted from the recorded "
+            f"past: {reward_text(reward)}, slope {number(reward['slope'])}"
         )
     if success := outcomes.get("success"):
         recall = "" if success["recall"] is None else f", {success['recall']:.0%} of them with p > .5"
         lines.append(
             f"success, likewise: AUROC {number(success['auroc'], 3)}, {success['positives']} of "
             f"{outcomes['steps']} steps are positive{recall}, {success['false_alarms']} false alarms; "
-            f"calibration error {success['calibration']['error']:.4f}, Brier {success['brier']:.5f} (a constant: "
-            f"{success['brier_constant']:.5f}); {success['episode_accuracy']:.0%} of the episodes right"
+            f"calibration error {success['calibration']['error']:.4f}, Brier {success['brier']:.5f} "
+            f"(a constant: {success['brier_constant']:.5f}); "
+            f"{success['episode_accuracy']:.0%} of the episodes right"
         )
     return lines
 

@@ -59,7 +59,7 @@ def select_eval_episodes(
         return with_warning(
             chosen,
             "not all held out",
-            f"{trained_on} of these {chosen.sum()} episodes were TRAINED ON: the figures say nothing of new ones",
+            f"{trained_on} of these {chosen.sum()} episodes were TRAINED ON: nothing follows for new ones",
         )
     if len(same) < len(trainings):
         return with_warning(
@@ -72,7 +72,7 @@ def select_eval_episodes(
 
 
 def parent_trainings(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lists the provenances of the worlds whose weights this one started from (`init=`), the nearest first."""
+    """Lists the provenances of the worlds whose weights this one started from (`init=`), nearest first."""
     while (parent := provenance.get("parent")) is not None:
         yield parent
         provenance = parent

@@ -43,7 +43,7 @@ class Network:
 def load_networks(
     lpips_weights: str | None, fvd_weights: str | None, device: torch.device
 ) -> dict[str, Network]:
-    """Loads `LPIPS` and `FVD` as far as weights were given, before anything is measured: a wrong path is cheap."""
+    """Loads `LPIPS` and `FVD` as far as weights were given: before all else, a wrong path costs nothing."""
     networks = {}
     if lpips_weights:
         module = load(Lpips(), lpips_weights, LPIPS_RECIPE).to(device)

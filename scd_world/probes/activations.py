@@ -1,11 +1,11 @@
-"""What a dense network's layers say and look at while one frame is drawn, step by step.
+"""What a dense network's layers compute and attend to while one frame is denoised, step by step.
 
 B frames, n denoising steps, L layers, M tokens per frame, D width, h heads, d = D/h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.model.layers import AttendTo, Attention
-from scd_world.probes.interventions import PassTracker
+from scd_world.model.world_model import WorldModel
+from scd_world.probes.interventions import PassTracker, dense_core
 
 
 class RecordedActivations:
-    """What was seen of the frames that were drawn."""
+    """What one batch's layers did, step by step."""
 
     def __init__(self, layers: int) -> None:
         self.inputs: list[Tensor] = []  # per step (B, M, D), in front of the first layer
@@ -38,38 +38,39 @@ class Activations(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[RecordedActivations]) -> Activations:
+        """Joins the batches along B."""
         layers = range(len(parts[0].features))
 
-        def join(choose: Callable[[RecordedActivations], list[Tensor]]) -> Tensor:
-            return torch.cat([torch.stack(choose(part)) for part in parts], dim=1)
+        def join(steps: Iterable[list[Tensor]]) -> Tensor:
+            return torch.cat([torch.stack(batch) for batch in steps], dim=1)
 
         return cls(
-            join(lambda part: part.inputs),
-            [join(lambda part, i=i: part.features[i]) for i in layers],
-            torch.stack([join(lambda part, i=i: part.past[i]) for i in layers]),
+            join(part.inputs for part in parts),
+            [join(part.features[i] for part in parts) for i in layers],
+            torch.stack([join(part.past[i] for part in parts) for i in layers]),
             parts[0].uniform[0].item(),
         )
 
 
 @contextmanager
-def watch(model: CausalDiT) -> Iterator[RecordedActivations]:
-    """Collects from every pass that draws; undone at the end."""
-    net = model.net
-    passes, seen = PassTracker(net), RecordedActivations(len(net.blocks))
+def record_activations(model: WorldModel) -> Iterator[RecordedActivations]:
+    """Records every pass that denoises, while it is open."""
+    net = dense_core(model).net
+    passes, recorded = PassTracker(net), RecordedActivations(len(net.blocks))
     handles = list(passes.hooks)
 
     def on_block(layer: int, args: tuple, out: Tensor) -> None:
-        if passes.drawing:
-            seen.features[layer].append(out[:, 0])
+        if passes.denoising:
+            recorded.features[layer].append(out[:, 0])
             if layer == 0:
-                seen.inputs.append(args[0][:, 0])
+                recorded.inputs.append(args[0][:, 0])
 
     def on_attention(layer: int, attention: Attention, args: tuple) -> None:
-        if passes.drawing:
+        if passes.denoising:
             share, uniform = past_share(attention, *args)
-            seen.past[layer].append(share)
+            recorded.past[layer].append(share)
             if layer == 0:
-                seen.uniform.append(uniform)
+                recorded.uniform.append(uniform)
 
     for i, block in enumerate(net.blocks):
         handles.append(block.register_forward_hook(lambda _, args, out, i=i: on_block(i, args, out)))
@@ -78,7 +79,7 @@ def watch(model: CausalDiT) -> Iterator[RecordedActivations]:
             a.register_forward_pre_hook(lambda a, args, i=i: on_attention(i, a, args)) for a in attentions
         ]
     try:
-        yield seen
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
@@ -87,24 +88,24 @@ def watch(model: CausalDiT) -> Iterator[RecordedActivations]:
 def past_share(
     attention: Attention, h: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo
 ) -> tuple[Tensor, Tensor]:
-    """Share (B,) of the frame's attention that falls on the keys of other frames, mean over heads and
-    tokens; and that share () were all visible keys worth the same. Before the layer itself runs.
+    """Computes the share (B,) of the frame's attention that falls on the keys of other frames, mean over
+    heads and tokens; and that share () under uniform attention. Before the layer itself runs.
 
     The attention mixes, instead of the values, 1 for a past key and 0 for a key of the frame itself.
     """
     mixed, uniform = [], []
 
-    def told_apart(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def mark_past(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         zero, one = (memory(k, torch.full_like(v, x))[1][0, 0, :, 0].clone() for x in (0.0, 1.0))
         keys, values, mask = memory(k, v)
-        past = zero == one  # its own values are those that follow what it gives
+        past = zero == one  # the frame's own values are those that follow the argument
         visible = past.new_ones(len(past)) if mask is None else mask
         uniform.append((visible & past).sum() / visible.sum())
         return keys, past.to(values)[None, None, :, None].expand_as(values), mask
 
     hook = attention.out.register_forward_pre_hook(lambda _, args: mixed.append(args[0]))
     with hook:
-        attention.forward(h, rotary, told_apart)
+        attention.forward(h, rotary, mark_past)
     return mixed[0].mean((1, 2, 3)), uniform[0]
 
 
@@ -112,7 +113,7 @@ def past_share(
 
 
 def similarity(features: Tensor) -> Tensor:
-    """features (n, B, M, D) → (n, n): cosine between denoising steps, mean over frames and tokens.
+    """Computes the cosine between denoising steps, mean over frames and tokens: (n, B, M, D) → (n, n).
 
     Of unit vectors, u·v = 1 − ‖u − v‖² / 2: exactly 1 where nothing changes.
     """
@@ -120,12 +121,12 @@ def similarity(features: Tensor) -> Tensor:
     return torch.stack([1 - (unit - at).square().sum(-1).mean((1, 2)) / 2 for at in unit])
 
 
-def centred(features: Tensor) -> Tensor:
-    """(n, B, M, D) without what all frames have in common at a token's place: mean over frames and steps."""
+def center(features: Tensor) -> Tensor:
+    """Subtracts, from (n, B, M, D), what all frames share at a token's place: mean over frames and steps."""
     return features - features.mean((0, 1), keepdim=True)
 
 
 def between_frames(features: Tensor) -> float:
-    """Cosine of different frames at one step, token by token: what similarity means here (n, B, M, D)."""
+    """Computes the cosine of different frames at one step, (n, B, M, D): the scale of similarity here."""
     unit = F.normalize(features, dim=-1)
     return (unit * unit.roll(1, dims=1)).sum(-1).mean().item()

@@ -25,32 +25,37 @@ class ProbeConfig:
     episodes: list[int] | None = None  # indices in the dataset; None: those the world's training held out
 
     windows: int = 32  # held-out windows, spread evenly over the episodes
-    context: int | None = None  # recorded frames shown before the imagination; None: the world's window
+    context: int | None = None  # recorded frames observed before imagining; None: the world's window
     num_steps: int = 10  # denoising steps per frame
     horizon: int = 8  # imagined steps of each window
     batch_size: int = 16  # windows imagined together; changes no result
 
-    middle_layers: list[int] = field(
-        default_factory=list
-    )  # left out after the first steps; none: middle half
+    middle_layers: list[int] = field(default_factory=list)  # skipped after the first steps; []: middle half
     first_steps: list[int] = field(default_factory=lambda: [1, 2, 5])  # denoising steps in which all run
-    last_layers: list[int] = field(default_factory=list)  # how many last ones get no past; none: all numbers
-    finetune_last: int | None = None  # of them the one that is fine-tuned; None: as many as SCD has to decode
+    last_layers: list[int] = field(default_factory=list)  # how many last ones get no past; []: every number
+    finetune_last: int | None = None  # the number that is fine-tuned; None: model.decoder_layers
 
-    finetune_updates: int = 200  # of every short fine-tune; 0: none
+    finetune_updates: int = 200  # of each short fine-tuning; 0: none
     finetune_lr: float = 2e-4
     finetune_batch_size: int = 6  # training windows per update
     finetune_length: int = 6  # steps of such a window
-    changed_threshold: float = 8.0  # grey levels by which a changed pixel differs from the last context frame
+    changed_threshold: float = 8.0  # gray levels by which a changed pixel differs from the last context frame
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         above("num_steps", self.num_steps, 1)
-        for name in ("windows", "horizon", "batch_size", "tune_lr", "tune_batch", "tune_steps"):
+        for name in (
+            "windows",
+            "horizon",
+            "batch_size",
+            "finetune_lr",
+            "finetune_batch_size",
+            "finetune_length",
+        ):
             above(name, getattr(self, name), 0)
-        above("tune_updates", self.finetune_updates, -1)
+        above("finetune_updates", self.finetune_updates, -1)
         if self.context is not None:
             above("context", self.context, 0)
         if not all(1 <= n <= self.num_steps for n in self.first_steps or [0]):

@@ -1,6 +1,6 @@
-"""A short fine-tune of a changed dense world: the model's own loss, on the training's windows.
+"""A short fine-tuning of a changed dense world: the model's own loss, on the training's windows.
 
-Update number i is a pure function of (seed, i), so all that is tuned sees the same windows and noise.
+Update number i is a pure function of (seed, i), so all models are fine-tuned on the same windows and noise.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.store import WindowStore
-from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.model.noise import Noise
+from scd_world.model.world_model import WorldModel
 from scd_world.optim.config import OptimizerConfig
 from scd_world.optim.schedule import learning_rate
 from scd_world.probes.config import ProbeConfig
@@ -27,9 +27,9 @@ from scd_world.world.world import World
 
 
 class PairedWithNoise(nn.Module):
-    """The model's loss with every noisy frame behind its own pure noise (t = 1): rows for `Lent` layers."""
+    """The model's loss with every noisy frame after its own pure noise (t = 1), for `SharedResidual`."""
 
-    def __init__(self, model: CausalDiT) -> None:
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.model = model
 
@@ -43,10 +43,11 @@ class PairedWithNoise(nn.Module):
 
 
 class Finetuner:
-    """Teaches models in place for a few updates; they end as the average of their last weights."""
+    """Trains models in place for a few updates; they end as the average of their last weights."""
 
     def __init__(self, world: World, store: WindowStore, held_out: np.ndarray, config: ProbeConfig) -> None:
-        """held_out: the episodes (positions in the store) that must not be learnt from."""
+        """held_out: the episodes (positions in the store) that must not be learned from. ValueError: no
+        others are left."""
         self.world, self.config = world, config
         episodes = np.setdiff1d(np.arange(len(store.lengths)), held_out)
         if not len(episodes):
@@ -75,9 +76,10 @@ class Finetuner:
             device=self.world.device.type,
         )
 
-    def tune(
-        self, model: CausalDiT, objective: nn.Module | None = None, tick: Callable[[], object] = lambda: None
-    ) -> CausalDiT:
+    def finetune(
+        self, model: WorldModel, objective: nn.Module | None = None, tick: Callable[[], object] = lambda: None
+    ) -> WorldModel:
+        """Fine-tunes the model, gives it back. objective: another loss around it; tick: after each update."""
         settings = self.settings
         model.requires_grad_(True)
         learner = Learner(model, self.world.stats, settings, make_accelerator(settings), objective)

@@ -1,10 +1,10 @@
-"""The paper's probes (its section 4) on a trained dense world: is thinking separable from denoising here?
+"""The paper's probes (its section 4) on a trained dense world: is causal reasoning separable from denoising?
 
-report.md · probe.json · similarity.png · attention.png · skip.png · within_frame.png · leave_out.png
+report.md · probe.json · similarity.png · attention.png · skip.png · within_frame.png · ablate_layer.png
 
-(a) does a layer say the same at every denoising step; (b) how much does it look at the past; what does it
-cost (c) to run the middle layers in the first steps only, (d) to hide the past from the last layers, (e) to
-leave a layer out. Layers are counted from 1.
+(a) are a layer's features the same at every denoising step; (b) how much does it attend to the past; what
+does it cost (c) to run the middle layers in the first steps only, (d) to hide the past from the last layers,
+(e) to ablate a layer. Layers are counted from 1.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.open_loop import RowNoise, WindowBatch, load_batch, spread_windows, start_windows
 from scd_world.evaluation.splits import EvalEpisodes, select_eval_episodes
+from scd_world.model.world_model import WorldModel
 from scd_world.probes import figures
-from scd_world.probes.activations import Activations, between_frames, centred, similarity, watch
+from scd_world.probes.activations import Activations, between_frames, center, record_activations, similarity
 from scd_world.probes.config import ProbeConfig
 from scd_world.probes.finetune import Finetuner, PairedWithNoise
 from scd_world.probes.interventions import (
     Reused,
     SharedResidual,
     Skipped,
+    When,
     WithinFrame,
     after,
-    changed,
-    drawn,
+    denoised,
+    dense_core,
     everywhere,
     rewrap,
+    wrap_layers,
 )
-from scd_world.probes.measure import HeldOutWindows, Quality, against, mean
+from scd_world.probes.measure import HeldOutWindows, Quality, compare_quality, mean
 from scd_world.probes.report import markdown, verdict
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.compatibility import check_schema
@@ -51,11 +54,14 @@ LEAST = 3  # layers: first, middle, last
 
 
 def probe(config: ProbeConfig) -> dict[str, Any]:
-    """Probes `config.world`, writes the report under `config.out`, prints it, and gives it back."""
+    """Probes `config.world`, writes the report under `config.out`, prints it, and gives it back.
+
+    ValueError: the world is not dense, has too few layers, or does not fit the data.
+    """
     out, world = Path(config.out), World.load(config.world, device=pick_device(config.device))
     check_dense(world, config.world)
     store = open_store(config.data, out, world.config.patch)
-    check_schema(world.schema, store)
+    check_schema(world.schema, store.schema, store.path)
     report = Probe(world, store, config).report()
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "probe.json", report)
@@ -67,36 +73,39 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
 
 
 def check_dense(world: World, source: str) -> None:
-    kind = world.config.architecture
-    if not isinstance(world.model, CausalDiT):
+    """Raises ValueError where the world has no dense core of at least three layers."""
+    if not isinstance(world.model.core, CausalDiT):
         raise ValueError(
-            f"{source} is a world of kind={kind}, and the probes ask of dense causal diffusion whether it "
-            "could be separated: train one with scd-train … model.architecture=causal_dit (or far, far_long, "
-            "diffusion_forcing) and probe that"
+            f"{source} is a world of architecture={world.config.architecture}, and the probes ask of dense "
+            "causal diffusion whether it could be separated: train one with scd-train … "
+            "model.architecture=causal_dit (or far, far_long, diffusion_forcing) and probe that"
         )
-    if len(world.model.net.blocks) < LEAST:
+    if (layers := len(world.model.core.net.blocks)) < LEAST:
         raise ValueError(
-            f"{source} has {len(world.model.net.blocks)} layers: a first, a middle and a last one are needed "
+            f"{source} has {layers} layers: a first, a middle and a last one are needed "
             "(model.encoder_layers + model.decoder_layers of at least 3)"
         )
 
 
 class Probe:
+    """All probes of one world, on the same windows with the same noise."""
+
     def __init__(self, world: World, store: WindowStore, config: ProbeConfig) -> None:
         self.world, self.store, self.config, self.model = world, store, config, world.model
-        self.layers = len(self.model.net.blocks)
+        self.layers = len(dense_core(self.model).net.blocks)
         self.chosen = select_eval_episodes(world.provenance, store, config.episodes)
         self.held_out = HeldOutWindows(world, self.batches(), config)
         self.episodes = self.held_out.episodes
-        tuned = config.finetune_last or world.config.decoder_layers or 1
-        self.middle = self.named("middle_layers", config.middle_layers) or middle_half(self.layers)
-        self.lasts = self.named("last_layers", config.last_layers) or list(range(1, self.layers + 1))
-        (self.tuned_last,) = self.named("tuned_last", [min(tuned, self.layers - 1)])
-        self.tuner = (
+        last = config.finetune_last or world.config.decoder_layers or 1
+        self.middle = self.check_layers("middle_layers", config.middle_layers) or middle_half(self.layers)
+        self.lasts = self.check_layers("last_layers", config.last_layers) or list(range(1, self.layers + 1))
+        (self.finetune_last,) = self.check_layers("finetune_last", [min(last, self.layers - 1)])
+        self.finetuner = (
             Finetuner(world, store, self.chosen.episodes, config) if config.finetune_updates else None
         )
 
-    def named(self, setting: str, layers: Sequence[int]) -> list[int]:
+    def check_layers(self, setting: str, layers: Sequence[int]) -> list[int]:
+        """Gives the layers back; ValueError where the world lacks one of them."""
         if any(not 1 <= layer <= self.layers for layer in layers):
             raise ValueError(
                 f"{setting}={list(layers)}: this world has the layers 1 to {self.layers}, counted from 1"
@@ -104,6 +113,7 @@ class Probe:
         return list(layers)
 
     def batches(self) -> list[WindowBatch]:
+        """Reads the held-out windows."""
         config = self.config
         context = config.context or self.world.config.window
         choice = EvaluateConfig(
@@ -120,78 +130,83 @@ class Probe:
     # ---- all of it -------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
+        """Runs all probes, and gives what they found as plain data."""
         with tqdm(total=self.models, desc="probe", unit="model") as self.bar:
-            whole, loss, seen = self.measure(self.model), self.held_out.loss(self.model), self.watch()
+            unchanged, loss = self.measure(self.model), self.held_out.loss(self.model)
+            activations = self.activations()
             report = {
                 "world": describe(self.world, self.config),
                 "data": describe_data(self.store, self.chosen, self.held_out, self.config),
                 "settings": asdict(self.config),
                 "middle_layers": self.middle,
-                "tuned_last": self.tuned_last,
-                "whole": of_whole(whole) | {"loss": loss},
-                "copied": {name: mean(values) for name, values in self.held_out.copied().items()},
-                "similarity": similarities(seen),
-                "attention": attentions(seen),
-                "skip": self.skip(whole),
-                "within_frame": self.within_frame(whole, loss),
-                "leave_out": self.leave_out(loss),
-                "tuned": self.tuned(),
+                "finetune_last": self.finetune_last,
+                "unchanged": means(unchanged) | {"loss": loss},
+                "copy_last": {name: mean(values) for name, values in self.held_out.copy_last().items()},
+                "similarity": similarities(activations),
+                "attention": attentions(activations),
+                "skip": self.skip(unchanged),
+                "within_frame": self.within_frame(unchanged, loss),
+                "ablate_layer": self.ablate_layer(loss),
+                "finetuned": self.finetuned(),
             }
         return report | {"verdict": verdict(report)}
 
     @property
     def models(self) -> int:
         """How many models are measured."""
-        return 1 + 4 * len(self.config.first_steps) + len(self.lasts) + 2 * self.layers + 4 * bool(self.tuner)
+        finetuned = 4 * bool(self.finetuner)
+        return 1 + 4 * len(self.config.first_steps) + len(self.lasts) + 2 * self.layers + finetuned
 
-    def measure(self, model: CausalDiT) -> Quality:
+    def measure(self, model: WorldModel) -> Quality:
+        """Scores a model on the held-out windows."""
         quality = self.held_out.measure(model)
         self.bar.update()
         return quality
 
     @torch.no_grad()
-    def watch(self) -> Activations:
-        """What the layers do while the first imagined frame of every window is drawn."""
+    def activations(self) -> Activations:
+        """Records the layers while the first imagined frame of every window is denoised."""
         parts = []
         for batch in self.held_out.batches:
             s = start_windows(self.world, batch)
             noise = RowNoise(batch.windows, self.world.frame_shape, self.config.seed)
-            with watch(self.model) as seen:
+            with record_activations(self.model) as recorded:
                 self.world.step(s, batch.future[:, 0], noise.draw(self.world.device), self.config.num_steps)
-            parts.append(seen)
+            parts.append(recorded)
         return Activations.joined(parts)
 
     # ---- (c) the middle layers in the first steps only ---------------------------------------------------
 
-    def skip(self, whole: Quality) -> list[dict[str, Any]]:
-        """Also of all layers: what the same does where there is nothing left that could redo it."""
+    def skip(self, unchanged: Quality) -> list[dict[str, Any]]:
+        """Skips or reuses the middle layers; and all layers, where none is left to make up for it."""
         rows = []
         for first in self.config.first_steps:
             for which, layers in {"middle": self.middle, "all": range(1, self.layers + 1)}.items():
                 for how, wrapper in {"skipped": Skipped, "reused": Reused}.items():
-                    model = changed(self.model, layers, partial(wrapper, when=self.after(first)))
-                    row = against(self.measure(model), whole, self.episodes)
+                    model = wrap_layers(self.model, layers, partial(wrapper, when=self.after(first)))
+                    row = compare_quality(self.measure(model), unchanged, self.episodes)
                     passes = self.passes(len(layers), first)
                     rows.append(
                         {"layers": which, "how": how, "first_steps": first, "layer_passes": passes} | row
                     )
         return rows
 
-    def after(self, first_steps: int):
+    def after(self, first_steps: int) -> When:
         return after(first_steps, self.config.num_steps)
 
     def passes(self, skipped: int, first_steps: int) -> int:
-        """Runs of a layer per drawn frame, denoising alone."""
+        """Counts the runs of layers per imagined frame, in denoising alone."""
         n = self.config.num_steps
         return self.layers * n - skipped * (n - first_steps)
 
     # ---- (d) no past for the last layers -----------------------------------------------------------------
 
-    def within_frame(self, whole: Quality, loss: float) -> list[dict[str, Any]]:
+    def within_frame(self, unchanged: Quality, loss: float) -> list[dict[str, Any]]:
+        """Hides the past from the last layers, for several numbers of them."""
         rows = []
         for last in self.lasts:
-            model = changed(self.model, self.last(last), WithinFrame)
-            row = against(self.measure(model), whole, self.episodes)
+            model = wrap_layers(self.model, self.last(last), WithinFrame)
+            row = compare_quality(self.measure(model), unchanged, self.episodes)
             rows.append({"last": last} | row | {"loss_ratio": self.held_out.loss(model) / loss})
         return rows
 
@@ -200,47 +215,55 @@ class Probe:
 
     # ---- (e) one layer less ------------------------------------------------------------------------------
 
-    def leave_out(self, whole_loss: float) -> list[dict[str, Any]]:
+    def ablate_layer(self, unchanged_loss: float) -> list[dict[str, Any]]:
+        """Skips each layer in turn, everywhere and where frames are denoised alone."""
         rows = []
         for layer in range(1, self.layers + 1):
             row: dict[str, Any] = {"layer": layer}
-            for where, when in {"everywhere": everywhere, "drawn": drawn}.items():
-                loss = self.held_out.loss(changed(self.model, [layer], partial(Skipped, when=when)))
-                row |= {where: loss, f"{where}_ratio": loss / whole_loss}
+            for where, when in {"everywhere": everywhere, "denoised": denoised}.items():
+                loss = self.held_out.loss(wrap_layers(self.model, [layer], partial(Skipped, when=when)))
+                row |= {where: loss, f"{where}_ratio": loss / unchanged_loss}
                 self.bar.update()
             rows.append(row)
         return rows
 
-    # ---- with a short fine-tune --------------------------------------------------------------------------
+    # ---- with a short fine-tuning ------------------------------------------------------------------------
 
-    def tuned(self) -> dict[str, Any]:
-        """Each beside the unchanged world after the same updates on the same windows (`control`)."""
-        if self.tuner is None:
+    def finetuned(self) -> dict[str, Any]:
+        """Fine-tunes each change, and the unchanged world on the same windows (`control`)."""
+        if self.finetuner is None:
             return {}
-        model = self.taught(self.tuner, changed(self.model, [], WithinFrame))
+        model = self.finetune(self.finetuner, wrap_layers(self.model, [], WithinFrame))
         control, loss = self.measure(model), self.held_out.loss(model)
-        rows: dict[str, Any] = {"control": of_whole(control) | {"loss": loss}}
+        rows: dict[str, Any] = {"control": means(control) | {"loss": loss}}
 
         when = self.after(1)
-        model = self.taught(self.tuner, changed(self.model, self.middle, partial(Skipped, when=when)))
-        rows["skipped"] = against(self.measure(model), control, self.episodes)
+        model = self.finetune(
+            self.finetuner, wrap_layers(self.model, self.middle, partial(Skipped, when=when))
+        )
+        rows["skipped"] = compare_quality(self.measure(model), control, self.episodes)
 
-        model = changed(self.model, self.middle, SharedResidual)
-        model = self.taught(self.tuner, model, PairedWithNoise(model))
+        model = wrap_layers(self.model, self.middle, SharedResidual)
+        model = self.finetune(self.finetuner, model, PairedWithNoise(model))
         rewrap(model, partial(Reused, when=when))
-        rows["reused"] = against(self.measure(model), control, self.episodes)
+        rows["reused"] = compare_quality(self.measure(model), control, self.episodes)
 
-        model = self.taught(self.tuner, changed(self.model, self.last(self.tuned_last), WithinFrame))
-        rows["within_frame"] = against(self.measure(model), control, self.episodes)
+        model = self.finetune(
+            self.finetuner, wrap_layers(self.model, self.last(self.finetune_last), WithinFrame)
+        )
+        rows["within_frame"] = compare_quality(self.measure(model), control, self.episodes)
         rows["within_frame"]["loss_ratio"] = self.held_out.loss(model) / loss
         return rows
 
-    def taught(self, tuner: Finetuner, model: CausalDiT, objective: nn.Module | None = None) -> CausalDiT:
+    def finetune(
+        self, finetuner: Finetuner, model: WorldModel, objective: nn.Module | None = None
+    ) -> WorldModel:
         with tqdm(total=self.config.finetune_updates, desc="fine-tune", unit="update", leave=False) as bar:
-            return tuner.tune(model, objective, bar.update)
+            return finetuner.finetune(model, objective, bar.update)
 
 
 def middle_half(layers: int) -> list[int]:
+    """Lists the middle half of so many layers, counted from 1."""
     edge = max(1, layers // 4)
     return list(range(edge + 1, layers - edge + 1))
 
@@ -252,7 +275,7 @@ def describe(world: World, config: ProbeConfig) -> dict[str, Any]:
     return {
         "source": config.world,
         "model": asdict(world.config),
-        "layers": len(world.model.net.blocks),
+        "layers": len(dense_core(world.model).net.blocks),
         "parameters": sum(p.numel() for p in world.model.parameters()),
         "provenance": world.provenance,
     }
@@ -272,14 +295,15 @@ def describe_data(
     }
 
 
-def of_whole(quality: Quality) -> dict[str, float]:
+def means(quality: Quality) -> dict[str, float]:
     return {name: mean(values) for name, values in quality.psnr.items()}
 
 
-def similarities(seen: Activations) -> list[dict[str, Any]]:
-    """Layer 0 is what enters the first one. `added`: of what the layer adds to it, not of the sum."""
-    rows, before = [], None
-    for layer, features in enumerate([seen.inputs, *seen.features]):
+def similarities(activations: Activations) -> list[dict[str, Any]]:
+    """Compares features between steps. Layer 0 is the first one's input; `added`: of the layer's residual."""
+    rows: list[dict[str, Any]] = []
+    inputs = None
+    for layer, features in enumerate([activations.inputs, *activations.features]):
         matrix = similarity(features)
         off = ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
         rows.append(
@@ -288,15 +312,15 @@ def similarities(seen: Activations) -> list[dict[str, Any]]:
                 "matrix": matrix.tolist(),
                 "mean": matrix[off].mean().item(),
                 "first_to_last": matrix[0, -1].item(),
-                "centred": similarity(centred(features))[off].mean().item(),
-                "added": None if before is None else similarity(features - before)[off].mean().item(),
+                "centered": similarity(center(features))[off].mean().item(),
+                "added": None if inputs is None else similarity(features - inputs)[off].mean().item(),
                 "between_frames": between_frames(features),
             }
         )
-        before = features
+        inputs = features
     return rows
 
 
-def attentions(seen: Activations) -> dict[str, Any]:
-    """`past` (layers × steps): share of attention on the past; `uniform`: were all keys worth the same."""
-    return {"past": seen.past.mean(-1).tolist(), "uniform": seen.uniform}
+def attentions(activations: Activations) -> dict[str, Any]:
+    """Gives `past` (layers × steps): share of attention on the past; `uniform`: that of uniform attention."""
+    return {"past": activations.past.mean(-1).tolist(), "uniform": activations.uniform}

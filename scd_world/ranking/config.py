@@ -17,22 +17,23 @@ SIDES = ("world", "simulator")
 
 @dataclass(frozen=True)
 class PolicyEntry:
-    """One policy of the list."""
+    """One policy of the list: which it is, and how it is changed."""
 
     name: str  # of its results and of its point in the figure
     policy: str  # one of scd_policies.make's (module:name too), or a LeRobot checkpoint
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
-    degrade: dict[str, Any] = field(default_factory=dict)  # of scd_policies.flaws.Flaws: delay, offset, …
-    state_estimator: str | None = (
-        None  # file of scd_policies.state_estimator: it sees environment_state in the pictures only
-    )
-    group: str = ""  # its colour in the figure
-    needs_images: bool = True  # false: it looks at none, and the simulator need not draw them
+    degrade: dict[str, Any] = field(
+        default_factory=dict
+    )  # scd_policies.degraded.Degradation: delay, offset, …
+    # A file of scd_policies.state_estimator: environment_state comes from the images alone.
+    state_estimator: str | None = None
+    group: str = ""  # its color in the figure
+    needs_images: bool = True  # false: it uses none, and the simulator need not render them
 
 
 @dataclass(frozen=True)
 class RankConfig:
-    """Rank policies in the imagination and in reality, and say how well the two agree.
+    """Rank policies in the imagination and in reality, and measure how well the two agree.
 
     scd-rank world=runs/mine/world policies=my_policies.yaml out=runs/rank
     scd-rank world=runs/mine/world policies=my_policies.yaml labels=robot.csv out=runs/rank
@@ -40,25 +41,21 @@ class RankConfig:
 
     world: str  # folder, or name on the Hugging Face Hub
     policies: Any  # a list of {name:…, policy:…, policy_kwargs:{…}, …}, or a YAML file with one
-    out: str  # folder of the results and of the report; what lies there already is not played again
+    out: str  # folder of the results and of the report; results that are there are not played again
     simulator: str = "pusht"  # the reality: pusht, or another simulator whose reset takes an exact state
-    labels: str | None = None  # or a file that says what happened: CSV or JSON of policy, episode, success
+    labels: str | None = None  # or a file of real outcomes: CSV or JSON of policy, episode, success
 
     episodes: int = 48  # of each policy on each side: the same starts and the same seeds
     max_steps: int | None = None  # of an episode; None: the world's horizon
     success_threshold: float = 0.5  # of the world's success probability
-    task: str | None = (
-        None  # of every episode, and what LeRobot's policies are told; None: the world's only one
-    )
+    task: str | None = None  # of every episode, and given to LeRobot's policies; None: the world's only one
     num_steps: int | None = None  # denoising steps; None: the world's own
     precision: str = "fp32"  # of the world; bf16, or auto: bf16 where the hardware has it
-    batch_size: int = 24  # episodes that are played side by side
+    batch_size: int = 24  # episodes that are played together
 
-    only_policies: list[str] = field(
-        default_factory=list
-    )  # play these policies alone; the report needs them all
+    only_policies: list[str] = field(default_factory=list)  # play these alone; the report needs them all
     only_sides: list[str] = field(default_factory=lambda: list(SIDES))  # play these sides alone
-    bootstrap: int = 2000  # draws
+    bootstrap: int = 2000  # resamples
     threads: int | None = None  # None: torch's default
     seed: int = 0
     device: str = "auto"
@@ -67,14 +64,17 @@ class RankConfig:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("precision", self.precision, ("fp32", "bf16", "auto"))
         for side in self.only_sides:
-            one_of("sides", side, SIDES)
+            one_of("only_sides", side, SIDES)
         for name in ("episodes", "batch_size", "bootstrap"):
             above(name, getattr(self, name), 0)
         between("success_threshold", self.success_threshold, 0, 1)
 
 
 def read_policies(given: Any) -> list[PolicyEntry]:
-    """The list as it was given, or out of the YAML file (whose top is a list, or has one as `policies`)."""
+    """Reads the policies from a list, or from a YAML file (whose top is a list, or has one as `policies`).
+
+    FileNotFoundError: no such file. ValueError: fewer than two, equal names, unknown keys.
+    """
     where = "policies"
     if isinstance(given, str):
         if not Path(given).is_file():

@@ -1,4 +1,4 @@
-"""One policy's paired episodes on one side of a ranking, imagined or simulated; kept in a JSON file."""
+"""One policy's paired episodes on one side of a ranking, imagined or simulated; stored in a JSON file."""
 
 from __future__ import annotations
 
@@ -43,15 +43,17 @@ class RankedStart:
 
 
 def choose_starts(world: World, count: int, seed: int, task: str | None = None) -> list[RankedStart]:
-    """Spread over the episodes' first frames that the world holds (with `task`: where it was being done, if
-    anywhere); more than there are: round again."""
+    """Spreads starts over the episodes' first frames that the world holds; more than there are: they repeat.
+
+    task: only those where it was recorded, if there are any.
+    """
     pool = start_pool(world, None)
     if task is not None:
         pool = world.starts.filter_by_task(task_index(task, world.schema.tasks), pool)
     at = np.linspace(0, len(pool) - 1, count).round().astype(int)
     if count > len(pool):
         log.warning(
-            "WARNING: %d episodes, but the world holds %d starts: they repeat, and what repeats is no "
+            "WARNING: %d episodes, but the world holds %d starts: they repeat, and repeated ones are no "
             "further evidence. Intervals count each start once",
             count,
             len(pool),
@@ -69,10 +71,10 @@ def choose_starts(world: World, count: int, seed: int, task: str | None = None) 
 
 
 def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any], task: str = "") -> Policy:
-    """The policy of an entry, with its eyes and flaws.
+    """Builds the policy of an entry, with its state estimator and its degradation.
 
-    metadata: the environment's; a LeRobot policy that resizes pictures must know a letterbox.
-    task: what it is told.
+    metadata: the environment's; a LeRobot policy that resizes images must know a letterbox.
+    task: what a LeRobot policy is given as its instruction.
     """
     if not is_checkpoint(entry.policy):
         policy = make(entry.policy, space, **entry.policy_kwargs)
@@ -81,12 +83,12 @@ def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any
         policy = make("lerobot", space, path=entry.policy, **(shown | {"task": task} | entry.policy_kwargs))
     if entry.state_estimator is not None:
         policy = EstimatedStatePolicy(policy, entry.state_estimator)
-    # A sound policy goes as it is: where it leaves the recorded range, the environment clips it and says so.
+    # Others stay as they are: where one leaves the recorded range, the environment clips it and reports that.
     return DegradedPolicy(policy, space, Degradation(**entry.degrade)) if entry.degrade else policy
 
 
 class RankingResults:
-    """What was played, under `out`/<side>/<policy>.json; a file counts while its digest is the asked one."""
+    """What was played, under `out`/<side>/<policy>.json; a file counts only while its digest still fits."""
 
     def __init__(self, config: RankConfig, world: World, starts: Sequence[RankedStart]) -> None:
         self.config, self.world, self.starts = config, world, starts
@@ -97,7 +99,10 @@ class RankingResults:
         return Path(self.config.out) / side / f"{entry.name}.json"
 
     def find(self, entry: PolicyEntry, side: str) -> dict[str, Any] | None:
-        """What was played just so, or None."""
+        """Reads the result that was played with just these settings, or gives None.
+
+        ValueError: the file is not one of scd-rank's.
+        """
         path = self.path(entry, side)
         if not path.is_file():
             return None
@@ -108,7 +113,7 @@ class RankingResults:
         return found if found["digest"] == self.digest(entry, side) else None
 
     def digest(self, entry: PolicyEntry, side: str) -> str:
-        """Of all that the outcome depends on; the world itself matters to its own side alone."""
+        """Hashes all that the outcome depends on; the world itself matters to its own side alone."""
         config = self.config
         played = {
             "policy": [entry.policy, entry.policy_kwargs, entry.degrade, entry.state_estimator],
@@ -118,7 +123,7 @@ class RankingResults:
             ],
             "starts": [asdict(start) for start in self.starts],
             "max_steps": self.max_steps,
-            "batch_size": config.batch_size,  # of policies that draw for the whole batch
+            "batch_size": config.batch_size,  # some policies sample for the whole batch at once
         } | ({"task": config.task} if config.task else {})
         if side == "world":
             played |= {
@@ -132,10 +137,13 @@ class RankingResults:
         return hashlib.sha256(json.dumps(played, sort_keys=True).encode()).hexdigest()
 
     def play(self, entry: PolicyEntry, side: str) -> dict[str, Any]:
-        """Plays all episodes and writes the file, whole or not at all."""
+        """Plays all episodes and writes the file, whole or not at all; gives its contents.
+
+        ValueError: the simulator reports no success.
+        """
         began = time.perf_counter()
         envs = self.imagination() if side == "world" else self.simulation(entry)
-        task = self.config.task or "".join(self.world.schema.tasks)  # its only one, where any is told
+        task = self.config.task or "".join(self.world.schema.tasks)  # its only one, if any
         policy = build(entry, action_space(self.world.schema), envs.metadata, task)
         options: list[dict[str, Any]] = [
             {"episode": s.episode, "frame": s.frame} if side == "world" else s.state for s in self.starts
@@ -158,8 +166,8 @@ class RankingResults:
         envs.close()
         if isinstance(envs, SimulatorVectorEnv) and not envs.reports_success:
             raise ValueError(
-                f"simulator={self.config.simulator} never said info['is_success'], so nothing succeeds "
-                "there: let its step() say it, or name a file of what happened (labels=…)"
+                f"simulator={self.config.simulator} never reported info['is_success'], so nothing succeeds "
+                "there: let its step() report it, or name a file of real outcomes (labels=…)"
             )
         result = {
             "digest": self.digest(entry, side),
@@ -174,6 +182,7 @@ class RankingResults:
         return result
 
     def imagination(self) -> VectorEnv:
+        """Makes the world's environments."""
         config = self.config
         return WorldVectorEnv(
             self.world,
@@ -188,13 +197,15 @@ class RankingResults:
         )
 
     def simulation(self, entry: PolicyEntry) -> VectorEnv:
-        undrawn = {"render_images": False} if self.config.simulator == "pusht" and not entry.needs_images else {}
+        """Makes the simulator's environments; without images where PushT's policy needs none."""
+        blind = self.config.simulator == "pusht" and not entry.needs_images
+        settings = {"render_images": False} if blind else {}
         rows = min(self.config.batch_size, len(self.starts))
-        return SimulatorVectorEnv(self.config.simulator, rows, max_episode_steps=self.max_steps, **undrawn)
+        return SimulatorVectorEnv(self.config.simulator, rows, max_episode_steps=self.max_steps, **settings)
 
 
 def source_of(policy: str) -> str:
-    """The file that a `module:name` is written in; any other policy as it is called."""
+    """Finds the file that a `module:name` is written in; any other policy stays as it is named."""
     if is_checkpoint(policy) or ":" not in policy:
         return policy
     spec = importlib.util.find_spec(policy.partition(":")[0])
@@ -202,7 +213,7 @@ def source_of(policy: str) -> str:
 
 
 def identity(name: str) -> str:
-    """The contents of the file or folder `name`, as a hash; a name on the Hub stands for itself."""
+    """Hashes the contents of the file or folder `name`; a name on the Hub stays as it is."""
     path = Path(name)
     if path.is_file():
         return sha256(path)
@@ -210,7 +221,7 @@ def identity(name: str) -> str:
         return name
     if (path / MANIFEST).is_file():
         listed = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-        listed.pop("README.md", None)  # what a card says changes nothing that is played
+        listed.pop("README.md", None)  # a card changes nothing that is played
         return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
     hashes = [f"{file.relative_to(path)} {sha256(file)}" for file in files_of(path)]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

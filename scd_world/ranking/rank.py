@@ -34,7 +34,10 @@ TRUE, FALSE = ("1", "true", "yes", "success"), ("0", "false", "no", "failure")
 
 
 def rank(config: RankConfig) -> dict[str, Any] | None:
-    """Plays what was not played yet, and reports once nothing is missing; None while something is."""
+    """Plays what was not played yet, and reports once nothing is missing; None while something is.
+
+    ValueError, before anything is played: policies or labels that cannot be right, a world that cannot rank.
+    """
     entries = read_policies(config.policies)
     labels = read_labels(config.labels, entries) if config.labels else None
     if unknown := sorted(set(config.only_policies) - {entry.name for entry in entries}):
@@ -50,7 +53,7 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
         for entry in [e for e in entries if e.name in config.only_policies or not config.only_policies]:
             play_once(results, entry, side)
     played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
-    missing = [f"{side}/{name}" for side in sides for name, found in played[side].items() if found is None]
+    missing = [f"{side}/{name}" for side in sides for name, result in played[side].items() if result is None]
     if missing:
         print(f"{len(missing)} of {len(sides) * len(entries)} to go: {', '.join(missing)}")
         return None
@@ -66,7 +69,7 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
 
 
 def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEntry]) -> None:
-    """ValueError where playing for hours could not tell one policy from another."""
+    """Raises ValueError where playing for hours could not tell one policy from another."""
     if not world.schema.success:
         raise ValueError(
             f"{config.world} predicts no success: its recordings have no `next.success`, and policies are "
@@ -76,34 +79,35 @@ def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEn
     if config.task is not None:
         task_index(config.task, tasks)
     elif len(tasks) > 1 and any(is_checkpoint(entry.policy) for entry in entries):
-        raise ValueError(f"LeRobot policies are told one task: give task=<one of {list(tasks)}>")
+        raise ValueError(f"LeRobot policies need one task: give task=<one of {list(tasks)}>")
 
 
 def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
-    """Plays a policy on one side, unless it was played, or another process is just playing it."""
+    """Plays a policy on one side, unless it was played, or another process is playing it now."""
     if results.find(entry, side) is not None:
         return
     locks = Path(results.config.out) / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"{side} {entry.name}", timeout=0):
-            # The process that held the lock a moment ago may have written it.
-            if (found := results.find(entry, side)) is None:
-                found = results.play(entry, side)
+            # The process that has just released the lock may have written it.
+            if (result := results.find(entry, side)) is None:
+                result = results.play(entry, side)
     except Timeout:
-        log.info("%s/%s: another process is at it", side, entry.name)
+        log.info("%s/%s: another process is playing it", side, entry.name)
         return
-    done = [episode["success"] for episode in found["episodes"]]
-    log.info("%s/%s: %d of %d, %.0f s", side, entry.name, sum(done), len(done), found["seconds"])
+    done = [episode["success"] for episode in result["episodes"]]
+    log.info("%s/%s: %d of %d, %.0f s", side, entry.name, sum(done), len(done), result["seconds"])
 
 
 # ---- labels from a file ----------------------------------------------------------------------------------
 
 
 def read_labels(path: str, entries: Sequence[PolicyEntry]) -> Outcomes:
-    """What happened in reality, from a CSV or JSON list of {policy, episode, success}.
+    """Reads real outcomes from a CSV or JSON list of {policy, episode, success}.
 
     Episode i is the ranking's i-th start, if reality played the same; else any number that is not used twice.
+    FileNotFoundError: no such file. ValueError: an entry is wrong or twice there, or a policy has none.
     """
     file = Path(path)
     if not file.is_file():
@@ -112,30 +116,30 @@ def read_labels(path: str, entries: Sequence[PolicyEntry]) -> Outcomes:
         )
     text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin theirs with a byte order mark
     rows = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    found: Outcomes = {}
+    outcomes: Outcomes = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping) or not {"policy", "episode", "success"} <= row.keys():
             raise ValueError(f"{path}, entry {number}: expected policy, episode, success; got {row!r}")
-        said = str(row["success"]).strip().lower()
-        if said not in TRUE + FALSE:
+        success = str(row["success"]).strip().lower()
+        if success not in TRUE + FALSE:
             raise ValueError(
                 f"{path}, entry {number}: success is one of {TRUE + FALSE}; got {row['success']!r}"
             )
         if not str(row["episode"]).strip().isdecimal():
             raise ValueError(f"{path}, entry {number}: episode is a whole number; got {row['episode']!r}")
-        episodes, episode = found.setdefault(str(row["policy"]), {}), int(row["episode"])
+        episodes, episode = outcomes.setdefault(str(row["policy"]), {}), int(row["episode"])
         if episode in episodes:
             raise ValueError(f"{path}, entry {number}: {row['policy']} has two episodes {episode}")
-        episodes[episode] = said in TRUE
-    if missing := [entry.name for entry in entries if entry.name not in found]:
-        raise ValueError(f"{path} says nothing of {missing}; it has {sorted(found)}")
-    if all(min(episodes) == 1 and max(episodes) == len(episodes) for episodes in found.values()):
+        episodes[episode] = success in TRUE
+    if missing := [entry.name for entry in entries if entry.name not in outcomes]:
+        raise ValueError(f"{path} lacks {missing}; it has {sorted(outcomes)}")
+    if all(min(episodes) == 1 and max(episodes) == len(episodes) for episodes in outcomes.values()):
         log.warning(
             "%s numbers its episodes from 1: episode 1 is compared with the ranking's second start. Number "
             "them from 0, or from 1000 on where the starts were others",
             path,
         )
-    return found
+    return outcomes
 
 
 # ---- the report ------------------------------------------------------------------------------------------
@@ -148,15 +152,15 @@ def make_report(
     labels: Outcomes | None,
     starts: int,
 ) -> dict[str, Any]:
-    """All figures as plain data. starts: how many the episodes go round."""
-    imagined = outcomes(played["world"])
-    real = labels or outcomes(played["simulator"])
+    """Computes all figures as plain data. starts: how many different ones the episodes have."""
+    imagined = outcomes_of(played["world"])
+    real = labels or outcomes_of(played["simulator"])
     pairs = [PairedOutcomes(entry.name, real[entry.name], imagined[entry.name], starts) for entry in entries]
     return {
         "world": config.world,
         "reality": config.labels or f"simulator {config.simulator}",
         "settings": asdict(config) | {"policies": [asdict(entry) for entry in entries]},
-        "seconds": {side: sum(r["seconds"] for r in found.values()) for side, found in played.items()},
+        "seconds": {side: sum(r["seconds"] for r in results.values()) for side, results in played.items()},
         "policies": [describe(pair, entry) for pair, entry in zip(pairs, entries, strict=True)],
         "agreement": agreement(pairs, config.bootstrap, config.seed),
         "without_group": without_groups(pairs, [entry.group for entry in entries]),
@@ -164,13 +168,14 @@ def make_report(
 
 
 def without_groups(pairs: Sequence[PairedOutcomes], groups: Sequence[str]) -> dict[str, float]:
-    """Pearson's r when a whole group of policies is left out: does one kind make, or spoil, the figure?"""
+    """Computes Pearson's r without each whole group of policies: does one kind make, or spoil, the figure?"""
     x, y = (np.array([rate(getattr(pair, side)) for pair in pairs]) for side in ("imagined", "real"))
     others = {group: np.array([g != group for g in groups]) for group in dict.fromkeys(groups)}
     return {group: correlation(x[rest], y[rest]) for group, rest in others.items() if rest.sum() > 2}
 
 
-def outcomes(played: dict[str, Any]) -> Outcomes:
+def outcomes_of(played: dict[str, Any]) -> Outcomes:
+    """Reads the outcomes off results, policy by policy."""
     return {
         name: {i: episode["success"] for i, episode in enumerate(result["episodes"])}
         for name, result in played.items()

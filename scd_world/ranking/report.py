@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from scd_world.reporting.plotting import STYLE
+from scd_world.reporting.plotting import COLORS, LINE, TEXT, new_figure
 from scd_world.reporting.tables import number, table
 
-COLOURS = ("#3a6ea5", "#e26a26", "#4f9d69", "#8b5fbf", "#b8a13a", "#7a828d")
 NAMED = 6  # of the points: those furthest from the diagonal
 ROWS = {
     "pearson": "Pearson's r",
@@ -23,19 +22,20 @@ ROWS = {
 
 
 def markdown(report: dict[str, Any]) -> str:
+    """Writes the report as a page; also what the terminal shows."""
     rates = sorted(report["policies"], key=lambda one: (-one["real"]["rate"], -one["imagined"]["rate"]))
     rows = [
         [one["name"], span(one["real"]), span(one["imagined"]), number(one["agreement"])] for one in rates
     ]
-    found = report["agreement"]
+    agreement = report["agreement"]
     lines = [
         f"# {len(rates)} policies in {report['world']} and in reality ({report['reality']})",
         "",
         table(["policy", "real: successes, % [95 %]", "imagined", "agree"], rows),
         "",
-        table(["", "value", "95 %"], [measure(title, found[name]) for name, title in ROWS.items()]),
+        table(["", "value", "95 %"], [measure(title, agreement[name]) for name, title in ROWS.items()]),
         "",
-        *(f"- {line}" for line in remarks(found)),
+        *(f"- {line}" for line in remarks(agreement)),
         *(
             f"- Pearson's r without all of group {group!r}: {number(value, 3)}"
             for group, value in report["without_group"].items()
@@ -53,9 +53,10 @@ def measure(title: str, value: dict[str, Any]) -> list[str]:
     return [title, number(value["value"], 3), f"[{number(value['low'], 3)}, {number(value['high'], 3)}]"]
 
 
-def remarks(found: dict[str, Any]) -> list[str]:
-    left, episodes = found["leave_one_out"], found["episodes"]
-    lines = [f"permutation test of Pearson's r, one-sided: p = {number(found['permutation_p'], 4)}"]
+def remarks(agreement: dict[str, Any]) -> list[str]:
+    """Says in a line each what the tables do not."""
+    left, episodes = agreement["leave_one_out"], agreement["episodes"]
+    lines = [f"permutation test of Pearson's r, one-sided: p = {number(agreement['permutation_p'], 4)}"]
     if left["low"] is not None:
         lines.append(
             f"Pearson's r with one policy left out: {number(left['low'], 3)} (without {left['without_low']}) "
@@ -67,47 +68,40 @@ def remarks(found: dict[str, Any]) -> list[str]:
             f"{episodes['count']}, Cohen's κ = {number(episodes['kappa'])}"
         )
     lines.append(
-        f"the imagination is {found['optimism']}"
-        + (" (the bias' interval holds 0)" if found["optimism"] == "undecided" else "")
+        f"the imagination is {agreement['optimism']}"
+        + (" (the bias' interval contains 0)" if agreement["optimism"] == "undecided" else "")
     )
-    if undefined := found["pearson"]["undefined_draws"]:
-        lines.append(f"{undefined} bootstrap draws had no variance on a side: no correlation, left out")
+    if undefined := agreement["pearson"]["undefined_draws"]:
+        lines.append(f"{undefined} bootstrap samples had no variance on a side: no correlation, left out")
     return lines
 
 
 def plot_scatter(path: Path, report: dict[str, Any]) -> None:
-    """Imagined over real success, a point per policy with both Wilson intervals; the diagonal is perfect."""
-    import matplotlib
-
-    policies, found = report["policies"], report["agreement"]
+    """Plots imagined over real success, a point per policy with both Wilson intervals, and the diagonal."""
+    policies, pearson = report["policies"], report["agreement"]["pearson"]
     groups = list(dict.fromkeys(one["group"] for one in policies))
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6.2, 6.2), layout="constrained")
-        ax: Any = figure.subplots()
-        ax.plot([0, 100], [0, 100], color="#9aa1ab", linewidth=1, zorder=1)
+    with new_figure(path, 6.2, 6.2) as figure:
+        ax = figure.subplots()
+        ax.plot([0, 100], [0, 100], color=LINE, linewidth=1, zorder=1)
         for i, group in enumerate(groups):
-            plot_group(
-                ax, [one for one in policies if one["group"] == group], COLOURS[i % len(COLOURS)], group
-            )
+            plot_group(ax, [one for one in policies if one["group"] == group], COLORS[i % len(COLORS)], group)
         far = sorted(policies, key=lambda one: -abs(one["imagined"]["rate"] - one["real"]["rate"]))
         for one in far[:NAMED]:
             at = (100 * one["real"]["rate"], 100 * one["imagined"]["rate"])
-            ax.annotate(one["name"], at, (5, 5), textcoords="offset points", fontsize=8, color="#4a5058")
+            ax.annotate(one["name"], at, (5, 5), textcoords="offset points", fontsize=8, color=TEXT)
         ax.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
         ax.set_xlabel("success in reality, %")
         ax.set_ylabel("success in the imagination, %")
         if len(groups) > 1:
             ax.legend(loc="upper left")
         ax.set_title(
-            f"{len(policies)} policies: Pearson's r = {number(found['pearson']['value'])} "
-            f"[{number(found['pearson']['low'])}, {number(found['pearson']['high'])}]"
+            f"{len(policies)} policies: Pearson's r = {number(pearson['value'])} "
+            f"[{number(pearson['low'])}, {number(pearson['high'])}]"
         )
-        figure.savefig(path)
 
 
-def plot_group(ax: Any, policies: list[dict[str, Any]], colour: str, label: str) -> None:
+def plot_group(ax: Any, policies: list[dict[str, Any]], color: str, label: str) -> None:
+    """Plots the points of one group, with their intervals."""
     sides = [[one[side] for one in policies] for side in ("real", "imagined")]
     x, y = (100 * np.array([one["rate"] for one in side]) for side in sides)
     errors = [
@@ -115,5 +109,5 @@ def plot_group(ax: Any, policies: list[dict[str, Any]], colour: str, label: str)
         * np.array([[one["rate"] - one["low"] for one in side], [one["high"] - one["rate"] for one in side]])
         for side in sides
     ]
-    ax.errorbar(x, y, errors[1], errors[0], "none", ecolor=colour, elinewidth=0.8, alpha=0.45, zorder=2)
-    ax.scatter(x, y, s=34, color=colour, edgecolor="white", linewidth=0.6, zorder=3, label=label or None)
+    ax.errorbar(x, y, errors[1], errors[0], "none", ecolor=color, elinewidth=0.8, alpha=0.45, zorder=2)
+    ax.scatter(x, y, s=34, color=color, edgecolor="white", linewidth=0.6, zorder=3, label=label or None)

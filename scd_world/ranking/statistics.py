@@ -1,7 +1,7 @@
 """How well one ranking of policies agrees with another: correlations, intervals, violations, bias.
 
 P policies; each has a success rate in reality and one in the imagination, over N episodes. Conventions are
-said where they are chosen, because published figures differ in them.
+named where they are chosen, because published figures differ in them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ Z = 1.959964  # of the same, in standard deviations
 class PairedOutcomes:
     """One policy's episodes: episode number → did it succeed, in reality and in the imagination.
 
-    starts: how many starts the episodes go round, episode i beginning at the (i mod starts)-th; None: each
-    has its own.
+    starts: how many different starts the episodes have, episode i the (i mod starts)-th; None: each its own.
     """
 
     name: str
@@ -33,7 +32,7 @@ class PairedOutcomes:
 
     @property
     def common(self) -> list[int]:
-        """Episodes that both sides played: the same start and the same seed."""
+        """The episodes that both sides played: the same start and the same seed."""
         return sorted(self.real.keys() & self.imagined.keys())
 
     @property
@@ -42,19 +41,20 @@ class PairedOutcomes:
         return self.real.keys() == self.imagined.keys()
 
     def starts_of(self, side: str) -> int | None:
-        """Reality may have played others, with other numbers: then nothing is known of its starts."""
+        """Gives the number of different starts; None where reality played other episodes."""
         return None if side == "real" and not self.real.keys() <= self.imagined.keys() else self.starts
 
     def independent(self, side: str) -> int:
-        """Episodes that are evidence of their own: one for each start, where starts repeat."""
+        """Counts the independent episodes: one for each start, where starts repeat."""
         episodes, starts = getattr(self, side), self.starts_of(side)
         return len(episodes if starts is None else {episode % starts for episode in episodes})
 
 
 def wilson(successes: int, episodes: int, independent: int | None = None) -> tuple[float, float]:
-    """95 % interval of a success rate (Wilson's score interval, without continuity correction).
+    """Computes the 95 % interval of a success rate (Wilson's score, without continuity correction).
 
-    independent: as how many episodes they count, where they repeat each other."""
+    independent: how many of the episodes are independent of each other; None: all.
+    """
     p, n = successes / episodes, independent or episodes
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
@@ -63,31 +63,31 @@ def wilson(successes: int, episodes: int, independent: int | None = None) -> tup
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's r of the ranks, ties having their mean rank; NaN where one side is constant."""
+    """Computes Pearson's r of the ranks, ties having their mean rank; NaN where one side is constant."""
     from scipy.stats import rankdata
 
     return correlation(rankdata(x), rankdata(y))
 
 
 def kendall(x: np.ndarray, y: np.ndarray) -> float:
-    """Tau-b, which takes ties into account; NaN where one side is constant."""
+    """Computes tau-b, which takes ties into account; NaN where one side is constant."""
     signs = [np.sign(side[:, None] - side[None]) for side in (x, y)]
     scale = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
     return float((signs[0] * signs[1]).sum() / scale) if scale else float("nan")
 
 
 def mmrv(imagined: np.ndarray, real: np.ndarray) -> float:
-    """Mean maximum rank violation, as SIMPLER defines it, strict ">" on both sides; 0 is best.
+    """Computes the mean maximum rank violation (SIMPLER), strict ">" on both sides; 0 is best.
 
     mean_i max_j |real_i − real_j| · 1[(imagined_i > imagined_j) ≠ (real_i > real_j)]
-    So policies that reality ranks and the imagination ties are a violation, and ties of reality never are.
+    So a tie of the imagination between policies that reality ranks is a violation; a tie of reality never is.
     """
     wrong = (imagined[:, None] > imagined[None]) != (real[:, None] > real[None])
     return float((np.abs(real[:, None] - real[None]) * wrong).max(1).mean())
 
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
-    """Cohen's kappa of two judges of the same episodes (N,) bool; NaN where chance alone agrees always."""
+    """Computes Cohen's kappa of two raters of the same episodes, (N,) bool; NaN where chance always agrees."""
     chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
     return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
 
@@ -103,22 +103,22 @@ STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def agreement(pairs: Sequence[PairedOutcomes], draws: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """Everything that is said about the two rankings, as plain data; `pairs` are at least two policies."""
+    """Computes all figures of agreement, as plain data, of at least two policies; draws: of the bootstrap."""
     imagined, real = (np.array([rate(getattr(p, side)) for p in pairs]) for side in ("imagined", "real"))
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         name: {"value": statistic(imagined, real)} for name, statistic in STATISTICS.items()
     }
-    drawn = bootstrap(pairs, draws, np.random.default_rng(seed))
-    for name, values in drawn.items():
+    samples = bootstrap(pairs, draws, np.random.default_rng(seed))
+    for name, values in samples.items():
         known = values[np.isfinite(values)]
         low, high = np.quantile(known, LEVELS) if len(known) else (np.nan, np.nan)
-        found[name] |= {"low": float(low), "high": float(high), "undefined_draws": int(draws - len(known))}
-    return found | {
+        figures[name] |= {"low": float(low), "high": float(high), "undefined_draws": int(draws - len(known))}
+    return figures | {
         "policies": len(pairs),
         "leave_one_out": leave_one_out(pairs, imagined, real),
         "permutation_p": permutation_p(imagined, real, np.random.default_rng(seed)),
         "episodes": per_episode(pairs),
-        "optimism": optimism(found["bias"]),
+        "optimism": optimism(figures["bias"]),
     }
 
 
@@ -127,25 +127,26 @@ def rate(outcomes: dict[int, bool]) -> float:
 
 
 def bootstrap(pairs: Sequence[PairedOutcomes], draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Name → (draws,). Each draw takes P policies with replacement, and of each one as many episodes anew.
+    """Resamples all statistics: name → (draws,). A sample is P policies and, of each, its episodes, with
+    replacement.
 
     Where a policy's two sides played the same episodes, an episode keeps both of its outcomes, and where
-    several began at one start they are drawn together; a policy that is drawn twice gets different episodes.
-    NaN where a draw leaves a side without variance.
+    several began at one start they are sampled together; a policy that comes twice has different episodes.
+    NaN where a sample leaves a side without variance.
     """
     P = len(pairs)
     tables = [_table(pair) for pair in pairs]
     values = {name: np.empty(draws) for name in STATISTICS}
     for i in range(draws):
-        rates = np.array([_redrawn(tables[p], rng) for p in rng.integers(P, size=P)])  # (P, 2)
+        rates = np.array([_resampled(tables[p], rng) for p in rng.integers(P, size=P)])  # (P, 2)
         for name, statistic in STATISTICS.items():
             values[name][i] = statistic(rates[:, 0], rates[:, 1])
     return values
 
 
 def _table(pair: PairedOutcomes) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Successes and episodes per start, imagined and real: one ((2, S), (S,)) where they are paired, else two
-    of ((1, S), (S,))."""
+    """Counts successes and episodes per start, imagined and real: one ((2, S), (S,)) where they are paired,
+    else two of ((1, S), (S,))."""
     if pair.paired:
         return [_per_start([pair.imagined, pair.real], pair.starts)]
     return [_per_start([getattr(pair, side)], pair.starts_of(side)) for side in ("imagined", "real")]
@@ -158,17 +159,17 @@ def _per_start(sides: Sequence[dict[int, bool]], starts: int | None) -> tuple[np
     return np.stack([np.bincount(start, weights=side) for side in outcomes]), np.bincount(start)
 
 
-def _redrawn(table: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> np.ndarray:
-    """(2,) the rates of episodes drawn with replacement, start by start."""
+def _resampled(table: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> np.ndarray:
+    """Gives the rates (2,) of episodes sampled with replacement, start by start."""
     rates = []
     for successes, episodes in table:
-        drawn = rng.integers(len(episodes), size=len(episodes))
-        rates.append(successes[:, drawn].sum(1) / episodes[drawn].sum())
+        sample = rng.integers(len(episodes), size=len(episodes))
+        rates.append(successes[:, sample].sum(1) / episodes[sample].sum())
     return np.concatenate(rates)
 
 
 def leave_one_out(pairs: Sequence[PairedOutcomes], imagined: np.ndarray, real: np.ndarray) -> dict[str, Any]:
-    """The range of Pearson's r when any one policy is left out, and which ones stand behind its ends."""
+    """Computes the range of Pearson's r without any one policy, and which ones give its ends."""
     keep = ~np.eye(len(pairs), dtype=bool)
     without = np.array([correlation(imagined[k], real[k]) for k in keep])
     if not np.isfinite(without).any():
@@ -183,7 +184,7 @@ def leave_one_out(pairs: Sequence[PairedOutcomes], imagined: np.ndarray, real: n
 
 
 def permutation_p(imagined: np.ndarray, real: np.ndarray, rng: np.random.Generator) -> float:
-    """One-sided: how often chance gives a Pearson's r as high. (1 + hits) / (1 + draws), so never 0."""
+    """Tests Pearson's r against chance, one-sided: (1 + as high ones) / (1 + draws), so never 0."""
     observed, draws = correlation(imagined, real), 9999
     if not np.isfinite(observed):
         return float("nan")
@@ -193,7 +194,7 @@ def permutation_p(imagined: np.ndarray, real: np.ndarray, rng: np.random.Generat
 
 
 def per_episode(pairs: Sequence[PairedOutcomes]) -> dict[str, Any]:
-    """Do the sides agree on single episodes? Over all that both played, all policies together."""
+    """Measures how far the sides agree on single episodes: all that both played, of all policies together."""
     both = [(pair.imagined[e], pair.real[e]) for pair in pairs for e in pair.common]
     if not both:
         return {"count": 0, "agreement": None, "kappa": None}
@@ -202,7 +203,7 @@ def per_episode(pairs: Sequence[PairedOutcomes]) -> dict[str, Any]:
 
 
 def optimism(bias: dict[str, float]) -> str:
-    """The sign of the bias, where its interval excludes 0."""
+    """Names the sign of the bias, where its interval excludes 0."""
     if bias["low"] > 0:
         return "optimistic"
     return "pessimistic" if bias["high"] < 0 else "undecided"

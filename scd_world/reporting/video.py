@@ -144,7 +144,7 @@ def strip(
     labels: tuple[str, str, str] = ("recorded", "imagined", "|difference|"),
     height: int = 192,
 ) -> np.ndarray:
-    """Composes one image: rows true, imagined, difference; columns the last context frame and these horizons."""
+    """Composes one image: rows true, imagined, difference; columns last context frame and these horizons."""
     at = [context - 1, *(context - 1 + h for h in horizons)]
     a, b = side_by_cameras(true[at]), side_by_cameras(imagined[at])
     generated = [Panel(image, GIVEN if i == 0 else IMAGINED) for i, image in enumerate(b)]

@@ -1,4 +1,4 @@
-"""Distillation teaches large steps, moves nothing that it should not, and resumes to the same bits."""
+"""Distillation trains large steps, moves nothing that it should not, and resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from scd_datasets.config import DataConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import distill
-from scd_world.distill.meanflow import MeanFlow, average_and_goal, stretch
+from scd_world.distill.meanflow import MeanFlow, average_and_target, stretch
 from scd_world.distill.objective import read_clip
 from scd_world.distill.self_rollout import SelfRollout
 from scd_world.distill.steps import edges
 from scd_world.model.flow import euler_sample_interval
-from scd_world.model.scd import SCD
+from scd_world.model.world_model import WorldModel
 from scd_world.training.config import TrainConfig
 from scd_world.training.learner import Learner
 from scd_world.training.trainer import train
 from scd_world.world.world import World
-from tests.conftest import CONFIG, SCHEMA, filled, make_model, make_stats
+from tests.conftest import CONFIG, PRIOR, SCHEMA, filled, make_model, make_stats
 
 # ---- a flow whose velocity is known ------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ def two_points(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
 
 
 class Toy(nn.Module):
-    """The exact velocity, and a small network that learns what a large step needs besides."""
+    """The exact velocity, and a small network that learns what a large step adds to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,53 +63,53 @@ def consistency_loss(toy: Toy, x: Tensor, noise: Tensor) -> Tensor:
 def meanflow_loss(toy: Toy, x: Tensor, noise: Tensor) -> Tensor:
     t = torch.rand(len(x)).clamp_min(0.01)
     x_t = (1 - t)[:, None, None, None] * x + t[:, None, None, None] * noise
-    u, goal = average_and_goal(toy, x_t, t, t * stretch(torch.rand(len(x))), two_points(x_t, t, t))
-    return (u - goal).square().mean()
+    u, target = average_and_target(toy, x_t, t, t * stretch(torch.rand(len(x))), two_points(x_t, t, t))
+    return (u - target).square().mean()
 
 
 @pytest.mark.parametrize("loss", [consistency_loss, meanflow_loss])
 def test_one_distilled_step_ends_where_many_small_ones_do(loss):
     """One undistilled step from noise ends at the mean of the data, where there are none."""
     toy = Toy()
-    optimiser = torch.optim.Adam(toy.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(toy.parameters(), 3e-3)
     for _ in range(600):
         x = torch.randint(0, 2, (256, 2, 1, 1)) * 2.0 - 1 + 0.1 * torch.randn(256, 2, 1, 1)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(toy, x, torch.randn_like(x)).backward()
-        optimiser.step()
+        optimizer.step()
     noise = torch.randn(512, 2, 1, 1)
     end = euler_sample_interval(two_points, noise, 100)
     with torch.no_grad():
-        before, after = (
+        undistilled, distilled = (
             (euler_sample_interval(f, noise, 1) - end).square().mean().sqrt() for f in (two_points, toy)
         )
-    assert before > 0.9
-    assert after < 0.5 * before
+    assert undistilled > 0.9
+    assert distilled < 0.5 * undistilled
 
 
 def test_the_forward_derivative_is_the_one_of_finite_differences(model, clip):
     model = student(model)
-    scene = read_clip(model, clip, noise_for(model, clip))
-    field, F = scene.field(model), len(scene.x)
-    t, s, v, step = torch.full((F,), 0.7), torch.full((F,), 0.3), torch.randn_like(scene.x), 1e-4
-    x_t = scene.noise
+    batch = read_clip(model, clip, noise_for(model, clip))
+    field, F = batch.field(model), len(batch.x)
+    t, s, v, step = torch.full((F,), 0.7), torch.full((F,), 0.3), torch.randn_like(batch.x), 1e-4
+    x_t = batch.noise
     with torch.no_grad():
         ahead = field(x_t + step * v, t + step, s)
         behind = field(x_t - step * v, t - step, s)
         u = field(x_t, t, s)
     finite = (ahead - behind) / (2 * step)
-    same, goal = average_and_goal(field, x_t, t, s, v)
-    assert (same.detach() - u).norm() < 1e-3 * u.norm()  # another path through attention
-    change = (v - goal) / 0.4
+    same, target = average_and_target(field, x_t, t, s, v)
+    assert (same.detach() - u).norm() < 1e-3 * u.norm()  # another attention kernel
+    change = (v - target) / 0.4
     off = (change - finite).flatten(1).norm(dim=1) / finite.flatten(1).norm(dim=1)
     assert off.median() < 0.03  # of frames; a random network bends sharply at a few
-    assert not goal.requires_grad
+    assert not target.requires_grad
 
 
-def test_a_decoder_of_intervals_hears_time_smoothly(model):
+def test_a_decoder_of_intervals_embeds_time_smoothly(model):
     """The derivative of a fast ripple says nothing about where the path leads."""
     moved = {}
-    for name, decoder in {"plain": model.core.decoder, "smooth": student(model).decoder}.items():
+    for name, decoder in {"plain": model.core.decoder, "smooth": student(model).core.decoder}.items():
         now, soon = (decoder.time(torch.tensor([t])) for t in (0.5, 0.503))
         moved[name] = ((soon - now).norm() / now.norm()).item()
     assert moved["smooth"] < 0.2 * moved["plain"]
@@ -118,30 +118,30 @@ def test_a_decoder_of_intervals_hears_time_smoothly(model):
 # ---- what learns, and what does not ------------------------------------------------------------------
 
 
-def student(teacher: SCD, **changes: object) -> SCD:
-    """A copy of the teacher whose decoder is told where a step ends."""
+def student(teacher: WorldModel, **changes: object) -> WorldModel:
+    """A copy of the teacher whose decoder takes the time where a step ends."""
     model = make_model(replace(teacher.config, average_velocity=True, **changes), SCHEMA, make_stats(SCHEMA))
     model.load_state_dict(teacher.state_dict(), strict=False)
     return model
 
 
-def noise_for(model: SCD, clip):
+def noise_for(model: WorldModel, clip):
     return model.sample_noise(clip, torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("taught", [False, True])
-def test_where_a_step_ends_is_heard_once_it_was_taught(model, clip, taught):
+@pytest.mark.parametrize("trained", [False, True])
+def test_where_a_step_ends_matters_once_it_was_trained(model, clip, trained):
     """A new student takes its teacher's velocity all the way."""
-    told = filled(student(model)) if taught else student(model)
-    scene = read_clip(told, clip, noise_for(told, clip))
-    t = torch.full((len(scene.x),), 0.9)
+    learner = filled(student(model)) if trained else student(model)
+    batch = read_clip(learner, clip, noise_for(learner, clip))
+    t = torch.full((len(batch.x),), 0.9)
     with torch.no_grad():
-        near, far = (scene.field(told)(scene.noise, t, torch.full_like(t, s)) for s in (0.8, 0.0))
-    assert ((near - far).abs().max() > 1e-3) == taught
+        near, far = (batch.field(learner)(batch.noise, t, torch.full_like(t, s)) for s in (0.8, 0.0))
+    assert ((near - far).abs().max() > 1e-3) == trained
 
 
 @pytest.mark.parametrize("kind", [Consistency, MeanFlow, SelfRollout])
-def test_only_a_rollout_teaches_the_encoder(model, clip, kind):
+def test_only_a_rollout_trains_the_encoder(model, clip, kind):
     learner, teacher = (
         student(model, self_rollout_share=1.0),
         filled(make_model(CONFIG, SCHEMA, make_stats(SCHEMA))),
@@ -176,14 +176,14 @@ def distillation(training, tmp_path: Path) -> Callable[..., DistillConfig]:
             "data": data,
             "steps": 6,
             "batch_size": 4,
-            "clip_steps": 4,
+            "sequence_length": 4,
             "device": "cpu",
             "precision": "fp32",
             "log_every": 2,
             "eval_every": 100,
             "eval_windows": 4,
             "checkpoint_every": 3,
-            "world_starts": 2,
+            "num_start_states": 2,
             "report_windows": 0,
         }
         return DistillConfig(world=str(world), out=str(tmp_path / out), **(values | changes))
@@ -193,7 +193,7 @@ def distillation(training, tmp_path: Path) -> Callable[..., DistillConfig]:
 
 def tensors(config: DistillConfig) -> dict[str, Tensor]:
     folder = Path(config.out) / "checkpoints/last"
-    parts = ("weights", "ema", "optimiser")
+    parts = ("weights", "ema", "optimizer")
     return {f"{p}/{k}": v for p in parts for k, v in load_file(folder / f"{p}.safetensors").items()}
 
 
@@ -228,11 +228,11 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
 
 def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillation):
     config = distillation("run", steps=1, report_windows=4, report_horizon=4, report_steps=[1, 2])
-    config = replace(config, beside={"the same": config.world})
+    config = replace(config, compare_worlds={"the same": config.world})
     world = World.load(distill(config))
     assert world.config.num_steps == 1
     assert world.provenance["distilled"]["method"] == "consistency"
-    assert world.provenance["init_provenance"] == World.load(config.world).provenance
+    assert world.provenance["parent"] == World.load(config.world).provenance
     measured = json.loads((Path(config.out) / "steps.json").read_text())["measured"]
     assert list(measured) == ["teacher", "consistency", "the same"]
     for key in ("psnr_h1", "psnr_h4", "likeness", "sharpness"):
@@ -250,11 +250,11 @@ def test_a_run_goes_on_with_the_teacher_it_began_with(distillation, training):
 
 
 def test_every_setting_that_a_training_has_too_reaches_it():
-    """But for num_steps, which the student's model is told."""
+    """But for num_steps, which goes into the student's model."""
     shared = {f.name for f in fields(DistillConfig)} & {f.name for f in fields(TrainConfig)} - {"num_steps"}
     config = DistillConfig(world="w", out="o")
-    training = config.training(CONFIG, "digest")
-    assert "own_history_from" in shared
+    training = config.training(CONFIG, PRIOR, "digest")
+    assert "self_rollout_start" in shared
     for name in shared:
         assert getattr(training, name) == getattr(config, name), name
 
@@ -264,9 +264,9 @@ def test_the_student_of_a_guided_teacher_is_not_guided_again():
     guided = replace(CONFIG, guidance=1.5)
     assert config.student(guided).guidance == 1.0
     assert replace(config, method="rollout").student(guided).guidance == 1.5
-    assert asdict(config.training(guided, "abc"))["teacher"] == "abc"
+    assert asdict(config.training(guided, PRIOR, "abc"))["teacher"] == "abc"
 
 
-def test_a_blurred_picture_has_weaker_edges():
-    picture = torch.rand(1, 3, 8, 8)
-    assert edges(nn.functional.avg_pool2d(picture, 3, 1, 1)) < edges(picture)
+def test_a_blurred_frame_has_weaker_edges():
+    frame = torch.rand(1, 3, 8, 8)
+    assert edges(nn.functional.avg_pool2d(frame, 3, 1, 1)) < edges(frame)

@@ -395,7 +395,7 @@ def test_sixteen_numbers_need_not_be_a_t():
 
 
 def test_a_measure_of_a_states_own_stands_in_for_the_mean_error():
-    """Generic code knows no simulator; what a measure adds is shown instead of the environment's mean error."""
+    """Generic code knows no simulator; what a measure adds is shown instead of the mean error."""
     schema = SimpleNamespace(agent_pos=("x",), environment_state=("a", "b"), state=("x", "a", "b"))
     truth = np.zeros((1, 2, 3))
     errors = state_errors(truth + np.array([3.0, 1.0, 2.0]), truth, schema)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from scd_world.model.core.decoder import attend_with_prefix
 
 from scd_datasets.config import DataConfig
 from scd_world.model.config import ModelConfig
-from scd_world.probes.activations import between_frames, centred, past_share, similarity, watch
+from scd_world.model.decoder import attend_with_prefix
+from scd_world.probes.activations import between_frames, center, past_share, record_activations, similarity
 from scd_world.probes.config import ProbeConfig
 from scd_world.probes.finetune import Finetuner, PairedWithNoise
 from scd_world.probes.interventions import (
@@ -23,10 +23,10 @@ from scd_world.probes.interventions import (
     Skipped,
     WithinFrame,
     after,
-    changed,
-    drawn,
+    denoised,
     everywhere,
     rewrap,
+    wrap_layers,
 )
 from scd_world.probes.measure import LEVELS, at_levels
 from scd_world.probes.probe import Probe, middle_half, probe
@@ -66,15 +66,15 @@ def loss(model, clip) -> float:
     return losses["pixels"].item()
 
 
-# ---- what is seen --------------------------------------------------------------------------------
+# ---- what is recorded --------------------------------------------------------------------------------
 
 
 def test_similarity_of_what_does_not_change_is_exactly_one():
     features = torch.randn(1, 3, 5, 8).expand(4, -1, -1, -1)
     assert (similarity(features) == 1).all()
-    apart = torch.zeros(2, 1, 1, 2)
-    apart[0, ..., 0], apart[1, ..., 1] = 3.0, 0.5  # orthogonal, whatever their lengths
-    torch.testing.assert_close(similarity(apart), torch.eye(2))
+    orthogonal = torch.zeros(2, 1, 1, 2)
+    orthogonal[0, ..., 0], orthogonal[1, ..., 1] = 3.0, 0.5  # whatever their lengths
+    torch.testing.assert_close(similarity(orthogonal), torch.eye(2))
     opposite = torch.stack([features[0], -2 * features[0]])
     torch.testing.assert_close(similarity(opposite), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
 
@@ -83,7 +83,7 @@ def test_a_common_part_makes_everything_similar_and_is_taken_out():
     features = torch.randn(4, 6, 5, 32) + 20 * torch.randn(1, 1, 5, 32)
     assert similarity(features).min() > 0.99
     assert between_frames(features) > 0.99
-    assert similarity(centred(features))[0, 1:].abs().max() < 0.5
+    assert similarity(center(features))[0, 1:].abs().max() < 0.5
 
 
 def attend(model, past_frames: int, mask=None):
@@ -121,27 +121,29 @@ def test_attention_on_a_hidden_past_is_exactly_zero(model):
 
 
 @pytest.mark.parametrize("kind", DENSE)
-def test_watching_sees_all_steps_and_changes_nothing(kind, schema, stats, clip):
+def test_recording_gets_all_steps_and_changes_nothing(kind, schema, stats, clip):
     model = make(schema, stats, kind)
     plain = rollout(model, clip)
-    with watch(model) as seen:
-        watched = rollout(model, clip)
-    assert torch.equal(watched, plain)
+    with record_activations(model) as recorded:
+        same = rollout(model, clip)
+    assert torch.equal(same, plain)
     assert torch.equal(rollout(model, clip), plain)
     layers = len(model.core.net.blocks)
-    assert [len(steps) for steps in seen.features] == [3 * STEPS] * layers  # not the pass over known frames
-    assert [len(steps) for steps in seen.past] == [3 * STEPS] * layers
-    past, uniform = torch.stack(seen.past[0]), torch.stack(seen.uniform)
+    assert [len(steps) for steps in recorded.features] == [
+        3 * STEPS
+    ] * layers  # not the pass over known frames
+    assert [len(steps) for steps in recorded.past] == [3 * STEPS] * layers
+    past, uniform = torch.stack(recorded.past[0]), torch.stack(recorded.uniform)
     assert ((past > 0) & (past < 1)).all()
-    if kind != "far_long":  # one, two, three known frames, and the drawn one
+    if kind != "far_long":  # one, two, three known frames, and the denoised one
         assert uniform[::STEPS].tolist() == pytest.approx([1 / 2, 2 / 3, 3 / 4])
 
 
-def test_layers_within_the_frame_look_at_no_past_and_the_others_do(model, clip):
-    model = changed(model, [3, 4], WithinFrame)
-    with watch(model) as seen:
+def test_layers_within_the_frame_attend_to_no_past_and_the_others_do(model, clip):
+    model = wrap_layers(model, [3, 4], WithinFrame)
+    with record_activations(model) as recorded:
         rollout(model, clip)
-    past = torch.stack([torch.stack(steps) for steps in seen.past])
+    past = torch.stack([torch.stack(steps) for steps in recorded.past])
     assert (past[:2] > 0.01).all()
     assert (past[2:] == 0).all()
 
@@ -154,31 +156,32 @@ def test_changing_no_layer_leaves_every_bit(kind, schema, stats, clip):
     model = make(schema, stats, kind)
     plain = rollout(model, clip)
     for wrap in (partial(Skipped, when=everywhere), partial(Reused, when=after(1, STEPS)), WithinFrame):
-        assert torch.equal(rollout(changed(model, [], wrap), clip), plain)
+        assert torch.equal(rollout(wrap_layers(model, [], wrap), clip), plain)
     for wrapper in (Skipped, Reused):  # the layers are wrapped, and all steps are among the first
-        model_after = changed(model, [1, 2, 3, 4], partial(wrapper, when=after(STEPS, STEPS)))
+        model_after = wrap_layers(model, [1, 2, 3, 4], partial(wrapper, when=after(STEPS, STEPS)))
         assert torch.equal(rollout(model_after, clip), plain)
-        assert loss(changed(model, [2], partial(Skipped, when=after(9, 2))), clip) == loss(model, clip)
+        assert loss(wrap_layers(model, [2], partial(Skipped, when=after(9, 2))), clip) == loss(model, clip)
 
 
 @pytest.mark.parametrize("kind", DENSE)
-@pytest.mark.parametrize("when", [everywhere, drawn])
+@pytest.mark.parametrize("when", [everywhere, denoised])
 def test_a_layer_whose_gates_are_closed_is_not_missed(kind, when, schema, stats, clip):
     model = make(schema, stats, kind)
     model.core.net.blocks[1].modulation[-1].weight.data.zero_()
     model.core.net.blocks[1].modulation[-1].bias.data.zero_()
-    whole = loss(model, clip)
-    assert loss(changed(model, [2], partial(Skipped, when=when)), clip) == whole
-    assert loss(changed(model, [3], partial(Skipped, when=when)), clip) != whole
+    unchanged = loss(model, clip)
+    assert loss(wrap_layers(model, [2], partial(Skipped, when=when)), clip) == unchanged
+    assert loss(wrap_layers(model, [3], partial(Skipped, when=when)), clip) != unchanged
 
 
-def test_a_layer_left_out_of_drawing_still_reads_the_history(model, clip):
-    """Skipped where frames are drawn, the known frames' keys and values stay what they were."""
+def test_a_layer_ablated_in_denoising_still_reads_the_history(model, clip):
+    """Skipped where frames are denoised, the known frames' keys and values stay what they were."""
     state = clip.state[:, :-1]
-    body = model.prior.dynamics(torch.cat([state, clip.action], -1), state, clip.action)
+    state_action = torch.cat([state, clip.action], -1)
+    features = model.prior(state_action, state, clip.action).delta_features
     read = [
-        m.net.read(clip.obs[:, :-1], torch.zeros(3, 5), torch.cat([state, clip.action], -1), body.features)
-        for m in (model, *(changed(model, [2], partial(Skipped, when=w)) for w in (drawn, everywhere)))
+        m.core.net.read(clip.obs[:, :-1], torch.zeros(3, 5), state_action, features)
+        for m in (model, *(wrap_layers(model, [2], partial(Skipped, when=w)) for w in (denoised, everywhere)))
     ]
     assert torch.equal(read[0][0], read[1][0])
     assert not torch.equal(read[0][0], read[2][0])
@@ -187,7 +190,7 @@ def test_a_layer_left_out_of_drawing_still_reads_the_history(model, clip):
 
 def test_layers_run_in_the_first_steps_alone(model, clip):
     for first in (1, 3):
-        skipping = changed(model, [2, 3], partial(Skipped, when=after(first, STEPS)))
+        skipping = wrap_layers(model, [2, 3], partial(Skipped, when=after(first, STEPS)))
         runs = count_runs(skipping)
         rollout(skipping, clip)
         known = 3  # passes over known frames
@@ -206,75 +209,74 @@ def count_runs(model) -> list[int]:
     return runs
 
 
-def test_reused_work_is_that_of_the_last_step_that_ran(model, clip):
+def test_a_reused_residual_is_that_of_the_last_step_that_ran(model, clip):
     """By hand: from the second step on, layer 2 adds what it added in the first."""
-    reusing = changed(model, [2], partial(Reused, when=after(1, STEPS)))
+    reusing = wrap_layers(model, [2], partial(Reused, when=after(1, STEPS)))
     inputs, outputs = [], []
-    reusing.net.blocks[1].register_forward_hook(
-        lambda module, args, out: reusing_seen(module, args, out, inputs, outputs)
+    reusing.core.net.blocks[1].register_forward_hook(
+        lambda module, args, out: keep_denoising(module, args, out, inputs, outputs)
     )
     rollout(reusing, clip)
-    added = [out - h for h, out in zip(inputs, outputs, strict=True)]
+    residual = [out - h for h, out in zip(inputs, outputs, strict=True)]
     for frame in range(3):
-        first, *others = added[frame * STEPS : (frame + 1) * STEPS]
+        first, *others = residual[frame * STEPS : (frame + 1) * STEPS]
         for other in others:
             torch.testing.assert_close(other, first, rtol=0, atol=1e-4)
-    assert not torch.allclose(added[0], added[STEPS], atol=1e-3)
+    assert not torch.allclose(residual[0], residual[STEPS], atol=1e-3)
 
 
-def reusing_seen(module, args, out, inputs, outputs) -> None:
-    if module.passes.drawing:
+def keep_denoising(module, args, out, inputs, outputs) -> None:
+    if module.passes.denoising:
         inputs.append(args[0])
         outputs.append(out)
 
 
-def test_what_is_lent_in_training_is_what_is_reused_when_stepping(model, clip):
+def test_what_is_shared_in_training_is_what_is_reused_when_stepping(model, clip):
     """One noisy frame behind its own pure noise, in training's way and in stepping's."""
     noise = PairedWithNoise(model).sample_noise(clip, torch.Generator().manual_seed(0))
     assert torch.equal(noise.x[0], noise.x[1])
-    lending = changed(model, [2, 3], SharedResidual)
-    x_t, t = lending.noisy_frames(clip, noise)
+    shared = wrap_layers(model, [2, 3], SharedResidual)
+    x_t, t = shared.core.noisy_frames(clip, noise)
     assert (t[0] == 1).all()
     assert torch.equal(x_t[0], noise.x[0])
-    out = draw_frame(lending, clip, x_t[:, :, 0].flatten(0, 1), t[:, :, 0].flatten(), rows=2)
-    rewrap(lending, partial(Reused, when=lambda p: p.t < 1))
-    first = draw_frame(lending, clip, x_t[0, :, 0], t[0, :, 0])
-    second = draw_frame(lending, clip, x_t[1, :, 0], t[1, :, 0])
+    out = denoise_frame(shared, clip, x_t[:, :, 0].flatten(0, 1), t[:, :, 0].flatten(), rows=2)
+    rewrap(shared, partial(Reused, when=lambda p: p.t < 1))
+    first = denoise_frame(shared, clip, x_t[0, :, 0], t[0, :, 0])
+    second = denoise_frame(shared, clip, x_t[1, :, 0], t[1, :, 0])
     torch.testing.assert_close(out, torch.cat([first, second]), rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(second, draw_frame(model, clip, x_t[1, :, 0], t[1, :, 0]), atol=1e-2)
+    assert not torch.allclose(second, denoise_frame(model, clip, x_t[1, :, 0], t[1, :, 0]), atol=1e-2)
 
 
-def draw_frame(model, clip, x_t, t, rows: int = 1):
+def denoise_frame(model, clip, x_t, t, rows: int = 1):
     """Tokens of the frame after frame 0 behind the last layer, (rows·B, 1, M, D)."""
-    net, vector = model.core.net, torch.cat([clip.state[:, 1], clip.action[:, 0]], -1).repeat(rows, 1)
+    net, state_action = model.core.net, torch.cat([clip.state[:, 1], clip.action[:, 0]], -1).repeat(rows, 1)
     past = torch.Generator().manual_seed(5)
     rotary = net.rotary(torch.tensor([1]))
     with torch.no_grad():
-        h, c = net.embed_drawn(x_t, t, vector)
+        h, c = net.embed_noisy(x_t, t, state_action)
         for block in net.blocks:
             heads, d = CONFIG.heads, CONFIG.width // CONFIG.heads
-            seen = torch.randn(2, 3, heads, model.core.num_tokens, d, generator=past).repeat(1, rows, 1, 1, 1)
-            h = block(h, c, rotary, attend_with_prefix(*seen))
+            kv = torch.randn(2, 3, heads, model.core.num_tokens, d, generator=past).repeat(1, rows, 1, 1, 1)
+            h = block(h, c, rotary, attend_with_prefix(*kv))
     return h
 
 
 @pytest.mark.parametrize("kind", DENSE)
 def test_within_all_layers_the_past_is_out_of_reach(kind, schema, stats, clip):
-    """By gradients: what the frames before the last one show reaches no drawn frame."""
-    model = changed(make(schema, stats, kind), [1, 2, 3, 4], WithinFrame)
+    """By gradients: what the frames before the last one show reaches no denoised frame."""
+    model = wrap_layers(make(schema, stats, kind), [1, 2, 3, 4], WithinFrame)
     obs = clip.obs.clone().requires_grad_()
     noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
     noise = replace(noise, corruption_level=torch.zeros_like(noise.corruption_level))
     x, T = torch.randn(1, *clip.obs[:, 1:].shape), clip.num_steps
     state = clip.state[:, :-1]
-    body = model.prior.dynamics(torch.cat([state, clip.action], -1), state, clip.action)
+    state_action = torch.cat([state, clip.action], -1)
+    features = model.prior(state_action, state, clip.action).delta_features
     shown = model.core.show_history(obs[:, :-1], noise)
-    _, memory = model.core.net.read(*shown, torch.cat([state, clip.action], -1), body.features)
-    vector = torch.cat([clip.state[:, 1:], clip.action], -1)
-    beside = model.pixel_inputs(
-        clip.obs[:, :-1], clip.state[:, 1:]
-    )  # what the render head sees, past the layers
-    out = model.core.net.denoise_clip(x, torch.rand(x.shape[:3]), vector, beside, memory)
+    _, memory = model.core.net.read(*shown, state_action, features)
+    state_action = torch.cat([clip.state[:, 1:], clip.action], -1)
+    pixel_inputs = model.pixel_inputs(clip.obs[:, :-1], clip.state[:, 1:])  # these go past the layers
+    out = model.core.net.denoise_clip(x, torch.rand(x.shape[:3]), state_action, pixel_inputs, memory)
     assert len(out) == len(clip.action) * T
     assert not out.requires_grad or torch.autograd.grad(out.sum(), obs, allow_unused=True)[0] is None
 
@@ -282,21 +284,21 @@ def test_within_all_layers_the_past_is_out_of_reach(kind, schema, stats, clip):
 def test_the_original_is_never_touched(model, clip):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     plain = rollout(model, clip)
-    other = changed(model, [2, 3], WithinFrame)
+    other = wrap_layers(model, [2, 3], WithinFrame)
     for parameter in other.parameters():
         parameter.data.zero_()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(rollout(model, clip), plain)
 
 
-def test_passes_tell_reading_from_drawing(model, clip):
-    passes, seen = PassTracker(model.core.net), []
+def test_passes_tell_reading_from_denoising(model, clip):
+    passes, calls = PassTracker(model.core.net), []
     model.core.net.blocks[0].register_forward_pre_hook(
-        lambda *_: seen.append((passes.drawing, passes.t[0].item()))
+        lambda *_: calls.append((passes.denoising, passes.t[0].item()))
     )
     rollout(model, clip)
     step = [(False, 0.0), *((True, 1 - i / STEPS) for i in range(STEPS))]
-    assert seen == step * 3
+    assert calls == step * 3
 
 
 # ---- what is measured ----------------------------------------------------------------------------
@@ -311,10 +313,10 @@ def test_the_five_levels(kind, schema, stats, clip):
     assert t[:, 0, 0].tolist() == pytest.approx(LEVELS)
     assert torch.equal(noise.x[0], noise.x[4])
     with torch.no_grad():
-        _, whole = model.loss(clip, noise)
+        _, at_once = model.loss(clip, noise)
         alone = [model.loss(clip, replace(noise, t=noise.t[i : i + 1], x=noise.x[:1]))[1] for i in range(5)]
     mean = torch.stack([losses["pixels"] for losses in alone]).mean()
-    torch.testing.assert_close(whole["pixels"], mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(at_once["pixels"], mean, rtol=1e-4, atol=1e-6)
     if kind == "far":
         assert torch.equal(model.core.show_history(clip.obs, replace(
             noise,
@@ -340,7 +342,6 @@ TINY = ModelConfig(
     decoder_layers=1,
     patch=8,
     window=3,
-    body_layers=0,
 )
 
 
@@ -348,7 +349,8 @@ TINY = ModelConfig(
 def config(training, slide_store, tmp_path):
     def build(**changes) -> ProbeConfig:
         model = replace(TINY, **changes.pop("model", {}))
-        world = train(training(model=model, steps=2, eval_windows=2))
+        prior = replace(training().prior, layers=0)
+        world = train(training(model=model, prior=prior, steps=2, eval_windows=2))
         values = {
             "world": str(world),
             "out": str(tmp_path / "probe"),
@@ -358,9 +360,9 @@ def config(training, slide_store, tmp_path):
             "num_steps": 3,
             "horizon": 4,
             "first_steps": [1, 2],
-            "tune_updates": 2,
-            "tune_batch": 2,
-            "tune_steps": 3,
+            "finetune_updates": 2,
+            "finetune_batch_size": 2,
+            "finetune_length": 3,
             "device": "cpu",
         }
         return ProbeConfig(**(values | changes))
@@ -368,62 +370,62 @@ def config(training, slide_store, tmp_path):
     return build
 
 
-def test_the_command_writes_its_files_and_says_what_it_found(config):
+def test_the_command_writes_its_files_and_reports_what_it_found(config):
     settings = config()
     report = probe(settings)
     out = Path(settings.out)
     names = {"probe.json", "report.md"}
-    names |= {f"{name}.png" for name in ("similarity", "attention", "skip", "within_frame", "leave_out")}
+    names |= {f"{name}.png" for name in ("similarity", "attention", "skip", "within_frame", "ablate_layer")}
     assert {path.name for path in out.iterdir()} == names
     written = json.loads((out / "probe.json").read_text())
-    assert [row["layer"] for row in written["leave_out"]] == [1, 2, 3]
+    assert [row["layer"] for row in written["ablate_layer"]] == [1, 2, 3]
     assert [row["layer"] for row in written["similarity"]] == [0, 1, 2, 3]
     assert len(written["attention"]["past"]) == 3
     assert [row["last"] for row in written["within_frame"]] == [1, 2, 3]
     assert len(written["skip"]) == 8
-    assert set(written["tuned"]) == {"control", "skipped", "reused", "within_frame"}
+    assert set(written["finetuned"]) == {"control", "skipped", "reused", "within_frame"}
     text = (out / "report.md").read_text()
-    assert ("Train it longer" in text) == (report["whole"]["h1"] < report["copied"]["h1"])
+    assert ("Train it longer" in text) == (report["unchanged"]["h1"] < report["copy_last"]["h1"])
     for claim in report["verdict"]:
-        assert f": {claim['says']}.**" in text
+        assert f": {claim['conclusion']}.**" in text
     assert text.count("|\n| ") > 20
 
 
-def made_up(
-    cosine: float, share: float, cost: float, quality: float = 1.0, tuned: float | None = None
+def invented_report(
+    cosine: float, share: float, cost: float, quality: float = 1.0, finetuned: float | None = None
 ) -> dict:
     """What the verdict reads of a report of three layers."""
     change = {"h1": {"change": -cost}}
     rows = [{"layers": layers, "how": "reused", "first_steps": 1} | change for layers in ("middle", "all")]
-    taught = (
-        {name: {"h1": {"change": -tuned}} for name in ("reused", "within_frame")} if tuned is not None else {}
-    )
+    rows_finetuned = {}
+    if finetuned is not None:
+        rows_finetuned = {name: {"h1": {"change": -finetuned}} for name in ("reused", "within_frame")}
     return {
         "world": {"layers": 3},
         "middle_layers": [2],
-        "tuned_last": 1,
-        "whole": {"h1": 30 + quality},
-        "copied": {"h1": 30.0},
+        "finetune_last": 1,
+        "unchanged": {"h1": 30 + quality},
+        "copy_last": {"h1": 30.0},
         "similarity": [{"mean": 0.1}, {"mean": 0.1}, {"mean": cosine}, {"mean": 0.1}],
         "attention": {"past": [[0.7] * 2, [0.7] * 2, [share] * 2], "uniform": 0.8},
         "skip": rows,
         "within_frame": [{"last": 1} | change, {"last": 3, "h1": {"change": -9.0}}],
-        "tuned": taught,
+        "finetuned": rows_finetuned,
     }
 
 
 def test_the_verdict_weighs_its_evidence():
-    """Each piece of evidence tips the scale, and a world that draws worse than a copy is not judged."""
+    """Each piece of evidence tips the scale, and a world whose frames are worse than a copy is not judged."""
 
-    def said(*figures: float, **more: float) -> list[str]:
-        return [claim["says"] for claim in verdict(made_up(*figures, **more))]
+    def conclusions(*figures: float, **more: float) -> list[str]:
+        return [claim["conclusion"] for claim in verdict(invented_report(*figures, **more))]
 
-    assert said(0.99, 0.1, 0.1) == ["holds"] * 2
-    assert said(0.5, 0.1, 0.1) == ["holds in part", "holds"]
-    assert said(0.99, 0.7, 0.1) == ["holds", "holds in part"]
-    assert said(0.5, 0.7, 2.0) == ["does not hold"] * 2
-    assert said(0.5, 0.7, 2.0, tuned=0.1) == ["holds in part"] * 2
-    assert said(0.99, 0.1, 0.1, quality=-1.0) == [UNKNOWN] * 2
+    assert conclusions(0.99, 0.1, 0.1) == ["holds"] * 2
+    assert conclusions(0.5, 0.1, 0.1) == ["holds in part", "holds"]
+    assert conclusions(0.99, 0.7, 0.1) == ["holds", "holds in part"]
+    assert conclusions(0.5, 0.7, 2.0) == ["does not hold"] * 2
+    assert conclusions(0.5, 0.7, 2.0, finetuned=0.1) == ["holds in part"] * 2
+    assert conclusions(0.99, 0.1, 0.1, quality=-1.0) == [UNKNOWN] * 2
 
 
 def test_the_numbers_depend_on_neither_batches_nor_chance(config):
@@ -438,35 +440,37 @@ def test_the_numbers_depend_on_neither_batches_nor_chance(config):
         assert row["h1"]["mean"] == pytest.approx(same["h1"]["mean"], abs=1e-3)
     for row, same in zip(one["similarity"], other["similarity"], strict=True):
         assert row["mean"] == pytest.approx(same["mean"], abs=1e-4)
-    assert one["tuned"] == {}
+    assert one["finetuned"] == {}
 
 
-def test_a_fine_tune_is_its_seeds_and_leaves_the_world_alone(config, slide_store):
+def test_a_fine_tuning_depends_on_its_seed_alone_and_leaves_the_world_alone(config, slide_store):
     from scd_datasets.store.store import WindowStore
 
     settings = config()
     world, store = World.load(settings.world), WindowStore.open(slide_store)
     held_out = store.split(0.25)[1]
     before = {name: value.clone() for name, value in world.model.state_dict().items()}
-    taught = []
+    weights = []
     for noise in (1, 2):
         torch.manual_seed(noise)
-        model = Finetuner(world, store, held_out, settings).tune(changed(world.model, [3], WithinFrame))
-        taught.append(model.state_dict())
-    assert all(torch.equal(value, taught[1][name]) for name, value in taught[0].items())
-    assert any(not torch.equal(value, before[name]) for name, value in taught[0].items() if name in before)
+        model = Finetuner(world, store, held_out, settings).finetune(
+            wrap_layers(world.model, [3], WithinFrame)
+        )
+        weights.append(model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert any(not torch.equal(value, before[name]) for name, value in weights[0].items() if name in before)
     assert all(torch.equal(value, before[name]) for name, value in world.model.state_dict().items())
-    model = changed(world.model, [2], SharedResidual)
-    Finetuner(world, store, held_out, settings).tune(model, PairedWithNoise(model))
+    model = wrap_layers(world.model, [2], SharedResidual)
+    Finetuner(world, store, held_out, settings).finetune(model, PairedWithNoise(model))
     with pytest.raises(ValueError, match="none is left to fine-tune with"):
         Finetuner(world, store, range(len(store.lengths)), settings)
 
 
 def test_a_world_that_is_not_dense_is_refused(config):
     with pytest.raises(
-        ValueError, match=r"kind=scd, .* train one with scd-train … model.architecture=causal_dit"
+        ValueError, match=r"architecture=scd, .* train one with scd-train … model.architecture=causal_dit"
     ):
-        probe(config(model={"kind": "scd"}))
+        probe(config(model={"architecture": "scd"}))
 
 
 @pytest.mark.parametrize(
@@ -497,5 +501,5 @@ def test_a_probe_of_other_windows_is_still_held_out(config, slide_store):
     probing = Probe(world, store, settings)
     kept = store.episode_index[probing.episodes].tolist()
     assert set(kept) <= set(world.provenance["held_out_episodes"])
-    learnt = set(probing.tuner.loader.windows[:, 0].tolist())
-    assert not learnt & set(probing.episodes.tolist())
+    trained_on = set(probing.finetuner.loader.windows[:, 0].tolist())
+    assert not trained_on & set(probing.episodes.tolist())

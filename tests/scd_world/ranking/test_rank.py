@@ -40,9 +40,15 @@ SCHEMA = DataSchema(
 )
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=4, window=3, num_steps=1)
 POLICIES = [
-    {"name": "expert", "policy": "scripted_pusht", "pictures": False},
-    {"name": "late", "policy": "scripted_pusht", "flaws": {"delay": 2}, "group": "flawed", "pictures": False},
-    {"name": "walk", "policy": "random_walk", "group": "flawed", "pictures": False},
+    {"name": "expert", "policy": "scripted_pusht", "needs_images": False},
+    {
+        "name": "late",
+        "policy": "scripted_pusht",
+        "degrade": {"delay": 2},
+        "group": "degraded",
+        "needs_images": False,
+    },
+    {"name": "walk", "policy": "random_walk", "group": "degraded", "needs_images": False},
 ]
 
 
@@ -117,7 +123,7 @@ def test_what_was_played_is_not_played_again(config, played):
     assert {side for _, side in played} == {"world"}
     assert len(played) == 3
     played.clear()
-    changed = [POLICIES[0], POLICIES[1] | {"flaws": {"delay": 1}}, POLICIES[2]]
+    changed = [POLICIES[0], POLICIES[1] | {"degrade": {"delay": 1}}, POLICIES[2]]
     rank(replace(config, success_threshold=0.9, policies=changed))
     assert played == [("late", "simulator"), ("late", "world")]
 
@@ -129,7 +135,7 @@ def test_what_auto_means_here_is_not_played_again_by_its_name(config, played):
     assert bool(played) is multiplies_bf16(torch.device("cpu"))
 
 
-def test_parts_are_played_apart_and_reported_once_all_are_there(config, played, capsys):
+def test_parts_are_played_separately_and_reported_once_all_are_there(config, played, capsys):
     """What Hydra's launchers do: a job for each policy, and a last call for the report."""
     assert rank(replace(config, only_policies=["walk"], only_sides=["simulator"])) is None
     assert played == [("walk", "simulator")]
@@ -144,20 +150,20 @@ def test_a_result_of_another_checkpoint_does_not_count(config, played, tmp_path)
 
     rng = np.random.default_rng(0)
     steps = {"agent_pos": rng.uniform(0, 512, (64, 2)), "environment_state": rng.uniform(0, 512, (64, 16))}
-    file = tmp_path / "clone.safetensors"
-    cloned = [POLICIES[0], {"name": "clone", "policy": "clone", "policy_kwargs": {"path": str(file)}}]
-    config = replace(config, policies=cloned)
+    file = tmp_path / "neighbor.safetensors"
+    learned = {"name": "neighbor", "policy": "nearest_neighbor", "policy_kwargs": {"path": str(file)}}
+    config = replace(config, policies=[POLICIES[0], learned])
     fit_nearest_neighbor(steps, steps["agent_pos"], [64], file)
     rank(config)
     played.clear()
     fit_nearest_neighbor(steps, steps["agent_pos"], [32, 64], file)
     rank(config)
-    assert played == [("clone", "simulator"), ("clone", "world")]
+    assert played == [("neighbor", "simulator"), ("neighbor", "world")]
 
 
 def test_a_lerobot_checkpoint_is_named_by_its_path(config, played, save_policy):
     state_only = {"observation.state": (2,), "observation.environment_state": (16,), "action": (2,)}
-    checkpoint = {"name": "act", "policy": str(save_policy("act", state_only)), "pictures": False}
+    checkpoint = {"name": "act", "policy": str(save_policy("act", state_only)), "needs_images": False}
     report = rank(replace(config, policies=[POLICIES[0], checkpoint]))
     assert [one["real"]["successes"] for one in report["policies"]] == [2, 2]
 
@@ -169,31 +175,33 @@ def changed_world(folder, path, **changes):
     return str(World(make_model(TINY, schema, world.stats), world.stats, world.starts).save(path))
 
 
-def test_a_world_that_tells_no_success_is_refused_before_anything_is_played(config, folder, played, tmp_path):
-    mute = changed_world(folder, tmp_path / "mute", success=False)
+def test_a_world_that_predicts_no_success_is_refused_before_anything_is_played(
+    config, folder, played, tmp_path
+):
+    without = changed_world(folder, tmp_path / "without", success=False)
     with pytest.raises(ValueError, match="predicts no success"):
-        rank(replace(config, world=mute))
+        rank(replace(config, world=without))
     assert not played
 
 
-def test_a_policy_that_reads_is_told_the_task(config, folder, tmp_path, monkeypatch):
-    told = []
+def test_a_policy_that_takes_an_instruction_gets_the_task(config, folder, tmp_path, monkeypatch):
+    made = []
 
     def make(name, space, task=None, **kwargs):
-        told.append((name, task))
+        made.append((name, task))
         return scd_policies.make("random_walk", space)
 
     monkeypatch.setattr("scd_world.ranking.play.make", make)
     reader = {"name": "reader", "policy": "someone/smolvla"}
     rank(replace(config, policies=[POLICIES[2], reader], only_sides=["world"]))
-    assert set(told) == {("random_walk", None), ("lerobot", "push")}
+    assert set(made) == {("random_walk", None), ("lerobot", "push")}
     several = changed_world(folder, tmp_path / "several", tasks=("push", "pull"))
     asked = replace(config, world=several, policies=[POLICIES[2], reader], only_sides=["world"])
     with pytest.raises(ValueError, match="task=<one of"):
         rank(asked)
-    told.clear()
+    made.clear()
     rank(replace(asked, task="pull"))
-    assert ("lerobot", "pull") in told
+    assert ("lerobot", "pull") in made
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
@@ -214,18 +222,18 @@ def test_labels_from_a_file_stand_for_reality(config, played, tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("policy,episode,success\nexpert,0,maybe", "success is one of"),
         ("policy,episode,success\nexpert,0,1\nexpert,0,1", "two episodes 0"),
-        ("policy,episode,success\nexpert,0,1", "says nothing of"),
+        ("policy,episode,success\nexpert,0,1", "lacks"),
         ("policy,success\nexpert,1", "expected policy, episode, success"),
         ("policy,episode,success\nexpert,,1", "entry 1: episode is a whole number"),
     ],
 )
-def test_labels_that_cannot_be_right_are_refused(config, tmp_path, text, said):
+def test_labels_that_cannot_be_right_are_refused(config, tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         rank(replace(config, labels=str(tmp_path / "labels.csv")))
 
 
@@ -242,13 +250,13 @@ def test_a_spreadsheets_labels_are_read_and_counting_from_one_is_remarked(tmp_pa
 
 
 def test_the_list_of_policies_is_checked_before_anything_is_played(tmp_path):
-    for given, said in [
+    for given, message in [
         ([POLICIES[0]], "at least two"),
         ([POLICIES[0], POLICIES[0]], "two policies are called 'expert'"),
-        ([POLICIES[0], {"name": "x", "policy": "random_walk", "flaw": {}}], "did you mean 'flaws'"),
+        ([POLICIES[0], {"name": "x", "policy": "random_walk", "degrad": {}}], "did you mean 'degrade'"),
         ([POLICIES[0], {"name": "a/b", "policy": "random_walk"}], "is to name a file"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read_policies(given)
     file = tmp_path / "list.yaml"
     file.write_text("policies:\n- {name: a, policy: random_walk}\n- {name: b, policy: random_walk}\n")
@@ -258,20 +266,18 @@ def test_the_list_of_policies_is_checked_before_anything_is_played(tmp_path):
 
 
 def test_the_shipped_list_has_what_the_experiment_promises():
-    entries = read_policies("recipes/rank_pusht.yaml")
-    learned = [entry for entry in entries if entry.policy == "clone" or entry.state_estimator]
+    entries = read_policies("recipes/ranking/pusht.yaml")
+    learned = [entry for entry in entries if entry.policy == "nearest_neighbor" or entry.state_estimator]
     assert len(entries) >= 20
     assert len(learned) >= 4
     assert all(entry.needs_images for entry in learned if entry.state_estimator)
 
 
-def test_a_policy_of_ones_own_is_known_by_its_file_and_other_colons_are_nothing_special(
-    tmp_path, monkeypatch
-):
+def test_a_users_policy_is_known_by_its_file_and_other_colons_are_nothing_special(tmp_path, monkeypatch):
     (tmp_path / "my_ranked.py").write_text("class Mine: pass")
     monkeypatch.syspath_prepend(tmp_path)
-    before = identity(source_of("my_ranked:Mine"))
+    first = identity(source_of("my_ranked:Mine"))
     (tmp_path / "my_ranked.py").write_text("class Mine: better = True")
-    assert identity(source_of("my_ranked:Mine")) != before
+    assert identity(source_of("my_ranked:Mine")) != first
     assert source_of("scripted_pusht") == "scripted_pusht"
     assert identity("{'a.b': 1}") == "{'a.b': 1}"

@@ -59,8 +59,8 @@ def test_a_reversed_ranking():
 
 
 def test_mmrv_by_hand():
-    """Reality says .9 .5 .5 .1, and the imagination swaps the first two: each of them is wronged by .4. It
-    also tells the second and the third apart, which costs nothing: for reality they are equal."""
+    """Reality is .9 .5 .5 .1, and the imagination swaps the first two: each of them violates .4. It also
+    ranks the second and the third, which costs nothing: in reality they are equal."""
     assert mmrv(np.array([0.6, 0.7, 0.2, 0.0]), np.array([0.9, 0.5, 0.5, 0.1])) == pytest.approx(0.8 / 4)
 
 
@@ -69,7 +69,7 @@ def test_mmrv_counts_a_tie_of_the_imagination_against_the_better_policy_alone():
     assert mmrv(np.array([0.5, 0.5]), np.array([0.8, 0.2])) == pytest.approx(0.6 / 2)
 
 
-def test_an_imagination_without_variance_has_no_correlation_and_says_so():
+def test_an_imagination_without_variance_has_no_correlation():
     found = agreement(with_rates([0, 5, 10], [0, 0, 0]), draws=50)
     assert np.isnan(found["pearson"]["value"])
     assert np.isnan(found["permutation_p"])
@@ -87,27 +87,27 @@ def test_bias_has_a_sign_once_its_interval_excludes_zero():
 
 
 def test_kappa_by_hand():
-    """Both say yes in 20 of 50, no in 15, they differ in 15: (0.7 − 0.5) / (1 − 0.5)."""
+    """Both are yes in 20 of 50, no in 15, they differ in 15: (0.7 − 0.5) / (1 − 0.5)."""
     a = np.repeat([True, True, False, False], [20, 5, 10, 15])
     b = np.repeat([True, False, True, False], [20, 5, 10, 15])
     assert kappa(a, b) == pytest.approx(0.4)
 
 
 def test_the_interval_grows_with_fewer_episodes_and_with_fewer_policies():
-    """Redrawing policies alone, or episodes alone, would leave one of the two without effect."""
+    """Resampling policies alone, or episodes alone, would leave one of the two without effect."""
 
     def width(policies: int, episodes: int) -> float:
         rates = np.linspace(0.1, 0.9, policies)
         real, imagined = np.round(rates * episodes), np.round(rates[::-1] ** 2 * episodes)
-        drawn = agreement(with_rates(real.astype(int), imagined.astype(int), episodes), draws=300)["bias"]
-        return drawn["high"] - drawn["low"]
+        bias = agreement(with_rates(real.astype(int), imagined.astype(int), episodes), draws=300)["bias"]
+        return bias["high"] - bias["low"]
 
     assert width(20, 10) > 1.1 * width(20, 1000)
     assert width(5, 1000) > 1.5 * width(20, 1000)
 
 
 def test_a_start_that_is_played_ten_times_is_no_more_evidence_than_once():
-    """As wide as the intervals of a tenth of the episodes: what repeats says the same again."""
+    """As wide as the intervals of a tenth of the episodes: repeats are no further evidence."""
     real, imagined = [1, 0, 1, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 1, 0, 1]
 
     def width(times: int, starts: int | None) -> float:
@@ -123,8 +123,8 @@ def test_a_start_that_is_played_ten_times_is_no_more_evidence_than_once():
     pair = PairedOutcomes("a", dict(enumerate(real * 10)), dict(enumerate(imagined * 10)), 8)
     assert pair.independent("real") == 8
     assert wilson(40, 80, 8) == wilson(4, 8)
-    apart = PairedOutcomes("a", {100: True, 101: False, 102: True}, {0: True, 1: True, 2: False}, 2)
-    assert (apart.independent("real"), apart.independent("imagined")) == (3, 2)
+    other = PairedOutcomes("a", {100: True, 101: False, 102: True}, {0: True, 1: True, 2: False}, 2)
+    assert (other.independent("real"), other.independent("imagined")) == (3, 2)
     fewer = PairedOutcomes("a", dict.fromkeys(range(30), True), dict.fromkeys(range(40), True), 20)
     assert (fewer.independent("real"), fewer.independent("imagined")) == (20, 20)
 
