@@ -61,8 +61,9 @@ class BatchState:
 
 
 class ImaginedEpisodes:
-    """Runs B imagined episodes in one batched model. A row that is over stays as it is until it is started
-    again.
+    """Runs B imagined episodes in one batched model.
+
+    A row that is over stays as it is until it is started again.
 
     Raises ValueError for settings that this world cannot follow: a start or a task that it does not have,
     `max_uncertainty` where it predicts no uncertainty.
@@ -76,9 +77,9 @@ class ImaginedEpisodes:
         self.success_threshold = settings.success_threshold
         self.has_uncertainty = bool(world.schema.state) and world.model.prior.has_uncertainty
         if settings.max_uncertainty is not None and not self.has_uncertainty:
-            why = "no state" if not world.schema.state else "no state prior (it was trained with prior=none)"
+            missing = "state prior (prior=none)" if world.schema.state else "state"
             raise ValueError(
-                f"max_uncertainty: this world has {why}, so it predicts no uncertainty; leave it out"
+                f"max_uncertainty: this world has no {missing}, so it predicts no uncertainty; leave it out"
             )
         self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
         self.bf16 = use_bf16(settings.precision, world.device)
@@ -118,7 +119,7 @@ class ImaginedEpisodes:
         return EpisodeStart(int(episode), int(frame), noise_seed, task)
 
     def start_rows(self, rows: np.ndarray, starts: Sequence[EpisodeStart]) -> None:
-        """Begins episodes in `rows`, from these starts and the frames before them; at first in all rows."""
+        """Begins episodes in `rows`, from these starts and their contexts; the first call begins all rows."""
         context = self.world.config.window
         recorded = [self.world.starts.get(s.episode, s.frame, context) for s in starts]
         recorded = [

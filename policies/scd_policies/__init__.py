@@ -12,6 +12,7 @@ import gymnasium
 from scd_policies.policy import Policy
 
 NAMES = ("random_walk", "scripted_pusht", "replay", "nearest_neighbor", "lerobot")
+FORMER_NAMES = {"clone": "nearest_neighbor"}
 
 
 def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
@@ -51,6 +52,8 @@ def policy_class(name: str) -> Callable[..., Policy]:
         return LeRobotPolicy
     if ":" in name:
         return load_user_policy(name)
+    if name in FORMER_NAMES:
+        raise ValueError(f"policy {name!r} is called {FORMER_NAMES[name]!r} now")
     raise ValueError(
         f"no policy is called {name!r}; there are {', '.join(NAMES)}, and module:name for your own"
     )
@@ -58,12 +61,11 @@ def policy_class(name: str) -> Callable[..., Policy]:
 
 def is_checkpoint(name: str) -> bool:
     """Says whether it is none of `make`'s names, and so a LeRobot policy's folder or its name on the Hub."""
-    return name not in NAMES and (":" not in name or Path(name).exists())
+    return name not in (*NAMES, *FORMER_NAMES) and (":" not in name or Path(name).exists())
 
 
 def load_user_policy(name: str) -> type[Policy]:
-    """Imports the class `module:name`; ValueError where there is no such module, or no policy of that name in
-    it."""
+    """Imports the class `module:name`; ValueError where there is no such module, or no such policy in it."""
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

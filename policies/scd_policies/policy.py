@@ -17,7 +17,7 @@ class Policy(Protocol):
         ...
 
     def act(self, obs: dict[str, Any]) -> np.ndarray:
-        """Gives the next actions (B, A), in raw units and inside the action space.
+        """Gives the next actions (B, A), in raw units.
 
         obs: Gymnasium observations with a leading axis B: `pixels` uint8 (B, H, W, 3), or a dict of them by
         camera; `agent_pos` (B, P) and `environment_state` (B, E) float32, raw units; whichever there are.

@@ -58,6 +58,9 @@ def test_wrong_use_is_answered_in_words():
         ValueError, match="there are random_walk, scripted_pusht, replay, nearest_neighbor, lerobot"
     ):
         make("expert", BOX)
+    with pytest.raises(ValueError, match="'clone' is called 'nearest_neighbor' now"):
+        make("clone", BOX)
+    assert not is_checkpoint("clone")  # nor is it looked for on the Hub
     with pytest.raises(ValueError, match="bounded"):
         make("random_walk", gymnasium.spaces.Box(-np.inf, np.inf, (2,)))
     with pytest.raises(ValueError, match=r"expected actions \(T ≥ 1, 2\)"):
