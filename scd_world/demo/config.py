@@ -1,4 +1,4 @@
-"""What a user can tell the demonstration. Without torch, so that a command's --help answers at once."""
+"""What a user can set for the demonstration. Without torch, so that a command's --help answers at once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from scd_world.utils.checks import above, one_of
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The shipped PushT world beside the real simulator; then a world of the pendulum, learnt live."""
+    """The shipped PushT world beside the real simulator; then a world of the pendulum, trained live.
 
-    out: str = "runs/demo"  # folder for films, pictures, figures, and the pendulum's data and world
+    scd-demo pusht=false training_seconds=300
+    """
+
+    out: str = "runs/demo"  # folder for videos, images, figures, and the pendulum's data and world
     seed: int = 0
     device: str = "auto"
     num_steps: int | None = None  # denoising steps; None: each world's own
 
     pusht: bool = True  # False: leave this part out
     world: str | None = None  # another PushT world than the shipped one: folder, or name on the Hub
-    episodes: int = 8  # of each policy, imagined side by side
+    episodes: int = 8  # of each policy, imagined together
     horizon: int = 64  # steps of each
 
     pendulum: bool = True  # False: leave this part out
@@ -27,6 +30,6 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        above("recorded", self.recorded_episodes, 4)  # one in five is held out
+        above("recorded_episodes", self.recorded_episodes, 4)  # one in five is held out
         for name in ("episodes", "horizon", "training_seconds"):
             above(name, getattr(self, name), 0)

@@ -1,4 +1,4 @@
-"""`make demo`: an imagined world beside the real simulator, then one that is learnt while you watch."""
+"""`make demo`: an imagined world beside the real simulator, then one that is trained while you watch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scd_world.utils.devices import machine_info, pick_device
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
-    """Shows, writes and gives back the figures; names at the end all that it wrote."""
+    """Runs both parts; prints, writes and gives back the figures, and lists in the end what was written."""
     out, began = Path(config.out), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     device = pick_device(config.device)

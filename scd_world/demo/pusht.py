@@ -21,7 +21,7 @@ from scd_world.demo.sim_comparison import (
     run_both,
     steps_per_second,
     summary,
-    write_films,
+    write_videos,
 )
 from scd_world.reporting import video
 from scd_world.world.world import World
@@ -35,11 +35,11 @@ COLUMNS = {
     "block_distance": "block, px",
     "block_angle": "block, °",
 }
-FILMED = 2  # episodes of each policy
+SHOWN = 2  # episodes of each policy in the video
 
 
 def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Both policies from the first frames of recorded episodes: figures, and the files that it wrote."""
+    """Runs both policies from the first frames of recorded episodes; gives figures, and files written."""
     print(
         "\n── PushT: policies act in the imagination; the real simulator repeats their actions ──", flush=True
     )
@@ -66,34 +66,34 @@ def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, An
     seeds = [config.seed + i for i in range(len(starts))]
     report: dict[str, Any] = {"world": config.world or "shipped", "starts": starts}
     pairs: dict[str, SimComparison] = {}
-    for policy, name in POLICIES.items():
-        acting = make(policy, envs.single_action_space)
-        pairs[name] = run_both(envs, simulator, acting, starts, config.horizon, seeds, name)
+    for key, name in POLICIES.items():
+        policy = make(key, envs.single_action_space)
+        pairs[name] = run_both(envs, simulator, policy, starts, config.horizon, seeds, name)
         curves = measure(pairs[name], world.schema)
-        report[policy] = as_json(curves)
+        report[key] = as_json(curves)
         print(
             f"\n{name}, {len(starts)} episodes from their first frame: mean PSNR, median errors (of 512 px)\n"
         )
         print(summary(curves, STEPS, COLUMNS), "\n", flush=True)
     rate = report["steps_per_second"] = steps_per_second(env)
     print(f"One imagined step: {1000 / rate:.0f} ms, {rate:.1f} steps/s (real time: {world.schema.fps})")
-    return report, write_videos(pairs, starts, out, world.schema.fps)
+    return report, write_pairs(pairs, starts, out, world.schema.fps)
 
 
-def write_videos(
+def write_pairs(
     pairs: dict[str, SimComparison], starts: Sequence[Sequence[int]], out: Path, fps: int
 ) -> dict[str, str]:
-    """A film of the first episodes of all policies, a picture strip of each policy's first."""
-    films, names, strips = [], [], {}
+    """Writes a video of the first episodes of all policies, and an image strip of each policy's first."""
+    videos, names, strips = [], [], {}
     for name, pair in pairs.items():
-        films += [pair.films(i) for i in range(min(FILMED, len(starts)))]
-        names += [f"{name}, from episode {episode}" for episode, _ in starts[:FILMED]]
-        true, imagined = pair.films(0)
+        videos += [pair.videos(i) for i in range(min(SHOWN, len(starts)))]
+        names += [f"{name}, from episode {episode}" for episode, _ in starts[:SHOWN]]
+        true, imagined = pair.videos(0)
         reached = [h for h in STEPS if h < len(true)]
-        picture = video.strip(true, imagined, 1, reached, (*LABELS[:2], "|difference|"))
+        image = video.strip(true, imagined, 1, reached, (*LABELS[:2], "|difference|"))
         file = f"pusht_{name.replace(' ', '_')}.png"
-        video.write_png(out / file, picture)
-        strips[file] = f"picture strip of the {name}'s first episode"
-    true, imagined = zip(*films, strict=True)
-    pictures = video.compare(true, imagined, 1, names, LABELS, height=192)
-    return write_films(out / "pusht", pictures, fps) | strips
+        video.write_png(out / file, image)
+        strips[file] = f"image strip of the {name}'s first episode"
+    true, imagined = zip(*videos, strict=True)
+    images = video.compare(true, imagined, 1, names, LABELS, height=192)
+    return write_videos(out / "pusht", images, fps) | strips

@@ -1,4 +1,4 @@
-"""A policy in the imagination, then its actions from the same moments in the real simulator: what differs.
+"""A policy in the imagination, then its actions from the same starts in the real simulator: what differs.
 
 N episodes, T steps, C H W frame, S state.
 """
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from scd_policies import Policy, make
 from scd_policies.rollout import Rollouts, rollout
-from scd_world.evaluation.curves import state_errors
+from scd_world.evaluation.state_errors import state_errors
 from scd_world.metrics.image import psnr
 from scd_world.reporting import video
 from scd_world.reporting.tables import number, table
@@ -30,25 +30,25 @@ from scd_world.robot_data.schema import DataSchema
 
 LABELS = ("simulator", "imagined", f"|difference| × {video.GAIN}")
 STATE_KEYS = ("agent_pos", "environment_state")
-WARM_UP = 10  # steps before the clock starts: they fill the window, so that early steps do not look cheap
+WARM_UP = 10  # steps before timing starts: they fill the window, or the first ones would cost less
 
 
 @dataclass(frozen=True)
 class SimComparison:
-    """What happened in N episodes; frame 0 is the moment that both began from."""
+    """What happened in N episodes; frame 0 is the start of both."""
 
     imagined: Rollouts
     true: Rollouts
 
     @property
     def valid(self) -> np.ndarray:
-        """(N, T) bool: steps that both took; the simulator may have ended earlier."""
+        """Steps that both took, (N, T) bool; the simulator may have ended earlier."""
         a, b = self.imagined.valid, self.true.valid
         steps = min(a.shape[1], b.shape[1])
         return a[:, :steps] & b[:, :steps]
 
-    def films(self, episode: int) -> tuple[np.ndarray, np.ndarray]:
-        """True and imagined frames, uint8 (t+1, 1, H, W, 3), as long as both went on."""
+    def videos(self, episode: int) -> tuple[np.ndarray, np.ndarray]:
+        """Gives true and imagined frames, uint8 (t+1, 1, H, W, 3), as long as both went on."""
         length = int(self.valid[episode].sum()) + 1
         true, imagined = (side.obs["pixels"][episode, :length, None] for side in (self.true, self.imagined))
         return true, imagined
@@ -63,24 +63,24 @@ def run_both(
     policy_seeds: Sequence[int],
     what: str,
 ) -> SimComparison:
-    """The policy acts on what is imagined from these (episode, frame).
+    """Lets the policy act on what is imagined from these starts, (episode, frame).
 
     The simulator, reset to the states that were recorded there, then repeats its actions.
     """
     seeds = list(range(len(starts)))
     options = [{"episode": episode, "frame": frame} for episode, frame in starts]
-    how = {"max_steps": steps, "frames": True}
+    settings: dict[str, Any] = {"max_steps": steps, "frames": True}
     with tqdm(total=len(starts) * steps, desc=f"{what}, imagined", unit="frame") as bar:
-        watched = ProgressEnv(envs, bar)
-        imagined = rollout(watched, policy, seeds, options=options, policy_seeds=policy_seeds, **how)
-    again = make("replay", simulator.action_space, actions=list(imagined.action))
-    moments = [{key: imagined.obs[key][i, 0] for key in STATE_KEYS if key in imagined.obs} for i in seeds]
-    true = rollout(simulator, again, seeds, options=moments, **how)
+        shown = ProgressEnv(envs, bar)
+        imagined = rollout(shown, policy, seeds, options=options, policy_seeds=policy_seeds, **settings)
+    replay = make("replay", simulator.action_space, actions=list(imagined.action))
+    states = [{key: imagined.obs[key][i, 0] for key in STATE_KEYS if key in imagined.obs} for i in seeds]
+    true = rollout(simulator, replay, seeds, options=states, **settings)
     return SimComparison(imagined, true)
 
 
 class ProgressEnv(VectorWrapper):
-    """Moves a progress bar: one frame per row and step."""
+    """A vector environment that moves a progress bar: one frame per row and step."""
 
     def __init__(self, envs: VectorEnv, bar: tqdm) -> None:
         super().__init__(envs)
@@ -92,37 +92,37 @@ class ProgressEnv(VectorWrapper):
 
 
 def measure(pair: SimComparison, schema: DataSchema) -> dict[str, np.ndarray]:
-    """Name → (N, T) at each step, NaN where there is nothing to compare.
+    """Measures each step, name → (N, T); NaN where there is nothing to compare.
 
-    `psnr`, `psnr_copy` (keeping frame 0), and the errors of the state that `curves.state_errors` knows.
+    `psnr`, `psnr_copy` (keeping frame 0), and the errors of `evaluation.state_errors`.
     """
     steps = pair.valid.shape[1]
     true, imagined = (frames(side)[:, : steps + 1] for side in (pair.true, pair.imagined))
-    still = true[:, :1].expand(-1, steps, -1, -1, -1)
-    found = {"psnr": per_step(imagined[:, 1:], true[:, 1:]), "psnr_copy": per_step(still, true[:, 1:])}
+    copied = true[:, :1].expand(-1, steps, -1, -1, -1)
+    curves = {"psnr": per_step(imagined[:, 1:], true[:, 1:]), "psnr_copy": per_step(copied, true[:, 1:])}
     state, true_state = (states_of(side)[:, 1 : steps + 1] for side in (pair.imagined, pair.true))
-    found |= state_errors(state, true_state, schema)
-    return {name: np.where(pair.valid, values, np.nan) for name, values in found.items()}
+    curves |= state_errors(state, true_state, schema)
+    return {name: np.where(pair.valid, values, np.nan) for name, values in curves.items()}
 
 
 def frames(side: Rollouts) -> Tensor:
-    """(N, T+1, C, H, W) in [-1, 1]."""
+    """Gives all frames, (N, T+1, C, H, W) in [-1, 1]."""
     return encode_pixels(torch.from_numpy(side.obs["pixels"])[:, :, None])
 
 
 def per_step(a: Tensor, b: Tensor) -> np.ndarray:
-    """(N, T, C, H, W) twice → PSNR (N, T)."""
+    """Computes PSNR (N, T) of frames (N, T, C, H, W)."""
     flat = (rearrange(x, "n t c h w -> (n t) c h w") for x in (a, b))
     return rearrange(psnr(*flat), "(n t) -> n t", n=len(a)).numpy()
 
 
 def states_of(side: Rollouts) -> np.ndarray:
-    """(N, T+1, S)"""
+    """Gives all states, (N, T+1, S) in raw units."""
     return np.concatenate([side.obs[key] for key in STATE_KEYS if key in side.obs], axis=-1)
 
 
 def summary(curves: dict[str, np.ndarray], steps: Sequence[int], columns: dict[str, str]) -> str:
-    """A table for people: means of the PSNRs, medians of all else, at those of `steps` that were reached."""
+    """Tabulates means of the PSNRs, medians of all else, at those of `steps` that were reached."""
     shown = {name: title for name, title in columns.items() if name in curves}
     reach = next(iter(curves.values())).shape[1]
     rows = []
@@ -133,7 +133,7 @@ def summary(curves: dict[str, np.ndarray], steps: Sequence[int], columns: dict[s
 
 
 def center(name: str, values: np.ndarray) -> float:
-    """The mean of a PSNR, the median of an error; NaN where nothing is known."""
+    """Gives the mean of a PSNR, the median of an error; NaN where nothing is known."""
     known = values[np.isfinite(values)]
     if not len(known):
         return float("nan")
@@ -141,7 +141,7 @@ def center(name: str, values: np.ndarray) -> float:
 
 
 def steps_per_second(env: gymnasium.Env, seconds: float = 3.0) -> float:
-    """Of a single environment, one action at a time."""
+    """Times a single environment, one action at a time."""
     space: Any = env.action_space
     action = ((space.low + space.high) / 2).astype(space.dtype)
     env.reset(seed=0)
@@ -157,20 +157,21 @@ def steps_per_second(env: gymnasium.Env, seconds: float = 3.0) -> float:
 
 
 def evenly_spaced[T](items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of them, evenly."""
+    """Selects at most `count` of them, evenly spaced."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in places]
 
 
-def write_films(path: Path, pictures: list[np.ndarray], fps: int) -> dict[str, str]:
-    video.write_mp4(path.with_suffix(".mp4"), pictures, fps)
-    video.write_animation(path.with_suffix(".webp"), pictures, fps)
+def write_videos(path: Path, images: list[np.ndarray], fps: int) -> dict[str, str]:
+    """Writes images as .mp4 and as .webp; gives the files and what they are."""
+    video.write_mp4(path.with_suffix(".mp4"), images, fps)
+    video.write_animation(path.with_suffix(".webp"), images, fps)
     return {
-        f"{path.name}.mp4": f"film: {' | '.join(LABELS)}",
-        f"{path.name}.webp": "the same as a moving picture",
+        f"{path.name}.mp4": f"video: {' | '.join(LABELS)}",
+        f"{path.name}.webp": "the same as an animation",
     }
 
 
 def as_json(curves: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """The mean of each PSNR, the median of each error, at every step."""
+    """Gives the mean of each PSNR, the median of each error, at every step."""
     return {name: [center(name, column) for column in values.T] for name, values in curves.items()}

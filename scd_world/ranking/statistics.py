@@ -87,7 +87,7 @@ def mmrv(imagined: np.ndarray, real: np.ndarray) -> float:
 
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
-    """Computes Cohen's kappa of two raters of the same episodes, (N,) bool; NaN where chance always agrees."""
+    """Computes Cohen's kappa of two raters of the same episodes, (N,) bool; NaN if chance always agrees."""
     chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
     return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
 

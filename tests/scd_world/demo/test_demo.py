@@ -1,4 +1,4 @@
-"""The demonstration measures what it says, and runs from the recording to the last picture."""
+"""The demonstration measures what it reports, and runs from the recording to the last image."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_each_step_is_compared_with_its_own_frame_and_with_the_first():
     curves = measure(pair, PENDULUM)
     assert curves["psnr"].shape == (2, 3)
     np.testing.assert_allclose(curves["psnr"][0], PSNR_CAP, rtol=1e-5)
-    grey = 50 * np.arange(1, 4)
-    np.testing.assert_allclose(curves["psnr_copy"][0], 20 * np.log10(255 / grey), rtol=1e-4)
+    gray = 50 * np.arange(1, 4)
+    np.testing.assert_allclose(curves["psnr_copy"][0], 20 * np.log10(255 / gray), rtol=1e-4)
     assert np.isnan(curves["psnr"][1]).tolist() == [False, True, True]
-    assert [len(film) for film in pair.films(1)] == [2, 2]
+    assert [len(frames) for frames in pair.videos(1)] == [2, 2]
 
 
 def test_the_table_takes_means_of_psnr_and_medians_of_errors():
@@ -85,12 +85,12 @@ def test_the_table_takes_means_of_psnr_and_medians_of_errors():
     assert "\n|    5 |" not in table
 
 
-def test_the_angle_is_read_off_the_picture():
+def test_the_angle_is_read_off_the_frame():
     simulator = simulators.make("pendulum")
     for theta in np.linspace(-3, 3, 13):
-        moment = np.array([np.cos(theta), np.sin(theta), 0.0], np.float32)
-        obs, _ = simulator.reset(options={"agent_pos": moment})
-        assert angle_between(angle_of(moment), theta) < 1e-6
+        state = np.array([np.cos(theta), np.sin(theta), 0.0], np.float32)
+        obs, _ = simulator.reset(options={"agent_pos": state})
+        assert angle_between(angle_of(state), theta) < 1e-6
         assert np.degrees(angle_between(angle_in(obs["pixels"]), theta)) < 0.5
 
 
@@ -100,28 +100,28 @@ def test_the_pendulums_part_runs_from_recording_to_report(tmp_path: Path, capsys
     )
     report = demo(config)["pendulum"]
     assert len(report["psnr"]) == 20
-    assert np.isfinite([report["least_gain"], report["median_angle"], report["median_angle_seen"]]).all()
-    said = capsys.readouterr().out
+    assert np.isfinite([report["least_gain"], report["median_angle"], report["median_angle_in_image"]]).all()
+    printed = capsys.readouterr().out
     for name in ("pendulum.mp4", "pendulum.webp", "pendulum.png", "pendulum/run/world", "report.json"):
         assert (tmp_path / name).exists()
-        assert f"  {name} " in said
+        assert f"  {name} " in printed
     assert json.loads((tmp_path / "report.json").read_text())["pendulum"]["windows"] == report["windows"]
 
 
 @pytest.fixture
 def pusht_world(tmp_path: Path) -> Path:
-    """An untrained world that starts from real first frames: it stands still, and that is enough here."""
+    """An untrained world that starts from real first frames: it predicts no motion, which is enough."""
     pytest.importorskip("gym_pusht")
     simulator, episodes = simulators.make("pusht"), []
     for index in range(2):
         obs, _ = simulator.reset(seed=index)
-        seen, actions = [], []
+        frames, actions = [], []
         for step in range(5):
-            seen.append(to_lerobot_frame(obs))
+            frames.append(to_lerobot_frame(obs))
             actions.append(np.float32([0, 512] if step % 2 else [512, 0]))
             obs, *_ = simulator.step(actions[-1])
-        state = [np.concatenate([s["observation.state"], s["observation.environment_state"]]) for s in seen]
-        pixels = np.stack([s["observation.image"] for s in seen])[:, None]
+        state = [np.concatenate([s["observation.state"], s["observation.environment_state"]]) for s in frames]
+        pixels = np.stack([s["observation.image"] for s in frames])[:, None]
         still = np.zeros(5, np.float32)
         episodes.append(EpisodeArrays(pixels, np.stack(state), np.stack(actions), still, still > 0, index))
     schema = replace(
@@ -155,7 +155,7 @@ def test_the_simulator_begins_where_the_imagination_does(pusht_world: Path, tmp_
     report = demo(config)["pusht"]
     assert report["starts"] == [[0, 0], [1, 0]]
     for policy in ("scripted_pusht", "random_walk"):
-        # Copying the first frame is nearly right after one step only where both began from the same moment.
+        # Copying the first frame is nearly right after one step only where both began from the same state.
         assert report[policy]["psnr_copy"][0] > 25
         assert report[policy]["block_distance"][0] < 20
         assert len(report[policy]["psnr"]) == 4
