@@ -40,7 +40,7 @@ setup(
     python_requires=">=3.12",
     packages=packages,
     package_dir=package_dir,
-    package_data={"scd_envs": ["worlds/**/*"]},
+    package_data={"": ["py.typed"], "scd_envs": ["worlds/**/*"]},
     include_package_data=True,
     install_requires=[
         "torch>=2.7,<2.12",  # lerobot 0.6's own bounds

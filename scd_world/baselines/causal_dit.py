@@ -20,6 +20,7 @@ from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise
 from scd_world.model.pixel_heads import make_pixel_head
+from scd_world.model.prior import StatePrior
 from scd_world.model.world_model import Core, Encoded
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
@@ -29,25 +30,20 @@ class CausalDiT(Core):
     """As many layers as SCD's encoder and decoder have together."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        schema: DataSchema,
-        normalizer: Normalizer,
-        num_features: int = 0,
-        prior_renders: bool = False,
+        self, config: ModelConfig, schema: DataSchema, normalizer: Normalizer, prior: StatePrior
     ) -> None:
         super().__init__(config, schema)
         S, A = len(schema.state), len(schema.action)
         self.net = self.make_net(
             state_action=S + A,
-            delta_features=num_features,
+            delta_features=prior.num_features,
             tasks=self.num_tasks,
             width=config.width,
             heads=config.heads,
             layers=config.encoder_layers + config.decoder_layers,
             window=config.window,
             octaves=config.fourier_octaves,
-            pixel_head=make_pixel_head(config, self.patches, normalizer.background, prior_renders),
+            pixel_head=make_pixel_head(config, self.patches, normalizer.background, prior.has_renderer),
         )
         self.norm = nn.LayerNorm(config.width)
         self.heads = LowDimHeads(config.width, S)

@@ -13,6 +13,7 @@ from scd_world.model.config import ModelConfig
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise
+from scd_world.model.prior import StatePrior
 from scd_world.model.world_model import Core, Encoded
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
@@ -35,12 +36,7 @@ class CopyLast(Core):
     learns_from_history = False
 
     def __init__(
-        self,
-        config: ModelConfig,
-        schema: DataSchema,
-        normalizer: Normalizer,
-        num_features: int = 0,
-        prior_renders: bool = False,
+        self, config: ModelConfig, schema: DataSchema, normalizer: Normalizer, prior: StatePrior
     ) -> None:
         super().__init__(config, schema)
         self.heads = ConstantHeads(len(schema.state))

@@ -14,6 +14,7 @@ from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.model.config import ModelConfig
 from scd_world.model.flow import interpolate
 from scd_world.model.noise import Noise, NoiseSampler
+from scd_world.model.prior import StatePrior
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
@@ -25,14 +26,9 @@ class DiffusionForcing(CausalDiT):
     history_noise: Tensor  # (C, H, W)
 
     def __init__(
-        self,
-        config: ModelConfig,
-        schema: DataSchema,
-        normalizer: Normalizer,
-        num_features: int = 0,
-        prior_renders: bool = False,
+        self, config: ModelConfig, schema: DataSchema, normalizer: Normalizer, prior: StatePrior
     ) -> None:
-        super().__init__(config, schema, normalizer, num_features, prior_renders)
+        super().__init__(config, schema, normalizer, prior)
         # One fixed draw serves every frame: a step stays a function of its arguments.
         shape = schema.channels, schema.height, schema.width
         fixed = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -25,6 +25,7 @@ from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise, NoiseSampler
 from scd_world.model.pixel_heads import make_pixel_head
+from scd_world.model.prior import StatePrior
 from scd_world.model.world_model import Core, Encoded
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
@@ -35,15 +36,10 @@ class SCD(Core):
     ctx_perturbation: Tensor
 
     def __init__(
-        self,
-        config: ModelConfig,
-        schema: DataSchema,
-        normalizer: Normalizer,
-        num_features: int = 0,
-        prior_renders: bool = False,
+        self, config: ModelConfig, schema: DataSchema, normalizer: Normalizer, prior: StatePrior
     ) -> None:
-        """num_features: R, numbers that a state prior hands the encoder per frame; prior_renders: whether the
-        prior's drawing of the next state stands beside the last frame in what the pixel head sees."""
+        """prior: its features go into the encoder; its drawing of the next state, where it has a renderer,
+        stands beside the last frame in what the pixel head sees. The core keeps neither."""
         super().__init__(config, schema)
         S, A = len(schema.state), len(schema.action)
         shared = {
@@ -55,7 +51,7 @@ class SCD(Core):
         self.encoder = Encoder(
             self.patches,
             state_action=S + A,
-            delta_features=num_features,
+            delta_features=prior.num_features,
             layers=config.encoder_layers,
             window=config.window,
             masked_action_dims=A if config.action_in == "decoder" else 0,
@@ -68,7 +64,7 @@ class SCD(Core):
             fusion=config.fusion,
             add_context=config.add_context,
             interval=config.average_velocity,
-            pixel_head=make_pixel_head(config, self.patches, normalizer.background, prior_renders),
+            pixel_head=make_pixel_head(config, self.patches, normalizer.background, prior.has_renderer),
             masked_action_dims=A if config.action_in == "encoder" else 0,
             **shared,
         )

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
@@ -17,11 +16,11 @@ from scd_world.baselines.dense import DenseTransformer
 from scd_world.model.decoder import Decoder
 from scd_world.model.layers import Block
 from scd_world.training.config import TrainConfig
+from scd_world.utils.devices import pick_device
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but torch finds no CUDA device; use device=auto or device=cpu")
+    pick_device(config.device)  # refuses one that is not there
     # Buffers are constants, and gradients need no copy of their own.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # The others wait while the first one decodes a dataset; ten minutes is NCCL's own patience.

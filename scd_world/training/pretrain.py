@@ -150,7 +150,7 @@ class Pretraining:
                 f"uncertainty: measured on {count} episodes that are not learnt from, {steps} steps each"
             )
             if parent is not None and not parent.get("calibration_share"):
-                log.warning("the world before it has learnt from these: recipes/calibrate.py takes others")
+                log.warning("the world before it learnt from these; recipes/pusht/calibrate.py takes others")
         return bool(steps)
 
     def pretrain_renderer(self, prior: PretrainedStatePrior, normalizer: Normalizer) -> None:

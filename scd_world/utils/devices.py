@@ -10,12 +10,14 @@ import torch
 
 
 def pick_device(name: str) -> torch.device:
+    """Gives the device that `device=` means: auto is CUDA where there is one. ValueError for cuda without."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, but torch finds no CUDA device; use device=auto or device=cpu")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def machine_info(device: torch.device) -> dict[str, Any]:
+    """Gives what a measurement was taken on, as JSON."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "device": device.type,

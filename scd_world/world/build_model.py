@@ -33,9 +33,7 @@ def build_model(
 ) -> WorldModel:
     """Builds the world model that these settings mean, with random weights."""
     state_prior = build_prior(config, prior, normalizer)
-    core = CORES[config.architecture](
-        config, schema, normalizer, state_prior.num_features, state_prior.has_renderer
-    )
+    core = CORES[config.architecture](config, schema, normalizer, state_prior)
     return WorldModel(schema, normalizer, state_prior, core)
 
 

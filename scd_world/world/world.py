@@ -43,7 +43,7 @@ FORMAT = 4
 
 @dataclass
 class World:
-    """A trained model, the statistics of its data, and recorded starts. Raw units in, raw units out."""
+    """A trained model, the statistics of its data, and recorded start states. Raw units in, raw units out."""
 
     model: WorldModel
     stats: Normalizer
@@ -97,13 +97,19 @@ class World:
     # ---- stepping in raw units -------------------------------------------------------------------------
 
     def reset(self, starts: Sequence[StartState]) -> RolloutState:
-        """One row per start; starts may have contexts of different lengths."""
+        """Starts one row per start state, each with its recorded context in the cache.
+
+        starts: from `World.starts.get(episode, frame, context)`; their contexts may differ in length.
+        """
         s = self.model.initial(*self.last_frames(starts), self.tasks(starts))
         self.encode_context(s, np.arange(len(starts)), starts)
         return s
 
     def reset_rows(self, s: RolloutState, rows: Sequence[int], starts: Sequence[StartState]) -> None:
-        """These rows of `s` begin anew, in place; equal to a fresh episode."""
+        """Starts these rows of `s` anew, in place: equal to a fresh episode, whatever the others do.
+
+        rows: r indices into s; starts: r start states. RuntimeError where `s` was stepped on already.
+        """
         s.check()
         index = torch.as_tensor(rows, device=self.device)
         s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
@@ -142,16 +148,21 @@ class World:
         num_steps: int | None = None,
         compiled: bool = False,
     ) -> RolloutState:
-        """action (B, A) raw units, noise (B, C, H, W) standard normal. compiled: see `compiled_step.py`."""
+        """Imagines one step of all rows; consumes `s` (`s.fork()` first to branch).
+
+        action (B, A) in raw units, inside the recorded range; noise (B, C, H, W) standard normal; num_steps:
+        denoising steps (None: the model's own); compiled: see `compiled_step.py`.
+        """
         action = self.stats.encode_action(self.tensor(action))
         return self.stepper(s, action, noise.to(self.device), num_steps, compiled)
 
     def prepare(self, s: RolloutState, num_steps: int | None = None, compiled: bool = False) -> None:
-        """Whatever the first step of so many rows would otherwise have to do first."""
+        """Does beforehand what the first step of so many rows would otherwise have to do: compiles, records
+        the CUDA graph."""
         self.stepper.prepare(s, num_steps, compiled)
 
     def outputs(self, s: RolloutState) -> dict[str, np.ndarray]:
-        """Fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
+        """Gives fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
         uncertainty (B,), the state error to expect, NaN where there is no prior to tell it."""
         return {
             "pixels": decode_pixels(s.obs).cpu().numpy(),
@@ -162,14 +173,14 @@ class World:
         }
 
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
-        """Frame, state, and state and action one frame earlier (at rest at an episode's first frame)."""
+        """Gives frame, state, and state and action one frame earlier (at rest at an episode's first frame)."""
         pixels = torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
         state = self.tensor(np.stack([start.state[-1] for start in starts]))
         prev = self.tensor(np.stack([start.last_prev for start in starts]))
         return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
 
     def tasks(self, starts: Sequence[StartState]) -> Tensor:
-        """(B,) which of the schema's tasks each row does."""
+        """Gives (B,) int: which of the schema's tasks each row does."""
         return torch.tensor([start.task for start in starts], device=self.device)
 
     def tensor(self, values: Any) -> Tensor:
@@ -180,8 +191,9 @@ class World:
     def save(self, folder: str | Path, half: bool = False, beside: Sequence[Path] = ()) -> Path:
         """Writes the folder whole or not at all; an older world there is replaced only by a complete one.
 
-        half: weights as float16 (for shipping; loading gives float32 again, rounded once).
-        beside: files that are put beside them, images of the card.
+        half: parameters as float16 (for shipping; loading gives float32 again, rounded once).
+        beside: further files of the folder, such as images of the card.
+        ValueError where something else lies there, OSError where the disk does not take it.
         """
         folder = Path(folder)
         refuse_foreign(folder, MANIFEST)
@@ -214,7 +226,11 @@ class World:
     def load(
         cls, source: str | Path, device: str | torch.device = "cpu", revision: str | None = None
     ) -> World:
-        """A folder, or a Hugging Face Hub id (`user/name`, with a pinned `revision` if given)."""
+        """Opens a world: a folder, or a Hugging Face Hub id (`user/name`, with a pinned `revision` if given).
+
+        FileNotFoundError where there is none; ValueError where it is damaged or of an unknown format. A world
+        of format 3 opens with a warning.
+        """
         folder = find_folder(source, revision)
         verify(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
