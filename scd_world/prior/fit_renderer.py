@@ -1,6 +1,6 @@
 """Trains the renderer (`renderer.py`) from single recorded frames and their states, before the rest learns.
 
-A frame by itself is a cheap stage: no history, no noise, no rollout. And most of it is background: half of
+A frame by itself is cheap to learn from: no history, no noise, no rollout. And most of it is background: half of
 the cells that an update looks at are drawn from where something stands out, and weigh less for it. What has
 been learnt then is held.
 
@@ -23,9 +23,9 @@ from scd_world.prior.renderer import StateRenderer
 
 DIFFERS = 0.1  # of 2, the range of a color
 WARM_UP = 50  # updates
-# What bends the parts' places is hundreds of weights that AdamW moves all at once: at the others' rate it
-# throws the parts about, gradients grow a thousandfold, and it draws nothing any more (four of
-# four renderers of an arm within 400 updates, docs/arm.md). A gradient many times the usual one is cut to that.
+# The pose residual is hundreds of weights that AdamW moves all at once: at the others' rate it throws the
+# parts about, gradients grow a thousandfold, and nothing is drawn any more (four of four renderers of an arm
+# within 400 updates, docs/arm.md). A gradient many times the usual one is cut to that.
 POSE_LR_RATIO = 0.2  # of the learning rate
 CLIP = 0.1
 

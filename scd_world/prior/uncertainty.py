@@ -2,7 +2,7 @@
 
 Free motion forgives a perturbation; a contact that is only just made, or missed, drives the members apart, as
 it drives the imagination from what would really have happened. As in weather forecasts, how far they have
-spread since the last observed frame says how much to trust; a rising curve, measured by `recipes/pusht/calibrate.py` on
+spread since the last observed frame says how much to trust; a rising curve, measured by `calibrate.py` on
 recordings from which the dynamics have not learnt, turns the spread into the error to expect. It takes no
 pixel and no further network.
 

@@ -173,7 +173,7 @@ class World:
         }
 
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives frame, state, and state and action one frame earlier (at rest at an episode's first frame)."""
+        """Gives frame, state, and state and action one frame earlier (at rest at an episode's first)."""
         pixels = torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
         state = self.tensor(np.stack([start.state[-1] for start in starts]))
         prev = self.tensor(np.stack([start.last_prev for start in starts]))

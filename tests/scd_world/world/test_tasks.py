@@ -60,8 +60,12 @@ def test_stepping_tells_what_training_told(model):
     """The clip's one pass and the steps of `observe` must say the task in the same place."""
     clip = make_clip(TWO, B=3, T=4)
     noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
-    plain = replace(noise, ctx=torch.zeros_like(noise.ctx), corruption_level=torch.zeros_like(noise.corruption_level),
-                    state=torch.zeros_like(noise.state))  # fmt: skip
+    plain = replace(
+        noise,
+        ctx=torch.zeros_like(noise.ctx),
+        corruption_level=torch.zeros_like(noise.corruption_level),
+        state=torch.zeros_like(noise.state),
+    )
     s, rewards = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev, clip.task), []
     for i in range(clip.num_steps):
         s = model.observe(s, clip.action[:, i], clip.obs[:, i + 1], clip.state[:, i + 1])
