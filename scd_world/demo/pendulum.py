@@ -131,7 +131,8 @@ def training_summary(log_file: Path) -> str:
     return (
         f"\nPSNR 16 steps ahead, held-out windows, up to update {last['step']}: {psnr} dB "
         f"(copying the last frame: {last['eval/psnr_copy_h16']:.1f});\n"
-        f"its loss with another window's torques is {last['eval/action_sensitivity']:.1f} times that with the true ones"
+        f"its loss with another window's torques is {last['eval/action_sensitivity']:.1f} times that with "
+        "the true ones"
     )
 
 

@@ -1,6 +1,6 @@
-"""How fast a LeRobot video dataset becomes a window store: one is made up where none is, then timed.
+"""How fast a LeRobot video dataset becomes a window store: a synthetic one, made where none is, is timed.
 
-python recipes/import_speed.py data/arm [torchcodec]
+python recipes/datasets/import_speed.py data/arm [torchcodec]
 """
 
 import sys
@@ -25,22 +25,22 @@ def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.clip(scene + rng.normal(0, 6, scene.shape), 0, 255).astype(np.uint8)
 
 
-def picture(rng: np.random.Generator, scene: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """A red block under a dark arm; half of the rows flicker, so that no frame is free to code."""
-    seen, (height, width) = scene.copy(), scene.shape[:2]
+def frame_of(rng: np.random.Generator, scene: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Paints a red block under a dark arm; half of the rows flicker, so that no frame is free to encode."""
+    image, (height, width) = scene.copy(), scene.shape[:2]
     y, x, half = int(place[0] * height), int(place[1] * width), height // 10
-    seen[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = (200, 30, 40)
-    seen[:, max(x - 4, 0) : x + 4] //= 2
-    seen[::2] = np.clip(seen[::2].astype(int) + rng.integers(-3, 4), 0, 255)
-    return seen
+    image[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = (200, 30, 40)
+    image[:, max(x - 4, 0) : x + 4] //= 2
+    image[::2] = np.clip(image[::2].astype(int) + rng.integers(-3, 4), 0, 255)
+    return image
 
 
-def make_up(root: Path) -> None:
-    """LeRobot's own writer, its own video settings; a few minutes."""
+def write_synthetic(root: Path) -> None:
+    """Writes a dataset with LeRobot's own writer and video settings; a few minutes."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    numbers = {"dtype": "float32", "shape": (len(JOINTS),), "names": JOINTS}
-    features = {"observation.state": numbers, "action": numbers}
+    joint_feature = {"dtype": "float32", "shape": (len(JOINTS),), "names": JOINTS}
+    features = {"observation.state": joint_feature, "action": joint_feature}
     for name, size in CAMERAS.items():
         video = {"dtype": "video", "shape": (*size, 3), "names": ["height", "width", "channels"]}
         features[f"observation.images.{name}"] = video
@@ -53,7 +53,7 @@ def make_up(root: Path) -> None:
         for _ in range(STEPS):
             action = (joints + rng.normal(0, 0.05, len(JOINTS))).astype(np.float32)
             frame = {
-                f"observation.images.{name}": picture(rng, scene, place) for name, scene in scenes.items()
+                f"observation.images.{name}": frame_of(rng, scene, place) for name, scene in scenes.items()
             }
             task = "push the cube" if episode % 2 else "lift the cube"
             dataset.add_frame(frame | {"observation.state": joints, "action": action, "task": task})
@@ -65,13 +65,13 @@ def make_up(root: Path) -> None:
 
 def main(root: Path, decoder: str = "auto") -> None:
     if not root.exists():
-        make_up(root)
+        write_synthetic(root)
     _, name = video_class(decoder)  # imports what it needs before the clock starts
     began, spent = time.perf_counter(), time.process_time()
     check_dataset(LeRobotFolder(root, image_size=96, decoder=decoder), root.with_suffix(".zarr"))
     seconds, spent = time.perf_counter() - began, time.process_time() - spent
-    pictures = EPISODES * STEPS * len(CAMERAS)
-    print(f"{name}: {pictures / seconds:.0f} pictures/s, {pictures / spent:.0f} per CPU-second")
+    images = EPISODES * STEPS * len(CAMERAS)
+    print(f"{name}: {images / seconds:.0f} images/s, {images / spent:.0f} per CPU-second")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Why a few-step student needs an autoregressive teacher, where both teachers are exact (docs/distill.md).
 
-A film of two frames, one number each: the first is −1 or 1, the second the same nine times in ten, else its
-opposite. The student is told the first frame and the second's noise, and learns in one step where the
+A video of two frames, one number each: the first is −1 or 1, the second the same nine times in ten, else its
+opposite. The student is given the first frame and the second's noise, and learns in one step where the
 teacher's path ends. The autoregressive teacher's path starts from just that. The bidirectional one moves
 both frames together: where its second frame ends depends on the first one's noise too, which the student
-never sees, and the best that it can learn is the mean of several ends.
+never has, and the best that it can learn is the mean of several ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIGMA, STEPS = 0.05, 48
 
 
 def velocity(x_t: Tensor, t: float, points: Tensor, weights: Tensor) -> Tensor:
-    """E[noise − x | x_t] of a mixture: x_t (N, d), points (P, d), weights (N, P)."""
+    """Computes E[noise − x | x_t] of a mixture: x_t (N, d), points (P, d), weights (N, P)."""
     var = (1 - t) ** 2 * SIGMA**2 + t**2
     gap = x_t[:, None] - (1 - t) * points
     share = (weights.log() - gap.square().sum(-1) / (2 * var)).softmax(-1)[..., None]
@@ -33,7 +33,7 @@ def path_end(noise: Tensor, points: Tensor, weights: Tensor) -> Tensor:
 
 
 def autoregressive(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """First frame, the second's noise, and where its path ends."""
+    """Samples the first frame, the second's noise, and where its path ends."""
     first = torch.randint(0, 2, (count, 1)) * 2.0 - 1
     noise, points = torch.randn(count, 1), torch.tensor([[-1.0], [1.0]])
     weights = torch.where(first == points.T, 0.9, 0.1)
@@ -49,13 +49,13 @@ def bidirectional(count: int) -> tuple[Tensor, Tensor, Tensor]:
 def learn(pairs: tuple[Tensor, Tensor, Tensor], updates: int = 1500) -> nn.Module:
     first, noise, end = pairs
     net = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
-    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(updates):
         rows = torch.randint(0, len(first), (512,))
         loss = (net(torch.cat([first[rows], noise[rows]], dim=-1)) - end[rows]).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return net
 
 
@@ -67,9 +67,9 @@ def main() -> None:
             torch.manual_seed(seed)
             student, (first, noise, end) = learn(teacher(20_000)), teacher(5_000)
             with torch.no_grad():
-                drawn = student(torch.cat([first, noise], dim=-1))
-            lost = ((drawn.abs() - 1).abs() > 0.3).float().mean()
-            print(f"| {teacher.__name__} | {(drawn - end).square().mean():.3f} | {lost:.1%} |")
+                predicted = student(torch.cat([first, noise], dim=-1))
+            lost = ((predicted.abs() - 1).abs() > 0.3).float().mean()
+            print(f"| {teacher.__name__} | {(predicted - end).square().mean():.3f} | {lost:.1%} |")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Measures trainings that differ in one thing.
 
-    python recipes/ablation_measure.py runs/ablations data/pusht48.zarr
+    python recipes/ablations/measure.py runs/ablations data/pusht48.zarr
 
-Every world meets the same held-out windows, the same noise and a history as recorded, whatever its training's
-seed was; `measured.json` beside it keeps what was found. Then one world of each variant steps and learns in
-turn with all others, in one process: `speed.json`.
+Every world gets the same held-out windows, the same noise and a history as recorded, whatever its training's
+seed was; the results go to `measured.json` in its run folder. Then one world of each variant steps and learns
+in turn with all others, in one process: `speed.json`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.store import WindowStore
 from scd_world.benchmark.cost import count_cost
-from scd_world.benchmark.timing import dummy_state, interleave
+from scd_world.benchmark.timing import dummy_state, interleave_steps
 from scd_world.benchmark.training import compare_training
 from scd_world.metrics.image import changed_pixels, psnr
 from scd_world.model.world_model import WorldModel, observe_context
@@ -32,12 +32,12 @@ from scd_world.world.world import World
 
 WINDOWS, PART = 64, 32  # PART: as many at a time
 CONTEXT, HORIZONS = 4, (1, 4, 16)
-CHANGED_BY = 8.0  # grey levels against the last frame of the context
-BATCH, CLIP_STEPS, LATENCY_STEPS = 6, 6, 4
+CHANGED_THRESHOLD = 8.0  # gray levels, from the last frame of the context
+BATCH, SEQUENCE_LENGTH, LATENCY_STEPS = 6, 6, 4
 
 
 def held_out_windows(store: WindowStore) -> dict[str, Tensor]:
-    """Of episodes that no training has seen, whatever its seed; half of them with block motion."""
+    """Gives windows of episodes that no training had, whatever its seed; half of them with block motion."""
     return WindowLoader(store, store.split()[1], WINDOWS, CONTEXT - 1 + max(HORIZONS), seed=0).batch(0)
 
 
@@ -54,17 +54,15 @@ def measure_part(world: World, windows: dict[str, Tensor], seed: int) -> dict[st
 
 
 def losses(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-    """One draw, nothing perturbed; and the same with the next window's actions."""
-    model.config = replace(model.config, draws=1, ctx_noise=0.0, frame_noise=0.0, t_ramp=0.0)
+    """Computes losses, nothing perturbed, with the true actions and with the next window's."""
+    model.config = replace(model.config, noise_samples=1, ctx_noise=0.0, frame_noise=0.0, t_ramp=0.0)
     noise = model.sample_noise(clip, generator).without_self_rollout()
     noise = replace(
         noise, state=torch.zeros_like(noise.state), corruption_level=torch.zeros_like(noise.corruption_level)
     )
     true, shuffled = (model.loss(c, noise)[1] for c in (clip, replace(clip, action=clip.action.roll(1, 0))))
-    still = clip.obs[:, :-1]
-    copied = (
-        model.pixel_weight(clip) * clip.valid[:, :, None, None, None] * (clip.obs[:, 1:] - still).square()
-    )
+    weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
+    copied = weight * (clip.obs[:, 1:] - clip.obs[:, :-1]).square()
     found = {"loss": true["pixels"], "loss_shuffled": shuffled["pixels"], "loss_copied": copied.mean()}
     return {name: value[None] for name, value in found.items()}
 
@@ -72,16 +70,17 @@ def losses(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[st
 def closed_loop(
     model: WorldModel, clip: Clip, stats: Normalizer, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """(B,) of each horizon: dB of the picture and of its changed pixels; error of the state in raw units."""
-    found, s = {}, observe_context(model, clip, CONTEXT)
-    still = s.obs
+    """Measures at each horizon, (B,): dB of the frame, of its changed pixels; the state's error, raw."""
+    found: dict[str, Tensor] = {}
+    s = observe_context(model, clip, CONTEXT)
+    copied = s.obs
     for h in range(1, max(HORIZONS) + 1):
         i = CONTEXT - 2 + h  # the action that leads to the h-th imagined frame
-        s = model.imagine(s, clip.action[:, i], torch.randn(still.shape, generator=generator))
+        s = model.imagine(s, clip.action[:, i], torch.randn(copied.shape, generator=generator))
         if h in HORIZONS:
             true, valid = clip.obs[:, i + 1], clip.valid[:, i].bool()
-            mask = changed_pixels(true, still, CHANGED_BY)
-            for name, shown in {"psnr": s.obs, "copied": still}.items():
+            mask = changed_pixels(true, copied, CHANGED_THRESHOLD)
+            for name, shown in {"psnr": s.obs, "copied": copied}.items():
                 found[f"{name}_{h}"] = psnr(shown, true)[valid]
                 found[f"{name}_changed_{h}"] = psnr(shown, true, mask)[valid]
             error = (stats.decode_state(s.state) - stats.decode_state(clip.state[:, i + 1])).abs()
@@ -90,15 +89,15 @@ def closed_loop(
 
 
 def speed(worlds: dict[str, World], seconds: float) -> dict[str, dict[str, float]]:
-    """Processor time of an update as trained, and of a frame in 4 denoising steps; medians over rounds."""
+    """Times an update as trained and a frame in 4 denoising steps, on the processor; medians over rounds."""
     models = {name: world.model for name, world in worlds.items()}
-    updates = {row["model"]: row for row in compare_training(models, None, BATCH, CLIP_STEPS, seconds)}
-    standing = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
-    rounds = list(interleave(models, standing, dict.fromkeys(models, LATENCY_STEPS), seconds))
+    updates = {row["model"]: row for row in compare_training(models, None, BATCH, SEQUENCE_LENGTH, seconds)}
+    states = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
+    rounds = list(interleave_steps(models, states, dict.fromkeys(models, LATENCY_STEPS), seconds))
     return {
         name: {
             "update_ms": updates[name]["cpu_ms"],
-            "frame_ms": float(np.median([r[name][1] for r in rounds])) * 1e3,
+            "frame_ms": float(np.median([r[name].processor for r in rounds])) * 1e3,
             "frame_gflop": count_cost(model, 1, LATENCY_STEPS).flops / 1e9,
             "rounds": len(rounds),
         }

@@ -1,6 +1,7 @@
-"""Quality after equal training: python recipes/equal_compute_table.py runs/equal
+"""Quality after equal training: python recipes/benchmark/equal_compute_table.py runs/equal
 
-Run folders are called <kind>_<seed>, with what scd-evaluate found. Mean over the seeds [smallest, largest].
+Run folders are called <architecture>_<seed>, each with its evaluation. Mean over the seeds
+[smallest, largest].
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FIGURES = {
 
 
 def main(folder: Path) -> None:
-    curves = defaultdict(list)
+    curves: dict[str, list[dict]] = defaultdict(list)
     for path in sorted(folder.glob("*/evaluation/report.json")):
         kind, _, _seed = path.parent.parent.name.rpartition("_")
         curves[kind].append(json.loads(path.read_text())["curves"])

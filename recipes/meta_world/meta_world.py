@@ -1,11 +1,11 @@
-"""Meta-World's arm for `scd-record`: a simulator and a policy of one's own, in one file.
+"""Meta-World's arm for `scd-record`: a user's simulator and policy, in one file.
 
     pip install 'lerobot[metaworld]'
-    export PYTHONPATH=recipes MUJOCO_GL=egl  # osmesa draws without a GPU
+    export PYTHONPATH=recipes/meta_world MUJOCO_GL=egl  # osmesa renders without a GPU
     scd-record env=meta_world:MetaWorld-v0 policy=meta_world:Expert out=data/push
 
 A Sawyer arm (Yu et al. 2019) at 80 Hz, seen as by LeRobot's own `metaworld` environment, and by its wrist.
-Its scripted experts solve all fifty tasks; flaws and random walks beside them show a world what failure is.
+Its scripted experts solve all fifty tasks; degraded ones and random walks add failures to learn from.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from gymnasium import spaces
 from lerobot.envs.metaworld import TASK_DESCRIPTIONS, TASK_POLICY_MAPPING
 
 CAMERAS = ("corner2", "gripperPOV")
-HAND, THING, GOAL = slice(0, 4), slice(4, 11), slice(36, 39)  # of Meta-World's 39 numbers
+HAND, OBJECT, GOAL = slice(0, 4), slice(4, 11), slice(36, 39)  # of Meta-World's 39 numbers
 COSTLY = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)  # 80 of 100 ms without a GPU
 
 
 class MetaWorld(gymnasium.Env):
-    """One of the fifty tasks; thing and goal lie elsewhere in every episode, which ends with success.
+    """One of the fifty tasks; object and goal lie elsewhere in every episode, which ends with success.
 
     `pixels` {corner2, gripperPOV} (size, size, 3) uint8 · `agent_pos` (4,) hand and gripper ·
-    `environment_state` (10,) the thing's place and quaternion, the goal. Action (4,) in [-1, 1]: up to a
+    `environment_state` (10,) the object's position and quaternion, the goal. Action (4,) in [-1, 1]: up to a
     centimetre each way, and the grip.
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 80}
 
     def __init__(self, task: str = "push-v3", size: int = 96, cameras: Sequence[str] = CAMERAS) -> None:
-        """cameras: without any it is fast: `scd-record env_kwargs='{draw:false,cameras:[]}'`."""
+        """cameras: without any it is fast: `scd-record env_kwargs='{render_images:false,cameras:[]}'`."""
         self.task, self.cameras = task, cameras
         one = metaworld.MT1(task, seed=42)
         self._env = one.train_classes[task]()
@@ -45,13 +45,13 @@ class MetaWorld(gymnasium.Env):
         self._env._freeze_rand_vec, self._env.seeded_rand_vec = False, True
         self._renderer = None
         self.action_space = spaces.Box(-1, 1, (4,), np.float32)
-        picture = spaces.Box(0, 255, (size, size, 3), np.uint8)
-        pixels = {"pixels": spaces.Dict(dict.fromkeys(cameras, picture))} if cameras else {}
-        numbers = {
+        image = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        pixels = {"pixels": spaces.Dict(dict.fromkeys(cameras, image))} if cameras else {}
+        low_dim = {
             key: spaces.Box(-np.inf, np.inf, (n,), np.float32)
             for key, n in {"agent_pos": 4, "environment_state": 10}.items()
         }
-        self.observation_space = spaces.Dict(pixels | numbers)
+        self.observation_space = spaces.Dict(pixels | low_dim)
         self._size = size
 
     def reset(
@@ -69,45 +69,45 @@ class MetaWorld(gymnasium.Env):
         return self._observation(raw), float(reward), success, bool(truncated), {"is_success": success}
 
     def render(self) -> np.ndarray:
-        return self._pictures()[self.cameras[0]]
+        return self._images()[self.cameras[0]]
 
     def close(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
 
     def _observation(self, raw: np.ndarray) -> dict[str, Any]:
-        numbers = {"agent_pos": raw[HAND], "environment_state": np.concatenate([raw[THING], raw[GOAL]])}
-        pixels = {"pixels": self._pictures()} if self.cameras else {}
-        return pixels | {key: value.astype(np.float32) for key, value in numbers.items()}
+        low_dim = {"agent_pos": raw[HAND], "environment_state": np.concatenate([raw[OBJECT], raw[GOAL]])}
+        pixels = {"pixels": self._images()} if self.cameras else {}
+        return pixels | {key: value.astype(np.float32) for key, value in low_dim.items()}
 
-    def _pictures(self) -> dict[str, np.ndarray]:
+    def _images(self) -> dict[str, np.ndarray]:
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self._env.model, self._size, self._size)
             for flag in COSTLY:
                 self._renderer.scene.flags[flag] = False
-        pictures = {}
+        images = {}
         for camera in self.cameras:
             self._renderer.update_scene(self._env.data, camera)
-            picture = self._renderer.render()
-            hangs = camera == "corner2"  # upside down
-            pictures[camera] = picture[::-1, ::-1].copy() if hangs else picture
-        return pictures
+            image = self._renderer.render()
+            upside_down = camera == "corner2"
+            images[camera] = image[::-1, ::-1].copy() if upside_down else image
+        return images
 
 
 class Expert:
-    """Meta-World's scripted policy for a task: it knows where the thing is and where it should go."""
+    """Meta-World's scripted policy for a task: it is given where the object is and where it should go."""
 
     def __init__(self, action_space: gymnasium.Space, task: str = "push-v3") -> None:
         self._box, self._expert = action_space, TASK_POLICY_MAPPING[task]()
         self.description = TASK_DESCRIPTIONS[task]
 
     def reset(self, seeds: Sequence[int]) -> None:
-        pass  # what it does follows from what it sees
+        pass  # its actions depend on the observation alone
 
     def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
         raw = np.zeros((len(obs["agent_pos"]), 39))
         raw[:, HAND] = obs["agent_pos"]
-        raw[:, THING], raw[:, GOAL] = obs["environment_state"][:, :7], obs["environment_state"][:, 7:]
+        raw[:, OBJECT], raw[:, GOAL] = obs["environment_state"][:, :7], obs["environment_state"][:, 7:]
         actions = np.stack([np.asarray(self._expert.get_action(row)) for row in raw])
         return actions.clip(self._box.low, self._box.high).astype(np.float32)
 

@@ -1,15 +1,16 @@
-"""What distillation does to a world whose next frame is a coin's fall (docs/distill.md): a minute of CPU.
+"""What distillation does to a world whose next frame is a coin toss (docs/distill.md): a minute of CPU.
 
-A square jumps to the left or to the right half, whatever was before. One denoising step draws both halves
-pale, fifty draw one of them; after distillation one step should do as fifty did.
+A square jumps to the left or to the right half, whatever was before. One denoising step shows both halves
+pale, fifty show one of them; after distillation one step should do as fifty did.
 
-    python recipes/coin_world.py runs/coin
+    python recipes/distill/coin_world.py runs/coin
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from scd_world.distill.config import DistillConfig
 from scd_world.distill.distill import distill
 from scd_world.model.config import ModelConfig
 from scd_world.optim.config import OptimizerConfig
+from scd_world.prior.config import PriorTrainConfig
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.config import TrainConfig
 from scd_world.training.trainer import train
@@ -48,7 +50,6 @@ MODEL = ModelConfig(
     window=2,
     head="patch",
     copy_last=False,
-    body_layers=0,
     noise_samples=4,
     change_weight=0.0,
     foreground_weight=0.0,
@@ -70,13 +71,25 @@ def main(out: Path) -> None:
     data = DataConfig(kind="zarr", root=str(out / "coin.zarr"), holdout=0.25)
     if not (out / "coin.zarr").is_dir():
         write_store(out / "coin.zarr", SCHEMA, map(episode, range(32)))
-    small = {"data": data, "batch_size": 16, "clip_steps": 4, "device": "cpu", "precision": "fp32"}
-    quiet = {"eval_every": 10_000, "eval_windows": 4, "checkpoint_every": 200, "world_starts": 8}
-    optimiser = OptimizerConfig(lr=2e-3, ema_decay=0.99)
-    teacher = train(
-        TrainConfig(out=str(out / "teacher"), model=MODEL, optimizer=optimiser, steps=600, **small, **quiet)
+    small: dict[str, Any] = {
+        "data": data,
+        "batch_size": 16,
+        "sequence_length": 4,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    quiet: dict[str, Any] = {
+        "eval_every": 10_000,
+        "eval_windows": 4,
+        "checkpoint_every": 200,
+        "num_start_states": 8,
+    }
+    optimizer, prior = OptimizerConfig(lr=2e-3, ema_decay=0.99), PriorTrainConfig(layers=0)
+    config = TrainConfig(
+        out=str(out / "teacher"), model=MODEL, prior=prior, optimizer=optimizer, steps=600, **small, **quiet
     )
-    beside: dict[str, str] = {}
+    teacher = train(config)
+    others: dict[str, str] = {}
     for method in ("consistency", "meanflow"):
         world = distill(
             DistillConfig(
@@ -87,12 +100,12 @@ def main(out: Path) -> None:
                 steps=400,
                 report_windows=32,
                 report_horizon=4,
-                compare_worlds=dict(beside),
+                compare_worlds=dict(others),
                 **small,
                 **quiet,
             )
         )
-        beside[method] = str(world)
+        others[method] = str(world)
 
 
 if __name__ == "__main__":

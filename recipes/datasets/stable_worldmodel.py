@@ -1,7 +1,7 @@
-"""Side by side with a peer: our imagined PushT and stable-worldmodel's simulator, both inside its `World`.
+"""Next to a peer: our imagined PushT and stable-worldmodel's simulator, both inside its `World`.
 
 pip install 'lerobot_env_scd_world[pusht,swm]'
-python recipes/beside_stable_worldmodel.py runs/beside [episodes] [steps]
+python recipes/datasets/stable_worldmodel.py runs/beside [episodes] [steps]
 
 Each is played by its random policy, recorded to HDF5, checked, and written as a window store of ours.
 """
@@ -36,7 +36,7 @@ def let_their_pusht_run() -> None:
 
 
 def play(name: str, out: Path, episodes: int, steps: int) -> dict[str, str]:
-    """What one side showed: evaluation, then a recording that became a store."""
+    """Evaluates one side, records it, and makes a store of the recording; gives what to print."""
     env, settings = SIDES[name]
     world = swm.World(env, num_envs=2, max_episode_steps=steps, goal_conditioned=False, **settings)
     world.set_policy(RandomPolicy(seed=0))
