@@ -146,7 +146,9 @@ def learn(objective: Objective, world: World, store: WindowStore, config: TrainC
             learner.update(windows, step, learning_rate(config.optimizer, (step + 1) / config.steps))
         print(f"{path}: {config.steps} updates, {time.process_time() - began:.0f} CPU s", flush=True)
         save_file(learner.ema.weights(), path)
-    model.load_state_dict(load_file(path))
+    weights = load_file(path)  # of the parameters alone: what was computed from the data stays as it is
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(weights[name])
     model.eval().requires_grad_(False)
 
 
