@@ -1,8 +1,8 @@
 """Trains the renderer (`renderer.py`) from single recorded frames and their states, before the rest learns.
 
-A frame by itself is cheap to learn from: no history, no noise, no rollout. And most of it is background: half of
-the cells that an update looks at are drawn from where something stands out, and weigh less for it. What has
-been learnt then is held.
+A frame by itself is cheap to learn from: no history, no noise, no rollout. And most of it is background:
+half of the cells that an update looks at are drawn from where something stands out, and weigh less for it.
+What has been learnt then is held.
 
 F frames, C channels (3 per camera), H W pixels, P cells of the image, n of them looked at.
 """

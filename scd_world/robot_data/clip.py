@@ -16,7 +16,7 @@ from scd_world.robot_data.normalizer import Normalizer, encode_pixels
 
 @dataclass(frozen=True)
 class Clip:
-    """`act[:, i]` is taken at `obs[:, i]` and leads to `obs[:, i+1]`.
+    """`action[:, i]` is taken at `obs[:, i]` and leads to `obs[:, i+1]`.
 
     `valid[:, i]` says that `obs[:, i+1]` and `state[:, i+1]` were recorded. LeRobot keeps no frame after the
     last action of an episode, so the last step of an episode has a reward and a success but no next frame.
