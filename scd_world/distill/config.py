@@ -51,7 +51,7 @@ class DistillConfig:
     grad_accumulation: int = 1
     seed: int = 0
     time_budget: float | None = None  # seconds in all; it ends at steps or budget, whichever comes first
-    time_limit: float | None = None  # seconds after which this call stops; the same command goes on
+    time_limit: float | None = None  # seconds after which this call stops; the same command resumes
     device: str = "auto"
     precision: str = "auto"
     log_every: int = 50
@@ -93,7 +93,7 @@ class DistillConfig:
     def training(self, teacher: ModelConfig, prior: PriorConfig, digest: str) -> Distillation:
         """Gives the trainer's settings. prior: the teacher's; digest: of its weights."""
         names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
-        # How many steps a frame takes is for the student's model to say.
+        # The number of steps of a frame is part of the student's model.
         values = {name: getattr(self, name) for name in names - {"num_steps"}}
         return Distillation(
             **values,

@@ -27,7 +27,7 @@ from scd_world.evaluation.open_loop import (
     RowNoise,
     WindowBatch,
     imagine_steps,
-    load_batch,
+    load_batches,
     spread_windows,
     start_windows,
 )
@@ -59,10 +59,7 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
     others = [world.provenance for world in loaded.values() if world is not first]
     chosen = select_eval_episodes(first.provenance, store, None, compared=others)
     windows = spread_windows(store, chosen.episodes, choice)
-    batches = [
-        load_batch(store, windows[i : i + choice.batch_size], choice.context, device)
-        for i in range(0, len(windows), choice.batch_size)
-    ]
+    batches = load_batches(store, windows, choice.context, choice.batch_size, device)
     reference = [first_frames(first, batch, max(config.report_steps), config.seed) for batch in batches]
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for name, world in tqdm(loaded.items(), "steps", unit="world"):

@@ -141,7 +141,16 @@ def load_batch(
     )
 
 
+def load_batches(
+    store: WindowStore, windows: list[Window], context: int, batch_size: int, device: torch.device | str
+) -> list[WindowBatch]:
+    """Reads all windows, `batch_size` of them together."""
+    parts = [windows[i : i + batch_size] for i in range(0, len(windows), batch_size)]
+    return [load_batch(store, part, context, device) for part in parts]
+
+
 def read_padded(store: WindowStore, window: Window, context: int, longest: int) -> dict[str, np.ndarray]:
+    """Reads one window with its context, and repeats its last step up to `longest` imagined ones."""
     past, missing = context - 1, longest - window.steps
     arrays = store.windows(np.array([window.episode]), np.array([window.frame - past]), past + window.steps)
     once = {name: arrays.pop(name)[0] for name in ("prev", "task")}

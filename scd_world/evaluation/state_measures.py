@@ -1,8 +1,8 @@
 """What a state measure is: errors of an environment state that generic code cannot know the meaning of.
 
-Generic code compares a state number by number. Where the numbers mean something, the keypoints of an object
-say, a `StateMeasure` computes errors in terms of that, and says how to show them. The measures in use are
-listed in `state_errors.py`.
+Generic code compares a state dimension by dimension. Where they have a meaning together, as the keypoints of
+an object have, a `StateMeasure` computes errors in terms of that, and names them for tables and figures. The
+measures in use are listed in `state_errors.py`.
 """
 
 from __future__ import annotations

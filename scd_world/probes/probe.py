@@ -23,7 +23,7 @@ from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.store import WindowStore
 from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.evaluation.config import EvaluateConfig
-from scd_world.evaluation.open_loop import RowNoise, WindowBatch, load_batch, spread_windows, start_windows
+from scd_world.evaluation.open_loop import RowNoise, WindowBatch, load_batches, spread_windows, start_windows
 from scd_world.evaluation.splits import EvalEpisodes, select_eval_episodes
 from scd_world.model.world_model import WorldModel
 from scd_world.probes import figures
@@ -123,9 +123,8 @@ class Probe:
             horizon=config.horizon,
             context=context,
         )
-        windows, size = spread_windows(self.store, self.chosen.episodes, choice), config.batch_size
-        parts = [windows[i : i + size] for i in range(0, len(windows), size)]
-        return [load_batch(self.store, part, context, self.world.device) for part in parts]
+        windows = spread_windows(self.store, self.chosen.episodes, choice)
+        return load_batches(self.store, windows, context, config.batch_size, self.world.device)
 
     # ---- all of it -------------------------------------------------------------------------------------
 

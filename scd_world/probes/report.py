@@ -1,4 +1,4 @@
-"""The probes' report as a page of tables, and what it says of the paper's two regularities."""
+"""The probes' report as a page of tables, and what follows for the paper's two regularities."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from scd_world.metrics.i3d import I3D
 from scd_world.metrics.perceptual import (
     Lpips,
     frechet,
-    video_frechet,
     load,
     load_networks,
     lpips,
     perceptual_metrics,
+    video_frechet,
 )
 
 
@@ -72,10 +72,10 @@ def test_missing_and_foreign_weights_are_refused_with_the_recipe(tmp_path, name)
 def test_lpips_is_zero_for_equal_frames_and_mean_over_all(random_lpips):
     a, b = videos(2, 3, cameras=2), videos(2, 3, cameras=2, seed=1)
     assert lpips(random_lpips, [(a, a)]) == 0
-    apart = lpips(random_lpips, [(a, b)])
-    assert apart != 0
+    distance = lpips(random_lpips, [(a, b)])
+    assert distance != 0
     halves = [lpips(random_lpips, [(a[i : i + 1], b[i : i + 1])]) for i in (0, 1)]
-    assert apart == pytest.approx(np.mean(halves), rel=1e-4)
+    assert distance == pytest.approx(np.mean(halves), rel=1e-4)
 
 
 def test_lpips_reads_the_public_names(tmp_path, random_lpips):

@@ -306,7 +306,7 @@ def test_passes_tell_reading_from_denoising(model, clip):
 
 @pytest.mark.parametrize("kind", DENSE)
 def test_the_five_levels(kind, schema, stats, clip):
-    """The mean over one draw per level is the mean of the losses at each level alone."""
+    """The mean over one noise per level is the mean of the losses at each level alone."""
     model = make(schema, stats, kind)
     noise = at_levels(model, clip, model.sample_noise(clip, torch.Generator().manual_seed(0)))
     t = model.core.noisy_frames(clip, noise)[1]
@@ -415,7 +415,7 @@ def invented_report(
 
 
 def test_the_verdict_weighs_its_evidence():
-    """Each piece of evidence tips the scale, and a world whose frames are worse than a copy is not judged."""
+    """Each piece of evidence counts; where frames are worse than a copy the verdict is unknown."""
 
     def conclusions(*figures: float, **more: float) -> list[str]:
         return [claim["conclusion"] for claim in verdict(invented_report(*figures, **more))]
