@@ -40,6 +40,7 @@ class ThreadCountWrapper(gymnasium.Wrapper):
 
 
 def worker(**settings: Any) -> gymnasium.Env:
+    """Makes the single environment of a worker."""
     return ThreadCountWrapper(gymnasium.make("scd_envs:scd_world/World-v0", **settings))
 
 
@@ -111,6 +112,7 @@ def compare_rounds(rounds: Mapping[str, list[tuple[float, float]]]) -> dict[str,
 
 
 def markdown(report: Mapping[str, Any]) -> str:
+    """Tabulates the ways to step."""
     rows, threads = report["rows"], report["threads"]
     names = {
         BATCHED: f"{rows} rows in one batch (`make_vec`)",

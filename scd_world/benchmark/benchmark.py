@@ -112,6 +112,7 @@ def plain_schema(config: BenchConfig) -> DataSchema:
 
 
 def describe(model: ModelConfig, schema: DataSchema, config: BenchConfig) -> dict[str, Any]:
+    """Names what is measured, as plain data."""
     return {
         "source": config.world or "random weights",
         "width": model.width,
@@ -122,6 +123,7 @@ def describe(model: ModelConfig, schema: DataSchema, config: BenchConfig) -> dic
 
 
 def markdown(report: dict[str, Any]) -> str:
+    """Writes the report as a page; also what the terminal shows."""
     m, machine = report["model"], report["machine"]
     V, H, W = m["frame"]
     tokens = V * (H // m["patch"]) * (W // m["patch"])

@@ -56,6 +56,7 @@ def read(evaluation: str) -> dict[str, Any]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Tabulates the rows of `quality`."""
     head = ["evaluation", "model", "steps", "p50, ms", "ms plotted", "GFLOP/frame"]
     head += [f"PSNR, step {h}" for h in HORIZONS]
     lines = [

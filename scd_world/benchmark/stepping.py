@@ -139,6 +139,7 @@ def layers(config: ModelConfig) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Tabulates the rows of `compare_models`."""
     head = ["context", "rows", "steps", "model", "layers", "p50, ms", "p95, ms", "CPU, ms", "frames/s"]
     head += ["GFLOP/frame", "cache, MiB", "peak, MiB", "× faster", "× faster, CPU", "× fewer FLOP"]
 

@@ -72,6 +72,7 @@ def interleave_steps(
 
 
 def step_turn(model: WorldModel, s: RolloutState, num_steps: int, compiled: bool) -> Turn:
+    """Makes the turn in which a model steps on from where it stands."""
     stepper, inputs = Stepper(model), dummy_inputs(s, len(model.schema.action))
     prepares = compiled or model.device.type == "cuda"  # for just that many denoising steps
 
@@ -83,6 +84,7 @@ def step_turn(model: WorldModel, s: RolloutState, num_steps: int, compiled: bool
 
 
 def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

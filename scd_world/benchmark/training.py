@@ -129,6 +129,7 @@ def count_update(model: WorldModel, batch: int, steps: int) -> int:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Tabulates the rows of `compare_training`."""
     first = rows[0]
     head = [
         "model",

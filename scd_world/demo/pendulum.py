@@ -85,6 +85,7 @@ def show_pendulum(config: DemoConfig, out: Path, device: str) -> tuple[dict[str,
 
 
 def record_pendulum(config: DemoConfig, data: Path) -> None:
+    """Records episodes under random torques; resumes, and exits where it was stopped."""
     recording = RecordConfig(
         env="pendulum",
         out=str(data),
@@ -100,6 +101,7 @@ def record_pendulum(config: DemoConfig, data: Path) -> None:
 
 
 def train_pendulum(config: DemoConfig, data: Path, run: Path, device: str) -> World:
+    """Trains a world for the configured time; resumes, and exits where it was stopped."""
     training = TrainConfig(
         out=str(run),
         data=DataConfig(root=str(data), holdout=0.2),

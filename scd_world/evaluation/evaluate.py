@@ -258,6 +258,7 @@ class Evaluator:
 
 
 def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
+    """Names the world and its model, as plain data."""
     return {
         "source": config.world,
         "num_steps": config.num_steps or world.config.num_steps,
@@ -308,5 +309,6 @@ def write_figures(out: Path, report: dict[str, Any], videos: list[WindowVideo], 
 
 
 def write_strip(path: Path, v: WindowVideo) -> None:
+    """Writes a window's frames at the report's horizons as one image."""
     horizons = [h for h in HORIZONS if h <= len(v.true) - v.context]
     video.write_png(path, video.strip(v.true, v.imagined, v.context, horizons))

@@ -53,6 +53,7 @@ def state_table(curves: dict[str, dict]) -> str:
 
 
 def table_rows(curves: dict[str, dict]) -> list[int]:
+    """Lists the steps that tables show, counted from 0: HORIZONS as far as reached, and the last."""
     reach = len(curves["psnr_imagined"]["mean"])
     return [h - 1 for h in sorted({*(h for h in HORIZONS if h < reach), reach}) if h >= 1]
 

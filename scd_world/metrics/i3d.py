@@ -26,6 +26,8 @@ POOLS = {"Mixed_4b": ((3, 3, 3), (2, 2, 2)), "Mixed_5b": ((2, 2, 2), (2, 2, 2))}
 
 
 class I3D(nn.Module):
+    """Inflated 3D Inception network."""
+
     def __init__(self) -> None:
         super().__init__()
         self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2)
@@ -61,6 +63,8 @@ class Unit(nn.Module):
 
 
 class Mixed(nn.Module):
+    """Four branches side by side, their channels concatenated."""
+
     def __init__(self, channels: int, branches: tuple[int, ...]) -> None:
         super().__init__()
         b0, b1a, b1b, b2a, b2b, b3b = branches

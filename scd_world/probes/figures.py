@@ -155,6 +155,7 @@ def changes(figure: Any, report: dict[str, Any], label: str) -> list[tuple[Any, 
 def curve(
     ax: Any, rows: Sequence[dict[str, Any]], x: str, name: str, color: str, line: str, label: str
 ) -> None:
+    """Plots the change of PSNR with its interval over `x`."""
     at = [row[x] for row in rows]
     low, high = (np.array([row[name][side] for row in rows], float) for side in ("low", "high"))
     ax.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
@@ -162,6 +163,7 @@ def curve(
 
 
 def finetuned_point(ax: Any, at: float, row: dict[str, float], color: str, label: str) -> None:
+    """Plots one fine-tuned change with its interval."""
     error = [[row["change"] - row["low"]], [row["high"] - row["change"]]]
     style = {"marker": "D", "ms": 6, "mfc": "white", "mec": color, "ecolor": color, "linestyle": "none"}
     ax.errorbar([at], [row["change"]], np.nan_to_num(np.abs(error)), label=label, zorder=3, **style)

@@ -271,6 +271,7 @@ def middle_half(layers: int) -> list[int]:
 
 
 def describe(world: World, config: ProbeConfig) -> dict[str, Any]:
+    """Names the world and its model, as plain data."""
     return {
         "source": config.world,
         "model": asdict(world.config),
@@ -283,6 +284,7 @@ def describe(world: World, config: ProbeConfig) -> dict[str, Any]:
 def describe_data(
     store: WindowStore, chosen: EvalEpisodes, held_out: HeldOutWindows, config: ProbeConfig
 ) -> dict[str, Any]:
+    """Names the data and the windows, as plain data."""
     return {
         "source": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
@@ -295,6 +297,7 @@ def describe_data(
 
 
 def means(quality: Quality) -> dict[str, float]:
+    """Averages a model's PSNR over the windows."""
     return {name: mean(values) for name, values in quality.psnr.items()}
 
 

@@ -99,6 +99,7 @@ def cheapest(row: dict[str, Any] | None, finetuned: dict[str, Any] | None) -> tu
 
 
 def skip_row(report: dict[str, Any], layers: str, how: str, first_steps: int) -> dict[str, Any]:
+    """Finds one row of (c)."""
     key = (layers, how, first_steps)
     return next(r for r in report["skip"] if (r["layers"], r["how"], r["first_steps"]) == key)
 

@@ -183,6 +183,7 @@ def outcomes_of(played: dict[str, Any]) -> Outcomes:
 
 
 def describe(pair: PairedOutcomes, entry: PolicyEntry) -> dict[str, Any]:
+    """Describes one policy's outcomes on both sides, as plain data."""
     both = [(pair.imagined[e], pair.real[e]) for e in pair.common]
     a, b = np.array(both, bool).reshape(-1, 2).T
     return {
@@ -196,6 +197,7 @@ def describe(pair: PairedOutcomes, entry: PolicyEntry) -> dict[str, Any]:
 
 
 def success(pair: PairedOutcomes, side: str) -> dict[str, Any]:
+    """Counts the successes of a side, with their 95 % interval."""
     episodes = getattr(pair, side)
     done, count = sum(episodes.values()), len(episodes)
     low, high = wilson(done, count, pair.independent(side))

@@ -45,6 +45,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def span(side: dict[str, Any]) -> str:
+    """Writes successes, their rate and its interval in %."""
     low, high, rate = (round(100 * side[key]) for key in ("low", "high", "rate"))
     return f"{side['successes']}/{side['episodes']}, {rate} [{low}, {high}]"
 

@@ -123,6 +123,7 @@ def agreement(pairs: Sequence[PairedOutcomes], draws: int = 2000, seed: int = 0)
 
 
 def rate(outcomes: dict[int, bool]) -> float:
+    """Computes the share of episodes that succeeded."""
     return float(np.mean(list(outcomes.values())))
 
 
