@@ -46,6 +46,7 @@ def command_lines() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "code"), all_blocks("python"))
 def test_python_blocks_run(
     where: str, code: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -58,6 +59,7 @@ def test_python_blocks_run(
     exec(compile(code, where, "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "line"), command_lines())
 def test_commands_exist_with_these_settings(where: str, line: str) -> None:
     command, *overrides = shlex.split(line, comments=True)

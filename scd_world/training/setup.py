@@ -1,17 +1,110 @@
-"""What a training starts with: data, model, units, held-out windows."""
+"""What a training starts with: model and units, windows, the world that it leaves, what it is checked on."""
 
 from __future__ import annotations
 
 import logging
 import os
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from safetensors.torch import load_file
+
+from scd_datasets.store.loader import WindowLoader
+from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
+from scd_world.model.world_model import WorldModel
+from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.compatibility import check_schema
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.training.config import TrainConfig
+from scd_world.training.export import pick_starts
+from scd_world.training.pretrain import Pretraining
+from scd_world.training.run_folder import RunFolder
+from scd_world.training.validation import HeldOutValidation
 from scd_world.utils.atomic_folder import beside
-from scd_world.world.world import World
+from scd_world.world import format3
+from scd_world.world.build_model import build_model
+from scd_world.world.world import World, init_from
 
 log = logging.getLogger(__name__)
+
+
+def first_model(
+    config: TrainConfig, pretraining: Pretraining, run: RunFolder, resuming: bool
+) -> tuple[WorldModel, Normalizer, dict[str, Any] | None]:
+    """Builds the model before its first update, its prior pretrained: model, units, and the provenance of the
+    world that its weights come from. What a checkpoint will bring is left as it comes (`resuming`)."""
+    normalizer, fitted = first_normalizer(config, pretraining, run, resuming)
+    model = build_model(config.model, config.prior, pretraining.store.schema, normalizer)
+    if fitted:
+        model.load_state_dict(fitted, strict=False)
+    elif config.init is None and not run.stats.exists():
+        pretraining.fit_closed_form(model.prior, normalizer)
+    if resuming:  # it needs no other world's weights, and must not fail where that world is gone
+        return model, normalizer, None
+    parent = init_from(model, config.init) if config.init is not None else None
+    if config.init is None or config.init_pretrain:
+        pretraining.run(model.prior, normalizer, parent)
+    return model, normalizer, parent
+
+
+def first_normalizer(
+    config: TrainConfig, pretraining: Pretraining, run: RunFolder, resuming: bool
+) -> tuple[Normalizer, dict[str, Any]]:
+    """Measures the training episodes, or takes the units of the world that this training starts from: its
+    weights learnt in these. Gives also what a run folder of format 3 keeps of the prior."""
+    if resuming and run.stats.exists():  # whether or not init= is given once more
+        stats = load_file(run.stats)
+        old = set(format3.STATS_KEYS) <= set(stats)
+        stats, fitted = format3.upgrade_stats(stats) if old else (stats, {})
+        return Normalizer(**stats), fitted
+    if config.init is None:
+        return compute_stats(pretraining.store, pretraining.episodes), {}
+    if resuming:
+        raise ValueError(
+            f"{config.out} did not begin with another world's weights: leave init={config.init} out to "
+            "resume it, or choose another out="
+        )
+    with pretraining.accelerator.main_process_first():
+        copy_normalizer(config.init, pretraining.store, run.stats)
+    return Normalizer.load(run.stats), {}
+
+
+def training_windows(pretraining: Pretraining) -> WindowLoader:
+    """Gives this process' share of the training windows."""
+    config, accelerator = pretraining.config, pretraining.accelerator
+    return WindowLoader(
+        pretraining.store,
+        pretraining.episodes,
+        config.batch_size,
+        config.sequence_length,
+        config.seed,
+        config.data.motion_share,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+
+
+def world_of(model: WorldModel, normalizer: Normalizer, pretraining: Pretraining) -> World:
+    """Builds what evaluations step and `out/world` holds: the averaged weights, in a model of their own."""
+    held_out = pretraining.held_out
+    episodes = held_out if len(held_out) else pretraining.episodes
+    count, window = pretraining.config.num_start_states, model.config.window
+    starts = pick_starts(pretraining.store, episodes, count, window)
+    average = deepcopy(model).eval().requires_grad_(False)
+    return World(average, normalizer, starts).to(pretraining.accelerator.device)
+
+
+def held_out_validation(pretraining: Pretraining, normalizer: Normalizer) -> HeldOutValidation:
+    """Picks the held-out windows that the averaged model imagines at each evaluation."""
+    config, store, held_out = pretraining.config, pretraining.store, pretraining.held_out
+    num_steps = HeldOutValidation.num_steps(config, int(np.median(store.lengths[held_out])))
+    share = config.data.motion_share
+    loader = WindowLoader(store, held_out, config.eval_windows, num_steps, config.seed, share)
+    windows = {name: value.to(pretraining.accelerator.device) for name, value in loader.batch(0).items()}
+    return HeldOutValidation(config, Clip.from_windows(windows, normalizer), normalizer)
 
 
 def copy_normalizer(source: str, store: WindowStore, target: Path) -> None:

@@ -7,12 +7,10 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -22,28 +20,23 @@ from tqdm import tqdm
 
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
-from scd_datasets.store.loader import WindowLoader, prefetch
-from scd_datasets.store.statistics import compute_stats
+from scd_datasets.store.loader import prefetch
 from scd_datasets.store.store import WindowStore
 from scd_world.model.world_model import WorldModel
 from scd_world.optim.schedule import learning_rate
 from scd_world.prior.state_prior import PretrainedStatePrior
-from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.checkpoint import Checkpoint, Checkpoints
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import make_accelerator
-from scd_world.training.export import pick_starts, provenance
+from scd_world.training.export import provenance
 from scd_world.training.learner import Learner
 from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.rng import of_rank, restore_rng, rng_state
 from scd_world.training.run_folder import RunFolder, StopSignal, check_continuation
 from scd_world.training.run_log import Meter, NonFiniteGuard, RunLog, Throughput
-from scd_world.training.setup import copy_normalizer
-from scd_world.training.validation import HeldOutValidation
-from scd_world.world.build_model import build_model
+from scd_world.training.setup import first_model, held_out_validation, training_windows, world_of
 from scd_world.world.model_card import model_card
-from scd_world.world.world import World, init_from
 
 log = logging.getLogger(__name__)
 
@@ -79,17 +72,18 @@ class Trainer:
         self.main, self.started = accelerator.is_main_process, time.monotonic()
         self.call_started = self.started if called is None else called
         self.pretraining = Pretraining(config, store, run.pretraining, accelerator)
-        self.episodes, self.held_out = self.pretraining.episodes, self.pretraining.held_out
+        self.held_out = self.pretraining.held_out
         self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
-        self.loader = self.make_loader()
+        self.loader = training_windows(self.pretraining)
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoint = self.checkpoints.newest()
         self.parent: dict[str, Any] | None = None  # provenance of the world that this one started from
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
         torch.manual_seed(config.seed)
         model, self.stats = self.make_model(resuming=checkpoint is not None)
-        self.world = self.make_world(model)
-        self.validation = self.make_validation() if self.main and len(self.held_out) else None
+        self.world = world_of(model, self.stats, self.pretraining)
+        validates = self.main and len(self.held_out) > 0
+        self.validation = held_out_validation(self.pretraining, self.world.stats) if validates else None
         self.learner = self.make_learner(model)
         self.guard = NonFiniteGuard(accelerator.device)
         self.meter, self.clock, self.stop = Meter(), Throughput(), StopSignal()
@@ -102,71 +96,13 @@ class Trainer:
             self.resume(checkpoint)
 
     def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
-        """The model before its first update; what a checkpoint will bring is left as it comes."""
-        normalizer = self.make_normalizer(resuming)
-        model = build_model(self.config.model, self.config.prior, self.store.schema, normalizer)
-        if self.config.init is None and not self.run.stats.exists():
-            self.pretraining.fit_closed_form(model.prior, normalizer)
-        if resuming:  # it needs no other world's weights, and must not fail where that world is gone
-            return model, normalizer
-        if self.config.init is not None:
-            self.parent = init_from(model, self.config.init)
-        if self.config.init is None or self.config.init_pretrain:
-            self.pretraining.run(model.prior, normalizer, self.parent)
-            self.seconds += self.pretraining.earlier_seconds
+        """Builds the model before its first update; what a checkpoint will bring is left as it comes."""
+        model, normalizer, self.parent = first_model(self.config, self.pretraining, self.run, resuming)
+        self.seconds += self.pretraining.earlier_seconds
         return model, normalizer
-
-    def make_normalizer(self, resuming: bool) -> Normalizer:
-        """Of the training episodes. Or of the world that this one starts from: what its weights learnt, they
-        learnt in its units."""
-        if resuming and self.run.stats.exists():  # whether or not init= is said once more
-            return Normalizer.load(self.run.stats)
-        if self.config.init is None:
-            return compute_stats(self.store, self.episodes)
-        if resuming:
-            raise ValueError(
-                f"{self.config.out} did not begin with another world's weights: leave "
-                f"init={self.config.init} out to resume it, or choose another out="
-            )
-        with self.accelerator.main_process_first():
-            copy_normalizer(self.config.init, self.store, self.run.stats)
-        return Normalizer.load(self.run.stats)
 
     def make_learner(self, model: WorldModel) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator)
-
-    def make_loader(self) -> WindowLoader:
-        return WindowLoader(
-            self.store,
-            self.episodes,
-            self.config.batch_size,
-            self.config.sequence_length,
-            self.config.seed,
-            self.config.data.motion_share,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
-
-    def make_world(self, model: WorldModel) -> World:
-        """What evaluations step and `out/world` holds: the averaged weights, in a model of their own."""
-        episodes = self.held_out if len(self.held_out) else self.episodes
-        starts = pick_starts(self.store, episodes, self.config.num_start_states, model.config.window)
-        average = deepcopy(model).eval().requires_grad_(False)
-        return World(average, self.stats, starts).to(self.accelerator.device)
-
-    def make_validation(self) -> HeldOutValidation:
-        config, longest = self.config, int(np.median(self.store.lengths[self.held_out]))
-        num_steps = HeldOutValidation.num_steps(config, longest)
-        loader = WindowLoader(
-            self.store,
-            self.held_out,
-            config.eval_windows,
-            num_steps,
-            config.seed,
-            config.data.motion_share,
-        )
-        windows = {name: value.to(self.accelerator.device) for name, value in loader.batch(0).items()}
-        return HeldOutValidation(config, Clip.from_windows(windows, self.world.stats), self.world.stats)
 
     # ---- the loop --------------------------------------------------------------------------------
 

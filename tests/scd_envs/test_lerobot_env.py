@@ -124,6 +124,7 @@ def our_rollout(world, policy, **settings):
     return rollout(env, acting, seeds=SEEDS)
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_other_flag(two_cameras, folder, act, tmp_path):
     """A fresh process: it must find the plug-in by the distribution's name, and need no network."""
     command = [str(Path(sys.executable).with_name("lerobot-eval")), *flags(folder, act)]
@@ -138,6 +139,7 @@ def test_the_command_needs_no_other_flag(two_cameras, folder, act, tmp_path):
     assert_scores(info, our_rollout(two_cameras, act))
 
 
+@pytest.mark.slow
 def test_scores_are_exact_when_rows_end_at_different_steps(
     two_cameras, folder, act, ends, tmp_path, monkeypatch
 ):
@@ -148,6 +150,7 @@ def test_scores_are_exact_when_rows_end_at_different_steps(
     assert_scores(lerobot_eval(monkeypatch, tmp_path, *flags(folder, act), *settings), ours)
 
 
+@pytest.mark.slow
 def test_a_diffusion_policys_scores_are_those_of_its_actions(
     two_cameras, folder, diffusion, ends, tmp_path, monkeypatch
 ):
@@ -185,6 +188,7 @@ def lerobot_train(monkeypatch, folder: Path, world: Path, *arguments: str) -> No
     module.main()
 
 
+@pytest.mark.slow
 def test_training_evaluates_in_the_world(folder, tmp_path, monkeypatch):
     record(tmp_path / "dataset")
     lerobot_train(monkeypatch, tmp_path, folder)
@@ -193,6 +197,7 @@ def test_training_evaluates_in_the_world(folder, tmp_path, monkeypatch):
         assert len(videos) == 2
 
 
+@pytest.mark.slow
 def test_a_dataset_that_does_not_fit_is_refused_before_training_and_the_cure_works(
     folder, tmp_path, monkeypatch, capsys
 ):
@@ -232,6 +237,7 @@ def record(root: Path, shapes: dict[str, tuple[int, ...]] = TWO) -> None:
     dataset.finalize()
 
 
+@pytest.mark.slow
 def test_same_step_autoreset_would_leak_the_next_episode(two_cameras, act, ends):
     """The comparison of scores can fail: LeRobot counts one step too many, which freezing makes harmless."""
     from lerobot.policies import get_policy_class, make_pre_post_processors
@@ -365,6 +371,7 @@ def test_a_policy_that_does_not_fit_is_refused(save_policy, folder, tmp_path, mo
         assert words in str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_likely_rename_is_named_and_works(save_policy, folder, tmp_path, monkeypatch):
     renamed = {key.replace("images.wrist", "images.hand_wrist"): shape for key, shape in TWO.items()}
     policy = save_policy("act", renamed)

@@ -46,6 +46,7 @@ def assert_close(ours, theirs):
         assert ours == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP], ids=lambda m: m.name)
 @pytest.mark.parametrize("cameras", [("top",), ("top", "wrist")], ids=["one camera", "two cameras"])
 def test_autoreset_as_gymnasium_does_it(build_world, actions, mode, cameras):
@@ -63,6 +64,7 @@ def test_autoreset_as_gymnasium_does_it(build_world, actions, mode, cameras):
     assert len(set(ended)) > 1
 
 
+@pytest.mark.slow
 def test_disabled_autoreset_with_masked_resets_as_gymnasium_does_it(world, actions):
     mode = AutoresetMode.DISABLED
     ours, theirs = make_vec(world, autoreset_mode=mode, **ENDS), make_sync(world, mode, **ENDS)
@@ -76,6 +78,7 @@ def test_disabled_autoreset_with_masked_resets_as_gymnasium_does_it(world, actio
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 3, 6])
 def test_a_row_is_a_single_environment_whatever_num_envs_is(world, actions, num_envs):
     envs = make_vec(world, num_envs, **ENDLESS)
@@ -190,6 +193,7 @@ def test_finished_rows_may_send_anything(world, actions):
     np.testing.assert_array_equal(obs["pixels"], steps[-1][0]["pixels"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=lambda m: m.name)
 def test_branches_go_on_to_the_bit(world, actions, mode):
     envs = make_vec(world, autoreset_mode=mode, **ENDS)

@@ -242,6 +242,7 @@ def test_num_steps_changes_the_image(world, actions):
     assert (frames[0] != frames[1]).any()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_horizon(world, actions):
     env = make(world, success_threshold=1.0, horizon=1000)
     env.reset(seed=0)

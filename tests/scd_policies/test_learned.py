@@ -110,6 +110,7 @@ def square_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, places.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_an_estimator_finds_the_block_and_hides_the_true_state(tmp_path):
     train_state_estimator(*square_images(400, 0), tmp_path / "estimator.safetensors", updates=250, width=16)
     pixels, places = square_images(40, 1)

@@ -49,6 +49,7 @@ def played(policy, seeds, steps=7):
     return np.stack([policy.act(observation(step, len(seeds))) for step in range(steps)])
 
 
+@pytest.mark.slow
 def test_actions_are_lerobots_own(checkpoint):
     """Observation and action would be out of step, or in wrong units, if the adapter went its own way."""
     from lerobot.configs import PreTrainedConfig
@@ -83,6 +84,7 @@ def test_the_global_generator_stays_as_it_was(checkpoint):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_rollout_in_a_world(world, act):
     env = gymnasium.make_vec(
         "scd_envs:scd_world/World-v0",

@@ -17,6 +17,7 @@ def env():
     return simulators.make("pusht", size=8)
 
 
+@pytest.mark.slow
 def test_an_expert_brings_the_block_to_the_goal(env):
     done = rollout(env, make("scripted_pusht", env.action_space, skill=1.0), seeds=range(6))
     assert done.success.all()

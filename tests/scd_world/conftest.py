@@ -88,6 +88,9 @@ def training(slide_store: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "model": TINY,
             "optimizer": OptimizerConfig(lr=1e-3),
             "prior": PriorTrainConfig(
+                layers=1,
+                width=32,
+                renderer_parts=4,
                 dynamics=DynamicsPretrainConfig(steps=3),
                 outcome=OutcomePretrainConfig(steps=3),
                 renderer=RendererPretrainConfig(steps=3, batch_size=4),

@@ -28,6 +28,7 @@ def second_file(root):
     return root / "data" / "chunk-000" / "file-001.parquet"  # episodes 1 and 2; the first holds episode 0
 
 
+@pytest.mark.slow
 def test_the_store_holds_exactly_what_was_recorded(recorded, tmp_path):
     report = check_dataset(LeRobotFolder(recorded), tmp_path / "s.zarr")
     store = report.store
@@ -176,6 +177,7 @@ def test_a_dataset_without_actions_is_refused(recorded):
         LeRobotFolder(recorded)
 
 
+@pytest.mark.slow
 def test_a_store_is_built_once_and_again_when_the_dataset_grows(config, tmp_path):
     record(config(episodes=2))
     out = tmp_path / "s.zarr"
@@ -188,6 +190,7 @@ def test_a_store_is_built_once_and_again_when_the_dataset_grows(config, tmp_path
     assert open_or_build(LeRobotFolder(config().out, image_size=32), out).schema.height == 32
 
 
+@pytest.mark.slow
 def test_a_store_that_a_training_began_with_is_not_replaced_when_the_dataset_grows(config, tmp_path):
     record(config(episodes=2))
     data = DataConfig(root=str(config().out))

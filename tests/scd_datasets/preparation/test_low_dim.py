@@ -23,7 +23,7 @@ from scd_datasets.store.statistics import compute_stats
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorTrainConfig
 from scd_world.rollouts.record import record
-from scd_world.training import pretrain
+from scd_world.training import pretrain, setup
 from scd_world.training import trainer as training
 from scd_world.training.config import TrainConfig
 
@@ -121,7 +121,7 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
         windows.extend(episodes)
         return compute_stats(store, episodes)
 
-    monkeypatch.setattr(training, "compute_stats", note)
+    monkeypatch.setattr(setup, "compute_stats", note)
     config = TrainConfig(
         out=str(tmp_path / "run"),
         data=DataConfig(root=str(recorded), holdout=0.34),
@@ -135,6 +135,7 @@ def trainer(recorded, blind, tmp_path, monkeypatch):
     return config, fitted, windows
 
 
+@pytest.mark.slow
 def test_a_training_reads_them(trainer, store):
     """But the uncertainty is calibrated on some of them, and nothing may have learned from those."""
     config, fitted, windows = trainer

@@ -178,6 +178,7 @@ def test_copy_last_copies(schema, stats, clip):
     assert parts["state"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{"architecture": kind} for kind in ARCHITECTURES] + [{"encoder_layers": 0}],

@@ -28,6 +28,7 @@ def test_a_busy_round_spoils_no_ratio():
     assert "5.00 ×" in markdown({"rows": 8, "threads": 2, "precision": "fp32", **found})
 
 
+@pytest.mark.slow
 def test_it_runs_with_real_processes(world, tmp_path):
     found = compare_async(
         str(world.save(tmp_path / "world")), num_envs=2, seconds=0.05, device="cpu", precision="bf16"

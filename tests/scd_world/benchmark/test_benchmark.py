@@ -41,6 +41,7 @@ def mlp(sizes: list[int], rows: int = 1) -> int:
     return sum(2 * rows * a * b for a, b in itertools.pairwise(sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["concat", "one_way"])
 def test_operations_are_those_of_a_hand_count(fusion):
     scd, dense = models("causal_dit", fusion=fusion).values()
@@ -66,6 +67,7 @@ def test_operations_are_those_of_a_hand_count(fusion):
     assert count_cost(dense, 1, T).flops == linear + ensemble + read + heads + T * denoised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_blocks_run_as_often_as_each_model_says(num_steps):
     passes = {
@@ -79,6 +81,7 @@ def test_blocks_run_as_often_as_each_model_says(num_steps):
     assert count_cost(joined, 3, num_steps).block_passes == 2 + num_steps
 
 
+@pytest.mark.slow
 def test_cost_grows_with_rows_and_denoising_steps_as_it_should():
     for model in models("causal_dit", "far_long", height=32, width=32).values():
         assert count_cost(model, 2, 1).flops == 2 * count_cost(model, 1, 1).flops
@@ -127,12 +130,14 @@ def test_the_front_is_what_nothing_beats_in_both():
     assert pareto([(3, 3), (1, 1), (2, 5), (1, 0), (4, 6)]) == [(1, 1), (2, 5), (4, 6)]
 
 
+@pytest.mark.slow
 def test_an_update_costs_about_three_forward_passes():
     (model,) = models().values()
     forward = count_cost(model, 1, 1).flops
     assert 2 * forward < count_update(model, 1, 1) < 8 * forward
 
 
+@pytest.mark.slow
 def test_bench_writes_tables_json_and_figures(slide_store, tmp_path, capsys):
     config = BenchConfig(
         **SMALL,
@@ -160,6 +165,7 @@ def test_bench_writes_tables_json_and_figures(slide_store, tmp_path, capsys):
     assert "GFLOP/frame" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_quality_stands_beside_the_speed_it_was_evaluated_at(world, tmp_path):
     saved = world.save(tmp_path / "world")
     psnr = {"psnr_imagined": {"mean": [30.0, 29.0, 28.0, 27.0]}}

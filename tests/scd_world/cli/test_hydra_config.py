@@ -1,4 +1,4 @@
-"""Names of settings are checked before Hydra sees them: an old one leads to the new, a typo to the nearest."""
+"""Names of settings are checked before Hydra sees them: old ones lead to new ones, typos to the nearest."""
 
 from __future__ import annotations
 

@@ -94,6 +94,7 @@ def test_the_angle_is_read_off_the_frame():
         assert np.degrees(angle_between(angle_in(obs["pixels"]), theta)) < 0.5
 
 
+@pytest.mark.slow
 def test_the_pendulums_part_runs_from_recording_to_report(tmp_path: Path, capsys: pytest.CaptureFixture):
     config = DemoConfig(
         out=str(tmp_path), pusht=False, device="cpu", recorded_episodes=5, training_seconds=2, num_steps=1
@@ -143,6 +144,7 @@ def pusht_world(tmp_path: Path) -> Path:
     return World(model, stats, pick_starts(store, np.arange(2), 2, 3)).save(tmp_path / "world")
 
 
+@pytest.mark.slow
 def test_the_simulator_begins_where_the_imagination_does(pusht_world: Path, tmp_path: Path):
     config = DemoConfig(
         out=str(tmp_path / "demo"),

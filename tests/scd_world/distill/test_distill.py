@@ -67,6 +67,7 @@ def meanflow_loss(toy: Toy, x: Tensor, noise: Tensor) -> Tensor:
     return (u - target).square().mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [consistency_loss, meanflow_loss])
 def test_one_distilled_step_ends_where_many_small_ones_do(loss):
     """One undistilled step from noise ends at the mean of the data, where there are none."""
@@ -197,6 +198,7 @@ def tensors(config: DistillConfig) -> dict[str, Tensor]:
     return {f"{p}/{k}": v for p in parts for k, v in load_file(folder / f"{p}.safetensors").items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["consistency", "meanflow"])
 def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, method, monkeypatch):
     """The consistency target is the average of the weights: it must come back as it was."""
@@ -226,6 +228,7 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
     assert all(name.startswith("core.decoder.") for name in moved)
 
 
+@pytest.mark.slow
 def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillation):
     config = distillation("run", steps=1, report_windows=4, report_horizon=4, report_steps=[1, 2])
     config = replace(config, compare_worlds={"the same": config.world})
@@ -241,6 +244,7 @@ def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillatio
     assert {"steps.png", "steps.md"} <= {path.name for path in Path(config.out).iterdir()}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_teacher_it_began_with(distillation, training):
     config = distillation("run", steps=1)
     distill(config)

@@ -245,6 +245,7 @@ def test_every_step_is_predicted_from_its_own_action_the_last_one_too(store, sli
 # ---- the whole report ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     folder = slide_world.save(tmp_path / "world")
     out = tmp_path / "out"
@@ -279,6 +280,7 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     assert "## Where it fails" in text
 
 
+@pytest.mark.slow
 def test_a_horizon_shorter_than_the_shuffled_one(slide_store, slide_world, tmp_path):
     """An episode's step after the horizon has a reward, but no frame to compare with."""
     slide_world.save(tmp_path / "world")
@@ -288,6 +290,7 @@ def test_a_horizon_shorter_than_the_shuffled_one(slide_store, slide_world, tmp_p
     assert len(report["actions"]["psnr_shuffled"]["mean"]) == 2
 
 
+@pytest.mark.slow
 def test_pixels_alone_with_two_cameras(tmp_path):
     """No state, no reward, no success, two cameras: whatever is not recorded is not reported."""
     schema = DataSchema(
@@ -324,6 +327,7 @@ def test_pixels_alone_with_two_cameras(tmp_path):
     assert max(report["sweep"]["a"]["pixel_change"]) > 0
 
 
+@pytest.mark.slow
 def test_what_the_world_was_not_trained_on_is_not_reported(store, slide_world):
     """The data has success, the world's had none: its head was never trained."""
     assert store.schema.success
@@ -426,6 +430,7 @@ def test_the_uncertainty_is_scored_on_what_was_recorded_and_predicted():
     assert uncertainty(loop)["auroc"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_world_without_a_prior_has_no_uncertainty_to_report(store):
     world = make_world(store, prior=PriorConfig(kind="none"))
     report, _, _ = measure(world, store, settings(sweep_starts=0))

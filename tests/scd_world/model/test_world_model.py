@@ -228,6 +228,7 @@ def test_the_last_step_of_an_episode_teaches_success_but_no_pixels(model, clip):
     assert model.loss(flipped, noise)[1]["success"] != one["success"]
 
 
+@pytest.mark.slow
 def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
     """o' = f(a) and nothing else: an action that is off by one step leaves nothing to learn from."""
     B, T = 8, 4

@@ -52,6 +52,7 @@ def fitted(schema, request) -> tuple[StateDynamics, StateTrajectories]:
     return dynamics, recorded
 
 
+@pytest.mark.slow
 def test_a_stages_result_is_reported_and_a_failure_is_called_so(fitted, schema):
     dynamics, recorded = fitted
     untaught = StateDynamics(Normalizer.neutral(schema), width=32, layers=1)
@@ -62,6 +63,7 @@ def test_a_stages_result_is_reported_and_a_failure_is_called_so(fitted, schema):
         assert result_of(dynamics, pushed_block(0, 1, schema)) == []
 
 
+@pytest.mark.slow
 def test_contact_is_learnt_and_a_rollout_does_not_drift(fitted):
     dynamics, recorded = fitted
     row = recorded.starts

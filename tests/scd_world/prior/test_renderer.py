@@ -51,6 +51,7 @@ def test_before_it_has_learnt_there_is_the_background_alone():
     torch.testing.assert_close(drawn, (share * background).expand(5, -1, -1, -1))
 
 
+@pytest.mark.slow
 def test_a_part_that_turns_is_learnt_from_single_frames():
     """And drawn where no training picture had it: the error is a fraction of leaving it out."""
     state, obs = bars(512)
@@ -146,6 +147,7 @@ def test_no_state_no_renderer(model):
     assert make_model(model.config, schema, Normalizer.neutral(schema)).prior.renderer is None
 
 
+@pytest.mark.slow
 def test_fitting_lowers_the_loss_and_leaves_the_same_weights_each_time(slide_store):
     store = WindowStore.open(slide_store)
     episodes = np.arange(len(store.lengths))

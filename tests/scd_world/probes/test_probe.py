@@ -151,6 +151,7 @@ def test_layers_within_the_frame_attend_to_no_past_and_the_others_do(model, clip
 # ---- what is changed -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DENSE)
 def test_changing_no_layer_leaves_every_bit(kind, schema, stats, clip):
     model = make(schema, stats, kind)
@@ -304,6 +305,7 @@ def test_passes_tell_reading_from_denoising(model, clip):
 # ---- what is measured ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DENSE)
 def test_the_five_levels(kind, schema, stats, clip):
     """The mean over one noise per level is the mean of the losses at each level alone."""
@@ -370,6 +372,7 @@ def config(training, slide_store, tmp_path):
     return build
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_files_and_reports_what_it_found(config):
     settings = config()
     report = probe(settings)
@@ -428,6 +431,7 @@ def test_the_verdict_weighs_its_evidence():
     assert conclusions(0.99, 0.1, 0.1, quality=-1.0) == [UNKNOWN] * 2
 
 
+@pytest.mark.slow
 def test_the_numbers_depend_on_neither_batches_nor_chance(config):
     settings = config(finetune_updates=0)
     torch.manual_seed(1)
@@ -443,6 +447,7 @@ def test_the_numbers_depend_on_neither_batches_nor_chance(config):
     assert one["finetuned"] == {}
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_depends_on_its_seed_alone_and_leaves_the_world_alone(config, slide_store):
     from scd_datasets.store.store import WindowStore
 
@@ -492,6 +497,7 @@ def test_settings_that_mean_nothing_are_refused():
         ProbeConfig(world="w", out="o", first_steps=[12])
 
 
+@pytest.mark.slow
 def test_a_probe_of_other_windows_is_still_held_out(config, slide_store):
     """The windows are those of the episodes that training held out."""
     from scd_datasets.store.store import WindowStore

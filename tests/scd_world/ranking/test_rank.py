@@ -112,6 +112,7 @@ def test_the_whole_way(config, tmp_path):
     assert [e["steps"] for e in result["episodes"]] == [1, 1, 4, 4]  # the world's horizon
 
 
+@pytest.mark.slow
 def test_what_was_played_is_not_played_again(config, played):
     rank(config)
     assert len(played) == 6
@@ -128,6 +129,7 @@ def test_what_was_played_is_not_played_again(config, played):
     assert played == [("late", "simulator"), ("late", "world")]
 
 
+@pytest.mark.slow
 def test_what_auto_means_here_is_not_played_again_by_its_name(config, played):
     rank(config)
     played.clear()
@@ -135,6 +137,7 @@ def test_what_auto_means_here_is_not_played_again_by_its_name(config, played):
     assert bool(played) is multiplies_bf16(torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_parts_are_played_separately_and_reported_once_all_are_there(config, played, capsys):
     """What Hydra's launchers do: a job for each policy, and a last call for the report."""
     assert rank(replace(config, only_policies=["walk"], only_sides=["simulator"])) is None

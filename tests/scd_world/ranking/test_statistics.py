@@ -93,6 +93,7 @@ def test_kappa_by_hand():
     assert kappa(a, b) == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 def test_the_interval_grows_with_fewer_episodes_and_with_fewer_policies():
     """Resampling policies alone, or episodes alone, would leave one of the two without effect."""
 
@@ -106,6 +107,7 @@ def test_the_interval_grows_with_fewer_episodes_and_with_fewer_policies():
     assert width(5, 1000) > 1.5 * width(20, 1000)
 
 
+@pytest.mark.slow
 def test_a_start_that_is_played_ten_times_is_no_more_evidence_than_once():
     """As wide as the intervals of a tenth of the episodes: repeats are no further evidence."""
     real, imagined = [1, 0, 1, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 1, 0, 1]

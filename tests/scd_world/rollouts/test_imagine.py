@@ -67,6 +67,7 @@ def play(world: World, threshold: float) -> list[EpisodeRollout]:
     return list(episodes(env, policy, seeds=range(3, 11), frames=True))[:6]
 
 
+@pytest.mark.slow
 def test_lerobot_reads_what_was_imagined(config, world):
     """Frame by frame: an action that stood beside the image it led to would go unnoticed in training."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -103,6 +104,7 @@ def test_lerobot_reads_what_was_imagined(config, world):
     assert (Path(config().out) / "strip.png").is_file()
 
 
+@pytest.mark.slow
 def test_it_says_that_it_is_imagined_and_by_whom(config):
     from lerobot.datasets.aggregate import validate_all_metadata
     from lerobot.datasets.lerobot_dataset import LeRobotDatasetMetadata
@@ -122,6 +124,7 @@ def test_it_says_that_it_is_imagined_and_by_whom(config):
         validate_all_metadata([real, imagined])  # LeRobot's own guard against merging the two
 
 
+@pytest.mark.slow
 def test_equal_seeds_equal_datasets_and_continuing_changes_nothing(config):
     imagine_dataset(config())
     imagine_dataset(config("parts", episodes=3))
@@ -136,6 +139,7 @@ def test_equal_seeds_equal_datasets_and_continuing_changes_nothing(config):
         imagine_dataset(config(seed=5))
 
 
+@pytest.mark.slow
 def test_a_signal_keeps_whole_episodes(config, monkeypatch):
     steps, usual = [], InterruptibleEnv.step
 
@@ -154,6 +158,7 @@ def test_a_signal_keeps_whole_episodes(config, monkeypatch):
     assert_same(config().out, config("straight").out)
 
 
+@pytest.mark.slow
 def test_a_replay_takes_the_recorded_actions_from_the_recorded_starts(config, world, tmp_path):
     """Off by one frame, and the actions would belong to other images."""
     imagine_dataset(config("recorded", success_threshold=1.0))
@@ -183,6 +188,7 @@ def starts_of(recorded: list) -> StartStates:
     )
 
 
+@pytest.mark.slow
 def test_a_lerobot_policy_took_each_action_at_the_frame_beside_it(config, world, save_policy):
     """Shown the dataset's frames in order, the checkpoint takes the dataset's actions again."""
     path = save_policy("act", SHAPES)
@@ -207,6 +213,7 @@ def test_a_lerobot_policy_took_each_action_at_the_frame_beside_it(config, world,
     assert np.std(taken) > 0
 
 
+@pytest.mark.slow
 def test_it_goes_back_into_training_with_a_note(config, world, tmp_path):
     imagine_dataset(config())
     report = check_dataset(LeRobotFolder(config().out))
@@ -234,6 +241,7 @@ def test_a_world_without_reward_and_success_says_neither(config, world, tmp_path
     assert "observation.images.front" in features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["action", "camera", "size"])
 def test_a_policy_of_another_robot_is_refused_with_both_sides_and_the_cure(config, save_policy, changed):
     shapes = dict(SHAPES)

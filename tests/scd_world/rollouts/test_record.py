@@ -125,6 +125,7 @@ def test_a_signal_keeps_whole_episodes(config, recorded, at_step, number):
     assert_same(config().out, recorded)
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_time_leaves_a_dataset_that_opens_and_continues(
     config, recorded, tmp_path, monkeypatch
 ):
@@ -161,6 +162,7 @@ def test_kill_9_at_any_time_leaves_a_dataset_that_opens_and_continues(
         assert not (taken / "killed.recording").exists()
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_what_was_published(config, recorded, monkeypatch):
     record(config(episodes=2))
 

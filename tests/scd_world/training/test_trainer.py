@@ -82,6 +82,7 @@ def raise_crash() -> None:
     raise RuntimeError("crash")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
     straight, broken = training("straight"), training("broken")
     train(straight)
@@ -102,6 +103,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
     ]  # what the crashed run wrote past its checkpoint is gone
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_from_the_end(training):
     train(training(steps=4))
     before = time.monotonic()
@@ -111,6 +113,7 @@ def test_more_steps_go_on_from_the_end(training):
     assert 0 < training_json["seconds"] < 60 + time.monotonic() - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_with_a_checkpoint_and_a_world(training, monkeypatch, number):
     config = training(checkpoint_every=100)
@@ -127,6 +130,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_a_world(training, monkeypatch
     assert_equal(final(config), final(straight))
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training):
     config = training(steps=10**6, checkpoint_every=1, eval_every=10**6)
     process = launch(config)
@@ -139,6 +143,7 @@ def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training):
     assert Checkpoints(folder).newest().step == step + 2
 
 
+@pytest.mark.slow
 def test_a_second_trainer_is_refused(training):
     config = training()
     with RunFolder(config.out).locked(), pytest.raises(OSError, match="another trainer is at work in"):
@@ -153,12 +158,14 @@ def test_another_model_in_the_same_folder_is_refused(training):
         train(training(model=wider))
 
 
+@pytest.mark.slow
 def test_other_data_in_the_same_folder_are_refused(training, other_store):
     train(training(steps=2))
     with pytest.raises(ValueError, match="trained on other data"):
         train(training(data=replace(training().data, root=str(other_store))))
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training, monkeypatch):
     def from_here_on(self, model):  # on a busy machine the limit may pass before the first update
         self.call_started = time.monotonic()
@@ -170,6 +177,7 @@ def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training, monkeypatch):
     assert 0 < world.provenance["steps"] < 10**6
 
 
+@pytest.mark.slow
 def test_a_time_limit_counts_what_opening_the_data_took(training, monkeypatch):
     def slow(*args):
         time.sleep(1.1)
@@ -181,6 +189,7 @@ def test_a_time_limit_counts_what_opening_the_data_took(training, monkeypatch):
     assert world.provenance["steps"] == 0
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_the_training_with_a_small_learning_rate(training, monkeypatch):
     monkeypatch.setattr(Trainer, "seconds_so_far", lambda self: float(self.step))
     config = training(steps=10**6, time_budget=10.0, log_every=1, checkpoint_every=10**6)
@@ -194,6 +203,7 @@ def test_a_time_budget_ends_the_training_with_a_small_learning_rate(training, mo
     assert_equal(before, final(config))
 
 
+@pytest.mark.slow
 def test_a_world_that_was_not_written_is_written_by_the_next_call(training):
     world = train(training())
     shutil.rmtree(world)
@@ -217,6 +227,7 @@ def poison(monkeypatch, steps: range) -> None:
     monkeypatch.setattr(Learner, "sample_noise", patched)
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_is_skipped_and_counted(training, monkeypatch):
     config = training(steps=4, log_every=1, checkpoint_every=1, keep_checkpoints=9)
     poison(monkeypatch, range(1, 3))
@@ -242,6 +253,7 @@ def test_three_in_a_row_stop_the_run_with_the_windows_to_look_at(training, monke
     assert len(dump["windows"]["5"]) == config.batch_size
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_same_update(training):
     whole, parts = training("whole", steps=3), training("parts", steps=3, grad_accumulation=2)
     train(whole)
@@ -274,6 +286,7 @@ def test_a_horizon_that_no_window_reaches_is_not_measured(slide_store):
     assert np.isfinite(list(compare(s, s.obs, clip, 1, stats, 1).values())).all()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(training):
     one, two = training("one"), training("two")
     processes = launch_two(two)
@@ -284,6 +297,7 @@ def test_two_processes_equal_one(training):
     np.testing.assert_allclose(*losses, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scd", "causal_dit"])
 def test_one_process_goes_on_as_two_that_share_the_weights(training, kind):
     """FSDP2 loads whole tensors and writes whole tensors: a run may change its processes when it resumes.
@@ -308,6 +322,7 @@ torch.save(whole, config.out + environment["RANK"])
 """
 
 
+@pytest.mark.slow
 def test_what_is_sharded_is_the_first_processes_whatever_the_others_learnt(training):
     """A lesson may end by the clock, and no two processes' clocks agree."""
     config = training()
@@ -319,6 +334,7 @@ def test_what_is_sharded_is_the_first_processes_whatever_the_others_learnt(train
         assert all(torch.equal(found[name], value) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_the_log_says_what_a_trainer_wants_to_know(training):
     config = training(eval_every=4)
     train(config)
@@ -335,6 +351,7 @@ def test_the_log_says_what_a_trainer_wants_to_know(training):
     assert list((Path(config.out) / "tensorboard").glob("events*"))
 
 
+@pytest.mark.slow
 def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
     config = training()
     world = World.load(train(config))
@@ -350,6 +367,7 @@ def test_the_world_has_the_averaged_weights_and_held_out_starts(training):
     assert world.outputs(s)["pixels"].shape == (1, 1, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_a_training_can_start_from_a_world(training, tmp_path):
     world = World.load(train(training(steps=2)))
     config = training(steps=1, out=str(tmp_path / "tuned"), init=str(Path(training(steps=2).out) / "world"))
@@ -367,6 +385,7 @@ def test_a_training_can_start_from_a_world(training, tmp_path):
         train(wider)
 
 
+@pytest.mark.slow
 def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
     """Its weights mean them: with those of the new recordings, all that it knows would be a little off."""
     first = World.load(train(training(steps=1)))
@@ -382,6 +401,7 @@ def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
     assert "lies outside the range" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init_pretrain", [False, True])
 def test_stages_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, init_pretrain):
     first = World.load(train(training(steps=1))).model
@@ -393,6 +413,7 @@ def test_stages_go_on_from_a_world_where_that_is_asked_for(training, tmp_path, i
     assert all(torch.equal(p, q) for p, q in pairs) is not init_pretrain
 
 
+@pytest.mark.slow
 def test_another_worlds_weights_cannot_be_added_to_a_training_that_has_begun(training, tmp_path):
     world = str(Path(training("first").out) / "world")
     train(training("first", steps=1))
@@ -413,6 +434,7 @@ def test_whatever_waits_for_a_gradient_gets_one(training):
         assert waiting == []
 
 
+@pytest.mark.slow
 def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
     """They may have taken most of the time; until the first checkpoint nothing else would hold them."""
     given = []
@@ -451,6 +473,7 @@ def test_a_lesson_leaves_no_gradient_to_the_first_update(training):
     assert [name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()] == []
 
 
+@pytest.mark.slow
 def test_recorded_histories_come_first(training):
     """What can be copied is copied exactly there: from imagined frames alone that cannot be learnt."""
 
@@ -465,6 +488,7 @@ def test_recorded_histories_come_first(training):
     assert all(a != b for a, b in zip(recorded[4:], imagined[4:], strict=True))
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learned_by_heart(training):
     """What cannot overfit four windows does not get its gradients."""
     config = training(steps=300)

@@ -89,6 +89,7 @@ class Devices(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression"])
 def test_nothing_in_a_step_waits_for_the_host(schema, kind):
     """`.item()` raises on a tensor without values; an index or constant from the host is a second device."""
@@ -141,6 +142,7 @@ def test_on_a_gpu_a_graph_is_recorded_once_and_steps_like_the_model(model, clip,
     assert [graph is not None for graph in stepper.graphs.values()] == [True]
 
 
+@pytest.mark.slow
 def test_on_a_cpu_a_step_is_compiled_if_wanted_once_and_as_a_whole(model, clip, monkeypatch):
     """All but the C++, which takes a minute to compile, and is torch's."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))

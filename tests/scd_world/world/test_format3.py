@@ -38,6 +38,7 @@ def assert_as_it_was(found: dict[str, np.ndarray]) -> None:
             np.testing.assert_allclose(found[name], then[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_world_of_format_3_steps_as_it_did_and_is_written_anew(tmp_path):
     with pytest.warns(UserWarning, match="world of format 3: it opens as it is") as caught:
         world = World.load(ASSETS / "world_format3")
