@@ -141,7 +141,7 @@ def make_model(
 def filled(model: WorldModel) -> WorldModel:
     """Zero-initialised gates would let every test of causality and of the cache pass with nothing in it.
 
-    Body and sketch at full size would be chaos when unrolled, and rounding would show.
+    Dynamics and renderer at full size would be chaos when rolled out, and rounding would show.
     """
     g = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():

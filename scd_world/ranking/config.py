@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.renamed_settings import suggestion
 
 SIDES = ("world", "simulator")
 
@@ -97,8 +97,7 @@ def _entry(one: Any, where: str) -> PolicyEntry:
         raise ValueError(f"{where}: expected {{name: …, policy: …}} with perhaps {known[2:]}; got {one!r}")
     for key in one:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = suggestion(str(key), known)
             raise ValueError(f"{where}: {one['name']} has an unknown key {key!r}{hint} (known: {known})")
     entry = PolicyEntry(**one)
     if not entry.name or set(entry.name) & set('/\\:*?"<>|'):

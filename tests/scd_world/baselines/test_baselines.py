@@ -1,4 +1,4 @@
-"""The rivals: dense caches, causality by gradients, histories, and that all of them train and step."""
+"""The baselines: dense caches, causality by gradients, histories, and that all of them train and step."""
 
 from __future__ import annotations
 

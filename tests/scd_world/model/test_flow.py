@@ -30,7 +30,7 @@ def test_the_sampler_visits_equal_times_from_one_downwards():
     assert seen == [1.0, 0.75, 0.5, 0.25]
 
 
-def test_training_times_lean_where_they_are_told():
+def test_training_times_lean_where_the_mean_is_set():
     t = logit_normal(torch.randn(10_000), 0.8, 1.2)
     assert ((t > 0) & (t < 1)).all()
     assert abs(t.median() - torch.sigmoid(torch.tensor(0.8))) < 0.02

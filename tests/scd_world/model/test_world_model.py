@@ -110,7 +110,7 @@ def test_the_encoder_runs_once_and_the_decoder_num_steps_times(model, clip, monk
 def test_decoder_frames_are_independent(model, clip):
     F, M = 4, model.core.num_tokens
     x, ctx = torch.randn(F, 6, 8, 12, requires_grad=True), torch.randn(F, M, 32, requires_grad=True)
-    seen = torch.randn(F, 12, 8, 12, requires_grad=True)  # last frame and sketch
+    seen = torch.randn(F, 12, 8, 12, requires_grad=True)  # last frame and the prior's drawing
     out = model.core.decoder(x, torch.rand(F), ctx, torch.randn(F, 5), seen)
     for grad in torch.autograd.grad(out[1].square().sum(), (x, ctx, seen)):
         assert (grad.flatten(1).abs().amax(1) > 0).tolist() == [False, True, False, False]
@@ -128,8 +128,8 @@ def test_draws_are_the_mean_of_single_draws(model, clip):
 def test_a_noisier_frame_counts_less_with_a_ramp(model, clip):
     noise = quiet(model, clip)
     for normal in (-2.0, 2.0):
-        told = replace(noise, t=torch.full_like(noise.t, normal))
-        plain, ramped = (with_config(model, t_ramp=r).loss(clip, told)[1]["pixels"] for r in (0.0, 0.9))
+        noisy = replace(noise, t=torch.full_like(noise.t, normal))
+        plain, ramped = (with_config(model, t_ramp=r).loss(clip, noisy)[1]["pixels"] for r in (0.0, 0.9))
         t = torch.sigmoid(torch.tensor(model.config.t_mean + model.config.t_std * normal))
         assert (ramped / plain).item() == pytest.approx(1 - 0.9 * t.item(), rel=1e-4)
 
@@ -295,7 +295,7 @@ def test_a_patch_that_does_not_divide_the_frame_is_refused(schema, stats):
 
 
 @pytest.mark.parametrize("action_in", ACTION_IN)
-def test_the_action_reaches_the_networks_that_are_told_it_and_no_other(schema, stats, clip, action_in):
+def test_the_action_reaches_the_networks_that_are_given_it_and_no_other(schema, stats, clip, action_in):
     """By what comes out, not by gradients: the change that the prior expects tells the action without one."""
     model = filled(make_model(replace(CONFIG, action_in=action_in), schema, stats))
     other = replace(clip, action=clip.action.roll(1, 0))

@@ -19,7 +19,7 @@ from tests.conftest import make_recorded
 
 
 def pushed_block(episodes: int, length: int, schema) -> StateTrajectories:
-    """A hand that goes where it is told, and a block that moves only while the hand is beyond it."""
+    """A hand that goes where its action points, and a block that moves only while the hand is beyond it."""
     g = torch.Generator().manual_seed(0)
     act = torch.rand(episodes, length, 2, generator=g) * 2 - 1
     state = torch.zeros(episodes, length, 3)
@@ -96,15 +96,15 @@ def test_short_episodes_shorten_the_unroll_and_none_leave_the_line(schema):
     assert not list(fit_dynamics(StateDynamics(stats, 8, 0), pushed_block(4, 9, schema), config, 0))
 
 
-def test_before_it_is_taught_the_body_is_the_straight_line(stats):
+def test_untrained_dynamics_are_the_linear_model(stats):
     with_net, without = StateDynamics(stats, 16, 2), StateDynamics(stats, 16, 0)
     x = torch.randn(3, 5, 5), torch.randn(3, 5, 3), torch.randn(3, 5, 2)
     for one, other in zip(with_net(*x), without(*x), strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_the_error_of_pixels_does_not_reach_the_body(model, clip):
-    """It would teach the dynamics to say what draws well instead of where things go."""
+def test_the_error_of_pixels_does_not_reach_the_prior(model, clip):
+    """The dynamics would learn what draws well instead of where things go."""
     noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
     model.config = replace(model.config, state_weight=0.0, reward_weight=0.0, success_weight=0.0)
     loss, _ = model.loss(clip, noise)
@@ -116,7 +116,7 @@ def test_the_error_of_pixels_does_not_reach_the_body(model, clip):
 
 
 def test_rare_successes_are_found_and_probabilities_stay_honest(schema):
-    """One step in fifty succeeds; it is drawn more often than that, and told no more often for it."""
+    """One step in fifty succeeds; it is drawn more often than that, and predicted no more often for it."""
     g = torch.Generator().manual_seed(0)
     state = torch.rand(6000, 3, generator=g) * 2 - 1
     chance = torch.sigmoid(12 * (state[:, 0] - 1.0))
@@ -130,10 +130,10 @@ def test_rare_successes_are_found_and_probabilities_stay_honest(schema):
     list(fit_outcome(dynamics, recorded, OutcomePretrainConfig(steps=600, batch_size=128, lr=3e-3), seed=0))
     row, _ = recorded.sequences(1)
     with torch.no_grad():
-        said = dynamics.predict_outcome(predict_next_states(dynamics, recorded, row))[1].sigmoid()
+        predicted = dynamics.predict_outcome(predict_next_states(dynamics, recorded, row))[1].sigmoid()
     assert 0.01 < success.mean() < 0.05
-    assert said.mean().item() == pytest.approx(recorded.success[row].mean().item(), rel=0.25)
-    assert said[recorded.success[row] > 0].mean() > 8 * said[recorded.success[row] == 0].mean()
+    assert predicted.mean().item() == pytest.approx(recorded.success[row].mean().item(), rel=0.25)
+    assert predicted[recorded.success[row] > 0].mean() > 8 * predicted[recorded.success[row] == 0].mean()
 
 
 def test_nor_where_a_clip_is_read_for_distilling(model, clip):

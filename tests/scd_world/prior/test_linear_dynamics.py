@@ -32,7 +32,7 @@ def test_a_linear_system_is_found_exactly_and_noise_is_left(schema, stats):
 
 @pytest.mark.parametrize("servo", [True, False], ids=["position", "velocity"])
 def test_what_keeps_a_robot_at_rest(servo):
-    """Told a position, its own place; told a velocity, zero. What moves at random has no say in it."""
+    """Its own place under position control, zero under velocity control; what moves at random has no say."""
     g = torch.Generator().manual_seed(0)
     was, state, after = (torch.rand(2000, 3, generator=g) * 2 - 1 for _ in range(3))
     act = torch.rand(2000, 2, generator=g) * 2 - 1

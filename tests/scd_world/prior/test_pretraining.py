@@ -1,4 +1,4 @@
-"""Lessons end with their updates or their time, go on where they were killed, and are given once."""
+"""Stages end with their updates or their time, go on where they were killed, and run once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scd_world.prior import pretraining
 from scd_world.prior.pretraining import PretrainStage, PretrainStages
 
 
-def give(lesson: PretrainStage, net: nn.Linear, steps: int = 6) -> Generator[Tensor]:
+def give(stage: PretrainStage, net: nn.Linear, steps: int = 6) -> Generator[Tensor]:
     """To copy its input, from random ones; by both optimisers, with an average."""
     generator = torch.Generator().manual_seed(0)
 
@@ -24,8 +24,8 @@ def give(lesson: PretrainStage, net: nn.Linear, steps: int = 6) -> Generator[Ten
         x = torch.randn(8, 4, generator=generator)
         return (net(x) - x).square().mean()
 
-    lesson.start(net, muon_and_adamw(net, [net.weight], 0.01, 0.01, beta2=0.9), generator, ema=0.9)
-    yield from lesson.run(steps, lambda progress: lr_schedule(progress, 0.1, 0.5, 0.02), loss)
+    stage.start(net, muon_and_adamw(net, [net.weight], 0.01, 0.01, beta2=0.9), generator, ema=0.9)
+    yield from stage.run(steps, lambda progress: lr_schedule(progress, 0.1, 0.5, 0.02), loss)
 
 
 def made() -> nn.Linear:
@@ -33,11 +33,11 @@ def made() -> nn.Linear:
     return nn.Linear(4, 4)
 
 
-def progress_of(lesson: PretrainStage, steps: int) -> list[float]:
-    return [lesson.progress for _ in give(lesson, made(), steps)]
+def progress_of(stage: PretrainStage, steps: int) -> list[float]:
+    return [stage.progress for _ in give(stage, made(), steps)]
 
 
-def test_a_lesson_ends_with_its_updates():
+def test_a_stage_ends_with_its_updates():
     assert progress_of(PretrainStage(), 4) == [0.25, 0.5, 0.75, 1.0]
 
 
@@ -52,16 +52,16 @@ def test_or_with_its_time_and_then_its_rate_has_come_down_too(monkeypatch):
 
 
 @pytest.mark.parametrize("at", range(1, 6))
-def test_a_lesson_that_was_killed_goes_on_as_if_it_had_not_been(monkeypatch, tmp_path, at):
+def test_a_stage_that_was_killed_goes_on_as_if_it_had_not_been(monkeypatch, tmp_path, at):
     monkeypatch.setattr(pretraining, "KEEP_EVERY", -1.0)
     straight = made()
     losses = [float(loss) for loss in give(PretrainStage(), straight)]
     killed = give(PretrainStage(folder=tmp_path / "it"), made())
     for _ in range(at):  # the last of these updates is not kept any more
         next(killed)
-    again, lesson = made(), PretrainStage(folder=tmp_path / "it")
-    assert [float(loss) for loss in give(lesson, again)] == losses[at - 1 :]
-    assert (lesson.before > 0) is (at > 1)
+    again, stage = made(), PretrainStage(folder=tmp_path / "it")
+    assert [float(loss) for loss in give(stage, again)] == losses[at - 1 :]
+    assert (stage.before > 0) is (at > 1)
     for one, other in zip(straight.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -74,10 +74,10 @@ def test_it_is_given_once_and_anew_in_other_circumstances_or_where_it_was_damage
 
     net = made()
     assert updates(seed=0) == 6
-    taught = net.weight.detach().clone()
-    assert not torch.equal(taught, made().weight)
+    trained = net.weight.detach().clone()
+    assert not torch.equal(trained, made().weight)
     assert updates(seed=0) == 0
-    assert torch.equal(net.weight, taught)
+    assert torch.equal(net.weight, trained)
     assert not caplog.messages
     assert updates(seed=1) == 6
     assert "seed: 0 before, 1 now" in caplog.text  # hours may have gone: not in silence

@@ -57,7 +57,7 @@ def test_a_rows_copies_do_not_depend_on_its_neighbours(model, clip):
     torch.testing.assert_close(copies[1:2], alone)
 
 
-def test_what_is_known_is_not_doubted(model, clip):
+def test_what_is_observed_is_certain(model, clip):
     frame, shape = clip.obs[:, 0], clip.obs[:, 0].shape
     s = model.initial(frame, clip.state[:, 0], clip.prev)
     s = model.imagine(s, clip.action[:, 0], torch.randn(shape))
@@ -117,8 +117,8 @@ def test_a_world_that_was_saved_with_a_straight_line_says_what_it_said():
     knots_of_line(old, KNOWN)
     uncertain.load_state_dict({name.removeprefix("prior.uncertainty."): value for name, value in old.items()})
     spread = torch.tensor([0.0, 0.003, 0.2])
-    said = (1.0 + 1.5 * (spread + 1e-3).log()).exp()
-    torch.testing.assert_close(uncertain.calibrated_error(spread), said, rtol=0.01, atol=0)
+    expected = (1.0 + 1.5 * (spread + 1e-3).log()).exp()
+    torch.testing.assert_close(uncertain.calibrated_error(spread), expected, rtol=0.01, atol=0)
 
 
 def test_episodes_too_short_to_unroll_leave_the_curve_as_it_is(cliff):
@@ -132,7 +132,7 @@ def test_episodes_too_short_to_unroll_leave_the_curve_as_it_is(cliff):
     torch.testing.assert_close(uncertain.calibrated_error(spread), spread + 1e-3)
 
 
-def test_no_state_nothing_to_doubt(model):
+def test_no_state_no_uncertainty(model):
     schema = replace(model.schema, agent_pos=(), environment_state=())
     blind = make_model(model.config, schema, Normalizer.neutral(schema))
     s = blind.initial(torch.zeros(2, 6, 8, 12), torch.zeros(2, 0))

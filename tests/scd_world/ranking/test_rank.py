@@ -256,7 +256,11 @@ def test_the_list_of_policies_is_checked_before_anything_is_played(tmp_path):
     for given, message in [
         ([POLICIES[0]], "at least two"),
         ([POLICIES[0], POLICIES[0]], "two policies are called 'expert'"),
-        ([POLICIES[0], {"name": "x", "policy": "random_walk", "degrad": {}}], "did you mean 'degrade'"),
+        ([POLICIES[0], {"name": "x", "policy": "random_walk", "degrad": {}}], "did you mean degrade"),
+        (
+            [POLICIES[0], {"name": "x", "policy": "random_walk", "eyes": "f"}],
+            "mean state_estimator, as it is called",
+        ),
         ([POLICIES[0], {"name": "a/b", "policy": "random_walk"}], "is to name a file"),
     ]:
         with pytest.raises(ValueError, match=message):

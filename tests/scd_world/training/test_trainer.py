@@ -324,7 +324,7 @@ torch.save(whole, config.out + environment["RANK"])
 
 @pytest.mark.slow
 def test_what_is_sharded_is_the_first_processes_whatever_the_others_learnt(training):
-    """A lesson may end by the clock, and no two processes' clocks agree."""
+    """A stage may end by the clock, and no two processes' clocks agree."""
     config = training()
     finish(launch_two(config, SHARD))
     torch.manual_seed(0)
@@ -386,7 +386,7 @@ def test_a_training_can_start_from_a_world(training, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
+def test_a_world_that_is_trained_further_keeps_its_units(training, tmp_path, caplog):
     """Its weights mean them: with those of the new recordings, all that it knows would be a little off."""
     first = World.load(train(training(steps=1)))
     wide = tmp_path / "wide.zarr"
@@ -394,7 +394,7 @@ def test_a_world_that_is_taught_on_keeps_its_units(training, tmp_path, caplog):
     config = training(out="tuned", steps=1, init=str(tmp_path / "run" / "world"))
     config = replace(config, data=DataConfig(kind="zarr", root=str(wide), holdout=0.25))
     train(config)
-    tuned = World.load(train(replace(config, steps=2, init=None)))  # goes on, though init= is not said again
+    tuned = World.load(train(replace(config, steps=2, init=None)))  # goes on, though init= is not given again
     for name, value in vars(first.stats).items():
         assert torch.equal(getattr(tuned.stats, name), value), name
     assert "state of " in caplog.text
@@ -424,8 +424,8 @@ def test_another_worlds_weights_cannot_be_added_to_a_training_that_has_begun(tra
 
 def test_whatever_waits_for_a_gradient_gets_one(training):
     """Teleoperation records no reward and no success: DDP would wait for the gradients of what tells them."""
-    for told in (False, True):
-        schema = replace(SCHEMA, reward=told, success=told)
+    for recorded in (False, True):
+        schema = replace(SCHEMA, reward=recorded, success=recorded)
         model = make_model(CONFIG, schema, make_stats(schema))
         Learner(model, make_stats(schema), training(), make_accelerator(training()))
         clip = make_clip(schema, B=2, T=3)
@@ -440,10 +440,10 @@ def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
     given = []
 
     def counted(name):
-        teach = getattr(pretrain, name)
+        fit = getattr(pretrain, name)
 
         def counting(*arguments, **named):
-            for loss in teach(*arguments, **named):
+            for loss in fit(*arguments, **named):
                 given.append(name)
                 yield loss
 
@@ -465,7 +465,7 @@ def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
     assert not RunFolder(tmp_path / "run").pretraining.exists()
 
 
-def test_a_lesson_leaves_no_gradient_to_the_first_update(training):
+def test_a_stage_leaves_no_gradient_to_the_first_update(training):
     """AdamW makes a whole step of the smallest one: reward and success were off for good afterwards."""
     config = training()
     run = RunFolder(config.out)

@@ -1,4 +1,4 @@
-"""bf16 where the hardware has it; who asks for it elsewhere is told what that costs."""
+"""bf16 where the hardware has it; who asks for it elsewhere is warned of what that costs."""
 
 from __future__ import annotations
 

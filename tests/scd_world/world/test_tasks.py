@@ -1,4 +1,4 @@
-"""One dataset, several tasks: what the model is told, and that a single task changes nothing."""
+"""One dataset, several tasks: what the model is given, and that a single task changes nothing."""
 
 from dataclasses import replace
 
@@ -37,9 +37,9 @@ def test_a_single_task_adds_no_weight(stats):
 def test_the_loss_knows_the_task(model):
     clip = make_clip(TWO, B=3, T=4)
     noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
-    told, _ = model.loss(clip, noise)
+    given, _ = model.loss(clip, noise)
     other, _ = model.loss(replace(clip, task=1 - clip.task), noise)
-    assert abs(told - other) > 1e-4
+    assert abs(given - other) > 1e-4
 
 
 def test_a_row_is_imagined_by_its_own_task(model):
@@ -56,7 +56,7 @@ def test_a_row_is_imagined_by_its_own_task(model):
     assert s.task.tolist() == [0, 1]
 
 
-def test_stepping_tells_what_training_told(model):
+def test_stepping_appends_the_task_as_training_does(model):
     """The clip's one pass and the steps of `observe` must say the task in the same place."""
     clip = make_clip(TWO, B=3, T=4)
     noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ def test_a_world_is_not_judged_on_tasks_by_other_numbers(tmp_path):
 
 
 def test_an_episode_is_judged_by_its_own_task(model, stats, tmp_path):
-    """Reward and success are told from the recorded past under the task that was recorded."""
+    """Reward and success are predicted from the recorded past under the task that was recorded."""
 
     def episode(index: int, task: int, n: int = 6) -> EpisodeArrays:
         r = np.random.default_rng(5)  # the same, whatever the task
