@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from scd_world.utils.atomic_folder import TEMP, beside
+
 FORMER_KINDS = {"eyes": "state_estimator", "clone": "nearest_neighbor"}  # in files of earlier versions
 
 
@@ -79,7 +81,7 @@ def save(weights: dict[str, Tensor], path: str | Path, about: dict[str, Any]) ->
     """Writes weights and `about` (what it takes to build the network again) to a file, whole or not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(path.name + ".tmp")
+    temp = beside(path, TEMP)
     weights = {name: value.contiguous() for name, value in weights.items()}
     save_file(weights, temp, metadata={"about": json.dumps(about)})
     os.replace(temp, path)

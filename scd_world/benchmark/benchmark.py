@@ -17,11 +17,14 @@ from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
+from scd_world.utils.output_folder import claim_folder
 from scd_world.world.world import World
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
     """Measures, prints tables, and writes bench.json, bench.md and figures where `out` is given."""
+    if config.out:
+        claim_folder(config.out, "scd-bench", ("bench.json", ("machine", "steps")))
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
@@ -61,7 +64,6 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     text = markdown(report)
     if config.out:
         out = Path(config.out)
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "bench.json", report)
         (out / "bench.md").write_text(text, encoding="utf-8")
         write_figures(out, json.loads((out / "bench.json").read_text(encoding="utf-8")))

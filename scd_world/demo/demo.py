@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from scd_world.demo.config import DemoConfig
@@ -11,12 +10,15 @@ from scd_world.demo.pendulum import show_pendulum
 from scd_world.demo.pusht import show_pusht
 from scd_world.reporting.tables import write_json
 from scd_world.utils.devices import machine_info, pick_device
+from scd_world.utils.output_folder import claim_folder
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
     """Runs both parts; prints, writes and gives back the figures, and lists in the end what was written."""
-    out, began = Path(config.out), time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    out, began = (
+        claim_folder(config.out, "scd-demo", ("report.json", ("machine", "seconds"))),
+        time.monotonic(),
+    )
     device = pick_device(config.device)
     report: dict[str, Any] = {"machine": machine_info(device)}
     written: dict[str, str] = {}

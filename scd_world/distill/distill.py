@@ -48,6 +48,8 @@ def distill(config: DistillConfig) -> Path:
         )
     settings = config.training(teacher.config, teacher.prior_config, weights_digest(teacher))
     accelerator = make_accelerator(settings)
+    if accelerator.is_main_process:
+        run.claim("scd-distill")
     with run.locked() if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
             store = open_store(config.data, run.path, teacher.config.patch, run.checkpoints.exists())

@@ -6,6 +6,7 @@ report.json · report.md · curves.png · sweep.png · strip_0.png … · worst.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -53,6 +54,7 @@ from scd_world.reporting.tables import write_json
 from scd_world.robot_data.compatibility import check_schema, scored_schema
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
+from scd_world.utils.output_folder import claim_folder, written_since
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -65,10 +67,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     ValueError: the data does not fit the world, has no such episodes, or only too short ones.
     """
-    out = Path(config.out)
-    world = World.load(config.world, device=pick_device(config.device))
+    began, world = time.time(), World.load(config.world, device=pick_device(config.device))
+    out = claim_folder(config.out, "scd-evaluate", ("report.json", ("world", "settings")))
     store = open_store(config.data, out, world.config.patch)
-    out.mkdir(parents=True, exist_ok=True)
     report, videos, worst = measure(world, store, config)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
@@ -76,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if worst is not None:
         write_strip(out / "worst.png", worst)
     print(markdown(report))
-    print(f"Written to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
+    print(f"Written to {out}: {', '.join(written_since(out, began))}")
     return report
 
 

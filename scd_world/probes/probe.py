@@ -9,10 +9,10 @@ does it cost (c) to run the middle layers in the first steps only, (d) to hide t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ from scd_world.probes.report import markdown, verdict
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.utils.devices import pick_device
+from scd_world.utils.output_folder import claim_folder, written_since
 from scd_world.world.world import World
 
 LEAST = 3  # layers: first, middle, last
@@ -58,17 +59,17 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
 
     ValueError: the world is not dense, has too few layers, or does not fit the data.
     """
-    out, world = Path(config.out), World.load(config.world, device=pick_device(config.device))
+    began, world = time.time(), World.load(config.world, device=pick_device(config.device))
     check_dense(world, config.world)
+    out = claim_folder(config.out, "scd-probe", ("probe.json", ("world",)))
     store = open_store(config.data, out, world.config.patch)
     check_schema(world.schema, store.schema, store.path)
     report = Probe(world, store, config).report()
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "probe.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     figures.write_figures(out, report)
     print(markdown(report))
-    print(f"Written to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
+    print(f"Written to {out}: {', '.join(written_since(out, began))}")
     return report
 
 

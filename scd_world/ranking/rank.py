@@ -26,6 +26,7 @@ from scd_world.ranking.report import markdown, plot_scatter
 from scd_world.ranking.statistics import PairedOutcomes, agreement, kappa, rate, wilson
 from scd_world.reporting.tables import write_json
 from scd_world.utils.devices import pick_device
+from scd_world.utils.output_folder import claim_folder
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     world = World.load(config.world, device=pick_device(config.device))
     refuse_unranked(world, config, entries)
     starts = choose_starts(world, config.episodes, config.seed, config.task)
+    claim_folder(config.out, "scd-rank", ("*/*.json", ("episodes", "seconds")))
     results = RankingResults(config, world, starts)
     sides = ["world"] if labels else ["simulator", "world"]
     for side in [side for side in sides if side in config.only_sides]:

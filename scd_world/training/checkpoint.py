@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scd_world.prior.uncertainty import KNOWN
-from scd_world.utils.atomic_folder import DamagedFolder, beside, sync, verify, write_folder
+from scd_world.utils.atomic_folder import OLD, TEMP, DamagedFolder, beside, sync, verify, write_folder
 from scd_world.world import format3
 
 log = logging.getLogger(__name__)
@@ -95,10 +95,10 @@ class Checkpoints:
     def remove_old(self) -> None:
         for folder in self.found()[self.keep :]:
             # A folder half removed must not look like a checkpoint.
-            doomed = beside(folder, ".tmp")
+            doomed = beside(folder, TEMP)
             shutil.rmtree(doomed, ignore_errors=True)
             os.replace(folder, doomed)
-        for leftover in [*self.folder.glob("step_*.tmp"), *self.folder.glob("step_*.old")]:
+        for leftover in [*self.folder.glob(f".step_*{TEMP}"), *self.folder.glob(f".step_*{OLD}")]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

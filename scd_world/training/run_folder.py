@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from scd_world.training.config import TrainConfig
 from scd_world.utils.atomic_folder import replace_text
+from scd_world.utils.output_folder import claim_folder
 from scd_world.utils.settings_diff import changes
 
 # What must not change between a run and its continuation: everything else may, and is reported.
@@ -32,6 +33,19 @@ class RunFolder:
         self.tensorboard, self.log = self.path / "tensorboard", self.path / "log.jsonl"
         self.pretraining = self.path / "pretraining"  # until the first checkpoint
         self.stats = self.path / "stats.safetensors"  # of the world that this training started from
+
+    def claim(self, command: str) -> None:
+        """Takes the folder for a command before any work.
+
+        ValueError where it holds what is not a run's, or a finished world whose checkpoints are gone: to
+        train anew there would overwrite it.
+        """
+        claim_folder(self.path, command, ("config.json", ("out", "model", "data", "steps")))
+        if self.world.is_dir() and not any(self.checkpoints.glob("step_*")):
+            raise ValueError(
+                f"{self.world} is a world, and the checkpoints that led to it are gone: to go on from it "
+                f"give init={self.world} and another out=; to train anew here, move it away"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -46,6 +46,8 @@ def train(config: TrainConfig) -> Path:
     called = time.monotonic()  # a time_limit counts the decoding too: it is there for a job's own end
     run = RunFolder(config.out)
     accelerator = make_accelerator(config)
+    if accelerator.is_main_process:
+        run.claim("scd-train")
     with run.locked() if accelerator.is_main_process else nullcontext():
         if not run.checkpoints.exists():
             for root in config.prior.extra_datasets:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
 MANIFEST = "manifest.json"
+TEMP, OLD = ".scd-tmp", ".scd-old"  # a user's world.old is not ours to remove
 
 
 class DamagedFolder(ValueError):
@@ -19,11 +20,11 @@ class DamagedFolder(ValueError):
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """`write(temp)` fills a temporary folder beside `target`, which then takes target's place.
 
-    Killed at any moment, `target` is the old folder, the new one, or (between two renames) absent
-    with the old one beside it as `.old`. A write that fails leaves the old folder alone.
+    Killed at any moment, `target` is the old folder, the new one, or (between two renames) absent with the
+    old one beside it, hidden, as `.<name>.scd-old`. A write that fails leaves the old folder alone.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temp = beside(target, ".tmp")
+    temp = beside(target, TEMP)
     shutil.rmtree(temp, ignore_errors=True)
     try:
         temp.mkdir()
@@ -37,7 +38,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
 
 def replace_folder(new: Path, target: Path) -> None:
     """`new` takes `target`'s place; what was there is removed only afterwards."""
-    old = beside(target, ".old")
+    old = beside(target, OLD)
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
@@ -46,13 +47,33 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def refuse_foreign(target: Path, mark: str) -> None:
-    """ValueError where `target` holds anything but an earlier folder of its kind, which has a file `mark`."""
-    if target.is_dir() and ((target / mark).is_file() or not any(target.iterdir())):
+def refuse_foreign(target: Path, holds: Collection[str], what: str) -> None:
+    """Raises ValueError where replacing `target` would lose anything but an earlier folder of its kind.
+
+    That is one whose manifest names the files that it `holds`, and with nothing in it that the manifest does
+    not name: a manifest.json alone is what every web page has. what: in words, for the message.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if target.exists():
+    if not target.is_dir():
+        raise ValueError(f"{target} is a file, and {what} is a folder: name another place")
+    try:
+        named = set(json.loads((target / MANIFEST).read_bytes())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        named = set()
+    if not set(holds) <= named:
         raise ValueError(
-            f"{target} exists and holds no {mark}: to replace it would lose what lies there; name another"
+            f"{target} exists and is not {what}: to replace it would lose what lies there; name another"
+        )
+    refuse_strangers(target, {path.relative_to(target).as_posix() for path in files_of(target)} - named)
+
+
+def refuse_strangers(target: Path, strangers: Collection[str]) -> None:
+    """Raises ValueError where somebody put files of his own into a folder that is to be replaced."""
+    if strangers:
+        few = ", ".join(sorted(strangers)[:5])
+        raise ValueError(
+            f"{target} holds what was not written with it ({few}): move that away, or name another"
         )
 
 
@@ -100,10 +121,12 @@ def sync(path: Path) -> None:
 
 
 def beside(target: Path, ending: str) -> Path:
-    return target.with_name(target.name + ending)
+    """Gives a hidden name beside `target` that nobody else would choose: what lies there may be removed."""
+    return target.with_name(f".{target.name}{ending}")
 
 
 def replace_text(path: Path, text: str) -> None:
-    temp = path.with_name(path.name + ".tmp")
+    """Replaces a text file at once: nobody reads half of it."""
+    temp = beside(path, TEMP)
     temp.write_text(text, encoding="utf-8")
     os.replace(temp, path)

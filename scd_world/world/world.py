@@ -32,13 +32,14 @@ from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
 from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
-from scd_world.utils.atomic_folder import MANIFEST, refuse_foreign, verify, write_folder
+from scd_world.utils.atomic_folder import refuse_foreign, verify, write_folder
 from scd_world.world import format3
 from scd_world.world.build_model import build_model
 from scd_world.world.compiled_step import Stepper
 from scd_world.world.starts import StartState, StartStates
 
 FORMAT = 4
+WORLD_FILES = ("config.json", "model.safetensors", "stats.safetensors")
 
 
 @dataclass
@@ -196,7 +197,7 @@ class World:
         ValueError where something else lies there, OSError where the disk does not take it.
         """
         folder = Path(folder)
-        refuse_foreign(folder, MANIFEST)
+        refuse_foreign(folder, WORLD_FILES, "a world")
         write_folder(folder, lambda made: self.write_files(made, half, beside))
         return folder
 

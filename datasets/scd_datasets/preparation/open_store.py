@@ -78,6 +78,11 @@ def open_or_build(
             f"learn from what is there now: another out=, with init={out.parent / 'world'} if it is to start "
             "from this"
         )
+    if report_file.exists() and not out.exists():  # of a store that was never there
+        raise ValueError(
+            f"{report_file} is there, and no store {out} of which it could be the report: move it away, or "
+            "name another store"
+        )
     report = check_dataset(source, out, skip_bad).table()
     log.info("%s", report)
     report_file.write_text(report + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from scd_datasets.store.arrays import EpisodeArrays, ShardedArray, columns, episode_rows
 from scd_world.robot_data.schema import DataSchema
-from scd_world.utils.atomic_folder import DamagedFolder, refuse_foreign, replace_folder
+from scd_world.utils.atomic_folder import TEMP, DamagedFolder, beside, refuse_strangers, replace_folder
 
 FORMAT = 1
 READ = {"array.read_missing_chunks": False}  # zarr's default fills a missing shard with zeros
@@ -41,9 +41,9 @@ def write_store(
     array is not of the schema's shape.
     """
     path = Path(path)
-    refuse_foreign(path, "zarr.json")
+    refuse_foreign_store(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.tmp")
+    scratch = beside(path, TEMP)
     with FileLock(path.with_name(f".{path.name}.lock")):  # a second writer waits for the first
         shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
         try:
@@ -52,6 +52,23 @@ def write_store(
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return WindowStore.open(path, in_memory=False)
+
+
+def refuse_foreign_store(path: Path) -> None:
+    """Raises ValueError where replacing `path` would lose anything but an earlier window store."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
+        ours = {"format", "schema", "fingerprint"} <= set(attributes)
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"{path} exists and is no window store: to replace it would lose what lies there; name another"
+        )
+    schema = DataSchema.from_dict(attributes["schema"])
+    refuse_strangers(path, {file.name for file in path.iterdir()} - {*columns(schema), "meta", "zarr.json"})
 
 
 def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from scd_datasets.preparation.check import check_low_dim
 from scd_datasets.sources.lerobot_reader import IMAGINED, LeRobotFolder
+from scd_world.utils.atomic_folder import beside
 
 RECORDING = "meta/recording.json"  # how the dataset was recorded, and each episode by which policy
 IMAGE_WRITER_THREADS = 2
@@ -57,7 +58,7 @@ class LeRobotWriter:
         self.recipe = json.loads(json.dumps(recipe))  # as it will be read back: lists, not tuples
         self.imagined = imagined
         self.notes_file = RECORDING if imagined is None else IMAGINED
-        self.scratch = self.root.with_name(f"{self.root.name}.recording")
+        self.scratch = beside(self.root, ".scd-recording")
         self.part = self.scratch / "part"
         self.scratch.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.scratch / "lock", timeout=0)

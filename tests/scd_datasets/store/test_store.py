@@ -16,7 +16,7 @@ LENGTHS = (12, 30, 7, 21)  # of the store fixture
 
 
 def test_what_a_killed_writer_left_is_cleared_away(tmp_path, schema, numbered):
-    left = tmp_path / "s.zarr.tmp" / "pixels"
+    left = tmp_path / ".s.zarr.scd-tmp" / "pixels"
     left.mkdir(parents=True)
     write_store(tmp_path / "s.zarr", schema, [numbered(0, 5, schema)])
     assert not left.exists()
@@ -182,9 +182,24 @@ def test_a_folder_that_is_no_store_is_not_replaced(tmp_path, schema, numbered):
     """Such as the dataset itself, given as `out` by mistake."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match=r"mine exists and holds no zarr\.json"):
+    with pytest.raises(ValueError, match=r"mine exists and is no window store"):
         write_store(tmp_path / "mine", schema, [numbered(0, 5, schema)])
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "x"
+
+
+def test_a_zarr_that_is_somebody_elses_is_not_replaced(tmp_path, schema, numbered):
+    """Any zarr group has a zarr.json; and into a store of ours somebody may have put a file of his own."""
+    zarr.create_group(tmp_path / "theirs.zarr", zarr_format=3).create_array("data", data=np.arange(3))
+    with pytest.raises(ValueError, match=r"theirs\.zarr exists and is no window store"):
+        write_store(tmp_path / "theirs.zarr", schema, [numbered(0, 5, schema)])
+    assert zarr.open_group(tmp_path / "theirs.zarr", mode="r")["data"][2] == 2
+    ours = tmp_path / "ours.zarr"
+    for _ in range(2):  # its own is replaced
+        write_store(ours, schema, [numbered(0, 5, schema)])
+    (ours / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match=r"holds what was not written with it \(thesis\.tex\)"):
+        write_store(ours, schema, [numbered(0, 5, schema)])
+    assert (ours / "thesis.tex").read_text() == "x"
 
 
 def test_wrong_shape_names_the_episode(tmp_path, schema, numbered):

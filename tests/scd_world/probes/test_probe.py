@@ -379,7 +379,7 @@ def test_the_command_writes_its_files_and_reports_what_it_found(config):
     out = Path(settings.out)
     names = {"probe.json", "report.md"}
     names |= {f"{name}.png" for name in ("similarity", "attention", "skip", "within_frame", "ablate_layer")}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == names
     written = json.loads((out / "probe.json").read_text())
     assert [row["layer"] for row in written["ablate_layer"]] == [1, 2, 3]
     assert [row["layer"] for row in written["similarity"]] == [0, 1, 2, 3]

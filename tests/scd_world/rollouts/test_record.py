@@ -20,6 +20,7 @@ from scd_datasets.writing import lerobot_writer
 from scd_policies import make
 from scd_world.rollouts.config import PolicyShare
 from scd_world.rollouts.record import PolicyMixture, make_features, record, run_episode
+from scd_world.utils.atomic_folder import beside
 
 
 def contents(root):
@@ -118,7 +119,7 @@ def test_a_signal_keeps_whole_episodes(config, recorded, at_step, number):
     at_step(interrupt)
     assert len(record(config())) == 1
     assert len(contents(config().out)) == 1
-    assert not Path(config().out + ".recording").exists()
+    assert not beside(Path(config().out), ".scd-recording").exists()
     assert signal.getsignal(number) is usual
     at_step(lambda step: None)
     record(config())
@@ -138,7 +139,7 @@ def test_kill_9_at_any_time_leaves_a_dataset_that_opens_and_continues(
     def snapshot(*_):
         if Path(config("killed").out).exists():
             snapshots.append(tmp_path / f"snapshot_{len(snapshots)}")
-            for name in ("killed", "killed.recording"):
+            for name in ("killed", ".killed.scd-recording"):
                 source = tmp_path / name
                 if source.exists():
                     shutil.copytree(source, snapshots[-1] / name)
@@ -159,7 +160,7 @@ def test_kill_9_at_any_time_leaves_a_dataset_that_opens_and_continues(
     for taken in (snapshots[0], snapshots[2], snapshots[-2]):
         record(config(f"{taken.name}/killed"))
         assert_same(taken / "killed", recorded)
-        assert not (taken / "killed.recording").exists()
+        assert not (taken / ".killed.scd-recording").exists()
 
 
 @pytest.mark.slow

@@ -80,11 +80,11 @@ def test_dying_while_writing_leaves_the_old_one(tmp_path, monkeypatch, files_wri
 def test_leftovers_of_a_killed_writer_are_not_checkpoints(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(checkpoint(1))
-    (tmp_path / "step_00000002.tmp").mkdir()
+    (tmp_path / ".step_00000002.scd-tmp").mkdir()
     (tmp_path / "step_00000003").mkdir()  # no manifest
     assert checkpoints.newest().step == 1
     checkpoints.save(checkpoint(4))
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.scd-tmp"))
 
 
 def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"step_00000001 is untouched.*make room"):
         checkpoints.save(checkpoint(2))
     assert checkpoints.newest().step == 1
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.scd-tmp"))
 
 
 def test_a_folder_of_links_is_whole_as_the_hubs_cache_lays_it(tmp_path):

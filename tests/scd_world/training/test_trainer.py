@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import scd_world.training.trainer as training_module
+import scd_world.training.trainer as trainer_module
 from scd_datasets.config import DataConfig
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore, write_store
@@ -183,8 +183,8 @@ def test_a_time_limit_counts_what_opening_the_data_took(training, monkeypatch):
         time.sleep(1.1)
         return open_store(*args)
 
-    open_store = training_module.open_store
-    monkeypatch.setattr(training_module, "open_store", slow)
+    open_store = trainer_module.open_store
+    monkeypatch.setattr(trainer_module, "open_store", slow)
     world = World.load(train(training(steps=10**6, time_limit=1.0)))
     assert world.provenance["steps"] == 0
 
@@ -532,3 +532,28 @@ def wait_for(ready: Callable[[], bool], process: BaseProcess, seconds: float = 1
         assert process.is_alive(), "the process ended by itself"
         assert time.monotonic() < end, "nothing came"
         time.sleep(0.05)
+
+
+def test_a_folder_of_somebody_elses_is_refused_before_any_work(training, monkeypatch):
+    """It was overwritten, and the refusal came after the training."""
+    config = training()
+    out = Path(config.out)
+    (out / "world").mkdir(parents=True)
+    for name in ("config.json", "log.jsonl", "world/mine.txt"):
+        (out / name).write_text("{}")
+    monkeypatch.setattr(trainer_module, "open_store", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(
+        ValueError, match=r"holds config\.json, log\.jsonl, world, which scd-train has not written"
+    ):
+        train(config)
+    assert sorted(path.name for path in out.rglob("*")) == ["config.json", "log.jsonl", "mine.txt", "world"]
+    assert (out / "config.json").read_text() == "{}"
+
+
+def test_a_finished_world_without_its_checkpoints_is_not_trained_over(training):
+    world = train(training(steps=2))
+    before = (world / "model.safetensors").read_bytes()
+    shutil.rmtree(world.parent / "checkpoints")
+    with pytest.raises(ValueError, match=r"the checkpoints that led to it are gone: .* init="):
+        train(training(steps=2))
+    assert (world / "model.safetensors").read_bytes() == before

@@ -104,7 +104,7 @@ def test_a_folder_that_is_no_world_is_not_replaced(world, tmp_path):
     """A run's folder instead of the world in it would take all checkpoints with it."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"run exists and holds no manifest\.json"):
+    with pytest.raises(ValueError, match=r"run exists and is not a world"):
         world.save(tmp_path / "run")
     assert (tmp_path / "run" / "config.json").read_text() == "{}"
 
@@ -148,3 +148,38 @@ def test_starts_are_addressed(world):
         world.starts.get(7, 9)
     with pytest.raises(ValueError, match="episodes 4, 7"):
         world.starts.get(5, 0)
+
+
+def test_a_manifest_that_is_somebody_elses_is_no_world(world, tmp_path):
+    """A web page has a manifest.json too: its folder was deleted, with all that lay there."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "manifest.json").write_text(json.dumps({"name": "my app", "icons": []}))
+    (site / "index.html").write_text("mine")
+    with pytest.raises(ValueError, match="site exists and is not a world"):
+        world.save(site)
+    (site / "manifest.json").write_text(json.dumps({"sha256": {"index.html": "0"}}))
+    with pytest.raises(ValueError, match="site exists and is not a world"):
+        world.save(site)
+    assert (site / "index.html").read_text() == "mine"
+
+
+def test_a_world_with_something_else_in_it_is_not_replaced(world, tmp_path):
+    folder = world.save(tmp_path / "world")
+    world.save(folder)  # its own, as it was written
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds what was not written with it \(notes\.txt\)"):
+        world.save(folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_backup_beside_a_world_stays(world, tmp_path):
+    """world.old and world.tmp are names that a user gives, too."""
+    folder = world.save(tmp_path / "world")
+    for name in ("world.old", "world.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    world.save(folder)
+    assert {path.name for path in tmp_path.rglob("*")} >= {"world.old", "world.tmp", "mine"}
+    assert (tmp_path / "world.old" / "mine").exists()
+    assert (tmp_path / "world.tmp" / "mine").exists()
