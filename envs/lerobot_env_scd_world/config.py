@@ -118,7 +118,7 @@ class WorldEnvConfig(EnvConfig):
         autoreset: reward 0, the same is_success), which makes its scores exact.
         """
         check_policy_fits(self)
-        folder = find_folder(self.world, None)
+        folder = find_folder(self.world)
         world = loaded_world(folder, self.device, (folder / "manifest.json").stat().st_mtime_ns)
         envs = WorldVectorEnv(world, n_envs, autoreset_mode=AutoresetMode.DISABLED, **self.settings)
         return {self.type: {0: envs}}
@@ -177,7 +177,7 @@ def features_of(schema: DataSchema, size: tuple[int, int]) -> tuple[dict[str, Po
 
 def read_schema(world: str) -> DataSchema:
     """Reads the schema of a world on disk or on the Hub, without its model."""
-    config = json.loads((find_folder(world, None) / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((find_folder(world) / "config.json").read_text(encoding="utf-8"))
     return DataSchema.from_dict(config["schema"])
 
 

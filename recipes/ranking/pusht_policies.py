@@ -47,7 +47,7 @@ def main(out: Path, world: Path = WORLD) -> None:
     torch.set_num_threads(1)
     store = zarr.open_group(f"{DATA}.zarr", mode="r")
     state, action = store["state"][:], store["action"][:]
-    spans = recordings(store, state, StartStates.load(find_folder(world, None) / "starts").state)
+    spans = recordings(store, state, StartStates.load(find_folder(world) / "starts").state)
     good = [span for episode, span in spans if skilful(episode)]
     for name, count in NEIGHBORS.items():
         if not (path := out / f"{name}.safetensors").exists():

@@ -93,7 +93,7 @@ class RankingResults:
     def __init__(self, config: RankConfig, world: World, starts: Sequence[RankedStart]) -> None:
         self.config, self.world, self.starts = config, world, starts
         self.max_steps = config.max_steps or world.schema.horizon
-        self.world_identity = identity(str(find_folder(config.world, None)))
+        self.world_identity = identity(str(find_folder(config.world)))
 
     def path(self, entry: PolicyEntry, side: str) -> Path:
         return Path(self.config.out) / side / f"{entry.name}.json"

@@ -64,7 +64,7 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
 
     SIGINT and SIGTERM end it early and keep every whole episode.
     """
-    folder, device = find_folder(config.world, None), pick_device(config.device).type
+    folder, device = find_folder(config.world), pick_device(config.device).type
     env = WorldVectorEnv(
         World.load(folder, device),
         config.num_envs,

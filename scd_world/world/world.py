@@ -227,7 +227,7 @@ class World:
     def load(
         cls, source: str | Path, device: str | torch.device = "cpu", revision: str | None = None
     ) -> World:
-        """Opens a world: a folder, or a Hugging Face Hub id (`user/name`, with a pinned `revision` if given).
+        """Opens a world: a folder, or a Hugging Face Hub id (`user/name`, or `user/name@revision`, pinned).
 
         FileNotFoundError where there is none; ValueError where it is damaged or of an unknown format. A world
         of format 3 opens with a warning.
@@ -295,7 +295,12 @@ def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
     return world.provenance
 
 
-def find_folder(source: str | Path, revision: str | None) -> Path:
+def find_folder(source: str | Path, revision: str | None = None) -> Path:
+    """Gives the folder of a world: one on this disk, or the Hub's `user/name`, also as `user/name@revision`.
+
+    A name on a hub can change its content: a pinned revision (a commit) cannot. ValueError where the folder
+    is no world, or where two revisions are given; FileNotFoundError where there is none.
+    """
     folder = Path(source)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -307,11 +312,14 @@ def find_folder(source: str | Path, revision: str | None) -> Path:
         raise FileNotFoundError(
             f"no world at {folder.absolute()}: no such folder (and not a Hub id `user/name`)"
         )
+    name, _, pinned = str(source).partition("@")
+    if pinned and revision not in (None, pinned):
+        raise ValueError(f"{source} names the revision {pinned}, and revision={revision} another: give one")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), revision=revision))
+        return Path(snapshot_download(name, revision=pinned or revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"no world {str(source)!r}: no such folder here, and the Hugging Face Hub gave none ({error})"

@@ -183,3 +183,23 @@ def test_a_backup_beside_a_world_stays(world, tmp_path):
     assert {path.name for path in tmp_path.rglob("*")} >= {"world.old", "world.tmp", "mine"}
     assert (tmp_path / "world.old" / "mine").exists()
     assert (tmp_path / "world.tmp" / "mine").exists()
+
+
+def test_a_world_from_the_hub_can_be_pinned_wherever_it_is_named(world, tmp_path, monkeypatch):
+    asked, folder = [], world.save(tmp_path / "world")
+
+    def snapshot(name: str, revision: str | None = None) -> str:
+        asked.append((name, revision))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    for source, revision in (
+        ("user/name", None),
+        ("user/name@abc", None),
+        ("user/name", "abc"),
+        ("user/name@abc", "abc"),
+    ):
+        World.load(source, revision=revision)
+    assert asked == [("user/name", None)] + 3 * [("user/name", "abc")]
+    with pytest.raises(ValueError, match="names the revision abc, and revision=def another"):
+        World.load("user/name@abc", revision="def")
