@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from scd_envs import spaces
 from scd_envs.episodes import BatchState, ImaginedEpisodes
@@ -61,7 +61,8 @@ class WorldEnv(gymnasium.Env):
     ## Errors
     An action that is no array of numbers raises TypeError; one of a wrong shape, not finite, or outside the
     range by more than a tenth of it, ValueError (`clip_actions=True` clips instead). Unknown arguments raise
-    TypeError, impossible ones ValueError; stepping before `reset`, or after the episode's end, ResetNeeded.
+    TypeError, impossible ones ValueError; stepping before `reset`, or after the episode's end,
+    ResetNeeded; anything but rendering after `close`, ClosedEnvironmentError.
 
     ## Version history
     v0: first version.
@@ -85,6 +86,7 @@ class WorldEnv(gymnasium.Env):
         self.render_mode = render_mode
         self.observation_space = spaces.observation_space(self.schema)
         self.action_space = spaces.action_space(self.schema)
+        self._closed = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -93,6 +95,7 @@ class WorldEnv(gymnasium.Env):
 
         Gives the observation and the info. Raises ValueError for unknown options, starts or tasks.
         """
+        self._check_open()
         super().reset(seed=seed)
         (address,) = requested_starts(options, 1)
         (task,) = requested_tasks(options, 1, self.schema.tasks)
@@ -104,6 +107,7 @@ class WorldEnv(gymnasium.Env):
 
         Gives observation, reward, terminated, truncated and info.
         """
+        self._check_open()
         if self.episodes.finished[0]:
             raise ResetNeeded("the episode is over: call reset() before the next step()")
         shape = (len(self.schema.action),)
@@ -121,6 +125,7 @@ class WorldEnv(gymnasium.Env):
 
     def get_state(self) -> EnvState:
         """Gives all that the future depends on: save it, and branch from it as often as you like."""
+        self._check_open()
         rng_states = [dict(self.np_random.bit_generator.state)]
         return EnvState(self.episodes.state.copy(), rng_states, self.world.fingerprint)
 
@@ -129,9 +134,18 @@ class WorldEnv(gymnasium.Env):
 
         Raises TypeError for anything else, and ValueError for a state of another world.
         """
+        self._check_open()
         check_state(state, self.episodes)
         self.episodes.batch = state.batch.copy()
         self.np_random.bit_generator.state = state.rng_states[0]
+
+    def close(self) -> None:
+        """Ends the environment; a second time changes nothing. Its world may serve others."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedEnvironmentError("this environment was closed: make a new one")
 
     # ---- names that LeRobot asks for -----------------------------------------------------------------------
 

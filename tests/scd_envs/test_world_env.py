@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import psutil
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import scd_envs
@@ -425,3 +425,14 @@ def test_a_world_without_a_prior_says_nothing_of_uncertainty(build_world, action
     for refused in (make, lambda world, **kwargs: WorldVectorEnv(world, 2, **kwargs)):
         with pytest.raises(ValueError, match=r"no state prior.*prior=none.*predicts no uncertainty"):
             refused(world, max_uncertainty=0.1)
+
+
+def test_a_closed_environment_is_closed(world):
+    """It stepped on, as if nothing had been; the vector environment never did."""
+    env = gymnasium.make("scd_world/World-v0", world=world)
+    env.reset(seed=0)
+    state = env.unwrapped.get_state()
+    env.close()
+    for use in (lambda e: e.step(e.action_space.sample()), lambda e: e.reset(), lambda e: e.set_state(state)):
+        with pytest.raises(ClosedEnvironmentError, match="was closed: make a new one"):
+            use(env.unwrapped)
