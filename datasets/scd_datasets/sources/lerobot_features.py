@@ -26,15 +26,34 @@ def camera_feature(image: np.ndarray, videos: bool) -> dict[str, Any]:
 
 
 def dim_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
-    """Gives a name for each dimension of a feature, the dataset's own where it has them."""
+    """Gives a name for each dimension of a feature, the dataset's own where it has as many: no name twice."""
     count = int(np.prod(feature["shape"]))
-    names = feature.get("names")
-    if isinstance(names, dict):  # {"motors": ["shoulder", …]} or {"shoulder": 0, …}
-        groups = [value if isinstance(value, list) else [name] for name, value in names.items()]
-        names = [name for group in groups for name in group]
-    if not names or len(names) != count:
+    names = flat_names(feature.get("names"))
+    if len(set(names)) < len(names):  # two arms with a gripper each
+        names = flat_names(feature.get("names"), with_groups=True)
+    if len(names) != count:
         names = [f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count)]
-    return tuple(map(str, names))
+    repeated = [names[:i].count(name) for i, name in enumerate(names)]
+    return tuple(f"{name}_{n + 1}" if n else name for name, n in zip(names, repeated, strict=True))
+
+
+def flat_names(names: Any, with_groups: bool = False, group: str = "") -> list[str]:
+    """Gives names in order, however they are nested: [a, b], [[a, b]], {group: [a, b]}, {a: 0, b: 1}, and so
+    on.
+
+    A dict whose values are numbers says which dimension is whose, and is read in that order. with_groups:
+    each name behind its groups' (left.gripper).
+    """
+    if names is None:
+        return []
+    if isinstance(names, Mapping):
+        if all(isinstance(index, int) for index in names.values()):
+            return flat_names(sorted(names, key=lambda name: names[name]), with_groups, group)
+        inner = [flat_names(value, with_groups, f"{group}{name}.") for name, value in names.items()]
+        return [name for part in inner for name in part]
+    if isinstance(names, list | tuple):
+        return [name for part in names for name in flat_names(part, with_groups, group)]
+    return [f"{group}{names}" if with_groups else str(names)]
 
 
 def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,12 @@ VIDEO = {"dtype": "video", "shape": [3, 48, 64]}
         (["shoulder", "wrist"], ("shoulder", "wrist")),
         ({"motors": ["shoulder", "wrist"]}, ("shoulder", "wrist")),
         ({"shoulder": 0, "wrist": 1}, ("shoulder", "wrist")),
+        ({"wrist": 1, "shoulder": 0}, ("shoulder", "wrist")),  # by number, whatever the order they stand in
+        ([["shoulder", "wrist"]], ("shoulder", "wrist")),  # Unitree's
+        ({"axes": {"wrist": 1, "shoulder": 0}}, ("shoulder", "wrist")),
+        ({"left": ["gripper"], "right": ["gripper"]}, ("left.gripper", "right.gripper")),
+        (["gripper", "gripper"], ("gripper", "gripper_2")),
+        ([["one", "of"], ["too", "many"]], ("state_0", "state_1")),
         (["three", "names", "for two"], ("state_0", "state_1")),
         (None, ("state_0", "state_1")),
     ],
