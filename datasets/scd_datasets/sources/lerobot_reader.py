@@ -35,6 +35,7 @@ from scd_datasets.sources.lerobot_features import (
     common_size,
     dim_names,
 )
+from scd_datasets.sources.paths import fill, inside
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, VideoSpan
 from scd_datasets.sources.video_readers import VideoReader, video_class
 
@@ -148,9 +149,8 @@ class LeRobotFolder:
 
     def _episode(self, row: dict[str, Any]) -> EpisodeIndex:
         def path(template: str, part: str, **keys: str) -> str:
-            return template.format(
-                chunk_index=row[f"{part}/chunk_index"], file_index=row[f"{part}/file_index"], **keys
-            )
+            where = {f"{name}_index": int(row[f"{part}/{name}_index"]) for name in ("chunk", "file")}
+            return fill(template, **where, **keys)
 
         videos = {
             key: VideoSpan(
@@ -216,7 +216,7 @@ class LeRobotFolder:
                 table = self._row_group(episode.file, group, key)
                 mine = np.flatnonzero(_to_numpy(table["episode_index"]) == episode.index)
                 for image in table[key].take(mine).to_pylist():
-                    encoded = image["bytes"] or (self.root / image["path"]).read_bytes()
+                    encoded = image["bytes"] or (self.root / inside(image["path"])).read_bytes()
                     yield Image.open(io.BytesIO(encoded)).convert("RGB")
             start += count
 
