@@ -33,6 +33,7 @@ class ConstantHeads(LowDimHeads):
 
 
 class CopyLast(Core):
+    heads: ConstantHeads
     learns_from_history = False
 
     def __init__(
@@ -40,7 +41,7 @@ class CopyLast(Core):
     ) -> None:
         super().__init__(config, schema)
         self.heads = ConstantHeads(len(schema.state))
-        self.idle = nn.Parameter(torch.zeros(()))  # a training asks for a gradient, and nothing here has one
+        self.idle = nn.Parameter(torch.zeros(1))  # a training asks for a gradient, and nothing here has one
 
     def encode_clip(self, obs: Tensor, state_action: Tensor, delta_features: Tensor, noise: Noise) -> Encoded:
         return Encoded(state_action[..., None, :], obs)  # there is nothing to read: any tokens will do
@@ -51,7 +52,7 @@ class CopyLast(Core):
         still = pixel_inputs.expand(x_t.shape)
         at = t[..., None, None, None].clamp_min(1e-3)
         out = still if self.config.predict == "x" else (x_t - still) / at
-        return out.flatten(0, 2) + 0 * self.idle
+        return out.flatten(0, 2) + 0 * (self.idle.sum() + self.heads.constant.sum())
 
     def empty_cache(self, rows: int, device: torch.device) -> RingKVCache:
         return RingKVCache(0, rows, 1, self.config.window, 0, 0, device)

@@ -20,7 +20,7 @@ class FARLong(FAR):
         if any(size % TIMES for size in self.patches.grid):
             rows, columns = self.patches.grid
             raise ValueError(
-                f"kind=far_long joins {TIMES} × {TIMES} patches, and {rows} × {columns} of them do not "
+                f"architecture=far_long joins {TIMES} × {TIMES} patches, and {rows} × {columns} do not "
                 f"divide so: model.patch={c.patch} must leave the frame {s.height}×{s.width} with numbers of "
                 f"patches that {TIMES} divides, in both directions"
             )

@@ -39,10 +39,16 @@ def check_names(config: type, groups: Collection[str], overrides: Sequence[str])
     that was meant, where there is one.
     """
     known = set(setting_names(config))
+    types = get_type_hints(config)
     for override in overrides:
         name, equals, _ = override.partition("=")
         if not equals or name.startswith(("-", "+", "~", "hydra")) or name in groups:
             continue
+        if is_dataclass(types.get(name)):
+            inside = [f"{name}.{field.name}" for field in fields(types[name])]
+            raise ValueError(
+                f"{override}: {name} is a group of settings here: give {', '.join(inside[:4])} …"
+            )
         if name not in known and not any(name.startswith(f"{free}.") for free in free_names(config)):
             raise ValueError(f"{override}: there is no setting {name}{suggestion(name, known)} (see --help)")
 

@@ -33,7 +33,7 @@ class RingKVCache:
         # Frames are counted from `window`, so that the frames before a start have positive numbers too.
         self.position = torch.tensor(window, device=device)  # () the frame that is written next
         self.first = torch.full((rows,), window, device=device)  # (B,) the first frame of each row's episode
-        self.steps = 0  # steps taken: lets an outdated `Imagined` notice that it is outdated
+        self.steps = 0  # steps taken: lets an outdated `RolloutState` notice that it is outdated
 
     @property
     def window(self) -> int:

@@ -41,6 +41,7 @@ class RolloutState:
     def check(self) -> None:
         if self.steps != self.cache.steps:
             raise RuntimeError(
-                f"this Imagined stood at step {self.steps} and was stepped on already (its cache is at step "
-                f"{self.cache.steps}): keep the value that the last step returned, or fork() before stepping"
+                f"this RolloutState stood at step {self.steps} and was stepped on already (its cache is at "
+                f"step {self.cache.steps}): keep the value that the last step returned, or fork() before "
+                "stepping"
             )

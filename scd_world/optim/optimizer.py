@@ -59,10 +59,16 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 def load_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]
 ) -> None:
-    """Rates and betas stay as configured now; only what the optimizer learned is restored."""
-    groups: Any = get_optimizer_state_dict(model, optimizer, options=WHOLE)["param_groups"]
-    state: dict[str, Any] = {}
+    """Rates and betas stay as configured now; only what the optimizer learned is restored.
+
+    A parameter that never had a gradient, such as a norm before heads that nothing trains, has no moments in
+    a checkpoint: it keeps the zeros that it starts with.
+    """
+    fresh: Any = get_optimizer_state_dict(model, optimizer, options=WHOLE)
+    groups, state = fresh["param_groups"], dict(fresh["state"])
+    saved_state: dict[str, Any] = {}
     for key, value in saved.items():
         name, moment = key.rsplit("/", 1)
-        state.setdefault(name, {})[moment] = value
+        saved_state.setdefault(name, {})[moment] = value
+    state |= {name: moments for name, moments in saved_state.items() if name in state}
     set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=WHOLE)

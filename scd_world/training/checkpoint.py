@@ -139,6 +139,8 @@ def upgrade_training(training: Mapping[str, Any]) -> dict[str, Any]:
     new = {"prepared": "pretrain_seconds", "measured": "eval", "ancestor": "parent"}
     training = format3.rename(training, new)
     training["config"] = format3.upgrade_train_config(training["config"])
+    if "teacher" in training["config"]:  # its digest was of weights by the names of then
+        training["config"]["teacher"] = ""
     if training["parent"]:
         training["parent"] = format3.upgrade_provenance(training["parent"])
     return training

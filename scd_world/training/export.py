@@ -57,7 +57,7 @@ def provenance(
         "data": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
         "extra_datasets": config.prior.extra_datasets,
-        "calibration_share": config.prior.calibration_share,
+        "calibration_share": config.prior.calibration_share if config.prior.kind != "none" else 0.0,
         "episodes": len(store.lengths),
         "held_out_episodes": [int(i) for i in store.episode_index[held_out]],
         "init": config.init,

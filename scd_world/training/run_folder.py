@@ -23,7 +23,9 @@ from scd_world.utils.output_folder import claim_folder
 from scd_world.utils.settings_diff import changes
 
 # What must not change between a run and its continuation: everything else may, and is reported.
-FIXED = ("model", "seed", "data.holdout", "method", "grid", "teacher")
+PRIOR = ("prior.kind", "prior.layers", "prior.width", "prior.renderer_parts")
+FIXED = ("model", "seed", *PRIOR, "data.holdout", "method", "grid", "teacher")
+UNKNOWN_TEACHER = ""  # of a distillation of format 3, which counted other names among its digest
 
 
 class RunFolder:
@@ -77,6 +79,8 @@ def check_continuation(
             f"{fingerprint[:12]}…): name the same dataset, or choose another out="
         )
     changed = changes(training["config"], asdict(config))
+    if training["config"].get("teacher") == UNKNOWN_TEACHER:
+        changed.pop("teacher", None)
     wrong = [line for key, line in changed.items() if key.startswith(FIXED)]
     if wrong:
         raise ValueError(

@@ -40,7 +40,7 @@ def first_model(
     model = build_model(config.model, config.prior, pretraining.store.schema, normalizer)
     if fitted:
         model.load_state_dict(fitted, strict=False)
-    elif config.init is None and not run.stats.exists():
+    elif config.init is None and not (resuming and run.stats.exists()):
         pretraining.fit_closed_form(model.prior, normalizer)
     if resuming:  # it needs no other world's weights, and must not fail where that world is gone
         return model, normalizer, None
@@ -61,6 +61,8 @@ def first_normalizer(
         stats, fitted = format3.upgrade_stats(stats) if old else (stats, {})
         return Normalizer(**stats), fitted
     if config.init is None:
+        if not resuming:  # of a training that began with init= and came to no checkpoint
+            run.stats.unlink(missing_ok=True)
         return compute_stats(pretraining.store, pretraining.episodes), {}
     if resuming:
         raise ValueError(
@@ -68,7 +70,7 @@ def first_normalizer(
             "resume it, or choose another out="
         )
     with pretraining.accelerator.main_process_first():
-        copy_normalizer(config.init, pretraining.store, run.stats)
+        copy_normalizer(config, config.init, pretraining.store, run.stats)
     return Normalizer.load(run.stats), {}
 
 
@@ -107,10 +109,18 @@ def held_out_validation(pretraining: Pretraining, normalizer: Normalizer) -> Hel
     return HeldOutValidation(config, Clip.from_windows(windows, normalizer), normalizer)
 
 
-def copy_normalizer(source: str, store: WindowStore, target: Path) -> None:
-    """The statistics of the world `source`, also for when it is gone. Data of another robot is refused; what
-    lies outside the world's ranges is said."""
+def copy_normalizer(config: TrainConfig, source: str, store: WindowStore, target: Path) -> None:
+    """Copies the statistics of the world `source`, also for when it is gone.
+
+    ValueError for a world with another prior and for another robot's data; what lies outside the world's
+    ranges is said.
+    """
     world = World.load(source)
+    kind = world.prior_config.kind
+    if world.config.architecture == config.model.architecture != "copy_last" and kind != config.prior.kind:
+        raise ValueError(
+            f"{source} has prior={kind} and this training prior={config.prior.kind}: set prior={kind}"
+        )
     check_schema(world.schema, store.schema, store.path)
     stats = world.stats
     for what, recorded, low, high in (

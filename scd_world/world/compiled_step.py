@@ -4,7 +4,7 @@ compiled to code of its own.
 A step of a small world is a thousand small kernels, and a host cannot launch them as fast as a GPU is done
 with them, nor call them as fast as a CPU is. A step can be recorded because it never waits for the host:
 position and validity of the memory are tensors (`cache.py`). It reads and writes fixed tensors, so each step
-copies in where the rows stand, and copies out where they are then: an `Imagined` stays its owner's, as
+copies in where the rows stand, and copies out where they are then: a `RolloutState` stays its owner's, as
 without.
 
 B rows, A action size, C H W frame.

@@ -48,6 +48,11 @@ def test_a_typo_leads_to_the_nearest_name_and_nonsense_to_none():
         check("train", "quux=3")
 
 
+def test_a_group_is_not_a_choice_where_it_has_no_presets():
+    with pytest.raises(ValueError, match=r"prior=none: prior is a group of settings here: give prior\.kind"):
+        check_names(COMMANDS["bench"].config, COMMANDS["bench"].presets, ["prior=none"])
+
+
 def test_what_is_right_passes():
     check(
         "train",

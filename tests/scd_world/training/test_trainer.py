@@ -25,6 +25,7 @@ from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore, write_store
 from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import observe_context
+from scd_world.prior.config import PriorTrainConfig
 from scd_world.robot_data.clip import Clip
 from scd_world.training import pretrain
 from scd_world.training.checkpoint import TENSORS, Checkpoints
@@ -420,6 +421,43 @@ def test_another_worlds_weights_cannot_be_added_to_a_training_that_has_begun(tra
     train(training("second", steps=1))
     with pytest.raises(ValueError, match="did not begin with another world's weights"):
         train(training("second", steps=2, init=world))
+
+
+def test_another_prior_than_the_worlds_is_named_and_leaves_nothing_to_a_later_training(training):
+    """Statistics left behind without a checkpoint once made the next training skip the prior's fits."""
+    world = str(Path(train(training("first", steps=1))))
+    without = training("second", steps=1, prior=PriorTrainConfig(kind="none"), init=world)
+    with pytest.raises(ValueError, match="set prior=state"):
+        train(without)
+    clean, wider = training("clean", steps=1), training("second", steps=1, init=world)
+    with pytest.raises(ValueError, match="other shapes"):
+        train(replace(wider, model=replace(wider.model, width=32)))  # after the statistics are copied
+    assert (Path(wider.out) / "stats.safetensors").is_file()
+    train(clean)
+    train(training("second", steps=1))
+    assert_close(final(clean), final(wider))
+
+
+def test_another_prior_in_the_same_folder_is_refused(training):
+    config = training(steps=1)
+    train(config)
+    for prior in (replace(config.prior, width=48), PriorTrainConfig(kind="none")):
+        with pytest.raises(ValueError, match=r"holds another training \(prior\."):
+            train(replace(config, prior=prior))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["copy_last", "causal_dit"])
+def test_what_has_nothing_to_learn_from_resumes(training, blind_store, tmp_path, architecture):
+    """A parameter that never has a gradient has no moments in a checkpoint."""
+    state_alone = tmp_path / "state.zarr"
+    write_store(state_alone, replace(SLIDE, reward=False, success=False), map(slide_episode, range(4)))
+    for name, store in {"blind": blind_store, "state": state_alone}.items():
+        data = DataConfig(kind="zarr", root=str(store), holdout=0.25)
+        config = training(name, data=data, steps=2, model=replace(TINY, architecture=architecture))
+        train(config)
+        train(replace(config, steps=3))
+        assert World.load(Path(config.out) / "world").provenance["steps"] == 3
 
 
 def test_whatever_waits_for_a_gradient_gets_one(training):
