@@ -58,6 +58,9 @@ class WorldVectorEnv(VectorEnv):
         super().__init__()
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1; got {num_envs!r}")
+        limit = settings.pop("max_episode_steps", None)  # what gym.make and LeRobot call the horizon
+        if limit is not None and settings.setdefault("horizon", limit) != limit:
+            raise ValueError(f"max_episode_steps={limit} and horizon={settings['horizon']}: give one of them")
         options = Settings.from_kwargs(settings)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)

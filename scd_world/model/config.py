@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scd_world.utils.checks import between
+
 ARCHITECTURES = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
 FUSIONS = ("concat", "one_way", "channel", "none")
 ACTION_IN = ("both", "encoder", "decoder")
+
+
+# Beyond these a value is a slip, or a file that nobody should build: checked before anything is allocated.
+BOUNDS = {
+    "width": (2, 16384),
+    "heads": (1, 256),
+    "encoder_layers": (0, 256),
+    "decoder_layers": (0, 256),
+    "patch": (1, 1024),
+    "window": (1, 4096),
+    "near_window": (1, 4096),
+    "fourier_octaves": (0, 32),
+    "conv_channels": (1, 4096),
+    "noise_samples": (1, 256),
+    "num_steps": (1, 1000),
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,8 @@ class ModelConfig:
     guidance: float = 1.0  # g, against the perturbed context; 1 = none
 
     def __post_init__(self) -> None:
+        for name, (low, high) in BOUNDS.items():
+            between(f"model.{name}", getattr(self, name), low, high)
         if self.architecture not in ARCHITECTURES:
             raise ValueError(
                 f"architecture={self.architecture!r}: expected one of {', '.join(ARCHITECTURES)}"

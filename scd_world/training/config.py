@@ -53,8 +53,13 @@ class TrainConfig:
         for name in (
             "steps", "batch_size", "sequence_length", "grad_accumulation", "log_every", "checkpoint_every",
             "keep_checkpoints", "eval_every", "eval_windows", "eval_context",
+            "num_start_states",
         ):  # fmt: skip
             above(name, getattr(self, name), 0)
+        for name in ("time_budget", "time_limit", "num_steps"):
+            if getattr(self, name) is not None:
+                above(name, getattr(self, name), 0)
+        above("seed", self.seed, -1)
         between("self_rollout_start", self.self_rollout_start, 0, 1)
         if self.batch_size % self.grad_accumulation:
             raise ValueError(

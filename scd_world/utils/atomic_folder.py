@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 MANIFEST = "manifest.json"
@@ -85,12 +85,14 @@ def write_manifest(folder: Path) -> None:
         sync(path)
 
 
-def verify(folder: Path) -> None:
-    """Raise DamagedFolder unless every file is there and has the hash that the manifest gives it."""
+def verify(folder: Path, needed: Iterable[str] = ()) -> None:
+    """Raises DamagedFolder unless every file is there and has the hash that the manifest gives it, those that
+    are needed among them."""
     try:
         hashes = json.loads((folder / MANIFEST).read_bytes())["sha256"]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise DamagedFolder(f"{folder} has no readable {MANIFEST}: it was not completely written") from error
+    hashes = hashes if isinstance(hashes, dict) else {}
     for name, expected in hashes.items():
         path = folder / name
         # By its name, not by where a link leads: in the Hub's cache every file is a link to its content.
@@ -100,6 +102,9 @@ def verify(folder: Path) -> None:
             raise DamagedFolder(f"{path} is missing")
         if sha256(path) != expected:
             raise DamagedFolder(f"{path} was changed after it was written: its SHA-256 does not match")
+    if not hashes or set(needed) - hashes.keys():
+        missing = ", ".join(sorted(set(needed) - hashes.keys())) or "any file"
+        raise DamagedFolder(f"{folder / MANIFEST} does not list {missing}: what is there was never checked")
 
 
 def files_of(folder: Path) -> list[Path]:

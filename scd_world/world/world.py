@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -164,7 +164,11 @@ class World:
 
     def outputs(self, s: RolloutState) -> dict[str, np.ndarray]:
         """Gives fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
-        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it."""
+        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it.
+
+        FloatingPointError where a row imagined what is no number.
+        """
+        check_rows(s)
         return {
             "pixels": decode_pixels(s.obs).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
@@ -233,7 +237,7 @@ class World:
         of format 3 opens with a warning.
         """
         folder = find_folder(source, revision)
-        verify(folder)
+        verify(folder, WORLD_FILES)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         stats = load_file(folder / "stats.safetensors")
         weights = {name: w.float() for name, w in load_file(folder / "model.safetensors").items()}
@@ -258,6 +262,7 @@ class World:
         if config["model"]["architecture"] == "copy_last":  # it had a prior once, and never asked it
             weights = model.state_dict() | format3.only(model.state_dict(), weights)
         model.load_state_dict(weights)
+        check_finite(folder, dict(model.named_parameters()) | vars(normalizer))
         model.eval().requires_grad_(False)
         starts = StartStates.load(folder / "starts")
         card = (folder / "README.md").read_text(encoding="utf-8")
@@ -272,6 +277,28 @@ class World:
         with tempfile.TemporaryDirectory() as parent:
             api.upload_folder(repo_id=repo_id, folder_path=self.save(Path(parent) / "world"))
         return str(url)
+
+
+def check_rows(s: RolloutState) -> None:
+    """FloatingPointError, naming them, where rows imagined what is no number. Waits for the device once."""
+    names = ("obs", "state", "reward", "success")
+    finite = torch.stack([torch.isfinite(getattr(s, name))[:, None].flatten(1).all(1) for name in names])
+    if not finite.all():
+        wrong = {name: (~row).nonzero().flatten().tolist() for name, row in zip(names, finite, strict=True)}
+        raise FloatingPointError(
+            "; ".join(f"{name} of rows {rows} is not finite" for name, rows in wrong.items() if rows)
+            + f" after {s.cache.steps} steps: the world was trained to this, or bf16 is too coarse for it; "
+            "reset these rows, and try precision='fp32'"
+        )
+
+
+def check_finite(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError where a weight or a statistic is not finite: such a world would step with NaN for ever."""
+    if wrong := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise ValueError(
+            f"{folder} holds numbers that are not finite, in {', '.join(wrong[:5])}: its training came to "
+            "grief; go back to an earlier checkpoint, or train it again"
+        )
 
 
 def read_settings[C](cls: type[C], values: dict[str, Any]) -> C:

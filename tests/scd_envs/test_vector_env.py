@@ -331,6 +331,13 @@ def test_bad_calls_say_what_is_wrong(world, call, error, message):
     envs.step(np.zeros((2, 2)))  # and nothing was lost
 
 
+def test_max_episode_steps_is_the_horizon_in_make_vec_too(world):
+    envs = make_vec(world, 2, max_episode_steps=3)
+    assert envs.unwrapped.episodes.horizon == 3
+    with pytest.raises(ValueError, match="give one of them"):
+        make_vec(world, 2, max_episode_steps=3, horizon=4)
+
+
 def test_bad_arguments_say_what_is_wrong(world, tmp_path):
     with pytest.raises(ValueError, match=r"num_envs.*0"):
         WorldVectorEnv(world, num_envs=0)

@@ -64,6 +64,38 @@ def test_a_flipped_byte_is_caught(world, tmp_path, name):
         World.load(folder)
 
 
+@pytest.mark.parametrize("listed", [{}, [], ["README.md"]])
+def test_a_manifest_that_does_not_list_the_world_is_no_proof(world, tmp_path, listed):
+    folder = world.save(tmp_path / "world")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if listed:  # one file alone, and rightly
+        listed = {name: manifest["sha256"][name] for name in listed}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": listed}))
+    with pytest.raises(ValueError, match=r"does not list config\.json, .*never checked"):
+        World.load(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_world_of_nan_is_refused(world, tmp_path, value):
+    next(world.model.core.heads.parameters()).data.view(-1)[0] = value
+    with pytest.raises(ValueError, match=r"not finite, in core\.heads"):
+        World.load(world.save(tmp_path / "world"))
+
+
+@pytest.mark.parametrize("name", ["obs", "state", "reward", "success"])
+def test_a_row_that_is_no_number_is_named(world, name):
+    s = world.reset([world.starts.get(*address, context=1) for address in world.starts.addresses[:2]])
+    getattr(s, name)[1].fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=rf"{name} of rows \[1\] is not finite"):
+        world.outputs(s)
+
+
+def test_statistics_of_nan_are_refused(world, tmp_path):
+    world.stats.action_low[0] = float("nan")
+    with pytest.raises(ValueError, match="not finite, in action_low"):
+        World.load(world.save(tmp_path / "world"))
+
+
 def test_foreign_folders_are_refused_with_a_hint(world, tmp_path):
     folder = world.save(tmp_path / "run" / "world")
     with pytest.raises(ValueError, match=r"did you mean .*world"):
