@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scd_world.prior.uncertainty import KNOWN
+from scd_world.training.run_folder import UNKNOWN_TEACHER
 from scd_world.utils.atomic_folder import OLD, TEMP, DamagedFolder, beside, sync, verify, write_folder
 from scd_world.world import format3
 
@@ -140,7 +141,7 @@ def upgrade_training(training: Mapping[str, Any]) -> dict[str, Any]:
     training = format3.rename(training, new)
     training["config"] = format3.upgrade_train_config(training["config"])
     if "teacher" in training["config"]:  # its digest was of weights by the names of then
-        training["config"]["teacher"] = ""
+        training["config"]["teacher"] = UNKNOWN_TEACHER
     if training["parent"]:
         training["parent"] = format3.upgrade_provenance(training["parent"])
     return training
