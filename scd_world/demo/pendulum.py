@@ -40,6 +40,7 @@ from scd_world.rollouts.config import RecordConfig
 from scd_world.rollouts.record import record
 from scd_world.training.config import TrainConfig
 from scd_world.training.trainer import train
+from scd_world.world.model_card import what_it_is_given
 from scd_world.world.world import World
 
 STEPS = (1, 5, 10, 15, 20)
@@ -65,6 +66,7 @@ def show_pendulum(config: DemoConfig, out: Path, device: str) -> tuple[dict[str,
     world = train_pendulum(config, folder / "data", folder / "run", device)
     print(training_summary(folder / "run" / "log.jsonl"), "\n", flush=True)
 
+    print(what_it_is_given(world.schema))
     simulator = simulators.make("pendulum")
     store = WindowStore.open(folder / "run" / "windows.zarr")
     starts, actions = held_out_windows(world, store, max(STEPS))

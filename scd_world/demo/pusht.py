@@ -24,6 +24,7 @@ from scd_world.demo.sim_comparison import (
     write_videos,
 )
 from scd_world.reporting import video
+from scd_world.world.model_card import what_it_is_given
 from scd_world.world.world import World
 
 POLICIES = {"scripted_pusht": "scripted pusher", "random_walk": "random walk"}
@@ -54,6 +55,7 @@ def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, An
     chosen: dict[str, Any] = {"world": config.world} if config.world else {}
     env: Any = gymnasium.make("scd_world/PushT-v0", device=device, num_steps=config.num_steps, **chosen)
     world: World = env.unwrapped.world
+    print("\n" + what_it_is_given(world.schema).replace("**", ""))
     starts = evenly_spaced(world.starts.first_frames.tolist(), config.episodes)
     envs = gymnasium.make_vec(
         "scd_world/PushT-v0",

@@ -55,6 +55,7 @@ from scd_world.robot_data.compatibility import check_schema, scored_schema
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
 from scd_world.utils.output_folder import claim_folder, written_since
+from scd_world.world.model_card import what_it_is_given
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -262,6 +263,7 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
     """Names the world and its model, as plain data."""
     return {
         "source": config.world,
+        "given": what_it_is_given(world.schema),
         "num_steps": config.num_steps or world.config.num_steps,
         "model": asdict(world.config),
         "parameters": sum(p.numel() for p in world.model.parameters()),

@@ -66,6 +66,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"# Fidelity of {report['world']['source']}",
         "",
         *warning,
+        report["world"]["given"],
+        "",
         f"Open loop on {data['windows']} windows of {data['episodes']} episodes of {data['source']} "
         f"({data['held_out']}): {settings['context']} recorded frames, then the recorded actions, "
         f"{report['world']['num_steps']} denoising steps per frame. Means over all windows, one imagination "

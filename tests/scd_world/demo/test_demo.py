@@ -103,6 +103,7 @@ def test_the_pendulums_part_runs_from_recording_to_report(tmp_path: Path, capsys
     assert len(report["psnr"]) == 20
     assert np.isfinite([report["least_gain"], report["median_angle"], report["median_angle_in_image"]]).all()
     printed = capsys.readouterr().out
+    assert "It is given cameras and proprioception" in printed
     for name in ("pendulum.mp4", "pendulum.webp", "pendulum.png", "pendulum/run/world", "report.json"):
         assert (tmp_path / name).exists()
         assert f"  {name} " in printed

@@ -261,6 +261,7 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     assert report["outcomes"]["steps"] == 2 * 24  # two whole episodes
     assert report["speed"]["p50_ms"] > 0
     text = (out / "report.md").read_text()
+    assert "It is given " in text
     assert text in capsys.readouterr().out
     assert "|    6 |       4 |" in text
     names = {path.name for path in out.iterdir()}
