@@ -9,7 +9,8 @@ import pytest
 import zarr
 
 from scd_datasets.store import arrays
-from scd_datasets.store.store import WindowStore, free_memory, write_store
+from scd_datasets.store.store import WindowStore, free_memory
+from scd_datasets.store.writer import write_store
 from scd_world.utils.atomic_folder import DamagedFolder
 
 LENGTHS = (12, 30, 7, 21)  # of the store fixture
