@@ -27,7 +27,7 @@ class SourceConfig:
     fps: float | None = None  # of a replay buffer or an .h5 file, which store none
     # timestamp: rows must be 1/fps apart; index: a row is a step, however long it took (a robot's real clock)
     clock: str = "timestamp"
-    decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
+    decoder: str = "auto"  # of videos: pyav, torchcodec; auto: PyAV, the faster one
 
     def __post_init__(self) -> None:
         one_of("data.resize", self.resize, ("stretch", "letterbox"))
