@@ -37,6 +37,11 @@ class SourceConfig:
             if value is not None:
                 above(name, value, 0)
 
+    @property
+    def low_dim_keys(self) -> dict[str, str]:
+        """Gives `keys` without the cameras': for what is recorded beside, which may have none."""
+        return {stored: key for stored, key in self.keys.items() if ".image" not in key}
+
 
 @dataclass(frozen=True)
 class CheckConfig:
