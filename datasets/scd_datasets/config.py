@@ -51,7 +51,9 @@ class CheckConfig:
     """
 
     data: SourceConfig = field(default_factory=SourceConfig)
-    out: str | None = None  # the store; <root>.zarr by default (of a replay buffer <root>.windows.zarr)
+    out: str | None = (
+        None  # the store; by default <root>.zarr, <root>.windows.zarr of a .zarr, ./<name>.zarr of a repo_id
+    )
     build: bool = True  # False: check only
     on_bad_episode: OnBadEpisode = OnBadEpisode["raise"]  # or skip: leave damaged episodes out and list them
     bench: bool = False  # measure how fast random windows come from the store; without data: a synthetic one

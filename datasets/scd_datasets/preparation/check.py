@@ -95,12 +95,18 @@ def run_check(config: CheckConfig) -> None:
         if report.bad and not skip_bad:
             raise damage_error(report.bad)
         return
-    root = str(source.root).rstrip("/")
-    usual = f"{root.removesuffix('.zarr')}.windows.zarr" if root.endswith(".zarr") else f"{root}.zarr"
-    out = Path(config.out or usual)
+    out = Path(config.out or usual_store(config.data.repo_id, source.root))
     print(build_once(source, out, skip_bad))
     if config.bench:
         _print_speed(WindowStore.open(out, in_memory=False))
+
+
+def usual_store(repo_id: str | None, root: Path) -> str:
+    """Gives where a recording's store goes: beside it, or here where it lies in a hub's cache."""
+    if repo_id:
+        return f"{repo_id.rpartition('/')[2].partition('@')[0]}.zarr"
+    name = str(root).rstrip("/")
+    return f"{name.removesuffix('.zarr')}.windows.zarr" if name.endswith(".zarr") else f"{name}.zarr"
 
 
 def build_once(source: Source, out: Path, skip_bad: bool) -> str:

@@ -1,13 +1,14 @@
 """Imports that are killed go on, episodes decode side by side, and nothing is decoded twice."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scd_datasets.config import CheckConfig, DataConfig, SourceConfig
 from scd_datasets.preparation import decode
-from scd_datasets.preparation.check import check_dataset, run_check
+from scd_datasets.preparation.check import check_dataset, run_check, usual_store
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.store import arrays, known_stores
@@ -153,6 +154,18 @@ def test_a_linked_store_outlives_the_one_it_was_linked_from(tmp_path):
     second = open_store(DataConfig(root=str(root)), tmp_path / "b")
     shutil.rmtree(first.path)
     assert WindowStore.open(second.path).windows(np.array([0]), np.array([0]), 4)["pixels"].any()
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "root", "expected"),
+    [
+        (None, "data/pusht", "data/pusht.zarr"),
+        (None, "data/cchi.zarr", "data/cchi.windows.zarr"),
+        ("user/so101", "/home/me/.cache/huggingface/hub/x/snapshots/1f", "so101.zarr"),
+    ],
+)
+def test_a_store_lies_beside_its_recording_but_not_in_a_hubs_cache(repo_id, root, expected):
+    assert usual_store(repo_id, Path(root)) == expected
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):
