@@ -24,10 +24,13 @@ class SourceConfig:
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
     fps: int | None = None  # of a replay buffer or an .h5 file, which store none
+    keys: dict[str, str] = field(default_factory=dict)  # recorded name → LeRobot's, where they differ
+    clock: str = "timestamp"  # of a LeRobotDataset; index: rows are steps, whatever the timestamps say
     decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
 
     def __post_init__(self) -> None:
         one_of("data.resize", self.resize, ("stretch", "letterbox"))
+        one_of("data.clock", self.clock, ("timestamp", "index"))
         one_of("data.decoder", self.decoder, ("auto", "torchcodec", "pyav"))
         for name, value in {"data.image_size": self.image_size, "data.fps": self.fps}.items():
             if value is not None:

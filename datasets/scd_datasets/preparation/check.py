@@ -29,6 +29,8 @@ from scd_datasets.store.store import WindowStore, write_store
 from scd_world.robot_data.schema import DataSchema
 
 TIME_TOLERANCE = 1e-3  # s; timestamps are float32
+# Where a dataset's files lie: LeRobot's and a zarr group's folders, a buffer beside its videos, HDF5 episodes
+RECORDED = ("data", "videos", "meta", "replay_buffer.zarr", "*.hdf5", "*.h5")
 MAX_LISTED = 8  # damaged episodes that an error lists
 log = logging.getLogger(__name__)
 
@@ -174,8 +176,9 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
 def source_digest(source: Source, skip_bad: bool) -> str:
     """Hashes what a store depends on: the dataset's files (their sizes and times, not bytes), and what is
     read of them."""
-    files = [file for part in ("data", "videos", "meta") for file in (source.root / part).rglob("*")]
-    files += [source.root]  # where the whole dataset is one file
+    found = [path for pattern in RECORDED for path in source.root.glob(pattern)]
+    files = [source.root, *found]  # the root where the whole dataset is one file
+    files += [file for path in found for file in path.rglob("*")]
     stats = [
         (str(file.relative_to(source.root)), file.stat().st_size, file.stat().st_mtime_ns)
         for file in sorted(files)

@@ -53,10 +53,13 @@ class Finding:
     done: str
 
 
-def require_fps(fps: int | None, root: str | Path, what: str) -> int:
-    """Gives the frame rate of a recording that stores none; ValueError where the user gave none either."""
+def require_fps(fps: int | None, root: str | Path, what: str, usual: str) -> int:
+    """Gives the frame rate of a recording that stores none; ValueError where the user gave none either.
+
+    usual: the rates that such recordings have, as they are to be given.
+    """
     if fps is None:
-        raise ValueError(f"{root} is {what}, and those store no frame rate: give data.fps=10 (PushT's own)")
+        raise ValueError(f"{root} is {what}, and those store no frame rate: give {usual}")
     return fps
 
 

@@ -30,7 +30,7 @@ class VideoReadError(ValueError):
 class VideoReader(Protocol):
     """Reads an open file whose frames come in one size (H, W), `fps` of them a second."""
 
-    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None: ...
+    def __init__(self, file: Path, fps: float, size: tuple[int, int]) -> None: ...
 
     def read(self, start: float, out: np.ndarray) -> int:
         """Fills `out` uint8 (count, H, W, 3) with the frames due from second `start` on.
@@ -43,7 +43,7 @@ class VideoReader(Protocol):
 class PyAVReader:
     """Decodes with PyAV, which brings its own FFmpeg: a `VideoReader`."""
 
-    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
+    def __init__(self, file: Path, fps: float, size: tuple[int, int]) -> None:
         self._file, self._fps, self._size = file, fps, size
         self._scaler: av.filter.Graph | None = None  # made for the first frame
         self._frames: Iterator[av.VideoFrame] | None = None
@@ -115,7 +115,7 @@ def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
 class TorchcodecReader:
     """Decodes with torchcodec, which needs the system's FFmpeg: a `VideoReader`."""
 
-    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
+    def __init__(self, file: Path, fps: float, size: tuple[int, int]) -> None:
         from torchcodec.decoders import VideoDecoder
         from torchcodec.transforms import Resize
 

@@ -15,6 +15,7 @@ from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.replay_buffer import ReplayBuffer
 
 ENDS = (20, 37, 60)
+LENGTHS = (20, 17, 23)
 
 
 def pusht(path: Path, ends=ENDS, dtype=np.float32, **arrays) -> Path:
@@ -73,7 +74,7 @@ def test_objects_and_codecs_that_run_code_are_refused(tmp_path):
     with pytest.raises(ValueError, match="pickle"):
         ReplayBuffer(root, fps=10)
     described.write_text(json.dumps(plain | {"dtype": "<c16", "fill_value": [0.0, 0.0]}))
-    with pytest.raises(ValueError, match="dtype complex128; expected integers, floats or bool"):
+    with pytest.raises(ValueError, match="state is complex128; expected integers, floats or bool"):
         ReplayBuffer(root, fps=10)
 
 
@@ -92,7 +93,11 @@ def test_a_missing_chunk_is_no_black_image(tmp_path):
             {"img": np.full((60, 16, 24, 3), 300.0, np.float32)},
             "values from 300 to 300, expected gray levels",
         ),
-        ({"img": np.full((60, 16, 24, 3), 0.5, np.float32)}, "values up to 0.5, .*multiply by 255"),
+        (
+            {"img": np.repeat([200.0, 0.5, 200.0], LENGTHS)[:, None, None, None] * np.ones((16, 24, 3))},
+            r"episode 1 .*values up to 0.5, other frames of this camera 0…255: multiply these by 255",
+        ),
+        ({"img": np.full((60, 16, 24, 3), 900, np.uint16)}, "values from 900 .*divided by 257"),
         ({"img": np.full((30, 16, 24, 3), 9.0, np.float32)}, r"episode 1 \(data/img\): has 10 of 17 frames"),
         ({"action": np.full((60, 2), np.nan, np.float32)}, "action action_0 is nan at frame 0"),
     ],
