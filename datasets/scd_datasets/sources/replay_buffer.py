@@ -149,9 +149,7 @@ class ReplayBuffer:
         told = {*self._read_names(), TIME, *(finding.where for finding in self._left_out)}
         if unread := [name for name in self._arrays if name not in told]:
             found.append(Finding(f"also recorded: {', '.join(unread)}", "data", "not read"))
-        if STATE in self._columns and self._width(STATE) < len(
-            dim_labels(STATE, {"": self._arrays["state"]})
-        ):
+        if STATE in self._columns and self._width(STATE) < self._recorded_width(STATE):
             what = f"state has {PUSHT_STATE} values, PushT's agent and block"
             found.append(Finding(what, "data/state", "the agent's are read; keypoint gives the block's pose"))
         if self._later:

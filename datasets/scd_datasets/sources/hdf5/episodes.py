@@ -1,7 +1,7 @@
 """HDF5 recordings with a group per episode, in one file or in a file each: robomimic's and ALOHA's.
 
-What the arrays in a group mean says `layouts.py`. Every episode must have the arrays of the first one that
-can be read, in the same shapes.
+What the arrays in a group mean says `layouts.py`. Every episode must have the arrays of a model one, in the
+same shapes: of the first, the middle and the last one, that with the most.
 
 L steps of an episode, V cameras, H W pixels of the grid, h w of a frame as recorded.
 """
@@ -26,7 +26,7 @@ from scd_datasets.sources.array_roles import (
     picture_findings,
 )
 from scd_datasets.sources.hdf5.encoded_frames import EncodedFrames, is_encoded
-from scd_datasets.sources.hdf5.files import array_at, arrays_in, open_file, read_rows
+from scd_datasets.sources.hdf5.files import array_at, arrays_in, group_at, open_file, read_rows
 from scd_datasets.sources.hdf5.layouts import Layout
 from scd_datasets.sources.images import ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot_features import ACTION, MULTIPLE, STATE, SUCCESS, common_size
@@ -62,8 +62,8 @@ class Hdf5Episodes:
         self._open = lru_cache(maxsize=2)(open_file)
         self._groups: list[str] = []  # of each episode
         self.episodes = list(self._list_episodes(files))
-        first = self._first_good()
-        file, arrays = self._open(self._folder / first.file), self._all_arrays(first)
+        model = self._model_episode()
+        file, arrays = self._open(self._folder / model.file), self._all_arrays(model)
         self._stored_fps = layout.stored_fps(file)
         if fps is not None and self._stored_fps not in (None, fps):
             raise ValueError(
@@ -168,14 +168,16 @@ class Hdf5Episodes:
             return EpisodeIndex(episode.index, length, episode.tasks, episode.file)
         return episode
 
-    def _first_good(self) -> EpisodeIndex:
-        for episode in self.episodes:
-            if episode.length:
-                return episode
-        raise ValueError(
-            f"{self.root}: no episode can be read; the first one {self._why_not(self.episodes[0])}. Another "
-            "name of the action is given by data.keys={<recorded>: action}"
-        )
+    def _model_episode(self) -> EpisodeIndex:
+        """Picks the one that others are compared with: the first one may be what lacks a camera."""
+        good = [episode for episode in self.episodes if episode.length]
+        if not good:
+            raise ValueError(
+                f"{self.root}: no episode can be read; the first one: {self._why_not(self.episodes[0])}. "
+                "Another name of the action is given by data.keys={<recorded>: action}"
+            )
+        looked_at = [good[0], good[len(good) // 2], good[-1]]
+        return max(looked_at, key=lambda episode: len(self._all_arrays(episode)))
 
     def _why_not(self, episode: EpisodeIndex) -> str:
         try:
@@ -184,8 +186,7 @@ class Hdf5Episodes:
             return str(error)
 
     def _group(self, episode: EpisodeIndex) -> Any:
-        file, group = self._open(self._folder / episode.file), self._groups[episode.index]
-        return file[group] if group else file
+        return group_at(self._open(self._folder / episode.file), self._groups[episode.index])
 
     def _all_arrays(self, episode: EpisodeIndex) -> dict[str, Any]:
         """Opens the arrays in the episode's group by name, but those that repeat others."""
@@ -202,11 +203,10 @@ class Hdf5Episodes:
         return dict.fromkeys([*low_dim, *(camera.name for camera in self._cameras.values())])
 
     def _check_shapes(self, arrays: Mapping[str, Any], length: int) -> None:
-        """Raises ValueError where an array has another shape than in the first episode, or too few rows."""
+        """Raises ValueError where an array has another shape than in the model episode, or too few rows."""
         for name, array in arrays.items():
             if array.shape[1:] != self._shapes[name]:
-                other = f"in the first episode {self._shapes[name]}"
-                raise ValueError(f"a row of {name} is {array.shape[1:]}, {other}")
+                raise ValueError(f"a row of {name} is {array.shape[1:]}, elsewhere {self._shapes[name]}")
             if array.shape[0] < length:
                 raise ValueError(f"{name} has {array.shape[0]} of {length} rows")
 

@@ -66,6 +66,15 @@ def group_in(group: Any, name: str) -> Any:
     return group[name] if isinstance(group[name], h5py.Group) else None
 
 
+def group_at(group: Any, path: str) -> Any:
+    """Gives the group at a path of the group's, itself for ""; ValueError where there is none, or a link."""
+    for inner in path.split("/") if path else ():
+        group = group_in(group, inner)
+        if group is None:
+            raise ValueError(f"has no {path}")
+    return group
+
+
 def arrays_in(group: Any, depth: int = 0, prefix: str = "", only: str = "") -> dict[str, Any]:
     """Gives the group's arrays by name; with `depth`, also those in its groups (`obs/image`), and so on.
 
@@ -95,11 +104,7 @@ def array_at(group: Any, path: str) -> Any:
     """Gives the array at a path of the group's; ValueError where there is none, or where it lies in another
     file."""
     *groups, name = path.split("/")
-    for inner in groups:
-        group = group_in(group, inner)
-        if group is None:
-            raise ValueError(f"has no {path}")
-    found = arrays_in(group, only=name)
+    found = arrays_in(group_at(group, "/".join(groups)), only=name)
     if name not in found:
         raise ValueError(f"has no {path}")
     return found[name]
