@@ -12,8 +12,8 @@ OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Names a recording: a LeRobotDataset v3 (a folder, or its name on the Hugging Face Hub), the folder of a
-    replay buffer, or an HDF5 file of stable-worldmodel."""
+    """Names a recording: a LeRobotDataset v3 (a folder, or its name on the Hugging Face Hub), the folder or
+    zip file of a replay buffer, robomimic's or stable-worldmodel's HDF5 file, or a folder of ALOHA's."""
 
     root: str | None = None
     repo_id: str | None = None
@@ -23,7 +23,7 @@ class SourceConfig:
     drop_features: list[str] = field(default_factory=list)
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
-    fps: int | None = None  # of a replay buffer or an .h5 file, which store none
+    fps: int | None = None  # of a recording that stores none: a replay buffer, most HDF5
     keys: dict[str, str] = field(default_factory=dict)  # recorded name → LeRobot's, where they differ
     clock: str = "timestamp"  # of a LeRobotDataset; index: rows are steps, whatever the timestamps say
     decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
@@ -62,7 +62,7 @@ class CheckConfig:
 class DataConfig(SourceConfig):
     """Names a training's recording, and says how its episodes are split and sampled."""
 
-    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, replay_buffer.zarr or .h5
+    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, a replay buffer or HDF5
     skip_damaged: bool = False  # leave damaged episodes out instead of stopping at them
     holdout: float = 0.1  # share of the episodes, in [0, 0.9], kept for evaluation
     motion_share: float = (

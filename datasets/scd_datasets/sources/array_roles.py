@@ -119,11 +119,11 @@ def check_keys(arrays: Mapping[str, Any], keys: Mapping[str, str], where: str) -
             close = difflib.get_close_matches(name, arrays, n=3, cutoff=0.5)
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             raise ValueError(
-                f"data.keys={{{name}: {feature}}}: {where} has no {name}{meant} It has {', '.join(arrays)}"
+                f"data.keys={{{name}:{feature}}}: {where} has no {name}{meant} It has {', '.join(arrays)}"
             )
         if feature not in (*LOW_DIM, IMAGE) and not (feature.startswith(IMAGES) and feature != IMAGES):
             raise ValueError(
-                f"data.keys={{{name}: {feature}}}: {feature} is no name of LeRobot's; expected one of "
+                f"data.keys={{{name}:{feature}}}: {feature} is no name of LeRobot's; expected one of "
                 f"{', '.join(LOW_DIM)}, {IMAGE}, {IMAGES}<name>"
             )
 

@@ -39,7 +39,7 @@ from scd_datasets.sources.lerobot_features import (
 )
 from scd_datasets.sources.picture_kind import to_rgb
 from scd_datasets.sources.replay_videos import ReplayVideos
-from scd_datasets.sources.replay_zarr import BUFFER, ENDS, open_buffer, plain
+from scd_datasets.sources.replay_zarr import BUFFER, ENDS, open_buffer, plain, why_unreadable
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 
 PUSHT_STATE, PUSHT_AGENT = 5, 2  # agent x y, block x y angle: how many values, how many are the robot's
@@ -198,7 +198,9 @@ class ReplayBuffer:
         try:
             return np.asarray(self._arrays[name][first : first + episode.length])
         except (RuntimeError, ValueError, OSError) as error:  # a codec, a checksum, a missing chunk, the disk
-            raise DamagedEpisode(episode.index, f"data/{name}", f"cannot be read: {error}") from error
+            raise DamagedEpisode(
+                episode.index, f"data/{name}", f"cannot be read: {why_unreadable(error)}"
+            ) from error
 
     def _images(self, camera: Camera, episode: EpisodeIndex) -> np.ndarray:
         """Reads uint8 (L, h, w, 3)."""
@@ -226,7 +228,7 @@ def umi_action(pose: tuple[str, ...], arrays: Mapping[str, Any], root: str | Pat
         return pose
     raise ValueError(
         f"{root} has no data/action: {sorted(arrays)}; nothing to learn from. Where the action has another "
-        "name: data.keys={<array>: action}"
+        "name: data.keys={<array>:action}"
     )
 
 

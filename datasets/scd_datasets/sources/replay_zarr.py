@@ -66,6 +66,14 @@ def open_buffer(root: Path) -> tuple[dict[str, zarr.Array], np.ndarray]:
         raise ValueError(f"{root}: {reason}; {RECOMPRESS}") from error
 
 
+def why_unreadable(error: Exception) -> str:
+    """Says in a line why rows cannot be read, and what a missing chunk may be."""
+    reason = str(error).partition("\n")[0]
+    if "chunk" in reason and "not found" in reason:
+        reason += " (half a download? zarr 3 writes zeros only with config={'write_empty_chunks': True})"
+    return reason
+
+
 def arrays_of(group: zarr.Group, name: str) -> dict[str, zarr.Array]:
     """Gives the arrays by name, in order, of the group's subgroup `name`."""
     found = group[name]

@@ -129,10 +129,10 @@ class Hdf5Episodes:
             found.append(Finding(what, ", ".join(self._encoded), "read as their file format says"))
         told = {*self._used(), *(finding.where for finding in self._left_out)}
         if unread := [name for name in self._shapes if name not in told]:
-            done = "not read; data.keys={<name>: observation.state} reads one"
+            done = "not read; data.keys chooses what is"
             found.append(Finding(f"also recorded: {', '.join(unread)}", where, done))
         if "dones" in self._shapes and SUCCESS not in self._columns:
-            done = "not read; where it means that the task is fulfilled: data.keys={dones: next.success}"
+            done = "not read; where it means that the task is fulfilled: data.keys={dones:next.success}"
             found.append(Finding("when an episode is done", "dones", done))
         return found + self._left_out + picture_findings(self._cameras.values())
 
@@ -174,7 +174,7 @@ class Hdf5Episodes:
         if not good:
             raise ValueError(
                 f"{self.root}: no episode can be read; the first one: {self._why_not(self.episodes[0])}. "
-                "Another name of the action is given by data.keys={<recorded>: action}"
+                "Another name of the action is given by data.keys={<recorded>:action}"
             )
         looked_at = [good[0], good[len(good) // 2], good[-1]]
         return max(looked_at, key=lambda episode: len(self._all_arrays(episode)))
