@@ -7,7 +7,7 @@ from pathlib import Path
 from scd_datasets.config import SourceConfig
 from scd_datasets.sources.hdf5.episodes import Hdf5Episodes
 from scd_datasets.sources.hdf5.files import hdf5_files, several
-from scd_datasets.sources.hdf5.layouts import ALOHA, file_layout
+from scd_datasets.sources.hdf5.layouts import ALOHA, first_layout
 from scd_datasets.sources.hdf5.recording import Hdf5Recording
 from scd_datasets.sources.lerobot_features import MULTIPLE
 from scd_datasets.sources.lerobot_reader import LeRobotFolder, download
@@ -48,8 +48,8 @@ def open_layout(config: SourceConfig, multiple: int) -> Source:
 
 
 def open_hdf5(root: Path, files: list[Path], config: SourceConfig, multiple: int) -> Source:
-    """Opens HDF5 by the groups in its first file."""
-    layout = file_layout(files[0])
+    """Opens HDF5 by the groups in it."""
+    layout = first_layout(files)
     if len(files) > 1 and layout is not ALOHA:
         raise several(root, files)
     images = config.fps, config.cameras, config.image_size, config.resize == "letterbox", multiple

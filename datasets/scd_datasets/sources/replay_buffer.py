@@ -98,21 +98,24 @@ class ReplayBuffer:
 
     def _choose_cameras(self, wanted: Sequence[str], decoder: str) -> None:
         """Finds the cameras among the arrays, or where there is none among the videos beside the buffer."""
-        names = {name: CAMERA_NAMES.get(name, name) for name in self._arrays}
+        arrays, where = self._arrays, str(self.root)
+        names = {name: CAMERA_NAMES.get(name, name) for name in arrays}
+        found, self._left_out = find_cameras(arrays, names, self._keys, (), where)
         self._videos: ReplayVideos | None = None
-        videos = ReplayVideos(self.root / VIDEOS, decoder) if (self.root / VIDEOS).is_dir() else None
-        asked = () if videos else wanted
-        shown, self._left_out = find_cameras(self._arrays, names, self._keys, asked, str(self.root))
-        self._cameras = {
-            short: open_camera(plain(self._arrays[name]), name, str(self.root))
-            for short, name in shown.items()
-        }
-        self.sizes: dict[str, tuple[int, int]] = {name: one.size for name, one in self._cameras.items()}
-        if self._cameras:
+        self._cameras: dict[str, Camera] = {}
+        self.sizes: dict[str, tuple[int, int]]
+        if found:
+            shown, _ = find_cameras(arrays, names, self._keys, wanted, where)
+            self._cameras = {
+                short: open_camera(plain(arrays[name]), name, where) for short, name in shown.items()
+            }
+            self.sizes = {short: camera.size for short, camera in self._cameras.items()}
             return
-        if videos is None or not videos.sizes:
-            raise no_camera(self.root, self._arrays)
-        self._videos, self.sizes = videos, wanted_of(videos.sizes, wanted)
+        if (self.root / VIDEOS).is_dir():
+            self._videos = ReplayVideos(self.root / VIDEOS, decoder)
+        if self._videos is None or not self._videos.sizes:
+            raise no_camera(self.root, arrays)
+        self.sizes = wanted_of(self._videos.sizes, wanted)
 
     def names(self, key: str) -> tuple[str, ...]:
         arrays = {name: self._arrays[name] for name in self._columns.get(key, ())}

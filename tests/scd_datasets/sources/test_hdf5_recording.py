@@ -48,7 +48,7 @@ def write(request, tmp_path, monkeypatch):
             file.write_bytes(b"anything")
             stored = {name: values.view(Stored) for name, values in sorted(arrays.items())}
             monkeypatch.setattr(reader, "open_columns", lambda file: stored)
-            monkeypatch.setattr(source_opener, "file_layout", lambda file: None)
+            monkeypatch.setattr(source_opener, "first_layout", lambda files: None)
         return file
 
     return to_disk

@@ -268,6 +268,15 @@ def test_videos_beside_a_buffer_show_its_rows(tmp_path):
         open_source(SourceConfig(root=str(folder / "replay_buffer.zarr")))
 
 
+def test_cameras_are_chosen_among_videos_and_among_arrays_beside_videos(tmp_path):
+    folder = real(tmp_path / "pick")
+    assert list(open_source(SourceConfig(root=str(folder), cameras=["camera_1"])).sizes) == ["camera_1"]
+    shutil.rmtree(folder / "replay_buffer.zarr")
+    pusht(folder / "replay_buffer.zarr", wrist=np.ones((60, 16, 24, 3), np.uint8))
+    source = open_source(SourceConfig(root=str(folder), fps=10, cameras=["wrist"]))
+    assert source.sizes == {"wrist": (16, 24)}
+
+
 def test_videos_that_are_missing_or_short_are_damage(tmp_path):
     folder = real(tmp_path / "pick", short=9)
     (folder / "videos" / "2" / "1.mp4").unlink()

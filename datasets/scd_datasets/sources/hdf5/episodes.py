@@ -73,6 +73,11 @@ class Hdf5Episodes:
         self._columns = choose_low_dim(arrays, layout.roles(arrays), self._keys, str(root))
         usual = {name: short for name in arrays if (short := layout.camera_of(name))}
         shown, self._left_out = find_cameras(arrays, usual, self._keys, cameras, str(root))
+        if not shown:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise ValueError(
+                f"{root} has no camera, and a world predicts images: {layout.no_camera}. {shapes}"
+            )
         self._cameras = {short: open_camera(arrays[name], name, str(root)) for short, name in shown.items()}
         self._shapes = {name: array.shape[1:] for name, array in arrays.items()}
         self._names = {

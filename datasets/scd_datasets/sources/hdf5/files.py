@@ -107,6 +107,8 @@ def array_at(group: Any, path: str) -> Any:
     found = arrays_in(group_at(group, "/".join(groups)), only=name)
     if name not in found:
         raise ValueError(f"has no {path}")
+    if not found[name].shape:
+        raise ValueError(f"{path} is a single value, expected one for each step")
     return found[name]
 
 

@@ -12,7 +12,7 @@ observes, then acts: row i again holds the action taken at its observation.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,25 @@ class Layout:
     stored_fps: Callable[[Any], Any]  # open file → the rate that is stored in it, None for none
     task: Callable[[Any], str]  # open file → its task, "" for none
     depth: int  # groups within an episode's group
+    no_camera: str  # what to do where there is none
     repeats: tuple[str, ...] = ()  # beginnings of the names of arrays that repeat others
 
 
-def file_layout(path: Path) -> Layout | None:
-    """Finds the layout of an HDF5 file by the groups in it; None where no layout here has these."""
-    file = open_file(path)
+def first_layout(files: Sequence[Path]) -> Layout | None:
+    """Finds the layout of the first HDF5 file that can be opened; None where no layout here has its groups.
+
+    Raises ValueError where none can be.
+    """
+    for path in files[:-1]:
+        try:
+            return file_layout(open_file(path))
+        except ValueError:
+            continue
+    return file_layout(open_file(files[-1]))
+
+
+def file_layout(file: Any) -> Layout | None:
+    """Finds the layout of an open HDF5 file by the groups in it; None where no layout here has these."""
     if group_in(file, "data") is not None and robomimic_groups(file):
         return ROBOMIMIC
     if group_in(file, "observations") is not None and "action" in file:
@@ -77,7 +90,8 @@ def robomimic_roles(arrays: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def robomimic_fps(file: Any) -> Any:
     """Gives the simulator's control frequency, which env_args hold; None where they do not."""
-    rate = (_json(file, "env_args").get("env_kwargs") or {}).get("control_freq")
+    kwargs = _json(file, "env_args").get("env_kwargs")
+    rate = kwargs.get("control_freq") if isinstance(kwargs, dict) else None
     if not isinstance(rate, int | float) or rate <= 0:
         return None
     return int(rate) if rate == int(rate) else rate
@@ -111,6 +125,7 @@ ROBOMIMIC = Layout(
     stored_fps=robomimic_fps,
     task=robomimic_task,
     depth=2,
+    no_camera="robomimic's dataset_states_to_obs.py renders some with --camera_names",
     repeats=("next_obs/",),
 )
 
@@ -137,4 +152,5 @@ ALOHA = Layout(
     stored_fps=lambda file: None,
     task=lambda file: "",
     depth=3,
+    no_camera="they are expected in observations/images",
 )
