@@ -115,4 +115,7 @@ def _to_levels(frames: np.ndarray, scale: float) -> np.ndarray:
         raise ValueError(
             f"holds values up to {high:g}, other frames of this camera 0…255: multiply these by 255"
         )
-    return np.clip(np.rint(frames * scale), 0, 255).astype(np.uint8)
+    levels = np.rint(frames if scale == 1 else frames * scale)
+    if low < 0 or high * scale > 255:  # by less than rounding forgives
+        levels = levels.clip(0, 255)
+    return levels.astype(np.uint8)

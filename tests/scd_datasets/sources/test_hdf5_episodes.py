@@ -75,7 +75,8 @@ def test_a_demonstrations_rows_stay_together(tmp_path):
     assert np.allclose(windows["action"][..., 0], rows[:, :-1])
     table = report.table()
     assert "obs/agentview_depth: float32 (20, 16, 24, 1) is depth → left out" in table
-    assert "also recorded: dones, obs/robot0_joint_vel, states" in table
+    assert "also recorded: obs/robot0_joint_vel, states → not read" in table
+    assert "dones: when an episode is done → not read; where it means" in table
     assert "next_obs" not in table
 
 

@@ -63,6 +63,13 @@ def test_channels_come_last_and_floats_become_levels(axis):
     assert np.array_equal(to_rgb(stored.astype(np.int64)), colors)
 
 
+def test_what_rounding_forgives_does_not_wrap_around():
+    """A resized float picture overshoots a little; 256 as uint8 would be 0."""
+    assert to_rgb(np.full((1, 8, 8, 3), 1.0019), scale=255).max() == 255
+    assert to_rgb(np.full((1, 8, 8, 3), -0.001), scale=255).max() == 0
+    assert to_rgb(np.full((1, 8, 8, 3), 255.5)).min() == 255
+
+
 def test_gray_and_alpha():
     gray = np.arange(2 * 16 * 24, dtype=np.uint8).reshape(2, 16, 24)
     for stored in (gray, gray[..., None], gray[:, None]):

@@ -132,7 +132,7 @@ class Hdf5Episodes:
         if self._encoded:
             what = "compressed pictures, which some recorders write with red and blue exchanged"
             found.append(Finding(what, ", ".join(self._encoded), "read as their file format says"))
-        told = {*self._used(), *(finding.where for finding in self._left_out)}
+        told = {"dones", *self._used(), *(finding.where for finding in self._left_out)}
         if unread := [name for name in self._shapes if name not in told]:
             done = "not read; data.keys chooses what is"
             found.append(Finding(f"also recorded: {', '.join(unread)}", where, done))
