@@ -160,6 +160,12 @@ def find_cameras(
     return wanted_of(found, wanted), left_out
 
 
+def list_arrays(arrays: Mapping[str, Any], left_out: Sequence[Finding] = ()) -> str:
+    """Lists what there is instead of a camera, and what is none."""
+    there = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
+    return there + "".join(f"; {finding.where} is left out: {finding.what}" for finding in left_out)
+
+
 def camera_name(feature: str) -> str:
     """Gives the short name of a camera that LeRobot calls `feature`."""
     return "image" if feature == IMAGE else feature.removeprefix(IMAGES)

@@ -15,6 +15,8 @@ from scd_datasets.sources.replay_buffer import ReplayBuffer
 from scd_datasets.sources.replay_zarr import is_replay_buffer
 from scd_datasets.sources.source import DropFeatures, Source
 
+RLDS = ("*.tfrecord*", "*/*.tfrecord*")  # in the folder of a version, or in the one above
+
 
 def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
     """Opens the dataset that is named, whichever layout it has, without the features that are to be dropped.
@@ -39,6 +41,11 @@ def open_layout(config: SourceConfig, multiple: int) -> Source:
         return ReplayBuffer(root, config.fps, *images, config.keys, config.decoder)
     if files := hdf5_files(root):
         return open_hdf5(root, files, config, multiple)
+    if any(next(root.glob(pattern), None) for pattern in RLDS):
+        raise ValueError(
+            f"{root} is RLDS, which TensorFlow reads: convert it to a LeRobotDataset (docs/data.md, 'DROID and "
+            "other RLDS', says how, on this machine alone)"
+        )
     folder = LeRobotFolder(root, config.cameras, config.image_size, letterbox, config.decoder, multiple)
     if config.fps not in (None, folder.fps):
         raise ValueError(

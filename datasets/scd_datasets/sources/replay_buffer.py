@@ -21,6 +21,7 @@ from scd_datasets.sources.array_roles import (
     choose_low_dim,
     dim_labels,
     find_cameras,
+    list_arrays,
     merged,
     open_camera,
     picture_findings,
@@ -114,7 +115,7 @@ class ReplayBuffer:
         if (self.root / VIDEOS).is_dir():
             self._videos = ReplayVideos(self.root / VIDEOS, decoder)
         if self._videos is None or not self._videos.sizes:
-            raise no_camera(self.root, arrays)
+            raise no_camera(self.root, list_arrays(arrays, self._left_out))
         self.sizes = wanted_of(self._videos.sizes, wanted)
 
     def names(self, key: str) -> tuple[str, ...]:
@@ -248,12 +249,11 @@ def recorded_fps(timestamps: Any, ends: np.ndarray) -> int | None:
     return round(1 / usual) if abs(usual * round(1 / usual) - 1) < STEADY / 10 else None
 
 
-def no_camera(root: Path, arrays: Mapping[str, Any]) -> ValueError:
+def no_camera(root: Path, there: str) -> ValueError:
     """Gives the error of a buffer without pictures, which says where they may be."""
     if root.name == BUFFER and (root.parent / VIDEOS).is_dir():
         return ValueError(f"{root} has its pictures beside it: data.root={root.parent}")
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
     return ValueError(
         f"no camera among data's arrays, which would be uint8 (N, height, width, 3), and none in "
-        f"{VIDEOS}/<episode>/<camera>.mp4 beside {BUFFER}: {shapes}"
+        f"{VIDEOS}/<episode>/<camera>.mp4 beside {BUFFER}: {there}"
     )

@@ -191,6 +191,10 @@ def test_channels_first_gray_and_depth(tmp_path):
     assert "depth: uint16 (60, 16, 24) is depth → left out" in report.table()
     with pytest.raises(ValueError, match="is depth; a camera is uint8"):
         ReplayBuffer(tmp_path / "replay.zarr", fps=10, cameras=["depth"])
+    with pytest.raises(
+        ValueError, match=r"no camera among .*; img is left out: uint16 \(60, 16, 24\) is depth"
+    ):
+        ReplayBuffer(pusht(tmp_path / "deep.zarr", img=arrays["depth"]), fps=10)
 
 
 def test_floats_from_0_to_1_are_gray_levels_and_it_is_said(tmp_path):

@@ -21,6 +21,7 @@ from scd_datasets.sources.array_roles import (
     choose_low_dim,
     dim_labels,
     find_cameras,
+    list_arrays,
     merged,
     open_camera,
     picture_findings,
@@ -74,9 +75,9 @@ class Hdf5Episodes:
         usual = {name: short for name in arrays if (short := layout.camera_of(name))}
         shown, self._left_out = find_cameras(arrays, usual, self._keys, cameras, str(root))
         if not shown:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            there = list_arrays(arrays, self._left_out)
             raise ValueError(
-                f"{root} has no camera, and a world predicts images: {layout.no_camera}. {shapes}"
+                f"{root} has no camera, and a world predicts images: {layout.no_camera}. {there}"
             )
         self._cameras = {short: open_camera(arrays[name], name, str(root)) for short, name in shown.items()}
         self._shapes = {name: array.shape[1:] for name, array in arrays.items()}

@@ -20,6 +20,7 @@ from scd_datasets.sources.array_roles import (
     choose_low_dim,
     dim_labels,
     find_cameras,
+    list_arrays,
     merged,
     open_camera,
     picture_findings,
@@ -95,8 +96,8 @@ class Hdf5Recording:
         usual = {name: short for name in sorted(self._arrays) if (short := camera_of(name))}
         shown, self._left_out = find_cameras(self._arrays, usual, self._keys, cameras, str(file))
         if not shown:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(self._arrays.items()))
-            raise ValueError(f"no camera, which would be called {PIXELS} or {PIXELS}.<name>: {shapes}")
+            there = list_arrays(self._arrays, self._left_out)
+            raise ValueError(f"no camera, which would be called {PIXELS} or {PIXELS}.<name>: {there}")
         self._cameras = {
             short: open_camera(self._arrays[name], name, str(file)) for short, name in shown.items()
         }
