@@ -43,8 +43,8 @@ def open_layout(config: SourceConfig, multiple: int) -> Source:
         return open_hdf5(root, files, config, multiple)
     if any(next(root.glob(pattern), None) for pattern in RLDS):
         raise ValueError(
-            f"{root} is RLDS, which TensorFlow reads: convert it to a LeRobotDataset (docs/data.md, 'DROID and "
-            "other RLDS', says how, on this machine alone)"
+            f"{root} is RLDS, which TensorFlow reads: convert it to a LeRobotDataset, on this machine alone, as "
+            "docs/data.md says under 'DROID and other RLDS'"
         )
     folder = LeRobotFolder(root, config.cameras, config.image_size, letterbox, config.decoder, multiple)
     if config.fps not in (None, folder.fps):
