@@ -12,20 +12,22 @@ OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Names a recording: a LeRobotDataset v3 (a folder, or its name on the Hugging Face Hub), the folder or
-    zip file of a replay buffer, robomimic's or stable-worldmodel's HDF5 file, or a folder of ALOHA's."""
+    """Names a recording: a LeRobotDataset v2.0, v2.1 or v3.0 (a folder, or its name on the Hugging Face Hub),
+    the folder or zip file of a replay buffer, robomimic's or stable-worldmodel's HDF5 file, or a folder of
+    ALOHA's."""
 
     root: str | None = None
     repo_id: str | None = None
     revision: str | None = None
+    keys: dict[str, str] = field(default_factory=dict)  # recorded name → LeRobot's, where they differ
     cameras: list[str] = field(default_factory=list)  # short names of those to read; all by default
     # Features that are left out, as if not recorded: observation.environment_state, next.reward, …
     drop_features: list[str] = field(default_factory=list)
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
-    fps: int | None = None  # of a recording that stores none: a replay buffer, most HDF5
-    keys: dict[str, str] = field(default_factory=dict)  # recorded name → LeRobot's, where they differ
-    clock: str = "timestamp"  # of a LeRobotDataset; index: rows are steps, whatever the timestamps say
+    fps: float | None = None  # of a recording that stores none: a replay buffer, most HDF5
+    # timestamp: rows must be 1/fps apart; index: a row is a step, however long it took (a robot's real clock)
+    clock: str = "timestamp"
     decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
 
     def __post_init__(self) -> None:

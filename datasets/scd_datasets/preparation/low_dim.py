@@ -99,7 +99,8 @@ def dataset_low_dim(
     """
     source = drop_unknown_features(LeRobotFolder(root), schema)
     check_same_robot(source, schema)
-    good, bad = valid_episodes(source, skip_bad)
+    found = valid_episodes(source, skip_bad)
+    good, bad = found.good, found.bad
     state = np.concatenate([one.state for one in good])
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])

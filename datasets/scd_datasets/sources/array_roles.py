@@ -8,7 +8,6 @@ N rows, h w pixels of a frame.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from scd_datasets.sources.keys import did_you_mean
 from scd_datasets.sources.lerobot_features import (
     ACTION,
     DONE,
@@ -116,11 +116,7 @@ def check_keys(arrays: Mapping[str, Any], keys: Mapping[str, str], where: str) -
     """Raises ValueError, with what was probably meant, for a key that names no array or no feature."""
     for name, feature in keys.items():
         if name not in arrays:
-            close = difflib.get_close_matches(name, arrays, n=3, cutoff=0.5)
-            meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise ValueError(
-                f"data.keys={{{name}:{feature}}}: {where} has no {name}{meant} It has {', '.join(arrays)}"
-            )
+            raise ValueError(f"data.keys: {name} is not recorded in {where}{did_you_mean(name, arrays)}")
         if feature not in (*LOW_DIM, IMAGE) and not (feature.startswith(IMAGES) and feature != IMAGES):
             raise ValueError(
                 f"data.keys={{{name}:{feature}}}: {feature} is no name of LeRobot's; expected one of "
@@ -150,7 +146,7 @@ def find_cameras(
             what = f"{arrays[name].dtype} {arrays[name].shape} is {kind or 'no picture'}"
             if short in wanted or name in keys:
                 raise ValueError(f"{where}: {name} {what}; a camera is uint8 (rows, height, width, 3)")
-            left_out += [Finding(what, name, "left out")] if kind else []
+            left_out += [Finding(what, name, "left out", notable=False)] if kind else []
         elif short in found:
             raise ValueError(
                 f"{where}: {found[short]} and {name} are both called {short}; tell them apart by data.keys"
@@ -200,9 +196,9 @@ def picture_findings(cameras: Iterable[Camera]) -> list[Finding]:
     found = []
     for camera in cameras:
         if camera.kind == "gray":
-            found.append(Finding("gray pictures", camera.name, "read as three equal colors"))
+            found.append(Finding("gray pictures", camera.name, "read as three equal colors", False))
         if camera.kind == "rgba":
-            found.append(Finding("pictures with an alpha channel", camera.name, "alpha is left out"))
+            found.append(Finding("pictures with an alpha channel", camera.name, "alpha is left out", False))
         if camera.scale != 1:
             what = f"floats, from 0 to 1 in {SAMPLED} frames looked at"
             found.append(Finding(what, camera.name, "read as gray levels of 1/255"))

@@ -11,8 +11,8 @@ from scd_datasets.sources.hdf5.layouts import ALOHA, first_layout
 from scd_datasets.sources.hdf5.recording import Hdf5Recording
 from scd_datasets.sources.lerobot_features import MULTIPLE
 from scd_datasets.sources.lerobot_reader import LeRobotFolder, download
-from scd_datasets.sources.replay_buffer import ReplayBuffer
-from scd_datasets.sources.replay_zarr import is_replay_buffer
+from scd_datasets.sources.replay.buffer import ReplayBuffer
+from scd_datasets.sources.replay.zarr_files import is_replay_buffer
 from scd_datasets.sources.source import DropFeatures, Source
 
 RLDS = ("*.tfrecord*", "*/*.tfrecord*")  # in the folder of a version, or in the one above
@@ -43,10 +43,13 @@ def open_layout(config: SourceConfig, multiple: int) -> Source:
         return open_hdf5(root, files, config, multiple)
     if any(next(root.glob(pattern), None) for pattern in RLDS):
         raise ValueError(
-            f"{root} is RLDS, which TensorFlow reads: convert it to a LeRobotDataset, on this machine alone, as "
-            "docs/data.md says under 'DROID and other RLDS'"
+            f"{root} is RLDS, which TensorFlow reads: convert it to a LeRobotDataset, on this machine alone, "
+            "as docs/data.md says under 'DROID and other RLDS'"
         )
-    folder = LeRobotFolder(root, config.cameras, config.image_size, letterbox, config.decoder, multiple)
+    in_order = config.clock == "index"
+    folder = LeRobotFolder(
+        root, config.cameras, config.image_size, letterbox, config.decoder, multiple, config.keys, in_order
+    )
     if config.fps not in (None, folder.fps):
         raise ValueError(
             f"{root} was recorded at {folder.fps} fps, data.fps={config.fps}: leave data.fps out"

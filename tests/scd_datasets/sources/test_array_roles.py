@@ -61,7 +61,7 @@ def test_the_users_word_stands_above_the_usual():
     [
         (
             {"obs/robot_eef_pos": "observation.state"},
-            "here has no obs/robot_eef_pos; did you mean obs/robot0_eef_pos",
+            "obs/robot_eef_pos is not recorded in here; did you mean obs/robot0_eef_pos",
         ),
         (
             {"actions": "actions"},

@@ -234,6 +234,8 @@ def test_training_opens_the_folder_and_sees_it_grow(tmp_path):
     source = open_source(SourceConfig(root=str(folder), fps=50))
     before = open_or_build(source, tmp_path / "s.zarr").source
     (folder / "episode_11.hdf5").write_bytes((folder / "episode_2.hdf5").read_bytes())
+    with h5py.File(folder / "episode_11.hdf5", "a") as out:
+        out["observations/qpos"][:] += 1000
     again = open_source(SourceConfig(root=str(folder), fps=50))
     assert len(open_or_build(again, tmp_path / "s.zarr").lengths) == 4
     assert open_or_build(again, tmp_path / "s.zarr").source != before

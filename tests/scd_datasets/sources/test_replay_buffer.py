@@ -14,7 +14,7 @@ from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.check import check_dataset
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.open_source import open_source
-from scd_datasets.sources.replay_buffer import ReplayBuffer
+from scd_datasets.sources.replay.buffer import ReplayBuffer
 
 ENDS = (20, 37, 60)
 LENGTHS = (20, 17, 23)
@@ -63,7 +63,7 @@ def test_training_opens_it_as_a_dataset(tmp_path):
         open_store(DataConfig(kind="zarr", root=root), tmp_path / "run")
     store = open_store(DataConfig(kind="zarr", root=root, fps=10, image_size=8), tmp_path / "run")
     assert (store.path, store.schema.height) == (tmp_path / "run" / "windows.zarr", 8)
-    report = (tmp_path / "run" / "windows.txt").read_text()
+    report = (tmp_path / "run" / "windows.zarr" / "report" / "report.txt").read_text()
     for finding in ("10 fps, as given", "also recorded: n_contacts", "next.reward: not recorded", "16 × 24"):
         assert finding in report
     assert isinstance(open_source(SourceConfig(root=root, fps=10)), ReplayBuffer)
@@ -209,14 +209,14 @@ def test_keys_name_what_has_another_name(tmp_path):
     root = pusht(
         tmp_path / "r.zarr",
         action=None,
-        actions=np.ones((60, 2)),
+        command=np.ones((60, 2)),
         img=None,
         front=np.ones((60, 16, 24, 3), np.uint8),
         n_contacts=np.ones((60, 1)),
     )
     with pytest.raises(ValueError, match=r"no data/action: .*data.keys=\{<array>:action\}"):
         open_source(SourceConfig(root=str(root), fps=10))
-    keys = {"actions": "action", "front": "observation.images.cam", "n_contacts": "observation.state"}
+    keys = {"command": "action", "front": "observation.images.cam", "n_contacts": "observation.state"}
     source = open_source(SourceConfig(root=str(root), fps=10, keys=keys))
     assert list(source.sizes) == ["cam"]
     assert (source.low_dim(source.episodes[0])["action"] == 1).all()

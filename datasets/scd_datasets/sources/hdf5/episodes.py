@@ -46,12 +46,14 @@ class Hdf5Episodes:
     keys: recorded array (`obs/robot0_eef_pos`) → LeRobot's name for it; several of one name lie side by side.
     """
 
+    in_order = False
+
     def __init__(
         self,
         root: str | Path,
         files: Sequence[Path],
         layout: Layout,
-        fps: int | None,
+        fps: float | None,
         cameras: Sequence[str] = (),
         image_size: int | None = None,
         letterbox: bool = False,
@@ -92,13 +94,20 @@ class Hdf5Episodes:
     def names(self, key: str) -> tuple[str, ...]:
         return self._names.get(key, ())
 
+    def check_files(self, episode: EpisodeIndex) -> None:
+        """Raises DamagedEpisode where an array has another shape than elsewhere, or too few rows."""
+        for name, array in self._arrays(episode).items():
+            what = ""
+            if array.shape[1:] != self._shapes[name]:
+                what = f"a row of {name} is {array.shape[1:]}, elsewhere {self._shapes[name]}"
+            elif array.shape[0] < episode.length:
+                what = f"{name} has {array.shape[0]} of {episode.length} rows"
+            if what:
+                raise DamagedEpisode(episode.index, episode.file, what)
+
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
-        """Reads {key: (L, …)}; that the pictures are there, in the right number and size, is checked here."""
+        arrays = self._arrays(episode)
         try:
-            if not episode.length:
-                raise ValueError(self._why_not(episode))
-            arrays = self._arrays(episode)
-            self._check_shapes(arrays, episode.length)
             found = {
                 key: merged([read_rows(arrays[name], 0, episode.length) for name in names])
                 for key, names in self._columns.items()
@@ -129,14 +138,14 @@ class Hdf5Episodes:
     def findings(self) -> list[Finding]:
         where, found = self.root.name, []
         if self._stored_fps is None:
-            found.append(Finding("no frame rate is stored", where, f"{self.fps} fps, as given"))
+            found.append(Finding("no frame rate is stored", where, f"{self.fps} fps, as given", False))
         if self._encoded:
             what = "compressed pictures, which some recorders write with red and blue exchanged"
-            found.append(Finding(what, ", ".join(self._encoded), "read as their file format says"))
+            found.append(Finding(what, ", ".join(self._encoded), "read as their file format says", False))
         told = {"dones", *self._used(), *(finding.where for finding in self._left_out)}
         if unread := [name for name in self._shapes if name not in told]:
             done = "not read; data.keys chooses what is"
-            found.append(Finding(f"also recorded: {', '.join(unread)}", where, done))
+            found.append(Finding(f"also recorded: {', '.join(unread)}", where, done, notable=False))
         if "dones" in self._shapes and SUCCESS not in self._columns:
             done = "not read; where it means that the task is fulfilled: data.keys={dones:next.success}"
             found.append(Finding("when an episode is done", "dones", done))
@@ -201,20 +210,17 @@ class Hdf5Episodes:
         return _decoded({n: a for n, a in kept.items() if not n.startswith(self._layout.repeats)})
 
     def _arrays(self, episode: EpisodeIndex) -> dict[str, Any]:
-        """Opens the arrays that are read of the episode; ValueError where one is not there."""
-        return _decoded({name: array_at(self._group(episode), name) for name in self._used()})
+        """Opens the arrays that are read of the episode; DamagedEpisode where one is not there."""
+        try:
+            if not episode.length:
+                raise ValueError(self._why_not(episode))
+            return _decoded({name: array_at(self._group(episode), name) for name in self._used()})
+        except UNREADABLE as error:
+            raise DamagedEpisode(episode.index, episode.file, str(error)) from error
 
     def _used(self) -> Iterable[str]:
         low_dim = [name for names in self._columns.values() for name in names]
         return dict.fromkeys([*low_dim, *(camera.name for camera in self._cameras.values())])
-
-    def _check_shapes(self, arrays: Mapping[str, Any], length: int) -> None:
-        """Raises ValueError where an array has another shape than in the model episode, or too few rows."""
-        for name, array in arrays.items():
-            if array.shape[1:] != self._shapes[name]:
-                raise ValueError(f"a row of {name} is {array.shape[1:]}, elsewhere {self._shapes[name]}")
-            if array.shape[0] < length:
-                raise ValueError(f"{name} has {array.shape[0]} of {length} rows")
 
     def _label(self, key: str, arrays: Mapping[str, Any]) -> tuple[str, ...]:
         names = dim_labels(key, arrays)

@@ -72,10 +72,12 @@ class Hdf5Recording:
     keys: column → LeRobot's name for it, where its own name does not say.
     """
 
+    in_order = False
+
     def __init__(
         self,
         file: str | Path,
-        fps: int | None,
+        fps: float | None,
         cameras: Sequence[str] = (),
         image_size: int | None = None,
         letterbox: bool = False,
@@ -116,6 +118,9 @@ class Hdf5Recording:
             return BLOCK_NAMES + (GOAL_NAMES if self._goal else ())
         return dim_labels(key, {name: self._arrays[name] for name in self._columns[key]})
 
+    def check_files(self, episode: EpisodeIndex) -> None:
+        """Finds nothing: all that is read was opened with the recording."""
+
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         if episode.length < 1:
             raise DamagedEpisode(episode.index, episode.file, "has a single row; a step needs two")
@@ -152,8 +157,8 @@ class Hdf5Recording:
         read = {LENGTHS, OFFSETS, CLOCK, *(camera.name for camera in self._cameras.values())}
         read |= {name for names in self._columns.values() for name in names}
         found = [
-            Finding("no frame rate is stored", where, f"{self.fps} fps, as given"),
-            Finding("the last row of an episode holds no action taken there", where, "left out"),
+            Finding("no frame rate is stored", where, f"{self.fps} fps, as given", False),
+            Finding("the last row of an episode holds no action taken there", where, "left out", False),
         ]
         if set(self._arrays) >= IMAGINED:
             done = "what is learned from it is what a world predicts"
@@ -165,7 +170,7 @@ class Hdf5Recording:
         if self._columns.get(SUCCESS) == ("terminated",):
             found.append(Finding("success is not recorded", where, "terminated counts as success"))
         if unread := [name for name in self._arrays if name not in read]:
-            found.append(Finding(f"also recorded: {', '.join(unread)}", where, "not read"))
+            found.append(Finding(f"also recorded: {', '.join(unread)}", where, "not read", notable=False))
         return found + self._left_out + picture_findings(self._cameras.values())
 
     def read_options(self) -> list[Any]:

@@ -39,8 +39,8 @@ from scd_datasets.sources.lerobot_features import (
     wanted_of,
 )
 from scd_datasets.sources.picture_kind import to_rgb
-from scd_datasets.sources.replay_videos import ReplayVideos
-from scd_datasets.sources.replay_zarr import BUFFER, ENDS, open_buffer, plain, why_unreadable
+from scd_datasets.sources.replay.videos import ReplayVideos
+from scd_datasets.sources.replay.zarr_files import BUFFER, ENDS, open_buffer, plain, why_unreadable
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 
 PUSHT_STATE, PUSHT_AGENT = 5, 2  # agent x y, block x y angle: how many values, how many are the robot's
@@ -62,10 +62,12 @@ class ReplayBuffer:
     keys: array → LeRobot's name for it; several of one name lie side by side.
     """
 
+    in_order = False
+
     def __init__(
         self,
         root: str | Path,
-        fps: int | None,
+        fps: float | None,
         cameras: Sequence[str] = (),
         image_size: int | None = None,
         letterbox: bool = False,
@@ -90,8 +92,9 @@ class ReplayBuffer:
             plain(self._arrays[name])
         self._choose_cameras(cameras, decoder)
         self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        folder = "data" if self.root.is_file() or (self.root / "data").is_dir() else f"{BUFFER}/data"
         self.episodes = [
-            EpisodeIndex(index, int(length), (), "data", first=int(end - full))
+            EpisodeIndex(index, int(length), (), folder, first=int(end - full))
             for index, (length, full, end) in enumerate(
                 zip(lengths, np.diff(ends, prepend=0), ends, strict=True)
             )
@@ -122,6 +125,10 @@ class ReplayBuffer:
         arrays = {name: self._arrays[name] for name in self._columns.get(key, ())}
         return dim_labels(key, arrays)[: self._width(key)] if arrays else ()
 
+    def check_files(self, episode: EpisodeIndex) -> None:
+        if self._videos:  # arrays were opened with the recording
+            self._videos.check(episode, self.sizes)
+
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         if not episode.length:
             raise DamagedEpisode(episode.index, episode.file, "has a single row; a step needs two")
@@ -134,8 +141,6 @@ class ReplayBuffer:
             found[key] = merged(rows)[:, : self._width(key)]
         if SUCCESS in found:
             found[SUCCESS] = found[SUCCESS].astype(bool)
-        if self._videos:
-            self._videos.check(episode, self.sizes)
         return found
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
@@ -152,7 +157,7 @@ class ReplayBuffer:
         found = [self._fps_finding()]
         told = {*self._read_names(), TIME, *(finding.where for finding in self._left_out)}
         if unread := [name for name in self._arrays if name not in told]:
-            found.append(Finding(f"also recorded: {', '.join(unread)}", "data", "not read"))
+            found.append(Finding(f"also recorded: {', '.join(unread)}", "data", "not read", notable=False))
         if STATE in self._columns and self._width(STATE) < self._recorded_width(STATE):
             what = f"state has {PUSHT_STATE} values, PushT's agent and block"
             found.append(Finding(what, "data/state", "the agent's are read; keypoint gives the block's pose"))
@@ -174,10 +179,10 @@ class ReplayBuffer:
 
     def _fps_finding(self) -> Finding:
         if self._recorded_fps is None:
-            return Finding("no frame rate is stored", "meta", f"{self.fps} fps, as given")
+            return Finding("no frame rate is stored", "meta", f"{self.fps} fps, as given", False)
         what, where = f"{self._recorded_fps} rows a second", f"data/{TIME}"
         same = self.fps == self._recorded_fps
-        return Finding(what, where, "the frame rate" if same else f"{self.fps} fps, as given")
+        return Finding(what, where, "the frame rate" if same else f"{self.fps} fps, as given", not same)
 
     def _read_names(self) -> list[str]:
         low_dim = [name for names in self._columns.values() for name in names]
@@ -222,7 +227,7 @@ def usual_arrays(arrays: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {
         STATE: ("state",) if "state" in arrays else tuple(proprioception(arrays)),
         ENVIRONMENT_STATE: ("keypoint",),
-        ACTION: ("action",),
+        ACTION: ("action" if "action" in arrays else "actions",),
     }
 
 
