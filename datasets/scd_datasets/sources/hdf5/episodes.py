@@ -9,7 +9,6 @@ L steps of an episode, V cameras, H W pixels of the grid, h w of a frame as reco
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from scd_datasets.sources.lerobot_features import ACTION, MULTIPLE, STATE, SUCCE
 from scd_datasets.sources.picture_kind import to_rgb
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 
-AT_ONCE = 2**26  # bytes of a camera's frames that are read in one piece: two seconds of 480 × 640
+AT_ONCE = 2**25  # bytes of a camera's frames that are read in one piece: 36 of 480 × 640
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError)
 
 
@@ -119,20 +118,14 @@ class Hdf5Episodes:
         return found
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        """Decodes uint8 (L, V, H, W, 3) in the grid; the cameras side by side, in threads."""
         out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
         arrays = self._arrays(episode)
-
-        def fill(index: int, short: str) -> None:
-            camera = self._cameras[short]
+        for index, (short, camera) in enumerate(self._cameras.items()):
             try:
                 fill_frames(region_of(out, index, views[short]), arrays[camera.name], camera)
             except UNREADABLE as error:
                 what = f"{camera.name} cannot be read: {error}"
                 raise DamagedEpisode(episode.index, episode.file, what) from error
-
-        with ThreadPoolExecutor(max(1, len(self.sizes))) as pool:
-            list(pool.map(fill, range(len(self.sizes)), self.sizes))
         return out
 
     def findings(self) -> list[Finding]:
