@@ -28,7 +28,7 @@ class SourceConfig:
     fps: float | None = None  # of a recording that stores none: a replay buffer, most HDF5
     # timestamp: rows must be 1/fps apart; index: a row is a step, however long it took (a robot's real clock)
     clock: str = "timestamp"
-    decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
+    decoder: str = "auto"  # of videos: pyav, torchcodec; auto: PyAV, the faster one
 
     def __post_init__(self) -> None:
         one_of("data.resize", self.resize, ("stretch", "letterbox"))
@@ -37,6 +37,11 @@ class SourceConfig:
         for name, value in {"data.image_size": self.image_size, "data.fps": self.fps}.items():
             if value is not None:
                 above(name, value, 0)
+
+    @property
+    def low_dim_keys(self) -> dict[str, str]:
+        """Gives `keys` without the cameras': for what is recorded beside, which may have none."""
+        return {stored: key for stored, key in self.keys.items() if ".image" not in key}
 
 
 @dataclass(frozen=True)

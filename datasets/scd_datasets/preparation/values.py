@@ -5,6 +5,7 @@ L steps of an episode, n dimensions of a feature, F frames of all episodes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,15 +71,21 @@ def absurd(source: Source, good: Sequence[CheckedEpisode]) -> list[DamagedEpisod
 
 
 def extreme_findings(source: Source, good: Sequence[CheckedEpisode]) -> list[Finding]:
-    """Lists the values that are odd, and kept."""
-    return [
-        Finding(
-            f"is {one.value:.4g} at frame {one.frame}, {one.times:.0f} times its usual range away",
-            f"episode {good[one.episode].episode.index}, {one.name}",
-            "kept; it widens the range of that dimension, and what is usual becomes small in it",
+    """Lists the dimensions with values that are odd, and kept: the worst, and in which episodes there are
+    any."""
+    found: dict[str, list[Extreme]] = defaultdict(list)
+    for one in extremes(source, good):
+        found[one.name].append(one)
+    findings = []
+    for name, ones in found.items():
+        worst = max(ones, key=lambda one: one.times)
+        what = (
+            f"is {worst.value:.4g} at frame {worst.frame} of episode {good[worst.episode].episode.index}, "
+            f"{worst.times:.0f} times its usual range away; the like in {len(ones)} episodes: "
+            f"{listed([good[one.episode].episode.index for one in ones])}"
         )
-        for one in extremes(source, good)
-    ]
+        findings.append(Finding(what, name, "kept; it widens the range, in which what is usual is small"))
+    return findings
 
 
 def still(names: Sequence[str], low: np.ndarray, high: np.ndarray) -> list[str]:

@@ -44,7 +44,7 @@ def test_an_odd_value_is_kept_and_said(tmp_path):
     root = write_dataset(tmp_path / "d", columns=put(900.0))
     report = check_dataset(LeRobotFolder(root))
     assert report.schema.action_high[1] == 900
-    assert "episode 1, action dy: is 900 at frame 4" in report.table()
+    assert "action dy: is 900 at frame 4 of episode 1, " in report.table()
 
 
 def test_usual_values_are_not_odd(tmp_path):

@@ -108,13 +108,11 @@ def test_both_decoders_show_the_same(file):
         assert np.abs(a - b).max() <= 3
 
 
-def test_without_torchcodec_pyav_is_taken_and_said(monkeypatch):
+def test_pyav_is_taken_and_torchcodec_where_it_is_asked_for(monkeypatch):
     torchcodec_missing.cache_clear()
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     try:
-        kind, name = video_class("auto")
-        assert kind is PyAVReader
-        assert name.startswith("PyAV (torchcodec wants FFmpeg's libraries, and does not load: ")
+        assert video_class("auto") == (PyAVReader, "PyAV")
         with pytest.raises(ValueError, match=r"torchcodec does not load .* install FFmpeg's libraries"):
             video_class("torchcodec")
     finally:
