@@ -13,7 +13,8 @@ OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 @dataclass(frozen=True)
 class SourceConfig:
     """Names a recording: a LeRobotDataset v2.0, v2.1 or v3.0 (a folder, or its name on the Hugging Face Hub),
-    the folder of a replay buffer, or an HDF5 file."""
+    the folder or zip file of a replay buffer, robomimic's or stable-worldmodel's HDF5 file, or a folder of
+    ALOHA's."""
 
     root: str | None = None
     repo_id: str | None = None
@@ -24,7 +25,7 @@ class SourceConfig:
     drop_features: list[str] = field(default_factory=list)
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
-    fps: float | None = None  # of a replay buffer or an .h5 file, which store none
+    fps: float | None = None  # of a recording that stores none: a replay buffer, most HDF5
     # timestamp: rows must be 1/fps apart; index: a row is a step, however long it took (a robot's real clock)
     clock: str = "timestamp"
     decoder: str = "auto"  # of videos: pyav, torchcodec; auto: PyAV, the faster one
@@ -70,7 +71,7 @@ class CheckConfig:
 class DataConfig(SourceConfig):
     """Names a training's recording, and says how its episodes are split and sampled."""
 
-    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, replay_buffer.zarr or .h5
+    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, a replay buffer or HDF5
     skip_damaged: bool = False  # leave damaged episodes out instead of stopping at them
     holdout: float = 0.1  # share of the episodes, in [0, 0.9], kept for evaluation
     motion_share: float = (

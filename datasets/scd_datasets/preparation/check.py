@@ -222,7 +222,7 @@ def source_digest(source: Source, skip_bad: bool) -> str:
         for file in (episode.file, *(v.file for v in episode.videos.values()))
     ]
     parts = {"data", "videos", "meta", *(Path(file).parts[0] for file in named)}
-    files = {file for part in parts for file in (source.root / part).rglob("*")}
+    files = {file for part in parts for file in (source.root / part, *(source.root / part).rglob("*"))}
     files |= {source.root}  # where the whole dataset is one file
     stats = [
         (str(file.relative_to(source.root)), file.stat().st_size, file.stat().st_mtime_ns)

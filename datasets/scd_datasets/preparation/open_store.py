@@ -8,10 +8,8 @@ from pathlib import Path
 
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.check import build_once, source_digest
-from scd_datasets.sources.hdf5_recording import hdf5_file
 from scd_datasets.sources.lerobot_features import MULTIPLE
-from scd_datasets.sources.open_source import open_source
-from scd_datasets.sources.replay_buffer import is_replay_buffer
+from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import WindowStore
 from scd_world.utils.checks import check_patch
@@ -29,7 +27,7 @@ def open_store(data: DataConfig, out: Path, patch: int | None = None, needed: bo
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")
-        if not is_replay_buffer(Path(data.root)) and not hdf5_file(Path(data.root)):
+        if not is_other_recording(Path(data.root)):
             check_no_read_options(data)
             return WindowStore.open(data.root)
     if bool(data.root) == bool(data.repo_id):

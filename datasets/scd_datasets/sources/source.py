@@ -63,10 +63,13 @@ def listed(things: Sequence[object]) -> str:
     return ", ".join(map(str, things[:LISTED])) + (", …" if len(things) > LISTED else "")
 
 
-def require_fps(fps: float | None, root: str | Path, what: str) -> float:
-    """Gives the frame rate of a recording that stores none; ValueError where the user gave none either."""
+def require_fps(fps: float | None, root: str | Path, what: str, usual: str) -> float:
+    """Gives the frame rate of a recording that stores none; ValueError where the user gave none either.
+
+    usual: the rates that such recordings have, as they are to be given.
+    """
     if fps is None:
-        raise ValueError(f"{root} is {what}, and those store no frame rate: give data.fps=10 (PushT's own)")
+        raise ValueError(f"{root} is {what}, and those store no frame rate: give {usual}")
     return fps
 
 
