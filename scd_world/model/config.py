@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scd_world.utils.checks import between
+from scd_world.utils.field_types import check_types
 
 ARCHITECTURES = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
 FUSIONS = ("concat", "one_way", "channel", "none")
@@ -72,6 +73,7 @@ class ModelConfig:
     guidance: float = 1.0  # g, against the perturbed context; 1 = none
 
     def __post_init__(self) -> None:
+        check_types(self, "model")
         for name, (low, high) in BOUNDS.items():
             between(f"model.{name}", getattr(self, name), low, high)
         if self.architecture not in ARCHITECTURES:
