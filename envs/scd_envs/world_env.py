@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,10 @@ import numpy as np
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from scd_envs import spaces
-from scd_envs.episodes import BatchState, ImaginedEpisodes
-from scd_envs.settings import Settings, open_world, requested_starts, requested_tasks
+from scd_envs.env_state import EnvState, check_state
+from scd_envs.episodes import ImaginedEpisodes
+from scd_envs.settings import Settings, checked_seed, open_world, requested_starts, requested_tasks
 from scd_world.world.world import World
-
-
-@dataclass(frozen=True)
-class EnvState:
-    """Holds a saved environment: the state of its episodes, and of each row's random generator."""
-
-    batch: BatchState
-    rng_states: list[dict[str, Any]]  # of numpy bit generators, one per row
-    world: str  # its fingerprint
 
 
 class WorldEnv(gymnasium.Env):
@@ -96,7 +87,7 @@ class WorldEnv(gymnasium.Env):
         Gives the observation and the info. Raises ValueError for unknown options, starts or tasks.
         """
         self._check_open()
-        super().reset(seed=seed)
+        super().reset(seed=checked_seed(seed))
         (address,) = requested_starts(options, 1)
         (task,) = requested_tasks(options, 1, self.schema.tasks)
         self.episodes.start_rows(np.arange(1), [self.episodes.sample_start(self.np_random, address, task)])
@@ -132,7 +123,8 @@ class WorldEnv(gymnasium.Env):
     def set_state(self, state: EnvState) -> None:
         """Goes on exactly from where `get_state` was called (in an environment of the same world).
 
-        Raises TypeError for anything else, and ValueError for a state of another world.
+        Raises TypeError for anything else, and ValueError for a state of another world, or one that holds
+        what no episode does; then nothing was changed.
         """
         self._check_open()
         check_state(state, self.episodes)
@@ -183,14 +175,3 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
         "views": schema.views,
         "recorded": schema.recorded_sizes,
     }
-
-
-def check_state(state: EnvState, episodes: ImaginedEpisodes) -> None:
-    """Raises TypeError or ValueError for what these episodes cannot go on from."""
-    if not isinstance(state, EnvState):
-        raise TypeError(f"set_state takes what get_state returned; got {type(state).__name__}")
-    if state.world != episodes.world.fingerprint:
-        raise ValueError("a state of another world: only an environment of the same world can go on from it")
-    rows = len(state.batch.pixels)
-    if rows != episodes.num_rows:
-        raise ValueError(f"a state of {rows} rows; this environment has {episodes.num_rows}")
