@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from scd_envs.episodes import ImaginedEpisodes
 from scd_envs.settings import Settings, checked_seed, open_world, requested_starts, requested_tasks
 from scd_world.world.world import World
 
+log = logging.getLogger(__name__)
+
 
 class WorldEnv(gymnasium.Env):
     """Steps an episode that a world model imagines, one frame per step, from a recorded frame on.
@@ -24,7 +28,9 @@ class WorldEnv(gymnasium.Env):
     `environment_state` (E,) float32 in raw units, where the data has them.
 
     ## Action space
-    Box (A,) with the bounds of the recorded actions, float32 in raw units.
+    Box (A,) with the bounds of the recorded actions, float32 in raw units. A dimension that never moved has a
+    little room around its value, which is what the world takes whatever is sent: nobody knows what others do
+    (`metadata["constant_actions"]`: name → value).
 
     ## Rewards
     What the reward head predicts, float; 0 where the data had no reward (`metadata["predicts_reward"]` is
@@ -162,11 +168,19 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
     """Gives the frame rate, what this world can predict, and how its images were made.
 
     `views`: camera → (top, left, height, width) of its image in the frame; around it, letterboxed frames are
-    black. `recorded`: camera → (height, width) in which it was recorded.
+    black. `recorded`: camera → (height, width) in which it was recorded. `constant_actions`: name → value of
+    each action that never moved, of which a line is logged.
     """
     if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
         raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
     schema = world.schema
+    constant = {schema.action[d]: schema.action_low[d] for d in schema.constant_actions}
+    if constant:
+        named = ", ".join([*constant][:5]) + (", …" if len(constant) > 5 else "")
+        log_once(
+            f"{len(constant)} of {len(schema.action)} actions never moved in the recordings ({named}): what "
+            "is sent there is taken for the recorded value"
+        )
     return {
         **WorldEnv.metadata,
         "render_fps": int(schema.fps),
@@ -174,4 +188,11 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
         "predicts_success": schema.success,
         "views": schema.views,
         "recorded": schema.recorded_sizes,
+        "constant_actions": constant,
     }
+
+
+@cache
+def log_once(line: str) -> None:
+    """Logs a line that every further environment of the same world would only repeat."""
+    log.warning(line)

@@ -47,6 +47,12 @@ class Normalizer:
             background=torch.zeros(schema.channels, schema.height, schema.width),
         )
 
+    @property
+    def constant_actions(self) -> Tensor:
+        """(A,) bool: which dimensions of the action never moved, as `schema.is_constant` has it."""
+        largest = torch.maximum(self.action_low.abs(), self.action_high.abs())
+        return (self.action_high - self.action_low) / 2 <= SMALLEST_RANGE * largest.clamp_min(1.0)
+
     def encode_state(self, state: Tensor) -> Tensor:
         return to_unit(state, self.state_low, self.state_high)
 
@@ -56,10 +62,7 @@ class Normalizer:
     def encode_action(self, action: Tensor) -> Tensor:
         """Encodes an action; 0 in each dimension that never moved: what other values do there no recording
         says, and weights that never learned from them would answer at random."""
-        low, high = self.action_low, self.action_high
-        around = torch.maximum(low.abs(), high.abs()).clamp_min(1.0)  # as `schema.is_constant` has it
-        constant = (high - low) / 2 <= SMALLEST_RANGE * around
-        return torch.where(constant, 0.0, to_unit(action, low, high))
+        return torch.where(self.constant_actions, 0.0, to_unit(action, self.action_low, self.action_high))
 
     def encode_prev(self, prev: Tensor) -> Tensor:
         """Encodes state and action one frame earlier, (…, S + A); where that action is NaN there was none,
