@@ -26,6 +26,19 @@ BOUNDS = {
     "noise_samples": (1, 256),
     "num_steps": (1, 1000),
 }
+# Of real numbers, which allocate nothing: beyond these a step, or an update, can only come to grief.
+REAL_BOUNDS = {
+    "t_mean": (-100, 100),
+    "t_std": (0, 100),
+    "ctx_noise": (0, 100),
+    "frame_noise": (0, 100),
+    "frame_blend": (0, 1),
+    "self_rollout_share": (0, 1),
+    "state_noise": (0, 100),
+    **dict.fromkeys(("change_weight", "foreground_weight", "state_weight"), (0, 1e6)),
+    **dict.fromkeys(("reward_weight", "success_weight"), (0, 1e6)),
+    "guidance": (0, 100),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "model")
-        for name, (low, high) in BOUNDS.items():
+        for name, (low, high) in (BOUNDS | REAL_BOUNDS).items():
             between(f"model.{name}", getattr(self, name), low, high)
         if self.architecture not in ARCHITECTURES:
             raise ValueError(

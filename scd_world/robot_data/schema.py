@@ -12,6 +12,7 @@ from scd_world.utils.field_types import check_types
 SMALLEST_RANGE = 1e-6  # half of it, in raw units: below it a dimension counts as constant
 ROOM = 1e-3  # of an action that never moved: too little to harm a robot, and thousands of steps of a float32
 BOUNDS = {"height": (1, 65536), "width": (1, 65536), "horizon": (1, 10**9)}
+LARGEST = 1e37  # raw units of an action: a float32 holds it, and the width of a range of such
 RESIZES = ("stretch", "letterbox")
 
 
@@ -64,6 +65,8 @@ class DataSchema:
                 f"{len(self.action_low)}, {len(self.action_high)}"
             )
         for name, low, high in zip(self.action, self.action_low, self.action_high, strict=True):
+            for bound in (low, high):
+                between(f"schema.action_low or action_high of {name!r}", bound, -LARGEST, LARGEST)
             if low > high:
                 raise ValueError(f"schema.action_low of {name!r} is {low}, above its action_high of {high}")
         for side in (side for size in self.recorded for side in size):

@@ -96,8 +96,8 @@ def verify(folder: Path, needed: Iterable[str] = ()) -> None:
         # By its name, not by where a link leads: in the Hub's cache every file is a link to its content.
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise DamagedFolder(f"{folder / MANIFEST} names {name!r}, which lies outside the folder")
-        if not path.is_file():
-            raise DamagedFolder(f"{path} is missing")
+        if not os.path.isfile(path):  # which also answers for what can be no name
+            raise DamagedFolder(f"{path!s:.200} is missing")
         if sha256(path) != expected:
             raise DamagedFolder(f"{path} was changed after it was written: its SHA-256 does not match")
     if not hashes or set(needed) - hashes.keys():

@@ -15,6 +15,7 @@ from scd_world.utils.atomic_folder import blaming, read_object
 from scd_world.world import format3
 
 FORMAT = 4
+MOST_PARENTS = 100
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,11 @@ def check_object(name: str, value: Any) -> None:
 
 def check_parents(made: Mapping[str, Any], parent: str) -> None:
     """Raises ValueError unless what a world was made from is, all the way back, an object or nothing."""
-    while (made := made.get(parent) or {}) != {}:
+    for _ in range(MOST_PARENTS):
+        if (made := made.get(parent) or {}) == {}:
+            return
         check_object(f"provenance.{parent}", made)
+    raise ValueError(f"provenance names more than {MOST_PARENTS} worlds, each the {parent} of the one before")
 
 
 def read_settings[C](cls: type[C], values: dict[str, Any]) -> C:

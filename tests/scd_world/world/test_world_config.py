@@ -46,6 +46,13 @@ def without(name: str) -> Callable[[dict[str, Any]], None]:
     return lambda config: config.pop(name) and None
 
 
+def parents(count: int) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for _ in range(count):
+        made = {"parent": made or None, "steps": 1}
+    return made
+
+
 NAN = float("nan")
 IMPOSSIBLE = {
     "width -2": (setting("model", width=-2), r"model\.width=-2: .*between 2 and 16384"),
@@ -92,6 +99,9 @@ IMPOSSIBLE = {
     "a list of settings": (lambda config: config.update(model=[1]), r"model is \[1\]: expected an object"),
     "a list as schema": (lambda config: config.update(schema=[1]), r"schema is \[1\]: expected an object"),
     "a parent of text": (setting("provenance", parent="x"), r"provenance\.parent is 'x': expected an object"),
+    "500 parents": (lambda c: c.update(provenance=parents(500)), "provenance names more than 100 worlds"),
+    "a huge guidance": (setting("model", guidance=10**30), r"model\.guidance=1000.*: .*between 0 and 100"),
+    "a huge bound": (setting("schema", action_high=[1e300, 512]), r"action_high of 'ax'=1e\+300: .*between"),
     "a list": (lambda config: [config], r"holds \[.*: expected a JSON object"),
 }
 
@@ -110,6 +120,14 @@ def test_what_is_no_json_is_refused(folder, name, text):
     if name == "config.json":
         write_manifest(folder)
     with pytest.raises(DamagedFolder, match=rf"{name}"):
+        World.load(folder)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "", ".", "starts", "a\0b", "x" * 5000])
+def test_a_manifest_of_names_that_are_no_files_is_refused(folder, name):
+    hashes = json.loads((folder / "manifest.json").read_text())["sha256"]
+    (folder / "manifest.json").write_text(json.dumps({"sha256": hashes | {name: "0"}}))
+    with pytest.raises(DamagedFolder, match="is missing"):
         World.load(folder)
 
 
