@@ -81,7 +81,10 @@ def check_batch(batch: BatchState, episodes: ImaginedEpisodes) -> None:
 
 
 def check_rollout(s: RolloutState, members: np.ndarray, world: World) -> None:
-    """Raises ValueError for tensors of another shape or place than this world steps, or not finite."""
+    """Raises TypeError or ValueError for tensors of another shape or place than this world steps, or that are
+    not finite."""
+    if not isinstance(s, RolloutState):
+        raise TypeError(f"the state's rollout is {s!r:.80}; expected RolloutState")
     S, A, M = len(world.schema.state), len(world.schema.action), len(members)
     row = torch.zeros(1, S + A, device=world.device)
     ensemble = world.model.prior.init_ensemble(row, row[:, :S])
@@ -98,6 +101,8 @@ def check_rollout(s: RolloutState, members: np.ndarray, world: World) -> None:
         check_tensor(name, value, (M, *shape), name not in whole, world.device)
         if name not in whole:
             refuse(finite_rows(value, 0), members, name, "is not finite")
+    tasks = max(len(world.schema.tasks), 1)
+    refuse(((s.task >= 0) & (s.task < tasks)).cpu().numpy(), members, "task", f"is none of {tasks}")
     check_cache(s.cache, world.model.core.empty_cache(1, world.device), members)
 
 

@@ -98,6 +98,8 @@ BAD = {
     ),
     "numbers in a list": (in_batch(steps=list), ValueError, r"steps is \[.*\]; expected int64"),
     "an unknown task": (in_batch(tasks=spoilt(9)), ValueError, "row 1 .* tasks is none of 1"),
+    "an unknown task of the model": (in_rollout(task=spoilt(9)), ValueError, "row 1 .* task is none of 1"),
+    "no rollout": (in_batch(rollout=lambda _: 3), TypeError, "rollout is 3; expected RolloutState"),
     "a negative step": (in_batch(steps=spoilt(-1)), ValueError, "row 1 .* steps is negative"),
     "a row twice": (
         in_batch(members=spoilt(0)),
