@@ -74,10 +74,12 @@ class Hdf5Recording:
     shown in no image, is read as well: what reward and success are about.
     """
 
+    in_order = False
+
     def __init__(
         self,
         file: str | Path,
-        fps: int | None,
+        fps: float | None,
         cameras: Sequence[str] = (),
         image_size: int | None = None,
         letterbox: bool = False,
@@ -110,6 +112,9 @@ class Hdf5Recording:
             return BLOCK_NAMES + (GOAL_NAMES if self._goal else ())
         count = int(np.prod(self._arrays[self._columns[key]].shape[1:]))
         return tuple(f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count))
+
+    def check_files(self, episode: EpisodeIndex) -> None:
+        """Finds nothing: all that is read was opened with the recording."""
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         if episode.length < 1:

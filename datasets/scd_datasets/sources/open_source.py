@@ -29,7 +29,10 @@ def open_layout(config: SourceConfig, multiple: int) -> Source:
         return ReplayBuffer(root, config.fps, config.cameras, config.image_size, letterbox, multiple)
     if file := hdf5_file(root):
         return Hdf5Recording(file, config.fps, config.cameras, config.image_size, letterbox, multiple)
-    folder = LeRobotFolder(root, config.cameras, config.image_size, letterbox, config.decoder, multiple)
+    in_order = config.clock == "index"
+    folder = LeRobotFolder(
+        root, config.cameras, config.image_size, letterbox, config.decoder, multiple, config.keys, in_order
+    )
     if config.fps not in (None, folder.fps):
         raise ValueError(
             f"{root} was recorded at {folder.fps} fps, data.fps={config.fps}: leave data.fps out"

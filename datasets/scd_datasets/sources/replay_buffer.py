@@ -49,10 +49,12 @@ class ReplayBuffer:
     read.
     """
 
+    in_order = False
+
     def __init__(
         self,
         root: str | Path,
-        fps: int | None,
+        fps: float | None,
         cameras: Sequence[str] = (),
         image_size: int | None = None,
         letterbox: bool = False,
@@ -87,6 +89,9 @@ class ReplayBuffer:
         if key not in self._columns:
             return ()
         return tuple(f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(self._width(key)))
+
+    def check_files(self, episode: EpisodeIndex) -> None:
+        """Finds nothing: all that is read was opened with the recording."""
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         return {

@@ -47,12 +47,16 @@ class LeRobotWriter:
     def __init__(
         self,
         root: str | Path,
-        fps: int,
+        fps: float,
         features: dict[str, Any],
         recipe: dict[str, Any],
         videos: bool = False,
         imagined: dict[str, Any] | None = None,
     ) -> None:
+        if videos and fps != int(fps):
+            raise ValueError(
+                f"LeRobot encodes videos of whole rates alone, not {fps} fps: store_as_video=false"
+            )
         self.root = Path(root)
         self.fps, self.features, self.videos = fps, features, videos
         self.recipe = json.loads(json.dumps(recipe))  # as it will be read back: lists, not tuples

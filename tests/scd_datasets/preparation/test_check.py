@@ -73,7 +73,10 @@ def test_dropped_features_were_never_recorded(recorded, tmp_path):
     whole = open_store(replace(config, drop_features=[]), tmp_path / "whole")
     assert np.array_equal(store.state, whole.state[:, :2])
     assert not store.reward.any()
-    assert "observation.environment_state: recorded → ignored" in (tmp_path / "windows.txt").read_text()
+    assert (
+        "observation.environment_state: recorded → ignored"
+        in (tmp_path / "windows.zarr" / "report" / "report.txt").read_text()
+    )
     # Other features are another store, and one that is not recorded is named.
     assert open_store(replace(config, drop_features=[]), tmp_path).fingerprint != store.fingerprint
     with pytest.raises(ValueError, match=r"drop_features=\['action'\].*without observation.state"):
@@ -163,8 +166,8 @@ def test_folders_that_are_no_dataset(recorded, tmp_path):
     with pytest.raises(FileNotFoundError, match="neither a LeRobotDataset"):
         LeRobotFolder(tmp_path / "nothing")
     info = recorded / "meta" / "info.json"
-    info.write_text(info.read_text().replace("v3.0", "v2.1"))
-    with pytest.raises(ValueError, match=r"version v2.1, expected v3.0; convert it"):
+    info.write_text(info.read_text().replace("v3.0", "v1.6"))
+    with pytest.raises(ValueError, match=r"version 'v1.6', and v3.0, v2.1, v2.0 are read"):
         LeRobotFolder(recorded)
 
 

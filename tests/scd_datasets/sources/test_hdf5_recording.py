@@ -181,7 +181,7 @@ def test_training_opens_it_as_a_dataset(write, tmp_path):
             open_store(DataConfig(kind=kind, root=str(file)), tmp_path / "run")
         store = open_store(DataConfig(kind=kind, root=str(file), fps=10, image_size=8), tmp_path / "run")
         assert (store.path, store.schema.height) == (tmp_path / "run" / "windows.zarr", 8)
-    assert "10 fps, as given" in (tmp_path / "run" / "windows.txt").read_text()
+    assert "10 fps, as given" in (tmp_path / "run" / "windows.zarr" / "report" / "report.txt").read_text()
     assert isinstance(open_source(SourceConfig(root=str(tmp_path), fps=10)), Hdf5Recording)  # its folder
     (tmp_path / "other.h5").touch()
     with pytest.raises(ValueError, match="several recordings"):

@@ -58,7 +58,7 @@ def test_training_opens_it_as_a_dataset(tmp_path):
         open_store(DataConfig(kind="zarr", root=root), tmp_path / "run")
     store = open_store(DataConfig(kind="zarr", root=root, fps=10, image_size=8), tmp_path / "run")
     assert (store.path, store.schema.height) == (tmp_path / "run" / "windows.zarr", 8)
-    report = (tmp_path / "run" / "windows.txt").read_text()
+    report = (tmp_path / "run" / "windows.zarr" / "report" / "report.txt").read_text()
     for finding in ("10 fps, as given", "also recorded: n_contacts", "next.reward: not recorded", "16 × 24"):
         assert finding in report
     assert isinstance(open_source(SourceConfig(root=root, fps=10)), ReplayBuffer)

@@ -264,6 +264,8 @@ def test_a_start_that_the_manifest_does_not_list_was_never_checked(folder):
 
 def test_worlds_as_they_should_be_are_read(folder):
     assert read_config(folder).schema == SCHEMA
+    rewrite(folder, setting("schema", fps=29.97))
+    assert read_config(folder).schema == replace(SCHEMA, fps=29.97)
     shipped = read_config(scd_envs.PUSHT_WORLD)
     assert (shipped.format, shipped.model.patch, shipped.schema.fps) == (4, 16, 10)
     old = read_config(Path(__file__).parents[2] / "assets" / "world_format3")
