@@ -96,7 +96,7 @@ ROOMS: dict[str, set[str]] = {
     # scd_world
     "utils": set(),
     "reporting": set(),
-    "robot_data": set(),
+    "robot_data": {"utils"},
     "metrics": {"utils"},
     "optim": {"utils"},
     "model": {"robot_data", "utils"},

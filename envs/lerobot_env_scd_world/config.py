@@ -5,7 +5,6 @@ This package exists for LeRobot alone, so it imports LeRobot at once; nothing el
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from scd_envs.vector_env import WorldVectorEnv
 from scd_policies.lerobot_compat import check_fit, for_camera, policy_shapes, resize, warn_proportions
 from scd_world.robot_data.schema import DataSchema, ImageRegion
 from scd_world.world.world import World, find_folder
+from scd_world.world.world_config import read_config
 
 
 @EnvConfig.register_subclass("scd_world")
@@ -177,8 +177,7 @@ def features_of(schema: DataSchema, size: tuple[int, int]) -> tuple[dict[str, Po
 
 def read_schema(world: str) -> DataSchema:
     """Reads the schema of a world on disk or on the Hub, without its model."""
-    config = json.loads((find_folder(world) / "config.json").read_text(encoding="utf-8"))
-    return DataSchema.from_dict(config["schema"])
+    return read_config(find_folder(world)).schema
 
 
 @lru_cache(maxsize=1)

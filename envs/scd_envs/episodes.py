@@ -17,6 +17,7 @@ from gymnasium.error import ResetNeeded
 from scd_envs.settings import Settings, start_pool, task_index
 from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
+from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.precision import use_bf16
 from scd_world.world.starts import StartState
 from scd_world.world.world import World
@@ -214,19 +215,18 @@ class ImaginedEpisodes:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _new_batch(self, rollout: RolloutState) -> BatchState:
-        B, schema = self.num_rows, self.world.schema
-        return BatchState(
-            rollout=rollout,
-            members=np.arange(B),
-            noise_seeds=np.zeros(B, np.int64),
-            starts=np.zeros((B, 2), np.int64),
-            tasks=np.zeros(B, np.int64),
-            steps=np.zeros(B, np.int64),
-            pixels=np.zeros((B, len(schema.cameras), schema.height, schema.width, 3), np.uint8),
-            state=np.zeros((B, len(schema.state)), np.float32),
-            reward=np.zeros(B),
-            probability=np.zeros(B),
-            uncertainty=np.zeros(B),
-            terminated=np.zeros(B, bool),
-            truncated=np.zeros(B, bool),
-        )
+        specs = array_specs(self.num_rows, self.world.schema)
+        arrays: dict[str, Any] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specs.items()}
+        return BatchState(rollout=rollout, members=np.arange(self.num_rows), **arrays)
+
+
+def array_specs(B: int, schema: DataSchema) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Gives shape and type of the arrays in a BatchState of B rows, but those of its members."""
+    return {
+        **dict.fromkeys(("noise_seeds", "tasks", "steps"), ((B,), np.int64)),
+        "starts": ((B, 2), np.int64),
+        "pixels": ((B, len(schema.cameras), schema.height, schema.width, 3), np.uint8),
+        "state": ((B, len(schema.state)), np.float32),
+        **dict.fromkeys(("reward", "probability", "uncertainty"), ((B,), np.float64)),
+        **dict.fromkeys(("terminated", "truncated"), ((B,), np.bool_)),
+    }

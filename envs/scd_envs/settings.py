@@ -29,8 +29,9 @@ class Settings:
     task: of all episodes, one of those that the world was trained on; None: the one recorded at each start.
     precision: fp32; or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU; what
     a row imagines then depends a little on how many rows there are; auto: bf16 where it is fast.
-    compile: on a CPU, a step is compiled once for each batch size: half a minute and a C++ compiler, for a
-    step 1.4 times as fast. On a GPU it is a CUDA graph in any case.
+    compile: on a CPU, a step is compiled once for each batch size, with a C++ compiler: it is 1.4 times as
+    fast then. The first reset took 125 s on two cores of an AMD EPYC shared with other work, 34 s where the
+    code was found on the disk (`docs/bench.md`). On a GPU it is a CUDA graph in any case.
 
     Raises ValueError for a value out of its range. Starts, tasks and uncertainty are checked against a world
     when an environment is made.
@@ -49,16 +50,23 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("num_steps", "horizon"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+            if value is not None and (not is_whole(value) or value < 1):
                 raise ValueError(f"{name} must be a whole number ≥ 1 or None; got {value!r}")
+        for name in ("clip_actions", "compile"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name} is True or False; got {getattr(self, name)!r}")
+        if not isinstance(self.task, str | None):
+            raise ValueError(f"task is a text, one of the world's tasks, or None; got {self.task!r}")
         if self.precision not in ("fp32", "bf16", "auto"):
             raise ValueError(f"precision is 'fp32', 'bf16' or 'auto'; got {self.precision!r}")
-        if self.max_uncertainty is not None and not self.max_uncertainty > 0:
+        if self.max_uncertainty is not None and not (
+            is_real(self.max_uncertainty) and self.max_uncertainty > 0
+        ):
             raise ValueError(
                 "max_uncertainty is a share of the recorded ranges, above 0, or None; "
                 f"got {self.max_uncertainty!r}"
             )
-        if not 0 <= self.success_threshold <= 1:
+        if not (is_real(self.success_threshold) and 0 <= self.success_threshold <= 1):
             raise ValueError(
                 f"success_threshold is a probability in [0, 1]; got {self.success_threshold!r}. "
                 "Use 1.0 for episodes that never terminate."
@@ -81,8 +89,8 @@ def start_pool(world: World, chosen: Sequence[tuple[int, int]] | None) -> np.nda
     if chosen is None:
         first = world.starts.first_frames
         return first if len(first) else world.starts.addresses
-    pool = np.asarray(chosen)
-    if pool.ndim != 2 or pool.shape[1] != 2 or not len(pool):
+    pool = as_array(chosen)
+    if pool.ndim != 2 or pool.shape[1] != 2 or not len(pool) or pool.dtype.kind not in "iu":
         raise ValueError(f"starts is a non-empty list of (episode, frame) pairs; got {chosen!r}")
     for episode, frame in pool.tolist():
         world.starts.get(episode, frame, 1)  # raises, and names those that there are
@@ -94,18 +102,18 @@ def requested_starts(options: dict[str, Any] | None, num_rows: int) -> list[tupl
 
     `episode` and `frame` (0 if left out) are integers, or one per row; ValueError otherwise.
     """
-    options = options or {}
+    options = as_options(options)
     # LeRobot marks a new rollout in the options that it hands to every environment
     known = ("episode", "frame", "task")
-    unknown = [key for key in options if key not in known and not key.startswith("lerobot_")]
+    unknown = [key for key in options if key not in known and not str(key).startswith("lerobot_")]
     if unknown or ("frame" in options and "episode" not in options):
         raise ValueError(
             "reset(options=...) takes 'episode' with an optional 'frame', and 'task'; got "
-            f"{sorted(options)}. Vector environments take 'reset_mask' as well."
+            f"{list(options)}. Vector environments take 'reset_mask' as well."
         )
     if "episode" not in options:
         return [None] * num_rows
-    wanted = [np.asarray(options.get(key, 0)) for key in ("episode", "frame")]
+    wanted = [as_array(options.get(key, 0)) for key in ("episode", "frame")]
     if any(w.dtype.kind not in "iu" or w.shape not in ((), (num_rows,)) for w in wanted):
         raise ValueError(
             f"'episode' and 'frame' are whole numbers, or {num_rows} of them, one per row; got "
@@ -120,13 +128,60 @@ def requested_tasks(options: dict[str, Any] | None, num_rows: int, tasks: Sequen
 
     `task` is one of the world's `tasks` in words, or one for each row; ValueError otherwise.
     """
-    wanted = (options or {}).get("task")
+    wanted = as_options(options).get("task")
     if wanted is None:
         return [None] * num_rows
-    texts = [wanted] * num_rows if isinstance(wanted, str) else list(wanted)
-    if len(texts) != num_rows:
+    texts = [wanted] * num_rows if isinstance(wanted, str) else wanted
+    if not isinstance(texts, Sequence | np.ndarray) or len(texts) != num_rows:
         raise ValueError(f"'task' is one task, or one for each of {num_rows} rows; got {wanted!r}")
     return [task_index(text, tasks) for text in texts]
+
+
+def row_seeds(seed: Any, num_rows: int) -> list[int | None]:
+    """Gives each row's seed: of an int, seed + i for row i, as Gymnasium's own vector environments do.
+
+    Raises TypeError for what is no whole number, ValueError for one below 0 or another count than the rows'.
+    """
+    if seed is None:
+        return [None] * num_rows
+    if is_whole(seed):
+        return [checked_seed(int(seed) + row) for row in range(num_rows)]
+    if isinstance(seed, str) or not isinstance(seed, Sequence | np.ndarray) or np.ndim(seed) == 0:
+        raise TypeError(f"a seed is a whole number, a list of one for each row, or None; got {seed!r}")
+    if len(seed) != num_rows:
+        raise ValueError(f"expected one seed for each of {num_rows} rows; got {len(seed)}")
+    return [checked_seed(one) for one in seed]
+
+
+def checked_seed(seed: Any) -> int | None:
+    """Gives a seed as Python's own number, whatever kind of whole number it is."""
+    if seed is not None and not is_whole(seed):
+        raise TypeError(f"a seed is a whole number or None; got {seed!r} ({type(seed).__name__})")
+    if seed is not None and seed < 0:
+        raise ValueError(f"a seed is 0 or more; got {seed}")
+    return None if seed is None else int(seed)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_real(value: Any) -> bool:
+    return is_whole(value) or isinstance(value, float | np.floating)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Gives numbers as an array; what are none, or ragged, as an array of objects, which no caller takes."""
+    try:
+        return np.asarray(value)
+    except (ValueError, OverflowError):
+        return np.array(None)
+
+
+def as_options(options: Any) -> dict[str, Any]:
+    if not isinstance(options, dict | None):
+        raise TypeError(f"reset(options=...) takes a dict or None; got {options!r:.80}")
+    return options or {}
 
 
 def task_index(text: str, tasks: Sequence[str]) -> int:
@@ -141,6 +196,8 @@ def task_index(text: str, tasks: Sequence[str]) -> int:
 def open_world(world: World | str | Path, device: str | None) -> World:
     """Gives a World as it is, or loads it from a folder or Hub id onto `device` (None: CPU; "auto": CUDA if
     there is one)."""
+    if not isinstance(world, World | str | Path):
+        raise TypeError(f"world is a folder, a Hub id or a World; got {world!r:.80} ({type(world).__name__})")
     if isinstance(world, World):
         if device is not None:
             raise ValueError(
@@ -148,6 +205,17 @@ def open_world(world: World | str | Path, device: str | None) -> World:
                 "leave device out, or move it with world.to(device)"
             )
         return world
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return World.load(world, device=device or "cpu")
+    return World.load(world, device=torch_device(device or "cpu"))
+
+
+def torch_device(name: str) -> torch.device:
+    """Gives the device of this name, "auto" being CUDA if there is one; ValueError where there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is 'cpu', 'cuda', 'cuda:1', 'auto' or None; got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name!r}, but torch finds no CUDA device; use 'auto' or 'cpu'")
+    return device

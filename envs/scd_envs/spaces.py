@@ -32,8 +32,9 @@ def observation_space(schema: DataSchema) -> spaces.Dict:
 
 
 def action_space(schema: DataSchema) -> spaces.Box:
-    """Gives the Box of the recorded actions, in raw units."""
-    low, high = (np.array(bound, np.float32) for bound in (schema.action_low, schema.action_high))
+    """Gives the Box of the recorded actions, in raw units, each dimension with a width
+    (`DataSchema.action_bounds`)."""
+    low, high = (np.array(bound, np.float32) for bound in schema.action_bounds)
     return spaces.Box(low, high, dtype=np.float32)
 
 
@@ -77,17 +78,26 @@ def check_action(
     raise_out_of_range(
         active & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it"
     )
-    low, high = np.array(schema.action_low), np.array(schema.action_high)
-    # a dimension that never moved in the data still gets room for float32 rounding
-    margin = np.maximum(MARGIN * (high - low), 1e-6 * (1 + np.abs(high)))
+    low, high = map(np.array, schema.action_bounds)
+    margin = MARGIN * (high - low)
     outside = active & ((values < low - margin) | (values > high + margin))
     if clip:
         warn_clipped(outside.reshape(-1, len(low)).any(0), schema)
-        return np.clip(values, low, high).astype(np.float32)
-    raise_out_of_range(
-        outside, values, schema, "lies far outside it. Send raw units, or pass clip_actions=True"
-    )
-    return values.astype(np.float32)
+    else:
+        raise_out_of_range(
+            outside, values, schema, "lies far outside it. Send raw units, or pass clip_actions=True"
+        )
+    return taken_action(values, schema, clip)
+
+
+def taken_action(action: np.ndarray, schema: DataSchema, clip: bool) -> np.ndarray:
+    """Gives the action (…, A) as a world takes it, float32: clipped where that is asked, and the recorded
+    value, whatever was sent, where it never moved."""
+    low, high = schema.action_bounds
+    taken = (np.clip(action, low, high) if clip else np.array(action)).astype(np.float32)
+    for d in schema.constant_actions:
+        taken[..., d] = schema.action_low[d]
+    return taken
 
 
 def warn_clipped(clipped: np.ndarray, schema: DataSchema) -> None:

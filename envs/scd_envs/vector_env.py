@@ -13,9 +13,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from scd_envs import spaces
+from scd_envs.env_state import EnvState, check_state
 from scd_envs.episodes import ImaginedEpisodes
-from scd_envs.settings import Settings, open_world, requested_starts, requested_tasks
-from scd_envs.world_env import EnvState, check_state, world_metadata
+from scd_envs.settings import (
+    Settings,
+    as_options,
+    is_whole,
+    open_world,
+    requested_starts,
+    requested_tasks,
+    row_seeds,
+)
+from scd_envs.world_env import world_metadata
 from scd_world.world.world import World
 
 Infos = dict[str, Any]
@@ -56,13 +65,16 @@ class WorldVectorEnv(VectorEnv):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1; got {num_envs!r}")
+        if not is_whole(num_envs) or num_envs < 1:
+            raise ValueError(f"num_envs must be a whole number ≥ 1; got {num_envs!r}")
         limit = settings.pop("max_episode_steps", None)  # what gym.make and LeRobot call the horizon
         if limit is not None and settings.setdefault("horizon", limit) != limit:
             raise ValueError(f"max_episode_steps={limit} and horizon={settings['horizon']}: give one of them")
         options = Settings.from_kwargs(settings)
-        self.num_envs = num_envs
+        self.num_envs = int(num_envs)
+        modes = [mode.value for mode in AutoresetMode]
+        if autoreset_mode not in [*AutoresetMode, *modes]:
+            raise ValueError(f"autoreset_mode is one of {modes}; got {autoreset_mode!r}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.world = open_world(world, device)
         self.schema = self.world.schema
@@ -87,7 +99,7 @@ class WorldVectorEnv(VectorEnv):
         TypeError for a mask that is not a bool array.
         """
         self._check_open()
-        options = dict(options or {})
+        options = dict(as_options(options))
         mask = options.pop("reset_mask", None)
         rows = np.arange(self.num_envs) if mask is None else self._masked_rows(mask)
         addresses = requested_starts(options, self.num_envs)
@@ -170,7 +182,8 @@ class WorldVectorEnv(VectorEnv):
     def set_state(self, state: EnvState) -> None:
         """Goes on exactly from where `get_state` was called, in an environment of the same world and size.
 
-        Raises ValueError for a state of another world or number of rows.
+        All rows, or none: TypeError for anything else, ValueError for a state of another world or number of
+        rows, or with a row that holds what no episode does, named.
         """
         self._check_open()
         check_state(state, self.episodes)
@@ -219,14 +232,3 @@ class WorldVectorEnv(VectorEnv):
     def _check_open(self) -> None:
         if self.closed:
             raise ClosedEnvironmentError("this environment was closed: make a new one")
-
-
-def row_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
-    """Gives each row's seed: of an int, seed + i for row i, as Gymnasium's own vector environments do."""
-    if seed is None:
-        return [None] * num_envs
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + row for row in range(num_envs)]
-    if len(seed) != num_envs:
-        raise ValueError(f"expected one seed for each of {num_envs} rows; got {len(seed)}")
-    return list(seed)

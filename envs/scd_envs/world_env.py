@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,12 @@ import numpy as np
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from scd_envs import spaces
-from scd_envs.episodes import BatchState, ImaginedEpisodes
-from scd_envs.settings import Settings, open_world, requested_starts, requested_tasks
+from scd_envs.env_state import EnvState, check_state
+from scd_envs.episodes import ImaginedEpisodes
+from scd_envs.settings import Settings, checked_seed, open_world, requested_starts, requested_tasks
 from scd_world.world.world import World
 
-
-@dataclass(frozen=True)
-class EnvState:
-    """Holds a saved environment: the state of its episodes, and of each row's random generator."""
-
-    batch: BatchState
-    rng_states: list[dict[str, Any]]  # of numpy bit generators, one per row
-    world: str  # its fingerprint
+log = logging.getLogger(__name__)
 
 
 class WorldEnv(gymnasium.Env):
@@ -33,7 +28,9 @@ class WorldEnv(gymnasium.Env):
     `environment_state` (E,) float32 in raw units, where the data has them.
 
     ## Action space
-    Box (A,) with the bounds of the recorded actions, float32 in raw units.
+    Box (A,) with the bounds of the recorded actions, float32 in raw units. A dimension that never moved has a
+    little room around its value, which is what the world takes whatever is sent: nobody knows what others do
+    (`metadata["constant_actions"]`: name → value).
 
     ## Rewards
     What the reward head predicts, float; 0 where the data had no reward (`metadata["predicts_reward"]` is
@@ -96,7 +93,7 @@ class WorldEnv(gymnasium.Env):
         Gives the observation and the info. Raises ValueError for unknown options, starts or tasks.
         """
         self._check_open()
-        super().reset(seed=seed)
+        super().reset(seed=checked_seed(seed))
         (address,) = requested_starts(options, 1)
         (task,) = requested_tasks(options, 1, self.schema.tasks)
         self.episodes.start_rows(np.arange(1), [self.episodes.sample_start(self.np_random, address, task)])
@@ -132,7 +129,8 @@ class WorldEnv(gymnasium.Env):
     def set_state(self, state: EnvState) -> None:
         """Goes on exactly from where `get_state` was called (in an environment of the same world).
 
-        Raises TypeError for anything else, and ValueError for a state of another world.
+        Raises TypeError for anything else, and ValueError for a state of another world, or one that holds
+        what no episode does; then nothing was changed.
         """
         self._check_open()
         check_state(state, self.episodes)
@@ -170,11 +168,19 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
     """Gives the frame rate, what this world can predict, and how its images were made.
 
     `views`: camera → (top, left, height, width) of its image in the frame; around it, letterboxed frames are
-    black. `recorded`: camera → (height, width) in which it was recorded.
+    black. `recorded`: camera → (height, width) in which it was recorded. `constant_actions`: name → value of
+    each action that never moved, of which a line is logged.
     """
     if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
         raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
     schema = world.schema
+    constant = {schema.action[d]: schema.action_low[d] for d in schema.constant_actions}
+    if constant:
+        named = ", ".join([*constant][:5]) + (", …" if len(constant) > 5 else "")
+        log_once(
+            f"{len(constant)} of {len(schema.action)} actions never moved in the recordings ({named}): what "
+            "is sent there is taken for the recorded value"
+        )
     return {
         **WorldEnv.metadata,
         "render_fps": max(1, round(schema.fps)),
@@ -182,15 +188,11 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
         "predicts_success": schema.success,
         "views": schema.views,
         "recorded": schema.recorded_sizes,
+        "constant_actions": constant,
     }
 
 
-def check_state(state: EnvState, episodes: ImaginedEpisodes) -> None:
-    """Raises TypeError or ValueError for what these episodes cannot go on from."""
-    if not isinstance(state, EnvState):
-        raise TypeError(f"set_state takes what get_state returned; got {type(state).__name__}")
-    if state.world != episodes.world.fingerprint:
-        raise ValueError("a state of another world: only an environment of the same world can go on from it")
-    rows = len(state.batch.pixels)
-    if rows != episodes.num_rows:
-        raise ValueError(f"a state of {rows} rows; this environment has {episodes.num_rows}")
+@cache
+def log_once(line: str) -> None:
+    """Logs a line that every further environment of the same world would only repeat."""
+    log.warning(line)

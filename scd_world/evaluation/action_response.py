@@ -115,7 +115,8 @@ def sweep_actions(
     in_data: np.ndarray,
     done: Callable[[int], object],
 ) -> list[ActionSweep]:
-    """Sweeps every action dimension in turn over its recorded range; the others keep their recorded value.
+    """Sweeps every action dimension that ever moved over its recorded range; the others keep their recorded
+    value.
 
     steps: n, for which a value is held; count: J. All values of one start see the same noise. in_data (A, S):
     slopes from recordings. done: called with the number of frames that were just imagined.
@@ -123,7 +124,8 @@ def sweep_actions(
     start, sweeps = start_windows(world, batch), []
     M = len(batch.windows)
     start_state = batch.true_state(0).cpu().numpy()
-    for d, name in enumerate(world.schema.action):
+    for d in np.flatnonzero(~world.stats.constant_actions.cpu().numpy()).tolist():
+        name = world.schema.action[d]
         values = torch.linspace(float(world.stats.action_low[d]), float(world.stats.action_high[d]), count)
         responses, images = [], []
         for value in values:

@@ -231,7 +231,8 @@ class Evaluator:
         config, names = self.config, self.store.schema.state
         batch = load_batch(self.store, self.swept, config.context, self.world.device)
         in_data = action_response.slopes_in_data(self.store, episodes, config.sweep_steps)
-        total = len(self.swept) * len(self.store.schema.action) * config.sweep_values * config.sweep_steps
+        moving = int((~self.world.stats.constant_actions).sum())
+        total = len(self.swept) * moving * config.sweep_values * config.sweep_steps
         with self.progress(total + 16 * len(self.swept), "actions") as bar:
             sweeps = action_response.sweep_actions(
                 self.world, batch, config.sweep_steps, config.sweep_values, config.num_steps, config.seed,

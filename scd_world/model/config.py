@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scd_world.utils.checks import between
+from scd_world.utils.field_types import check_types
 
 ARCHITECTURES = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
 FUSIONS = ("concat", "one_way", "channel", "none")
@@ -24,6 +25,19 @@ BOUNDS = {
     "conv_channels": (1, 4096),
     "noise_samples": (1, 256),
     "num_steps": (1, 1000),
+}
+# Of real numbers, which allocate nothing: beyond these a step, or an update, can only come to grief.
+REAL_BOUNDS = {
+    "t_mean": (-100, 100),
+    "t_std": (0, 100),
+    "ctx_noise": (0, 100),
+    "frame_noise": (0, 100),
+    "frame_blend": (0, 1),
+    "self_rollout_share": (0, 1),
+    "state_noise": (0, 100),
+    **dict.fromkeys(("change_weight", "foreground_weight", "state_weight"), (0, 1e6)),
+    **dict.fromkeys(("reward_weight", "success_weight"), (0, 1e6)),
+    "guidance": (0, 100),
 }
 
 
@@ -72,7 +86,8 @@ class ModelConfig:
     guidance: float = 1.0  # g, against the perturbed context; 1 = none
 
     def __post_init__(self) -> None:
-        for name, (low, high) in BOUNDS.items():
+        check_types(self, "model")
+        for name, (low, high) in (BOUNDS | REAL_BOUNDS).items():
             between(f"model.{name}", getattr(self, name), low, high)
         if self.architecture not in ARCHITECTURES:
             raise ValueError(

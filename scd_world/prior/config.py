@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.field_types import check_types
 
 KINDS = ("state", "none")
+# Beyond these a value is a slip, or a file that nobody should build.
+BOUNDS = {"layers": (0, 256), "width": (1, 16384), "renderer_parts": (0, 4096)}
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,10 @@ class PriorConfig:
     renderer_parts: int = 24  # frames of reference of what the state alone draws (head=conv); 0: no renderer
 
     def __post_init__(self) -> None:
+        check_types(self, "prior")
         one_of("prior.kind", self.kind, KINDS)
-        above("prior.layers", self.layers, -1)
-        above("prior.width", self.width, 0)
-        above("prior.renderer_parts", self.renderer_parts, -1)
+        for name, (low, high) in BOUNDS.items():
+            between(f"prior.{name}", getattr(self, name), low, high)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,9 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scd_world.robot_data.schema import DataSchema
-
-SMALLEST_RANGE = 1e-6  # raw units; below it a dimension counts as constant
+from scd_world.robot_data.schema import SMALLEST_RANGE, DataSchema
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,12 @@ class Normalizer:
             background=torch.zeros(schema.channels, schema.height, schema.width),
         )
 
+    @property
+    def constant_actions(self) -> Tensor:
+        """(A,) bool: which dimensions of the action never moved, as `schema.is_constant` has it."""
+        largest = torch.maximum(self.action_low.abs(), self.action_high.abs())
+        return (self.action_high - self.action_low) / 2 <= SMALLEST_RANGE * largest.clamp_min(1.0)
+
     def encode_state(self, state: Tensor) -> Tensor:
         return to_unit(state, self.state_low, self.state_high)
 
@@ -55,17 +60,18 @@ class Normalizer:
         return from_unit(state, self.state_low, self.state_high)
 
     def encode_action(self, action: Tensor) -> Tensor:
-        return to_unit(action, self.action_low, self.action_high)
+        """Encodes an action; 0 in each dimension that never moved: what other values do there no recording
+        says, and weights that never learned from them would answer at random."""
+        return torch.where(self.constant_actions, 0.0, to_unit(action, self.action_low, self.action_high))
 
     def encode_prev(self, prev: Tensor) -> Tensor:
         """Encodes state and action one frame earlier, (…, S + A); where that action is NaN there was none,
         and the one that keeps the state at rest stands for it."""
         state, action = prev.tensor_split([len(self.state_low)], dim=-1)
+        unknown = torch.isnan(action).any(-1, keepdim=True)
         state, action = self.encode_state(state), self.encode_action(action)
         rest = standstill(state, self.hold_action)
-        return torch.where(
-            torch.isnan(action).any(-1, keepdim=True), rest, torch.cat([state, action], dim=-1)
-        )
+        return torch.where(unknown, rest, torch.cat([state, action], dim=-1))
 
     def encode_reward(self, reward: Tensor) -> Tensor:
         return (reward - self.reward_mean) / self.reward_std.clamp_min(SMALLEST_RANGE)
@@ -82,6 +88,28 @@ class Normalizer:
     @classmethod
     def load(cls, path: Path) -> Normalizer:
         return cls(**load_file(path))
+
+    @classmethod
+    def of_schema(cls, tensors: Mapping[str, Tensor], schema: DataSchema) -> Normalizer:
+        """Makes one of tensors that somebody else may have written; ValueError where they do not fit."""
+        S, A = len(schema.state), len(schema.action)
+        shapes: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(("state_low", "state_high", "state_delta_rms"), (S,)),
+            **dict.fromkeys(("action_low", "action_high"), (A,)),
+            "hold_action": (A, S + 1),
+            **dict.fromkeys(("reward_mean", "reward_std"), ()),
+            "background": (schema.channels, schema.height, schema.width),
+        }
+        if tensors.keys() != shapes.keys():
+            raise ValueError(f"holds {sorted(tensors)}; expected {sorted(shapes)}")
+        for name, shape in shapes.items():
+            found = tensors[name]
+            if tuple(found.shape) != shape or not found.is_floating_point():
+                raise ValueError(
+                    f"{name} is {found.dtype} of shape {tuple(found.shape)}; expected real numbers of shape "
+                    f"{shape}, by the schema"
+                )
+        return cls(**tensors)
 
 
 def standstill(state: Tensor, hold: Tensor) -> Tensor:

@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from scd_world.utils.checks import above, between
+from scd_world.utils.field_types import check_types
+
+SMALLEST_RANGE = 1e-6  # half of it, in raw units: below it a dimension counts as constant
+ROOM = 1e-3  # of an action that never moved: too little to harm a robot, and thousands of steps of a float32
+BOUNDS = {"height": (1, 65536), "width": (1, 65536), "horizon": (1, 10**9)}
+LARGEST = 1e37  # raw units of an action: a float32 holds it, and the width of a range of such
 RESIZES = ("stretch", "letterbox")
 
 
@@ -46,6 +53,10 @@ class DataSchema:
     resize: str = "stretch"  # how images came from there into the frame: stretch or letterbox
 
     def __post_init__(self) -> None:
+        check_types(self, "schema")
+        for name, (least, most) in BOUNDS.items():
+            between(f"schema.{name}", getattr(self, name), least, most)
+        above("schema.fps", self.fps, 0)
         if float(self.fps).is_integer():  # 10 and 10.0 are one rate, written as 10
             object.__setattr__(self, "fps", int(self.fps))
         if not self.cameras:
@@ -55,6 +66,13 @@ class DataSchema:
                 f"action names, lows and highs must have one length ≥ 1; got {len(self.action)}, "
                 f"{len(self.action_low)}, {len(self.action_high)}"
             )
+        for name, low, high in zip(self.action, self.action_low, self.action_high, strict=True):
+            for bound in (low, high):
+                between(f"schema.action_low or action_high of {name!r}", bound, -LARGEST, LARGEST)
+            if low > high:
+                raise ValueError(f"schema.action_low of {name!r} is {low}, above its action_high of {high}")
+        for side in (side for size in self.recorded for side in size):
+            between("schema.recorded", side, *BOUNDS["height"])
         if len(self.recorded) not in (0, len(self.cameras)) or self.resize not in RESIZES:
             raise ValueError(
                 f"expected one recorded size per camera (or none) and a resize of {RESIZES}; got "
@@ -68,6 +86,26 @@ class DataSchema:
     @property
     def channels(self) -> int:
         return 3 * len(self.cameras)
+
+    @property
+    def constant_actions(self) -> tuple[int, ...]:
+        """The dimensions of the action that never moved in the recordings: nobody knows what they do."""
+        ranges = zip(self.action_low, self.action_high, strict=True)
+        return tuple(d for d, (low, high) in enumerate(ranges) if is_constant(low, high))
+
+    @property
+    def action_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lowest and highest action that is taken, raw units, for whoever rescales or samples actions.
+
+        As recorded; where an action never moved, with a little room on both sides: what has no width cannot
+        be rescaled to [-1, 1]. The room is small, for beyond the recorded value a real robot is unknown, and
+        it means nothing to a model (`Normalizer.encode_action`).
+        """
+        low, high = list(self.action_low), list(self.action_high)
+        for d in self.constant_actions:
+            room = ROOM * max(1.0, abs(low[d]), abs(high[d]))
+            low[d], high[d] = low[d] - room, high[d] + room
+        return tuple(low), tuple(high)
 
     @property
     def recorded_sizes(self) -> dict[str, tuple[int, int]]:
@@ -88,7 +126,9 @@ class DataSchema:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSchema:
-        """The schema of a JSON object. Unknown or missing keys raise ValueError."""
+        """The schema of a JSON object. Unknown or missing keys and values of wrong types raise ValueError."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"not a data schema: {values!r:.80}; expected an object")
         known = {field.name for field in fields(cls)}
         needed = {field.name for field in fields(cls) if field.default is MISSING}
         if not needed <= set(values) <= known:
@@ -97,6 +137,11 @@ class DataSchema:
                 f"unknown keys {sorted(set(values) - known)}"
             )
         return cls(**{key: tuples(value) for key, value in values.items()})
+
+
+def is_constant(low: float, high: float) -> bool:
+    """Says whether a range has no width but that of rounding errors, which grow with the values."""
+    return (high - low) / 2 <= SMALLEST_RANGE * max(1.0, abs(low), abs(high))
 
 
 def view_of(recorded: tuple[int, int], frame: tuple[int, int], letterbox: bool) -> ImageRegion:

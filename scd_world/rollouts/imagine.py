@@ -38,7 +38,7 @@ from scd_datasets.writing.episodes import (
     write_episodes,
 )
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
-from scd_envs.spaces import action_space
+from scd_envs.spaces import taken_action
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies import Policy, is_checkpoint, make
 from scd_policies.rollout import EpisodeRollout, episodes
@@ -241,11 +241,10 @@ def episode_note(plan: RolloutPlan, episode: EpisodeRollout, scalars: Sequence[s
 
 def frames_of(episode: EpisodeRollout, env: WorldVectorEnv, scalars: Sequence[str]) -> Iterator[Frame]:
     """Yields LeRobot's frames: an observation, the action as the world took it, and the outcome."""
-    box = action_space(env.schema)
-    action = np.clip(episode.action, box.low, box.high) if env.clip_actions else episode.action
+    action = taken_action(episode.action, env.schema, env.clip_actions)
     for i in range(len(episode)):
         yield to_lerobot_frame(episode.at(i), env.schema.cameras[0]) | {
-            ACTION: action[i].astype(np.float32),
+            ACTION: action[i],
             REWARD: episode.reward[i : i + 1],
             SUCCESS: episode.info["is_success"][i : i + 1],
             DONE: np.array([i == len(episode) - 1]),

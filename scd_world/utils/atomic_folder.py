@@ -6,15 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 MANIFEST = "manifest.json"
 TEMP, OLD = ".scd-tmp", ".scd-old"  # a user's world.old is not ours to remove
 
 
 class DamagedFolder(ValueError):
-    """A folder that does not hold what was written to it."""
+    """A folder that does not hold what was written to it, or what it should."""
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
@@ -58,14 +60,14 @@ def refuse_foreign(target: Path, holds: Collection[str], what: str) -> None:
     if not target.is_dir():
         raise ValueError(f"{target} is a file, and {what} is a folder: name another place")
     try:
-        named = set(json.loads((target / MANIFEST).read_bytes())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        named = set(hashes_in(target))
+    except DamagedFolder:
         named = set()
     if not set(holds) <= named:
         raise ValueError(
             f"{target} exists and is not {what}: to replace it would lose what lies there; name another"
         )
-    refuse_strangers(target, {path.relative_to(target).as_posix() for path in files_of(target)} - named)
+    refuse_strangers(target, names_in(target) - named)
 
 
 def refuse_strangers(target: Path, strangers: Collection[str]) -> None:
@@ -79,7 +81,7 @@ def refuse_strangers(target: Path, strangers: Collection[str]) -> None:
 
 def write_manifest(folder: Path) -> None:
     """Hash every file of `folder` into its manifest, all of it on the disk when this returns."""
-    files = {path.relative_to(folder).as_posix(): sha256(path) for path in files_of(folder)}
+    files = {name: sha256(folder / name) for name in names_in(folder)}
     (folder / MANIFEST).write_text(json.dumps({"sha256": files}, indent=1, sort_keys=True) + "\n")
     for path in [*folder.rglob("*"), folder]:
         sync(path)
@@ -88,27 +90,59 @@ def write_manifest(folder: Path) -> None:
 def verify(folder: Path, needed: Iterable[str] = ()) -> None:
     """Raises DamagedFolder unless every file is there and has the hash that the manifest gives it, those that
     are needed among them."""
-    try:
-        hashes = json.loads((folder / MANIFEST).read_bytes())["sha256"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFolder(f"{folder} has no readable {MANIFEST}: it was not completely written") from error
-    hashes = hashes if isinstance(hashes, dict) else {}
+    hashes = hashes_in(folder)
     for name, expected in hashes.items():
         path = folder / name
         # By its name, not by where a link leads: in the Hub's cache every file is a link to its content.
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise DamagedFolder(f"{folder / MANIFEST} names {name!r}, which lies outside the folder")
-        if not path.is_file():
-            raise DamagedFolder(f"{path} is missing")
+        if not os.path.isfile(path):  # which also answers for what can be no name
+            raise DamagedFolder(f"{path!s:.200} is missing")
         if sha256(path) != expected:
             raise DamagedFolder(f"{path} was changed after it was written: its SHA-256 does not match")
     if not hashes or set(needed) - hashes.keys():
-        missing = ", ".join(sorted(set(needed) - hashes.keys())) or "any file"
+        missing = ", ".join(sorted(set(needed) - hashes.keys())[:5]) or "any file"
         raise DamagedFolder(f"{folder / MANIFEST} does not list {missing}: what is there was never checked")
+
+
+def hashes_in(folder: Path) -> dict[str, Any]:
+    """Reads what the manifest says of each file; DamagedFolder where there is none to read."""
+    try:
+        hashes = read_object(folder / MANIFEST).get("sha256")
+    except DamagedFolder as error:
+        raise DamagedFolder(
+            f"{folder} has no readable {MANIFEST}, so it was not completely written ({error})"
+        ) from error
+    return hashes if isinstance(hashes, dict) else {}
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Reads a file of one JSON object; DamagedFolder where it holds anything else."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:  # the last: nested deeper than anybody writes
+        raise DamagedFolder(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DamagedFolder(f"{file} holds {found!r:.80}: expected a JSON object")
+    return found
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Raises a ValueError inside as DamagedFolder that names the file whose content was found wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise DamagedFolder(f"{path}: {error}") from error
 
 
 def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+
+
+def names_in(folder: Path) -> set[str]:
+    """Gives the names, from the folder on, of all its files but the manifest."""
+    return {path.relative_to(folder).as_posix() for path in files_of(folder)}
 
 
 def sha256(path: Path) -> str:

@@ -118,7 +118,8 @@ def cuda_graph(step: Replay) -> Replay:
 
 def compiled_step(step: Replay) -> Replay:
     """Generates code for what `step` does on the CPU, and compiles it: what is done pixel by pixel is one
-    loop then. Takes half a minute and a C++ compiler; what was compiled once is found again on the disk."""
+    loop then. Takes minutes on few cores (`docs/bench.md`) and a C++ compiler; what was compiled once is
+    found again on the disk."""
     once = torch.no_grad()(torch.compile(step, dynamic=False))
     # Each batch size, number of denoising steps and world is another code; the limit is meant for accidents.
     with torch._dynamo.config.patch(recompile_limit=256):

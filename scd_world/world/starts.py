@@ -10,6 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from scd_world.robot_data.schema import DataSchema
+
+MOST_BYTES = 2**34  # of one array: a file of a kilobyte can claim to hold more than a machine
+NAMES = {"u": "bytes", "f": "real numbers", "i": "whole numbers"}
+
 
 @dataclass(frozen=True)
 class StartState:
@@ -112,14 +117,50 @@ class StartStates:
     def load(cls, folder: Path) -> StartStates:
         import zarr
 
-        with zarr.config.set({"array.read_missing_chunks": False}):
-            group = zarr.open_group(str(folder), mode="r")
-            arrays: dict[str, Any] = {name: plain(group[name]) for name in sorted(group.array_keys())}
+        names = [part.name for part in fields(cls)]
+        try:
+            with zarr.config.set({"array.read_missing_chunks": False}):
+                group = zarr.open_group(str(folder), mode="r")
+                found = sorted(group.array_keys())
+                if not set(names) - {"task"} <= set(found) <= set(names):
+                    raise ValueError(f"holds the arrays {found}; expected {names}")
+                arrays: dict[str, Any] = {name: plain(group[name]) for name in found}
+        # What a file that is no zarr array raises, as deep as it was read; a missing chunk among them.
+        except (OSError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
+            raise ValueError(f"cannot be read as zarr arrays: {error!r:.200}") from error
         return cls(**arrays)
+
+    def check(self, schema: DataSchema) -> None:
+        """Raises ValueError unless there are starts, all of them finite, of data of this schema."""
+        F = len(self.addresses)
+        expected = {
+            "pixels": ("u", (F, len(schema.cameras), schema.height, schema.width, 3)),
+            "state": ("f", (F, len(schema.state))),
+            "action": ("f", (F, len(schema.action))),
+            "addresses": ("i", (F, 2)),
+        } | ({"task": ("i", (F,))} if len(self.task) else {})
+        for name, (kind, shape) in expected.items():
+            found = getattr(self, name)
+            if found.dtype.kind != kind or found.shape != shape or not F:
+                raise ValueError(
+                    f"{name} is {found.dtype} of shape {found.shape}; by the schema and the addresses, of "
+                    f"which there is one or more, expected {NAMES[kind]} of shape {shape}"
+                )
+        for name in ("state", "action"):
+            if len(wrong := np.flatnonzero(~np.isfinite(getattr(self, name)).all(1))):
+                episode, frame = self.addresses[wrong[0]]
+                raise ValueError(f"{name} of episode {episode}, frame {frame} is not finite")
+        if not set(self.task.tolist()) <= set(range(max(len(schema.tasks), 1))):
+            raise ValueError(
+                f"task holds {sorted(set(self.task.tolist()))[:20]}; expected numbers of {schema.tasks}"
+            )
 
 
 def plain(array: Any) -> np.ndarray:
-    """A zarr array's numbers; anything but plain numbers is refused (objects can carry code)."""
+    """A zarr array's numbers; anything but plain numbers is refused (objects can carry code), and more of
+    them than any world has."""
+    if array.nbytes > MOST_BYTES:
+        raise ValueError(f"array {array.name} of shape {array.shape} would take {array.nbytes / 1e9:.3g} GB")
     if array.dtype.kind not in "uifb":
         raise ValueError(
             f"array {array.name} has dtype {array.dtype}; expected whole or real numbers or bool"

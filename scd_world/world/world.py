@@ -11,15 +11,15 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import scd_world
@@ -32,14 +32,14 @@ from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
 from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
-from scd_world.utils.atomic_folder import refuse_foreign, verify, write_folder
+from scd_world.utils.atomic_folder import blaming, names_in, refuse_foreign, verify, write_folder
 from scd_world.world import format3
-from scd_world.world.build_model import build_model
 from scd_world.world.compiled_step import Stepper
 from scd_world.world.starts import StartState, StartStates
+from scd_world.world.weights import make_model, make_normalizer, read_tensors
+from scd_world.world.world_config import FORMAT, read_config
 
-FORMAT = 4
-WORLD_FILES = ("config.json", "model.safetensors", "stats.safetensors")
+WORLD_FILES = ("config.json", "model.safetensors", "stats.safetensors", "README.md", "starts/zarr.json")
 
 
 @dataclass
@@ -233,42 +233,29 @@ class World:
     ) -> World:
         """Opens a world: a folder, or a Hugging Face Hub id (`user/name`, or `user/name@revision`, pinned).
 
-        FileNotFoundError where there is none; ValueError where it is damaged or of an unknown format. A world
-        of format 3 opens with a warning.
+        FileNotFoundError where there is none; DamagedFolder, a ValueError, where it is damaged or says of
+        itself what cannot be; ValueError where its format is unknown. One of format 3 opens with a warning.
         """
         folder = find_folder(source, revision)
-        verify(folder, WORLD_FILES)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        stats = load_file(folder / "stats.safetensors")
-        weights = {name: w.float() for name, w in load_file(folder / "model.safetensors").items()}
-        if config.get("format") == format3.FORMAT:
+        verify(folder, {*WORLD_FILES, *(f"starts/{name}" for name in names_in(folder / "starts"))})
+        config = read_config(folder)
+        of_model, of_stats = folder / "model.safetensors", folder / "stats.safetensors"
+        stats, weights = read_tensors(of_stats), read_tensors(of_model)
+        if config.format == format3.FORMAT:
             warnings.warn(
                 f"{folder} is a world of format 3: it opens as it is; World.load(…).save(…) writes it anew",
                 stacklevel=2,
             )
-            config = format3.upgrade_config(config)
             stats, fitted = format3.upgrade_stats(stats)
             weights = format3.upgrade_weights(weights) | fitted
             format3.knots_of_line(weights, KNOWN)
-        elif config.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder} is a world of format {config.get('format')!r}; scd_world {scd_world.__version__} "
-                f"reads formats 3 and {FORMAT}: train it again (the recordings still fit), or install the "
-                f"version that wrote it, {config.get('scd_world')}"
-            )
-        normalizer = Normalizer(**stats)
-        settings = read_settings(ModelConfig, config["model"]), read_settings(PriorConfig, config["prior"])
-        model = build_model(*settings, DataSchema.from_dict(config["schema"]), normalizer)
-        if config["model"]["architecture"] == "copy_last":  # it had a prior once, and never asked it
-            weights = model.state_dict() | format3.only(model.state_dict(), weights)
-        model.load_state_dict(weights)
-        numbers = dict(model.named_parameters()) | vars(normalizer)
-        numbers.pop("prior.uncertainty.calibration_curve", None)  # NaN where no state says what to expect
-        check_finite(folder, numbers)
-        model.eval().requires_grad_(False)
-        starts = StartStates.load(folder / "starts")
-        card = (folder / "README.md").read_text(encoding="utf-8")
-        return cls(model, normalizer, starts, card, config["provenance"]).to(device)
+        normalizer = make_normalizer(of_stats, stats, config)
+        model = make_model(of_model, weights, config, normalizer)
+        with blaming(folder / "starts"):
+            starts = StartStates.load(folder / "starts")
+            starts.check(config.schema)
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        return cls(model, normalizer, starts, card, config.provenance).to(device)
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> str:
         """Uploads the world's folder; gives its address on the Hub."""
@@ -292,23 +279,6 @@ def check_rows(s: RolloutState) -> None:
             + f" after {s.cache.steps} steps: the world was trained to this, or bf16 is too coarse for it; "
             "reset these rows, and try precision='fp32'"
         )
-
-
-def check_finite(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """ValueError where a weight or a statistic is not finite: such a world would step with NaN for ever."""
-    if wrong := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
-        raise ValueError(
-            f"{folder} holds numbers that are not finite, in {', '.join(wrong[:5])}: its training came to "
-            "grief; go back to an earlier checkpoint, or train it again"
-        )
-
-
-def read_settings[C](cls: type[C], values: dict[str, Any]) -> C:
-    """Gives the settings in a world's config.json; ValueError where it has some that are not known."""
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown := set(values) - known:
-        raise ValueError(f"config.json: unknown settings {sorted(unknown)}; known are {sorted(known)}")
-    return cls(**values)
 
 
 def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:

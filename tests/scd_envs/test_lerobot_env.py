@@ -393,3 +393,15 @@ def test_settings_that_cannot_be_are_refused(folder, tmp_path):
     ]:
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             config_of(**({"world": str(folder)} | values))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"fps": 0}, r"schema\.fps=0"), ({"tasks": 5}, r"schema\.tasks=5")]
+)
+def test_a_world_that_cannot_be_is_refused_by_name(folder, tmp_path, change, message):
+    """The plug-in reads config.json before the world is loaded, and checks it alike."""
+    config = json.loads((folder / "config.json").read_text())
+    config["schema"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        config_of(tmp_path)

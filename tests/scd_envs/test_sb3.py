@@ -28,6 +28,16 @@ def test_their_checker_finds_nothing(build_world, cameras):
         check_env(env)
 
 
+def test_ppo_runs_where_an_action_never_moved(build_world):
+    """As the README has it. RescaleAction could not rescale what had no width."""
+    from stable_baselines3 import PPO
+
+    world = build_world(height=40, width=48, action_low=(-1.0, -1.5), action_high=(1.0, -1.5))
+    env = gymnasium.wrappers.RescaleAction(gymnasium.make(ID, world=world, horizon=8), -1.0, 1.0)
+    ppo = PPO("MultiInputPolicy", env, n_steps=16, batch_size=8, n_epochs=1, seed=0, device="cpu").learn(16)
+    assert all(torch.isfinite(weight).all() for weight in ppo.policy.state_dict().values())
+
+
 def test_ppo_learns_in_it(build_world):
     from stable_baselines3 import PPO
 

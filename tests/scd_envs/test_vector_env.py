@@ -317,6 +317,12 @@ BAD_CALLS = {
     ),
     "two seeds of three": (lambda e: e.reset(seed=[1, 2, 3]), ValueError, "2 rows; got 3"),
     "a list as mask": (lambda e: e.reset(options={"reset_mask": [True, False]}), TypeError, "numpy array"),
+    "tasks of a number": (lambda e: e.reset(options={"task": 5}), ValueError, "'task' is one task.*2 rows"),
+    "tasks of numbers": (
+        lambda e: e.reset(options={"task": [5, 6]}),
+        ValueError,
+        "not trained on the task 5",
+    ),
     "an empty mask": (lambda e: e.reset(options={"reset_mask": np.zeros(2, bool)}), ValueError, "one True"),
     "a foreign attribute": (lambda e: e.call("kinematics"), AttributeError, "'kinematics'"),
 }
@@ -329,6 +335,20 @@ def test_bad_calls_say_what_is_wrong(world, call, error, message):
     with pytest.raises(error, match=message):
         call(envs)
     envs.step(np.zeros((2, 2)))  # and nothing was lost
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_envs": 0}, "num_envs must be a whole number ≥ 1; got 0"),
+        ({"num_envs": "2"}, "num_envs must be a whole number ≥ 1; got '2'"),
+        ({"num_envs": 2.5}, "num_envs must be a whole number ≥ 1; got 2.5"),
+        ({"autoreset_mode": "never"}, r"autoreset_mode is one of \['NextStep', .*; got 'never'"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_named(world, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        WorldVectorEnv(world, **kwargs)
 
 
 def test_max_episode_steps_is_the_horizon_in_make_vec_too(world):

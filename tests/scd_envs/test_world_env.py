@@ -325,6 +325,20 @@ BAD_ARGUMENTS = {
     "a typo": ({"nmu_steps": 4}, TypeError, "'nmu_steps'.*Did you mean 'num_steps'"),
     "no steps": ({"num_steps": 0}, ValueError, "num_steps.*≥ 1.*0"),
     "half a horizon": ({"horizon": 2.5}, ValueError, "horizon.*2.5"),
+    "a bool of steps": ({"num_steps": True}, ValueError, "num_steps.*True"),
+    "a horizon of text": ({"horizon": "20"}, ValueError, "horizon.*'20'"),
+    "an uncertainty of text": ({"max_uncertainty": "a"}, ValueError, "max_uncertainty is a share.*'a'"),
+    "a threshold of text": (
+        {"success_threshold": "high"},
+        ValueError,
+        r"success_threshold.*\[0, 1\].*'high'",
+    ),
+    "a task's number": ({"task": 5}, ValueError, "task is a text.*got 5"),
+    "no as text": ({"clip_actions": "no"}, ValueError, "clip_actions is True or False; got 'no'"),
+    "one for yes": ({"compile": 1}, ValueError, "compile is True or False; got 1"),
+    "starts of text": ({"starts": "all"}, ValueError, "pairs; got 'all'"),
+    "ragged starts": ({"starts": [(3, 0), (5,)]}, ValueError, "pairs"),
+    "half a start": ({"starts": [(3.5, 0)]}, ValueError, "pairs"),
     "a percentage": ({"success_threshold": 50}, ValueError, r"\[0, 1\].*50"),
     "an unknown start": ({"starts": [(4, 0)]}, ValueError, "episode 4.*3, 5, 8"),
     "no start": ({"starts": []}, ValueError, "pairs"),
@@ -343,6 +357,10 @@ BAD_OPTIONS = {
     "unknown episode": ({"episode": 4, "frame": 0}, "3, 5, 8"),
     "a typo": ({"epsiode": 3}, "'episode'.*'epsiode'"),
     "a frame of nothing": ({"frame": 3}, "'episode'"),
+    "a text": ({"episode": "three"}, "whole numbers.*'three'"),
+    "ragged": ({"episode": [[1], [2, 3]]}, "whole numbers"),
+    "a task's number": ({"task": 5}, "'task' is one task.*got 5"),
+    "keys of many kinds": ({3: 1, "x": 2}, r"got \[3, 'x'\]"),
     "half a frame": ({"episode": 3, "frame": 0.5}, "whole numbers.*0.5"),
 }
 
@@ -351,6 +369,52 @@ BAD_OPTIONS = {
 def test_bad_reset_options_say_what_is_wrong(world, options, message):
     with pytest.raises(ValueError, match=message):
         make(world).reset(seed=0, options=options)
+
+
+@pytest.mark.parametrize("options", ["episode", [("episode", 3)], 3])
+def test_options_that_are_no_dict_are_refused(world, options):
+    for env in (WorldEnv(world), WorldVectorEnv(world, 2)):
+        with pytest.raises(TypeError, match=r"reset\(options=...\) takes a dict or None; got "):
+            env.reset(options=options)
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.int32(3), np.uint8(3)])
+def test_numpys_whole_numbers_are_seeds(world, seed):
+    env = WorldEnv(world)
+    assert same(env.reset(seed=seed), env.reset(seed=3))
+    envs = WorldVectorEnv(world, 2)
+    for seeds in (seed, [seed, seed + 1], [seed, 4], np.array([3, 4]), (3, np.int16(4))):
+        assert same(envs.reset(seed=seeds), envs.reset(seed=3))
+        assert envs.np_random_seed == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (-1, ValueError, "a seed is 0 or more; got -1"),
+        (1.5, TypeError, "a seed is a whole number.* got 1.5"),
+        ("3", TypeError, "a seed is a whole number.* got '3'"),
+        (True, TypeError, "a seed is a whole number.* got True"),
+    ],
+)
+def test_what_is_no_seed_is_refused(world, seed, error, message):
+    envs = WorldVectorEnv(world, 2)
+    for reset in (WorldEnv(world).reset, envs.reset, lambda seed: envs.reset(seed=[3, seed])):
+        with pytest.raises(error, match=message):
+            reset(seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("world", "device", "error", "message"),
+    [
+        (3, None, TypeError, r"world is a folder, a Hub id or a World; got 3 \(int\)"),
+        ("nowhere", "gpu", ValueError, "device is 'cpu', 'cuda'.*got 'gpu'"),
+        ("nowhere", 0.5, ValueError, "device is 'cpu', 'cuda'.*got 0.5"),
+    ],
+)
+def test_what_is_no_world_or_device_is_refused(world, device, error, message):
+    with pytest.raises(error, match=message):
+        WorldEnv(world, device=device)
 
 
 def test_lerobots_own_reset_option_is_let_through(world):

@@ -356,6 +356,13 @@ def test_no_window_keeps_its_own_actions_when_shuffled():
     assert action_response.other_rows([Window(0, f, 5) for f in (3, 6, 9)]).tolist() == [1, 2, 0]
 
 
+def test_an_action_that_never_moved_is_not_swept(store, slide_world):
+    """Of no range there is no slope: NaN per unit, after as many steps as for any other."""
+    constant = replace(slide_world.stats, action_high=slide_world.stats.action_low)
+    report, _, _ = measure(replace(slide_world, stats=constant), store, settings())
+    assert report["sweep"] == {}
+
+
 def test_slopes_of_a_sweep_by_hand():
     values = np.array([-1.0, 0.0, 1.0])
     response = np.stack([np.stack([2 * values + 5, -3 * values], 1), np.stack([4 * values, 0 * values], 1)])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 
-from scd_world.robot_data.normalizer import decode_pixels, encode_pixels, from_unit, to_unit
+from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels, from_unit, to_unit
+from tests.conftest import SCHEMA
 
 
 def test_ranges_map_to_one_and_back():
@@ -17,6 +21,38 @@ def test_ranges_map_to_one_and_back():
 def test_a_constant_dimension_stays_small_whatever_its_rounding():
     constant = torch.tensor([512.00006])
     assert to_unit(constant, torch.tensor([512.0]), torch.tensor([512.0])).abs() < 1e-3
+
+
+def test_an_action_that_never_moved_says_nothing_whatever_is_sent():
+    """At 1 per raw unit, an angle in degrees became an input of ninety, to weights that never had one."""
+    stats = replace(
+        Normalizer.neutral(SCHEMA),
+        action_low=torch.tensor([-1.5, 1000.0]),
+        action_high=torch.tensor([-1.5, 1000.0001]),
+    )
+    assert stats.constant_actions.tolist() == [True, True]
+    assert torch.equal(stats.encode_action(torch.tensor([[90.0, -1e6]])), torch.zeros(1, 2))
+    moving = replace(stats, action_high=torch.tensor([-1.5, 1001.0]))
+    assert moving.encode_action(torch.tensor([90.0, 1001.0])).tolist() == [0.0, 1.0]
+
+
+def test_an_action_that_nobody_knows_is_no_action_though_none_ever_moved():
+    low = torch.tensor([-1.5, 2.0])
+    stats = replace(
+        Normalizer.neutral(SCHEMA), action_low=low, action_high=low, hold_action=torch.full((2, 4), 0.25)
+    )
+    unknown, known = torch.full((2,), torch.nan), low
+    prev = torch.stack([torch.cat([torch.zeros(3), action]) for action in (unknown, known)])
+    assert stats.encode_prev(prev)[:, 3:].tolist() == [[0.25, 0.25], [0.0, 0.0]]
+
+
+def test_a_schema_gives_every_action_a_width():
+    """And one that a float32 can tell from none, around zero as around a thousand."""
+    schema = replace(SCHEMA, action_low=(0.0, -1000.0), action_high=(0.0, -1000.0))
+    low, high = (np.array(bound, np.float32) for bound in schema.action_bounds)
+    np.testing.assert_allclose(high - low, [2e-3, 2.0], rtol=1e-3)
+    assert schema.constant_actions == (0, 1)
+    assert (SCHEMA.action_bounds, SCHEMA.constant_actions) == ((SCHEMA.action_low, SCHEMA.action_high), ())
 
 
 def test_pixels_survive_the_way_there_and_back():

@@ -71,7 +71,7 @@ def test_a_manifest_that_does_not_list_the_world_is_no_proof(world, tmp_path, li
     if listed:  # one file alone, and rightly
         listed = {name: manifest["sha256"][name] for name in listed}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": listed}))
-    with pytest.raises(ValueError, match=r"does not list config\.json, .*never checked"):
+    with pytest.raises(ValueError, match=r"does not list .*config\.json, .*never checked"):
         World.load(folder)
 
 

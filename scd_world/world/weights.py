@@ -1,0 +1,77 @@
+"""A world's tensors on disk: read, and checked against its config before a model of that size is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scd_world.model.world_model import WorldModel
+from scd_world.robot_data.normalizer import Normalizer
+from scd_world.utils.atomic_folder import DamagedFolder, blaming
+from scd_world.world.build_model import build_model
+from scd_world.world.format3 import only
+from scd_world.world.world_config import WorldConfig, fewest_weights
+
+MAY_BE_NAN = "prior.uncertainty.calibration_curve"  # where no state says what to expect
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Reads a file of tensors as float32; DamagedFolder where they are none, or no real numbers."""
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise DamagedFolder(f"{file} cannot be read: {error}") from error
+    if wrong := [
+        f"{name} ({value.dtype})" for name, value in tensors.items() if not value.is_floating_point()
+    ]:
+        raise DamagedFolder(f"{file} holds what are no real numbers, in {', '.join(wrong[:5])}")
+    return {name: value.float() for name, value in tensors.items()}
+
+
+def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises DamagedFolder where a number is not finite: such a world would step with NaN for ever."""
+    wrong = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if wrong and wrong != [MAY_BE_NAN]:
+        raise DamagedFolder(
+            f"{file} holds numbers that are not finite, in {', '.join(wrong[:5])}: its training came to "
+            "grief; go back to an earlier checkpoint, or train it again"
+        )
+
+
+def make_normalizer(file: Path, stats: Mapping[str, Tensor], config: WorldConfig) -> Normalizer:
+    """Makes the statistics that were read from `file`; DamagedFolder where they are not the schema's."""
+    check_finite(file, stats)
+    with blaming(file):
+        return Normalizer.of_schema(stats, config.schema)
+
+
+def make_model(
+    file: Path, weights: Mapping[str, Tensor], config: WorldConfig, normalizer: Normalizer
+) -> WorldModel:
+    """Builds the config's model with the weights that were read from `file`, to be stepped.
+
+    Raises DamagedFolder where they are another model's, before one much larger than the file is built.
+    """
+    check_finite(file, weights)
+    needed, there = fewest_weights(config), sum(value.numel() for value in weights.values())
+    if needed > there:
+        raise DamagedFolder(
+            f"{file} holds {there:,} weights, and the model of config.json has {needed:,} or more: one of "
+            "the two is of another world"
+        )
+    with blaming(file.with_name("config.json")):
+        model = build_model(config.model, config.prior, config.schema, normalizer)
+    if config.model.architecture == "copy_last":  # it had a prior once, and never asked it
+        weights = model.state_dict() | only(model.state_dict(), weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DamagedFolder(
+            f"{file} holds the weights of another model than its config.json: {error}"
+        ) from error
+    return model.eval().requires_grad_(False)
