@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scd_world
-from scd_world.model.config import ModelConfig
+from scd_world.model.config import ModelConfig, of_file
 from scd_world.model.history import previous_state_action
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel
@@ -257,7 +257,10 @@ class World:
                 f"version that wrote it, {config.get('scd_world')}"
             )
         normalizer = Normalizer(**stats)
-        settings = read_settings(ModelConfig, config["model"]), read_settings(PriorConfig, config["prior"])
+        settings = (
+            read_settings(ModelConfig, of_file(config["model"])),
+            read_settings(PriorConfig, config["prior"]),
+        )
         model = build_model(*settings, DataSchema.from_dict(config["schema"]), normalizer)
         if config["model"]["architecture"] == "copy_last":  # it had a prior once, and never asked it
             weights = model.state_dict() | format3.only(model.state_dict(), weights)
@@ -314,6 +317,16 @@ def read_settings[C](cls: type[C], values: dict[str, Any]) -> C:
 def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
     """Gives `model` the weights of a world, to go on learning or to adapt it; returns its provenance."""
     world = World.load(source)
+    if "conv" not in (
+        model.config.head,
+        world.config.head,
+    ):  # weights of equal shapes that mean another thing
+        mine, other = model.config.bounded_gate, world.config.bounded_gate
+        if mine != other:
+            raise ValueError(
+                f"the world {source} has model.bounded_gate={str(other).lower()} and this model "
+                f"{str(mine).lower()}: set model.bounded_gate={str(other).lower()} to start from it"
+            )
     try:
         model.load_state_dict(world.model.state_dict())
     except RuntimeError as error:
