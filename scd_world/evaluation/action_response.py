@@ -5,7 +5,7 @@ B windows, of which M are swept, J values of a sweep, n steps, S state, A action
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,9 +22,11 @@ from scd_world.evaluation.open_loop import (
     start_windows,
 )
 from scd_world.metrics.statistics import correlation, summarize
+from scd_world.robot_data.normalizer import SMALLEST_RANGE
 from scd_world.world.world import World
 
 LOSS_STEPS = 8  # steps of the clips on which losses with true and with shuffled actions are compared
+HARDLY = 0.02  # share of its range in all episodes: a dimension that covers less in some hardly moved there
 FOLLOWS = 0.9  # correlation from which an action counts as the robot's next position
 
 
@@ -75,7 +77,7 @@ class ActionSweep:
     values: np.ndarray  # (J,) raw units
     response: np.ndarray  # (M, J, S) state after n steps minus state at the start, raw units
     pixel_change: np.ndarray  # (M, J) mean |difference| to the frame of the middle value, gray levels
-    data_slope: np.ndarray  # (S,) the same slope, estimated from recordings
+    data_slope: np.ndarray  # (S,) the same slope, estimated from recordings; NaN: they do not tell
 
     def slopes(self) -> np.ndarray:
         """Fits each state dimension's response, (M, S): least-squares slope per unit of action."""
@@ -114,16 +116,20 @@ def sweep_actions(
     seed: int,
     in_data: np.ndarray,
     done: Callable[[int], object],
+    left_out: Collection[str] = (),
 ) -> list[ActionSweep]:
     """Sweeps every action dimension in turn over its recorded range; the others keep their recorded value.
 
     steps: n, for which a value is held; count: J. All values of one start see the same noise. in_data (A, S):
-    slopes from recordings. done: called with the number of frames that were just imagined.
+    slopes from recordings. done: called with the number of frames that were just imagined. left_out: actions
+    that have no range to sweep over.
     """
     start, sweeps = start_windows(world, batch), []
     M = len(batch.windows)
     start_state = batch.true_state(0).cpu().numpy()
     for d, name in enumerate(world.schema.action):
+        if name in left_out:
+            continue
         values = torch.linspace(float(world.stats.action_low[d]), float(world.stats.action_high[d]), count)
         responses, images = [], []
         for value in values:
@@ -147,6 +153,7 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
     """Fits ∂(state[i+n] − state[i])/∂(mean action of the n steps), (A, S), by regression on action and state.
 
     What a linear model of the recordings says of the same question. Correlations, not experiments: a guide.
+    NaN where action or state hardly moved in these episodes: the slope would be of their noise.
     """
     A, S = len(store.schema.action), len(store.schema.state)
     X, Y = [], []
@@ -162,7 +169,22 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
         return np.full((A, S), np.nan)
     x, y = np.concatenate(X).astype(np.float64), np.concatenate(Y).astype(np.float64)
     scale = np.maximum(np.abs(x).max(0), 1e-9)
-    return (np.linalg.lstsq(x / scale, y, rcond=None)[0] / scale[:, None])[:A]
+    slopes = (np.linalg.lstsq(x / scale, y, rcond=None)[0] / scale[:, None])[:A]
+    rows = rows_of(store.starts, store.lengths, episodes)
+    slopes[hardly_moved(store.action, rows)] = np.nan
+    slopes[:, hardly_moved(store.state, rows)] = np.nan
+    return slopes
+
+
+def hardly_moved(recorded: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Tells which columns of recorded (F, n) cover next to nothing of their range in these rows, (n,)."""
+    return np.ptp(recorded[rows], axis=0) <= HARDLY * np.ptp(recorded[:], axis=0)
+
+
+def never_varied(store: WindowStore) -> list[str]:
+    """Names the actions that have one value in all recordings: what they do cannot be known."""
+    same = np.ptp(store.action[:], axis=0) <= SMALLEST_RANGE
+    return [name for name, constant in zip(store.schema.action, same, strict=True) if constant]
 
 
 # ---- the action that does nothing ----------------------------------------------------------------
