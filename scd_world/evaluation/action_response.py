@@ -153,7 +153,7 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
     """Fits ∂(state[i+n] − state[i])/∂(mean action of the n steps), (A, S), by regression on action and state.
 
     What a linear model of the recordings says of the same question. Correlations, not experiments: a guide.
-    NaN where action or state hardly moved in these episodes: the slope would be of their noise.
+    NaN where that would be noise: a slope of less than two standard errors, or action or state hardly moved.
     """
     A, S = len(store.schema.action), len(store.schema.state)
     X, Y = [], []
@@ -169,16 +169,31 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
         return np.full((A, S), np.nan)
     x, y = np.concatenate(X).astype(np.float64), np.concatenate(Y).astype(np.float64)
     scale = np.maximum(np.abs(x).max(0), 1e-9)
-    slopes = (np.linalg.lstsq(x / scale, y, rcond=None)[0] / scale[:, None])[:A]
-    rows = rows_of(store.starts, store.lengths, episodes)
-    slopes[hardly_moved(store.action, rows)] = np.nan
-    slopes[:, hardly_moved(store.state, rows)] = np.nan
+    x = x / scale
+    slopes, _, rank, _ = np.linalg.lstsq(x, y, rcond=None)
+    # Neighboring rows share all but one of their steps: as many fewer are independent.
+    variance = ((y - x @ slopes) ** 2).sum(0) * steps / max(len(x) - rank, 1)
+    error = np.sqrt(np.diag(np.linalg.pinv(x.T @ x)).clip(0)[:, None] * variance)
+    slopes = np.where(np.abs(slopes) < 2 * error, np.nan, slopes / scale[:, None])[:A]
+    resting = hardly_moved(store, episodes)
+    slopes[[name in resting["action"] for name in store.schema.action]] = np.nan
+    slopes[:, [name in resting["state"] for name in store.schema.state]] = np.nan
     return slopes
 
 
-def hardly_moved(recorded: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Tells which columns of recorded (F, n) cover next to nothing of their range in these rows, (n,)."""
-    return np.ptp(recorded[rows], axis=0) <= HARDLY * np.ptp(recorded[:], axis=0)
+def hardly_moved(store: WindowStore, episodes: np.ndarray) -> dict[str, list[str]]:
+    """Names the dimensions of `action` and `state` that cover next to nothing of their range in these."""
+    rows = rows_of(store.starts, store.lengths, episodes)
+    return {
+        what: [
+            name
+            for name, here, anywhere in zip(
+                getattr(store.schema, what), np.ptp(recorded[rows], 0), np.ptp(recorded[:], 0), strict=True
+            )
+            if here <= HARDLY * anywhere
+        ]
+        for what, recorded in {"action": store.action, "state": store.state}.items()
+    }
 
 
 def never_varied(store: WindowStore) -> list[str]:

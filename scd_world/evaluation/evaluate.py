@@ -127,6 +127,7 @@ def measure(
         "actions": {"loss_ratio": action_response.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
         "never_varied": action_response.never_varied(store),
+        "hardly_moved": action_response.hardly_moved(store, chosen.episodes),
         "null_action": drift,
         "perceptual": perceptual_metrics(run.networks, run.pairs),
         "speed": speed(world, config.num_steps),

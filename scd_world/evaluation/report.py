@@ -8,7 +8,7 @@ import numpy as np
 
 from scd_world.evaluation.state_errors import errors_to_show
 from scd_world.evaluation.state_measures import StateError
-from scd_world.reporting.tables import number, significant, table
+from scd_world.reporting.tables import number, signed, significant, table
 from scd_world.reporting.units import UNKNOWN
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
@@ -31,7 +31,9 @@ def pixel_table(curves: dict[str, dict]) -> str:
     rows = []
     for i in table_rows(curves):
         gain = curves["psnr_gain"]
-        between = f"{number(gain['mean'][i])} [{number(gain['low'][i])}, {number(gain['high'][i])}]"
+        between = number(gain["mean"][i])
+        if np.isfinite(gain["low"][i]):  # of one episode alone there is none
+            between += f" [{number(gain['low'][i])}, {number(gain['high'][i])}]"
         row = [str(i + 1), str(curves["psnr_imagined"]["count"][i])]
         row += [number(curves[name]["mean"][i]) for name in ("psnr_imagined", "psnr_copy")] + [between]
         row += [number(curves[name]["mean"][i]) for name in names]
@@ -85,7 +87,7 @@ def markdown(report: dict[str, Any]) -> str:
         *warning,
         report["world"]["given"],
         "",
-        f"Open loop on {data['windows']} windows of {data['episodes']} episodes of {data['source']} "
+        f"Open loop on {data['windows']} windows of {data['episodes']} episode(s) of {data['source']} "
         f"({data['held_out']}): {settings['context']} recorded frames, then the recorded actions, "
         f"{report['world']['num_steps']} denoising steps per frame. Means over all windows, one imagination "
         "each; 95 % intervals resample episodes. Changed pixels "
@@ -164,7 +166,7 @@ def action_lines(report: dict[str, Any]) -> list[str]:
             f"PSNR at step {i + 1} with another window's actions: {number(shuffled['mean'][i])} dB, "
             f"with its own: {number(true)} dB"
         )
-    lines += sweep_lines(report["sweep"], report["never_varied"])
+    lines += sweep_lines(report["sweep"], report["hardly_moved"], report["never_varied"])
     if drift := report["null_action"]:
         lines.append(
             f"null action ({drift['kind']}), steps {drift['from_step']}–{drift['to_step']}: "
@@ -174,18 +176,25 @@ def action_lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def sweep_lines(sweeps: dict[str, dict], never_varied: list[str]) -> list[str]:
-    """Says of each action what it moves most, beside the same slope in the recordings."""
+def sweep_lines(
+    sweeps: dict[str, dict], hardly_moved: dict[str, list[str]], never_varied: list[str]
+) -> list[str]:
+    """Says of each action what it moves most, beside the same slope in the recordings.
+
+    hardly_moved: names of `action` and `state` in the held-out episodes; never_varied: actions anywhere.
+    """
     lines = []
     for name, sweep in sweeps.items():
         if sweep["slope"]:
             strongest = max(sweep["slope"], key=lambda dim: abs(sweep["slope"][dim]["mean"]))
             slope = sweep["slope"][strongest]
             known = slope["in_data"] is not None and np.isfinite(slope["in_data"])
-            in_data = f"{slope['in_data']:+.3g}" if known else "hardly moved in the held-out episodes"
+            rests = name in hardly_moved["action"] or strongest in hardly_moved["state"]
+            why = "hardly moved in the held-out episodes" if rests else "do not tell"
             lines.append(
-                f"action `{name}` moves `{strongest}` by {slope['mean']:+.3g} per unit "
-                f"(same sign from {slope['same_sign']:.0%} of the starts; recordings: {in_data})"
+                f"action `{name}` moves `{strongest}` by {signed(slope['mean'])} per unit "
+                f"(same sign from {slope['same_sign']:.0%} of the starts; "
+                f"recordings: {signed(slope['in_data']) if known else why})"
             )
     if never_varied:
         names = ", ".join(f"`{name}`" for name in never_varied)
@@ -216,7 +225,7 @@ def outcome_lines(report: dict[str, Any]) -> list[str]:
     outcomes = report["outcomes"]
     if reward := outcomes.get("reward"):
         lines.append(
-            f"reward of every step of {outcomes['episodes']} whole episodes, predicted from the recorded "
+            f"reward of every step of {outcomes['episodes']} whole episode(s), predicted from the recorded "
             f"past: {reward_text(reward)}, slope {number(reward['slope'])}"
         )
     if success := outcomes.get("success"):
@@ -233,6 +242,6 @@ def outcome_lines(report: dict[str, Any]) -> list[str]:
 
 def reward_text(reward: dict[str, Any]) -> str:
     return (
-        f"MSE {reward['mse']:.4g} (a constant: {reward['mse_constant']:.4g}), "
-        f"correlation {number(reward['correlation'])}, bias {reward['bias']:+.3g}"
+        f"MSE {significant(reward['mse'])} (a constant: {significant(reward['mse_constant'])}), "
+        f"correlation {number(reward['correlation'])}, bias {signed(reward['bias'])}"
     )

@@ -42,6 +42,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
 
 
+def signed(value: float | None) -> str:
+    """Formats a change in the data's own units, as `significant` does, with its sign."""
+    return ("+" if value is not None and value > 0 else "") + significant(value)
+
+
 def significant(value: float | None, digits: int = 3) -> str:
     """Formats a number in the data's own units, which may be pixels or radians: its first `digits` digits.
 

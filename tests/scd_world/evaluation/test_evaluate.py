@@ -407,6 +407,16 @@ def test_recordings_do_not_say_what_hardly_moved_in_them_does(tmp_path):
     assert np.isnan(slopes[2]).all()
     slopes = action_response.slopes_in_data(store, np.array([6, 7]), steps=1)
     assert np.isfinite(slopes).tolist() == [[True, False], [False, False], [False, False]]
+    resting = {"action": ["turn", "finger"], "state": ["wrist_rad"]}
+    assert action_response.hardly_moved(store, np.array([6, 7])) == resting
+
+
+def test_recordings_do_not_tell_two_actions_apart_that_were_always_the_same(store):
+    """Either slope alone is anything: it read +252 where the whole arm moved at once."""
+    noise = np.random.default_rng(0).normal(0, 1e-4, store.action.shape)
+    store.action = np.concatenate([store.action, store.action + noise], axis=1)
+    store.schema = replace(store.schema, action=("push", "twin"), action_low=(-1, -1), action_high=(1, 1))
+    assert np.isnan(action_response.slopes_in_data(store, np.arange(8), steps=1)).all()
 
 
 @pytest.mark.slow

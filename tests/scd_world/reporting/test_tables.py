@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from scd_world.reporting.tables import number, significant
+from scd_world.reporting.tables import number, signed, significant
 from scd_world.reporting.units import UNKNOWN, unit_of
 
 
@@ -27,6 +27,10 @@ from scd_world.reporting.units import UNKNOWN, unit_of
 )
 def test_significant_digits_whatever_the_unit(value, text):
     assert significant(value) == text
+
+
+def test_a_change_has_its_sign():
+    assert [signed(x) for x in (0.6, -0.0123, 0, None)] == ["+0.600", "-0.0123", "0", "–"]
 
 
 def test_zero_has_no_sign():
