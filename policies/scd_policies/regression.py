@@ -73,7 +73,7 @@ def fit_regression(
         if 10 * (update + 1) > 9 * updates:
             late.append(loss.detach())
         if update % 100 == 0:
-            bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+            bar.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
     return float(torch.stack(late).mean())
 
 

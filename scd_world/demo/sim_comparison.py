@@ -24,7 +24,7 @@ from scd_policies.rollout import Rollouts, rollout
 from scd_world.evaluation.state_errors import state_errors
 from scd_world.metrics.image import psnr
 from scd_world.reporting import video
-from scd_world.reporting.tables import number, table
+from scd_world.reporting.tables import number, significant, table
 from scd_world.robot_data.normalizer import encode_pixels
 from scd_world.robot_data.schema import DataSchema
 
@@ -127,8 +127,11 @@ def summary(curves: dict[str, np.ndarray], steps: Sequence[int], columns: dict[s
     reach = next(iter(curves.values())).shape[1]
     rows = []
     for step in (s for s in steps if s <= reach):
-        values = [center(name, curves[name][:, step - 1]) for name in shown]
-        rows.append([str(step), *(number(value) for value in values)])
+        row = [str(step)]
+        for name in shown:
+            form = number if name.startswith("psnr") else significant
+            row.append(form(center(name, curves[name][:, step - 1])))
+        rows.append(row)
     return table(["step", *shown.values()], rows)
 
 

@@ -25,6 +25,7 @@ from scd_world.metrics.statistics import correlation, summarize
 from scd_world.world.world import World
 
 LOSS_STEPS = 8  # steps of the clips on which losses with true and with shuffled actions are compared
+HARDLY = 0.02  # share of its range in all episodes: a dimension that covers less in some hardly moved there
 FOLLOWS = 0.9  # correlation from which an action counts as the robot's next position
 
 
@@ -75,7 +76,7 @@ class ActionSweep:
     values: np.ndarray  # (J,) raw units
     response: np.ndarray  # (M, J, S) state after n steps minus state at the start, raw units
     pixel_change: np.ndarray  # (M, J) mean |difference| to the frame of the middle value, gray levels
-    data_slope: np.ndarray  # (S,) the same slope, estimated from recordings
+    data_slope: np.ndarray  # (S,) the same slope, estimated from recordings; NaN: they do not tell
 
     def slopes(self) -> np.ndarray:
         """Fits each state dimension's response, (M, S): least-squares slope per unit of action."""
@@ -149,6 +150,7 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
     """Fits ∂(state[i+n] − state[i])/∂(mean action of the n steps), (A, S), by regression on action and state.
 
     What a linear model of the recordings says of the same question. Correlations, not experiments: a guide.
+    NaN where that would be noise: a slope of less than two standard errors, or action or state hardly moved.
     """
     A, S = len(store.schema.action), len(store.schema.state)
     X, Y = [], []
@@ -164,7 +166,37 @@ def slopes_in_data(store: WindowStore, episodes: np.ndarray, steps: int) -> np.n
         return np.full((A, S), np.nan)
     x, y = np.concatenate(X).astype(np.float64), np.concatenate(Y).astype(np.float64)
     scale = np.maximum(np.abs(x).max(0), 1e-9)
-    return (np.linalg.lstsq(x / scale, y, rcond=None)[0] / scale[:, None])[:A]
+    x = x / scale
+    slopes, _, rank, _ = np.linalg.lstsq(x, y, rcond=None)
+    # Neighboring rows share all but one of their steps: as many fewer are independent.
+    variance = ((y - x @ slopes) ** 2).sum(0) * steps / max(len(x) - rank, 1)
+    error = np.sqrt(np.diag(np.linalg.pinv(x.T @ x)).clip(0)[:, None] * variance)
+    slopes = np.where(np.abs(slopes) < 2 * error, np.nan, slopes / scale[:, None])[:A]
+    resting = hardly_moved(store, episodes)
+    slopes[[name in resting["action"] for name in store.schema.action]] = np.nan
+    slopes[:, [name in resting["state"] for name in store.schema.state]] = np.nan
+    return slopes
+
+
+def hardly_moved(store: WindowStore, episodes: np.ndarray) -> dict[str, list[str]]:
+    """Names the dimensions of `action` and `state` that cover next to nothing of their range in these."""
+    rows = rows_of(store.starts, store.lengths, episodes)
+    return {
+        what: [
+            name
+            for name, here, anywhere in zip(
+                getattr(store.schema, what), np.ptp(recorded[rows], 0), np.ptp(recorded[:], 0), strict=True
+            )
+            if here <= HARDLY * anywhere
+        ]
+        for what, recorded in {"action": store.action, "state": store.state}.items()
+    }
+
+
+def never_varied(world: World) -> list[str]:
+    """Names the actions that had one value in all that the world learnt from: what they do is unknown."""
+    constant = np.flatnonzero(world.stats.constant_actions.cpu().numpy())
+    return [world.schema.action[d] for d in constant]
 
 
 # ---- the action that does nothing ----------------------------------------------------------------

@@ -12,6 +12,8 @@ import numpy as np
 
 from scd_world.evaluation.open_loop import OpenLoopResults
 from scd_world.evaluation.state_errors import SHOWN, state_errors
+from scd_world.evaluation.verdict import first_worse
+from scd_world.metrics.image import TIE
 from scd_world.metrics.statistics import Summary, auroc, correlation, summarize
 from scd_world.robot_data.schema import DataSchema
 
@@ -24,7 +26,8 @@ END_ERRORS = {f"{error.name}_imagined" for error in SHOWN}  # what the worst win
 def all_curves(loop: OpenLoopResults, schema: DataSchema) -> dict[str, np.ndarray]:
     """Computes everything that is measured at each horizon; `…_copy`: of keeping the last context frame."""
     curves = dict(loop.frames)
-    curves["psnr_gain"] = curves["psnr_imagined"] - curves["psnr_copy"]
+    for name in ("psnr", "psnr_changed"):
+        curves[f"{name}_gain"] = curves[f"{name}_imagined"] - curves[f"{name}_copy"]
     curves["survival"] = survival(curves["psnr_changed_imagined"], curves["psnr_changed_copy"])
     copied = np.broadcast_to(loop.start_state[:, None], loop.state.shape)
     for name, state in {"imagined": loop.state, "copy": copied}.items():
@@ -58,7 +61,7 @@ def survival(imagined: np.ndarray, copy: np.ndarray) -> np.ndarray:
     imagined, copy: (N, H) PSNR in dB. On whole frames a window in which nothing moves yet would fail at once:
     there copy-last is exact.
     """
-    failed = np.maximum.accumulate(imagined < copy, axis=1)
+    failed = np.maximum.accumulate(imagined < copy - TIE, axis=1)
     reached = np.maximum.accumulate(np.isfinite(imagined)[:, ::-1], axis=1)[:, ::-1]
     return np.where(reached, 1.0 - failed, np.nan)
 
@@ -67,24 +70,19 @@ def survival(imagined: np.ndarray, copy: np.ndarray) -> np.ndarray:
 
 
 def time_to_failure(curves: dict[str, np.ndarray], means: dict[str, dict]) -> dict[str, Any]:
-    """Finds the first horizon at which imagining is worse than copy-last; None: at none of those reached."""
+    """Finds the first horizon at which imagining is worse than copy-last; None: at none of those reached.
+
+    A tie is no failure: windows are compared one by one, and their mean difference has to differ from zero.
+    """
     alive = curves["survival"]
     first = [int(np.argmax(row == 0)) + 1 if (row == 0).any() else math.inf for row in alive]
     median = float(np.median(first)) if first else math.inf
     return {
-        "mean_psnr": first_below(means["psnr_imagined"]["mean"], means["psnr_copy"]["mean"]),
-        "mean_psnr_changed": first_below(
-            means["psnr_changed_imagined"]["mean"], means["psnr_changed_copy"]["mean"]
-        ),
+        "mean_psnr": first_worse(means["psnr_gain"]),
+        "mean_psnr_changed": first_worse(means["psnr_changed_gain"]),
         "median_window_changed": None if math.isinf(median) else median,
         "windows_never_failed": float(np.mean(np.isinf(first))) if first else None,
     }
-
-
-def first_below(a: list[float], b: list[float]) -> int | None:
-    """Gives the first step, counted from 1, at which a is below b; None: at none."""
-    below = np.flatnonzero(np.asarray(a, float) < np.asarray(b, float))
-    return int(below[0]) + 1 if len(below) else None
 
 
 def outcomes(loop: OpenLoopResults, schema: DataSchema) -> dict[str, Any]:

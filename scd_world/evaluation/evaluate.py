@@ -46,6 +46,8 @@ from scd_world.evaluation.open_loop import (
 from scd_world.evaluation.outcome_prediction import predict_outcomes, score
 from scd_world.evaluation.report import HORIZONS, markdown
 from scd_world.evaluation.splits import select_eval_episodes
+from scd_world.evaluation.state_errors import error_units
+from scd_world.evaluation.verdict import judge
 from scd_world.metrics.image import psnr
 from scd_world.metrics.perceptual import load_networks, perceptual_metrics
 from scd_world.metrics.statistics import summarize
@@ -98,6 +100,12 @@ def measure(
     means = curve_report(curves, loop.episodes, config.horizon)
     sweeps, drift = run.actions(chosen.episodes)
     report = {
+        "verdict": judge(
+            means["psnr_gain"],
+            curves["largest_change"],
+            curves["changed_share"],
+            len(np.unique(loop.episodes)),
+        ),
         "world": describe(world, config),
         "data": {
             "source": config.data.repo_id or config.data.root,
@@ -110,6 +118,7 @@ def measure(
         },
         "settings": asdict(config),
         "curves": means,
+        "units": error_units(schema),
         "time_to_failure": time_to_failure(curves, means),
         "worst": [row | {"start": starts[row["window"]]} for row in worst_windows(loop, curves, WORST)],
         **outcomes(loop, schema),
@@ -117,6 +126,8 @@ def measure(
         "outcomes": run.outcomes(chosen.episodes, schema),
         "actions": {"loss_ratio": action_response.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
+        "never_varied": action_response.never_varied(world),
+        "hardly_moved": action_response.hardly_moved(store, chosen.episodes),
         "null_action": drift,
         "perceptual": perceptual_metrics(run.networks, run.pairs),
         "speed": speed(world, config.num_steps),
@@ -290,7 +301,9 @@ def write_figures(out: Path, report: dict[str, Any], videos: list[WindowVideo], 
     """Writes the figures of what the report has, an image strip of each video, and all videos in one."""
     data = report["data"]
     title = f"{data['windows']} windows of {data['episodes']} episodes ({data['held_out']})"
-    figures.plot_curves(out / "curves.png", report["curves"], report["actions"]["psnr_shuffled"], title)
+    figures.plot_curves(
+        out / "curves.png", report["curves"], report["units"], report["actions"]["psnr_shuffled"], title
+    )
     if success := report["outcomes"].get("success"):
         figures.plot_reliability(out / "success.png", success, report["outcomes"]["episodes"])
     if report["uncertainty"]:

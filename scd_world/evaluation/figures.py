@@ -24,10 +24,10 @@ class Panel(NamedTuple):
 LOGARITHMIC = {f"{error.name}_imagined" for error in SHOWN if error.name.endswith(("_distance", "_angle"))}
 
 
-def panels(curves: dict[str, dict]) -> list[Panel]:
-    """Lists the panels of those measures that the data has."""
+def panels(curves: dict[str, dict], units: dict[str, str]) -> list[Panel]:
+    """Lists the panels of those measures that the data has. units: of each error of the state."""
     errors = [
-        Panel(error.title, error.unit, f"{error.name}_imagined", f"{error.name}_copy")
+        Panel(error.title, units[error.name], f"{error.name}_imagined", f"{error.name}_copy")
         for error in errors_to_show(curves, "_imagined")
     ]
     known = [
@@ -36,14 +36,16 @@ def panels(curves: dict[str, dict]) -> list[Panel]:
         Panel("SSIM", "", "ssim_imagined", "ssim_copy"),
         *errors,
         Panel("Windows never yet worse than a copy", "", "survival", None),
-        Panel("Reward: mean square error", "raw units²", "reward_square", None),
+        Panel("Reward: mean square error", "the dataset's units²", "reward_square", None),
     ]
     return [panel for panel in known if panel.own in curves]
 
 
-def plot_curves(path: Path, curves: dict[str, dict], shuffled: dict | None, title: str) -> None:
+def plot_curves(
+    path: Path, curves: dict[str, dict], units: dict[str, str], shuffled: dict | None, title: str
+) -> None:
     """Plots one panel per measure: mean with its 95 % band against copy-last, median dotted."""
-    shown = panels(curves)
+    shown = panels(curves, units)
     columns = min(4, len(shown))
     with new_figure(path, 3.7 * columns, 2.9 * -(-len(shown) // columns) + 0.5) as figure:
         axes = panel_grid(figure, len(shown), columns)
@@ -101,7 +103,7 @@ def plot_sweep(path: Path, sweeps: dict[str, dict], title: str, most: int = 6) -
             ax.axhline(0, color=LINE, linewidth=0.8)
             ax.set_title(f"action {name}")
             ax.set_xlabel("held value")
-            ax.set_ylabel("state change, raw units")
+            ax.set_ylabel("state change, the dataset's units")
             pixels = ax.twinx()
             pixels.fill_between(
                 sweep["values"], sweep["pixel_change"], color=IMAGINED, alpha=0.13, linewidth=0

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scd_datasets.store.store import WindowStore
 from scd_world.evaluation.config import EvaluateConfig
-from scd_world.metrics.image import changed_pixels, psnr, ssim
+from scd_world.metrics.image import changed_pixels, largest_change, psnr, ssim
 from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import observe_context
@@ -235,6 +235,7 @@ class OpenLoopResults:
                 self.put(f"psnr_changed_{name}", rows, h, psnr(obs, truth, changed), valid)
                 self.put(f"ssim_{name}", rows, h, ssim(obs, truth), valid)
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
+            self.put("largest_change", rows, h, largest_change(s.obs, copied), valid)
         unseen = ~valid[:, None]
         state = world.stats.decode_state(s.state)
         self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()

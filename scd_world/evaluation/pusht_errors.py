@@ -40,7 +40,7 @@ def block_errors(keypoints: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarr
 BLOCK_POSE = StateMeasure(
     errors=(
         StateError("block_distance", "block", "Block: position error", "px"),
-        StateError("block_angle", "block angle, °", "Block: angle error", "degrees"),
+        StateError("block_angle", "block angle", "Block: angle error", "°"),
     ),
     compute=block_errors,
 )

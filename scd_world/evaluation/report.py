@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from scd_world.evaluation.state_errors import errors_to_show
-from scd_world.reporting.tables import number, table
+from scd_world.evaluation.state_measures import StateError
+from scd_world.reporting.tables import number, signed, significant, table
+from scd_world.reporting.units import UNKNOWN
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
 
@@ -27,7 +31,9 @@ def pixel_table(curves: dict[str, dict]) -> str:
     rows = []
     for i in table_rows(curves):
         gain = curves["psnr_gain"]
-        between = f"{number(gain['mean'][i])} [{number(gain['low'][i], 1)}, {number(gain['high'][i], 1)}]"
+        between = number(gain["mean"][i])
+        if np.isfinite(gain["low"][i]):  # of one episode alone there is none
+            between += f" [{number(gain['low'][i])}, {number(gain['high'][i])}]"
         row = [str(i + 1), str(curves["psnr_imagined"]["count"][i])]
         row += [number(curves[name]["mean"][i]) for name in ("psnr_imagined", "psnr_copy")] + [between]
         row += [number(curves[name]["mean"][i]) for name in names]
@@ -36,20 +42,32 @@ def pixel_table(curves: dict[str, dict]) -> str:
     return table(head, rows)
 
 
-def state_table(curves: dict[str, dict]) -> str:
-    """Tabulates median (mean) of each error, and copy-last's median; empty where the data has no state."""
+def state_table(curves: dict[str, dict], units: dict[str, str]) -> str:
+    """Tabulates median (mean) of each error, and copy-last's median; empty where the data has no state.
+
+    units: of each error, by its name.
+    """
     shown = errors_to_show(curves, "_imagined")
     if not shown:
         return ""
-    head = ["step"] + [text for e in shown for text in (f"{e.column}: median (mean)", "copy-last")]
+    head = ["step"]
+    for error in shown:
+        head += [f"{with_unit(error, units)}: median (mean)", "copy-last"]
     rows = []
     for i in table_rows(curves):
         row = [str(i + 1)]
         for error in shown:
             own, copy = curves[f"{error.name}_imagined"], curves[f"{error.name}_copy"]
-            row += [f"{number(own['median'][i])} ({number(own['mean'][i])})", number(copy["median"][i])]
+            row += [f"{significant(own['median'][i])} ({significant(own['mean'][i])})"]
+            row += [significant(copy["median"][i])]
         rows.append(row)
     return table(head, rows)
+
+
+def with_unit(error: StateError, units: dict[str, str]) -> str:
+    """Names an error with its unit, where that is known."""
+    unit = units[error.name]
+    return error.column if unit == UNKNOWN else f"{error.column}, {unit}"
 
 
 def table_rows(curves: dict[str, dict]) -> list[int]:
@@ -63,12 +81,13 @@ def markdown(report: dict[str, Any]) -> str:
     data, curves, settings = report["data"], report["curves"], report["settings"]
     warning = [f"> **Warning.** {data['warning']}", ""] if data["warning"] else []
     lines = [
+        *(f"{line}\n" for line in report["verdict"]["lines"]),
         f"# Fidelity of {report['world']['source']}",
         "",
         *warning,
         report["world"]["given"],
         "",
-        f"Open loop on {data['windows']} windows of {data['episodes']} episodes of {data['source']} "
+        f"Open loop on {data['windows']} windows of {data['episodes']} episode(s) of {data['source']} "
         f"({data['held_out']}): {settings['context']} recorded frames, then the recorded actions, "
         f"{report['world']['num_steps']} denoising steps per frame. Means over all windows, one imagination "
         "each; 95 % intervals resample episodes. Changed pixels "
@@ -77,8 +96,9 @@ def markdown(report: dict[str, Any]) -> str:
         pixel_table(curves),
         "",
     ]
-    if states := state_table(curves):
-        lines += ["State errors in raw units, read beside the pixels:", "", states, ""]
+    if states := state_table(curves, report["units"]):
+        unit = f"State errors, in {UNKNOWN} unless a column names another, read beside the pixels:"
+        lines += [unit, "", states, ""]
     lines += [f"- {line}" for line in remarks(report)]
     lines += ["", "## Where it fails", "", *failures(report)]
     return "\n".join(lines) + "\n"
@@ -93,14 +113,14 @@ def failures(report: dict[str, Any]) -> list[str]:
         "mean PSNR",
         "copy-last",
         "mean SSIM",
-        *(f"{error.column} at the end" for error in ends),
+        *(f"{with_unit(error, report['units'])} at the end" for error in ends),
     ]
     rows = [
         [
             "{}, {}".format(*row["start"]),
             *(number(row[name]) for name in ("psnr_imagined", "psnr_copy")),
             number(row["ssim_imagined"], 4),
-            *(number(row[f"{error.name}_imagined_end"]) for error in ends),
+            *(significant(row[f"{error.name}_imagined_end"]) for error in ends),
         ]
         for row in worst
     ]
@@ -129,8 +149,8 @@ def failure_lines(report: dict[str, Any]) -> list[str]:
     failure, reach = report["time_to_failure"], len(report["curves"]["psnr_imagined"]["mean"])
     lines = []
     for key, what in {"mean_psnr": "whole frame", "mean_psnr_changed": "changed pixels"}.items():
-        at = f"at step {failure[key]}" if failure[key] else f"at none of {reach} steps"
-        lines.append(f"mean PSNR falls below copy-last {at} ({what})")
+        at = f"first at step {failure[key]}" if failure[key] else f"at none of {reach} steps"
+        lines.append(f"PSNR is lower than copy-last's, by more than chance, {at} ({what})")
     return lines
 
 
@@ -146,21 +166,39 @@ def action_lines(report: dict[str, Any]) -> list[str]:
             f"PSNR at step {i + 1} with another window's actions: {number(shuffled['mean'][i])} dB, "
             f"with its own: {number(true)} dB"
         )
-    for name, sweep in report["sweep"].items():
-        if sweep["slope"]:
-            strongest = max(sweep["slope"], key=lambda dim: abs(sweep["slope"][dim]["mean"]))
-            slope = sweep["slope"][strongest]
-            lines.append(
-                f"action `{name}` moves `{strongest}` by {slope['mean']:+.3g} per unit "
-                f"(same sign from {slope['same_sign']:.0%} of the starts; "
-                f"recordings: {number(slope['in_data'], 3)})"
-            )
+    lines += sweep_lines(report["sweep"], report["hardly_moved"], report["never_varied"])
     if drift := report["null_action"]:
         lines.append(
             f"null action ({drift['kind']}), steps {drift['from_step']}–{drift['to_step']}: "
-            f"the frame changes by {drift['gray_levels']:.2f} gray levels "
-            f"(recorded actions: {drift['gray_levels_recorded']:.2f})"
+            f"the frame changes by {significant(drift['gray_levels'])} gray levels "
+            f"(recorded actions: {significant(drift['gray_levels_recorded'])})"
         )
+    return lines
+
+
+def sweep_lines(
+    sweeps: dict[str, dict], hardly_moved: dict[str, list[str]], never_varied: list[str]
+) -> list[str]:
+    """Says of each action what it moves most, beside the same slope in the recordings.
+
+    hardly_moved: names of `action` and `state` in the held-out episodes; never_varied: actions anywhere.
+    """
+    lines = []
+    for name, sweep in sweeps.items():
+        if sweep["slope"]:
+            strongest = max(sweep["slope"], key=lambda dim: abs(sweep["slope"][dim]["mean"]))
+            slope = sweep["slope"][strongest]
+            known = slope["in_data"] is not None and np.isfinite(slope["in_data"])
+            rests = name in hardly_moved["action"] or strongest in hardly_moved["state"]
+            why = "hardly moved in the held-out episodes" if rests else "do not tell"
+            lines.append(
+                f"action `{name}` moves `{strongest}` by {signed(slope['mean'])} per unit "
+                f"(same sign from {slope['same_sign']:.0%} of the starts; "
+                f"recordings: {signed(slope['in_data']) if known else why})"
+            )
+    if never_varied:
+        names = ", ".join(f"`{name}`" for name in never_varied)
+        lines.append(f"never varied in the recordings, so that nobody knows what they do: actions {names}")
     return lines
 
 
@@ -187,7 +225,7 @@ def outcome_lines(report: dict[str, Any]) -> list[str]:
     outcomes = report["outcomes"]
     if reward := outcomes.get("reward"):
         lines.append(
-            f"reward of every step of {outcomes['episodes']} whole episodes, predicted from the recorded "
+            f"reward of every step of {outcomes['episodes']} whole episode(s), predicted from the recorded "
             f"past: {reward_text(reward)}, slope {number(reward['slope'])}"
         )
     if success := outcomes.get("success"):
@@ -195,8 +233,8 @@ def outcome_lines(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"success, likewise: AUROC {number(success['auroc'], 3)}, {success['positives']} of "
             f"{outcomes['steps']} steps are positive{recall}, {success['false_alarms']} false alarms; "
-            f"calibration error {success['calibration']['error']:.4f}, Brier {success['brier']:.5f} "
-            f"(a constant: {success['brier_constant']:.5f}); "
+            f"calibration error {significant(success['calibration']['error'])}, "
+            f"Brier {significant(success['brier'])} (a constant: {significant(success['brier_constant'])}); "
             f"{success['episode_accuracy']:.0%} of the episodes right"
         )
     return lines
@@ -204,6 +242,6 @@ def outcome_lines(report: dict[str, Any]) -> list[str]:
 
 def reward_text(reward: dict[str, Any]) -> str:
     return (
-        f"MSE {reward['mse']:.4g} (a constant: {reward['mse_constant']:.4g}), "
-        f"correlation {number(reward['correlation'])}, bias {reward['bias']:+.3g}"
+        f"MSE {significant(reward['mse'])} (a constant: {significant(reward['mse_constant'])}), "
+        f"correlation {number(reward['correlation'])}, bias {signed(reward['bias'])}"
     )

@@ -11,13 +11,14 @@ import numpy as np
 
 from scd_world.evaluation.pusht_errors import BLOCK_POSE
 from scd_world.evaluation.state_measures import StateError, StateMeasure
+from scd_world.reporting.units import UNKNOWN, unit_of
 from scd_world.robot_data.schema import DataSchema
 
 MEASURES: tuple[StateMeasure, ...] = (BLOCK_POSE,)
 
-AGENT = StateError("agent_distance", "agent", "Agent: position error", "raw units")
+AGENT = StateError("agent_distance", "agent", "Agent: position error", UNKNOWN)
 ENVIRONMENT = StateError(
-    "error_environment_state", "environment state", "Environment state: mean error", "raw units"
+    "error_environment_state", "environment state", "Environment state: mean error", UNKNOWN
 )
 OF_MEASURES = tuple(error for measure in MEASURES for error in measure.errors)
 SHOWN = (AGENT, *OF_MEASURES, ENVIRONMENT)  # in tables and figures, in this order
@@ -38,6 +39,12 @@ def state_errors(state: np.ndarray, truth: np.ndarray, schema: DataSchema) -> di
     for measure in MEASURES:
         errors |= measure.compute(state[..., P:], truth[..., P:])
     return errors
+
+
+def error_units(schema: DataSchema) -> dict[str, str]:
+    """Gives each error's unit, as far as the schema's names or the error's own measure tell it."""
+    of_names = {AGENT: schema.agent_pos, ENVIRONMENT: schema.environment_state}
+    return {error.name: unit_of(of_names[error]) if error in of_names else error.unit for error in SHOWN}
 
 
 def errors_to_show(known: Container[str], suffix: str) -> list[StateError]:

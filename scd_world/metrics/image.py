@@ -16,6 +16,8 @@ from torch import Tensor
 ROUNDING = (2 / 255) ** 2 / 12
 WINDOW = torch.exp(-(torch.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2))  # SSIM's
 WINDOW /= WINDOW.sum()
+TIE = 0.01  # dB: below it two frames are equally good, whatever rounding says
+VISIBLE = 1.0  # gray levels: a smaller change is none on any screen
 PSNR_CAP = 10 * np.log10(4 / ROUNDING)  # 58.9 dB
 
 
@@ -41,6 +43,11 @@ def changed_pixels(truth: Tensor, reference: Tensor, threshold: float) -> Tensor
     differs = (truth - reference).abs() > threshold * 2 / 255
     pixels = rearrange(differs, "b (v c) h w -> b v c h w", c=3).any(2)
     return repeat(pixels, "b v h w -> b (v c) h w", c=3)
+
+
+def largest_change(x: Tensor, y: Tensor) -> Tensor:
+    """Measures the largest difference of any value, (B,) in gray levels of 255."""
+    return reduce((x - y).abs(), "b c h w -> b", "max") * 127.5
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scd_world.utils.checks import between
 from scd_world.utils.field_types import check_types
@@ -62,6 +64,7 @@ class ModelConfig:
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
+    bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (
         False  # the decoder is given where a denoising step ends: average velocity (MeanFlow)
     )
@@ -126,6 +129,14 @@ class ModelConfig:
             )
         if self.copy_last and self.predict == "v":
             raise ValueError("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
+
+
+def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a model's settings as a file has them, with those that older files do not name.
+
+    Their gate between the last frame and what is drawn had no bound, and draws as it always did.
+    """
+    return {"bounded_gate": values.get("head") != "patch", **values}
 
 
 MODELS = {

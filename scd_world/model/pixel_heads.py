@@ -25,18 +25,22 @@ MAX_LOGIT = 8.0
 class PatchHead(nn.Module):
     """Each token draws its own patch. Two layers: an edge in a patch is no linear function of where it is.
 
-    With `copy_last` a gate per pixel keeps the last frame: what is not pushed can stay exactly where it is.
+    With `copy_last` a gate per pixel keeps the last frame: what is not pushed can stay where it is. Where it
+    is `bounded` it can always open again. With no bound it closes for good on pictures that hardly change:
+    from 17 on, float32's σ is exactly 1, and neither gate nor drawing has a gradient left.
     """
 
-    def __init__(self, width: int, patches: Patches, copy_last: bool) -> None:
+    def __init__(self, width: int, patches: Patches, copy_last: bool, bounded: bool = True) -> None:
         super().__init__()
-        self.patches, self.copy_last = patches, copy_last
+        self.patches, self.copy_last, self.bounded = patches, copy_last, copy_last and bounded
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
         values = patches.values + copy_last * patches.patch**2
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), zero_init(nn.Linear(2 * width, values))
-        )
+        # The bound alone is not enough: far outside it there is as good as no slope. What is summed to a
+        # logit has size 1, whatever grows before it.
+        norm = nn.RMSNorm(2 * width, eps=1e-6, elementwise_affine=False)
+        hidden = nn.Sequential(nn.GELU(), norm) if self.bounded else nn.GELU()
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), hidden, zero_init(nn.Linear(2 * width, values)))
 
     def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
         """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, C, H, W) → (F, C, H, W)."""
@@ -45,7 +49,8 @@ class PatchHead(nn.Module):
         drawn = self.patches.inverse(out[..., : self.patches.values])[:, 0]
         if not self.copy_last:
             return drawn
-        keep = torch.sigmoid(COPY_BIAS + self.patches.inverse(out[..., self.patches.values :])[:, 0])
+        logit = self.patches.inverse(out[..., self.patches.values :])[:, 0]
+        keep = torch.sigmoid(COPY_BIAS + (bounded(logit) if self.bounded else logit))
         keep = keep.repeat_interleave(3, dim=1)  # one per pixel, for its three colors
         return keep * pixel_inputs + (1 - keep) * drawn
 
@@ -118,7 +123,7 @@ class ChannelNorm(nn.Module):
 
 
 def bounded(x: Tensor) -> Tensor:
-    """In ±SURE, and never quite flat: a softmax that has made up its mind has no gradient left."""
+    """In ±MAX_LOGIT, and never quite flat: a softmax that has made up its mind has no gradient left."""
     return MAX_LOGIT * F.softsign(x / MAX_LOGIT)
 
 
@@ -127,5 +132,5 @@ def make_pixel_head(
 ) -> PatchHead | ConvHead:
     """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
     if config.head == "patch":
-        return PatchHead(config.width, patches, config.copy_last)
+        return PatchHead(config.width, patches, config.copy_last, config.bounded_gate)
     return ConvHead(config.width, patches, background, config.conv_channels, prior_renders)

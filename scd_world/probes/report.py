@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scd_world.reporting.tables import number, table
+from scd_world.reporting.tables import number, significant, table
 
 SAME = 0.95  # cosine between denoising steps, as the paper found it in the middle
 FEW = 0.5  # of the attention that the past would get, were it uniform
@@ -288,6 +288,6 @@ def ablation_table(report: dict[str, Any]) -> str:
     ]
     note = (
         "Pixel loss of the next frame after a recorded past, mean over the noise levels .1, .3, .5, .7 and "
-        f".9, over the unchanged world's ({report['unchanged']['loss']:.5f})."
+        f".9, over the unchanged world's ({significant(report['unchanged']['loss'])})."
     )
     return f"{table(head, rows)}\n\n{note}"

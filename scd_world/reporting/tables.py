@@ -38,5 +38,23 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Formats a number for a table; a dash where it is not known."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    """Formats a number of a known scale (dB, ms, a correlation); a dash where it is not known."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """Formats a change in the data's own units, as `significant` does, with its sign."""
+    return ("+" if value is not None and value > 0 else "") + significant(value)
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """Formats a number in the data's own units, which may be pixels or radians: its first `digits` digits.
+
+    A dash where it is not known; with an exponent below 1e-4 alone.
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    rounded = float(f"{value:.{digits}g}")
+    if rounded == 0 or abs(rounded) >= 10 ** (digits - 1):
+        return f"{value:z.0f}"
+    return f"{value:#.{digits}g}"

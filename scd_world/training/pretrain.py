@@ -47,6 +47,7 @@ from scd_world.prior.pretraining_report import (
 )
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.trajectories import StateTrajectories
+from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
@@ -205,7 +206,7 @@ class Pretraining:
             )  # fmt: skip
             for loss in bar:
                 if stage.update % 100 == 0:
-                    bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+                    bar.set_postfix(loss=significant(loss.item()), refresh=False)
         self.earlier_seconds += stage.before
 
     def report_stage(self, name: str, results: Sequence[StageResult]) -> None:

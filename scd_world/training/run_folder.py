@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from scd_world.model.config import of_file
 from scd_world.training.config import TrainConfig
 from scd_world.utils.atomic_folder import replace_text
 from scd_world.utils.output_folder import claim_folder
@@ -78,7 +79,8 @@ def check_continuation(
             f"{out} was trained on other data (fingerprint {training['fingerprint'][:12]}…, now "
             f"{fingerprint[:12]}…): name the same dataset, or choose another out="
         )
-    changed = changes(training["config"], asdict(config))
+    before = training["config"]
+    changed = changes({**before, "model": of_file(before["model"])}, asdict(config))
     if training["config"].get("teacher") == UNKNOWN_TEACHER:
         changed.pop("teacher", None)
     wrong = [line for key, line in changed.items() if key.startswith(FIXED)]

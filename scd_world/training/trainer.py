@@ -25,6 +25,7 @@ from scd_datasets.store.store import WindowStore
 from scd_world.model.world_model import WorldModel
 from scd_world.optim.schedule import learning_rate
 from scd_world.prior.state_prior import PretrainedStatePrior
+from scd_world.reporting.tables import significant
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.checkpoint import Checkpoint, Checkpoints
 from scd_world.training.config import TrainConfig
@@ -36,6 +37,7 @@ from scd_world.training.rng import of_rank, restore_rng, rng_state
 from scd_world.training.run_folder import RunFolder, StopSignal, check_continuation
 from scd_world.training.run_log import Meter, NonFiniteGuard, RunLog, Throughput
 from scd_world.training.setup import first_model, held_out_validation, training_windows, world_of
+from scd_world.training.validation import copies
 from scd_world.world.model_card import model_card
 
 log = logging.getLogger(__name__)
@@ -196,7 +198,9 @@ class Trainer:
         if self.main:
             self.run_log.write(self.step, values)
             bar.total = max(self.step, round(self.step / self.progress))  # a time budget moves it
-            bar.set_postfix(loss=f"{values['loss']:.4f}", waiting=f"{values['waiting']:.0%}", refresh=False)
+            bar.set_postfix(
+                loss=significant(values["loss"]), waiting=f"{values['waiting']:.0%}", refresh=False
+            )
         self.clock.restart()
 
     def check_finite(self) -> None:
@@ -227,6 +231,13 @@ class Trainer:
             if values is not None:
                 self.last_eval = values
                 self.run_log.write(self.step, values)
+                what = copies(values)
+                if what and self.config.model.architecture != "copy_last":
+                    log.warning(
+                        "held-out episodes, step %d: %s; if it stays so, train longer, or a larger model",
+                        self.step,
+                        what,
+                    )
         self.clock.restart()
 
     def load_average(self) -> None:

@@ -5,13 +5,13 @@ B windows, T steps, k frames of context.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from scd_world.metrics.image import psnr
+from scd_world.metrics.image import TIE, VISIBLE, largest_change, psnr
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
@@ -19,6 +19,7 @@ from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
 
 HORIZONS = (1, 4, 16)  # open-loop steps at which quality is reported
+MOVES = 8.0  # gray levels: a pixel that changes as much is no noise of a camera
 
 
 class HeldOutValidation:
@@ -59,6 +60,22 @@ def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator
     return {"eval/loss": true.item(), "eval/action_sensitivity": (shuffled / true).item()}
 
 
+def copies(values: Mapping[str, float]) -> str | None:
+    """Says that a model only copies the last frame, by the `eval/…` values of one evaluation; None: it does
+    more, or nothing moves in the recordings either.
+
+    A fresh model copies; one that still does so when its training ends has learnt nothing of the pictures.
+    """
+    steps = [h for h in HORIZONS if f"eval/psnr_h{h}" in values]
+    if not any(values[f"eval/change_recorded_h{h}"] >= MOVES for h in steps):
+        return None
+    if all(values[f"eval/change_h{h}"] < VISIBLE for h in steps):
+        return "the imagined pictures never move, and the recorded ones do"
+    if all(abs(values[f"eval/psnr_h{h}"] - values[f"eval/psnr_copy_h{h}"]) < TIE for h in steps):
+        return "the imagined pictures are as good as a copy of the last frame, and no better"
+    return None
+
+
 def compare(
     s: RolloutState, still: Tensor, clip: Clip, i: int, stats: Normalizer, h: int
 ) -> dict[str, float]:
@@ -70,6 +87,8 @@ def compare(
         f"eval/{name}_h{h}": psnr(shown, obs)[valid].mean().item()
         for name, shown in {"psnr": s.obs, "psnr_copy": still}.items()
     }
+    for name, shown in {"change": s.obs, "change_recorded": obs}.items():  # since the context, in gray levels
+        values[f"eval/{name}_h{h}"] = largest_change(shown, still)[valid].max().item()
     if state.shape[-1]:
         error = (stats.decode_state(s.state) - stats.decode_state(state)).abs()[valid]
         values[f"eval/state_error_h{h}"] = error.mean().item()  # raw units, mean over the dimensions

@@ -284,6 +284,13 @@ def check_rows(s: RolloutState) -> None:
 def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
     """Gives `model` the weights of a world, to go on learning or to adapt it; returns its provenance."""
     world = World.load(source)
+    heads, gates = zip(*((m.config.head, m.config.bounded_gate) for m in (world.model, model)), strict=True)
+    if heads == ("patch", "patch") and gates[0] != gates[1]:  # weights of equal shapes mean another thing
+        theirs, ours = (str(gate).lower() for gate in gates)
+        raise ValueError(
+            f"the world {source} has model.bounded_gate={theirs} and this model {ours}: set "
+            f"model.bounded_gate={theirs} to start from it"
+        )
     try:
         model.load_state_dict(world.model.state_dict())
     except RuntimeError as error:

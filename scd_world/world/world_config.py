@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import scd_world
-from scd_world.model.config import ModelConfig
+from scd_world.model.config import ModelConfig, of_file
 from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import blaming, read_object
@@ -52,7 +52,7 @@ def read_config(folder: Path) -> WorldConfig:
             values = format3.upgrade_config(values)
         return WorldConfig(
             values["format"],
-            read_settings(ModelConfig, values["model"]),
+            read_settings(ModelConfig, of_file(values["model"])),
             read_settings(PriorConfig, values["prior"]),
             DataSchema.from_dict(values["schema"]),
             values["provenance"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +33,7 @@ from scd_world.evaluation.outcome_prediction import predict_outcomes
 from scd_world.evaluation.pusht_errors import block_errors
 from scd_world.evaluation.report import markdown
 from scd_world.evaluation.splits import select_eval_episodes
-from scd_world.evaluation.state_errors import ENVIRONMENT, errors_to_show, state_errors
+from scd_world.evaluation.state_errors import ENVIRONMENT, error_units, errors_to_show, state_errors
 from scd_world.metrics.image import PSNR_CAP
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
@@ -42,6 +43,7 @@ from scd_world.robot_data.schema import DataSchema
 from scd_world.training.export import pick_starts
 from scd_world.world.world import World
 from tests.conftest import PRIOR, make_model
+from tests.scd_world.conftest import SLIDE, slide_episode
 
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
 
@@ -262,6 +264,7 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     assert report["outcomes"]["steps"] == 2 * 24  # two whole episodes
     assert report["speed"]["p50_ms"] > 0
     text = (out / "report.md").read_text()
+    assert text.startswith(report["verdict"]["lines"][0])
     assert "It is given " in text
     assert text in capsys.readouterr().out
     assert "|    6 |       4 |" in text
@@ -380,6 +383,63 @@ def test_the_datas_own_slope(store):
     assert 0.35 < slope[0, 0] <= 0.51
 
 
+def still_store(path: Path) -> WindowStore:
+    """A wrist that moves in the first episodes alone and rests, noisily, in the last two; a stuck finger."""
+    schema = replace(
+        SLIDE,
+        agent_pos=("x", "wrist_rad"),
+        action=("push", "turn", "finger"),
+        action_low=(-1.0, -1.0, 0.5),
+        action_high=(1.0, 1.0, 0.5),
+        reward=False,
+        success=False,
+    )
+
+    def episode(i: int) -> EpisodeArrays:
+        base, rng = slide_episode(i), np.random.default_rng(i + 100)
+        turn = rng.uniform(-1, 1, (24, 1)) * (1.0 if i < 6 else 0.001)
+        wrist = 0.4 * np.cumsum(np.concatenate([[[0.0]], turn[:-1]]), axis=0)
+        wrist += rng.normal(0, 0.001, wrist.shape)
+        action = np.concatenate([base.action, turn, np.full((24, 1), 0.5)], axis=1).astype(np.float32)
+        state = np.concatenate([base.state, wrist], axis=1).astype(np.float32)
+        return replace(base, state=state, action=action)
+
+    return write_store(path, schema, map(episode, range(8)))
+
+
+def test_recordings_do_not_say_what_hardly_moved_in_them_does(tmp_path):
+    """The slope of a joint that rests is one of its noise: it read .002 for a true .403."""
+    store = still_store(tmp_path / "still.zarr")
+    slopes = action_response.slopes_in_data(store, np.arange(8), steps=1)
+    np.testing.assert_allclose(slopes[1, 1], 0.4, atol=0.01)
+    assert np.isnan(slopes[2]).all()
+    slopes = action_response.slopes_in_data(store, np.array([6, 7]), steps=1)
+    assert np.isfinite(slopes).tolist() == [[True, False], [False, False], [False, False]]
+    resting = {"action": ["turn", "finger"], "state": ["wrist_rad"]}
+    assert action_response.hardly_moved(store, np.array([6, 7])) == resting
+
+
+def test_recordings_do_not_tell_two_actions_apart_that_were_always_the_same(store):
+    """Either slope alone is anything: it read +252 where the whole arm moved at once."""
+    noise = np.random.default_rng(0).normal(0, 1e-4, store.action.shape)
+    store.action = np.concatenate([store.action, store.action + noise], axis=1)
+    store.schema = replace(store.schema, action=("push", "twin"), action_low=(-1, -1), action_high=(1, 1))
+    assert np.isnan(action_response.slopes_in_data(store, np.arange(8), steps=1)).all()
+
+
+@pytest.mark.slow
+def test_what_never_varied_and_what_hardly_moved_is_said_in_words(tmp_path):
+    store = still_store(tmp_path / "still.zarr")
+    report, _, _ = measure(make_world(store, held_out=(6, 7)), store, settings())
+    assert report["never_varied"] == ["finger"]
+    assert set(report["sweep"]) == {"push", "turn"}
+    text = markdown(report)
+    assert "nan" not in text
+    assert "never varied in the recordings, so that nobody knows what they do: actions `finger`" in text
+    assert "recordings: hardly moved in the held-out episodes" in text
+    assert "0.00 (0.00)" not in text
+
+
 def test_the_null_action_holds_where_actions_are_positions(store):
     assert action_response.find_null_action(store, np.arange(8)) == "zero"
     store.action = np.roll(store.state, -1, axis=0)  # now each action is where the robot is next
@@ -410,6 +470,9 @@ def test_sixteen_numbers_need_not_be_a_t():
 def test_a_measure_of_a_states_own_stands_in_for_the_mean_error():
     """Generic code knows no simulator; what a measure adds is shown instead of the mean error."""
     schema = SimpleNamespace(agent_pos=("x",), environment_state=("a", "b"), state=("x", "a", "b"))
+    assert error_units(schema)["agent_distance"] == "the dataset's units"
+    in_radians = SimpleNamespace(agent_pos=("elbow_rad", "wrist.rad"), environment_state=("a",))
+    assert error_units(in_radians)["agent_distance"] == "rad"
     truth = np.zeros((1, 2, 3))
     errors = state_errors(truth + np.array([3.0, 1.0, 2.0]), truth, schema)
     assert {name: values.tolist() for name, values in errors.items()} == {
@@ -452,14 +515,10 @@ def test_a_window_that_failed_once_has_failed():
     copy = np.array([[3.0, 3.0, 3.0, np.nan], [3.0, np.nan, 3.0, 3.0]])
     alive = survival(imagined, copy)
     np.testing.assert_array_equal(alive, [[1, 0, 0, np.nan], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(survival(copy - 1e-6, copy)[1], [1, 1, 1, 1])  # equal but for rounding
     means = {
-        name: {"mean": mean}
-        for name, mean in {
-            "psnr_imagined": [5.0, 4.0],
-            "psnr_copy": [3.0, 4.5],
-            "psnr_changed_imagined": [5.0, 5.0],
-            "psnr_changed_copy": [3.0, 3.0],
-        }.items()
+        "psnr_gain": {"mean": [2.0, -0.5], "low": [1.5, -0.7], "high": [2.5, -0.3]},
+        "psnr_changed_gain": {"mean": [2.0, -0.5], "low": [1.5, -1.2], "high": [2.5, 0.2]},
     }
     found = time_to_failure({"survival": alive}, means)
     assert found["mean_psnr"] == 2

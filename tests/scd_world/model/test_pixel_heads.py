@@ -73,3 +73,50 @@ def test_a_head_that_is_wrong_and_sure_can_still_learn():
     out = made(torch.randn(3, 1, 48, 32), c, seen)
     (out - seen[:, :6]).square().mean().backward()
     assert made.draw[-1].bias.grad.view(7, 4)[3:5].abs().min() > 1e-5
+
+
+def pushed(F: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Squares of 2 × 2 that jump two pixels to the right: tokens (F, 1, 6, 16) of size 1e4 that tell where,
+    the last frames and the next ones (F, 3, 8, 12)."""
+    last, after = torch.full((2, F, 3, 8, 12), -1.0)
+    x, y = torch.randint(8, (F,), generator=g).tolist(), torch.randint(7, (F,), generator=g).tolist()
+    for i in range(F):
+        last[i, :, y[i] : y[i] + 2, x[i] : x[i] + 2] = 1
+        after[i, :, y[i] : y[i] + 2, x[i] + 2 : x[i] + 4] = 1
+    tokens = Patches(1, 8, 12, 4)(after[:, None, :1].expand(-1, -1, 3, -1, -1))[..., :16]
+    return 1e4 * tokens, last, after
+
+
+def test_a_gate_that_closed_on_still_pictures_opens_when_something_moves():
+    """With no bound its gradient is exactly 0, and the picture never changes again."""
+    made, g = PatchHead(16, Patches(1, 8, 12, 4), copy_last=True), torch.Generator().manual_seed(0)
+    gate = made.mlp[2].weight[made.patches.values :]
+    with torch.no_grad():
+        made.modulation[1].bias[16:] = 1e4  # what comes to the last layer has grown without bound, too
+        torch.nn.init.normal_(made.mlp[2].weight, std=0.02, generator=g)
+        gate.fill_(0.1)
+    optimizer, c, losses = torch.optim.AdamW(made.parameters(), lr=2e-3), torch.zeros(8, 1, 1, 16), []
+    for step in range(300):
+        tokens, last, after = pushed(8, g)
+        out = made(tokens, c, last)
+        loss = (out - after).square().mean()
+        losses.append(float(loss.detach() / (last - after).square().mean()))
+        optimizer.zero_grad()
+        loss.backward()
+        assert step or made.mlp[2].weight.grad[made.patches.values :].abs().max() > 1e-6
+        optimizer.step()
+    assert losses[0] > 0.9  # a copy
+    assert losses[-1] < 0.3
+
+
+def test_a_gate_of_an_older_file_draws_as_it_did():
+    made, g = PatchHead(32, Patches(2, 8, 12, 4), copy_last=True, bounded=False), torch.Generator()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=g.manual_seed(parameter.numel()))
+    h, c, seen = given()
+    shift, scale = made.modulation(c).chunk(2, dim=-1)
+    hidden = torch.nn.functional.gelu(made.mlp[0](made.norm(h) * (1 + scale) + shift))
+    drawn, logit = made.mlp[2](hidden).split([48, 16], dim=-1)
+    drawn, logit = (made.patches.inverse(x)[:, 0] for x in (drawn, logit))
+    keep = torch.sigmoid(2.0 + logit).repeat_interleave(3, dim=1)
+    assert torch.equal(made(h, c, seen), keep * seen + (1 - keep) * drawn)

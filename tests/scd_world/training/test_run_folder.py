@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from scd_world.distill.config import Distillation
+from scd_world.model.config import MODELS
+from scd_world.training.config import TrainConfig
 from scd_world.training.run_folder import UNKNOWN_TEACHER, check_continuation
 
 
@@ -19,3 +21,18 @@ def test_a_distillation_goes_on_with_its_own_teacher_or_one_that_format_3_cannot
     training = {"fingerprint": "f", "config": asdict(config) | {"teacher": "another digest"}}
     with pytest.raises(ValueError, match=r"holds another training .*teacher: another digest before"):
         check_continuation(training, config, "f", Path("run"))
+
+
+@pytest.mark.parametrize("model", ["small", "nano"])
+def test_a_run_from_before_the_gate_had_a_bound_goes_on_as_it_was_or_is_refused(model):
+    """With convolutions there is no gate: nothing changed. With patches the weights mean another thing."""
+    config = TrainConfig(out="run", model=MODELS[model])
+    training = {"fingerprint": "f", "config": asdict(config)}
+    del training["config"]["model"]["bounded_gate"]
+    if model == "small":
+        assert check_continuation(training, config, "f", Path("run")) == []
+        return
+    with pytest.raises(ValueError, match=r"model\.bounded_gate: False before, True now"):
+        check_continuation(training, config, "f", Path("run"))
+    unbounded = replace(config, model=replace(config.model, bounded_gate=False))
+    assert check_continuation(training, unbounded, "f", Path("run")) == []

@@ -25,7 +25,7 @@ from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import write_store
 from scd_world.model.config import ModelConfig
-from scd_world.model.world_model import observe_context
+from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.prior.config import PriorTrainConfig
 from scd_world.robot_data.clip import Clip
 from scd_world.training import pretrain
@@ -35,7 +35,7 @@ from scd_world.training.distributed import make_accelerator
 from scd_world.training.learner import Learner, check_division
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
-from scd_world.training.validation import compare
+from scd_world.training.validation import compare, copies
 from scd_world.world.world import World
 from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
 from tests.scd_world.conftest import SLIDE, slide_episode
@@ -286,6 +286,36 @@ def test_a_horizon_that_no_window_reaches_is_not_measured(slide_store):
     s = observe_context(model, clip, 3)
     assert compare(s, s.obs, clip, 2, stats, 1) == {}
     assert np.isfinite(list(compare(s, s.obs, clip, 1, stats, 1).values())).all()
+
+
+@pytest.mark.slow
+def test_pictures_that_never_move_are_warned_of(training, monkeypatch, caplog):
+    """They were one column of a log among others, equal to copy-last's to the digit."""
+    train(training("moves"))
+    assert "imagined pictures" not in caplog.text
+    monkeypatch.setattr(
+        WorldModel, "imagine", lambda self, s, action, noise, steps: self.observe(s, action, s.obs, s.state)
+    )
+    train(training("still"))
+    assert "held-out episodes, step 8: the imagined pictures never move, and the recorded" in caplog.text
+
+
+def test_a_model_that_equals_copying_is_called_that_where_there_is_something_to_see(slide_store):
+    store = WindowStore.open(slide_store)
+    stats = compute_stats(store, np.arange(8))
+    windows = store.windows(np.arange(8), np.zeros(8, int), 4)
+    clip = Clip.from_windows({k: torch.from_numpy(v) for k, v in windows.items()}, stats)
+    s = observe_context(make_model(TINY, store.schema, stats), clip, 2)
+
+    def said(obs: torch.Tensor, still: torch.Tensor) -> str | None:
+        return copies(compare(replace(s, obs=obs), still, clip, 1, stats, 1))
+
+    truth, touched = clip.obs[:, 2], s.obs.clone()
+    touched[:, 0, 0, 0] += 0.02  # one value by 2.5 gray levels
+    assert "never move" in said(s.obs, s.obs)
+    assert "as good as a copy" in said(touched, s.obs)
+    assert said(truth, s.obs) is None
+    assert said(truth, truth) is None  # nothing moves
 
 
 @pytest.mark.slow

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from scd_world.world.world import World
+from scd_world.utils.atomic_folder import write_manifest
+from scd_world.world.world import World, init_from
+from tests.conftest import CONFIG, filled, make_model
 
 
 def walk(world, s, steps=4, rows=slice(None), seed=0):
@@ -40,6 +43,25 @@ def test_save_and_load_are_exact(world, tmp_path):
     a = world.outputs(walk(world, world.reset(moments), rows=slice(1)))
     b = loaded.outputs(walk(loaded, loaded.reset(moments), rows=slice(1)))
     assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_file_that_names_no_bound_of_its_gate_draws_as_it_did(world, schema, stats, tmp_path):
+    """Its gate had none; and its weights mean another thing to a model whose gate has one."""
+    config = replace(CONFIG, head="patch", bounded_gate=False)
+    old = World(filled(make_model(config, schema, stats)).eval(), stats, world.starts)
+    folder = old.save(tmp_path / "world")
+    written = json.loads((folder / "config.json").read_text())
+    assert written["model"].pop("bounded_gate") is False
+    (folder / "config.json").write_text(json.dumps(written))
+    write_manifest(folder)
+    loaded = World.load(folder)
+    assert loaded.config == config
+    moments = [world.starts.get(4, 3, 3)]
+    a, b = (w.outputs(walk(w, w.reset(moments), rows=slice(1))) for w in (old, loaded))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    bounded = make_model(replace(config, bounded_gate=True), schema, stats)
+    with pytest.raises(ValueError, match=r"set model\.bounded_gate=false"):
+        init_from(bounded, folder)
 
 
 def test_half_precision_weights_are_rounded_once(world, tmp_path):

@@ -1,0 +1,114 @@
+"""What a user wants to know first: does the world beat copying the last frame, until when, does it move?
+
+Both are imagined and copied from the same windows, so what counts is the difference within each window: its
+mean, and a 95 % interval that resamples episodes. A difference that the interval does not tell from zero, or
+that nobody could see, is a tie. H steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scd_world.metrics.image import TIE, VISIBLE
+from scd_world.reporting.tables import number, significant
+
+FEW = 5  # episodes: with fewer the interval is hardly more than their range
+QUOTED = 8  # the step whose gain is named, where the world is ahead there
+
+
+def compare_paired(gain: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Says of each step, (H,) int: 1 better than copying, −1 worse, 0 a tie.
+
+    gain: a summary (mean, low, high) of the windows' differences in dB. One episode alone has no interval
+    (NaN): its mean then decides.
+    """
+    mean, low, high = (np.asarray(gain[name], float) for name in ("mean", "low", "high"))
+    low, high = np.where(np.isfinite(low), low, mean), np.where(np.isfinite(high), high, mean)
+    return ((mean > TIE) & (low > 0)).astype(int) - ((mean < -TIE) & (high < 0)).astype(int)
+
+
+def first_worse(gain: Mapping[str, Sequence[float]]) -> int | None:
+    """Finds the first step, counted from 1, that is worse than copying; None: none is."""
+    worse = np.flatnonzero(compare_paired(gain) < 0)
+    return int(worse[0]) + 1 if len(worse) else None
+
+
+def judge(
+    gain: Mapping[str, Sequence[float]], moved: np.ndarray, changed_share: np.ndarray, episodes: int
+) -> dict[str, Any]:
+    """Judges a world as plain data, for the head of its report.
+
+    gain: as `compare_paired` has it; moved: the largest change (N, H) of an imagined pixel since the context,
+    in gray levels; changed_share (N, H) of the recorded pixels; episodes: how many there are. `lines` are
+    sentences, the verdict first.
+    """
+    signs = compare_paired(gain)
+    better, worse = np.flatnonzero(signs > 0) + 1, np.flatnonzero(signs < 0) + 1
+    largest = float(np.nanmax(changed_share, initial=0.0))
+    still = bool(np.nanmax(moved, initial=0.0) < VISIBLE) and largest > 0
+    lines = [f"{sentence(gain, better, worse)}."]
+    if episodes < FEW:
+        some = f"{episodes} episodes are" if episodes > 1 else "one episode is"
+        lines.append(f"Only {some} behind it, and an interval of so few says little: it may be chance.")
+    if still:
+        lines.append(
+            f"**Its imagined pictures never move**: no pixel changes by one gray level in any window, while "
+            f"of the recorded ones up to {significant(100 * largest)} % change. It learnt to copy: train it "
+            "longer, or a larger model."
+        )
+    return {
+        "lines": lines,
+        "better": better.tolist(),
+        "worse": worse.tolist(),
+        "steps": len(signs),
+        "still": still,
+    }
+
+
+def sentence(gain: Mapping[str, Sequence[float]], better: np.ndarray, worse: np.ndarray) -> str:
+    """Says in words where the world is better and worse than copying. better, worse: steps, from 1."""
+    H, mean = len(gain["mean"]), np.asarray(gain["mean"], float)
+    if not len(better) and not len(worse):
+        if np.abs(mean).max(initial=0) <= TIE:
+            return f"This world equals copying the last frame at each of {H} steps"
+        return f"No step of {H} differs from copying the last frame by more than chance"
+    if not len(better):
+        return (
+            f"This world does not beat copying the last frame at any of {H} steps; worse {spans(worse, H)}"
+            + by(gain, nearest(worse))
+        )
+    ties = np.setdiff1d(np.arange(1, H + 1), [*better, *worse])
+    after = worse[worse > better[0]]
+    ahead = better[better < after[0]] if len(after) else better
+    first, last = ahead[0], ahead[-1]
+    since = "up to" if first == 1 else f"from step {first} to" if first < last else "only at"
+    text = f"This world beats copying the last frame {since} step {last} of {H}{by(gain, nearest(ahead))}"
+    asides = {"a tie": ties, "worse": worse}
+    return "; ".join([text, *(f"{what} {spans(at, H)}" for what, at in asides.items() if len(at))])
+
+
+def nearest(steps: np.ndarray) -> int:
+    """Picks which of these steps is quoted."""
+    return int(steps[np.abs(steps - QUOTED).argmin()])
+
+
+def by(gain: Mapping[str, Sequence[float]], step: int) -> str:
+    """Says how large the difference is at a step, with its interval where there is one."""
+    mean, low, high = (float(gain[name][step - 1]) for name in ("mean", "low", "high"))
+    low, high = sorted((np.sign(mean) * low, np.sign(mean) * high))
+    interval = f" [{number(low)}, {number(high)}]" if np.isfinite(low) else ""
+    return f", by {number(abs(mean))} dB{interval} at step {step}"
+
+
+def spans(steps: np.ndarray, last: int) -> str:
+    """Says which steps these are: [1, 2, 3, 9, 10] of 10 → `at steps 1–3 and from step 9 on`."""
+    runs = np.split(steps, np.flatnonzero(np.diff(steps) > 1) + 1)
+    goes_on = runs[-1][-1] == last and len(runs[-1]) > 1
+    closed = [(r[0], r[-1]) for r in (runs[:-1] if goes_on else runs)]
+    texts = [f"{a}–{b}" if a < b else f"{a}" for a, b in closed]
+    plural = "s" if sum(b - a + 1 for a, b in closed) > 1 else ""
+    parts = [f"at step{plural} {', '.join(texts)}"] if texts else []
+    return " and ".join(parts + ([f"from step {runs[-1][0]} on"] if goes_on else []))

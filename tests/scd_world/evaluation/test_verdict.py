@@ -1,0 +1,66 @@
+"""The first line of a report: better, worse or equal, and no difference made of rounding or of chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scd_world.evaluation.verdict import compare_paired, judge, spans
+from scd_world.metrics.statistics import summarize
+
+MOVED, CHANGED = np.full((6, 4), 90.0), np.full((6, 4), 0.01)
+
+
+def gains(*steps: float, noise: float = 0.0) -> dict[str, list[float]]:
+    """Summarizes 6 windows of 6 episodes whose mean difference from copying is that of each step, in dB."""
+    spread = np.array([-1.0, 1, -1, 1, -1, 1])[:, None] * noise
+    return vars(summarize(np.array(steps) + spread, np.arange(6)))
+
+
+def first_line(*steps: float, noise: float = 0.0) -> str:
+    return judge(gains(*steps, noise=noise), MOVED, CHANGED, episodes=6)["lines"][0]
+
+
+def test_a_world_that_is_equal_to_copying_neither_beats_it_nor_falls_below_it():
+    """Of two equal PSNRs, rounded differently, one is lower: that read `falls below copy-last at step 1`."""
+    assert first_line(-1e-6, 1e-6, 0, -2e-6) == "This world equals copying the last frame at each of 4 steps."
+
+
+def test_a_difference_that_chance_explains_is_a_tie():
+    assert first_line(0.1, -0.1, 0.1, 0.2, noise=1.0).startswith("No step of 4 differs")
+    assert compare_paired(gains(0.1, -0.1, 3, -3, noise=1.0)).tolist() == [0, 0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ((1, 2, 4, 4), "beats copying the last frame up to step 4 of 4, by 4.00 dB [4.00, 4.00] at step 4."),
+        ((0, 2, 4, 0), "from step 2 to step 3 of 4, by 4.00 dB [4.00, 4.00] at step 3; a tie at steps 1, 4."),
+        ((-1, 2, -1, -1), "frame only at step 2 of 4, by 2.00 dB [2.00, 2.00] at step 2; worse at step 1 "
+         "and from step 3 on."),
+        ((-1, 0, -1, -2), "does not beat copying the last frame at any of 4 steps; worse at step 1 and from "
+         "step 3 on, by 2.00 dB [2.00, 2.00] at step 4."),
+    ],
+)  # fmt: skip
+def test_it_says_from_which_step_to_which(steps, words):
+    assert first_line(*steps).endswith(words)
+
+
+def test_pictures_that_never_move_are_called_that_where_the_recorded_ones_do():
+    still = judge(gains(0, 0, 0, 0), np.full((6, 4), 0.4), CHANGED, episodes=6)
+    assert still["still"]
+    assert "never move" in still["lines"][1]
+    assert not judge(gains(0, 0, 0, 0), np.zeros((6, 4)), np.zeros((6, 4)), episodes=6)["still"]
+    assert not judge(gains(0, 0, 0, 0), MOVED, CHANGED, episodes=6)["still"]
+
+
+def test_few_episodes_are_said():
+    lines = judge(gains(1, 1, 1, 1), MOVED, CHANGED, episodes=1)["lines"]
+    assert lines[1].startswith("Only one episode is behind it")
+    alone = vars(summarize(np.ones((2, 3)), np.zeros(2)))
+    assert compare_paired(alone).tolist() == [1, 1, 1]  # no interval: its mean decides
+
+
+def test_spans_of_steps():
+    assert spans(np.array([1, 2, 3, 9, 10]), 10) == "at steps 1–3 and from step 9 on"
+    assert spans(np.array([10]), 10) == "at step 10"
