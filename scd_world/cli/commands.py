@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from scd_datasets.config import DATA, CheckConfig
 from scd_world.benchmark.config import BenchConfig
-from scd_world.cli.hydra_config import HERE, QUIET, check_names, editable, plain_errors
+from scd_world.cli.endings import plain_errors
+from scd_world.cli.hydra_config import HERE, QUIET, editable, to_settings
+from scd_world.cli.overrides import read_overrides
 from scd_world.demo.config import DemoConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.evaluation.config import EvaluateConfig
@@ -29,28 +31,54 @@ from scd_world.training.config import TrainConfig
 
 
 class Command(NamedTuple):
-    """A command: the dataclass of its settings, and the function that they are handed to."""
+    """A command: the dataclass of its settings, the function that they are handed to, and what stays of its
+    work where it is interrupted."""
 
     config: type
     run: str  # module:function, imported when the settings are known to be right
+    kept: str
     presets: Mapping[str, str] = MappingProxyType({})  # config group → its default choice
 
 
+RESUMES = "every finished stage and checkpoint is kept; the same command goes on"
+REPEATS = "the report is not finished; the same command begins it again"
 COMMANDS = {
-    "record": Command(RecordConfig, "scd_world.rollouts.record:run_record"),
-    "data": Command(CheckConfig, "scd_datasets.preparation.check:run_check"),
+    "record": Command(
+        RecordConfig,
+        "scd_world.rollouts.record:run_record",
+        "every published episode is kept; the same command goes on",
+    ),
+    "data": Command(
+        CheckConfig,
+        "scd_datasets.preparation.check:run_check",
+        "a store appears only when it is complete, and an earlier one is as it was; the same command begins "
+        "again",
+    ),
     "train": Command(
         TrainConfig,
         "scd_world.training.trainer:train",
+        RESUMES,
         {"model": "small", "prior": "state", "data": "lerobot"},
     ),
-    "distill": Command(DistillConfig, "scd_world.distill.distill:distill", {"data": "zarr"}),
-    "evaluate": Command(EvaluateConfig, "scd_world.evaluation.evaluate:evaluate", {"data": "zarr"}),
-    "rollout": Command(RolloutConfig, "scd_world.rollouts.imagine:run_rollout"),
-    "rank": Command(RankConfig, "scd_world.ranking.rank:rank"),
-    "bench": Command(BenchConfig, "scd_world.benchmark.benchmark:bench", {"model": "small"}),
-    "probe": Command(ProbeConfig, "scd_world.probes.probe:probe", {"data": "zarr"}),
-    "demo": Command(DemoConfig, "scd_world.demo.demo:demo"),
+    "distill": Command(DistillConfig, "scd_world.distill.distill:distill", RESUMES, {"data": "zarr"}),
+    "evaluate": Command(EvaluateConfig, "scd_world.evaluation.evaluate:evaluate", REPEATS, {"data": "zarr"}),
+    "rollout": Command(
+        RolloutConfig,
+        "scd_world.rollouts.imagine:run_rollout",
+        "every published episode is kept; the same command goes on",
+    ),
+    "rank": Command(
+        RankConfig,
+        "scd_world.ranking.rank:rank",
+        "every policy that was played to the end is kept; the same command plays the others",
+    ),
+    "bench": Command(BenchConfig, "scd_world.benchmark.benchmark:bench", REPEATS, {"model": "small"}),
+    "probe": Command(ProbeConfig, "scd_world.probes.probe:probe", REPEATS, {"data": "zarr"}),
+    "demo": Command(
+        DemoConfig,
+        "scd_world.demo.demo:demo",
+        "what is in its folder is complete but for the last file; the same command goes on",
+    ),
 }
 PRESETS: dict[str, dict[str, Any]] = {"model": MODELS, "prior": PRIORS, "data": DATA}
 
@@ -77,16 +105,19 @@ def main_of(name: str) -> Callable[[], None]:
     command = COMMANDS[name]
 
     @hydra.main(version_base="1.3", config_path=None, config_name=name)
-    @plain_errors()
+    @plain_errors(command.kept)  # in here as well: Hydra would show a traceback
     def run(config: DictConfig) -> None:
-        settings = OmegaConf.to_object(config)  # the dataclass: from here on, Hydra is out of the game
+        settings = to_settings(
+            config, command.config, f"scd-{name}"
+        )  # from here on, Hydra is out of the game
         module, _, function = command.run.partition(":")
         getattr(import_module(module), function)(settings)
 
     def main() -> None:
-        with plain_errors():
-            check_names(command.config, command.presets, sys.argv[1:])
-        run()
+        with plain_errors(command.kept):
+            choices = {group: PRESETS[group] for group in command.presets}
+            sys.argv[1:] = read_overrides(command.config, choices, sys.argv[1:])
+            run()
 
     return main
 

@@ -62,6 +62,7 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        above("seed", self.seed, -1)
         one_of("precision", self.precision, ("fp32", "bf16", "auto"))
         for side in self.only_sides:
             one_of("only_sides", side, SIDES)

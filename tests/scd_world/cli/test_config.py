@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 import scd_world.cli.commands  # noqa: F401 (registers the configs)
 from scd_datasets.config import DataConfig
-from scd_world.cli.hydra_config import plain_errors
+from scd_world.cli.endings import plain_errors
 from scd_world.model.config import BOUNDS, MODELS
 from scd_world.optim.config import OptimizerConfig
 from scd_world.optim.optimizer import make_optimizer

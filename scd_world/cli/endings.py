@@ -1,0 +1,43 @@
+"""How a command ends when it cannot go on: one message with the cure, what is kept, and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from omegaconf.errors import OmegaConfBaseException
+
+from scd_world.utils.interruption import Interrupted
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAKE_ROOM = "the disk is full, or a quota or size limit is reached: make room, or name another out="
+WRONG, INTERRUPTED = 2, 130  # exit codes; of Ctrl-C as shells have it
+
+
+@contextmanager
+def plain_errors(kept: str = "") -> Iterator[None]:
+    """What a user can cure ends a command with its message alone; SCD_DEBUG=1 shows where it was found.
+
+    kept: what Ctrl-C leaves of this command's work, in words; a training says it more exactly itself."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("lerobot").setLevel(logging.WARNING)  # it notes its video codec for every episode
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if os.environ.get("SCD_DEBUG"):
+            raise
+        if isinstance(interrupt, Interrupted):
+            print(interrupt, file=sys.stderr)
+            sys.exit(interrupt.status)
+        print(f"interrupted: {kept}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except (ValueError, TypeError, OSError, FloatingPointError, OmegaConfBaseException) as error:
+        if os.environ.get("SCD_DEBUG"):
+            raise
+        full = isinstance(error, OSError) and error.errno in FULL
+        print(f"error: {error}" + (f" ({MAKE_ROOM})" if full else ""), file=sys.stderr)
+        sys.exit(WRONG)
