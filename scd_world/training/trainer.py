@@ -299,7 +299,14 @@ class Trainer:
             made,
             model_card(self.store.schema, self.world.prior_config, made),
         )
-        self.world.save(self.run.world)
+        try:
+            self.world.save(self.run.world)
+        except OSError as error:
+            raise OSError(
+                f"could not write the world {self.run.world} ({error}): an earlier one is untouched, and "
+                f"the checkpoint of step {self.step} is complete: make room on the disk and run the same "
+                "command again"
+            ) from error
 
     def resume(self, checkpoint: Checkpoint) -> None:
         training = checkpoint.training
