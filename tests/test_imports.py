@@ -233,7 +233,8 @@ LIGHT = {
     "scd_policies": ("torch", "lerobot"),
     "scd_datasets": ("torch", "lerobot"),
     "scd_world.training.config": ("torch",),  # a command's --help answers at once
-    "scd_world.cli.commands": ("torch", "lerobot", "accelerate"),
+    "scd_world.cli.commands": ("torch", "lerobot", "accelerate", "hydra"),
+    "scd_world.cli.run_command": ("torch", "lerobot", "accelerate"),
 }
 
 

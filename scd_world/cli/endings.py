@@ -24,7 +24,8 @@ def plain_errors(kept: str = "") -> Iterator[None]:
 
     kept: what Ctrl-C leaves of this command's work, in words; a training says it more exactly itself."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("lerobot").setLevel(logging.WARNING)  # it notes its video codec for every episode
+    for name in ("lerobot", "torch"):  # of a codec for every episode, of a cache at the end
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     except KeyboardInterrupt as interrupt:

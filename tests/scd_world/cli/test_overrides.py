@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from scd_world.cli import commands
-from scd_world.cli.commands import COMMANDS, PRESETS
+from scd_world.cli import commands, run_command
 from scd_world.cli.overrides import check_names, read_overrides, setting_names
+from scd_world.cli.run_command import COMMANDS, PRESETS
 from scd_world.utils.renamed_settings import RENAMED
 
 ODD = [
@@ -30,7 +30,7 @@ def run(monkeypatch):
 
     def given(command: str, *overrides: str):
         got = []
-        monkeypatch.setattr(commands, "import_module", lambda _: RecordsCall(got))
+        monkeypatch.setattr(run_command, "import_module", lambda _: RecordsCall(got))
         monkeypatch.setattr(sys, "argv", [f"scd-{command}", *overrides])
         getattr(commands, command)()
         return got[0]
