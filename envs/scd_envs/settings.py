@@ -51,6 +51,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | np.integer) or value < 1):
                 raise ValueError(f"{name} must be a whole number ≥ 1 or None; got {value!r}")
+        for name in ("clip_actions", "compile"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name} is True or False; got {getattr(self, name)!r}")
         if self.precision not in ("fp32", "bf16", "auto"):
             raise ValueError(f"precision is 'fp32', 'bf16' or 'auto'; got {self.precision!r}")
         if self.max_uncertainty is not None and not self.max_uncertainty > 0:

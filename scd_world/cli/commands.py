@@ -1,22 +1,48 @@
-"""The entry points of the ten commands. They import nothing before they run: Ctrl-C has its line from the
-first moment."""
+"""The entry points of the ten commands, and how Ctrl-C ends each: with one line that says what is kept.
+
+They import nothing before they run, so that there is such a line from the first moment.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+
+from scd_world.utils.interruption import Interrupted
+
+INTERRUPTED = 130  # exit code, as shells have it
 
 
 def entry_point(name: str) -> Callable[[], None]:
     def main() -> None:
+        kept = "nothing had begun"
         try:
-            from scd_world.cli.run_command import run_command
-        except KeyboardInterrupt:
-            print("interrupted: nothing had begun", file=sys.stderr)
-            sys.exit(130)
-        run_command(name)
+            from scd_world.cli.run_command import COMMANDS, run_command
+
+            kept = COMMANDS[name].kept
+            run_command(name)
+        except KeyboardInterrupt as interrupt:
+            if os.environ.get("SCD_DEBUG"):
+                raise
+            end(interrupt, kept)
 
     return main
+
+
+def end(interrupt: KeyboardInterrupt, kept: str) -> None:
+    """Ends the process with a last line. At once: what libraries say of threads and tasks that were cut off
+    would come after it.
+
+    kept: what is said where the work itself does not say it more exactly.
+    """
+    line, status = f"interrupted: {kept}", INTERRUPTED
+    if isinstance(interrupt, Interrupted):
+        line, status = str(interrupt), interrupt.status
+    print(line, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 record, data, train, distill, evaluate = map(entry_point, ("record", "data", "train", "distill", "evaluate"))

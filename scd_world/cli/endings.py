@@ -1,4 +1,4 @@
-"""How a command ends when it cannot go on: one message with the cure, what is kept, and an exit code."""
+"""How a command ends when it cannot go on: one message with the cure, and an exit code."""
 
 from __future__ import annotations
 
@@ -11,31 +11,19 @@ from contextlib import contextmanager
 
 from omegaconf.errors import OmegaConfBaseException
 
-from scd_world.utils.interruption import Interrupted
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "the disk is full, or a quota or size limit is reached: make room, or name another out="
-WRONG, INTERRUPTED = 2, 130  # exit codes; of Ctrl-C as shells have it
+WRONG = 2  # exit code
 
 
 @contextmanager
-def plain_errors(kept: str = "") -> Iterator[None]:
-    """What a user can cure ends a command with its message alone; SCD_DEBUG=1 shows where it was found.
-
-    kept: what Ctrl-C leaves of this command's work, in words; a training says it more exactly itself."""
+def plain_errors() -> Iterator[None]:
+    """What a user can cure ends a command with its message alone; SCD_DEBUG=1 shows where it was found."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("lerobot", "torch"):  # of a codec for every episode, of a cache at the end
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if os.environ.get("SCD_DEBUG"):
-            raise
-        if isinstance(interrupt, Interrupted):
-            print(interrupt, file=sys.stderr)
-            sys.exit(interrupt.status)
-        print(f"interrupted: {kept}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except (ValueError, TypeError, OSError, FloatingPointError, OmegaConfBaseException) as error:
         if os.environ.get("SCD_DEBUG"):
             raise

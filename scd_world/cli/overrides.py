@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import pairwise
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -22,6 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd_world.cli.hydra_config import editable
+from scd_world.utils.bounded_yaml import check_yaml
 from scd_world.utils.checks import all_at_once, complain, one_of
 from scd_world.utils.renamed_settings import suggestion
 
@@ -29,6 +32,7 @@ IN_QUOTES = r"'(?:[^'\\]|\\.)*'" + r'|"(?:[^"\\]|\\.)*"'
 ITEM = re.compile(rf"\s*((?:{IN_QUOTES})(?=\s*(?:,|$))|[^,]*?)\s*(?:,|$)")  # of a list
 PAIR = re.compile(rf"\s*([^:,]+?)\s*:\s*((?:{IN_QUOTES})(?=\s*(?:,|$))|[^,]*?)\s*(?:,|$)")  # of a dictionary
 Choices = Mapping[str, Collection[str]]  # group → its presets
+CONFIG_FOLDERS = {"--config-dir", "-cd", "--config-path", "-cp"}
 SWEEPS = {"-m", "--multirun"}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", list: "a list such as [1,2]"}
 
@@ -39,6 +43,11 @@ def read_overrides(config: type, groups: Choices, arguments: Sequence[str]) -> l
     config: the command's dataclass; groups: what is chosen by name (model=small), and the names. With -m, a
     comma between values means one run each, and quotes are the user's own affair.
     """
+    folders = config_folders(arguments)
+    for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+        check_yaml(file)
+    if folders:  # they may hold further presets
+        groups = dict.fromkeys(groups, ())
     if not SWEEPS & set(arguments):
         kinds = dict(setting_types(config))
         arguments = [quote_override(kinds, argument) for argument in arguments]
@@ -46,6 +55,12 @@ def read_overrides(config: type, groups: Choices, arguments: Sequence[str]) -> l
         check_names(config, groups, arguments)
         check_types(config, groups, arguments)
     return list(arguments)
+
+
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """Gives the folders whose YAML files Hydra is told to read: --config-dir mine, or --config-dir=mine."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    return [Path(folder) for flag, folder in pairwise(words) if flag in CONFIG_FOLDERS]
 
 
 # ---- strings as they were typed ----------------------------------------------------------------------
@@ -93,7 +108,8 @@ def check_names(config: type, groups: Choices, overrides: Sequence[str]) -> None
         if not equals or name.startswith(("-", "+", "~", "hydra")):
             continue
         if name in groups:
-            one_of(name, value, tuple(groups[name]))
+            if groups[name]:
+                one_of(name, value, tuple(groups[name]))
         elif is_dataclass(types.get(name)):
             inside = [f"{name}.{field.name}" for field in fields(types[name])]
             complain(f"{override}: {name} is a group of settings here: give {', '.join(inside[:4])} …")

@@ -104,14 +104,14 @@ def run_command(name: str) -> None:
     command = COMMANDS[name]
 
     @hydra.main(version_base="1.3", config_path=None, config_name=name)
-    @plain_errors(command.kept)  # in here as well: Hydra would show a traceback
+    @plain_errors()  # in here as well: Hydra would show a traceback
     def run(config: DictConfig) -> None:
         # From here on, Hydra is out of the game.
         settings = to_settings(config, command.config, f"scd-{name}")
         module, _, function = command.run.partition(":")
         getattr(import_module(module), function)(settings)
 
-    with plain_errors(command.kept):
+    with plain_errors():
         choices = {group: PRESETS[group] for group in command.presets}
         sys.argv[1:] = read_overrides(command.config, choices, sys.argv[1:])
         run()

@@ -206,14 +206,16 @@ class Pretraining:
         """Yields until a signal comes; then what there is of the stage is kept, and Interrupted raised."""
         with StopSignal() as stop:
             for loss in losses:
-                if stop.number is not None:
-                    stage.save()
-                    raise Interrupted(
-                        f"{stop.name} while pretraining: {name} is kept up to update {stage.update}, and the "
-                        "same command goes on from there",
-                        stop.number,
-                    )
+                if stop and stage.progress < 1:  # a stage that has made its last update ends by itself
+                    break
                 yield loss
+        if stop.number is not None:
+            stage.save()
+            raise Interrupted(
+                f"{stop.name} while pretraining: {name} is kept up to update {stage.update}, and the same "
+                "command goes on from there",
+                stop.number,
+            )
 
     def report_stage(self, name: str, results: Sequence[StageResult]) -> None:
         """Logs what a stage brought on held-out episodes, if there are any."""

@@ -191,3 +191,13 @@ def test_what_is_right_passes():
     )
     check("record", "policy_kwargs.skill=0.5", "env_kwargs={size:64}")
     check("rank", "-m", "seed=1,2")
+
+
+def test_a_folder_of_yaml_may_hold_presets_and_is_bounded(run, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("width: 96\nheads: 3\n")
+    words = ["--config-dir", str(tmp_path), "out=o", "data.root=d"]
+    assert run("train", *words, "model=mine").model.width == 96
+    (tmp_path / "model" / "broken.yaml").write_text("a: b: c")
+    with pytest.raises(SystemExit):
+        run("train", *words)
