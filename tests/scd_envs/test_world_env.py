@@ -321,6 +321,8 @@ BAD_ARGUMENTS = {
     "no steps": ({"num_steps": 0}, ValueError, "num_steps.*≥ 1.*0"),
     "half a horizon": ({"horizon": 2.5}, ValueError, "horizon.*2.5"),
     "a percentage": ({"success_threshold": 50}, ValueError, r"\[0, 1\].*50"),
+    "a word for a switch": ({"clip_actions": "no"}, ValueError, "clip_actions is True or False; got 'no'"),
+    "another": ({"compile": "false"}, ValueError, "compile is True or False; got 'false'"),
     "an unknown start": ({"starts": [(4, 0)]}, ValueError, "episode 4.*3, 5, 8"),
     "no start": ({"starts": []}, ValueError, "pairs"),
     "a device for a World": ({"device": "cpu"}, ValueError, "device='cpu'.*leave device out"),
