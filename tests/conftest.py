@@ -8,7 +8,9 @@ import os
 # on a busy machine can cost forty times the work.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from collections.abc import Callable
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,3 +216,21 @@ def save_policy(tmp_path_factory) -> Callable[..., Path]:
         return folder
 
     return save
+
+
+@pytest.fixture(params=["tmpfs", "limit"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder on a real file system of 256 KiB; or one where no file may be larger than 128 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if request.param == "limit":
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, hard))
+        yield folder
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a file system, and not in every container")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

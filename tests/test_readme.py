@@ -13,7 +13,7 @@ from hydra import compose, initialize
 from omegaconf import OmegaConf
 
 import scd_envs
-import scd_world.cli.commands  # noqa: F401 (registers the commands' configs)
+import scd_world.cli.run_command  # noqa: F401 (registers the commands' configs)
 from scd_world.world.world import World
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.checks import above, between, complain, one_of
 
+LARGEST = 4096  # pixels of an image's shorter side: beyond, a number is a slip
 OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 
 
@@ -34,9 +35,10 @@ class SourceConfig:
         one_of("data.resize", self.resize, ("stretch", "letterbox"))
         one_of("data.clock", self.clock, ("timestamp", "index"))
         one_of("data.decoder", self.decoder, ("auto", "torchcodec", "pyav"))
-        for name, value in {"data.image_size": self.image_size, "data.fps": self.fps}.items():
-            if value is not None:
-                above(name, value, 0)
+        if self.image_size is not None:
+            between("data.image_size", self.image_size, 1, LARGEST)
+        if self.fps is not None:
+            above("data.fps", self.fps, 0)
 
     @property
     def low_dim_keys(self) -> dict[str, str]:
@@ -62,9 +64,7 @@ class CheckConfig:
     def __post_init__(self) -> None:
         given = [name for name in (self.data.root, self.data.repo_id) if name]
         if len(given) != 1 and not (self.bench and not given):
-            raise ValueError(
-                f"name the dataset by data.root=<folder> or by data.repo_id=<user/name>; got {given}"
-            )
+            complain(f"name the dataset by data.root=<folder> or by data.repo_id=<user/name>; got {given}")
 
 
 @dataclass(frozen=True)

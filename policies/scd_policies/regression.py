@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scd_world.utils.atomic_folder import TEMP, beside
+from scd_world.utils.atomic_folder import replace_file
 
 FORMER_KINDS = {"eyes": "state_estimator", "clone": "nearest_neighbor"}  # in files of earlier versions
 
@@ -81,10 +80,8 @@ def save(weights: dict[str, Tensor], path: str | Path, about: dict[str, Any]) ->
     """Writes weights and `about` (what it takes to build the network again) to a file, whole or not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = beside(path, TEMP)
     weights = {name: value.contiguous() for name, value in weights.items()}
-    save_file(weights, temp, metadata={"about": json.dumps(about)})
-    os.replace(temp, path)
+    replace_file(path, lambda temp: save_file(weights, temp, metadata={"about": json.dumps(about)}))
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from scd_world.model.config import ARCHITECTURES, ModelConfig
 from scd_world.prior.config import PriorConfig
-from scd_world.utils.checks import above, one_of
+from scd_world.utils.checks import above, complain, one_of
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,6 @@ class BenchConfig:
         if self.compare is not None:
             one_of("compare", self.compare, ("async",))
             if self.world is None:
-                raise ValueError(
-                    "compare=async steps whole environments: give it a world=<folder or Hub name>"
-                )
+                complain("compare=async steps whole environments: give it a world=<folder or Hub name>")
         for value in (*self.num_steps, *self.batch_sizes, *self.contexts):
             above("num_steps, batch_sizes and contexts", value, 0)

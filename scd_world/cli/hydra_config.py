@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from typing import get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from scd_world.utils.renamed_settings import suggestion
+from scd_datasets.config import DataConfig
+from scd_world.utils.checks import all_at_once, complain
 
 # Hydra keeps its hands off folders and logging: a run folder holds its own config and log.
 QUIET = ["_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
@@ -32,50 +27,21 @@ def editable(config: object) -> DictConfig:
     return node
 
 
-def check_names(config: type, groups: Collection[str], overrides: Sequence[str]) -> None:
-    """Refuses settings that a command does not have, before Hydra does in its own words.
-
-    config: the command's dataclass; groups: what is chosen by name (model=small). ValueError with the name
-    that was meant, where there is one.
-    """
-    known = set(setting_names(config))
-    types = get_type_hints(config)
-    for override in overrides:
-        name, equals, _ = override.partition("=")
-        if not equals or name.startswith(("-", "+", "~", "hydra")) or name in groups:
-            continue
-        if is_dataclass(types.get(name)):
-            inside = [f"{name}.{field.name}" for field in fields(types[name])]
-            raise ValueError(
-                f"{override}: {name} is a group of settings here: give {', '.join(inside[:4])} …"
-            )
-        if name not in known and not any(name.startswith(f"{free}.") for free in free_names(config)):
-            raise ValueError(f"{override}: there is no setting {name}{suggestion(name, known)} (see --help)")
+def to_settings(config: DictConfig, kind: type, command: str) -> Any:
+    """Gives the dataclass `kind` of a command's settings; ValueError with all that is missing or wrong."""
+    with all_at_once():
+        missing = sorted(OmegaConf.missing_keys(config))
+        needed = [f"{name}=…" for name in missing]
+        if get_type_hints(kind).get("data") is DataConfig and not (config.data.root or config.data.repo_id):
+            needed.append("data.root=<folder> or data.repo_id=<user/name>")
+        if needed:
+            complain(f"give {' and '.join(needed)}{example(kind, command)}")
+        for name in missing:  # so that the others can be checked
+            OmegaConf.update(config, name, "missing")
+        return OmegaConf.to_object(config)
 
 
-def setting_names(config: type, prefix: str = "") -> Iterator[str]:
-    """Gives all settings of a dataclass and of those in it: lr, model.width, …"""
-    types = get_type_hints(config)
-    for field in fields(config):
-        yield prefix + field.name
-        if is_dataclass(types[field.name]):
-            yield from setting_names(types[field.name], f"{prefix}{field.name}.")
-
-
-def free_names(config: type) -> list[str]:
-    """Gives the settings that hold settings of somebody's own, such as a policy's arguments."""
-    return [name for name, kind in get_type_hints(config).items() if get_origin(kind) is dict]
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """What a user can cure ends a command with its message alone; SCD_DEBUG=1 shows where it was found."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("lerobot").setLevel(logging.WARNING)  # it notes its video codec for every episode
-    try:
-        yield
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        if os.environ.get("SCD_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def example(kind: type, command: str) -> str:
+    """Gives "; for example: scd-train …" from the docstring of a command's dataclass."""
+    lines = [line.strip() for line in (kind.__doc__ or "").splitlines()]
+    return next((f"; for example: {line}" for line in lines if line.startswith(f"{command} ")), "")

@@ -30,6 +30,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        above("seed", self.seed, -1)
         above("recorded_episodes", self.recorded_episodes, 4)  # one in five is held out
         for name in ("episodes", "horizon", "training_seconds"):
             above(name, getattr(self, name), 0)

@@ -8,8 +8,8 @@ from scd_datasets.config import DataConfig
 from scd_world.model.config import ModelConfig
 from scd_world.optim.config import OptimizerConfig
 from scd_world.prior.config import PriorConfig, PriorTrainConfig
-from scd_world.training.config import TrainConfig
-from scd_world.utils.checks import above, between, one_of
+from scd_world.training.config import TrainConfig, check_course
+from scd_world.utils.checks import above, between, complain, one_of
 
 METHODS = ("consistency", "meanflow", "rollout")
 
@@ -70,15 +70,15 @@ class DistillConfig:
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        one_of("precision", self.precision, ("auto", "fp32", "bf16"))
+        check_course(self)
         for name in ("num_steps", "noise_samples", "report_horizon"):
             above(name, getattr(self, name), 0)
         above("grid", self.grid, 1)
         above("report_windows", self.report_windows, -1)
         between("self_rollout_share", self.self_rollout_share, 0, 1)
         if not self.report_steps or min(self.report_steps) < 1:
-            raise ValueError(
-                f"report_steps={list(self.report_steps)}: expected numbers of denoising steps, from 1"
-            )
+            complain(f"report_steps={list(self.report_steps)}: expected numbers of denoising steps, from 1")
 
     def student(self, teacher: ModelConfig) -> ModelConfig:
         """Gives the new world's model: the teacher's, as the method changes it."""

@@ -25,6 +25,7 @@ from scd_world.distill.steps import compare_steps
 from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.robot_data.normalizer import Normalizer
+from scd_world.training.check_settings import check_before_decoding
 from scd_world.training.distributed import make_accelerator
 from scd_world.training.learner import Learner
 from scd_world.training.run_folder import RunFolder
@@ -52,6 +53,8 @@ def distill(config: DistillConfig) -> Path:
         run.claim("scd-distill")
     with run.locked() if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
+            if not run.checkpoints.exists():
+                check_before_decoding(settings, accelerator.num_processes, config.compare_worlds.values())
             store = open_store(config.data, run.path, teacher.config.patch, run.checkpoints.exists())
         check_schema(teacher.schema, store.schema, store.path)
         trainer = Distiller(settings, store, run, accelerator, teacher)

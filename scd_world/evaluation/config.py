@@ -10,7 +10,10 @@ from scd_world.utils.checks import above, between, one_of
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How faithful a world is on episodes that it was not trained with."""
+    """How faithful a world is on episodes that it was not trained with.
+
+    scd-evaluate world=runs/mine/world data.root=runs/mine/windows.zarr out=runs/mine/evaluation
+    """
 
     world: str  # folder, or name on the Hugging Face Hub
     out: str  # folder for the report, its figures and its videos
@@ -38,6 +41,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        above("seed", self.seed, -1)
         for name in ("windows", "context", "horizon", "batch_size", "sweep_steps", "num_videos"):
             above(name, getattr(self, name), 0)
         above("sweep_values", self.sweep_values, 1)

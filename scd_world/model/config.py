@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scd_world.utils.checks import between
+from scd_world.utils.checks import between, complain
 from scd_world.utils.field_types import check_types
 
 ARCHITECTURES = ("scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression", "copy_last")
@@ -93,42 +93,40 @@ class ModelConfig:
         for name, (low, high) in (BOUNDS | REAL_BOUNDS).items():
             between(f"model.{name}", getattr(self, name), low, high)
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"architecture={self.architecture!r}: expected one of {', '.join(ARCHITECTURES)}"
-            )
+            complain(f"architecture={self.architecture!r}: expected one of {', '.join(ARCHITECTURES)}")
         if self.architecture != "scd" and self.guidance != 1:
-            raise ValueError(
+            complain(
                 f"guidance is against SCD's perturbed context, and architecture={self.architecture} has "
                 "none: leave it at 1"
             )
         if self.architecture == "regression" and self.predict == "v":
-            raise ValueError("architecture=regression draws frames, and knows no velocity: set predict=x")
-        if self.width % (2 * self.heads):
-            raise ValueError(
+            complain("architecture=regression draws frames, and knows no velocity: set predict=x")
+        if self.heads > 0 and self.width % (2 * self.heads):
+            complain(
                 f"width={self.width} must be an even multiple of heads={self.heads} (rotary needs pairs)"
             )
         if self.predict not in ("x", "v"):
-            raise ValueError(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
+            complain(f"predict={self.predict!r}: expected 'x' (clean frame) or 'v' (velocity)")
         if not 0 <= self.t_ramp <= 1:
-            raise ValueError(f"t_ramp={self.t_ramp}: expected a number between 0 and 1")
+            complain(f"t_ramp={self.t_ramp}: expected a number between 0 and 1")
         if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
+            complain(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
         if self.action_in not in ACTION_IN:
-            raise ValueError(f"action_in={self.action_in!r}: expected one of {', '.join(ACTION_IN)}")
+            complain(f"action_in={self.action_in!r}: expected one of {', '.join(ACTION_IN)}")
         if self.architecture not in ("scd", "regression") and self.action_in != "both":
-            raise ValueError(
+            complain(
                 f"architecture={self.architecture} has no encoder and no decoder: leave action_in at both"
             )
         if self.fusion == "none" and not self.add_context:
-            raise ValueError("fusion=none needs add_context=true, or the decoder knows nothing of the past")
+            complain("fusion=none needs add_context=true, or the decoder knows nothing of the past")
         if self.head not in ("patch", "conv"):
-            raise ValueError(f"head={self.head!r}: expected 'patch' or 'conv'")
+            complain(f"head={self.head!r}: expected 'patch' or 'conv'")
         if self.head == "conv" and self.predict == "v":
-            raise ValueError(
+            complain(
                 "head=conv mixes pixels of frames, and a velocity is none: set head=patch copy_last=false"
             )
         if self.copy_last and self.predict == "v":
-            raise ValueError("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
+            complain("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
 
 
 def of_file(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.checks import above, between, complain, one_of
 from scd_world.utils.field_types import check_types
 
 KINDS = ("state", "none")
+LARGEST_BATCH = 2**20  # beyond, a number is a slip
 # Beyond these a value is a slip, or a file that nobody should build.
 BOUNDS = {"layers": (0, 256), "width": (1, 16384), "renderer_parts": (0, 4096)}
 
@@ -45,8 +46,11 @@ class DynamicsPretrainConfig:
     time_share: float = 0.5  # of time_limit and time_budget, at most
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "rollout_length", "lr", "muon_lr", "time_share"):
+        for name in ("lr", "muon_lr", "time_share"):
             above(f"prior.dynamics.{name}", getattr(self, name), 0)
+        above("prior.dynamics.steps", self.steps, -1)
+        between("prior.dynamics.batch_size", self.batch_size, 1, LARGEST_BATCH)
+        between("prior.dynamics.rollout_length", self.rollout_length, 1, 4096)
         between("prior.dynamics.single_step_share", self.single_step_share, 0, 1)
 
 
@@ -60,8 +64,10 @@ class OutcomePretrainConfig:
     time_share: float = 0.1  # of time_limit and time_budget, at most
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "lr", "time_share"):
+        for name in ("lr", "time_share"):
             above(f"prior.outcome.{name}", getattr(self, name), 0)
+        above("prior.outcome.steps", self.steps, -1)
+        between("prior.outcome.batch_size", self.batch_size, 1, LARGEST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,10 @@ class RendererPretrainConfig:
     time_share: float = 0.15  # of time_limit and time_budget, at most
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "lr", "time_share"):
+        for name in ("lr", "time_share"):
             above(f"prior.renderer.{name}", getattr(self, name), 0)
+        above("prior.renderer.steps", self.steps, -1)
+        between("prior.renderer.batch_size", self.batch_size, 1, LARGEST_BATCH)
         between("prior.renderer.cell_share", self.cell_share, 0, 1)
 
 
@@ -97,12 +105,12 @@ class PriorTrainConfig(PriorConfig):
         between("prior.calibration_share", self.calibration_share, 0, 0.5)
         shares = sum(stage.time_share for stage in (self.dynamics, self.outcome, self.renderer))
         if shares >= 1:
-            raise ValueError(
+            complain(
                 f"prior.dynamics, prior.outcome and prior.renderer have time_shares of {shares:.2f} together "
                 "and leave none for the world itself: lower one of them"
             )
         if self.kind == "none" and self.extra_datasets:
-            raise ValueError(
+            complain(
                 "prior=none learns nothing from state alone, so prior.extra_datasets would be read for "
                 "nothing: leave it out, or set prior=state"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scd_datasets.config import DataConfig
-from scd_world.utils.checks import above, one_of
+from scd_world.utils.checks import above, complain, one_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        above("seed", self.seed, -1)
         above("num_steps", self.num_steps, 1)
         for name in (
             "windows",
@@ -59,7 +60,7 @@ class ProbeConfig:
         if self.context is not None:
             above("context", self.context, 0)
         if not all(1 <= n <= self.num_steps for n in self.first_steps or [0]):
-            raise ValueError(
+            complain(
                 f"first_steps={list(self.first_steps)}: expected numbers of denoising steps from 1 to "
                 f"num_steps={self.num_steps}"
             )

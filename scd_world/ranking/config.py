@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from scd_world.utils.bounded_yaml import check_yaml
 from scd_world.utils.checks import above, between, one_of
 from scd_world.utils.renamed_settings import suggestion
 
@@ -62,6 +64,7 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        above("seed", self.seed, -1)
         one_of("precision", self.precision, ("fp32", "bf16", "auto"))
         for side in self.only_sides:
             one_of("only_sides", side, SIDES)
@@ -79,6 +82,7 @@ def read_policies(given: Any) -> list[PolicyEntry]:
     if isinstance(given, str):
         if not Path(given).is_file():
             raise FileNotFoundError(f"policies={given}: no such file; expected a YAML file or a list")
+        check_yaml(given)
         where, given = given, OmegaConf.to_container(OmegaConf.load(given), resolve=True)
     if isinstance(given, Mapping):
         given = given.get("policies")
@@ -99,7 +103,12 @@ def _entry(one: Any, where: str) -> PolicyEntry:
         if key not in known:
             hint = suggestion(str(key), known)
             raise ValueError(f"{where}: {one['name']} has an unknown key {key!r}{hint} (known: {known})")
-    entry = PolicyEntry(**one)
+    try:
+        entry = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PolicyEntry), dict(one)))
+    except OmegaConfBaseException as error:
+        line = str(error).partition("\n")[0]
+        raise ValueError(f"{where}: {one['name']}: {line} ({error.full_key})") from error
+    assert isinstance(entry, PolicyEntry)
     if not entry.name or set(entry.name) & set('/\\:*?"<>|'):
         raise ValueError(f'{where}: {entry.name!r} is to name a file: without any of / \\ : * ? " < > |')
     return entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.checks import above, between, complain, one_of
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,15 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        above("seed", self.seed, -1)
         for name in ("episodes", "num_envs"):
             above(name, getattr(self, name), 0)
         between("success_threshold", self.success_threshold, 0, 1)
         pairs = self.starts if self.starts is not None else [[0, 0]]
         if not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
-            raise ValueError(f"starts are pairs such as [[3,0],[7,12]] (episode, frame); got {self.starts}")
+            complain(f"starts are pairs such as [[3,0],[7,12]] (episode, frame); got {self.starts}")
         if (self.policy == "replay") != (self.replay is not None):
-            raise ValueError(
-                "policy=replay and replay=<dataset> go together: the dataset whose actions are repeated"
-            )
+            complain("policy=replay and replay=<dataset> go together: the dataset whose actions are repeated")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class PolicyShare:
 
     def __post_init__(self) -> None:
         if self.weight < 1:
-            raise ValueError(f"weight of {self.policy} is {self.weight}; it counts episodes, 1 or more")
+            complain(f"weight of {self.policy} is {self.weight}; it counts episodes, 1 or more")
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,12 @@ class RecordConfig:
     publish_every: int = 20  # episodes after which they join the dataset: what a power cut can cost
 
     def __post_init__(self) -> None:
+        above("seed", self.seed, -1)
         for name in ("episodes", "max_steps", "publish_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+                complain(f"{name}={getattr(self, name)}: expected 1 or more")
         if self.policy_mixture and (self.policy != "random_walk" or self.policy_kwargs):
-            raise ValueError("give either policy or policy_mixture, not both")
+            complain("give either policy or policy_mixture, not both")
 
     @property
     def shares(self) -> list[PolicyShare]:

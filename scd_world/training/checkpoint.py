@@ -21,6 +21,7 @@ from torch import Tensor
 from scd_world.prior.uncertainty import KNOWN
 from scd_world.training.run_folder import UNKNOWN_TEACHER
 from scd_world.utils.atomic_folder import OLD, TEMP, DamagedFolder, beside, sync, verify, write_folder
+from scd_world.utils.disk import room
 from scd_world.world import format3
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Checkpoints:
         except OSError as error:
             kept = self.found()
             raise OSError(
-                f"could not write the checkpoint {target} ({error}); "
+                f"could not write the checkpoint {target} ({error}): {room(size_of(checkpoint), target)}; "
                 + (f"{kept[0].name} is untouched" if kept else "no earlier one exists")
                 + ": make room on the disk and run the same command again to resume"
             ) from error
@@ -101,6 +102,11 @@ class Checkpoints:
             os.replace(folder, doomed)
         for leftover in [*self.folder.glob(f".step_*{TEMP}"), *self.folder.glob(f".step_*{OLD}")]:
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def size_of(checkpoint: Checkpoint) -> int:
+    """Gives the bytes of all tensors, which is what it takes on the disk."""
+    return sum(value.nbytes for name in TENSORS for value in getattr(checkpoint, name).values())
 
 
 def undamaged(folder: Path) -> bool:

@@ -6,16 +6,39 @@ No torch in here: `scd-train --help` must answer at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from scd_datasets.config import DataConfig
 from scd_world.model.config import ModelConfig
 from scd_world.optim.config import OptimizerConfig
 from scd_world.prior.config import PriorTrainConfig
-from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.checks import above, between, complain, one_of
+
+# Beyond these a value is a slip: so many windows fit into no memory, so many steps into no life.
+MANY = 10**12
+BOUNDS = {
+    "steps": (1, MANY),
+    "batch_size": (1, 65_536),
+    "sequence_length": (1, 4096),
+    "grad_accumulation": (1, 65_536),
+    "log_every": (1, MANY),
+    "checkpoint_every": (1, MANY),
+    "keep_checkpoints": (1, MANY),
+    "eval_every": (1, MANY),
+    "eval_windows": (1, 65_536),
+    "eval_context": (1, 4096),
+    "num_start_states": (1, 10**6),
+    "seed": (0, 2**63 - 1),  # of numpy, whose seeds are not negative, and of torch
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """Trains a world on recordings, or goes on training it.
+
+    scd-train data.root=data/mine out=runs/mine
+    """
+
     out: str  # run folder; the same command again resumes what lies there
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -50,18 +73,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("precision", self.precision, ("auto", "fp32", "bf16"))
-        for name in (
-            "steps", "batch_size", "sequence_length", "grad_accumulation", "log_every", "checkpoint_every",
-            "keep_checkpoints", "eval_every", "eval_windows", "eval_context",
-            "num_start_states",
-        ):  # fmt: skip
-            above(name, getattr(self, name), 0)
-        for name in ("time_budget", "time_limit", "num_steps"):
-            if getattr(self, name) is not None:
-                above(name, getattr(self, name), 0)
-        above("seed", self.seed, -1)
-        between("self_rollout_start", self.self_rollout_start, 0, 1)
-        if self.batch_size % self.grad_accumulation:
-            raise ValueError(
-                f"batch_size={self.batch_size} must divide by grad_accumulation={self.grad_accumulation}"
-            )
+        if self.num_steps is not None:
+            between("num_steps", self.num_steps, 1, 1000)
+        check_course(self)
+
+
+def check_course(config: Any) -> None:
+    """Checks what a TrainConfig and the settings of a distillation have in common."""
+    for name, (low, high) in BOUNDS.items():
+        between(name, getattr(config, name), low, high)
+    for name in ("time_budget", "time_limit"):
+        if getattr(config, name) is not None:
+            above(name, getattr(config, name), 0)
+    between("self_rollout_start", config.self_rollout_start, 0, 1)
+    if config.grad_accumulation > 0 and config.batch_size % config.grad_accumulation:
+        complain(
+            f"batch_size={config.batch_size} must divide by grad_accumulation={config.grad_accumulation}"
+        )

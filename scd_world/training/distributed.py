@@ -16,6 +16,7 @@ from scd_world.baselines.dense import DenseTransformer
 from scd_world.model.decoder import Decoder
 from scd_world.model.layers import Block
 from scd_world.training.config import TrainConfig
+from scd_world.utils.checks import complain
 from scd_world.utils.devices import pick_device
 
 
@@ -29,14 +30,17 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp, patience])
 
 
+def check_fsdp(fsdp: bool, num_processes: int) -> None:
+    """ValueError where there is nothing to shard over."""
+    if fsdp and num_processes == 1:
+        complain("fsdp=true shards over several processes, but this is the only one: accelerate launch …")
+
+
 def distribute(model: nn.Module, accelerator: Accelerator, fsdp: bool) -> nn.Module:
     """The model on its device, as all processes train it together."""
     if not fsdp:
         return accelerator.prepare(model)
-    if accelerator.num_processes == 1:
-        raise ValueError(
-            "fsdp=true shards over several processes, but this is the only one: accelerate launch …"
-        )
+    check_fsdp(fsdp, accelerator.num_processes)
     model.to(accelerator.device)
     # Pretraining may end by each process's own clock. DDP sends all the first one's weights; FSDP does not.
     for value in [*model.parameters(), *model.buffers()]:

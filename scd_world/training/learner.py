@@ -33,6 +33,7 @@ from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import distribute, gradients_stay_local
+from scd_world.utils.checks import complain
 from scd_world.utils.precision import use_bf16
 
 
@@ -146,7 +147,7 @@ class Learner:
 def check_division(config: TrainConfig, num_processes: int) -> None:
     """ValueError where parts of the batch would be left over, and no gradient would come of them."""
     if config.batch_size % (num_processes * config.grad_accumulation):
-        raise ValueError(
+        complain(
             f"batch_size={config.batch_size} must divide by {num_processes} process(es) × "
             f"grad_accumulation={config.grad_accumulation}"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,6 +51,7 @@ from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
+from scd_world.utils.interruption import Interrupted, StopSignal
 from scd_world.utils.precision import use_bf16
 
 log = logging.getLogger(__name__)
@@ -204,10 +205,25 @@ class Pretraining:
                 losses, name, steps, unit="step", initial=stage.update, disable=not self.main,
                 mininterval=BAR_SECONDS,
             )  # fmt: skip
-            for loss in bar:
+            for loss in self.until_stopped(stage, name, bar):
                 if stage.update % 100 == 0:
                     bar.set_postfix(loss=significant(loss.item()), refresh=False)
         self.earlier_seconds += stage.before
+
+    def until_stopped(self, stage: PretrainStage, name: str, losses: Iterable[Tensor]) -> Generator[Tensor]:
+        """Yields until a signal comes; then what there is of the stage is kept, and Interrupted raised."""
+        with StopSignal() as stop:
+            for loss in losses:
+                if stop and stage.progress < 1:  # a stage that has made its last update ends by itself
+                    break
+                yield loss
+        if stop.number is not None:
+            stage.save()
+            raise Interrupted(
+                f"{stop.name} while pretraining: {name} is kept up to update {stage.update}, and the same "
+                "command goes on from there",
+                stop.number,
+            )
 
     def report_stage(self, name: str, results: Sequence[StageResult]) -> None:
         """Logs what a stage brought on held-out episodes, if there are any."""

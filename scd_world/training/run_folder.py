@@ -6,13 +6,10 @@ config.json · log.jsonl · tensorboard/ · pretraining/ · checkpoints/ · worl
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -89,32 +86,3 @@ def check_continuation(
             f"{out} holds another training ({'; '.join(wrong)}): use its settings to resume, or another out="
         )
     return list(changed.values())
-
-
-class StopSignal:
-    """Turns SIGTERM and SIGINT into a wish to stop soon; a second signal acts as it did before."""
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-        self.before: dict[signal.Signals, Any] = {}
-
-    def __bool__(self) -> bool:
-        return self.name is not None
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses handlers
-            self.before = {number: signal.signal(number, self.receive) for number in self.SIGNALS}
-        return self
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        self.restore()
-
-    def __exit__(self, *exc: object) -> None:
-        self.restore()
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

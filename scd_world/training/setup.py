@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from scd_world.training.export import pick_starts
 from scd_world.training.pretrain import Pretraining
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.validation import HeldOutValidation
-from scd_world.utils.atomic_folder import TEMP, beside
+from scd_world.utils.atomic_folder import replace_file
 from scd_world.world import format3
 from scd_world.world.build_model import build_model
 from scd_world.world.world import World, init_from
@@ -134,6 +133,4 @@ def copy_normalizer(config: TrainConfig, source: str, store: WindowStore, target
                 "%s of %s lies outside the range that %s was trained with; the range stays that one's",
                 what, ", ".join(n for n, o in zip(names, out, strict=True) if o), source,
             )  # fmt: skip
-    temp = beside(target, TEMP)
-    stats.save(temp)
-    os.replace(temp, target)
+    replace_file(target, stats.save)

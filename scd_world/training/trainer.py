@@ -19,7 +19,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scd_datasets.preparation.open_store import open_store
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.store.loader import prefetch
 from scd_datasets.store.store import WindowStore
 from scd_world.model.world_model import WorldModel
@@ -27,6 +26,7 @@ from scd_world.optim.schedule import learning_rate
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.reporting.tables import significant
 from scd_world.robot_data.normalizer import Normalizer
+from scd_world.training.check_settings import check_before_decoding, check_episodes
 from scd_world.training.checkpoint import Checkpoint, Checkpoints
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import make_accelerator
@@ -34,29 +34,30 @@ from scd_world.training.export import provenance
 from scd_world.training.learner import Learner
 from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.rng import of_rank, restore_rng, rng_state
-from scd_world.training.run_folder import RunFolder, StopSignal, check_continuation
+from scd_world.training.run_folder import RunFolder, check_continuation
 from scd_world.training.run_log import Meter, NonFiniteGuard, RunLog, Throughput
 from scd_world.training.setup import first_model, held_out_validation, training_windows, world_of
 from scd_world.training.validation import copies
+from scd_world.utils.interruption import Interrupted, StopSignal
 from scd_world.world.model_card import model_card
 
 log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> Path:
-    """Trains, or goes on training, in `config.out`; gives the folder of the world that it leaves there."""
+    """Trains, or goes on training, in `config.out`; gives the folder of the world that it leaves there.
+
+    Interrupted, with a checkpoint and a world left all the same, where SIGINT or SIGTERM ended it.
+    """
     called = time.monotonic()  # a time_limit counts the decoding too: it is there for a job's own end
     run = RunFolder(config.out)
     accelerator = make_accelerator(config)
     if accelerator.is_main_process:
         run.claim("scd-train")
     with run.locked() if accelerator.is_main_process else nullcontext():
-        if not run.checkpoints.exists():
-            for root in config.prior.extra_datasets:
-                LeRobotFolder(
-                    root, keys=config.data.low_dim_keys
-                )  # what cannot be read shows now, not after an hour of decoding
         with accelerator.main_process_first():
+            if not run.checkpoints.exists():
+                check_before_decoding(config, accelerator.num_processes)
             store = open_store(config.data, run.path, config.model.patch, run.checkpoints.exists())
         Trainer(config, store, run, accelerator, called).train()
     return run.world
@@ -79,6 +80,7 @@ class Trainer:
         self.call_started = self.started if called is None else called
         self.pretraining = Pretraining(config, store, run.pretraining, accelerator)
         self.held_out = self.pretraining.held_out
+        check_episodes(config, store.lengths[self.pretraining.episodes], store.lengths[self.held_out])
         self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
         self.loader = training_windows(self.pretraining)
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
@@ -143,7 +145,10 @@ class Trainer:
             if self.saved_at != self.step:
                 self.save()
         reason = self.stop.name or ("finished" if self.finished else "time_limit")
-        self.log_main(f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}")
+        end = f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}"
+        if self.stop.number is not None:
+            raise Interrupted(f"{end}, and the same command goes on from here", self.stop.number)
+        self.log_main(end)
 
     @property
     def finished(self) -> bool:
@@ -305,7 +310,14 @@ class Trainer:
             made,
             model_card(self.store.schema, self.world.prior_config, made),
         )
-        self.world.save(self.run.world)
+        try:
+            self.world.save(self.run.world)
+        except OSError as error:
+            raise OSError(
+                f"could not write the world {self.run.world} ({error}): an earlier one is untouched, and "
+                f"the checkpoint of step {self.step} is complete: make room on the disk and run the same "
+                "command again"
+            ) from error
 
     def resume(self, checkpoint: Checkpoint) -> None:
         training = checkpoint.training

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from scd_world.utils.disk import as_os_errors
+
 MANIFEST = "manifest.json"
 TEMP, OLD = ".scd-tmp", ".scd-old"  # a user's world.old is not ours to remove
 
@@ -23,14 +25,16 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """`write(temp)` fills a temporary folder beside `target`, which then takes target's place.
 
     Killed at any moment, `target` is the old folder, the new one, or (between two renames) absent with the
-    old one beside it, hidden, as `.<name>.scd-old`. A write that fails leaves the old folder alone.
+    old one beside it, hidden, as `.<name>.scd-old`. A write that fails leaves the old folder alone; OSError
+    where the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temp = beside(target, TEMP)
     shutil.rmtree(temp, ignore_errors=True)
     try:
         temp.mkdir()
-        write(temp)
+        with as_os_errors():
+            write(temp)
         write_manifest(temp)
     except BaseException:
         shutil.rmtree(temp, ignore_errors=True)
@@ -166,6 +170,18 @@ def beside(target: Path, ending: str) -> Path:
 
 def replace_text(path: Path, text: str) -> None:
     """Replaces a text file at once: nobody reads half of it."""
+    replace_file(path, lambda temp: temp.write_text(text, encoding="utf-8"))
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """`write(temp)` makes a file beside `path`, which then takes its place.
+
+    OSError, with nothing left behind, where the disk is full."""
     temp = beside(path, TEMP)
-    temp.write_text(text, encoding="utf-8")
+    try:
+        with as_os_errors():
+            write(temp)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
     os.replace(temp, path)

@@ -1,25 +1,57 @@
-"""Checks of settings: each complaint names the setting, its value and what was expected."""
+"""Checks of settings: each complaint names the setting, its value and what was expected; all come at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
+
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+def complain(message: str) -> None:
+    """Raises ValueError; inside `all_at_once` it keeps the message for the end, and what follows is checked
+    too."""
+    found = _collected.get()
+    if found is None:
+        raise ValueError(message)
+    found.append(message)
+
+
+@contextmanager
+def all_at_once() -> Iterator[None]:
+    """Collects what is complained of inside, and raises it as one ValueError, a line each."""
+    found: list[str] = []
+    token = _collected.set(found)
+    try:
+        yield
+    except ValueError as error:
+        if not found:
+            raise
+        found.append(str(error))
+    finally:
+        _collected.reset(token)
+    if len(found) == 1:
+        raise ValueError(found[0])
+    if found:
+        raise ValueError(f"{len(found)} things are wrong:" + "".join(f"\n  {line}" for line in found))
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
+        complain(f"{name}={value!r}: expected one of {', '.join(allowed)}")
 
 
 def above(name: str, value: float, bound: float) -> None:
     if not value > bound:
-        raise ValueError(f"{name}={value}: expected a number above {bound}")
+        complain(f"{name}={value}: expected a number above {bound}")
 
 
 def between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name}={value}: expected a number between {low} and {high}")
+        complain(f"{name}={value}: expected a number between {low} and {high}")
 
 
 def from_dict[C](cls: type[C], values: Mapping[str, Any]) -> C:
@@ -35,7 +67,7 @@ def check_patch(patch: int, height: int, width: int) -> None:
     """ValueError, with what would do, unless the patch divides the frame."""
     if height % patch or width % patch:
         fit = [size for size in range(4, min(height, width) + 1) if height % size == width % size == 0]
-        raise ValueError(
+        complain(
             f"patch={patch} does not divide the frame {height}×{width}. Patches that do: "
             f"{', '.join(map(str, fit)) or 'none'}; or resize a LeRobotDataset's frames while they are read: "
             "with data.image_size=96, 16 always does (scd-train … data.image_size=96 model.patch=16)"

@@ -32,7 +32,7 @@ from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
 from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
-from scd_world.utils.atomic_folder import blaming, names_in, refuse_foreign, verify, write_folder
+from scd_world.utils.atomic_folder import MANIFEST, blaming, names_in, refuse_foreign, verify, write_folder
 from scd_world.world import format3
 from scd_world.world.compiled_step import Stepper
 from scd_world.world.starts import StartState, StartStates
@@ -313,6 +313,8 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
             inside = folder / "world"
             hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
             raise ValueError(f"{folder} is not a world: it holds no config.json{hint}")
+        if (folder / "world").is_dir() and not (folder / MANIFEST).exists():
+            raise ValueError(f"{folder} is the folder of a training; did you mean {folder / 'world'}?")
         return folder
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise FileNotFoundError(

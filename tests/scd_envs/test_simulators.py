@@ -170,3 +170,9 @@ def test_importing_scd_envs_is_light():
     code = "import sys, scd_envs.simulators; print({'pymunk', 'pygame', 'cv2', 'lerobot'} & set(sys.modules))"
     heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert heavy.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["Foo-v9", "Pendulum-v99", "nowhere:Foo-v1"])
+def test_an_environment_that_is_not_there_is_refused_with_those_that_are(name):
+    with pytest.raises(ValueError, match=rf"no environment '{name}': .* There are pusht, pendulum, and"):
+        simulators.make(name)

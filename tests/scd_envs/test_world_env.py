@@ -340,6 +340,8 @@ BAD_ARGUMENTS = {
     "ragged starts": ({"starts": [(3, 0), (5,)]}, ValueError, "pairs"),
     "half a start": ({"starts": [(3.5, 0)]}, ValueError, "pairs"),
     "a percentage": ({"success_threshold": 50}, ValueError, r"\[0, 1\].*50"),
+    "a word for a switch": ({"clip_actions": "no"}, ValueError, "clip_actions is True or False; got 'no'"),
+    "another": ({"compile": "false"}, ValueError, "compile is True or False; got 'false'"),
     "an unknown start": ({"starts": [(4, 0)]}, ValueError, "episode 4.*3, 5, 8"),
     "no start": ({"starts": []}, ValueError, "pairs"),
     "a device for a World": ({"device": "cpu"}, ValueError, "device='cpu'.*leave device out"),

@@ -81,16 +81,27 @@ def adapt(
     fps: frames per second, where its metadata does not give them.
     render_images: False: the state alone, as fast as the simulator computes it.
 
-    Raises ValueError where it observes, or acts in, something else.
+    Raises ValueError where there is none of this id, or it observes, or acts in, something else.
     """
-    env = gymnasium.make(gym_id, **kwargs)
+    env = _make(gym_id, kwargs)
     if _is_vector(env.observation_space) and render_images:
         env.close()
-        env = gymnasium.make(gym_id, **{"render_mode": "rgb_array", **kwargs})
+        env = _make(gym_id, {"render_mode": "rgb_array", **kwargs})
         env = gymnasium.wrappers.AddRenderObservation(
             env, render_only=False, render_key="pixels", obs_key="agent_pos"
         )
     return _StandardObservation(env, size, fps, render_images)
+
+
+def _make(gym_id: str, kwargs: dict[str, Any]) -> gymnasium.Env:
+    """Makes a registered environment; ValueError, with Gymnasium's own advice, where there is none."""
+    try:
+        return gymnasium.make(gym_id, **kwargs)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(
+            f"no environment {gym_id!r}: {error} There are pusht, pendulum, and the ids of registered "
+            "Gymnasium environments, also as module:id, the module being imported first"
+        ) from error
 
 
 def _is_image(space: Any) -> bool:

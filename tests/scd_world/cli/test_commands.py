@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd_datasets.config import OnBadEpisode
-from scd_world.cli import commands  # noqa: F401  stores the configs
+from scd_world.cli import run_command  # noqa: F401  stores the configs
 from scd_world.rollouts.config import PolicyShare
 
 
@@ -62,7 +62,7 @@ def test_mistakes_fail_before_anything_runs(name, overrides):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; import scd_world.cli.commands;"
+        "import sys; import scd_world.cli.run_command;"
         "heavy = {'torch', 'zarr', 'lerobot', 'gymnasium', 'pyarrow', 'numpy'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

@@ -14,9 +14,9 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-import scd_world.cli.commands  # noqa: F401 (registers the configs)
+import scd_world.cli.run_command  # noqa: F401 (registers the configs)
 from scd_datasets.config import DataConfig
-from scd_world.cli.hydra_config import plain_errors
+from scd_world.cli.endings import plain_errors
 from scd_world.model.config import BOUNDS, MODELS
 from scd_world.optim.config import OptimizerConfig
 from scd_world.optim.optimizer import make_optimizer
@@ -105,7 +105,7 @@ def test_config_survives_json():
 
 
 def test_help_imports_no_torch():
-    code = "import sys, scd_world.cli.commands; sys.exit('torch' in sys.modules)"
+    code = "import sys, scd_world.cli.run_command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

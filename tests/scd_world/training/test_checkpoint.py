@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 
@@ -87,18 +86,15 @@ def test_leftovers_of_a_killed_writer_are_not_checkpoints(tmp_path):
     assert not list(tmp_path.glob(".*.scd-tmp"))
 
 
-def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path)
+def test_a_full_disk_says_how_much_is_missing_and_what_is_kept(small_disk):
+    checkpoints = Checkpoints(small_disk)
     checkpoints.save(checkpoint(1))
-
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(OSError, match=r"step_00000001 is untouched.*make room"):
-        checkpoints.save(checkpoint(2))
+    large = {"w": torch.zeros(100_000)}
+    said = r"it takes 1\.6 MB, and \S+ MB are free; step_00000001 is untouched: make room"
+    with pytest.raises(OSError, match=said):
+        checkpoints.save(Checkpoint(large, large, large, large, {"step": 2}))
     assert checkpoints.newest().step == 1
-    assert not list(tmp_path.glob(".*.scd-tmp"))
+    assert not list(small_disk.glob(".*.scd-tmp"))
 
 
 def test_a_folder_of_links_is_whole_as_the_hubs_cache_lays_it(tmp_path):

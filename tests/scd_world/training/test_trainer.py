@@ -27,6 +27,7 @@ from scd_datasets.store.writer import write_store
 from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.prior.config import PriorTrainConfig
+from scd_world.prior.pretraining import PretrainStage
 from scd_world.robot_data.clip import Clip
 from scd_world.training import pretrain
 from scd_world.training.checkpoint import TENSORS, Checkpoints
@@ -36,6 +37,7 @@ from scd_world.training.learner import Learner, check_division
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
 from scd_world.training.validation import compare, copies
+from scd_world.utils.interruption import Interrupted
 from scd_world.world.world import World
 from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
 from tests.scd_world.conftest import SLIDE, slide_episode
@@ -122,9 +124,11 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_a_world(training, monkeypatch
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
         at_step(patch, 2, lambda: os.kill(os.getpid(), number))
-        world = train(config)
+        with pytest.raises(Interrupted, match=rf"{number.name} at step 3 of 8; .* goes on") as end:
+            train(config)
+    assert end.value.status == 128 + number
     assert Checkpoints(Path(config.out) / "checkpoints").newest().step == 3
-    assert World.load(world).provenance["steps"] == 3
+    assert World.load(Path(config.out) / "world").provenance["steps"] == 3
     assert signal.getsignal(number) == handler
     train(config)
     straight = training("straight", checkpoint_every=100)
@@ -532,6 +536,25 @@ def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
     for name, value in weights.items():
         assert torch.equal(value, straight[name]), name
     assert not RunFolder(tmp_path / "run").pretraining.exists()
+
+
+@pytest.mark.parametrize("update", [1, 2])  # in the middle of a stage, and its last one
+def test_a_signal_while_pretraining_keeps_the_stage(training, monkeypatch, update):
+    config, straight = training(steps=3), training("straight", steps=3)
+    with monkeypatch.context() as patch:
+        step = PretrainStage._update
+
+        def interrupt(self, *how):
+            if self.update == update:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(self, *how)
+
+        patch.setattr(PretrainStage, "_update", interrupt)
+        with pytest.raises(Interrupted, match=f"dynamics is kept up to update {update + 1}, and"):
+            train(config)
+    train(config)
+    train(straight)
+    assert_equal(final(config), final(straight))
 
 
 def test_a_stage_leaves_no_gradient_to_the_first_update(training):

@@ -133,6 +133,13 @@ def test_foreign_folders_are_refused_with_a_hint(world, tmp_path):
         World.load(folder)
 
 
+def test_the_folder_of_a_training_leads_to_its_world(world, tmp_path):
+    inside = world.save(tmp_path / "world")
+    (tmp_path / "config.json").write_text("{}")  # the training's own
+    with pytest.raises(ValueError, match=f"is the folder of a training; did you mean {inside}"):
+        World.load(tmp_path)
+
+
 def test_a_world_of_another_format_says_what_to_do(world, tmp_path, monkeypatch):
     monkeypatch.setattr("scd_world.world.world.FORMAT", 1)
     folder = world.save(tmp_path / "old")

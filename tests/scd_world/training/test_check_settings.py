@@ -1,0 +1,74 @@
+"""What the data does not allow is said before anything is decoded or pretrained, all at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import scd_world.training.trainer as trainer_module
+from scd_datasets.config import DataConfig
+from scd_world.training.check_settings import check_before_decoding, check_episodes
+from scd_world.training.pretrain import Pretraining
+from scd_world.training.trainer import train
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A replay buffer of 3 episodes of 12 frames, 16 × 16: its lengths are listed, its images not read."""
+    import zarr
+
+    root = tmp_path / "recording.zarr"
+    group = zarr.open_group(root, mode="w", zarr_format=2)
+    arrays = {"data/img": np.zeros((36, 16, 16, 3), np.uint8), "data/action": np.zeros((36, 2), np.float32)}
+    arrays |= {"data/state": np.zeros((36, 5), np.float32), "meta/episode_ends": np.array([12, 24, 36])}
+    for name, values in arrays.items():
+        group.create_array(name, data=values)
+    return DataConfig(root=str(root), fps=10)
+
+
+def test_all_that_a_recording_does_not_allow_is_said_before_it_is_decoded(training, recording, monkeypatch):
+    monkeypatch.setattr(trainer_module, "open_store", lambda *_: pytest.fail("it is being decoded"))
+    config = training(
+        data=replace(recording, image_size=96),
+        sequence_length=13,
+        eval_context=14,
+        init="no/such/world",
+        fsdp=True,
+    )
+    with pytest.raises(ValueError, match="things are wrong") as error:
+        train(config)
+    for complaint in (
+        "data.image_size=96: the images were recorded with 16 pixels",
+        "sequence_length=13: the longest training episode has 12 steps",
+        "eval_context=14: the longest held-out episode has 12 steps",
+        "no/such/world",
+        "fsdp=true",
+    ):
+        assert complaint in str(error.value)
+
+
+def test_a_batch_may_not_hold_each_window_a_hundred_times(training, recording):
+    config = training(data=recording, batch_size=2701, sequence_length=4)  # 3 episodes of 9 windows
+    with pytest.raises(ValueError, match="batch_size=2701: there are 27 windows of 4 steps"):
+        check_before_decoding(config, 1)
+    check_before_decoding(replace(config, batch_size=2700), 1)
+
+
+def test_no_episode_may_be_left(training, recording):
+    with pytest.raises(ValueError, match=r"data\.holdout=0\.9: of 3 episode\(s\) none would be left"):
+        check_before_decoding(training(data=replace(recording, holdout=0.9)), 1)
+
+
+def test_held_out_episodes_alone_bound_the_context(training):
+    config, long, short = training(eval_context=10), np.array([24, 24]), np.array([8])
+    with pytest.raises(ValueError, match="eval_context=10: the longest held-out episode has 8 steps"):
+        check_episodes(config, long, short)
+    check_episodes(config, long, short[:0])
+
+
+def test_a_store_s_episodes_are_looked_at_before_pretraining(training, monkeypatch):
+    monkeypatch.setattr(Pretraining, "run", lambda *_: pytest.fail("it is pretraining"))
+    with pytest.raises(ValueError, match="eval_context=25: the longest held-out episode has 24 steps"):
+        train(training(eval_context=25))
