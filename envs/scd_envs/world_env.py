@@ -170,7 +170,8 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
     """Gives the frame rate, what this world can predict, and how its images were made.
 
     `views`: camera → (top, left, height, width) of its image in the frame; around it, letterboxed frames are
-    black. `recorded`: camera → (height, width) in which it was recorded.
+    black. `recorded`: camera → (height, width) in which it was recorded. `camera_keys`: camera → what its
+    dataset calls it (LeRobot's key).
     """
     if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
         raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
@@ -182,6 +183,7 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
         "predicts_success": schema.success,
         "views": schema.views,
         "recorded": schema.recorded_sizes,
+        "camera_keys": schema.lerobot_keys,
     }
 
 

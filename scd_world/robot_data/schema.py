@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from scd_world.robot_data.camera_keys import usual_keys
+
 RESIZES = ("stretch", "letterbox")
 
 
@@ -44,6 +46,9 @@ class DataSchema:
         tuple[int, int], ...
     ] = ()  # each camera's own (height, width); () where it is the frame's
     resize: str = "stretch"  # how images came from there into the frame: stretch or letterbox
+    camera_keys: tuple[
+        str, ...
+    ] = ()  # LeRobot's key of each camera as recorded; () where it is the usual one
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -57,6 +62,11 @@ class DataSchema:
             raise ValueError(
                 f"expected one recorded size per camera (or none) and a resize of {RESIZES}; got "
                 f"{self.recorded} for {self.cameras}, {self.resize!r}"
+            )
+        if self.camera_keys and len(set(self.camera_keys)) != len(self.cameras):
+            raise ValueError(
+                f"expected a key of its own for each camera (or none); got {self.camera_keys} for "
+                f"{self.cameras}"
             )
 
     @property
@@ -72,6 +82,13 @@ class DataSchema:
         """Camera → (height, width) as recorded."""
         sizes = self.recorded or ((self.height, self.width),) * len(self.cameras)
         return dict(zip(self.cameras, sizes, strict=True))
+
+    @property
+    def lerobot_keys(self) -> dict[str, str]:
+        """Camera → LeRobot's key of it, as the dataset had it."""
+        if not self.camera_keys:
+            return usual_keys(self.cameras)
+        return dict(zip(self.cameras, self.camera_keys, strict=True))
 
     @property
     def views(self) -> dict[str, ImageRegion]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,41 @@ def test_a_dataset_that_does_not_fit_is_refused_before_training_and_the_cure_wor
     assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
 
 
+@pytest.mark.slow
+def test_training_on_the_worlds_own_dataset_needs_no_renaming(build_world, tmp_path, monkeypatch):
+    """The world of the lone camera `observation.images.image` once called it `observation.image`."""
+    keys = ("observation.image", "observation.images.wrist")
+    world = build_world(cameras=("image", "wrist"), camera_keys=keys, environment_state=BLOCK)
+    low = {key: shape for key, shape in TWO.items() if ".images." not in key}
+    record(tmp_path / "dataset", dict.fromkeys(keys, (3, 16, 24)) | low)
+    lerobot_train(monkeypatch, tmp_path, world.save(tmp_path / "world"))
+    assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"observation.images.wrist": None, "observation.images.hand_wrist": (3, 16, 24)},
+        {"observation.images.side": (3, 16, 24), "observation.effort": (2,)},
+    ],
+    ids=["another name", "more than the world has"],
+)
+def test_what_is_printed_where_a_dataset_does_not_fit_cures_it(
+    folder, tmp_path, monkeypatch, capsys, changed
+):
+    """LeRobot itself takes no --rename_map for a policy that is trained from nothing."""
+    shapes = {key: shape for key, shape in (TWO | changed).items() if shape}
+    record(tmp_path / "dataset", shapes)
+    with pytest.raises(SystemExit):
+        lerobot_train(monkeypatch, tmp_path, folder)
+    printed = capsys.readouterr()
+    cures = [line for line in (printed.out + printed.err).splitlines() if ": --" in line]
+    assert len(cures) == 1
+    lerobot_train(monkeypatch, tmp_path, folder, *shlex.split(cures[0].partition(": ")[2]))
+    assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
+
+
 def record(root: Path, shapes: dict[str, tuple[int, ...]] = TWO) -> None:
     """Two short episodes of what the world was made from, as LeRobot records them."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -259,15 +295,18 @@ def test_same_step_autoreset_would_leak_the_next_episode(two_cameras, act, ends)
 
 
 @pytest.mark.parametrize(
-    ("cameras", "shapes"),
+    ("cameras", "recorded", "keys"),
     [
-        (("image",), {"observation.image": (3, 16, 24)}),
-        (("front",), {"observation.images.front": (3, 16, 24)}),
-        (("top", "wrist"), {key: shape for key, shape in TWO.items() if ".images." in key}),
+        (("image",), (), ["observation.image"]),
+        (("image",), ("observation.images.image",), ["observation.images.image"]),
+        (("front",), (), ["observation.images.front"]),
+        (("top", "wrist"), (), ["observation.images.top", "observation.images.wrist"]),
+        (("image", "image2"), (), ["observation.images.image", "observation.images.image2"]),
+        (("image", "wrist"), ("observation.image", "front_view"), ["observation.image", "front_view"]),
     ],
-    ids=["the only one", "a lone one with a name", "two"],
+    ids=["the only one", "of several called image", "a lone one with a name", "two", "LIBERO's", "others"],
 )
-def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cameras, shapes):
+def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cameras, recorded, keys):
     """What LeRobot expects to see (features) and what it then sees (observation, processed) are one."""
     from lerobot.envs import (
         env_to_policy_features,
@@ -276,7 +315,8 @@ def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cam
         preprocess_observation,
     )
 
-    config = config_of(build_world(cameras=cameras, environment_state=BLOCK).save(tmp_path / "world"))
+    world = build_world(cameras=cameras, camera_keys=recorded, environment_state=BLOCK)
+    config, shapes = config_of(world.save(tmp_path / "world")), dict.fromkeys(keys, (3, 16, 24))
     low = {key: TWO[key] for key in ("observation.state", "observation.environment_state")}
     stated = {key: feature.shape for key, feature in env_to_policy_features(config).items()}
     assert stated == {**shapes, **low, "action": (2,)}
@@ -286,8 +326,9 @@ def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cam
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     processed, _ = make_env_pre_post_processors(config, None)
     obs = processed(preprocess_observation(env.reset(seed=0)[0]))
-    shown = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith("observation")}
+    shown = {key: tuple(value.shape[1:]) for key, value in obs.items() if key in shapes | low}
     assert shown == {**shapes, **low}
+    assert not [key for key in obs if key.startswith("observation") and key not in shown]
 
 
 def test_images_are_resized_where_asked(folder):
@@ -390,6 +431,7 @@ def test_settings_that_cannot_be_are_refused(folder, tmp_path):
         ({"fps": 30}, "10 frames per second; got fps=30"),
         ({"task": "dance"}, "not trained on the task 'dance'; it knows .'push the block'"),
         ({"observation_height": 64}, "go together"),
+        ({"features_map": {"pixels": "observation.image"}}, r"features_map names \['pixels'\]; .*pixels/top"),
     ]:
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             config_of(**({"world": str(folder)} | values))

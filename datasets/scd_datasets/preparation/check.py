@@ -26,6 +26,7 @@ from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Source
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.read_speed import measure, synthetic_store
 from scd_datasets.store.store import WindowStore, write_store
+from scd_world.robot_data.camera_keys import usual_keys
 from scd_world.robot_data.schema import DataSchema
 
 TIME_TOLERANCE = 1e-3  # s; timestamps are float32
@@ -152,6 +153,7 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
     actions = np.concatenate([checked.matrix(ACTION) for checked in good])
     grid, recorded = source.grid, tuple(source.sizes.values())
     as_recorded = set(recorded) == {(grid.height, grid.width)}
+    usual = source.camera_keys == tuple(usual_keys(source.sizes).values())
     return DataSchema(
         cameras=tuple(source.sizes),
         height=grid.height,
@@ -168,6 +170,7 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
         horizon=max(checked.episode.length for checked in good),
         recorded=() if as_recorded else recorded,
         resize="stretch" if as_recorded else grid.resize,
+        camera_keys=() if usual else source.camera_keys,
     )
 
 
@@ -186,7 +189,13 @@ def source_digest(source: Source, skip_bad: bool) -> str:
 
 def valid_episodes(source: Source, skip_bad: bool) -> tuple[list[CheckedEpisode], list[DamagedEpisode]]:
     """Splits the episodes by their low-dimensional data: the good ones, and the damage of the others, which
-    raises DamagedEpisode unless it may be skipped."""
+    raises DamagedEpisode unless it may be skipped. ValueError where an outcome is more than one number."""
+    for key in (REWARD, SUCCESS):
+        if len(names := source.names(key)) > 1:
+            raise ValueError(
+                f"{source.root}: {key} has {len(names)} numbers a step ({', '.join(names)}), expected one. "
+                f"Leave it out, data.drop_features=[{key}], or record the one that counts"
+            )
     good, bad = [], []
     for episode in source.episodes:
         try:

@@ -74,6 +74,8 @@ class Hdf5Recording:
     shown in no image, is read as well: what reward and success are about.
     """
 
+    camera_keys: tuple[str, ...] = ()
+
     def __init__(
         self,
         file: str | Path,

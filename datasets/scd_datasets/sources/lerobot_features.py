@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-IMAGE, IMAGES = "observation.image", "observation.images."
+from scd_world.robot_data.camera_keys import short_names
+
 STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
 MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
@@ -59,12 +60,12 @@ def flat_names(names: Any, with_groups: bool = False, group: str = "") -> list[s
 def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, str]:
     """Gives short name → feature key of the RGB cameras, in the dataset's order or the wanted one; may be
     empty."""
-    found = {
-        "image" if key == IMAGE else key.removeprefix(IMAGES): key
+    found = [
+        key
         for key, feature in features.items()
         if feature["dtype"] in ("image", "video") and not _is_depth(feature)
-    }
-    return wanted_of(found, wanted)
+    ]
+    return wanted_of(short_names(found), wanted)
 
 
 def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:

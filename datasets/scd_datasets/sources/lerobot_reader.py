@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from scd_datasets.sources.images import ImageGrid, region_of, resize
+from scd_datasets.sources.imagined_mark import imagined_by
 from scd_datasets.sources.lerobot_features import (
     ACTION,
     DONE,
@@ -40,7 +41,6 @@ from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, V
 from scd_datasets.sources.video_readers import VideoReader, video_class
 
 VERSION = "v3.0"
-IMAGINED = "meta/imagined.json"  # marks a dataset that neither a robot nor a simulator has recorded
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -85,6 +85,11 @@ class LeRobotFolder:
         self._row_group = lru_cache(maxsize=2 * len(self.cameras))(self._read_row_group)
 
     @property
+    def camera_keys(self) -> tuple[str, ...]:
+        """Gives the feature of each camera, in the order of the frames."""
+        return tuple(self.cameras.values())
+
+    @property
     def low_dim_keys(self) -> list[str]:
         """Lists the low-dimensional columns to read; those that a dataset may lack only where it has them."""
         wanted = (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS, DONE)
@@ -122,10 +127,9 @@ class LeRobotFolder:
                 f"frames, meta/episodes lists {len(self.episodes)} and {listed}"
             )
             found.append(Finding(what, "meta/info.json", "the list is followed"))
-        if (file := self.root / IMAGINED).is_file():
-            by = json.loads(file.read_text())
-            what = f"imagined by the world {by['world']} (sha256 {by['world_sha256'][:12]}), not recorded"
-            found.append(Finding(what, IMAGINED, "what is learned from it is what that world predicts"))
+        if by := imagined_by(self.info, self.root):
+            done = "what is learned from it is what that world predicts"
+            found.append(Finding(f"{by}, not recorded", "meta", done))
         read = {*self.cameras.values(), *self.low_dim_keys, *BOOKKEEPING}
         if unread := [key for key in self.features if key not in read]:
             found.append(Finding(f"also recorded: {', '.join(unread)}", "meta/info.json", "not read"))

@@ -49,6 +49,8 @@ class ReplayBuffer:
     read.
     """
 
+    camera_keys: tuple[str, ...] = ()
+
     def __init__(
         self,
         root: str | Path,

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,7 +74,8 @@ def refuse_foreign_store(path: Path) -> None:
 
 def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
     group = zarr.create_group(path, zarr_format=3)
-    digest = hashlib.sha256(json.dumps(schema.to_dict(), sort_keys=True).encode())
+    hashed = replace(schema, camera_keys=())  # by which keys it came changes nothing of what is stored
+    digest = hashlib.sha256(json.dumps(hashed.to_dict(), sort_keys=True).encode())
     arrays = {name: ShardedArray(group, name, *spec) for name, spec in columns(schema).items()}
     lengths, indices, tasks = [], [], []
     for episode in episodes:
