@@ -6,6 +6,7 @@ This package exists for LeRobot alone, so it imports LeRobot at once; nothing el
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -128,6 +129,7 @@ class WorldEnvConfig(EnvConfig):
         """
         check_policy_fits(self)
         folder = find_folder(self.world)
+        warn_of_no_outcome(read_schema(self.world))
         world = loaded_world(folder, self.device, (folder / "manifest.json").stat().st_mtime_ns)
         envs = WorldVectorEnv(world, n_envs, autoreset_mode=AutoresetMode.DISABLED, **self.settings)
         return {self.type: {0: envs}}
@@ -216,6 +218,18 @@ def preserve_error_message() -> Iterator[None]:
         if parser.parse_arg("env.type") is None:  # not made from a command line
             raise
         raise ParsingError(str(error)) from error
+
+
+def warn_of_no_outcome(schema: DataSchema) -> None:
+    """Warns where LeRobot will print figures of what the world does not predict."""
+    figures = {"success": "pc_success", "reward": "avg_sum_reward and avg_max_reward"}
+    for outcome, printed in figures.items():
+        if not getattr(schema, outcome):
+            warnings.warn(
+                f"this world predicts no {outcome}, since its recordings had none: LeRobot's {printed} will "
+                "be 0, and mean nothing",
+                stacklevel=3,
+            )
 
 
 def check_policy_fits(config: WorldEnvConfig) -> None:

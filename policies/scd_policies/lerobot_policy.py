@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lerobot.configs import PreTrainedConfig
 
 
-RESIZE_HINT = "resize=True, or for a command 'policy_kwargs={{resize:true}}',"
+RESIZE_HINT = "resize=True, or for a command 'policy_kwargs={{resize: true}}',"
 
 
 class LeRobotPolicy:
@@ -138,9 +138,12 @@ class LeRobotPolicy:
 
 
 def rename_hint(found: Mapping[str, str]) -> str:
-    """Writes a rename as Python and as Hydra read it."""
-    plain = ",".join(f"{key}:{name}" for key, name in found.items())
-    return f"rename_map={json.dumps(found)}, or for a command 'policy_kwargs={{rename_map:{{{plain}}}}}'"
+    """Writes a rename as Python, as a command and as a list of policies in YAML take it."""
+    kwargs = f"{{rename_map: {{{', '.join(f'{key}: {name}' for key, name in found.items())}}}}}"
+    return (
+        f"rename_map={json.dumps(found)}, or for a command 'policy_kwargs={kwargs}', or in a list of "
+        f"policies policy_kwargs: {kwargs}"
+    )
 
 
 def load_config(path: str | Path, device: str) -> PreTrainedConfig:

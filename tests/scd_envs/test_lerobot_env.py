@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import av
@@ -354,6 +355,16 @@ def test_a_letterboxed_world_shows_a_policy_the_camera_alone(build_world, tmp_pa
     obs = preprocess({f"observation.images.{camera}": image for camera in ("top", "wrist")})
     assert (obs["observation.images.top"] == 0.5).all()
     assert obs["observation.images.wrist"].min() == 0  # fills its frame: nothing to cut
+
+
+def test_figures_of_what_a_world_does_not_predict_are_warned_of(build_world, folder, tmp_path):
+    """LeRobot prints 0 % of success all the same."""
+    mute = config_of(build_world(reward=False, success=False).save(tmp_path / "mute"))
+    with pytest.warns(UserWarning, match="no success.*pc_success"), pytest.warns(match="no reward.*avg_sum"):
+        mute.create_envs(n_envs=1)
+    with warnings.catch_warnings(record=True) as said:
+        config_of(folder).create_envs(n_envs=1)
+    assert not [one for one in said if "predicts no" in str(one.message)]
 
 
 def test_the_configuration_survives_a_checkpoint(folder):

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from scd_policies import make
 from scd_policies.rollout import rollout
@@ -125,6 +126,8 @@ def test_another_camera_name_is_explained_and_renamed(act):
     }
     for key, name in rename.items():
         assert f'"{key}": "{name}"' in message
+    in_yaml = message.partition("list of policies ")[2].splitlines()[0]
+    assert yaml.safe_load(in_yaml) == {"policy_kwargs": {"rename_map": rename}}
     policy = make("lerobot", BOX, path=act, rename_map=rename)
     policy.reset([0] * ROWS)
     assert policy.act(obs).shape == (ROWS, 2)
