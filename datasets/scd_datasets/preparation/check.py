@@ -57,7 +57,7 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
     if out is None:
         deque(episodes, maxlen=0)
     else:
-        store = write_store(out, schema, episodes, source_digest(source, skip_bad))
+        store = write_store(out, schema, episodes, source_digest(source, skip_bad), source.imagined)
     return CheckReport(source, schema, decoded, bad, skip_bad, store)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.preparation.check import valid_episodes
-from scd_datasets.sources.imagined_mark import imagined_by
 from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.sources.source import DropFeatures, Source
@@ -98,10 +97,9 @@ def dataset_low_dim(
 
     Raises ValueError for another robot, and for a damaged episode without `skip_bad`.
     """
-    folder = LeRobotFolder(root)
-    if by := imagined_by(folder.info, folder.root):
-        log.warning(f"{root} is {by}: what the state prior learns from it is what that world predicts")
-    source = drop_unknown_features(folder, schema)
+    source = drop_unknown_features(LeRobotFolder(root), schema)
+    if source.imagined:
+        log.warning("%s is %s: the state prior learns what that world predicts", root, source.imagined)
     check_same_robot(source, schema)
     good, bad = valid_episodes(source, skip_bad)
     state = np.concatenate([one.state for one in good])

@@ -90,6 +90,10 @@ class LeRobotFolder:
         return tuple(self.cameras.values())
 
     @property
+    def imagined(self) -> str | None:
+        return imagined_by(self.info, self.root)
+
+    @property
     def low_dim_keys(self) -> list[str]:
         """Lists the low-dimensional columns to read; those that a dataset may lack only where it has them."""
         wanted = (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS, DONE)
@@ -127,9 +131,9 @@ class LeRobotFolder:
                 f"frames, meta/episodes lists {len(self.episodes)} and {listed}"
             )
             found.append(Finding(what, "meta/info.json", "the list is followed"))
-        if by := imagined_by(self.info, self.root):
+        if self.imagined:
             done = "what is learned from it is what that world predicts"
-            found.append(Finding(f"{by}, not recorded", "meta", done))
+            found.append(Finding(f"{self.imagined}, not recorded", "meta", done))
         read = {*self.cameras.values(), *self.low_dim_keys, *BOOKKEEPING}
         if unread := [key for key in self.features if key not in read]:
             found.append(Finding(f"also recorded: {', '.join(unread)}", "meta/info.json", "not read"))

@@ -50,6 +50,7 @@ class ReplayBuffer:
     """
 
     camera_keys: tuple[str, ...] = ()
+    imagined: str | None = None
 
     def __init__(
         self,

@@ -66,7 +66,8 @@ class Source(Protocol):
     ## Attributes
     `root`: folder or file. `fps`: frames per second. `grid`: the one (H, W) that all cameras come in.
     `sizes`: camera → (height, width) as recorded, in the order of the frames. `camera_keys`: LeRobot's key of
-    each of them; () in a layout that has none. `episodes`: where each lies.
+    each of them; () in a layout that has none. `imagined`: by whom, in plain words; None where it was
+    recorded. `episodes`: where each lies.
     """
 
     root: Path
@@ -79,6 +80,9 @@ class Source(Protocol):
 
     @property
     def camera_keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def imagined(self) -> str | None: ...
 
     def names(self, key: str) -> tuple[str, ...]:
         """Gives a name for each dimension of `key` (LeRobot's, such as `observation.state`); () where it is

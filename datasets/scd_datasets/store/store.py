@@ -31,11 +31,16 @@ READ = {"array.read_missing_chunks": False}  # zarr's default fills a missing sh
 
 
 def write_store(
-    path: str | Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str = ""
+    path: str | Path,
+    schema: DataSchema,
+    episodes: Iterable[EpisodeArrays],
+    source: str = "",
+    imagined: str | None = None,
 ) -> WindowStore:
     """Writes `episodes` to a new store at `path`, holding one episode and one shard in memory; opens it.
 
     source: a digest of what they come from, kept with them, by which a reader knows whether that has changed.
+    imagined: by whom, in plain words, where they were not recorded; kept with them.
 
     The store appears under its name only when it is complete, and only then replaces an earlier one: an error
     or a full disk on the way costs nothing that was there. Raises ValueError where there is no episode, or an
@@ -48,7 +53,7 @@ def write_store(
     with FileLock(path.with_name(f".{path.name}.lock")):  # a second writer waits for the first
         shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
         try:
-            _write_group(scratch, schema, episodes, source)
+            _write_group(scratch, schema, episodes, {"source": source, "imagined": imagined})
             replace_folder(scratch, path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -72,7 +77,9 @@ def refuse_foreign_store(path: Path) -> None:
     refuse_strangers(path, {file.name for file in path.iterdir()} - {*columns(schema), "meta", "zarr.json"})
 
 
-def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], source: str) -> None:
+def _write_group(
+    path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], origin: dict[str, Any]
+) -> None:
     group = zarr.create_group(path, zarr_format=3)
     hashed = replace(schema, camera_keys=())  # by which keys it came changes nothing of what is stored
     digest = hashlib.sha256(json.dumps(hashed.to_dict(), sort_keys=True).encode())
@@ -99,7 +106,7 @@ def _write_group(path: Path, schema: DataSchema, episodes: Iterable[EpisodeArray
     for array in arrays.values():
         array.flush()
     attributes: dict[str, Any] = {"format": FORMAT, "schema": schema.to_dict()}
-    group.attrs.update(attributes | {"fingerprint": digest.hexdigest(), "source": source})
+    group.attrs.update(attributes | {"fingerprint": digest.hexdigest()} | origin)
 
 
 def free_memory(control_group: Path = Path("/sys/fs/cgroup")) -> float:
@@ -121,7 +128,8 @@ class WindowStore:
     """Reads windows of consecutive steps by (episode, frame), from RAM or streamed from disk.
 
     ## Attributes
-    `schema` (DataSchema), `fingerprint` (a hash of all that is stored), `source` (of what it was built from).
+    `schema` (DataSchema), `fingerprint` (a hash of all that is stored), `source` (of what it was built from),
+    `imagined` (by whom, in plain words; None where it was recorded).
     By episode: `lengths` (E,) in steps, `starts` (E,) first rows, `episode_index` (E,) in the dataset they
     came from, `task` (E,) index into the schema's tasks. By frame: `state` (F, S), `action` (F, A), `reward`
     (F,), `success` (F,), `change` (F,) in gray levels; raw units.
@@ -133,6 +141,7 @@ class WindowStore:
         self.path = path
         self.schema = DataSchema.from_dict(cast("dict[str, Any]", group.attrs["schema"]))
         self.fingerprint, self.source = str(group.attrs["fingerprint"]), str(group.attrs.get("source", ""))
+        self.imagined = cast("str | None", group.attrs.get("imagined"))
         spec = columns(self.schema)
         arrays = {name: _array(path, group, name, dtype) for name, (dtype, _) in spec.items()}
         ends, self.episode_index = (

@@ -70,7 +70,7 @@ def test_further_recordings_that_were_imagined_are_warned_of(store, blind, caplo
     info = Path(blind) / "meta" / "info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"robot_type": "imagined:mine/world:0123abc"}))
     dataset_low_dim(blind, store.schema)
-    assert "blind is imagined by the world mine/world (sha256 0123abc)" in caplog.text
+    assert "blind is imagined by the world mine/world (sha256 0123abc): the state prior" in caplog.text
 
 
 def test_what_is_held_out_is_left_out_of_further_recordings_too(store, blind):

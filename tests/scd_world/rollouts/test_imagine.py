@@ -21,9 +21,13 @@ from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.writing.episodes import summary
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies.rollout import EpisodeRollout, episodes
+from scd_world.prior.config import PriorConfig
 from scd_world.rollouts.config import RolloutConfig
 from scd_world.rollouts.imagine import InterruptibleEnv, imagine_dataset
+from scd_world.training.config import TrainConfig
+from scd_world.training.export import provenance
 from scd_world.utils.atomic_folder import MANIFEST, sha256
+from scd_world.world.model_card import model_card
 from scd_world.world.starts import StartStates
 from scd_world.world.world import World
 from tests.conftest import make_model
@@ -237,7 +241,7 @@ def test_a_lerobot_policy_took_each_action_at_the_frame_beside_it(config, world,
 
 
 @pytest.mark.slow
-def test_it_goes_back_into_training_with_a_note(config, world, tmp_path):
+def test_it_goes_back_into_training_with_a_note(config, world, tmp_path, caplog):
     imagine_dataset(config())
     report = check_dataset(LeRobotFolder(config().out))
     assert "imagined" in report.table()
@@ -247,6 +251,16 @@ def test_it_goes_back_into_training_with_a_note(config, world, tmp_path):
         assert getattr(store.schema, name) == getattr(world.schema, name), name
     assert (store.schema.reward, store.schema.success) == (True, True)
     assert len(store.lengths) == 6
+    # A store knows no robot, and a world trained from it would pass for one of recordings.
+    again = open_store(DataConfig(kind="zarr", root=str(store.path)), tmp_path)
+    made = provenance(
+        TrainConfig(data=DataConfig(root="it"), out="run"), again, np.arange(1), 1, 1.0, {}, None
+    )
+    assert made["imagined"].startswith("imagined by the world")
+    assert f"None of it was recorded: it was {made['imagined']}" in model_card(
+        again.schema, PriorConfig(), made
+    )
+    assert caplog.text.count(f"was {made['imagined']}: to learn from it") == 2
 
 
 def test_a_world_without_reward_and_success_says_neither(config, world, tmp_path, model):
