@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -162,12 +163,13 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path)
 
 
-def write_mp4(path: str | Path, images: Iterable[np.ndarray], fps: int) -> None:
+def write_mp4(path: str | Path, images: Iterable[np.ndarray], fps: float) -> None:
     """Writes H.264 that every browser plays. Images uint8 (H, W, 3) of one size; odd sides lose a pixel."""
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
+        rate = Fraction(fps).limit_denominator(1001)  # FFmpeg's rates are fractions
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
         stream.pix_fmt = "yuv420p"
         for i, image in enumerate(images):
             image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
@@ -178,7 +180,7 @@ def write_mp4(path: str | Path, images: Iterable[np.ndarray], fps: int) -> None:
         container.mux(stream.encode())
 
 
-def write_animation(path: str | Path, images: Sequence[np.ndarray], fps: int) -> None:
+def write_animation(path: str | Path, images: Sequence[np.ndarray], fps: float) -> None:
     """Writes an animated .webp or .gif that loops for ever; any other ending is a ValueError."""
     from PIL import Image
 

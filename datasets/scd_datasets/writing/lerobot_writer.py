@@ -42,20 +42,26 @@ class LeRobotWriter:
     Use as a context manager: leaving it publishes whole episodes, unless writing was the problem.
 
     Raises BlockingIOError while another process records into `root`, and ValueError where `root` holds
-    something else, or was recorded by another recipe.
+    something else, or was recorded by another recipe, and for videos at a rate that is no whole number.
     """
 
     def __init__(
         self,
         root: str | Path,
-        fps: int,
+        fps: float,
         features: dict[str, Any],
         recipe: dict[str, Any],
         videos: bool = False,
         imagined: dict[str, Any] | None = None,
     ) -> None:
         self.root = Path(root)
-        self.fps, self.features, self.videos = fps, features, videos
+        if videos and fps != int(fps):
+            raise ValueError(
+                f"{fps} frames per second: LeRobot writes videos at whole numbers of them alone; store "
+                "lossless images, store_as_video=false"
+            )
+        self.fps = int(fps) if fps == int(fps) else fps
+        self.features, self.videos = features, videos
         self.recipe = json.loads(json.dumps(recipe))  # as it will be read back: lists, not tuples
         self.imagined = imagined
         self.notes_file, self.robot_type = RECORDING, None

@@ -328,6 +328,14 @@ def test_a_mixture_goes_round_and_lists_go_through_their_entries():
     ]
 
 
+def test_videos_have_a_whole_rate(tmp_path):
+    """LeRobot's encoder takes no other, and says so in FFmpeg's words after the first episode."""
+    with pytest.raises(ValueError, match=r"29\.97 frames per second: .* store_as_video=false"):
+        lerobot_writer.LeRobotWriter(tmp_path / "video", 29.97, {}, {}, videos=True)
+    with lerobot_writer.LeRobotWriter(tmp_path / "video", 30.0, {}, {}, videos=True) as writer:
+        assert isinstance(writer.fps, int)
+
+
 def test_video_recording(config):
     priority = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     record(config(store_as_video=True, episodes=3))
