@@ -65,6 +65,7 @@ setup(
     extras_require={
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
         "sb3": ["stable-baselines3>=2.7"],
+        "hdf5": ["h5py", "hdf5plugin"],
         "swm": ["stable-worldmodel>=0.1.1", "h5py", "hdf5plugin"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", "torchmetrics>=1.6", "lerobot[diffusion]"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "latex2mathml>=3.77"],

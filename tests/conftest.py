@@ -64,6 +64,11 @@ def _few_threads():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _stores_of_this_test_alone(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SCD_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def schema() -> DataSchema:
     return SCHEMA

@@ -12,26 +12,36 @@ OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Names a recording: a LeRobotDataset v3 (a folder, or its name on the Hugging Face Hub), the folder of a
-    replay buffer, or an HDF5 file of stable-worldmodel."""
+    """Names a recording: a LeRobotDataset v2.0, v2.1 or v3.0 (a folder, or its name on the Hugging Face Hub),
+    the folder or zip file of a replay buffer, robomimic's or stable-worldmodel's HDF5 file, or a folder of
+    ALOHA's."""
 
     root: str | None = None
     repo_id: str | None = None
     revision: str | None = None
+    keys: dict[str, str] = field(default_factory=dict)  # recorded name → LeRobot's, where they differ
     cameras: list[str] = field(default_factory=list)  # short names of those to read; all by default
     # Features that are left out, as if not recorded: observation.environment_state, next.reward, …
     drop_features: list[str] = field(default_factory=list)
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
-    fps: int | None = None  # of a replay buffer or an .h5 file, which store none
-    decoder: str = "auto"  # of videos: torchcodec, pyav; auto: torchcodec where it loads
+    fps: float | None = None  # of a recording that stores none: a replay buffer, most HDF5
+    # timestamp: rows must be 1/fps apart; index: a row is a step, however long it took (a robot's real clock)
+    clock: str = "timestamp"
+    decoder: str = "auto"  # of videos: pyav, torchcodec; auto: PyAV, the faster one
 
     def __post_init__(self) -> None:
         one_of("data.resize", self.resize, ("stretch", "letterbox"))
+        one_of("data.clock", self.clock, ("timestamp", "index"))
         one_of("data.decoder", self.decoder, ("auto", "torchcodec", "pyav"))
         for name, value in {"data.image_size": self.image_size, "data.fps": self.fps}.items():
             if value is not None:
                 above(name, value, 0)
+
+    @property
+    def low_dim_keys(self) -> dict[str, str]:
+        """Gives `keys` without the cameras': for what is recorded beside, which may have none."""
+        return {stored: key for stored, key in self.keys.items() if ".image" not in key}
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,9 @@ class CheckConfig:
     """
 
     data: SourceConfig = field(default_factory=SourceConfig)
-    out: str | None = None  # the store; <root>.zarr by default (of a replay buffer <root>.windows.zarr)
+    out: str | None = (
+        None  # the store; by default <root>.zarr, <root>.windows.zarr of a .zarr, ./<name>.zarr of a repo_id
+    )
     build: bool = True  # False: check only
     on_bad_episode: OnBadEpisode = OnBadEpisode["raise"]  # or skip: leave damaged episodes out and list them
     bench: bool = False  # measure how fast random windows come from the store; without data: a synthetic one
@@ -59,7 +71,7 @@ class CheckConfig:
 class DataConfig(SourceConfig):
     """Names a training's recording, and says how its episodes are split and sampled."""
 
-    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, replay_buffer.zarr or .h5
+    kind: str = "lerobot"  # lerobot: a LeRobotDataset; zarr: a window store, a replay buffer or HDF5
     skip_damaged: bool = False  # leave damaged episodes out instead of stopping at them
     holdout: float = 0.1  # share of the episodes, in [0, 0.9], kept for evaluation
     motion_share: float = (

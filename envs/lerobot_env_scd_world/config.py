@@ -80,13 +80,13 @@ class WorldEnvConfig(EnvConfig):
                 f"{self.observation_height} and {self.observation_width}"
             )
         schema = read_schema(self.world)
-        if self.fps not in (0, schema.fps):
+        if self.fps not in (0, round(schema.fps)):
             raise ValueError(f"the world {self.world} has {schema.fps} frames per second; got fps={self.fps}")
         if self.task is not None:
             task_index(self.task, schema.tasks)
         elif len(schema.tasks) == 1:
             self.task = schema.tasks[0]  # of several, each start has its own
-        self.fps = schema.fps
+        self.fps = round(schema.fps)  # LeRobot knows whole rates alone
         size = self.observation_size or (schema.height, schema.width)
         self.features, names = features_of(schema, size)
         if unknown := sorted(set(self.features_map) - set(names)):

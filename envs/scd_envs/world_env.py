@@ -178,7 +178,7 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
     schema = world.schema
     return {
         **WorldEnv.metadata,
-        "render_fps": int(schema.fps),
+        "render_fps": max(1, round(schema.fps)),
         "predicts_reward": schema.reward,
         "predicts_success": schema.success,
         "views": schema.views,

@@ -16,7 +16,7 @@ from stable_worldmodel.policy import RandomPolicy
 
 import scd_envs  # noqa: F401 (registers our ids, as the import above does theirs)
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources.hdf5_recording import Hdf5Recording
+from scd_datasets.sources.hdf5.recording import Hdf5Recording
 
 SIDES: dict[str, tuple[str, dict[str, Any]]] = {
     "imagined": ("scd_world/PushT-v0", {"add_pixels": False}),  # our observation has pixels already

@@ -16,7 +16,7 @@ import numpy as np
 
 from scd_datasets.config import DataConfig
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.store import write_store
+from scd_datasets.store.writer import write_store
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.distill import distill
 from scd_world.model.config import ModelConfig

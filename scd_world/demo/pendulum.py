@@ -236,7 +236,7 @@ def show_torques(
     true, imagined = zip(*(pair.videos(i) for i in range(len(actions))), strict=True)
     video.write_png(out / "pendulum.png", strip(names, true, imagined))
     images = video.compare(true, imagined, 1, names, LABELS, height=192)
-    files = write_videos(out / "pendulum", images, schema.fps // 2)
+    files = write_videos(out / "pendulum", images, schema.fps / 2)
     files["pendulum.mp4"] += "; half speed"
     return files | {"pendulum.png": "image strip of one start under three torques"}
 

@@ -83,7 +83,7 @@ def show_pusht(config: DemoConfig, out: Path, device: str) -> tuple[dict[str, An
 
 
 def write_pairs(
-    pairs: dict[str, SimComparison], starts: Sequence[Sequence[int]], out: Path, fps: int
+    pairs: dict[str, SimComparison], starts: Sequence[Sequence[int]], out: Path, fps: float
 ) -> dict[str, str]:
     """Writes a video of the first episodes of all policies, and an image strip of each policy's first."""
     videos, names, strips = [], [], {}

@@ -162,7 +162,7 @@ def evenly_spaced[T](items: Sequence[T], count: int) -> list[T]:
     return [items[i] for i in places]
 
 
-def write_videos(path: Path, images: list[np.ndarray], fps: int) -> dict[str, str]:
+def write_videos(path: Path, images: list[np.ndarray], fps: float) -> dict[str, str]:
     """Writes images as .mp4 and as .webp; gives the files and what they are."""
     video.write_mp4(path.with_suffix(".mp4"), images, fps)
     video.write_animation(path.with_suffix(".webp"), images, fps)

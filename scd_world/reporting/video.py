@@ -168,8 +168,9 @@ def write_mp4(path: str | Path, images: Iterable[np.ndarray], fps: float) -> Non
     import av
 
     with av.open(str(path), "w") as container:
-        rate = Fraction(fps).limit_denominator(1001)  # FFmpeg's rates are fractions
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "16", "preset": "medium"}
+        )
         stream.pix_fmt = "yuv420p"
         for i, image in enumerate(images):
             image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]

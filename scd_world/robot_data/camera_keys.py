@@ -8,14 +8,17 @@ IMAGE, IMAGES = "observation.image", "observation.images."
 LONE = "image"  # what a camera without a name is called
 
 
+def short_name(key: str) -> str:
+    """Gives the short name of the camera of this key; a key that is none of LeRobot's is its own name."""
+    return LONE if key == IMAGE else key.removeprefix(IMAGES)
+
+
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Gives short name → key, in order. A key whose short name is taken, or that is none of LeRobot's, is its
-    own name."""
-    found: dict[str, str] = {}
-    for key in keys:
-        name = LONE if key == IMAGE else key.removeprefix(IMAGES)
-        found[key if name in found else name] = key
-    return found
+    """Gives short name → key, in order; keys that would share a name (`observation.image` and
+    `observation.images.image`) are their own."""
+    short = {key: short_name(key) for key in keys}
+    names = list(short.values())
+    return {name if names.count(name) == 1 else key: key for key, name in short.items()}
 
 
 def usual_keys(names: Iterable[str]) -> dict[str, str]:

@@ -37,7 +37,7 @@ class DataSchema:
     action: tuple[str, ...]
     action_low: tuple[float, ...]  # raw units, as recorded
     action_high: tuple[float, ...]
-    fps: int
+    fps: float  # frames per second, maybe a fraction: 29.97
     tasks: tuple[str, ...]
     reward: bool  # the data has next.reward
     success: bool  # the data has next.success
@@ -51,6 +51,8 @@ class DataSchema:
     ] = ()  # LeRobot's key of each camera as recorded; () where it is the usual one
 
     def __post_init__(self) -> None:
+        if float(self.fps).is_integer():  # 10 and 10.0 are one rate, written as 10
+            object.__setattr__(self, "fps", int(self.fps))
         if not self.cameras:
             raise ValueError("a schema needs at least one camera; none was given")
         if not len(self.action) == len(self.action_low) == len(self.action_high) > 0:

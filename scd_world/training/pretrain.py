@@ -126,9 +126,16 @@ class Pretraining:
     def low_dim_data(self, unseen: LowDimData) -> LowDimData:
         """Gives the data of the training episodes, and of those recorded beside them without images, but for
         the `unseen` and those of calibration."""
-        data = store_low_dim(self.store, self.episodes)
+        data, recorded = store_low_dim(self.store, self.episodes), self.config.data
         for root in self.config.prior.extra_datasets:
-            more = dataset_low_dim(root, self.store.schema, unseen, self.config.data.skip_damaged)
+            more = dataset_low_dim(
+                root,
+                self.store.schema,
+                unseen,
+                skip_bad=recorded.skip_damaged,
+                keys=recorded.low_dim_keys,
+                in_order=recorded.clock == "index",
+            )
             apart = split_hash(more) < self.threshold
             data = data.concat(more.select(np.flatnonzero(~apart)))
             self.calibration = self.calibration.concat(more.select(np.flatnonzero(apart)))

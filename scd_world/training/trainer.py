@@ -51,7 +51,9 @@ def train(config: TrainConfig) -> Path:
     with run.locked() if accelerator.is_main_process else nullcontext():
         if not run.checkpoints.exists():
             for root in config.prior.extra_datasets:
-                LeRobotFolder(root)  # what cannot be read shows now, not after an hour of decoding
+                LeRobotFolder(
+                    root, keys=config.data.low_dim_keys
+                )  # what cannot be read shows now, not after an hour of decoding
         with accelerator.main_process_first():
             store = open_store(config.data, run.path, config.model.patch, run.checkpoints.exists())
         Trainer(config, store, run, accelerator, called).train()

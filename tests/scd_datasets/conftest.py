@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.store import WindowStore, write_store
+from scd_datasets.store.store import WindowStore
+from scd_datasets.store.writer import write_store
 from scd_world.robot_data.schema import DataSchema
 from scd_world.rollouts.config import RecordConfig
 from scd_world.rollouts.record import record

@@ -6,7 +6,7 @@ import pytest
 
 import scd_envs  # noqa: F401 (registers the ids)
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources.hdf5_recording import Hdf5Recording
+from scd_datasets.sources.hdf5.recording import Hdf5Recording
 
 EXTRA = "stable-worldmodel is an extra: pip install 'lerobot_env_scd_world[swm]'"
 swm = pytest.importorskip("stable_worldmodel", reason=EXTRA)

@@ -69,6 +69,11 @@ def test_observation_has_the_keys_of_the_data(build_world, changes):
     assert env.metadata["render_fps"] == 10
 
 
+def test_a_rate_that_is_no_whole_number_is_rounded_where_gymnasium_wants_one(build_world):
+    assert make(build_world(fps=29.97)).metadata["render_fps"] == 30
+    assert make(build_world(fps=0.4)).metadata["render_fps"] == 1
+
+
 def test_the_metadata_says_how_images_were_made(build_world):
     assert make(build_world()).metadata["views"] == {"top": (0, 0, 16, 24)}
     boxed = make(build_world(recorded=((48, 36),), resize="letterbox")).metadata

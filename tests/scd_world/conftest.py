@@ -11,7 +11,7 @@ import pytest
 
 from scd_datasets.config import DataConfig
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.store import write_store
+from scd_datasets.store.writer import write_store
 from scd_world.model.config import ModelConfig
 from scd_world.optim.config import OptimizerConfig
 from scd_world.prior.config import (

@@ -9,35 +9,53 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from scd_datasets.config import CheckConfig, OnBadEpisode
-from scd_datasets.preparation.report import CheckedEpisode, CheckReport
+from scd_datasets.preparation.checked import CheckedEpisode
+from scd_datasets.preparation.clock import timestamp_error
+from scd_datasets.preparation.contact_sheet import chosen, picked_frames
+from scd_datasets.preparation.decode import decoded
+from scd_datasets.preparation.pictures import EpisodePictures, camera_measures
+from scd_datasets.preparation.report import TEXT, CheckReport
+from scd_datasets.preparation.values import absurd, twins
 from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.open_source import open_source
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Source
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Source, listed
 from scd_datasets.store.arrays import EpisodeArrays
+from scd_datasets.store.known_stores import find, link, remember
 from scd_datasets.store.read_speed import measure, synthetic_store
-from scd_datasets.store.store import WindowStore, write_store
+from scd_datasets.store.store import REPORT, WindowStore
+from scd_datasets.store.writer import StoreWriter, refuse_foreign_store
 from scd_world.robot_data.camera_keys import usual_keys
 from scd_world.robot_data.schema import DataSchema
+from scd_world.utils.output_folder import claim_folder
 
-TIME_TOLERANCE = 1e-3  # s; timestamps are float32
 MAX_LISTED = 8  # damaged episodes that an error lists
+REPORT_SIGN = ("report.json", ("verdict", "findings"))
 log = logging.getLogger(__name__)
 
 
-def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool = False) -> CheckReport:
-    """Checks the low-dimensional data of all episodes, then decodes all their images.
+@dataclass(frozen=True)
+class Validated:
+    """Holds the episodes whose numbers are good, the damage of others, and which repeat another:
+    twin → first, by their indices."""
 
-    out: where to build a window store from what is good; None: check only.
+    good: list[CheckedEpisode]
+    bad: list[DamagedEpisode]
+    twins: dict[int, int]
+
+
+def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool = False) -> CheckReport:
+    """Checks the files and the low-dimensional data of all episodes, then decodes all their images.
+
+    out: where to build a window store from what is good, the report in it; None: check only. An import that
+    was interrupted goes on where it was.
     skip_bad: leave damaged episodes out and list them in the report, instead of raising.
 
     Raises DamagedEpisode (a ValueError) for a damaged episode without `skip_bad`, and ValueError for a
@@ -49,16 +67,19 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
             "Beside recordings with cameras, its low-dimensional data can train the state prior: "
             f"scd-train … prior.extra_datasets=[{source.root}]"
         )
-    good, bad = valid_episodes(source, skip_bad)
-    schema = make_schema(source, good)
-    decoded: list[CheckedEpisode] = []
-    episodes = _decode(source, schema, good, decoded, bad, skip_bad)
-    store = None
-    if out is None:
-        deque(episodes, maxlen=0)
-    else:
-        store = write_store(out, schema, episodes, source_digest(source, skip_bad), source.imagined)
-    return CheckReport(source, schema, decoded, bad, skip_bad, store)
+    found = valid_episodes(source, skip_bad, files=True)
+    schema = make_schema(source, found.good)
+    report = CheckReport(source, schema, [], list(found.bad), found.twins, [], {}, skip_bad)
+    writer = (
+        None if out is None else StoreWriter(out, schema, source_digest(source, skip_bad), source.imagined)
+    )
+    with writer or nullcontext():
+        report = _decode_all(report, found.good, writer)
+        if writer is not None:
+            writer.finish()
+            report = replace(report, path=writer.path, fingerprint=writer.fingerprint)
+            report.write(writer.scratch / REPORT)
+    return report
 
 
 def run_check(config: CheckConfig) -> None:
@@ -67,28 +88,63 @@ def run_check(config: CheckConfig) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             return _print_speed(synthetic_store(Path(scratch) / "synthetic.zarr"))
     source, skip_bad = open_source(config.data), config.on_bad_episode is OnBadEpisode.skip
-    if not config.build:  # all damage at once, and the verdict last
-        report = check_dataset(source, skip_bad=True)
-        print(replace(report, skip_bad=skip_bad).table())
+    if not config.build:  # all damage at once
+        if config.out:
+            claim_folder(config.out, "scd-data", REPORT_SIGN)
+        report = replace(check_dataset(source, skip_bad=True), skip_bad=skip_bad)
+        print(report.table())
+        if config.out:
+            report.write(Path(config.out))
         if report.bad and not skip_bad:
             raise damage_error(report.bad)
         return
-    root = str(source.root).rstrip("/")
-    usual = f"{root.removesuffix('.zarr')}.windows.zarr" if root.endswith(".zarr") else f"{root}.zarr"
-    out = Path(config.out or usual)
+    out = Path(config.out or usual_store(config.data.repo_id, source.root))
+    print(build_once(source, out, skip_bad))
+    if config.bench:
+        _print_speed(WindowStore.open(out, in_memory=False))
+
+
+def usual_store(repo_id: str | None, root: Path) -> str:
+    """Gives where a recording's store goes: beside it, or here where it lies in a hub's cache."""
+    if repo_id:
+        return f"{repo_id.rpartition('/')[2].partition('@')[0]}.zarr"
+    name = str(root).rstrip("/")
+    return f"{name.removesuffix('.zarr')}.windows.zarr" if name.endswith(".zarr") else f"{name}.zarr"
+
+
+def build_once(source: Source, out: Path, skip_bad: bool) -> str:
+    """Sees to it that the recording's store lies at `out`, decoding only what was never decoded; gives the
+    report in words."""
+    digest = source_digest(source, skip_bad)
+    if out.exists():
+        refuse_foreign_store(out)
+        store = WindowStore.open(out, in_memory=False)
+        if store.source == digest:
+            remember(store)
+            return f"the dataset has not changed since it was checked; {out} is as it was\n\n{report_of(out)}"
+    if known := find(digest):
+        link(known, out)
+        return f"already decoded, into {known}; linked to {out}\n\n{report_of(out)}"
     report = check_dataset(source, out, skip_bad)
-    print(report.table())
-    if config.bench and report.store is not None:
-        _print_speed(report.store)
+    remember(WindowStore.open(out, in_memory=False))
+    return report.table()
+
+
+def report_of(store: Path) -> str:
+    """Gives the report in words that lies in a store; stores of earlier versions have none in them."""
+    file = store / REPORT / TEXT
+    return file.read_text(encoding="utf-8").rstrip() if file.is_file() else ""
 
 
 def damage_error(bad: list[DamagedEpisode]) -> DamagedEpisode:
     """Gives the error of a check that may skip nothing: the first damage in full, the others by index."""
     first, *others = bad
     more = ""
+    if same := [damage.episode for damage in others if damage.what == first.what]:
+        more = f"; the same of {len(same)} more: episode {listed(same)}"
+        others = [damage for damage in others if damage.what != first.what]
     if others:
-        listed = ", ".join(str(damage.episode) for damage in others[:MAX_LISTED])
-        more = f"; damaged as well: episode {listed}{', …' if len(others) > MAX_LISTED else ''}"
+        more += f"; damaged as well: episode {listed([damage.episode for damage in others])}"
     cure = "Repair the dataset, or leave damaged episodes out: on_bad_episode=skip for scd-data, "
     cure += "data.skip_damaged=true for scd-train"
     return DamagedEpisode(first.episode, first.file, f"{first.what}{more}. {cure}")
@@ -96,9 +152,9 @@ def damage_error(bad: list[DamagedEpisode]) -> DamagedEpisode:
 
 def no_valid_error(source: Source, bad: list[DamagedEpisode]) -> ValueError:
     """Gives the error of a dataset whose episodes are all damaged."""
-    listed = "".join(f"\n  {damage}" for damage in bad[:MAX_LISTED])
+    shown = "".join(f"\n  {damage}" for damage in bad[:MAX_LISTED])
     return ValueError(
-        f"{source.root}: all {len(bad)} episodes are damaged, nothing is left to learn from{listed}"
+        f"{source.root}: all {len(bad)} episodes are damaged, nothing is left to learn from{shown}"
     )
 
 
@@ -109,6 +165,8 @@ def check_low_dim(source: Source, episode: EpisodeIndex) -> dict[str, np.ndarray
         return DamagedEpisode(episode.index, episode.file, what)
 
     values = source.low_dim(episode)
+    if ACTION not in values:
+        raise damaged("holds no action")
     count = len(values[ACTION])
     if count != episode.length:
         raise damaged(f"has {count} rows, {episode.length} are listed")
@@ -128,24 +186,10 @@ def check_low_dim(source: Source, episode: EpisodeIndex) -> dict[str, np.ndarray
             value = values[key].reshape(count, len(names))[frame, column]
             raise damaged(f"{key} {names[column]} is {value} at frame {frame}")
     if "timestamp" in values and (
-        wrong := timestamp_error(values["timestamp"].astype(np.float64), source.fps)
+        wrong := timestamp_error(values["timestamp"].astype(np.float64), source.fps, source.in_order)
     ):
         raise damaged(wrong)
     return values
-
-
-def timestamp_error(timestamps: np.ndarray, fps: int) -> str | None:
-    """Says what is wrong with an episode's timestamps (L,) in seconds, if anything."""
-    if not np.isfinite(timestamps).all():
-        return f"the timestamp is not finite at frame {np.argmin(np.isfinite(timestamps))}"
-    steps = np.diff(timestamps)
-    if (steps <= 0).any():
-        return f"the timestamp goes back after frame {np.argmax(steps <= 0)}"
-    late = np.abs(steps - 1 / fps) > TIME_TOLERANCE
-    if not late.any():  # nor has an episode of one frame any step
-        return None
-    i = int(np.argmax(late))
-    return f"frames {i} and {i + 1} are {steps[i]:.4f} s apart, expected {1 / fps:.4f} s"
 
 
 def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
@@ -177,8 +221,14 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
 def source_digest(source: Source, skip_bad: bool) -> str:
     """Hashes what a store depends on: the dataset's files (their sizes and times, not bytes), and what is
     read of them."""
-    files = [file for part in ("data", "videos", "meta") for file in (source.root / part).rglob("*")]
-    files += [source.root]  # where the whole dataset is one file
+    named = [
+        file
+        for episode in source.episodes
+        for file in (episode.file, *(v.file for v in episode.videos.values()))
+    ]
+    parts = {"data", "videos", "meta", *(Path(file).parts[0] for file in named)}
+    files = {file for part in parts for file in (source.root / part, *(source.root / part).rglob("*"))}
+    files |= {source.root}  # where the whole dataset is one file
     stats = [
         (str(file.relative_to(source.root)), file.stat().st_size, file.stat().st_mtime_ns)
         for file in sorted(files)
@@ -187,9 +237,9 @@ def source_digest(source: Source, skip_bad: bool) -> str:
     return hashlib.sha256(json.dumps([stats, source.read_options(), skip_bad]).encode()).hexdigest()
 
 
-def valid_episodes(source: Source, skip_bad: bool) -> tuple[list[CheckedEpisode], list[DamagedEpisode]]:
-    """Splits the episodes by their low-dimensional data: the good ones, and the damage of the others, which
-    raises DamagedEpisode unless it may be skipped. ValueError where an outcome is more than one number."""
+def valid_episodes(source: Source, skip_bad: bool, files: bool = False) -> Validated:
+    """Checks the episodes by their low-dimensional data, and by their files where `files`; damage raises
+    DamagedEpisode unless it may be skipped. ValueError where an outcome is more than one number."""
     for key in (REWARD, SUCCESS):
         if len(names := source.names(key)) > 1:
             raise ValueError(
@@ -199,49 +249,61 @@ def valid_episodes(source: Source, skip_bad: bool) -> tuple[list[CheckedEpisode]
     good, bad = [], []
     for episode in source.episodes:
         try:
+            if files:
+                source.check_files(episode)
             good.append(CheckedEpisode(episode, check_low_dim(source, episode)))
         except DamagedEpisode as damage:
             bad.append(damage)
+    beyond = absurd(source, good) if good else []
+    good = [one for one in good if one.episode.index not in {damage.episode for damage in beyond}]
+    bad = sorted([*bad, *beyond], key=lambda damage: damage.episode)
     if bad and not skip_bad:
         raise damage_error(bad)
     if not good:
         raise no_valid_error(source, bad)
-    return good, bad
+    repeated = {good[twin].episode.index: good[first].episode.index for twin, first in twins(good).items()}
+    return Validated([one for one in good if one.episode.index not in repeated], bad, repeated)
 
 
-def _decode(
-    source: Source,
-    schema: DataSchema,
-    good: list[CheckedEpisode],
-    decoded: list[CheckedEpisode],
-    bad: list[DamagedEpisode],
-    skip_bad: bool,
-) -> Iterator[EpisodeArrays]:
-    """Yields the good episodes with their images; appends those that decode to `decoded`, others to `bad`.
+def _decode_all(report: CheckReport, good: list[CheckedEpisode], writer: StoreWriter | None) -> CheckReport:
+    """Decodes the good episodes' images and writes them, measuring them on the way; those that do not decode
+    are damaged too."""
+    source, schema = report.source, report.schema
+    kept = {} if writer is None else writer.kept
+    if kept:
+        log.info("going on with an interrupted import: %d of %d episodes are there", len(kept), len(good))
+    frame_bytes = len(schema.cameras) * schema.height * schema.width * 3
+    sheet = {good[place].episode.index for place in chosen(len(good))}
+    measured, done, bad, shown = [], [], list(report.bad), {}
 
-    The next episode is decoded while this one is written.
-    """
+    def decode(checked: CheckedEpisode) -> tuple[np.ndarray, EpisodePictures]:
+        index = checked.episode.index
+        pixels = (
+            writer.pixels(index) if writer is not None and index in kept else source.pixels(checked.episode)
+        )
+        return pixels, EpisodePictures.of(index, pixels)
+
     frames = sum(checked.episode.length for checked in good)
-    with (
-        tqdm(total=frames, unit="frame", desc="decoding", dynamic_ncols=True) as bar,
-        ThreadPoolExecutor(1) as ahead,
-    ):
-        waiting = deque([ahead.submit(source.pixels, good[0].episode)])
-        for i, checked in enumerate(good):
-            if i + 1 < len(good):
-                waiting.append(ahead.submit(source.pixels, good[i + 1].episode))
+    with tqdm(total=frames, unit="frame", desc="decoding", dynamic_ncols=True) as bar:
+        for checked, future in decoded(decode, good, frame_bytes):
             try:
-                pixels = waiting.popleft().result()
+                pixels, pictures = future.result()
             except DamagedEpisode as damage:
-                if not skip_bad:
+                if not report.skip_bad:
                     raise damage_error([damage]) from damage
                 bad.append(damage)
                 continue
-            decoded.append(checked)
-            yield _arrays(schema, checked, pixels)
+            if writer is not None:
+                writer.append(_arrays(schema, checked, pixels))
+            if checked.episode.index in sheet:
+                shown[checked.episode.index] = picked_frames(pixels)
+            measured.append(pictures)
+            done.append(checked)
             bar.update(checked.episode.length)
-    if not decoded:
+    if not done:
         raise no_valid_error(source, bad)
+    shown = shown or {done[0].episode.index: picked_frames(source.pixels(done[0].episode))}
+    return replace(report, good=done, bad=bad, cameras=camera_measures(schema.cameras, measured), shown=shown)
 
 
 def _arrays(schema: DataSchema, checked: CheckedEpisode, pixels: np.ndarray) -> EpisodeArrays:

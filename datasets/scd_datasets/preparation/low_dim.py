@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -87,21 +88,27 @@ def store_low_dim(store: WindowStore, episodes: np.ndarray) -> LowDimData:
 
 
 def dataset_low_dim(
-    root: str | Path, schema: DataSchema, held_out: LowDimData | None = None, skip_bad: bool = False
+    root: str | Path,
+    schema: DataSchema,
+    held_out: LowDimData | None = None,
+    skip_bad: bool = False,
+    keys: Mapping[str, str] | None = None,
+    in_order: bool = False,
 ) -> LowDimData:
     """Reads the low-dimensional data of a LeRobotDataset, with or without cameras, recorded beside the one
-    with this `schema`.
+    with this `schema`, and read as it was: `keys` and `in_order` as for LeRobotFolder.
 
     Features that the schema does not have are not read. An episode that begins exactly as one of those that
     are `held_out` is that one, recorded again, and left out.
 
     Raises ValueError for another robot, and for a damaged episode without `skip_bad`.
     """
-    source = drop_unknown_features(LeRobotFolder(root), schema)
+    source = drop_unknown_features(LeRobotFolder(root, keys=keys, in_order=in_order), schema)
     if source.imagined:
         log.warning("%s is %s: the state prior learns what that world predicts", root, source.imagined)
     check_same_robot(source, schema)
-    good, bad = valid_episodes(source, skip_bad)
+    found = valid_episodes(source, skip_bad)
+    good, bad = found.good, found.bad
     state = np.concatenate([one.state for one in good])
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])

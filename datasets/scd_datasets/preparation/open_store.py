@@ -7,11 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from scd_datasets.config import DataConfig, SourceConfig
-from scd_datasets.preparation.check import check_dataset, source_digest
-from scd_datasets.sources.hdf5_recording import hdf5_file
+from scd_datasets.preparation.check import build_once, source_digest
 from scd_datasets.sources.lerobot_features import MULTIPLE
-from scd_datasets.sources.open_source import open_source
-from scd_datasets.sources.replay_buffer import is_replay_buffer
+from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import WindowStore
 from scd_world.utils.checks import check_patch
@@ -40,7 +38,7 @@ def _open_store(data: DataConfig, out: Path, patch: int | None, needed: bool) ->
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")
-        if not is_replay_buffer(Path(data.root)) and not hdf5_file(Path(data.root)):
+        if not is_other_recording(Path(data.root)):
             check_no_read_options(data)
             return WindowStore.open(data.root)
     if bool(data.root) == bool(data.repo_id):
@@ -74,27 +72,20 @@ def open_or_build(
 ) -> WindowStore:
     """Opens the window store of a dataset at `out`; builds it if it is missing or the dataset has changed.
 
-    Building logs the check's report and leaves it beside the store, as .txt. in_memory: as for
-    `WindowStore.open`. A changed dataset whose old store is `needed` raises ValueError.
+    Building logs the check's report, which lies in the store. in_memory: as for `WindowStore.open`. A changed
+    dataset whose old store is `needed` raises ValueError.
     """
     out = Path(out)
-    report_file = out.with_suffix(".txt")
-    if out.exists() and WindowStore.open(out, in_memory=False).source == source_digest(source, skip_bad):
-        log.info("the dataset has not changed since it was checked, see %s", report_file)
-        return WindowStore.open(out, in_memory)
-    if needed and out.exists():
+    if (
+        needed
+        and out.exists()
+        and WindowStore.open(out, in_memory=False).source != source_digest(source, skip_bad)
+    ):
         raise ValueError(
             f"{source.root}, or what is read of it, has changed since {out} was built of it, and the "
             f"training in {out.parent} began with that. To go on as it began: data=zarr data.root={out}. To "
             f"learn from what is there now: another out=, with init={out.parent / 'world'} if it is to start "
             "from this"
         )
-    if report_file.exists() and not out.exists():  # of a store that was never there
-        raise ValueError(
-            f"{report_file} is there, and no store {out} of which it could be the report: move it away, or "
-            "name another store"
-        )
-    report = check_dataset(source, out, skip_bad).table()
-    log.info("%s", report)
-    report_file.write_text(report + "\n", encoding="utf-8")
+    log.info("%s", build_once(source, out, skip_bad))
     return WindowStore.open(out, in_memory)

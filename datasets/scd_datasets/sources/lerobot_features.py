@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,31 @@ STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
 MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
 LARGEST, USUAL = 160, 96  # pixels: by default a shorter side beyond the first is resized to the second
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Describes one thing that a LeRobotDataset records."""
+
+    stored: str  # its name on disk
+    dtype: str  # image, video, or of its numbers
+    shape: tuple[int, ...]
+    names: Any = None  # of its dimensions, however nested
+    is_depth: bool = False
+
+    @property
+    def is_camera(self) -> bool:
+        return self.dtype in ("image", "video")
+
+    @property
+    def is_vector(self) -> bool:
+        return len(self.shape) == 1 and self.dtype.startswith(("float", "int"))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Gives (height, width) of a camera, channels last or first."""
+        a, b, c = self.shape
+        return (b, c) if a in (1, 3) and c not in (1, 3) else (a, b)
 
 
 def vector_feature(names: list[str]) -> dict[str, Any]:
@@ -26,12 +52,12 @@ def camera_feature(image: np.ndarray, videos: bool) -> dict[str, Any]:
     return {"dtype": "video" if videos else "image", "shape": image.shape, "names": names}
 
 
-def dim_names(key: str, feature: dict[str, Any]) -> tuple[str, ...]:
+def dim_names(key: str, feature: Feature) -> tuple[str, ...]:
     """Gives a name for each dimension of a feature, the dataset's own where it has as many: no name twice."""
-    count = int(np.prod(feature["shape"]))
-    names = flat_names(feature.get("names"))
+    count = int(np.prod(feature.shape))
+    names = flat_names(feature.names)
     if len(set(names)) < len(names):  # two arms with a gripper each
-        names = flat_names(feature.get("names"), with_groups=True)
+        names = flat_names(feature.names, with_groups=True)
     if len(names) != count:
         names = [f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count)]
     repeated = [names[:i].count(name) for i, name in enumerate(names)]
@@ -57,15 +83,11 @@ def flat_names(names: Any, with_groups: bool = False, group: str = "") -> list[s
     return [f"{group}{names}" if with_groups else str(names)]
 
 
-def camera_keys(features: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, str]:
+def camera_keys(features: Mapping[str, Feature], wanted: Sequence[str]) -> dict[str, str]:
     """Gives short name → feature key of the RGB cameras, in the dataset's order or the wanted one; may be
     empty."""
-    found = [
-        key
-        for key, feature in features.items()
-        if feature["dtype"] in ("image", "video") and not _is_depth(feature)
-    ]
-    return wanted_of(short_names(found), wanted)
+    cameras = [key for key, feature in features.items() if feature.is_camera and not feature.is_depth]
+    return wanted_of(short_names(cameras), wanted)
 
 
 def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:
@@ -75,17 +97,6 @@ def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:
         known = ", ".join(found) or "none"
         raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {known}")
     return {name: found[name] for name in wanted or found}
-
-
-def _is_depth(feature: dict[str, Any]) -> bool:
-    flags = (feature.get("info") or {}) | (feature.get("video_info") or {})
-    return bool(flags.get("is_depth_map") or flags.get("video.is_depth_map"))
-
-
-def camera_size(feature: dict[str, Any]) -> tuple[int, int]:
-    """Gives (height, width) of a camera feature, channels last or first."""
-    a, b, c = feature["shape"]
-    return (b, c) if a in (1, 3) and c not in (1, 3) else (a, b)
 
 
 def common_size(

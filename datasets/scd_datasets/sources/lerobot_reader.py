@@ -1,17 +1,16 @@
-"""A LeRobotDataset v3 on disk, read episode by episode from its files; damage is named by file and episode.
+"""A LeRobotDataset on disk (v2.0, v2.1, v3.0), read episode by episode; damage is named by file and episode.
 
-LeRobot's own reader opens all files or none and decodes frame by frame. Reading the parquet and video files
-directly is several times faster, needs no ten-second import, and knows which episode it could not read.
+LeRobot's own reader opens all files or none, reads v3.0 alone, and decodes frame by frame. Reading parquet
+and video files directly is several times faster, needs no ten-second import, and knows which episode it could
+not read.
 
 L steps of an episode, V cameras, H W pixels.
 """
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from PIL import Image
 
 from scd_datasets.sources.images import ImageGrid, region_of, resize
 from scd_datasets.sources.imagined_mark import imagined_by
+from scd_datasets.sources.keys import missing_action, state_finding
 from scd_datasets.sources.lerobot_features import (
     ACTION,
     DONE,
@@ -32,16 +32,42 @@ from scd_datasets.sources.lerobot_features import (
     STATE,
     SUCCESS,
     camera_keys,
-    camera_size,
     common_size,
     dim_names,
 )
-from scd_datasets.sources.paths import fill, inside
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, VideoSpan
+from scd_datasets.sources.lerobot_metadata import (
+    INFO,
+    VERSIONS,
+    Metadata,
+    read_metadata,
+    without_cameras,
+)
+from scd_datasets.sources.parquet import images, read_columns, row_group_sizes
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding
+from scd_datasets.sources.video_files import (
+    VideoFacts,
+    file_fault,
+    rate_findings,
+    span_findings,
+    too_short,
+    video_facts,
+)
 from scd_datasets.sources.video_readers import VideoReader, video_class
 
-VERSION = "v3.0"
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+EIGHT_BIT = (
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "1",
+    "CMYK",
+    "YCbCr",
+)  # PIL's modes that a camera takes
+CACHED = 4  # files whose numbers are kept: several threads may read neighbouring episodes
 
 
 class LeRobotFolder:
@@ -53,6 +79,8 @@ class LeRobotFolder:
     `letterbox` in their own proportions on black.
     decoder: of videos, one of `video_readers.DECODERS`.
     multiple: what the longer side of a resized image is a multiple of.
+    keys: the recorder's name of a feature → LeRobot's, where they differ.
+    in_order: a video's frames are the rows, one by one, whatever their times say.
 
     Raises FileNotFoundError where there is no dataset, and ValueError for another version, a missing action
     or an unknown camera.
@@ -66,129 +94,178 @@ class LeRobotFolder:
         letterbox: bool = False,
         decoder: str = "auto",
         multiple: int = MULTIPLE,
+        keys: Mapping[str, str] | None = None,
+        in_order: bool = False,
     ) -> None:
-        self.root = Path(root)
-        self.info = _read_info(self.root)
-        self.fps = int(self.info["fps"])
-        self.features: dict[str, dict[str, Any]] = self.info["features"]
+        self.root, self.decoder, self.in_order = Path(root), decoder, in_order
+        self._facts: dict[str, VideoFacts | str] = {}
+        metadata = read_metadata(self.root, keys)
+        if ACTION not in metadata.features:
+            raise ValueError(missing_action(self.root, metadata.features))
+        self.metadata, self._found = self._leave_out(metadata)
+        self.fps, self.features, self.episodes = (
+            self.metadata.fps,
+            self.metadata.features,
+            self.metadata.episodes,
+        )
         self.cameras = camera_keys(self.features, cameras)  # short name → key
-        self.sizes = {name: camera_size(self.features[key]) for name, key in self.cameras.items()}
+        self.sizes = {name: self._size(key) for name, key in self.cameras.items()}
         self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
-        if ACTION not in self.features:
-            raise ValueError(
-                f"{self.root} records no {ACTION!r}: {sorted(self.features)}; nothing to learn from"
-            )
-        self.decoder = decoder
-        self.episodes = self._read_episodes()
-        self._videos: dict[str, tuple[str, VideoReader]] = {}  # camera → its open file
-        self._file = lru_cache(maxsize=1)(self._read_file)
-        self._row_group = lru_cache(maxsize=2 * len(self.cameras))(self._read_row_group)
+        self._open = threading.local()  # .videos: camera → its open file, each thread's own
+        self._file = lru_cache(maxsize=CACHED)(self._read_file)
+        self._row_group = lru_cache(maxsize=2 * CACHED * len(self.cameras))(self._read_row_group)
 
     @property
     def camera_keys(self) -> tuple[str, ...]:
-        """Gives the feature of each camera, in the order of the frames."""
-        return tuple(self.cameras.values())
+        """Gives each camera's key on disk, in the order of the frames."""
+        return tuple(self.features[key].stored for key in self.cameras.values())
 
     @property
     def imagined(self) -> str | None:
-        return imagined_by(self.info, self.root)
+        return imagined_by({"robot_type": self.metadata.robot_type}, self.root)
 
     @property
     def low_dim_keys(self) -> list[str]:
-        """Lists the low-dimensional columns to read; those that a dataset may lack only where it has them."""
+        """Lists the low-dimensional features to read, those that the dataset has."""
         wanted = (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS, DONE)
-        return [key for key in wanted if key in self.features] + ["timestamp", "frame_index", "episode_index"]
+        return [key for key in (*wanted, "timestamp", "frame_index", "episode_index") if key in self.features]
 
     def names(self, key: str) -> tuple[str, ...]:
         """Gives a name for each dimension of feature `key`; () where it is not recorded."""
         return dim_names(key, self.features[key]) if key in self.features else ()
 
+    def check_files(self, episode: EpisodeIndex) -> None:
+        """Looks at the episode's files without decoding them; DamagedEpisode names what is wrong."""
+        if fault := file_fault(self.root / episode.file):
+            raise DamagedEpisode(episode.index, episode.file, fault)
+        for key in self.cameras.values():
+            if self._is_video(key):
+                span = episode.videos[key]
+                facts = self._video_facts(span.file)
+                fault = facts if isinstance(facts, str) else too_short(facts, span, episode.length, self.fps)
+                if fault:
+                    raise DamagedEpisode(episode.index, span.file, fault)
+
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         """Reads {key: (L, …)} of `low_dim_keys`, as recorded."""
         try:
             columns = self._file(episode.file)
-            rows = np.flatnonzero(columns["episode_index"] == episode.index)
+            rows = self._rows(episode)
             return {key: values[rows] for key, values in columns.items()}
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedEpisode(episode.index, episode.file, f"cannot be read: {error}") from error
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        """Decodes uint8 (L, V, H, W, 3) in the grid; the cameras side by side, in threads."""
+        """Decodes uint8 (L, V, H, W, 3) in the grid."""
         out, views = self.grid.canvas(episode.length, len(self.cameras)), self.grid.views(self.sizes)
-
-        def fill(index: int, camera: str) -> None:
+        for index, camera in enumerate(self.cameras):
             self._fill(episode, camera, region_of(out, index, views[camera]))
-
-        with ThreadPoolExecutor(max(1, len(self.cameras))) as pool:
-            list(pool.map(fill, range(len(self.cameras)), self.cameras))
         return out
 
     def findings(self) -> list[Finding]:
-        found, listed = [], sum(episode.length for episode in self.episodes)
-        if (self.info["total_episodes"], self.info["total_frames"]) != (len(self.episodes), listed):
-            what = (
-                f"info.json says {self.info['total_episodes']} episodes and {self.info['total_frames']} "
-                f"frames, meta/episodes lists {len(self.episodes)} and {listed}"
-            )
-            found.append(Finding(what, "meta/info.json", "the list is followed"))
+        found = [*self.metadata.findings, *self._found, *state_finding(self.features)]
         if self.imagined:
             done = "what is learned from it is what that world predicts"
             found.append(Finding(f"{self.imagined}, not recorded", "meta", done))
         read = {*self.cameras.values(), *self.low_dim_keys, *BOOKKEEPING}
         if unread := [key for key in self.features if key not in read]:
-            found.append(Finding(f"also recorded: {', '.join(unread)}", "meta/info.json", "not read"))
-        if any(self._is_video(key) for key in self.cameras.values()):
-            found.append(Finding("images stored as video", "videos/", f"decoded by {self._decoder[1]}"))
+            found.append(Finding(f"also recorded: {', '.join(unread)}", INFO, "not read", notable=False))
+        videos = {key for key in self.cameras.values() if self._is_video(key)}
+        if videos:
+            found += span_findings([_of_cameras(episode, videos) for episode in self.episodes], self.fps)
+            done = f"decoded by {self._decoder[1]}"
+            found.append(Finding("images stored as video", "videos/", done, notable=False))
+        if videos and not self.in_order:
+            first = {key: self._video_facts(self.episodes[0].videos[key].file) for key in sorted(videos)}
+            known = {key: facts for key, facts in first.items() if isinstance(facts, VideoFacts)}
+            found += rate_findings(known, self.fps)
         return found
 
     def read_options(self) -> list[Any]:
-        return [list(self.cameras), [self.grid.height, self.grid.width], self.grid.resize]
+        stored = [(name, self.features[key].stored) for name, key in self.cameras.items()]
+        options: list[Any] = [list(self.cameras), [self.grid.height, self.grid.width], self.grid.resize]
+        renamed = {key: f.stored for key, f in self.features.items() if f.stored != key}
+        return [*options, stored, renamed, self.in_order] if renamed or self.in_order else options
 
-    # ------------------------------------------------------------------------------------- files
+    # ------------------------------------------------------------------------------------- cameras
 
-    def _read_episodes(self) -> list[EpisodeIndex]:
-        files = sorted((self.root / "meta" / "episodes").glob("*/*.parquet"))
-        rows = [row for file in files for row in _read_table(file).to_pylist()]
-        if not rows:
-            raise ValueError(
-                f"{self.root} holds no episode (meta/episodes is empty); record some with scd-record"
-            )
-        return [self._episode(row) for row in sorted(rows, key=lambda row: row["episode_index"])]
+    def _leave_out(self, metadata: Metadata) -> tuple[Metadata, list[Finding]]:
+        """Leaves out the cameras that are none: depth, and those that are listed and were never recorded."""
+        first, found, none = metadata.episodes[0], [], set()
+        for key in camera_keys(metadata.features, ()).values():
+            feature = metadata.features[key]
+            if feature.dtype == "video":
+                folder = (self.root / first.videos[key].file).parent
+                facts = self._video_facts(first.videos[key].file)
+                if not folder.is_dir():
+                    found.append(
+                        Finding("is listed, and its videos' folder is not there", f"camera {key}", "left out")
+                    )
+                    none.add(key)
+                elif isinstance(facts, VideoFacts) and facts.is_depth:
+                    found.append(Finding(f"holds depth ({facts.pixel_format})", f"camera {key}", "left out"))
+                    none.add(key)
+            elif (image := self._first_image(first, feature.stored)) and image.mode not in EIGHT_BIT:
+                found.append(
+                    Finding(f"holds no 8-bit colours ({image.mode}): depth?", f"camera {key}", "left out")
+                )
+                none.add(key)
+        return without_cameras(metadata, none), found
 
-    def _episode(self, row: dict[str, Any]) -> EpisodeIndex:
-        def path(template: str, part: str, **keys: str) -> str:
-            where = {f"{name}_index": int(row[f"{part}/{name}_index"]) for name in ("chunk", "file")}
-            return fill(template, **where, **keys)
+    def _size(self, key: str) -> tuple[int, int]:
+        """Gives (height, width) of a camera's images: what they have, and only else what info.json says."""
+        said, first = self.features[key].image_size, self.episodes[0]
+        has = said
+        if self._is_video(key):
+            facts = self._video_facts(first.videos[key].file)
+            has = (facts.height, facts.width) if isinstance(facts, VideoFacts) else said
+        elif image := self._first_image(first, self.features[key].stored):
+            has = image.height, image.width
+        if has != said:
+            what = f"its images have {has[0]} × {has[1]} pixels, info.json says {said[0]} × {said[1]}"
+            self._found.append(Finding(what, f"camera {key}", "read as they are"))
+        return has
 
-        videos = {
-            key: VideoSpan(
-                path(self.info["video_path"], f"videos/{key}", video_key=key),
-                row[f"videos/{key}/from_timestamp"],
-            )
-            for key in self.cameras.values()
-            if self.features[key]["dtype"] == "video"
-        }
-        return EpisodeIndex(
-            index=row["episode_index"],
-            length=row["length"],
-            tasks=tuple(row["tasks"]),
-            file=path(self.info["data_path"], "data"),
-            videos=videos,
-        )
+    def _first_image(self, episode: EpisodeIndex, stored: str) -> Image.Image | None:
+        """Opens the first image of a camera; None where that fails: the check will say of which episode."""
+        try:
+            table = pq.ParquetFile(self.root / episode.file).read_row_group(0, columns=[stored])
+            return next(images(table[stored].slice(0, 1), self.root))
+        except (pa.ArrowException, OSError, ValueError, SyntaxError, KeyError, StopIteration):
+            return None
 
-    def _read_file(self, file: str) -> dict[str, np.ndarray]:
-        table = pq.read_table(self.root / file, columns=self.low_dim_keys)
-        return {key: _to_numpy(table[key]) for key in self.low_dim_keys}
-
-    def _read_row_group(self, file: str, group: int, key: str) -> pa.Table:
-        return pq.ParquetFile(self.root / file).read_row_group(group, columns=[key, "episode_index"])
+    def _video_facts(self, file: str) -> VideoFacts | str:
+        if file not in self._facts:
+            self._facts[file] = video_facts(self.root / file)
+        return self._facts[file]
 
     def _is_video(self, key: str) -> bool:
-        return self.features[key]["dtype"] == "video"
+        return self.features[key].dtype == "video"
 
     @property
     def _decoder(self) -> tuple[type[VideoReader], str]:
         return video_class(self.decoder)
+
+    # ------------------------------------------------------------------------------------- files
+
+    def _read_file(self, file: str) -> dict[str, np.ndarray]:
+        stored = {key: self.features[key].stored for key in self.low_dim_keys}
+        columns = read_columns(self.root / file, list(stored.values()))
+        return {key: columns[name] for key, name in stored.items()}
+
+    def _read_row_group(self, file: str, group: int, key: str) -> pa.Table:
+        return pq.ParquetFile(self.root / file).read_row_group(group, columns=[key, *self._index_column])
+
+    @property
+    def _index_column(self) -> list[str]:
+        return ["episode_index"] if "episode_index" in self.features else []
+
+    def _rows(self, episode: EpisodeIndex) -> np.ndarray:
+        """Gives the episode's rows in its file; all of them where the file does not say whose they are."""
+        columns = self._file(episode.file)
+        if not self._index_column:
+            return np.arange(len(columns[ACTION]))
+        return np.flatnonzero(columns["episode_index"] == episode.index)
 
     def _fill(self, episode: EpisodeIndex, camera: str, out: np.ndarray) -> None:
         """Writes the camera's frames of the episode, resized, into `out` uint8 (L, h, w, 3)."""
@@ -198,8 +275,9 @@ class LeRobotFolder:
             if self._is_video(key):
                 count = self._video(camera, file, out.shape[1:3]).read(episode.videos[key].start, out)
             else:
-                for count, image in enumerate(self._image_frames(episode, key), start=1):
-                    out[count - 1] = resize(image, out.shape[1:3])
+                for index, image in enumerate(self._image_frames(episode, key)):
+                    out[index] = resize(self._colors(image, camera), out.shape[1:3])
+                    count = index + 1
         except (pa.ArrowException, OSError, ValueError, SyntaxError) as error:
             # PIL raises SyntaxError for a broken PNG
             where = key if self._is_video(key) else f"frame {count} of {key}"
@@ -208,86 +286,74 @@ class LeRobotFolder:
             what = f"{key} ends after {count} of {episode.length} frames"
             raise DamagedEpisode(episode.index, file, what)
 
+    def _colors(self, image: Image.Image, camera: str) -> Image.Image:
+        """Decodes an image to RGB; ValueError where it is not what the camera's first one was."""
+        if image.mode not in EIGHT_BIT:
+            raise ValueError(f"it holds no 8-bit colours ({image.mode})")
+        if (image.height, image.width) != self.sizes[camera]:
+            height, width = self.sizes[camera]
+            raise ValueError(f"it has {image.height} × {image.width} pixels, the others {height} × {width}")
+        return image.convert("RGB")
+
     def _video(self, camera: str, file: str, size: tuple[int, int]) -> VideoReader:
-        """Gives the open file, left where the episode before this one ended in it."""
-        opened = self._videos.get(camera)
+        """Gives this thread's open file, left where the episode before this one ended in it."""
+        videos: dict[str, tuple[str, VideoReader]] = self._open.__dict__.setdefault("videos", {})
+        opened = videos.get(camera)
         if opened is None or opened[0] != file:
-            opened = self._videos[camera] = (file, self._decoder[0](self.root / file, self.fps, size))
+            reader = self._decoder[0](self.root / file, self.fps, size, self.in_order)
+            opened = videos[camera] = (file, reader)
         return opened[1]
 
     def _image_frames(self, episode: EpisodeIndex, key: str) -> Iterator[Image.Image]:
-        rows = np.flatnonzero(self._file(episode.file)["episode_index"] == episode.index)
-        first, last = (rows[0], rows[-1]) if len(rows) else (0, -1)
-        start = 0
-        for group, count in enumerate(_row_group_sizes(self.root / episode.file)):
-            if first < start + count and last >= start:
-                table = self._row_group(episode.file, group, key)
-                mine = np.flatnonzero(_to_numpy(table["episode_index"]) == episode.index)
-                for image in table[key].take(mine).to_pylist():
-                    encoded = image["bytes"] or (self.root / inside(image["path"])).read_bytes()
-                    yield Image.open(io.BytesIO(encoded)).convert("RGB")
+        stored, rows, start = self.features[key].stored, self._rows(episode), 0
+        for group, count in enumerate(row_group_sizes(self.root / episode.file)):
+            mine = rows[(rows >= start) & (rows < start + count)] - start
+            if len(mine):
+                table = self._row_group(episode.file, group, stored)
+                if stored not in table.column_names:
+                    raise ValueError(f"the file has no column {stored}")
+                yield from images(table[stored].take(mine), self.root)
             start += count
 
 
+def _of_cameras(episode: EpisodeIndex, keys: set[str]) -> EpisodeIndex:
+    """Gives the episode with the videos of these cameras alone."""
+    spans = {key: span for key, span in episode.videos.items() if key in keys}
+    return EpisodeIndex(episode.index, episode.length, episode.tasks, episode.file, spans)
+
+
 def download(repo_id: str, revision: str | None = None) -> Path:
-    """Gives the folder of a dataset from the Hugging Face Hub, fetched if it is not cached; FileNotFoundError
-    where there is none."""
+    """Gives the folder of a dataset from the Hugging Face Hub, fetched if it is not cached.
+
+    Without a revision the newest format that the dataset has: LeRobot tags each by its version.
+    FileNotFoundError where there is none.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RevisionNotFoundError,
+    )
 
-    try:
-        return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision or VERSION))
-    except RevisionNotFoundError as error:
+    tried = [revision] if revision else [*VERSIONS, "main"]
+    failed: Exception | None = None
+    for name in tried:
+        try:
+            return Path(snapshot_download(repo_id, repo_type="dataset", revision=name))
+        except RevisionNotFoundError:
+            continue
+        except LocalEntryNotFoundError as error:  # no network, and this version is not cached; another may be
+            failed = error
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            failed = error
+            break
+    if failed is None:
         raise FileNotFoundError(
-            f"{repo_id} has no revision {revision or VERSION!r} on the Hugging Face Hub: name one by "
-            "data.revision=main, or have its owner convert it to LeRobotDataset v3"
-        ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:  # OSError: no network, and none cached
-        raise FileNotFoundError(
-            f"no dataset {repo_id!r}: none is cached here, and the Hugging Face Hub gave none "
-            f"({str(error).splitlines()[0]}). A folder on this disk is named by data.root=<folder>"
-        ) from error
-
-
-def _read_info(root: Path) -> dict[str, Any]:
-    file = root / "meta" / "info.json"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no dataset at {root}: neither a LeRobotDataset (meta/info.json; scd-record makes one) nor a "
-            "replay buffer (data/, meta/episode_ends)"
+            f"{repo_id} has no revision {' or '.join(tried)} on the Hugging Face Hub: name one that it has, "
+            "data.revision=<name>"
         )
-    try:
-        info = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON ({error}); restore it from the recording's copy") from error
-    if info.get("codebase_version") != VERSION:
-        raise ValueError(
-            f"{root} has LeRobotDataset version {info.get('codebase_version')}, expected {VERSION}; "
-            "convert it with python -m lerobot.scripts.convert_dataset_v21_to_v30"
-        )
-    return info
-
-
-def _read_table(file: Path) -> pa.Table:
-    try:
-        names = [name for name in pq.read_schema(file).names if not name.startswith("stats/")]
-        return pq.read_table(file, columns=names)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{file} cannot be read ({error}): the list of its episodes is lost; restore the file from a copy"
-        ) from error
-
-
-def _row_group_sizes(file: Path) -> list[int]:
-    metadata = pq.read_metadata(file)
-    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-
-
-def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """Converts scalars to (L,), lists to (L, n); rows of different lengths raise ValueError."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    if not pa.types.is_nested(array.type):
-        return array.to_numpy(zero_copy_only=False)
-    return np.stack(array.to_numpy(zero_copy_only=False)) if len(array) else np.empty((0, 0))
+    raise FileNotFoundError(
+        f"no dataset {repo_id!r}: none is cached here, and the Hugging Face Hub gave none "
+        f"({str(failed).splitlines()[0]}). A folder on this disk is named by data.root=<folder>"
+    ) from failed

@@ -30,6 +30,7 @@ class VideoSpan:
 
     file: str
     start: float  # seconds in the file
+    end: float | None = None  # where the dataset says so
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,24 @@ class Finding:
     what: str
     where: str
     done: str
+    notable: bool = True  # False: as it is with every such recording, nothing to look into
 
 
-def require_fps(fps: int | None, root: str | Path, what: str) -> int:
-    """Gives the frame rate of a recording that stores none; ValueError where the user gave none either."""
+LISTED = 8  # of many things that a line names
+
+
+def listed(things: Sequence[object]) -> str:
+    """Names the first few things in a line."""
+    return ", ".join(map(str, things[:LISTED])) + (", …" if len(things) > LISTED else "")
+
+
+def require_fps(fps: float | None, root: str | Path, what: str, usual: str) -> float:
+    """Gives the frame rate of a recording that stores none; ValueError where the user gave none either.
+
+    usual: the rates that such recordings have, as they are to be given.
+    """
     if fps is None:
-        raise ValueError(f"{root} is {what}, and those store no frame rate: give data.fps=10 (PushT's own)")
+        raise ValueError(f"{root} is {what}, and those store no frame rate: give {usual}")
     return fps
 
 
@@ -66,14 +79,15 @@ class Source(Protocol):
     ## Attributes
     `root`: folder or file. `fps`: frames per second. `grid`: the one (H, W) that all cameras come in.
     `sizes`: camera → (height, width) as recorded, in the order of the frames. `camera_keys`: LeRobot's key of
-    each of them; () in a layout that has none. `imagined`: by whom, in plain words; None where it was
-    recorded. `episodes`: where each lies.
+    each of them; () in a layout that has none. `episodes`: where each lies. `in_order`: a row is a step,
+    whatever the timestamps say. `imagined`: by whom, in plain words; None where it was recorded.
     """
 
     root: Path
-    fps: int
+    fps: float
     grid: ImageGrid
     episodes: list[EpisodeIndex]
+    in_order: bool
 
     @property
     def sizes(self) -> Mapping[str, tuple[int, int]]: ...
@@ -89,12 +103,18 @@ class Source(Protocol):
         not recorded."""
         ...
 
+    def check_files(self, episode: EpisodeIndex) -> None:
+        """Raises DamagedEpisode where a file of the episode is not there or cannot be what it should be, as
+        far as that shows without decoding it."""
+        ...
+
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         """Reads {key: (L, …)} as recorded, in raw units: all but images."""
         ...
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        """Decodes uint8 (L, V, H, W, 3) in the grid. Fastest in the order of `episodes`."""
+        """Decodes uint8 (L, V, H, W, 3) in the grid; several threads may ask at a time. Fastest in the order
+        of `episodes`."""
         ...
 
     def findings(self) -> list[Finding]:

@@ -1,13 +1,14 @@
 """Video files read from front to back, each frame decoded once and resized while it is decoded.
 
-torchcodec where it loads (it needs the system's FFmpeg libraries), else PyAV, which brings its own.
-Both resize bilinearly with anti-aliasing, as the image reader does.
+By PyAV, which brings its own FFmpeg; torchcodec, which needs the system's, was never the faster one here, and
+stays for who asks for it. Both resize bilinearly with anti-aliasing, as the image reader does.
 
 H W pixels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -28,12 +29,16 @@ class VideoReadError(ValueError):
 
 
 class VideoReader(Protocol):
-    """Reads an open file whose frames come in one size (H, W), `fps` of them a second."""
+    """Reads an open file whose frames come in one size (H, W), `fps` of them a second.
 
-    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None: ...
+    in_order: the frames are one step apart, whatever their times say.
+    """
+
+    def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None: ...
 
     def read(self, start: float, out: np.ndarray) -> int:
-        """Fills `out` uint8 (count, H, W, 3) with the frames due from second `start` on.
+        """Fills `out` uint8 (count, H, W, 3) with the frames due from second `start` on; what was read before
+        makes no difference.
 
         Gives how many there were: a frame that is half a step or more from its time ends them.
         """
@@ -43,11 +48,12 @@ class VideoReader(Protocol):
 class PyAVReader:
     """Decodes with PyAV, which brings its own FFmpeg: a `VideoReader`."""
 
-    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
-        self._file, self._fps, self._size = file, fps, size
+    def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None:
+        self._fps, self._size, self._in_order = fps, size, in_order
         self._scaler: av.filter.Graph | None = None  # made for the first frame
         self._frames: Iterator[av.VideoFrame] | None = None
         self._next: av.VideoFrame | None = None  # decoded, and not asked for yet
+        self._passed = -math.inf  # s: the last frame that was given out or dropped
         try:
             self._container = av.open(str(file))
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -58,16 +64,16 @@ class PyAVReader:
         if self._stream.time_base is None:
             raise VideoReadError("its frames have no times")
         self._time_base = self._stream.time_base
-        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = 1  # episodes are decoded side by side, which costs less
 
     def read(self, start: float, out: np.ndarray) -> int:
         half, count = 0.5 / self._fps, 0
         try:
             self._go_to(start - half)
             while count < len(out) and (frame := self._peek()) is not None:
-                if abs(frame.time - start - count / self._fps) >= half:
+                if not self._in_order and abs(frame.time - start - count / self._fps) >= half:
                     break
-                self._next = None
+                self._drop()
                 out[count] = self._image(frame)
                 count += 1
         except (av.FFmpegError, ValueError) as error:
@@ -76,13 +82,18 @@ class PyAVReader:
         return count
 
     def _go_to(self, time: float) -> None:
-        """Moves to the first frame from second `time` on."""
+        """Moves to the first frame from second `time` on: straight on where that frame is still to come."""
         frame = self._peek() if self._frames is not None else None
-        if frame is None or not time - AHEAD <= frame.time < time + 2 / self._fps:
+        if frame is None or self._passed >= time or frame.time < time - AHEAD:
             self._container.seek(max(0, int(time / self._time_base)), stream=self._stream)
             self._frames, self._next = self._container.decode(self._stream), None
+            self._passed = -math.inf
         while (frame := self._peek()) is not None and frame.time < time:
-            self._next = None
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._next is not None:
+            self._passed, self._next = self._next.time, None
 
     def _peek(self) -> av.VideoFrame | None:
         if self._next is None and self._frames is not None:
@@ -115,11 +126,11 @@ def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
 class TorchcodecReader:
     """Decodes with torchcodec, which needs the system's FFmpeg: a `VideoReader`."""
 
-    def __init__(self, file: Path, fps: int, size: tuple[int, int]) -> None:
+    def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None:
         from torchcodec.decoders import VideoDecoder
         from torchcodec.transforms import Resize
 
-        self._fps = fps
+        self._fps, self._in_order = fps, in_order
         options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 0}
         try:
             decoder = VideoDecoder(str(file), **options)
@@ -141,30 +152,27 @@ class TorchcodecReader:
                 f"some of the frames {first}…{last - 1} cannot be decoded: {error}"
             ) from error
         due = start + np.arange(last - first) / self._fps
-        late = np.abs(frames.pts_seconds.numpy() - due) >= 0.5 / self._fps
+        late = (np.abs(frames.pts_seconds.numpy() - due) >= 0.5 / self._fps) & (not self._in_order)
         count = int(np.argmax(late)) if late.any() else len(late)
         out[:count] = frames.data[:count].numpy()
         return count
 
 
 def video_class(wanted: str) -> tuple[type[VideoReader], str]:
-    """Gives the reader that `wanted` (one of DECODERS) means on this machine, and its name with the reason.
+    """Gives the reader that `wanted` (one of DECODERS) means, and its name.
 
     Raises ValueError for an unknown one, and for torchcodec where it does not load.
     """
     if wanted not in DECODERS:
         raise ValueError(f"decoder={wanted!r}: expected one of {', '.join(DECODERS)}")
-    if wanted == "pyav":
-        return PyAVReader, "PyAV, as asked"
-    missing = torchcodec_missing()
-    if missing is None:
-        return TorchcodecReader, "torchcodec"
-    if wanted == "torchcodec":
+    if wanted != "torchcodec":
+        return PyAVReader, "PyAV"
+    if missing := torchcodec_missing():
         raise ValueError(
             f"decoder=torchcodec, but torchcodec does not load ({missing}): install FFmpeg's libraries "
             "(Debian, Ubuntu: apt install ffmpeg), or leave decoder at auto for PyAV"
         )
-    return PyAVReader, f"PyAV (torchcodec wants FFmpeg's libraries, and does not load: {missing})"
+    return TorchcodecReader, "torchcodec"
 
 
 @lru_cache(maxsize=1)

@@ -77,10 +77,24 @@ def pixel_change(pixels: np.ndarray) -> np.ndarray:
 
 
 class ShardedArray:
-    """Grows a zarr array in whole shards: each is compressed once, not once per episode."""
+    """Grows a zarr array in whole shards: each is compressed once, not once per episode.
 
-    def __init__(self, group: zarr.Group, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    kept: rows that an interrupted writer left in whole shards; as many that are appended first are those, and
+    not written again.
+    """
+
+    def __init__(
+        self, group: zarr.Group, name: str, dtype: str, shape: tuple[int, ...], kept: int = 0
+    ) -> None:
         chunk, shard = (CHUNK_FRAMES, SHARD_FRAMES) if name == "pixels" else (SMALL_CHUNK, SMALL_CHUNK)
+        self.shard = np.empty((shard, *shape), dtype)  # filled, then written
+        self.filled, self.kept = 0, kept - kept % shard
+        if self.kept:
+            found = group[name]
+            assert isinstance(found, zarr.Array)
+            self.array: zarr.Array = found
+            self.array.resize((self.kept, *shape))
+            return
         empty_row = 0 in shape  # zarr wants chunks of at least one element
         self.array = group.create_array(
             name,
@@ -90,12 +104,13 @@ class ShardedArray:
             shards=None if empty_row or shard == chunk else (shard, *shape),
             compressors=COMPRESSORS,
             config={"write_empty_chunks": True},
+            overwrite=True,
         )
-        self.shard = np.empty((shard, *shape), dtype)  # filled, then written
-        self.filled = 0
 
     def append(self, values: np.ndarray) -> None:
         """Adds rows (N, *shape); a shard that is full is written."""
+        skipped = min(self.kept, len(values))
+        self.kept, values = self.kept - skipped, values[skipped:]
         while len(values):
             part = values[: len(self.shard) - self.filled]
             self.shard[self.filled : self.filled + len(part)] = part
@@ -103,6 +118,11 @@ class ShardedArray:
             if self.filled == len(self.shard):
                 self.flush()
             values = values[len(part) :]
+
+    @property
+    def written(self) -> int:
+        """Counts the rows on the disk."""
+        return self.array.shape[0]
 
     def flush(self) -> None:
         """Writes what there is; where that does not fill a shard, nothing can be appended after it."""

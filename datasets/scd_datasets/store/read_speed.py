@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.store import WindowStore, write_store
+from scd_datasets.store.store import WindowStore
+from scd_datasets.store.writer import write_store
 from scd_world.robot_data.schema import DataSchema
 
 WINDOW, BATCH = 16, 64  # frames of a window, windows of a batch

@@ -7,106 +7,23 @@ of that action. What followed the last action of an episode was not recorded.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import psutil
 import zarr
-from filelock import FileLock
 
-from scd_datasets.store.arrays import EpisodeArrays, ShardedArray, columns, episode_rows
+from scd_datasets.store.arrays import columns
 from scd_world.robot_data.schema import DataSchema
-from scd_world.utils.atomic_folder import TEMP, DamagedFolder, beside, refuse_strangers, replace_folder
+from scd_world.utils.atomic_folder import DamagedFolder
 
 FORMAT = 1
+REPORT = "report"  # the folder in a store that holds what the check of its recording found
+REBUILD = "build the store again with scd-data"
 READ = {"array.read_missing_chunks": False}  # zarr's default fills a missing shard with zeros
-
-
-def write_store(
-    path: str | Path,
-    schema: DataSchema,
-    episodes: Iterable[EpisodeArrays],
-    source: str = "",
-    imagined: str | None = None,
-) -> WindowStore:
-    """Writes `episodes` to a new store at `path`, holding one episode and one shard in memory; opens it.
-
-    source: a digest of what they come from, kept with them, by which a reader knows whether that has changed.
-    imagined: by whom, in plain words, where they were not recorded; kept with them.
-
-    The store appears under its name only when it is complete, and only then replaces an earlier one: an error
-    or a full disk on the way costs nothing that was there. Raises ValueError where there is no episode, or an
-    array is not of the schema's shape.
-    """
-    path = Path(path)
-    refuse_foreign_store(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = beside(path, TEMP)
-    with FileLock(path.with_name(f".{path.name}.lock")):  # a second writer waits for the first
-        shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
-        try:
-            _write_group(scratch, schema, episodes, {"source": source, "imagined": imagined})
-            replace_folder(scratch, path)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    return WindowStore.open(path, in_memory=False)
-
-
-def refuse_foreign_store(path: Path) -> None:
-    """Raises ValueError where replacing `path` would lose anything but an earlier window store."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    try:
-        attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
-        ours = {"format", "schema", "fingerprint"} <= set(attributes)
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise ValueError(
-            f"{path} exists and is no window store: to replace it would lose what lies there; name another"
-        )
-    schema = DataSchema.from_dict(attributes["schema"])
-    refuse_strangers(path, {file.name for file in path.iterdir()} - {*columns(schema), "meta", "zarr.json"})
-
-
-def _write_group(
-    path: Path, schema: DataSchema, episodes: Iterable[EpisodeArrays], origin: dict[str, Any]
-) -> None:
-    group = zarr.create_group(path, zarr_format=3)
-    hashed = replace(schema, camera_keys=())  # by which keys it came changes nothing of what is stored
-    digest = hashlib.sha256(json.dumps(hashed.to_dict(), sort_keys=True).encode())
-    arrays = {name: ShardedArray(group, name, *spec) for name, spec in columns(schema).items()}
-    lengths, indices, tasks = [], [], []
-    for episode in episodes:
-        rows = episode_rows(schema, episode)
-        for name, values in rows.items():
-            arrays[name].append(values)
-            digest.update(values.tobytes())
-        lengths.append(episode.length)
-        indices.append(episode.index)
-        tasks.append(episode.task)
-    if not lengths:
-        raise ValueError(f"no episode to write to {path}; a store needs at least one")
-    per_episode = {"episode_ends": np.cumsum(lengths), "episode_index": np.array(indices)}
-    if len(schema.tasks) > 1:
-        per_episode["task"] = np.array(tasks)
-    for name, column in per_episode.items():
-        column = column.astype(np.int64)
-        arrays[name] = ShardedArray(group, f"meta/{name}", "int64", ())
-        arrays[name].append(column)
-        digest.update(column.tobytes())
-    for array in arrays.values():
-        array.flush()
-    attributes: dict[str, Any] = {"format": FORMAT, "schema": schema.to_dict()}
-    group.attrs.update(attributes | {"fingerprint": digest.hexdigest()} | origin)
 
 
 def free_memory(control_group: Path = Path("/sys/fs/cgroup")) -> float:
@@ -148,6 +65,7 @@ class WindowStore:
             _read_all(path, _array(path, group, f"meta/{name}", "int64"))
             for name in ("episode_ends", "episode_index")
         )
+        _check_ends(path, ends, self.episode_index)
         self.task = np.zeros(len(ends), np.int64)
         if len(self.schema.tasks) > 1:
             self.task = _read_all(path, _array(path, group, "meta/task", "int64"))
@@ -160,6 +78,7 @@ class WindowStore:
                     f"{path}: {name} has shape {arrays[name].shape}, expected {(ends[-1], *shape)} by the "
                     "schema and the episode ends; build the store again with scd-data"
                 )
+        self._check_values()
         self.lengths = np.diff(ends, prepend=0)
         self.starts = ends - self.lengths
         self._pixels: zarr.Array | np.ndarray = arrays["pixels"]
@@ -244,6 +163,16 @@ class WindowStore:
         order = np.argsort(ranks, kind="stable")
         return np.sort(order[num_out:]), np.sort(order[:num_out])
 
+    def _check_values(self) -> None:
+        """Raises DamagedFolder for numbers that no check would have let in: somebody wrote into the store."""
+        for name in ("state", "action", "reward"):
+            values = getattr(self, name)
+            if not np.isfinite(values).all():
+                row = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise DamagedFolder(f"{self.path}: {name} is not finite in row {row}; {REBUILD}")
+        if self.task.min(initial=0) < 0 or self.task.max(initial=0) >= max(1, len(self.schema.tasks)):
+            raise DamagedFolder(f"{self.path}: meta/task names tasks that the schema has not; {REBUILD}")
+
     def _check(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> None:
         if episodes.shape != frames.shape or episodes.ndim != 1:
             raise ValueError(
@@ -283,6 +212,18 @@ def previous_state_action(
     earlier = np.maximum(rows - 1, starts)
     previous_action = np.where((rows == starts)[:, None], np.float32(np.nan), action[earlier])
     return np.concatenate([state[earlier], previous_action], axis=1)
+
+
+def _check_ends(path: Path, ends: np.ndarray, index: np.ndarray) -> None:
+    """Raises DamagedFolder unless the episodes follow one another, each once."""
+    if not len(ends) or (np.diff(ends, prepend=0) <= 0).any():
+        raise DamagedFolder(
+            f"{path}: meta/episode_ends must rise from above 0, got {ends.tolist()[:8]}…; {REBUILD}"
+        )
+    if len(index) != len(ends) or len(np.unique(index)) < len(index):
+        raise DamagedFolder(
+            f"{path}: meta/episode_index must name each of {len(ends)} episodes once; {REBUILD}"
+        )
 
 
 def _array(path: Path, group: zarr.Group, name: str, dtype: str) -> zarr.Array:

@@ -54,12 +54,11 @@ class LeRobotWriter:
         videos: bool = False,
         imagined: dict[str, Any] | None = None,
     ) -> None:
-        self.root = Path(root)
         if videos and fps != int(fps):
             raise ValueError(
-                f"{fps} frames per second: LeRobot writes videos at whole numbers of them alone; store "
-                "lossless images, store_as_video=false"
+                f"LeRobot encodes videos of whole rates alone, not {fps} fps: store_as_video=false"
             )
+        self.root = Path(root)
         self.fps = int(fps) if fps == int(fps) else fps
         self.features, self.videos = features, videos
         self.recipe = json.loads(json.dumps(recipe))  # as it will be read back: lists, not tuples

@@ -65,10 +65,14 @@ def test_a_cameras_key_is_kept_where_its_name_does_not_tell_it(recorded):
     assert "camera_keys" not in check_dataset(LeRobotFolder(recorded, ["top"])).schema.to_dict()
     info.write_text(info.read_text().replace("observation.images.top", "observation.images.image"))
     source = LeRobotFolder(recorded, ["image"])
-    schema = make_schema(source, valid_episodes(source, skip_bad=False)[0])
+    schema = make_schema(source, valid_episodes(source, skip_bad=False).good)
     assert schema.lerobot_keys == {"image": "observation.images.image"}
     both = LeRobotFolder(recorded)
-    assert make_schema(both, valid_episodes(both, skip_bad=False)[0]).camera_keys == ()
+    assert make_schema(both, valid_episodes(both, skip_bad=False).good).camera_keys == ()
+    info.write_text(info.read_text().replace("observation.images.image", "cam_top"))
+    named = LeRobotFolder(recorded, ["top"], keys={"cam_top": "observation.images.top"})
+    schema = make_schema(named, valid_episodes(named, skip_bad=False).good)
+    assert schema.lerobot_keys == {"top": "cam_top"}  # LeRobot's policies know the dataset's own name
 
 
 @pytest.mark.parametrize("key", ["next.reward", "next.success"])
@@ -105,7 +109,10 @@ def test_dropped_features_were_never_recorded(recorded, tmp_path):
     whole = open_store(replace(config, drop_features=[]), tmp_path / "whole")
     assert np.array_equal(store.state, whole.state[:, :2])
     assert not store.reward.any()
-    assert "observation.environment_state: recorded → ignored" in (tmp_path / "windows.txt").read_text()
+    assert (
+        "observation.environment_state: recorded → ignored"
+        in (tmp_path / "windows.zarr" / "report" / "report.txt").read_text()
+    )
     # Other features are another store, and one that is not recorded is named.
     assert open_store(replace(config, drop_features=[]), tmp_path).fingerprint != store.fingerprint
     with pytest.raises(ValueError, match=r"drop_features=\['action'\].*without observation.state"):
@@ -195,8 +202,8 @@ def test_folders_that_are_no_dataset(recorded, tmp_path):
     with pytest.raises(FileNotFoundError, match="neither a LeRobotDataset"):
         LeRobotFolder(tmp_path / "nothing")
     info = recorded / "meta" / "info.json"
-    info.write_text(info.read_text().replace("v3.0", "v2.1"))
-    with pytest.raises(ValueError, match=r"version v2.1, expected v3.0; convert it"):
+    info.write_text(info.read_text().replace("v3.0", "v1.6"))
+    with pytest.raises(ValueError, match=r"version 'v1.6', and v3.0, v2.1, v2.0 are read"):
         LeRobotFolder(recorded)
 
 

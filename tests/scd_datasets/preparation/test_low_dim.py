@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scd_datasets.config import DataConfig
+from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.check import check_dataset
 from scd_datasets.preparation.low_dim import (
     LowDimData,
@@ -19,6 +19,7 @@ from scd_datasets.preparation.low_dim import (
     store_low_dim,
 )
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.open_source import open_source
 from scd_datasets.store.statistics import compute_stats
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorTrainConfig
@@ -26,6 +27,8 @@ from scd_world.rollouts.record import record
 from scd_world.training import pretrain, setup
 from scd_world.training import trainer as training
 from scd_world.training.config import TrainConfig
+
+from ..by_hand import LENGTH, TOP, write_dataset
 
 NOBODY = np.arange(0)
 
@@ -214,3 +217,22 @@ def test_a_missing_folder_is_reported_before_anything_is_decoded(trainer, tmp_pa
     with pytest.raises(FileNotFoundError, match="nowhere"):
         training.train(replace(config, prior=PriorTrainConfig(extra_datasets=[str(tmp_path / "nowhere")])))
     assert not (tmp_path / "run" / "windows.zarr").exists()
+
+
+def test_what_is_recorded_beside_is_read_as_the_training_data_was(tmp_path):
+    """The same recorder: its own names, and a robot's real clock."""
+
+    def as_recorded(columns):
+        columns["cmd"] = columns.pop("action")
+        columns["timestamp"] = [0.13 * i + 0.01 * (i % 2) for i in columns["frame_index"]]
+
+    described = {"action": None, "cmd": {"dtype": "float32", "shape": [2], "names": ["dx", "dy"]}}
+    roots = [
+        write_dataset(tmp_path / name, columns=as_recorded, features=described, cameras=cameras)
+        for name, cameras in (("d", None), ("beside", {}))
+    ]
+    keys = {"cmd": "action"}
+    data = SourceConfig(root=str(roots[0]), keys=keys | {TOP: "observation.image"}, clock="index")
+    schema = check_dataset(open_source(data), tmp_path / "s.zarr").schema
+    further = dataset_low_dim(roots[1], schema, keys=data.low_dim_keys, in_order=True)
+    assert further.lengths.tolist() == [LENGTH] * 3

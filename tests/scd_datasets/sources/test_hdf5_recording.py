@@ -13,8 +13,9 @@ import pytest
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.check import check_dataset
 from scd_datasets.preparation.open_store import open_or_build, open_store
-from scd_datasets.sources import hdf5_recording
-from scd_datasets.sources.hdf5_recording import Hdf5Recording
+from scd_datasets.sources import open_source as source_opener
+from scd_datasets.sources.hdf5 import recording as reader
+from scd_datasets.sources.hdf5.recording import Hdf5Recording
 from scd_datasets.sources.open_source import open_source
 
 ROWS = (20, 17, 23)  # of each episode
@@ -33,7 +34,7 @@ def write(request, tmp_path, monkeypatch):
     """(arrays) → a file of them, or what the reader would find in such a file."""
     real = request.param == "h5py"
     if real and importlib.util.find_spec("h5py") is None:
-        pytest.skip("h5py is an extra: pip install 'lerobot_env_scd_world[swm]'")
+        pytest.skip("h5py is an extra: pip install 'lerobot_env_scd_world[hdf5]'")
 
     def to_disk(arrays):
         file = tmp_path / "pusht.h5"
@@ -46,7 +47,8 @@ def write(request, tmp_path, monkeypatch):
         else:
             file.write_bytes(b"anything")
             stored = {name: values.view(Stored) for name, values in sorted(arrays.items())}
-            monkeypatch.setattr(hdf5_recording, "open_hdf5", lambda file: stored)
+            monkeypatch.setattr(reader, "open_columns", lambda file: stored)
+            monkeypatch.setattr(source_opener, "first_layout", lambda files: None)
         return file
 
     return to_disk
@@ -181,7 +183,7 @@ def test_training_opens_it_as_a_dataset(write, tmp_path):
             open_store(DataConfig(kind=kind, root=str(file)), tmp_path / "run")
         store = open_store(DataConfig(kind=kind, root=str(file), fps=10, image_size=8), tmp_path / "run")
         assert (store.path, store.schema.height) == (tmp_path / "run" / "windows.zarr", 8)
-    assert "10 fps, as given" in (tmp_path / "run" / "windows.txt").read_text()
+    assert "10 fps, as given" in (tmp_path / "run" / "windows.zarr" / "report" / "report.txt").read_text()
     assert isinstance(open_source(SourceConfig(root=str(tmp_path), fps=10)), Hdf5Recording)  # its folder
     (tmp_path / "other.h5").touch()
     with pytest.raises(ValueError, match="several recordings"):
@@ -208,7 +210,7 @@ def test_a_file_that_has_changed_is_read_again(write, tmp_path):
         ({"ep_len": np.array([20, 0, 23])}, "expected ep_len of 1 or more"),
         ({"ep_offset": np.array([0, 20])}, "as many ep_offset"),
         ({"ep_len": None}, "has no ep_len, only action, agent_pos"),
-        ({"pixels": np.zeros((N, 3, 16, 24), np.float32)}, r"pixels is float32 .*expected uint8"),
+        ({"pixels": np.full((N, 3, 16, 24), -1.0)}, r"pixels holds values from -1 to -1, .*127.5 \(x \+ 1\)"),
         (
             {"pixels": None, "goal": np.zeros((N, 16, 24, 3), np.uint8)},
             "no camera, which would be called pixels",
@@ -223,7 +225,7 @@ def test_what_is_wrong_is_named(write, arrays, what):
 
 def test_the_extra_is_named_where_h5py_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ValueError, match=r"pip install 'lerobot_env_scd_world\[swm\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'lerobot_env_scd_world\[hdf5\]'"):
         Hdf5Recording(tmp_path / "pusht.h5", fps=10)
 
 
@@ -232,7 +234,7 @@ def test_the_extra_is_named_where_h5py_is_missing(tmp_path, monkeypatch):
 
 @pytest.fixture
 def h5py():
-    return pytest.importorskip("h5py", reason="an extra: pip install 'lerobot_env_scd_world[swm]'")
+    return pytest.importorskip("h5py", reason="an extra: pip install 'lerobot_env_scd_world[hdf5]'")
 
 
 def test_a_chunk_that_was_never_written_is_no_black_image(h5py, tmp_path):

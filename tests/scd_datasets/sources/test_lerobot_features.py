@@ -1,10 +1,12 @@
 """Names and sizes as datasets in the wild have them."""
 
+from dataclasses import replace
+
 import pytest
 
-from scd_datasets.sources.lerobot_features import camera_keys, camera_size, common_size, dim_names
+from scd_datasets.sources.lerobot_features import Feature, camera_keys, common_size, dim_names
 
-VIDEO = {"dtype": "video", "shape": [3, 48, 64]}
+VIDEO = Feature("top", "video", (3, 48, 64))
 
 
 @pytest.mark.parametrize(
@@ -24,12 +26,12 @@ VIDEO = {"dtype": "video", "shape": [3, 48, 64]}
     ],
 )
 def test_every_number_has_a_name(names, expected):
-    assert dim_names("observation.state", {"shape": (2,), "names": names}) == expected
+    assert dim_names("observation.state", Feature("s", "float32", (2,), names)) == expected
 
 
 def test_images_come_channels_first_or_last():
-    for shape in ([3, 48, 64], (48, 64, 3), (1, 48, 64), (48, 64, 1)):
-        assert camera_size({"shape": shape}) == (48, 64)
+    for shape in ((3, 48, 64), (48, 64, 3), (1, 48, 64), (48, 64, 1)):
+        assert Feature("top", "video", shape).image_size == (48, 64)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_all_cameras_come_in_one_size(sizes, shorter, expected):
 
 
 def test_depth_is_not_a_camera():
-    depth = VIDEO | {"info": {"video.is_depth_map": True}}
+    depth = replace(VIDEO, is_depth=True)
     features = {
         "observation.images.top": VIDEO,
         "observation.images.depth": depth,
@@ -57,3 +59,8 @@ def test_depth_is_not_a_camera():
     }
     assert camera_keys(features, []) == {"top": "observation.images.top", "image": "observation.image"}
     assert list(camera_keys(features, ["image", "top"])) == ["image", "top"]
+
+
+def test_two_cameras_that_would_have_one_name_keep_their_keys():
+    keys = ["observation.image", "observation.images.image"]
+    assert camera_keys(dict.fromkeys(keys, VIDEO), []) == {key: key for key in keys}

@@ -10,7 +10,7 @@ import torch
 
 from scd_datasets.store.loader import WindowLoader, prefetch
 from scd_datasets.store.statistics import compute_stats
-from scd_datasets.store.store import write_store
+from scd_datasets.store.writer import write_store
 from scd_world.robot_data.clip import Clip
 
 EVERY = np.arange(4)

@@ -9,7 +9,8 @@ import pytest
 import zarr
 
 from scd_datasets.store import arrays
-from scd_datasets.store.store import WindowStore, free_memory, write_store
+from scd_datasets.store.store import WindowStore, free_memory
+from scd_datasets.store.writer import write_store
 from scd_world.utils.atomic_folder import DamagedFolder
 
 LENGTHS = (12, 30, 7, 21)  # of the store fixture
@@ -222,3 +223,21 @@ def test_data_without_state_reward_and_success(tmp_path, schema, numbered):
     episodes = [replace(numbered(i, 6, schema), state=np.zeros((6, 0))) for i in range(2)]
     windows = write_store(tmp_path / "bare.zarr", bare, episodes).windows(np.array([1]), np.array([0]), 6)
     assert windows["state"].shape == (1, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value", "what"),
+    [
+        ("state", 5, np.nan, "state is not finite in row 5"),
+        ("action", 7, np.inf, "action is not finite in row 7"),
+        ("reward", 0, -np.inf, "reward is not finite in row 0"),
+        ("meta/episode_ends", 1, 3, r"meta/episode_ends must rise from above 0, got \[12, 3, 49, 70\]"),
+        ("meta/episode_index", 1, 0, "meta/episode_index must name each of 4 episodes once"),
+    ],
+)
+def test_numbers_that_no_check_let_in_are_named(store, name, row, value, what):
+    """Somebody wrote into the store, checksums and all: the training would end in a riddle."""
+    array = zarr.open_group(store.path, mode="r+")[name]
+    array[row] = value
+    with pytest.raises(DamagedFolder, match=what):
+        WindowStore.open(store.path)

@@ -12,7 +12,7 @@ import torch
 
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.statistics import compute_stats
-from scd_datasets.store.store import write_store
+from scd_datasets.store.writer import write_store
 from scd_datasets.writing.episodes import to_lerobot_frame
 from scd_envs import simulators
 from scd_policies.rollout import Rollouts

@@ -14,7 +14,8 @@ import torch
 from scd_datasets.config import DataConfig
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.statistics import compute_stats
-from scd_datasets.store.store import WindowStore, write_store
+from scd_datasets.store.store import WindowStore
+from scd_datasets.store.writer import write_store
 from scd_world.evaluation import action_response
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.curves import all_curves, survival, time_to_failure, uncertainty

@@ -62,10 +62,10 @@ def test_the_strips_columns_are_the_asked_horizons():
     assert not contains(image, true[4, 0])
 
 
-@pytest.mark.parametrize("fps", [10, 29.97])
+@pytest.mark.parametrize("fps", [10, 29.97, 0.5])
 def test_mp4_opens_again(tmp_path, fps):
     images = [np.full((33, 40, 3), 40 * i, np.uint8) for i in range(6)]  # an odd height loses a row
-    video.write_mp4(tmp_path / "video.mp4", images, fps)
+    video.write_mp4(tmp_path / "video.mp4", images, fps=fps)
     with av.open(str(tmp_path / "video.mp4")) as container:
         assert container.streams.video[0].average_rate == pytest.approx(fps)
         read = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

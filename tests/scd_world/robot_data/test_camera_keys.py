@@ -8,6 +8,8 @@ import pytest
 from scd_world.robot_data.camera_keys import short_names, usual_keys
 from scd_world.robot_data.schema import DataSchema
 
+BOTH = ["observation.image", "observation.images.image"]  # of one short name
+
 
 @pytest.mark.parametrize(
     ("keys", "names", "usual"),
@@ -17,7 +19,7 @@ from scd_world.robot_data.schema import DataSchema
         (["observation.images.image", "observation.images.image2"], ["image", "image2"], True),  # LIBERO's
         (["observation.images.image"], ["image"], False),  # and one of them alone
         (["observation.image", "observation.images.wrist"], ["image", "wrist"], False),
-        (["observation.image", "observation.images.image"], ["image", "observation.images.image"], False),
+        (BOTH, BOTH, False),
         (["camera_front"], ["camera_front"], False),
     ],
 )

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 import scd_world.training.trainer as trainer_module
 from scd_datasets.config import DataConfig
 from scd_datasets.store.statistics import compute_stats
-from scd_datasets.store.store import WindowStore, write_store
+from scd_datasets.store.store import WindowStore
+from scd_datasets.store.writer import write_store
 from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import observe_context
 from scd_world.prior.config import PriorTrainConfig

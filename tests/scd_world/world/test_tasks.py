@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.store import write_store
+from scd_datasets.store.writer import write_store
 from scd_world.evaluation.outcome_prediction import predict_outcomes
 from scd_world.model.scd import SCD
 from scd_world.robot_data.compatibility import check_schema

@@ -10,13 +10,22 @@ N rows, L steps of an episode, n values in a row, V cameras, H W pixels.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scd_datasets.sources.array_roles import (
+    choose_low_dim,
+    dim_labels,
+    find_cameras,
+    list_arrays,
+    merged,
+    open_camera,
+    picture_findings,
+)
+from scd_datasets.sources.hdf5.files import arrays_in, open_file, read_rows
 from scd_datasets.sources.images import ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot_features import (
     ACTION,
@@ -26,11 +35,10 @@ from scd_datasets.sources.lerobot_features import (
     STATE,
     SUCCESS,
     common_size,
-    wanted_of,
 )
+from scd_datasets.sources.picture_kind import to_rgb
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 
-SUFFIXES = (".h5", ".hdf5")
 LENGTHS, OFFSETS, CLOCK = "ep_len", "ep_offset", "step_idx"
 IMAGINED = {"start_episode", "start_frame", "success_probability"}  # columns of our environments' info
 PIXELS, GOAL, POSES = "pixels", "goal_state", "state"
@@ -47,60 +55,59 @@ OUTCOMES = (REWARD, SUCCESS)
 PUSHT_SIZES, PUSHT_AGENT = {"proprio": 4, POSES: 7}, [0, 1, 5, 6]
 PUSHT_NAMES = ("agent_x", "agent_y", "agent_vx", "agent_vy")
 BLOCK_NAMES = ("block_x", "block_y", "block_sin", "block_cos")
+KNOWN = (
+    "HDF5 is read as stable-worldmodel writes it (ep_len, ep_offset, action, pixels), as robomimic does "
+    "(data/demo_0/actions, obs), and as ALOHA does (action, observations/qpos, observations/images)"
+)
 GOAL_NAMES = ("goal_agent_x", "goal_agent_y", *(f"goal_{name}" for name in BLOCK_NAMES))
 
 
-def hdf5_file(root: Path) -> Path | None:
-    """Finds the HDF5 file that `root` names, or the one in it; None if there is none.
-
-    Raises ValueError where a folder holds several.
-    """
-    if root.suffix in SUFFIXES and not root.is_dir():
-        return root
-    if not root.is_dir() or (root / "meta").is_dir():  # a LeRobotDataset may keep one beside it
-        return None
-    found = sorted(file for file in root.iterdir() if file.suffix in SUFFIXES and file.is_file())
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise ValueError(f"{root} holds several recordings ({names}): name one, data.root={found[0]}")
-    return found[0] if found else None
-
-
 class Hdf5Recording:
-    """Reads the episodes in an HDF5 file: a `Source`. Arguments but `fps` as for LeRobotFolder.
+    """Reads the episodes in an HDF5 file: a `Source`. Arguments but `fps` and `keys` as for LeRobotFolder.
 
     `pixels` is the camera, `pixels.<name>` several. An angle that jumps from 2π to 0 cannot be learned: of
     PushT's `state` the block's position, sine and cosine are read. Its goal, another one in each episode and
     shown in no image, is read as well: what reward and success are about.
+
+    keys: column → LeRobot's name for it, where its own name does not say.
     """
 
+    in_order = False
     camera_keys: tuple[str, ...] = ()
 
     def __init__(
         self,
         file: str | Path,
-        fps: int | None,
+        fps: float | None,
         cameras: Sequence[str] = (),
         image_size: int | None = None,
         letterbox: bool = False,
         multiple: int = MULTIPLE,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
-        self.root = Path(file)
-        self.fps = require_fps(fps, file, "a recording of stable-worldmodel")
-        self._arrays = open_hdf5(self.root)
-        if missing := sorted({LENGTHS, OFFSETS, *COLUMNS[ACTION]} - set(self._arrays)):
-            raise ValueError(f"{file} has no {', '.join(missing)}, only {', '.join(sorted(self._arrays))}")
-        self._columns = choose_columns(self._arrays)
-        self._cameras = choose_cameras(self._arrays, cameras)
-        for name in (LENGTHS, OFFSETS, *self._columns.values()):
-            if self._arrays[name].dtype.kind not in "uifb":
-                raise ValueError(
-                    f"{file}: {name} is {self._arrays[name].dtype}; expected integers, floats or bool"
-                )
-        self.sizes = {camera: self._arrays[name].shape[1:3] for camera, name in self._cameras.items()}
+        self.root, self._keys = Path(file), dict(keys or {})
+        self.fps = require_fps(fps, file, "a recording of stable-worldmodel", "data.fps=10 (PushT's own)")
+        self._arrays = open_columns(self.root)
+        self._columns = choose_low_dim(self._arrays, usual_columns(self._arrays), self._keys, str(file))
+        if missing := sorted({LENGTHS, OFFSETS, ACTION} - {*self._arrays, *self._columns}):
+            raise ValueError(
+                f"{file} has no {', '.join(missing)}, only {', '.join(sorted(self._arrays))}. {KNOWN}"
+            )
+        for name in (LENGTHS, OFFSETS):
+            if self._arrays[name].dtype.kind not in "uif":
+                raise ValueError(f"{file}: {name} is {self._arrays[name].dtype}; expected integers")
+        usual = {name: short for name in sorted(self._arrays) if (short := camera_of(name))}
+        shown, self._left_out = find_cameras(self._arrays, usual, self._keys, cameras, str(file))
+        if not shown:
+            there = list_arrays(self._arrays, self._left_out)
+            raise ValueError(f"no camera, which would be called {PIXELS} or {PIXELS}.<name>: {there}")
+        self._cameras = {
+            short: open_camera(self._arrays[name], name, str(file)) for short, name in shown.items()
+        }
+        self.sizes = {short: camera.size for short, camera in self._cameras.items()}
         self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
         self.episodes = self._list_episodes()
-        self._pusht = is_pusht(self._arrays)
+        self._pusht = is_pusht(self._arrays, self._columns)
         self._goal = self._pusht and GOAL in self._arrays and self._arrays[GOAL].shape[1:] == (7,)
 
     @property
@@ -115,13 +122,18 @@ class Hdf5Recording:
             return PUSHT_NAMES
         if self._pusht and key == ENVIRONMENT_STATE:
             return BLOCK_NAMES + (GOAL_NAMES if self._goal else ())
-        count = int(np.prod(self._arrays[self._columns[key]].shape[1:]))
-        return tuple(f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count))
+        return dim_labels(key, {name: self._arrays[name] for name in self._columns[key]})
+
+    def check_files(self, episode: EpisodeIndex) -> None:
+        """Finds nothing: all that is read was opened with the recording."""
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         if episode.length < 1:
             raise DamagedEpisode(episode.index, episode.file, "has a single row; a step needs two")
-        found = {key: self._rows(name, episode, key in OUTCOMES) for key, name in self._columns.items()}
+        found = {
+            key: merged([self._rows(name, episode, key in OUTCOMES) for name in names])
+            for key, names in self._columns.items()
+        }
         if self._pusht:
             found[ENVIRONMENT_STATE] = block(found[ENVIRONMENT_STATE])
         if self._goal:
@@ -135,20 +147,24 @@ class Hdf5Recording:
 
     def pixels(self, episode: EpisodeIndex) -> np.ndarray:
         out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
-        for index, (camera, name) in enumerate(self._cameras.items()):
-            view, images = views[camera], self._rows(name, episode)
+        for index, (short, camera) in enumerate(self._cameras.items()):
+            images = self._rows(camera.name, episode)
             if len(images) < episode.length:
-                what = f"{name} has {len(images)} of {episode.length} frames"
+                what = f"{camera.name} has {len(images)} of {episode.length} frames"
                 raise DamagedEpisode(episode.index, episode.file, what)
-            resize_into(region_of(out, index, view), images)
+            try:
+                resize_into(region_of(out, index, views[short]), to_rgb(images, camera.scale))
+            except ValueError as error:
+                raise DamagedEpisode(episode.index, episode.file, f"{camera.name} {error}") from error
         return out
 
     def findings(self) -> list[Finding]:
         where = self.root.name
-        read = {*self._columns.values(), *self._cameras.values(), LENGTHS, OFFSETS, CLOCK}
+        read = {LENGTHS, OFFSETS, CLOCK, *(camera.name for camera in self._cameras.values())}
+        read |= {name for names in self._columns.values() for name in names}
         found = [
-            Finding("no frame rate is stored", where, f"{self.fps} fps, as given"),
-            Finding("the last row of an episode holds no action taken there", where, "left out"),
+            Finding("no frame rate is stored", where, f"{self.fps} fps, as given", False),
+            Finding("the last row of an episode holds no action taken there", where, "left out", False),
         ]
         if self.imagined:
             done = "what is learned from it is what that world predicts"
@@ -157,14 +173,16 @@ class Hdf5Recording:
             read.add(GOAL)
             what = "every episode has a goal of its own, which no image shows"
             found.append(Finding(what, GOAL, "read into the state: reward and success are about it"))
-        if self._columns.get(SUCCESS) == "terminated":
+        if self._columns.get(SUCCESS) == ("terminated",):
             found.append(Finding("success is not recorded", where, "terminated counts as success"))
         if unread := [name for name in self._arrays if name not in read]:
-            found.append(Finding(f"also recorded: {', '.join(unread)}", where, "not read"))
-        return found
+            found.append(Finding(f"also recorded: {', '.join(unread)}", where, "not read", notable=False))
+        return found + self._left_out + picture_findings(self._cameras.values())
 
     def read_options(self) -> list[Any]:
-        return [list(self._cameras.items()), [self.grid.height, self.grid.width], self.grid.resize, self.fps]
+        cameras = [(short, camera.name) for short, camera in self._cameras.items()]
+        options = [cameras, [self.grid.height, self.grid.width], self.grid.resize, self.fps]
+        return [*options, self._keys] if self._keys else options
 
     def _list_episodes(self) -> list[EpisodeIndex]:
         lengths, offsets = (self._arrays[name][:].astype(np.int64) for name in (LENGTHS, OFFSETS))
@@ -180,78 +198,38 @@ class Hdf5Recording:
 
     def _rows(self, name: str, episode: EpisodeIndex, later: bool = False) -> np.ndarray:
         """Reads the episode's rows (L, …), or those one row later; fewer where the array ends before."""
-        array, first = self._arrays[name], episode.first + later
         try:
-            if unwritten(array, first, episode.length):
-                raise OSError("a part of these rows was never written")
-            return array[first : first + episode.length]
+            return read_rows(self._arrays[name], episode.first + later, episode.length)
         except (OSError, RuntimeError, ValueError) as error:  # a checksum, a compression, the disk
             raise DamagedEpisode(episode.index, episode.file, f"{name} cannot be read: {error}") from error
 
 
-def open_hdf5(file: Path) -> dict[str, Any]:
+def open_columns(file: Path) -> dict[str, Any]:
     """Opens the file's arrays by name; ValueError where one lies in another file."""
-    try:
-        import h5py
-        import hdf5plugin  # noqa: F401 (brings the compressions that published recordings use)
-    except ImportError as error:
-        raise ValueError(
-            f"{file} is HDF5, which an extra reads: pip install 'lerobot_env_scd_world[swm]' ({error})"
-        ) from error
-    if not file.is_file():
-        raise FileNotFoundError(f"no recording at {file}")
-    try:
-        opened = h5py.File(file, "r")
-    except OSError as error:
-        raise ValueError(
-            f"{file} cannot be opened ({error}): restore it from a copy, or let its writer finish"
-        ) from error
-    arrays = {}
-    for name in opened:
-        if not isinstance(opened.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{file}: {name} is a link, maybe to another file; expected arrays alone")
-        array = opened[name]
-        if not isinstance(array, h5py.Dataset):
-            continue
-        if array.is_virtual or array.external:
-            raise ValueError(f"{file}: the values of {name} lie in other files; copy them into this one")
-        arrays[name] = array
-    return arrays
+    return arrays_in(open_file(file))
 
 
-def choose_columns(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """Gives LeRobot's name → the array's; each array once."""
-    chosen: dict[str, str] = {}
+def usual_columns(arrays: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Gives LeRobot's name → the column that has it; each column once."""
+    chosen: dict[str, tuple[str, ...]] = {}
     for key, names in COLUMNS.items():
-        present = [name for name in names if name in arrays and name not in chosen.values()]
-        if present:
-            chosen[key] = present[0]
+        if present := [name for name in names if name in arrays and (name,) not in chosen.values()]:
+            chosen[key] = (present[0],)
     return chosen
 
 
-def choose_cameras(arrays: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, str]:
-    """Gives camera → array. `goal` is no camera: it is one and the same image throughout an episode."""
-    found = {
-        name.removeprefix(f"{PIXELS}.") if name != PIXELS else "image": name
-        for name in sorted(arrays)
-        if name == PIXELS or name.startswith(f"{PIXELS}.")
-    }
-    if not found:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items()))
-        raise ValueError(f"no camera, which would be called {PIXELS} or {PIXELS}.<name>: {shapes}")
-    chosen = wanted_of(found, wanted)
-    for name in found.values():
-        array = arrays[name]
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
-            raise ValueError(
-                f"{name} is {array.dtype} {array.shape}; expected uint8 (rows, height, width, 3). Record "
-                "without an image_transform"
-            )
-    return chosen
+def camera_of(column: str) -> str:
+    """Gives the short name of a column's camera, "" where it holds none: `goal` is one and the same image
+    throughout an episode."""
+    if column == PIXELS:
+        return "image"
+    return column.removeprefix(f"{PIXELS}.") if column.startswith(f"{PIXELS}.") else ""
 
 
-def is_pusht(arrays: Mapping[str, Any]) -> bool:
+def is_pusht(arrays: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]]) -> bool:
     """Says whether `state` holds swm/PushT-v1's poses: `proprio` must repeat where the agent is in them."""
+    if (columns.get(STATE), columns.get(ENVIRONMENT_STATE)) != (("proprio",), (POSES,)):
+        return False
     if any(name not in arrays or arrays[name].shape[1:] != (size,) for name, size in PUSHT_SIZES.items()):
         return False
     return bool(np.array_equal(arrays[POSES][:100][:, PUSHT_AGENT], arrays["proprio"][:100]))
@@ -260,16 +238,3 @@ def is_pusht(arrays: Mapping[str, Any]) -> bool:
 def block(poses: np.ndarray) -> np.ndarray:
     """Gives, of PushT's poses (L, 7), the block's x, y, sin, cos (L, 4)."""
     return np.concatenate([poses[:, 2:4], np.sin(poses[:, 4:5]), np.cos(poses[:, 4:5])], axis=1)
-
-
-def unwritten(array: Any, first: int, length: int) -> bool:
-    """Says whether a chunk of these rows is missing in the file: HDF5 reads it as zeros, a black image."""
-    if array.chunks is None:
-        return False
-    rows = min(first + length, array.shape[0])
-    step, *steps = array.chunks
-    corners = itertools.product(
-        range(first - first % step, rows, step),
-        *(range(0, size, step) for size, step in zip(array.shape[1:], steps, strict=True)),
-    )
-    return any(array.id.get_chunk_info_by_coord(corner).byte_offset is None for corner in corners)

@@ -1,0 +1,187 @@
+"""What is wrong with a dataset's files is said before anything is decoded, and all of it at once."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from scd_datasets.preparation import check
+from scd_datasets.preparation.check import check_dataset
+from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.source import DamagedEpisode
+
+from ..by_hand import LENGTH, SIZE, TOP, picture, png, write_dataset, write_video
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+NINE = [picture(0, i) for i in range(9)]
+WRIST = "observation.images.wrist"
+
+
+def video(root, episode):
+    return root / f"videos/chunk-000/{TOP}/episode_{episode:06d}.mp4"
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda file: file.unlink(), "there is no such file"),
+        (lambda file: file.write_text(POINTER), "is a Git LFS pointer.*git lfs pull"),
+        (lambda file: file.write_bytes(b""), "is empty"),
+        (lambda file: file.write_text("a film"), "cannot be opened as a video"),
+        (
+            lambda file: write_video(file, NINE),
+            f"has 9 of the episode's {LENGTH}",
+        ),
+    ],
+)
+def test_all_bad_videos_are_named_before_one_is_decoded(tmp_path, monkeypatch, damage, what):
+    root = write_dataset(tmp_path / "d", "v2.1", episodes=5, video=True)
+    for episode in (1, 3):
+        damage(video(root, episode))
+    monkeypatch.setattr(LeRobotFolder, "pixels", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(DamagedEpisode, match=rf"(?s)episode 1 .*{what}.*; the same of 1 more: episode 3"):
+        check_dataset(LeRobotFolder(root), tmp_path / "s.zarr")
+
+
+def test_what_may_be_skipped_is_skipped(tmp_path):
+    root = write_dataset(tmp_path / "d", "v2.1", video=True)
+    video(root, 1).write_text(POINTER)
+    report = check_dataset(LeRobotFolder(root), skip_bad=True)
+    assert [one.episode.index for one in report.good] == [0, 2]
+    assert report.verdict.startswith("ready, with")
+
+
+def test_numbers_that_are_a_pointer_are_called_one(tmp_path):
+    root = write_dataset(tmp_path / "d", "v2.1")
+    (root / "data/chunk-000/episode_000002.parquet").write_text(POINTER)
+    with pytest.raises(DamagedEpisode, match=r"episode 2 .*Git LFS pointer"):
+        check_dataset(LeRobotFolder(root))
+
+
+def test_a_camera_that_is_listed_and_was_never_recorded_is_left_out(tmp_path):
+    listed = {WRIST: {"dtype": "video", "shape": [*SIZE, 3]}}
+    root = write_dataset(tmp_path / "d", "v2.0", video=True, features=listed)
+    report = check_dataset(LeRobotFolder(root))
+    assert report.schema.cameras == ("top",)
+    assert f"camera {WRIST}: is listed, and its videos' folder is not there → left out" in report.table()
+    with pytest.raises(ValueError, match="no camera called wrist; the dataset has top"):
+        LeRobotFolder(root, cameras=["wrist"])
+
+
+@pytest.mark.parametrize("key", ["observation.images.depth", "observation.depth"])
+def test_depth_without_a_flag_is_no_camera(tmp_path, key):
+    """16-bit PNG, as recorders wrote them: taken for a colour camera it would be white everywhere."""
+
+    def depth(episode, frame):
+        return np.full(SIZE, 800 + 10 * frame, np.uint16)
+
+    root = write_dataset(tmp_path / "d", cameras={TOP: picture, key: depth})
+    report = check_dataset(LeRobotFolder(root))
+    assert report.schema.cameras == ("top",)
+    assert "holds no 8-bit colours (I;16): depth? → left out" in report.table()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda e, i: picture(e, i)[..., 0],
+        lambda e, i: np.concatenate([picture(e, i), np.full((*SIZE, 1), 255, np.uint8)], axis=-1),
+    ],
+)
+def test_gray_and_rgba_are_colours(tmp_path, draw):
+    folder = LeRobotFolder(write_dataset(tmp_path / "d", cameras={TOP: draw}))
+    assert folder.pixels(folder.episodes[1])[3, 0, 20, 20].tolist() == [64, 64, 64]
+
+
+def test_images_of_another_size_than_info_says_are_read_as_they_are(tmp_path):
+    features = {TOP: {"dtype": "image", "shape": [64, 96, 3]}}
+    folder = LeRobotFolder(write_dataset(tmp_path / "d", features=features))
+    assert folder.sizes == {"top": SIZE}
+    assert any("its images have 32 × 48 pixels, info.json says 64 × 96" in f.what for f in folder.findings())
+
+
+def test_images_of_several_sizes_in_one_camera_are_damage(tmp_path):
+    def draw(episode, frame):
+        return picture(episode, frame) if (episode, frame) != (1, 5) else np.zeros((16, 16, 3), np.uint8)
+
+    with pytest.raises(DamagedEpisode, match=r"frame 5 .*it has 16 × 16 pixels, the others 32 × 48"):
+        check_dataset(LeRobotFolder(write_dataset(tmp_path / "d", cameras={TOP: draw})))
+
+
+def test_a_small_file_that_asks_for_gigabytes_can_be_skipped(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+    def lay(columns):
+        if columns["episode_index"][0] == 1:
+            columns[TOP][0] = {"bytes": bomb, "path": None}
+
+    report = check_dataset(LeRobotFolder(write_dataset(tmp_path / "d", columns=lay)), skip_bad=True)
+    assert [damage.episode for damage in report.bad] == [1]
+    assert "pixels" in report.bad[0].what
+
+
+def span(root, **changes):
+    """Changes where episode 1 is said to lie in its video."""
+
+    def change(rows):
+        rows[1].update({f"videos/{TOP}/{name}": value for name, value in changes.items()})
+
+    return write_dataset(root, video=True, rows=change)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"from_timestamp": 0.03}, r"1 of 3 episodes: each begins beside a frame, by 0\.3 of one at most"),
+        ({"to_timestamp": 2.4}, r"is listed with another length in the video, by 4 frames at most"),
+    ],
+)
+def test_videos_that_are_cut_by_another_clock_are_reported(tmp_path, changes, what):
+    found = LeRobotFolder(span(tmp_path / "d", **changes)).findings()
+    import re
+
+    assert any(re.search(what, f.what) and "episode 1" in f.where for f in found)
+
+
+def test_episodes_that_share_a_frame_are_reported_and_read(tmp_path):
+    """A split that was one frame off: read in order, the second began one frame late."""
+
+    def share(rows):
+        for row, start in zip(rows, (0.0, (LENGTH - 1) / 10), strict=True):
+            row.update({f"videos/{TOP}/file_index": 0, f"videos/{TOP}/from_timestamp": start})
+            row.update({f"videos/{TOP}/to_timestamp": start + LENGTH / 10})
+
+    root = write_dataset(tmp_path / "d", episodes=2, video=True, rows=share)
+    write_video(root / f"videos/{TOP}/chunk-000/file-000.mp4", [picture(0, i) for i in range(2 * LENGTH)])
+    folder = LeRobotFolder(root, decoder="pyav")
+    first, second = (folder.pixels(episode) for episode in folder.episodes)
+    assert np.array_equal(first[-1], second[0])
+    assert np.array_equal(second, LeRobotFolder(root, decoder="pyav").pixels(folder.episodes[1]))
+    assert any("shares frames with the one before it" in finding.what for finding in folder.findings())
+
+
+def test_videos_of_another_rate_are_reported(tmp_path):
+    root = write_dataset(tmp_path / "d", "v2.1", video=True)
+    for episode in range(3):
+        write_video(video(root, episode), [picture(episode, i) for i in range(LENGTH)], fps=20)
+    assert any("run at 20 frames per second" in f.what for f in LeRobotFolder(root).findings())
+    in_order = LeRobotFolder(root, in_order=True)
+    assert in_order.pixels(in_order.episodes[0])[:, 0, 20, 20, 0].tolist() == pytest.approx(
+        [40 + 8 * i for i in range(LENGTH)], abs=3
+    )
+
+
+def test_the_check_looks_at_files_of_numbers_too(tmp_path):
+    root = write_dataset(tmp_path / "d")
+    table = pq.read_table(root / "data/chunk-000/file-001.parquet")
+    assert table.num_rows == LENGTH
+    (root / "data/chunk-000/file-001.parquet").unlink()
+    with pytest.raises(DamagedEpisode, match=r"episode 1 .*there is no such file"):
+        check.valid_episodes(LeRobotFolder(root), skip_bad=False, files=True)
+    assert png(picture(0, 0)).startswith(b"\x89PNG")
