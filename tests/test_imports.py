@@ -115,7 +115,7 @@ ROOMS: dict[str, set[str]] = {
     "sources": {"config", "robot_data", "utils"},
     "store": {"robot_data", "utils"},
     "preparation": {"config", "sources", "store", "reporting", "robot_data", "utils"},
-    "writing": {"preparation", "sources", "utils"},
+    "writing": {"preparation", "sources", "robot_data", "utils"},
     "scd_policies": {"utils"},
     "scd_envs": {"world", "model", "robot_data", "utils"},
     "lerobot_env_scd_world": {"scd_envs", "scd_policies", "world", "robot_data"},

@@ -5,10 +5,12 @@ This package exists for LeRobot alone, so it imports LeRobot at once; nothing el
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ from scd_world.robot_data.schema import DataSchema, ImageRegion
 from scd_world.world.world import World, find_folder
 from scd_world.world.world_config import read_config
 
+STATES = {"agent_pos": (FeatureType.STATE, OBS_STATE), "environment_state": (FeatureType.ENV, OBS_ENV_STATE)}
+RESIZE_HINT = "--env.observation_height={} --env.observation_width={}"
+
 
 @EnvConfig.register_subclass("scd_world")
 @dataclass
@@ -45,7 +50,9 @@ class WorldEnvConfig(EnvConfig):
     are clipped here by default, so that one wild action does not end an evaluation of hours.
     observation_height, observation_width: size in px to which images are resized for the policy.
 
-    `fps`, `features` and `features_map` are the world's own, read from its config.json.
+    features_map: the observation's key → LeRobot's; by default the key that the world's own dataset had.
+
+    `fps` and `features` are the world's own, read from its config.json.
     """
 
     world: str = ""
@@ -58,6 +65,7 @@ class WorldEnvConfig(EnvConfig):
     observation_width: int | None = None
     task: str | None = None
     fps: int = 0
+    features_map: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         with preserve_error_message():
@@ -81,7 +89,10 @@ class WorldEnvConfig(EnvConfig):
             self.task = schema.tasks[0]  # of several, each start has its own
         self.fps = round(schema.fps)  # LeRobot knows whole rates alone
         size = self.observation_size or (schema.height, schema.width)
-        self.features, self.features_map = features_of(schema, size)
+        self.features, names = features_of(schema, size)
+        if unknown := sorted(set(self.features_map) - set(names)):
+            raise ValueError(f"features_map names {unknown}; the world {self.world} has {list(names)}")
+        self.features_map = names | self.features_map
         if parser.parse_arg("dataset.repo_id"):  # lerobot-train makes its environments hours later
             check_policy_fits(self)
 
@@ -119,20 +130,21 @@ class WorldEnvConfig(EnvConfig):
         """
         check_policy_fits(self)
         folder = find_folder(self.world)
+        warn_of_no_outcome(read_schema(self.world))
         world = loaded_world(folder, self.device, (folder / "manifest.json").stat().st_mtime_ns)
         envs = WorldVectorEnv(world, n_envs, autoreset_mode=AutoresetMode.DISABLED, **self.settings)
         return {self.type: {0: envs}}
 
     def get_env_processors(self) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
         steps: list[ProcessorStep] = []
-        # LeRobot takes a lone image for `observation.image`; the data may have called it otherwise.
-        if (key := self.features_map.get("pixels", OBS_IMAGE)) != OBS_IMAGE:
-            steps.append(RenameObservationsProcessorStep({OBS_IMAGE: key}))
+        schema = read_schema(self.world)
         if self.observation_size:
-            schema = read_schema(self.world)
             for camera, size in schema.recorded_sizes.items():
                 warn_proportions(camera, size, self.observation_size)
             steps.append(ResizeImages(*self.observation_size, schema.views))
+        # LeRobot names images after the observation's keys; the data may have called its cameras otherwise.
+        made = names_by_lerobot(schema)
+        steps.append(RenameObservationsProcessorStep({made[key]: self.features_map[key] for key in made}))
         return PolicyProcessorPipeline(steps=steps), PolicyProcessorPipeline(steps=[])
 
 
@@ -157,22 +169,30 @@ class ResizeImages(ObservationProcessorStep):
 
 
 def features_of(schema: DataSchema, size: tuple[int, int]) -> tuple[dict[str, PolicyFeature], dict[str, str]]:
-    """Gives the observation's keys with their shapes, and LeRobot's names for them."""
-    features = {ACTION: PolicyFeature(FeatureType.ACTION, (len(schema.action),))}
-    names = {ACTION: ACTION}
-    for camera in schema.cameras:
-        key = "pixels" if len(schema.cameras) == 1 else f"pixels/{camera}"
-        features[key] = PolicyFeature(FeatureType.VISUAL, (*size, 3))
-        lone = key == "pixels" and camera == "image"
-        names[key] = OBS_IMAGE if lone else f"{OBS_IMAGES}.{camera}"
-    for key, kind, name in (
-        ("agent_pos", FeatureType.STATE, OBS_STATE),
-        ("environment_state", FeatureType.ENV, OBS_ENV_STATE),
-    ):
+    """Gives the observation's keys with their shapes, and the dataset's names for them."""
+    images = image_keys(schema)
+    features = {key: PolicyFeature(FeatureType.VISUAL, (*size, 3)) for key in images.values()}
+    for key, (kind, _) in STATES.items():
         if count := len(getattr(schema, key)):
             features[key] = PolicyFeature(kind, (count,))
-            names[key] = name
-    return features, names
+    features[ACTION] = PolicyFeature(FeatureType.ACTION, (len(schema.action),))
+    recorded = {images[camera]: name for camera, name in schema.lerobot_keys.items()}
+    return features, names_by_lerobot(schema) | recorded | {ACTION: ACTION}
+
+
+def image_keys(schema: DataSchema) -> dict[str, str]:
+    """Gives camera → the observation's key of its images."""
+    lone = len(schema.cameras) == 1
+    return {camera: "pixels" if lone else f"pixels/{camera}" for camera in schema.cameras}
+
+
+def names_by_lerobot(schema: DataSchema) -> dict[str, str]:
+    """Gives the observation's key → what `lerobot.envs.preprocess_observation` calls it."""
+    states = {key: name for key, (_, name) in STATES.items() if getattr(schema, key)}
+    return states | {
+        key: OBS_IMAGE if key == "pixels" else f"{OBS_IMAGES}.{camera}"
+        for camera, key in image_keys(schema).items()
+    }
 
 
 def read_schema(world: str) -> DataSchema:
@@ -200,39 +220,74 @@ def preserve_error_message() -> Iterator[None]:
         raise ParsingError(str(error)) from error
 
 
+def warn_of_no_outcome(schema: DataSchema) -> None:
+    """Warns where LeRobot will print figures of what the world does not predict."""
+    figures = {"success": "pc_success", "reward": "avg_sum_reward and avg_max_reward"}
+    for outcome, printed in figures.items():
+        if not getattr(schema, outcome):
+            warnings.warn(
+                f"this world predicts no {outcome}, since its recordings had none: LeRobot's {printed} will "
+                "be 0, and mean nothing",
+                stacklevel=3,
+            )
+
+
 def check_policy_fits(config: WorldEnvConfig) -> None:
     """Raises ValueError where the command line's policy does not fit the world, before anything is loaded.
 
     LeRobot gives environments neither policy nor dataset, so the command line is read once more, as LeRobot
-    itself does. A policy that is trained from scratch needs what its dataset has: with another image size it
-    would be evaluated without a warning. Where a configuration file may hold more than the command line,
-    nothing is checked.
+    itself does. A policy that is trained from scratch needs what its dataset has, or of that what
+    `--policy.input_features` names: with another image size it would be evaluated without a warning. Where a
+    configuration file may hold more than the command line, nothing is checked.
     """
     if parser.parse_arg("config_path"):
         return
-    rename = yaml.safe_load(parser.parse_arg("rename_map") or "{}")
+    given = shapes_of(env_to_policy_features(config))
     if path := parser.parse_arg("policy.path"):
         overrides = parser.get_cli_overrides("policy") or []
         wanted = policy_shapes(PreTrainedConfig.from_pretrained(path, cli_overrides=overrides))
+        rename = yaml.safe_load(parser.parse_arg("rename_map") or "{}")
+        check_fit(wanted, given, rename, lambda found: f"--rename_map='{json.dumps(found)}'", RESIZE_HINT)
     elif repo_id := parser.parse_arg("dataset.repo_id"):
-        wanted = {rename.get(key, key): shape for key, shape in dataset_shapes(repo_id).items()}
-    else:
-        return
-    given = {key: tuple(feature.shape) for key, feature in env_to_policy_features(config).items()}
-    check_fit(
-        wanted,
-        given,
-        {key: name for key, name in rename.items() if path or key in given},  # the dataset's are renamed too
-        rename_hint="--rename_map='{}'",
-        resize_hint="--env.observation_height={} --env.observation_width={}",
-    )
+        inputs = dataset_features(repo_id)
+        if chosen := yaml.safe_load(parser.parse_arg("policy.input_features") or "{}"):
+            inputs = {key: inputs[key] for key in inputs if key in {*chosen, ACTION}}
+        # LeRobot takes no rename map here: the environment's own names are what can be changed.
+        check_fit(
+            shapes_of(inputs),
+            given,
+            {},
+            partial(features_map_hint, config),
+            RESIZE_HINT,
+            partial(inputs_hint, inputs),
+        )
 
 
-def dataset_shapes(repo_id: str) -> dict[str, tuple[int, ...]]:
-    """Gives the shapes of inputs and action of a policy that lerobot-train makes for this dataset."""
+def shapes_of(features: Mapping[str, PolicyFeature]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(feature.shape) for key, feature in features.items()}
+
+
+def features_map_hint(config: WorldEnvConfig, found: Mapping[str, str]) -> str:
+    """Writes how the environment is told the dataset's names. found: its own present name → the dataset's."""
+    changed = {key: found[name] for key, name in config.features_map.items() if name in found}
+    return f"--env.features_map='{json.dumps(changed)}'"
+
+
+def inputs_hint(inputs: Mapping[str, PolicyFeature], kept: Collection[str]) -> str:
+    """Writes how a policy is trained on some of the dataset's features alone."""
+    chosen = {
+        key: {"type": feature.type.name, "shape": list(feature.shape)}
+        for key, feature in inputs.items()
+        if key in kept and feature.type is not FeatureType.ACTION
+    }
+    return f"--policy.input_features='{json.dumps(chosen)}'"
+
+
+def dataset_features(repo_id: str) -> dict[str, PolicyFeature]:
+    """Gives inputs and action of a policy that lerobot-train makes for this dataset."""
     from lerobot.datasets import LeRobotDatasetMetadata  # seconds that lerobot-eval need not spend
 
     meta = LeRobotDatasetMetadata(
         repo_id, parser.parse_arg("dataset.root"), parser.parse_arg("dataset.revision")
     )
-    return {key: tuple(f.shape) for key, f in dataset_to_policy_features(meta.features).items()}
+    return dataset_to_policy_features(meta.features)

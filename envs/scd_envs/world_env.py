@@ -169,7 +169,8 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
 
     `views`: camera → (top, left, height, width) of its image in the frame; around it, letterboxed frames are
     black. `recorded`: camera → (height, width) in which it was recorded. `constant_actions`: name → value of
-    each action that never moved, of which a line is logged.
+    each action that never moved, of which a line is logged. `camera_keys`: camera → what its dataset calls it
+    (LeRobot's key).
     """
     if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
         raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
@@ -189,6 +190,7 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
         "views": schema.views,
         "recorded": schema.recorded_sizes,
         "constant_actions": constant,
+        "camera_keys": schema.lerobot_keys,
     }
 
 

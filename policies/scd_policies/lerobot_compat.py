@@ -5,9 +5,8 @@ Everything here goes by LeRobot's names: `observation.images.top`, `observation.
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
@@ -34,14 +33,20 @@ def policy_shapes(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_fit(
-    policy: Shapes, environment: Shapes, rename: Mapping[str, str], rename_hint: str, resize_hint: str
+    policy: Shapes,
+    environment: Shapes,
+    rename: Mapping[str, str],
+    rename_hint: Callable[[dict[str, str]], str],
+    resize_hint: str,
+    inputs_hint: Callable[[Collection[str]], str] | None = None,
 ) -> None:
     """Raises ValueError where the policy does not get what it needs; the environment may have more.
 
     policy, environment: shapes by LeRobot's name, images (C, H, W).
     rename: the environment's key → the policy's.
-    rename_hint, resize_hint: how the user gives a rename (as JSON, and after it as Hydra reads it) and a
-    height and width, with `{}` in their places.
+    rename_hint: writes how the user gives a rename, the environment's key → the policy's.
+    resize_hint: how a height and a width are given, with `{}` in their places.
+    inputs_hint: where a policy can do without some of its inputs, writes how the others are chosen.
     """
     if strange := sorted(set(rename) - set(environment)):
         raise ValueError(
@@ -56,8 +61,10 @@ def check_fit(
         lines.append(f"  {key}: the policy has {shape}, the environment {given.get(key, 'no such key')}")
     lines += [f"policy: {format_shapes(policy)}", f"environment: {format_shapes(given)}"]
     if found := suggest_rename(policy, given):
-        plain = ",".join(f"{key}:{name}" for key, name in found.items())
-        lines.append(f"Likely cure: {rename_hint.format(json.dumps(found), f'{{{plain}}}')}")
+        lines.append(f"Likely cure: {rename_hint(found)}")
+    if inputs_hint and (lacking := [key for key in wrong if key not in {*given, *found.values(), ACTION}]):
+        kept = policy.keys() - set(lacking)
+        lines.append(f"To do without {', '.join(lacking)}: {inputs_hint(kept)}")
     sizes = {shape[1:] for key, shape in wrong.items() if only_size_differs(shape, given.get(key))}
     if len(sizes) == 1:
         height, width = sizes.pop()
@@ -72,8 +79,8 @@ def check_fit(
 
 def suggest_rename(policy: Shapes, environment: Shapes) -> dict[str, str]:
     """Gives, for each camera that the policy misses, the environment's unused one of most similar name."""
-    missing = [key for key in policy if key.startswith(IMAGE) and key not in environment]
-    unused = [key for key in environment if key.startswith(IMAGE) and key not in policy]
+    missing = [key for key in cameras_of(policy) if key not in environment]
+    unused = [key for key in cameras_of(environment) if key not in policy]
     found = {}
     for key in missing:
         if unused:
@@ -81,6 +88,11 @@ def suggest_rename(policy: Shapes, environment: Shapes) -> dict[str, str]:
             unused.remove(best)
             found[best] = key
     return found
+
+
+def cameras_of(shapes: Shapes) -> list[str]:
+    """Lists the keys of images: what has the shape (C, H, W), whatever a dataset calls it."""
+    return [key for key, shape in shapes.items() if len(shape) == 3]
 
 
 def similarity(key: str, other: str, policy: Shapes, environment: Shapes) -> float:
@@ -111,6 +123,14 @@ def for_camera[T](key: str, known: Mapping[str, T]) -> T | None:
     if key == IMAGE and len(known) == 1:
         return next(iter(known.values()))
     return known.get(key.removeprefix(f"{IMAGE}s."))
+
+
+def dataset_keys(observed: Iterable[str], camera_keys: Mapping[str, str]) -> dict[str, str]:
+    """Gives, for each key that LeRobot makes of an environment's observation, the one that the data had.
+
+    camera_keys: camera → the data's key; what is not named there keeps its key.
+    """
+    return {key: for_camera(key, camera_keys) or key for key in observed}
 
 
 def warn_proportions(key: str, recorded: Sequence[int] | None, size: Sequence[int]) -> None:

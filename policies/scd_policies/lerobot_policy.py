@@ -6,6 +6,7 @@ stepped in lock step; rows that are over are stepped along, and the rollout drop
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -20,7 +21,9 @@ from torch import Tensor
 from scd_policies.lerobot_compat import (
     ACTION,
     IMAGE,
+    cameras_of,
     check_fit,
+    dataset_keys,
     for_camera,
     policy_shapes,
     resize,
@@ -34,8 +37,7 @@ if TYPE_CHECKING:
     from lerobot.configs import PreTrainedConfig
 
 
-RENAME_HINT = "rename_map={}, or for a command 'policy_kwargs={{rename_map:{}}}'"
-RESIZE_HINT = "resize=True, or for a command 'policy_kwargs={{resize:true}}',"
+RESIZE_HINT = "resize=True, or for a command 'policy_kwargs={{resize: true}}',"
 
 
 class LeRobotPolicy:
@@ -45,7 +47,7 @@ class LeRobotPolicy:
     the checkpoint was trained with.
     resize: images of another size than the policy's are resized; without it they are an error.
     views, recorded: the environment's `metadata` of these names: a resized image is cut out of its letterbox
-    first, and distorted proportions are warned of.
+    first, and distorted proportions are warned of. camera_keys: likewise; cameras go by the keys of the data.
     task: in words, for a policy that is conditioned on language. device: "auto" is CUDA where there is one.
 
     Policies that sample (diffusion) do so from a stream of their own, seeded by all seeds of the batch: the
@@ -65,6 +67,7 @@ class LeRobotPolicy:
         task: str = "",
         views: Mapping[str, Sequence[int]] | None = None,
         recorded: Mapping[str, Sequence[int]] | None = None,
+        camera_keys: Mapping[str, str] | None = None,
     ) -> None:
         from lerobot.envs import preprocess_observation
         from lerobot.policies import get_policy_class, make_pre_post_processors
@@ -80,7 +83,7 @@ class LeRobotPolicy:
         self._action_shape = tuple(action_space.shape or ())
         self._saved_rename, self._given_rename = saved_rename(self._preprocess), dict(rename_map or {})
         self._resize, self._task = resize, task
-        self._views, self._recorded = views or {}, recorded or {}
+        self._views, self._recorded, self._camera_keys = views or {}, recorded or {}, camera_keys or {}
         self._rows = 0
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -99,16 +102,19 @@ class LeRobotPolicy:
 
     def _fitted(self, observed: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gives the observation by the policy's names and in its sizes; ValueError where that cannot be."""
-        rename = self._saved_rename | self._lone_camera(observed) | self._given_rename
+        keys = dataset_keys(observed, self._camera_keys)
+        given = {keys.get(key, key): name for key, name in self._given_rename.items()}
+        rename = self._saved_rename | self._lone_camera(keys) | given
         if self._resize:
-            wanted = {key: self._wanted.get(rename.get(key, key), ()) for key in observed}
+            wanted = {key: self._wanted.get(rename.get(name, name), ()) for key, name in keys.items()}
             observed = {key: self._resized(key, value, wanted[key]) for key, value in observed.items()}
+        observed = {keys[key]: value for key, value in observed.items()}
         if not self._checked:
             shapes = {key: tuple(value.shape[1:]) for key, value in observed.items()} | {
                 ACTION: self._action_shape
             }
-            fitting = {key: name for key, name in rename.items() if key in shapes} | self._given_rename
-            check_fit(self._wanted, shapes, fitting, RENAME_HINT, RESIZE_HINT)
+            fitting = {key: name for key, name in rename.items() if key in shapes} | given
+            check_fit(self._wanted, shapes, fitting, rename_hint, RESIZE_HINT)
             self._checked = True
         return {rename.get(key, key): value for key, value in observed.items()}
 
@@ -119,16 +125,25 @@ class LeRobotPolicy:
             warn_proportions(key, for_camera(key, self._recorded), shape[1:])
         return resize(value, (shape[1], shape[2]), for_camera(key, self._views))
 
-    def _lone_camera(self, observed: dict[str, Tensor]) -> dict[str, str]:
+    def _lone_camera(self, keys: Mapping[str, str]) -> dict[str, str]:
         """Renames the image of an environment with one camera to the policy's, if that has one too."""
-        wanted = [key for key in self._wanted if key.startswith(IMAGE)]
-        return {IMAGE: wanted[0]} if IMAGE in observed and len(wanted) == 1 else {}
+        wanted = cameras_of(self._wanted)
+        return {keys[IMAGE]: wanted[0]} if IMAGE in keys and len(wanted) == 1 else {}
 
     @contextmanager
     def _own_generator(self) -> Iterator[None]:
         with torch.random.fork_rng(devices=self._cuda):
             torch.manual_seed(int(self._rng.integers(2**63 - 1)))
             yield
+
+
+def rename_hint(found: Mapping[str, str]) -> str:
+    """Writes a rename as Python, as a command and as a list of policies in YAML take it."""
+    kwargs = f"{{rename_map: {{{', '.join(f'{key}: {name}' for key, name in found.items())}}}}}"
+    return (
+        f"rename_map={json.dumps(found)}, or for a command 'policy_kwargs={kwargs}', or in a list of "
+        f"policies policy_kwargs: {kwargs}"
+    )
 
 
 def load_config(path: str | Path, device: str) -> PreTrainedConfig:

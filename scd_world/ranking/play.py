@@ -73,13 +73,14 @@ def choose_starts(world: World, count: int, seed: int, task: str | None = None) 
 def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any], task: str = "") -> Policy:
     """Builds the policy of an entry, with its state estimator and its degradation.
 
-    metadata: the environment's; a LeRobot policy that resizes images must know a letterbox.
+    metadata: the environment's; a LeRobot policy must know what the cameras are called, and a letterbox.
     task: what a LeRobot policy is given as its instruction.
     """
     if not is_checkpoint(entry.policy):
         policy = make(entry.policy, space, **entry.policy_kwargs)
     else:
-        shown = {name: metadata[name] for name in ("views", "recorded") if name in metadata}
+        known = ("views", "recorded", "camera_keys")
+        shown = {name: metadata[name] for name in known if name in metadata}
         policy = make("lerobot", space, path=entry.policy, **(shown | {"task": task} | entry.policy_kwargs))
     if entry.state_estimator is not None:
         policy = EstimatedStatePolicy(policy, entry.state_estimator)
@@ -144,7 +145,9 @@ class RankingResults:
         began = time.perf_counter()
         envs = self.imagination() if side == "world" else self.simulation(entry)
         task = self.config.task or "".join(self.world.schema.tasks)  # its only one, if any
-        policy = build(entry, action_space(self.world.schema), envs.metadata, task)
+        schema = self.world.schema
+        metadata = envs.metadata | {"camera_keys": schema.lerobot_keys}  # the simulator does not know them
+        policy = build(entry, action_space(schema), metadata, task)
         options: list[dict[str, Any]] = [
             {"episode": s.episode, "frame": s.frame} if side == "world" else s.state for s in self.starts
         ]

@@ -11,20 +11,24 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from gymnasium import spaces
 
+from scd_envs import simulators
 from scd_envs.settings import task_index
+from scd_envs.simulators.adapter import STATE_KEYS
 from scd_policies import is_checkpoint
 from scd_world.metrics.statistics import correlation
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
 from scd_world.ranking.play import RankingResults, choose_starts
-from scd_world.ranking.report import markdown, plot_scatter
+from scd_world.ranking.report import imagined_table, markdown, plot_scatter
 from scd_world.ranking.statistics import PairedOutcomes, agreement, kappa, rate, wilson
 from scd_world.reporting.tables import write_json
+from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import pick_device
 from scd_world.utils.output_folder import claim_folder
 from scd_world.world.world import World
@@ -48,6 +52,8 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     world = World.load(config.world, device=pick_device(config.device))
     refuse_unranked(world, config, entries)
     starts = choose_starts(world, config.episodes, config.seed, config.task)
+    if labels is None and "simulator" in config.only_sides:
+        refuse_unpaired(config, world.schema)
     claim_folder(config.out, "scd-rank", ("*/*.json", ("episodes", "seconds")))
     results = RankingResults(config, world, starts)
     sides = ["world"] if labels else ["simulator", "world"]
@@ -57,6 +63,8 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
     missing = [f"{side}/{name}" for side in sides for name, result in played[side].items() if result is None]
     if missing:
+        if config.only_sides == ["world"] and all(played["world"].values()):
+            print(imagined_table(outcomes_of(played["world"])))
         print(f"{len(missing)} of {len(sides) * len(entries)} to go: {', '.join(missing)}")
         return None
     distinct = len({(start.episode, start.frame) for start in starts})
@@ -75,13 +83,35 @@ def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEn
     if not world.schema.success:
         raise ValueError(
             f"{config.world} predicts no success: its recordings have no `next.success`, and policies are "
-            "ranked by it. Record it (true in the steps that fulfil the task), and train the world again"
+            "ranked by it. Record it, true in the steps that fulfil the task, or add it to the recordings "
+            "(docs/data.md shows how), and train the world again"
         )
     tasks = world.schema.tasks
     if config.task is not None:
         task_index(config.task, tasks)
     elif len(tasks) > 1 and any(is_checkpoint(entry.policy) for entry in entries):
         raise ValueError(f"LeRobot policies need one task: give task=<one of {list(tasks)}>")
+
+
+def refuse_unpaired(config: RankConfig, schema: DataSchema) -> None:
+    """Raises ValueError where the simulator cannot start as the world does: its episodes would be others."""
+    env = simulators.make(config.simulator)
+    observed = cast("spaces.Dict", env.observation_space).spaces | {"action": env.action_space}
+    sizes = {key: spaces.flatdim(space) for key, space in observed.items()}
+    env.close()
+    differing = [
+        f"{key} is {sizes.get(key, 0)} numbers there, {len(getattr(schema, key))} in the world"
+        for key in (*STATE_KEYS, "action")
+        if sizes.get(key, 0) != len(getattr(schema, key))
+    ]
+    if not schema.state:
+        differing.append("the world's recordings hold no state to start it from")
+    if differing:
+        raise ValueError(
+            f"simulator={config.simulator} cannot start where {config.world} does: {'; '.join(differing)}. "
+            "Name a simulator whose whole state the recordings hold, or a file of real outcomes "
+            "(labels=robot.csv); only_sides=[world] plays in the world alone"
+        )
 
 
 def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
@@ -98,6 +128,8 @@ def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
     except Timeout:
         log.info("%s/%s: another process is playing it", side, entry.name)
         return
+    except ValueError as error:  # such as a checkpoint that does not fit
+        raise ValueError(f"{side}/{entry.name}: {error}") from error
     done = [episode["success"] for episode in result["episodes"]]
     log.info("%s/%s: %d of %d, %.0f s", side, entry.name, sum(done), len(done), result["seconds"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def markdown(report: dict[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def imagined_table(outcomes: Mapping[str, Mapping[int, bool]]) -> str:
+    """Tabulates the successes in the world alone, best first: policy → episode → success."""
+    ordered = sorted(outcomes.items(), key=lambda one: -sum(one[1].values()))
+    rows = [[name, f"{sum(done.values())}/{len(done)}"] for name, done in ordered]
+    return table(["policy", "imagined successes"], rows) + "\n"
 
 
 def span(side: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from scd_world.robot_data.camera_keys import usual_keys
 from scd_world.utils.checks import above, between
 from scd_world.utils.field_types import check_types
 
@@ -13,6 +14,7 @@ SMALLEST_RANGE = 1e-6  # half of it, in raw units: below it a dimension counts a
 ROOM = 1e-3  # of an action that never moved: too little to harm a robot, and thousands of steps of a float32
 BOUNDS = {"height": (1, 65536), "width": (1, 65536), "horizon": (1, 10**9)}
 LARGEST = 1e37  # raw units of an action: a float32 holds it, and the width of a range of such
+
 RESIZES = ("stretch", "letterbox")
 
 
@@ -51,6 +53,9 @@ class DataSchema:
         tuple[int, int], ...
     ] = ()  # each camera's own (height, width); () where it is the frame's
     resize: str = "stretch"  # how images came from there into the frame: stretch or letterbox
+    camera_keys: tuple[
+        str, ...
+    ] = ()  # LeRobot's key of each camera as recorded; () where it is the usual one
 
     def __post_init__(self) -> None:
         check_types(self, "schema")
@@ -77,6 +82,11 @@ class DataSchema:
             raise ValueError(
                 f"expected one recorded size per camera (or none) and a resize of {RESIZES}; got "
                 f"{self.recorded} for {self.cameras}, {self.resize!r}"
+            )
+        if self.camera_keys and len(set(self.camera_keys)) != len(self.cameras):
+            raise ValueError(
+                f"expected a key of its own for each camera (or none); got {self.camera_keys} for "
+                f"{self.cameras}"
             )
 
     @property
@@ -112,6 +122,13 @@ class DataSchema:
         """Camera → (height, width) as recorded."""
         sizes = self.recorded or ((self.height, self.width),) * len(self.cameras)
         return dict(zip(self.cameras, sizes, strict=True))
+
+    @property
+    def lerobot_keys(self) -> dict[str, str]:
+        """Camera → LeRobot's key of it, as the dataset had it."""
+        if not self.camera_keys:
+            return usual_keys(self.cameras)
+        return dict(zip(self.cameras, self.camera_keys, strict=True))
 
     @property
     def views(self) -> dict[str, ImageRegion]:

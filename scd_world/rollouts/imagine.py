@@ -31,7 +31,6 @@ from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.writing.episodes import (
     Frame,
-    camera_key,
     print_summary_and_exit,
     stop_on_signal,
     to_lerobot_frame,
@@ -56,7 +55,7 @@ FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 def run_rollout(config: RolloutConfig) -> None:
     """Imagines a dataset, and prints a summary (`scd-rollout`)."""
     print_summary_and_exit(imagine_dataset(config), config.episodes)
-    print(f"imagined: {config.out} (LeRobotDataset v3; meta/imagined.json names the world)")
+    print(f"imagined: {config.out} (LeRobotDataset v3; meta/imagined.json and its robot_type name the world)")
 
 
 def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
@@ -127,7 +126,9 @@ class RolloutPlan:
         tasks = (config.task,) if config.task else env.schema.tasks
         if len(tasks) > 1:
             raise ValueError(f"a LeRobot policy takes one task: give task=<one of {list(tasks)}>")
-        known = {key: env.metadata[key] for key in ("views", "recorded")} | {"task": "".join(tasks)}
+        known = {key: env.metadata[key] for key in ("views", "recorded", "camera_keys")} | {
+            "task": "".join(tasks)
+        }
         kwargs = {"path": config.policy, "device": config.device} | known | kwargs
         return cls(make("lerobot", space, **kwargs), name, config.starts)
 
@@ -243,8 +244,8 @@ def frames_of(episode: EpisodeRollout, env: WorldVectorEnv, scalars: Sequence[st
     """Yields LeRobot's frames: an observation, the action as the world took it, and the outcome."""
     action = taken_action(episode.action, env.schema, env.clip_actions)
     for i in range(len(episode)):
-        yield to_lerobot_frame(episode.at(i), env.schema.cameras[0]) | {
-            ACTION: action[i],
+        yield to_lerobot_frame(episode.at(i), env.schema.lerobot_keys) | {
+            ACTION: action[i].astype(np.float32),
             REWARD: episode.reward[i : i + 1],
             SUCCESS: episode.info["is_success"][i : i + 1],
             DONE: np.array([i == len(episode) - 1]),
@@ -264,7 +265,7 @@ def info_scalars(env: WorldVectorEnv) -> list[str]:
 def world_features(schema: DataSchema, scalars: Sequence[str], videos: bool) -> dict[str, Any]:
     """Gives LeRobot's features, by the names that the world's own data had."""
     image = np.empty((schema.height, schema.width, 3), np.uint8)
-    features = {camera_key(name): camera_feature(image, videos) for name in schema.cameras}
+    features = {key: camera_feature(image, videos) for key in schema.lerobot_keys.values()}
     for key, names in ((STATE, schema.agent_pos), (ENVIRONMENT_STATE, schema.environment_state)):
         if names:
             features[key] = vector_feature(list(names))

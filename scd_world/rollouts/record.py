@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -39,9 +40,10 @@ def run_record(config: RecordConfig) -> None:
     """Records a dataset, and prints a summary and the next command (`scd-record`)."""
     print_summary_and_exit(record(config), config.episodes)
     if LeRobotFolder(config.out).cameras:
-        print(f"next: scd-data data.root={config.out}")
+        print(f"next: scd-data {shlex.quote(f'data.root={config.out}')}")
     else:
-        print(f"next, beside recordings with images: scd-train … prior.extra_datasets=[{config.out}]")
+        extra = shlex.quote(f"prior.extra_datasets=[{config.out}]")
+        print(f"next, beside recordings with images: scd-train … {extra}")
 
 
 def record(config: RecordConfig) -> list[dict[str, Any]]:

@@ -56,6 +56,7 @@ def provenance(
     return {
         "data": config.data.repo_id or config.data.root,
         "fingerprint": store.fingerprint,
+        "imagined": store.imagined,  # by whom the data was, in plain words; None where it was recorded
         "extra_datasets": config.prior.extra_datasets,
         "calibration_share": config.prior.calibration_share if config.prior.kind != "none" else 0.0,
         "episodes": len(store.lengths),

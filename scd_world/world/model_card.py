@@ -33,6 +33,7 @@ def model_card(schema: DataSchema, prior: PriorConfig, made: Mapping[str, Any]) 
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of "
         f"{made['sequence_length']} steps in {training_hours(made)}, on {made['episodes']} episodes of "
         f"{made['data']}, {len(made['held_out_episodes'])} of them held out."
+        + (f" **None of it was recorded: it was {made['imagined']}.**" if made.get("imagined") else "")
         + (
             f" Its state prior learnt from {' and '.join(made['extra_datasets'])} as well."
             if made.get("extra_datasets")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import av
@@ -215,6 +217,41 @@ def test_a_dataset_that_does_not_fit_is_refused_before_training_and_the_cure_wor
     assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
 
 
+@pytest.mark.slow
+def test_training_on_the_worlds_own_dataset_needs_no_renaming(build_world, tmp_path, monkeypatch):
+    """The world of the lone camera `observation.images.image` once called it `observation.image`."""
+    keys = ("observation.image", "observation.images.wrist")
+    world = build_world(cameras=("image", "wrist"), camera_keys=keys, environment_state=BLOCK)
+    low = {key: shape for key, shape in TWO.items() if ".images." not in key}
+    record(tmp_path / "dataset", dict.fromkeys(keys, (3, 16, 24)) | low)
+    lerobot_train(monkeypatch, tmp_path, world.save(tmp_path / "world"))
+    assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"observation.images.wrist": None, "observation.images.hand_wrist": (3, 16, 24)},
+        {"observation.images.side": (3, 16, 24), "observation.effort": (2,)},
+    ],
+    ids=["another name", "more than the world has"],
+)
+def test_what_is_printed_where_a_dataset_does_not_fit_cures_it(
+    folder, tmp_path, monkeypatch, capsys, changed
+):
+    """LeRobot itself takes no --rename_map for a policy that is trained from nothing."""
+    shapes = {key: shape for key, shape in (TWO | changed).items() if shape}
+    record(tmp_path / "dataset", shapes)
+    with pytest.raises(SystemExit):
+        lerobot_train(monkeypatch, tmp_path, folder)
+    printed = capsys.readouterr()
+    cures = [line for line in (printed.out + printed.err).splitlines() if ": --" in line]
+    assert len(cures) == 1
+    lerobot_train(monkeypatch, tmp_path, folder, *shlex.split(cures[0].partition(": ")[2]))
+    assert len(list(tmp_path.glob("run/eval/**/*.mp4"))) == 4
+
+
 def record(root: Path, shapes: dict[str, tuple[int, ...]] = TWO) -> None:
     """Two short episodes of what the world was made from, as LeRobot records them."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -259,15 +296,18 @@ def test_same_step_autoreset_would_leak_the_next_episode(two_cameras, act, ends)
 
 
 @pytest.mark.parametrize(
-    ("cameras", "shapes"),
+    ("cameras", "recorded", "keys"),
     [
-        (("image",), {"observation.image": (3, 16, 24)}),
-        (("front",), {"observation.images.front": (3, 16, 24)}),
-        (("top", "wrist"), {key: shape for key, shape in TWO.items() if ".images." in key}),
+        (("image",), (), ["observation.image"]),
+        (("image",), ("observation.images.image",), ["observation.images.image"]),
+        (("front",), (), ["observation.images.front"]),
+        (("top", "wrist"), (), ["observation.images.top", "observation.images.wrist"]),
+        (("image", "image2"), (), ["observation.images.image", "observation.images.image2"]),
+        (("image", "wrist"), ("observation.image", "front_view"), ["observation.image", "front_view"]),
     ],
-    ids=["the only one", "a lone one with a name", "two"],
+    ids=["the only one", "of several called image", "a lone one with a name", "two", "LIBERO's", "others"],
 )
-def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cameras, shapes):
+def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cameras, recorded, keys):
     """What LeRobot expects to see (features) and what it then sees (observation, processed) are one."""
     from lerobot.envs import (
         env_to_policy_features,
@@ -276,7 +316,8 @@ def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cam
         preprocess_observation,
     )
 
-    config = config_of(build_world(cameras=cameras, environment_state=BLOCK).save(tmp_path / "world"))
+    world = build_world(cameras=cameras, camera_keys=recorded, environment_state=BLOCK)
+    config, shapes = config_of(world.save(tmp_path / "world")), dict.fromkeys(keys, (3, 16, 24))
     low = {key: TWO[key] for key in ("observation.state", "observation.environment_state")}
     stated = {key: feature.shape for key, feature in env_to_policy_features(config).items()}
     assert stated == {**shapes, **low, "action": (2,)}
@@ -286,8 +327,9 @@ def test_features_are_the_worlds_and_reach_the_policy(build_world, tmp_path, cam
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     processed, _ = make_env_pre_post_processors(config, None)
     obs = processed(preprocess_observation(env.reset(seed=0)[0]))
-    shown = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith("observation")}
+    shown = {key: tuple(value.shape[1:]) for key, value in obs.items() if key in shapes | low}
     assert shown == {**shapes, **low}
+    assert not [key for key in obs if key.startswith("observation") and key not in shown]
 
 
 def test_images_are_resized_where_asked(folder):
@@ -313,6 +355,16 @@ def test_a_letterboxed_world_shows_a_policy_the_camera_alone(build_world, tmp_pa
     obs = preprocess({f"observation.images.{camera}": image for camera in ("top", "wrist")})
     assert (obs["observation.images.top"] == 0.5).all()
     assert obs["observation.images.wrist"].min() == 0  # fills its frame: nothing to cut
+
+
+def test_figures_of_what_a_world_does_not_predict_are_warned_of(build_world, folder, tmp_path):
+    """LeRobot prints 0 % of success all the same."""
+    mute = config_of(build_world(reward=False, success=False).save(tmp_path / "mute"))
+    with pytest.warns(UserWarning, match="no success.*pc_success"), pytest.warns(match="no reward.*avg_sum"):
+        mute.create_envs(n_envs=1)
+    with warnings.catch_warnings(record=True) as said:
+        config_of(folder).create_envs(n_envs=1)
+    assert not [one for one in said if "predicts no" in str(one.message)]
 
 
 def test_the_configuration_survives_a_checkpoint(folder):
@@ -390,6 +442,7 @@ def test_settings_that_cannot_be_are_refused(folder, tmp_path):
         ({"fps": 30}, "10 frames per second; got fps=30"),
         ({"task": "dance"}, "not trained on the task 'dance'; it knows .'push the block'"),
         ({"observation_height": 64}, "go together"),
+        ({"features_map": {"pixels": "observation.image"}}, r"features_map names \['pixels'\]; .*pixels/top"),
     ]:
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             config_of(**({"world": str(folder)} | values))

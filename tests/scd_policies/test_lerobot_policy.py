@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from scd_policies import make
 from scd_policies.rollout import rollout
@@ -125,6 +126,8 @@ def test_another_camera_name_is_explained_and_renamed(act):
     }
     for key, name in rename.items():
         assert f'"{key}": "{name}"' in message
+    in_yaml = message.partition("list of policies ")[2].splitlines()[0]
+    assert yaml.safe_load(in_yaml) == {"policy_kwargs": {"rename_map": rename}}
     policy = make("lerobot", BOX, path=act, rename_map=rename)
     policy.reset([0] * ROWS)
     assert policy.act(obs).shape == (ROWS, 2)
@@ -187,6 +190,41 @@ def test_a_lone_camera_needs_no_name(save_policy):
     shapes = {key: shape for key, shape in SHAPES.items() if "wrist" not in key}
     one = save_policy("act", shapes)
     policy = make("lerobot", BOX, path=one)
+    policy.reset([0] * ROWS)
+    obs = observation(0)
+    assert policy.act(obs | {"pixels": obs["pixels"]["top"]}).shape == (ROWS, 2)
+
+
+def test_cameras_go_by_the_names_of_the_data(save_policy):
+    """What a world learnt from knew them by these: a policy that was trained on it needs no rename."""
+    keys = {"top": "observation.image", "wrist": "front_view"}
+    shapes = {"observation.image": (3, 8, 12), "front_view": (3, 8, 12)}
+    shapes |= {key: shape for key, shape in SHAPES.items() if ".images." not in key}
+    path, obs = save_policy("act", shapes), observation(0)
+    assert "front_view: the policy has" in mismatch(make("lerobot", BOX, path=path), obs)
+    by_data = make("lerobot", BOX, path=path, camera_keys=keys)
+    by_hand = make(
+        "lerobot",
+        BOX,
+        path=path,
+        rename_map={f"observation.images.{name}": key for name, key in keys.items()},
+    )
+    for policy in (by_data, by_hand):
+        policy.reset([0] * ROWS)
+    np.testing.assert_array_equal(by_data.act(obs), by_hand.act(obs))
+
+
+@pytest.mark.parametrize("known", ["observation.image", "observation.images.ceiling"])
+def test_a_rename_may_name_a_camera_as_lerobot_or_as_the_data_does(save_policy, known):
+    shapes = {key: shape for key, shape in SHAPES.items() if "wrist" not in key}
+    keys = {"ceiling": "observation.images.ceiling"}
+    policy = make(
+        "lerobot",
+        BOX,
+        path=save_policy("act", shapes),
+        camera_keys=keys,
+        rename_map={known: "observation.images.top"},
+    )
     policy.reset([0] * ROWS)
     obs = observation(0)
     assert policy.act(obs | {"pixels": obs["pixels"]["top"]}).shape == (ROWS, 2)

@@ -32,6 +32,7 @@ from scd_datasets.store.known_stores import find, link, remember
 from scd_datasets.store.read_speed import measure, synthetic_store
 from scd_datasets.store.store import REPORT, WindowStore
 from scd_datasets.store.writer import StoreWriter, refuse_foreign_store
+from scd_world.robot_data.camera_keys import usual_keys
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.output_folder import claim_folder
 
@@ -69,7 +70,9 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
     found = valid_episodes(source, skip_bad, files=True)
     schema = make_schema(source, found.good)
     report = CheckReport(source, schema, [], list(found.bad), found.twins, [], {}, skip_bad)
-    writer = None if out is None else StoreWriter(out, schema, source_digest(source, skip_bad))
+    writer = (
+        None if out is None else StoreWriter(out, schema, source_digest(source, skip_bad), source.imagined)
+    )
     with writer or nullcontext():
         report = _decode_all(report, found.good, writer)
         if writer is not None:
@@ -194,6 +197,7 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
     actions = np.concatenate([checked.matrix(ACTION) for checked in good])
     grid, recorded = source.grid, tuple(source.sizes.values())
     as_recorded = set(recorded) == {(grid.height, grid.width)}
+    usual = source.camera_keys == tuple(usual_keys(source.sizes).values())
     return DataSchema(
         cameras=tuple(source.sizes),
         height=grid.height,
@@ -210,6 +214,7 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
         horizon=max(checked.episode.length for checked in good),
         recorded=() if as_recorded else recorded,
         resize="stretch" if as_recorded else grid.resize,
+        camera_keys=() if usual else source.camera_keys,
     )
 
 
@@ -234,7 +239,13 @@ def source_digest(source: Source, skip_bad: bool) -> str:
 
 def valid_episodes(source: Source, skip_bad: bool, files: bool = False) -> Validated:
     """Checks the episodes by their low-dimensional data, and by their files where `files`; damage raises
-    DamagedEpisode unless it may be skipped."""
+    DamagedEpisode unless it may be skipped. ValueError where an outcome is more than one number."""
+    for key in (REWARD, SUCCESS):
+        if len(names := source.names(key)) > 1:
+            raise ValueError(
+                f"{source.root}: {key} has {len(names)} numbers a step ({', '.join(names)}), expected one. "
+                f"Leave it out, data.drop_features=[{key}], or record the one that counts"
+            )
     good, bad = [], []
     for episode in source.episodes:
         try:

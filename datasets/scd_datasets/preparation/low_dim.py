@@ -104,6 +104,8 @@ def dataset_low_dim(
     Raises ValueError for another robot, and for a damaged episode without `skip_bad`.
     """
     source = drop_unknown_features(LeRobotFolder(root, keys=keys, in_order=in_order), schema)
+    if source.imagined:
+        log.warning("%s is %s: the state prior learns what that world predicts", root, source.imagined)
     check_same_robot(source, schema)
     found = valid_episodes(source, skip_bad)
     good, bad = found.good, found.bad

@@ -24,6 +24,17 @@ def open_store(data: DataConfig, out: Path, patch: int | None = None, needed: bo
     thousands of them are decoded.
     needed: a training goes on with the store as it is: a stale one raises ValueError, and is not rebuilt.
     """
+    store = _open_store(data, out, patch, needed)
+    if store.imagined:
+        log.warning(
+            "%s was %s: to learn from it, or to measure against it, is to believe that world",
+            data.root or data.repo_id,
+            store.imagined,
+        )
+    return store
+
+
+def _open_store(data: DataConfig, out: Path, patch: int | None, needed: bool) -> WindowStore:
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")

@@ -20,8 +20,6 @@ from scd_datasets.sources.lerobot_features import (
     ACTION,
     DONE,
     ENVIRONMENT_STATE,
-    IMAGE,
-    IMAGES,
     REWARD,
     STATE,
     SUCCESS,
@@ -29,6 +27,7 @@ from scd_datasets.sources.lerobot_features import (
 )
 from scd_datasets.sources.picture_kind import LEFT_OUT, frame_layout, picture_kind, value_scale
 from scd_datasets.sources.source import Finding
+from scd_world.robot_data.camera_keys import IMAGE, IMAGES, short_name
 
 LOW_DIM = (ACTION, STATE, ENVIRONMENT_STATE, REWARD, SUCCESS, DONE)
 # What robosuite, robomimic, LIBERO, Diffusion Policy and UMI call a robot's pose, without a `robot0_` before
@@ -164,7 +163,7 @@ def list_arrays(arrays: Mapping[str, Any], left_out: Sequence[Finding] = ()) -> 
 
 def camera_name(feature: str) -> str:
     """Gives the short name of a camera that LeRobot calls `feature`."""
-    return "image" if feature == IMAGE else feature.removeprefix(IMAGES)
+    return short_name(feature)
 
 
 def open_camera(array: Any, name: str, where: str) -> Camera:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-IMAGE, IMAGES = "observation.image", "observation.images."
+from scd_world.robot_data.camera_keys import short_names
+
 STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
 MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
@@ -86,11 +87,7 @@ def camera_keys(features: Mapping[str, Feature], wanted: Sequence[str]) -> dict[
     """Gives short name → feature key of the RGB cameras, in the dataset's order or the wanted one; may be
     empty."""
     cameras = [key for key, feature in features.items() if feature.is_camera and not feature.is_depth]
-    short = {key: "image" if key == IMAGE else key.removeprefix(IMAGES) for key in cameras}
-    names = list(short.values())
-    # `observation.image` and `observation.images.image` in one dataset: then each by its key
-    found = {name if names.count(name) == 1 else key: key for key, name in short.items()}
-    return wanted_of(found, wanted)
+    return wanted_of(short_names(cameras), wanted)
 
 
 def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:

@@ -9,7 +9,6 @@ L steps of an episode, V cameras, H W pixels.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from scd_datasets.sources.images import ImageGrid, region_of, resize
+from scd_datasets.sources.imagined_mark import imagined_by
 from scd_datasets.sources.keys import missing_action, state_finding
 from scd_datasets.sources.lerobot_features import (
     ACTION,
@@ -54,7 +54,6 @@ from scd_datasets.sources.video_files import (
 )
 from scd_datasets.sources.video_readers import VideoReader, video_class
 
-IMAGINED = "meta/imagined.json"  # marks a dataset that neither a robot nor a simulator has recorded
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 EIGHT_BIT = (
     "RGB",
@@ -117,6 +116,15 @@ class LeRobotFolder:
         self._row_group = lru_cache(maxsize=2 * CACHED * len(self.cameras))(self._read_row_group)
 
     @property
+    def camera_keys(self) -> tuple[str, ...]:
+        """Gives each camera's key on disk, in the order of the frames."""
+        return tuple(self.features[key].stored for key in self.cameras.values())
+
+    @property
+    def imagined(self) -> str | None:
+        return imagined_by({"robot_type": self.metadata.robot_type}, self.root)
+
+    @property
     def low_dim_keys(self) -> list[str]:
         """Lists the low-dimensional features to read, those that the dataset has."""
         wanted = (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS, DONE)
@@ -156,10 +164,9 @@ class LeRobotFolder:
 
     def findings(self) -> list[Finding]:
         found = [*self.metadata.findings, *self._found, *state_finding(self.features)]
-        if (file := self.root / IMAGINED).is_file():
-            by = json.loads(file.read_text())
-            what = f"imagined by the world {by['world']} (sha256 {by['world_sha256'][:12]}), not recorded"
-            found.append(Finding(what, IMAGINED, "what is learned from it is what that world predicts"))
+        if self.imagined:
+            done = "what is learned from it is what that world predicts"
+            found.append(Finding(f"{self.imagined}, not recorded", "meta", done))
         read = {*self.cameras.values(), *self.low_dim_keys, *BOOKKEEPING}
         if unread := [key for key in self.features if key not in read]:
             found.append(Finding(f"also recorded: {', '.join(unread)}", INFO, "not read", notable=False))

@@ -78,8 +78,9 @@ class Source(Protocol):
 
     ## Attributes
     `root`: folder or file. `fps`: frames per second. `grid`: the one (H, W) that all cameras come in.
-    `sizes`: camera → (height, width) as recorded, in the order of the frames. `episodes`: where each lies.
-    `in_order`: a row is a step, whatever the timestamps say.
+    `sizes`: camera → (height, width) as recorded, in the order of the frames. `camera_keys`: LeRobot's key of
+    each of them; () in a layout that has none. `episodes`: where each lies. `in_order`: a row is a step,
+    whatever the timestamps say. `imagined`: by whom, in plain words; None where it was recorded.
     """
 
     root: Path
@@ -90,6 +91,12 @@ class Source(Protocol):
 
     @property
     def sizes(self) -> Mapping[str, tuple[int, int]]: ...
+
+    @property
+    def camera_keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def imagined(self) -> str | None: ...
 
     def names(self, key: str) -> tuple[str, ...]:
         """Gives a name for each dimension of `key` (LeRobot's, such as `observation.state`); () where it is

@@ -45,7 +45,8 @@ class WindowStore:
     """Reads windows of consecutive steps by (episode, frame), from RAM or streamed from disk.
 
     ## Attributes
-    `schema` (DataSchema), `fingerprint` (a hash of all that is stored), `source` (of what it was built from).
+    `schema` (DataSchema), `fingerprint` (a hash of all that is stored), `source` (of what it was built from),
+    `imagined` (by whom, in plain words; None where it was recorded).
     By episode: `lengths` (E,) in steps, `starts` (E,) first rows, `episode_index` (E,) in the dataset they
     came from, `task` (E,) index into the schema's tasks. By frame: `state` (F, S), `action` (F, A), `reward`
     (F,), `success` (F,), `change` (F,) in gray levels; raw units.
@@ -57,6 +58,7 @@ class WindowStore:
         self.path = path
         self.schema = DataSchema.from_dict(cast("dict[str, Any]", group.attrs["schema"]))
         self.fingerprint, self.source = str(group.attrs["fingerprint"]), str(group.attrs.get("source", ""))
+        self.imagined = cast("str | None", group.attrs.get("imagined"))
         spec = columns(self.schema)
         arrays = {name: _array(path, group, name, dtype) for name, (dtype, _) in spec.items()}
         ends, self.episode_index = (

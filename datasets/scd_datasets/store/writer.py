@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -49,14 +50,18 @@ def write_store(
 class StoreWriter:
     """Writes a store at `path`: `append` episodes, `finish`, and leaving the context publishes it.
 
+    imagined: by whom the episodes were, in plain words, where they were not recorded.
+
     ## Attributes
     `kept`: the indices of the episodes whose pixels an interrupted writer of the same source left; `pixels`
     gives them. `fingerprint`: a hash of all that is stored, once finished. `scratch`: the folder that becomes
     the store.
     """
 
-    def __init__(self, path: str | Path, schema: DataSchema, source: str = "") -> None:
-        self.path, self.schema, self.source = Path(path), schema, source
+    def __init__(
+        self, path: str | Path, schema: DataSchema, source: str = "", imagined: str | None = None
+    ) -> None:
+        self.path, self.schema, self.source, self.imagined = Path(path), schema, source, imagined
         refuse_foreign_store(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.scratch = beside(self.path, TEMP)
@@ -66,7 +71,8 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         self._lock.acquire()
         head = {"format": FORMAT, "schema": self.schema.to_dict(), "source": self.source}
-        self._digest = hashlib.sha256(json.dumps(self.schema.to_dict(), sort_keys=True).encode())
+        hashed = replace(self.schema, camera_keys=())  # by which keys it came changes nothing that is stored
+        self._digest = hashlib.sha256(json.dumps(hashed.to_dict(), sort_keys=True).encode())
         self.kept, rows = kept_episodes(self.scratch, head) if self.source else ({}, 0)
         if not self.kept:
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -124,7 +130,8 @@ class StoreWriter:
             array.flush()
         self.fingerprint = self._digest.hexdigest()
         attributes: dict[str, Any] = {"format": FORMAT, "schema": self.schema.to_dict()}
-        self._group.attrs.update(attributes | {"fingerprint": self.fingerprint, "source": self.source})
+        origin = {"fingerprint": self.fingerprint, "source": self.source, "imagined": self.imagined}
+        self._group.attrs.update(attributes | origin)
         (self.scratch / JOURNAL).unlink()
 
     def __exit__(

@@ -5,6 +5,7 @@ LeRobot's frames of Gymnasium's observations, whole episodes or none, and a summ
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -16,29 +17,27 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, IMAGE, IMAGES, REWARD, STATE, SUCCESS
+from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
+from scd_world.robot_data.camera_keys import LONE, usual_keys
 
+log = logging.getLogger(__name__)
 INTERRUPTED = 130  # as shells have it
 STATE_KEYS = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE}
 Frame = dict[str, np.ndarray]
 
 
-def camera_key(name: str) -> str:
-    """Gives LeRobot's key of the camera called `name`; a lone camera without a name is called `image`."""
-    return IMAGE if name == "image" else IMAGES + name
-
-
-def to_lerobot_frame(obs: Mapping[str, Any], lone_camera: str = "image") -> Frame:
+def to_lerobot_frame(obs: Mapping[str, Any], camera_keys: Mapping[str, str] | None = None) -> Frame:
     """Gives a Gymnasium observation under LeRobot's keys: images uint8 (H, W, 3), states float32 (n,).
 
-    lone_camera: the name of the camera, where the observation has one alone. Without `pixels` there are
+    camera_keys: camera → key, in a world the recorded ones; None: the usual ones. Without `pixels` there are
     states alone.
     """
     pixels = obs.get("pixels", {})
-    cameras = pixels if isinstance(pixels, dict) else {lone_camera: pixels}
+    keys = camera_keys or usual_keys(pixels if isinstance(pixels, dict) else [LONE])
+    images = pixels if isinstance(pixels, dict) else dict.fromkeys(keys, pixels)
     # Copies: images are written by other threads, and the environment may use its arrays again.
-    frame = {camera_key(name): np.array(image) for name, image in cameras.items()}
+    frame = {keys[name]: np.array(image) for name, image in images.items()}
     for key, lerobot_key in STATE_KEYS.items():
         if key in obs:
             frame[lerobot_key] = np.array(obs[key], np.float32).reshape(-1)
@@ -56,8 +55,9 @@ def write_episodes(
 
     A note says in plain JSON which policy acts, and the `task` in words. An interruption drops the episode
     that is being written and keeps all before it. Gives all notes, with `length`, `return` and `success`
-    (None where it is not recorded) in them.
+    (None where they are not recorded) in them.
     """
+    records_reward, records_success = (key in writer.features for key in (REWARD, SUCCESS))
     if writer.num_episodes < wanted:
         writer.open()  # importing LeRobot takes longer than an episode: before the clock starts
     total, started = 0, time.perf_counter()
@@ -67,17 +67,26 @@ def write_episodes(
             if following is None:
                 break
             note, frames = following
-            episode_return, success, length = 0.0, None, 0
+            episode_return, success, length = 0.0, False, 0
             for frame in frames:
                 if interrupted.is_set():
                     return writer.notes
                 writer.add_frame({key: frame[key] for key in writer.features} | {"task": note["task"]})
-                if REWARD in frame:
-                    episode_return += float(frame[REWARD][0])
-                if SUCCESS in frame:
-                    success = bool(frame[SUCCESS][0])
+                episode_return += float(frame[REWARD][0])
+                success = bool(frame[SUCCESS][0])
                 length += 1
-            writer.save_episode(note | {"length": length, "return": episode_return, "success": success})
+            if success and not records_success:
+                log.warning(
+                    "WARNING: episode %d ends in success, of which the environment had not spoken when the "
+                    "dataset began: it is not recorded. Have every step() give info['is_success'], and "
+                    "record anew",
+                    writer.num_episodes,
+                )
+            outcome = {
+                "return": episode_return if records_reward else None,
+                "success": success if records_success else None,
+            }
+            writer.save_episode(note | {"length": length} | outcome)
             total += length
             bar.set_postfix_str(f"{total / (time.perf_counter() - started):.0f} frames/s")
             bar.update()
@@ -114,9 +123,9 @@ def print_summary_and_exit(notes: list[dict[str, Any]], wanted: int) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _success(group: list[dict[str, Any]]) -> str:
-    known = [note["success"] for note in group if note["success"] is not None]
-    return f"{np.mean(known):>4.0%}" if known else "   –"  # not recorded: no 0 %
+def _mean(group: list[dict[str, Any]], key: str, layout: str) -> str:
+    known = [note[key] for note in group if note[key] is not None]
+    return f"{np.mean(known):{layout}}" if known else "–"  # not recorded: no 0
 
 
 def summary(notes: list[dict[str, Any]]) -> str:
@@ -128,8 +137,7 @@ def summary(notes: list[dict[str, Any]]) -> str:
     width = max(map(len, groups), default=0)
     return "\n".join(
         f"{name:<{width}}  {len(group):>5} episodes  {sum(note['length'] for note in group):>7,} frames  "
-        f"success {_success(group)}  "
-        f"return {np.mean([note['return'] for note in group]):.4g}{_means(group)}"
+        f"success {_mean(group, 'success', '4.0%')}  return {_mean(group, 'return', '.4g')}{_means(group)}"
         for name, group in groups.items()
     )
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from scd_datasets.preparation.check import check_low_dim
-from scd_datasets.sources.lerobot_reader import IMAGINED, LeRobotFolder
+from scd_datasets.sources.imagined_mark import IMAGINED, imagined_robot_type
+from scd_datasets.sources.lerobot_reader import BOOKKEEPING, LeRobotFolder
 from scd_world.utils.atomic_folder import beside
 
 RECORDING = "meta/recording.json"  # how the dataset was recorded, and each episode by which policy
@@ -34,14 +35,14 @@ class LeRobotWriter:
 
     fps: frames per second. features: LeRobot's, by key. videos: store images as mp4 instead of PNG.
     recipe: how the episodes are recorded (plain JSON); a dataset recorded by another recipe is refused.
-    imagined: by which world (plain JSON), where episodes are imagined: LeRobot then calls the robot
-    `imagined`, and does not merge the dataset with one of a real robot.
+    imagined: by which world (plain JSON: `world`, `world_sha256`), where episodes are imagined: LeRobot then
+    has this world for a robot, and does not merge the dataset with one of another.
 
     Frames go in with `add_frame`, an episode ends with `save_episode`, and is safe after the next `publish`.
     Use as a context manager: leaving it publishes whole episodes, unless writing was the problem.
 
     Raises BlockingIOError while another process records into `root`, and ValueError where `root` holds
-    something else, or was recorded by another recipe.
+    something else, or was recorded by another recipe, and for videos at a rate that is no whole number.
     """
 
     def __init__(
@@ -58,10 +59,14 @@ class LeRobotWriter:
                 f"LeRobot encodes videos of whole rates alone, not {fps} fps: store_as_video=false"
             )
         self.root = Path(root)
-        self.fps, self.features, self.videos = fps, features, videos
+        self.fps = int(fps) if fps == int(fps) else fps
+        self.features, self.videos = features, videos
         self.recipe = json.loads(json.dumps(recipe))  # as it will be read back: lists, not tuples
         self.imagined = imagined
-        self.notes_file = RECORDING if imagined is None else IMAGINED
+        self.notes_file, self.robot_type = RECORDING, None
+        if imagined is not None:
+            self.notes_file = IMAGINED
+            self.robot_type = imagined_robot_type(imagined["world"], imagined["world_sha256"])
         self.scratch = beside(self.root, ".scd-recording")
         self.part = self.scratch / "part"
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -99,8 +104,19 @@ class LeRobotWriter:
                 f"{self.root} was recorded with other settings ({'; '.join(differing)}); use the same "
                 "settings or another out"
             )
-        total = json.loads((self.root / "meta" / "info.json").read_text())["total_episodes"]
-        self.notes = recording["episodes"][:total]
+        info = json.loads((self.root / "meta" / "info.json").read_text())
+        total, noted = info["total_episodes"], recording["episodes"]
+        if len(noted) < total:
+            raise ValueError(
+                f"{self.root} holds {total} episodes, and {self.notes_file} knows {len(noted)}: something "
+                "else has added to it; choose another out"
+            )
+        if changed := sorted(set(self.features) ^ (set(info["features"]) - set(BOOKKEEPING))):
+            raise ValueError(
+                f"{self.root} was not recorded with the same features ({', '.join(changed)} here or there "
+                "alone): an earlier version named them otherwise, or it was edited; choose another out"
+            )
+        self.notes = noted[:total]
         _drop_unlisted(self.root, total)
 
     @property
@@ -187,7 +203,7 @@ class LeRobotWriter:
                 self.fps,
                 self.features,
                 root=self.part,
-                robot_type=None if self.imagined is None else "imagined",
+                robot_type=self.robot_type,
                 use_videos=self.videos,
                 **options,
             )

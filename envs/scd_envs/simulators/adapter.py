@@ -51,6 +51,16 @@ class _StandardObservation(gymnasium.ObservationWrapper):
             raise ValueError(f"{env} has no rate in metadata['render_fps']; pass fps=")
         self.metadata = {**env.metadata, "render_fps": round(fps)}
 
+    def step(self, action: Any) -> Any:
+        obs, reward, *ended, info = super().step(action)
+        number = np.asarray(reward)
+        if number.size != 1 or number.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{self.env} gives the reward {reward!r}; expected one number: wrap it, so that step() gives "
+                "their sum, or the one that counts"
+            )
+        return obs, float(number.item()), *ended, info
+
     def observation(self, observation: Any) -> dict[str, Any]:
         obs = self._pick(observation)
         found = {"pixels": _map_images(obs["pixels"], self._resized)} if self._render_images else {}

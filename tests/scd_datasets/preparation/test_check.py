@@ -1,6 +1,7 @@
 """LeRobotDataset → store: exactly what was recorded, and damage is named by file and episode."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from scd_datasets.config import DataConfig
-from scd_datasets.preparation.check import check_dataset
+from scd_datasets.preparation.check import check_dataset, make_schema, valid_episodes
 from scd_datasets.preparation.open_store import open_or_build, open_store
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode
 from scd_world.rollouts.record import record
 
@@ -55,6 +57,40 @@ def test_the_schema_describes_what_was_recorded(recorded):
     assert schema.reward
     assert schema.success
     assert all(low < high for low, high in zip(schema.action_low, schema.action_high, strict=True))
+
+
+def test_a_cameras_key_is_kept_where_its_name_does_not_tell_it(recorded):
+    """`image` alone would be taken for `observation.image`; usual keys leave a schema as it ever was."""
+    info = recorded / "meta" / "info.json"
+    assert "camera_keys" not in check_dataset(LeRobotFolder(recorded, ["top"])).schema.to_dict()
+    info.write_text(info.read_text().replace("observation.images.top", "observation.images.image"))
+    source = LeRobotFolder(recorded, ["image"])
+    schema = make_schema(source, valid_episodes(source, skip_bad=False).good)
+    assert schema.lerobot_keys == {"image": "observation.images.image"}
+    both = LeRobotFolder(recorded)
+    assert make_schema(both, valid_episodes(both, skip_bad=False).good).camera_keys == ()
+    info.write_text(info.read_text().replace("observation.images.image", "cam_top"))
+    named = LeRobotFolder(recorded, ["top"], keys={"cam_top": "observation.images.top"})
+    schema = make_schema(named, valid_episodes(named, skip_bad=False).good)
+    assert schema.lerobot_keys == {"top": "cam_top"}  # LeRobot's policies know the dataset's own name
+
+
+@pytest.mark.parametrize("key", ["next.reward", "next.success"])
+def test_an_outcome_of_two_numbers_is_refused_with_a_cure_that_works(recorded, key):
+    for file in recorded.glob("data/*/*.parquet"):
+        table = pq.read_table(file)
+        twice = pa.array([[value, value] for value in table[key].to_pylist()])
+        pq.write_table(table.set_column(table.column_names.index(key), key, twice), file)
+    info = recorded / "meta" / "info.json"
+    values = json.loads(info.read_text())
+    values["features"][key]["shape"] = [2]
+    info.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"{key} has 2 numbers a step \(\w+_0, \w+_1\)") as refused:
+        check_dataset(LeRobotFolder(recorded))
+    (cure,) = re.findall(r"data\.(drop_features)=\[(.*)\]", str(refused.value))
+    config = DataConfig(root=str(recorded), **{cure[0]: [cure[1]]})
+    schema = check_dataset(open_source(config)).schema
+    assert (schema.reward, schema.success) == (key != "next.reward", key != "next.success")
 
 
 def test_cameras_are_chosen_and_images_resized(recorded):

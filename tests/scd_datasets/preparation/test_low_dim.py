@@ -67,6 +67,15 @@ def test_low_dim_data_is_the_same_with_images_and_without(store, blind):
     assert np.array_equal(further.prev[1:7, 4:], further.action[:6])
 
 
+def test_further_recordings_that_were_imagined_are_warned_of(store, blind, caplog):
+    dataset_low_dim(blind, store.schema)
+    assert "imagined" not in caplog.text
+    info = Path(blind) / "meta" / "info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"robot_type": "imagined:mine/world:0123abc"}))
+    dataset_low_dim(blind, store.schema)
+    assert "blind is imagined by the world mine/world (sha256 0123abc): the state prior" in caplog.text
+
+
 def test_what_is_held_out_is_left_out_of_further_recordings_too(store, blind):
     further = dataset_low_dim(blind, store.schema, store_low_dim(store, np.array([1, 2])))
     assert further.state[:, 0].tolist() == [3] * 7  # the seed

@@ -160,7 +160,7 @@ def test_a_lone_state_is_the_robots(write):
 def test_what_was_imagined_is_said_to_be(write, imagined):
     ours = dict.fromkeys(("start_episode", "start_frame", "success_probability"), np.zeros(N))
     source = Hdf5Recording(write(recording(**ours) if imagined else recording()), fps=10)
-    assert ("imagined, not recorded" in check_dataset(source).table()) == imagined
+    assert ("imagined by a world that its marks do not name" in check_dataset(source).table()) == imagined
 
 
 def test_cameras_are_chosen_by_name(write):

@@ -15,7 +15,7 @@ from scd_envs.simulators.pusht import GOAL_POSE, block_keypoints
 from scd_world.model.config import ModelConfig
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
 from scd_world.ranking.play import RankingResults, identity, source_of
-from scd_world.ranking.rank import rank, read_labels
+from scd_world.ranking.rank import rank, read_labels, refuse_unpaired
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.precision import multiplies_bf16
@@ -171,6 +171,15 @@ def test_a_lerobot_checkpoint_is_named_by_its_path(config, played, save_policy):
     assert [one["real"]["successes"] for one in report["policies"]] == [2, 2]
 
 
+def test_a_policy_that_does_not_fit_is_named(config, save_policy):
+    other = save_policy(
+        "act", {"observation.state": (3,), "action": (2,), "observation.environment_state": (16,)}
+    )
+    checkpoint = {"name": "act", "policy": str(other)}
+    with pytest.raises(ValueError, match="world/act: this policy does not fit"):
+        rank(replace(config, policies=[POLICIES[0], checkpoint], only_sides=["world"]))
+
+
 def changed_world(folder, path, **changes):
     """The tiny world with another schema."""
     world = World.load(folder)
@@ -185,6 +194,29 @@ def test_a_world_that_predicts_no_success_is_refused_before_anything_is_played(
     with pytest.raises(ValueError, match="predicts no success"):
         rank(replace(config, world=without))
     assert not played
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"environment_state": ()}, "environment_state is 16 numbers there, 0 in the world"),
+        ({"agent_pos": ("x",)}, "agent_pos is 2 numbers there, 1 in the world"),
+        ({"action": ("x",), "action_low": (0.0,), "action_high": (1.0,)}, "action is 2 numbers there, 1 in"),
+        ({"agent_pos": (), "environment_state": ()}, "hold no state to start it from"),
+    ],
+)
+def test_a_simulator_that_cannot_start_as_the_world_does_is_refused(config, named, changes):
+    """It would leave the block where its own seed puts it, and call these the same starts."""
+    with pytest.raises(ValueError, match=r"cannot start where .*labels=robot\.csv") as refused:
+        refuse_unpaired(config, replace(SCHEMA, **changes))
+    assert named in str(refused.value)
+
+
+def test_the_world_alone_ranks_by_what_it_imagines(config, capsys):
+    assert rank(replace(config, only_sides=["world"])) is None
+    printed = capsys.readouterr().out
+    assert "imagined successes" in printed
+    assert "3 of 6 to go: simulator/expert" in printed
 
 
 def test_a_policy_that_takes_an_instruction_gets_the_task(config, folder, tmp_path, monkeypatch):

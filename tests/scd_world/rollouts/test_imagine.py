@@ -16,12 +16,18 @@ import scd_policies
 from scd_datasets.config import DataConfig
 from scd_datasets.preparation.check import check_dataset, check_low_dim
 from scd_datasets.preparation.open_store import open_store
+from scd_datasets.sources.imagined_mark import IMAGINED
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.writing.episodes import summary
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies.rollout import EpisodeRollout, episodes
+from scd_world.prior.config import PriorConfig
 from scd_world.rollouts.config import RolloutConfig
 from scd_world.rollouts.imagine import InterruptibleEnv, imagine_dataset
+from scd_world.training.config import TrainConfig
+from scd_world.training.export import provenance
 from scd_world.utils.atomic_folder import MANIFEST, sha256
+from scd_world.world.model_card import model_card
 from scd_world.world.starts import StartStates
 from scd_world.world.world import World
 from tests.conftest import make_model
@@ -105,7 +111,7 @@ def test_lerobot_reads_what_was_imagined(config, world):
 
 
 @pytest.mark.slow
-def test_it_says_that_it_is_imagined_and_by_whom(config):
+def test_it_says_that_it_is_imagined_and_by_whom(config, tmp_path):
     from lerobot.datasets.aggregate import validate_all_metadata
     from lerobot.datasets.lerobot_dataset import LeRobotDatasetMetadata
 
@@ -117,11 +123,32 @@ def test_it_says_that_it_is_imagined_and_by_whom(config):
     assert [note["seed"] for note in made["episodes"]] == list(range(3, 9))
     assert made["episodes"][0]["policy"] == "random_walk"
     imagined = LeRobotDatasetMetadata("local/imagined", root=root)
-    assert imagined.robot_type == "imagined"
+    assert imagined.robot_type == f"imagined:{tmp_path.name}/world:{made['world_sha256'][:12]}"
     real = LeRobotDatasetMetadata("local/imagined", root=root)
     real.info.robot_type = None
     with pytest.raises(ValueError, match="robot_type"):
         validate_all_metadata([real, imagined])  # LeRobot's own guard against merging the two
+
+
+@pytest.mark.slow
+def test_it_says_so_after_lerobots_own_edits(config, tmp_path):
+    """Each of them writes a new dataset, without our files."""
+    from lerobot.datasets.dataset_tools import delete_episodes, merge_datasets, remove_feature, split_dataset
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    imagine_dataset(config())
+    whole = LeRobotDataset("local/imagined", root=config().out)
+    some = delete_episodes(whole, [0], tmp_path / "some", "local/some")
+    parts = split_dataset(whole, {"few": [1], "many": [2, 3]}, tmp_path / "parts")
+    edited = [some, *parts.values()]
+    edited.append(merge_datasets([some, parts["few"]], "local/merged", tmp_path / "merged"))
+    edited.append(remove_feature(whole, "next.reward", tmp_path / "less", "local/less"))
+    by = (
+        f"imagined by the world {tmp_path.name}/world (sha256 {sha256(Path(config().world) / MANIFEST)[:12]})"
+    )
+    for dataset in edited:
+        assert not (dataset.root / IMAGINED).exists()
+        assert by in check_dataset(LeRobotFolder(dataset.root)).table()
 
 
 @pytest.mark.slow
@@ -214,7 +241,7 @@ def test_a_lerobot_policy_took_each_action_at_the_frame_beside_it(config, world,
 
 
 @pytest.mark.slow
-def test_it_goes_back_into_training_with_a_note(config, world, tmp_path):
+def test_it_goes_back_into_training_with_a_note(config, world, tmp_path, caplog):
     imagine_dataset(config())
     report = check_dataset(LeRobotFolder(config().out))
     assert "imagined" in report.table()
@@ -224,6 +251,16 @@ def test_it_goes_back_into_training_with_a_note(config, world, tmp_path):
         assert getattr(store.schema, name) == getattr(world.schema, name), name
     assert (store.schema.reward, store.schema.success) == (True, True)
     assert len(store.lengths) == 6
+    # A store knows no robot, and a world trained from it would pass for one of recordings.
+    again = open_store(DataConfig(kind="zarr", root=str(store.path)), tmp_path)
+    made = provenance(
+        TrainConfig(data=DataConfig(root="it"), out="run"), again, np.arange(1), 1, 1.0, {}, None
+    )
+    assert made["imagined"].startswith("imagined by the world")
+    assert f"None of it was recorded: it was {made['imagined']}" in model_card(
+        again.schema, PriorConfig(), made
+    )
+    assert caplog.text.count(f"was {made['imagined']}: to learn from it") == 2
 
 
 def test_a_world_without_reward_and_success_says_neither(config, world, tmp_path, model):
@@ -235,10 +272,24 @@ def test_a_world_without_reward_and_success_says_neither(config, world, tmp_path
         Normalizer.neutral(schema),
         replace(world.starts, pixels=world.starts.pixels[:, :1]),
     )
-    imagine_dataset(config(world=str(mute.save(tmp_path / "mute")), episodes=1, num_envs=1))
+    notes = imagine_dataset(config(world=str(mute.save(tmp_path / "mute")), episodes=1, num_envs=1))
     features = LeRobotFolder(config().out).features
     assert {key for key in features if key.startswith("next.")} == {"next.done", "next.uncertainty"}
     assert "observation.images.front" in features
+    assert (notes[0]["return"], notes[0]["success"]) == (None, None)
+    assert "success –  return –" in summary(notes)
+
+
+@pytest.mark.slow
+def test_cameras_come_out_by_the_names_that_they_went_in(config, world, tmp_path):
+    keys = ("observation.image", "front_view")
+    schema = replace(world.schema, cameras=("image", "front_view"), camera_keys=keys)
+    made = World(make_model(world.config, schema, world.stats).eval(), world.stats, world.starts)
+    imagine_dataset(config(world=str(made.save(tmp_path / "named")), episodes=1, num_envs=1))
+    again = LeRobotFolder(config().out)
+    assert again.camera_keys == keys
+    store = open_store(DataConfig(root=config().out), tmp_path / "run")
+    assert (store.schema.cameras, store.schema.camera_keys) == (schema.cameras, keys)
 
 
 @pytest.mark.slow

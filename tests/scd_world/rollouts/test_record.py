@@ -7,6 +7,7 @@ import shutil
 import signal
 from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -17,6 +18,7 @@ from scd_datasets.preparation.check import check_dataset, check_low_dim
 from scd_datasets.sources.lerobot_reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 from scd_datasets.writing import lerobot_writer
+from scd_datasets.writing.episodes import summary
 from scd_policies import make
 from scd_world.rollouts.config import PolicyShare
 from scd_world.rollouts.record import PolicyMixture, make_features, record, run_episode
@@ -107,6 +109,54 @@ def test_success_that_is_reported_at_the_end_alone_is_recorded(reports):
             return {"pixels": np.zeros((8, 8, 3), np.uint8)}, 0.0, self.left == 0, False, info
 
     assert ("next.success" in make_features(Late(), seed=0, max_steps=9, videos=False)) is reports
+
+
+class Plain(gymnasium.Env):
+    """Two steps; says nothing of success but in the episodes of the seeds that succeed."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, reward=1.0, succeeds=()):
+        self.reward, self.succeeds, self.render_mode = reward, succeeds, "rgb_array"
+        self.observation_space = gymnasium.spaces.Dict(
+            pixels=gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+        )
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.seed, self.left = seed, 2
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.left -= 1
+        info = {"is_success": True} if self.left == 0 and self.seed in self.succeeds else {}
+        return self.observation_space.sample(), self.reward, self.left == 0, False, info
+
+
+gymnasium.register("scd_tests/Plain-v0", Plain, disable_env_checker=True)
+
+
+def test_an_environment_that_never_speaks_of_success_has_no_rate_of_it(config):
+    plain = config(env="scd_tests/Plain-v0")
+    notes = record(plain)
+    assert [(note["return"], note["success"]) for note in notes] == [(2.0, None)] * 3
+    assert "success –  return 2" in summary(notes)
+    kept = json.loads((Path(plain.out) / "meta" / "recording.json").read_text())
+    assert [note["success"] for note in kept["episodes"]] == [None] * 3
+
+
+def test_a_success_that_cannot_be_recorded_any_more_is_warned_of(config, caplog):
+    notes = record(config(env="scd_tests/Plain-v0", env_kwargs={"succeeds": [1]}))
+    assert [note["success"] for note in notes] == [None] * 3
+    (warning,) = [line.message for line in caplog.records if line.levelname == "WARNING"]
+    assert "episode 1 ends in success" in warning
+
+
+@pytest.mark.parametrize("reward", [np.ones(2), None, "much"])
+def test_a_reward_is_one_number(config, reward):
+    with pytest.raises(ValueError, match=r"gives the reward .*; expected one number"):
+        record(config(env="scd_tests/Plain-v0", env_kwargs={"reward": reward}))
+    assert not Path(config().out).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -206,6 +256,23 @@ def test_other_settings_and_foreign_folders_are_refused(config, tmp_path):
     assert list((tmp_path / "mine").iterdir()) == []
 
 
+def test_a_recording_that_was_added_to_or_edited_is_not_continued(config):
+    """Its notes would belong to other episodes, or its features to other columns."""
+    record(config(episodes=1))
+    file = Path(config().out) / "meta" / "info.json"
+    info = file.read_text()
+    file.write_text(info.replace('"total_episodes": 1', '"total_episodes": 2'))
+    with pytest.raises(ValueError, match=r"holds 2 episodes, and meta/recording\.json knows 1"):
+        record(config())
+    file.write_text(info.replace("observation.images.top", "observation.images.up"))
+    with pytest.raises(
+        ValueError, match=r"same features \(observation\.images\.top, observation\.images\.up "
+    ):
+        record(config())
+    file.write_text(info)
+    assert len(record(config())) == 3
+
+
 def test_a_recording_of_an_earlier_version_is_continued(config, recorded):
     """Its recipe has the settings' former names."""
     record(config(episodes=1))
@@ -259,6 +326,14 @@ def test_a_mixture_goes_round_and_lists_go_through_their_entries():
         {},
         {"offset": [0, 2]},
     ]
+
+
+def test_videos_have_a_whole_rate(tmp_path):
+    """LeRobot's encoder takes no other, and says so in FFmpeg's words after the first episode."""
+    with pytest.raises(ValueError, match=r"not 29\.97 fps: store_as_video=false"):
+        lerobot_writer.LeRobotWriter(tmp_path / "video", 29.97, {}, {}, videos=True)
+    with lerobot_writer.LeRobotWriter(tmp_path / "video", 30.0, {}, {}, videos=True) as writer:
+        assert isinstance(writer.fps, int)
 
 
 def test_video_recording(config):

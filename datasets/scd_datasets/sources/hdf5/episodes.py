@@ -46,6 +46,8 @@ class Hdf5Episodes:
     """
 
     in_order = False
+    camera_keys: tuple[str, ...] = ()
+    imagined: str | None = None
 
     def __init__(
         self,

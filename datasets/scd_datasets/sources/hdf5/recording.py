@@ -73,6 +73,7 @@ class Hdf5Recording:
     """
 
     in_order = False
+    camera_keys: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -108,6 +109,11 @@ class Hdf5Recording:
         self.episodes = self._list_episodes()
         self._pusht = is_pusht(self._arrays, self._columns)
         self._goal = self._pusht and GOAL in self._arrays and self._arrays[GOAL].shape[1:] == (7,)
+
+    @property
+    def imagined(self) -> str | None:
+        """Says what columns that only a world's environment reports tell."""
+        return "imagined by a world that its marks do not name" if set(self._arrays) >= IMAGINED else None
 
     def names(self, key: str) -> tuple[str, ...]:
         if key not in self._columns:
@@ -160,9 +166,9 @@ class Hdf5Recording:
             Finding("no frame rate is stored", where, f"{self.fps} fps, as given", False),
             Finding("the last row of an episode holds no action taken there", where, "left out", False),
         ]
-        if set(self._arrays) >= IMAGINED:
-            done = "what is learned from it is what a world predicts"
-            found.append(Finding("imagined, not recorded", where, done))
+        if self.imagined:
+            done = "what is learned from it is what that world predicts"
+            found.append(Finding(f"{self.imagined}, not recorded", where, done))
         if self._goal:
             read.add(GOAL)
             what = "every episode has a goal of its own, which no image shows"

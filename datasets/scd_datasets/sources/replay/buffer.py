@@ -63,6 +63,8 @@ class ReplayBuffer:
     """
 
     in_order = False
+    camera_keys: tuple[str, ...] = ()
+    imagined: str | None = None
 
     def __init__(
         self,
