@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.video_readers import video_class
 
 EPISODES, STEPS, FPS = 50, 100, 30

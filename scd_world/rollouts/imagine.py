@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from scd_datasets.config import SourceConfig
-from scd_datasets.sources.lerobot_features import (
+from scd_datasets.sources.lerobot.features import (
     ACTION,
     DONE,
     ENVIRONMENT_STATE,
@@ -27,7 +27,7 @@ from scd_datasets.sources.lerobot_features import (
     camera_feature,
     vector_feature,
 )
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.writing.episodes import (
     Frame,

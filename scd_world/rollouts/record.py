@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from scd_datasets.sources.lerobot_features import (
+from scd_datasets.sources.lerobot.features import (
     ACTION,
     DONE,
     REWARD,
@@ -21,7 +21,7 @@ from scd_datasets.sources.lerobot_features import (
     camera_feature,
     vector_feature,
 )
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.writing.episodes import (
     STATE_KEYS,
     Frame,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.config import DataConfig
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_world.training.config import TrainConfig

@@ -24,7 +24,7 @@ from scd_datasets.preparation.decode import decoded
 from scd_datasets.preparation.pictures import EpisodePictures, camera_measures
 from scd_datasets.preparation.report import TEXT, CheckReport
 from scd_datasets.preparation.values import absurd, twins
-from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
+from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Source, listed
 from scd_datasets.store.arrays import EpisodeArrays

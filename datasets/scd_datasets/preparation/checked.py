@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, STATE
+from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE, STATE
 from scd_datasets.sources.source import EpisodeIndex
 
 

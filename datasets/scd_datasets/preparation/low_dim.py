@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.preparation.check import valid_episodes
-from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DropFeatures, Source
 from scd_datasets.store.store import WindowStore, previous_state_action, rows_of
 from scd_world.robot_data.schema import DataSchema

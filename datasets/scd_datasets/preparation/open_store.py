@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.check import build_once, source_digest
-from scd_datasets.sources.lerobot_features import MULTIPLE
+from scd_datasets.sources.lerobot.features import MULTIPLE
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import WindowStore

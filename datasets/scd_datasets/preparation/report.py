@@ -19,7 +19,7 @@ from scd_datasets.preparation.clock import RATE_TOLERANCE, MeasuredRate, measure
 from scd_datasets.preparation.contact_sheet import write_contact_sheet
 from scd_datasets.preparation.pictures import CameraMeasures, picture_findings
 from scd_datasets.preparation.values import extreme_findings, still_finding
-from scd_datasets.sources.lerobot_features import DONE, REWARD, SUCCESS
+from scd_datasets.sources.lerobot.features import DONE, REWARD, SUCCESS
 from scd_datasets.sources.source import DamagedEpisode, Finding, Source, listed
 from scd_datasets.store.store import WindowStore
 from scd_world.reporting.tables import write_json

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scd_datasets.preparation.checked import CheckedEpisode
-from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE
+from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE
 from scd_datasets.sources.source import DamagedEpisode, Finding, Source, listed
 
 USUAL = (0.01, 0.99)  # quantiles of a dimension within which its usual values lie

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scd_datasets.sources.keys import did_you_mean
-from scd_datasets.sources.lerobot_features import (
+from scd_datasets.sources.lerobot.features import (
     ACTION,
     DONE,
     ENVIRONMENT_STATE,
@@ -25,6 +24,7 @@ from scd_datasets.sources.lerobot_features import (
     SUCCESS,
     wanted_of,
 )
+from scd_datasets.sources.lerobot.keys import did_you_mean
 from scd_datasets.sources.picture_kind import LEFT_OUT, frame_layout, picture_kind, value_scale
 from scd_datasets.sources.source import Finding
 from scd_world.robot_data.camera_keys import IMAGE, IMAGES, short_name

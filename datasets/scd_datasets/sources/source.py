@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from scd_datasets.sources.images import ImageGrid
-from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
+from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 
 
 class DamagedEpisode(ValueError):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from scd_datasets.sources.lerobot_features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
+from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_world.robot_data.camera_keys import LONE, usual_keys
 

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from scd_datasets.preparation.check import check_low_dim
-from scd_datasets.sources.imagined_mark import IMAGINED, imagined_robot_type
-from scd_datasets.sources.lerobot_reader import BOOKKEEPING, LeRobotFolder
+from scd_datasets.sources.lerobot.imagined_mark import IMAGINED, imagined_robot_type
+from scd_datasets.sources.lerobot.reader import BOOKKEEPING, LeRobotFolder
 from scd_world.utils.atomic_folder import beside
 
 RECORDING = "meta/recording.json"  # how the dataset was recorded, and each episode by which policy

@@ -12,7 +12,7 @@ import pytest
 from scd_datasets.config import DataConfig
 from scd_datasets.preparation.check import check_dataset, make_schema, valid_episodes
 from scd_datasets.preparation.open_store import open_or_build, open_store
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode
 from scd_world.rollouts.record import record

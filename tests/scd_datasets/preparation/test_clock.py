@@ -7,7 +7,7 @@ from scd_datasets.config import DataConfig
 from scd_datasets.preparation.check import check_dataset
 from scd_datasets.preparation.clock import MAX_GAP, measured_rate, timestamp_error
 from scd_datasets.preparation.open_store import open_store
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 
 from ..by_hand import LENGTH, write_dataset

@@ -10,7 +10,7 @@ from scd_datasets.config import CheckConfig, DataConfig, SourceConfig
 from scd_datasets.preparation import decode
 from scd_datasets.preparation.check import check_dataset, run_check, usual_store
 from scd_datasets.preparation.open_store import open_store
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.store import arrays, known_stores
 from scd_datasets.store.store import WindowStore
 

@@ -18,7 +18,7 @@ from scd_datasets.preparation.low_dim import (
     split_hash,
     store_low_dim,
 )
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.store.statistics import compute_stats
 from scd_world.model.config import ModelConfig
@@ -214,7 +214,7 @@ def further_data_without_reward(blind, schema):
 
 def test_a_missing_folder_is_reported_before_anything_is_decoded(trainer, tmp_path):
     config, *_ = trainer
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(ValueError, match="nowhere"):
         training.train(replace(config, prior=PriorTrainConfig(extra_datasets=[str(tmp_path / "nowhere")])))
     assert not (tmp_path / "run" / "windows.zarr").exists()
 

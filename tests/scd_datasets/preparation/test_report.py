@@ -12,7 +12,7 @@ from scd_datasets.config import CheckConfig, DataConfig, OnBadEpisode, SourceCon
 from scd_datasets.preparation.check import check_dataset, run_check
 from scd_datasets.preparation.open_store import open_or_build, open_store
 from scd_datasets.sources.images import ImageGrid, resize
-from scd_datasets.sources.lerobot_reader import LeRobotFolder, download
+from scd_datasets.sources.lerobot.reader import LeRobotFolder, download
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode
 from scd_world.rollouts.record import record

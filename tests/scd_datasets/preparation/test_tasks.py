@@ -3,7 +3,7 @@
 import numpy as np
 
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.store.store import WindowStore
 
 from .test_check import rewrite

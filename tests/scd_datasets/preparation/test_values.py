@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 
 from ..by_hand import LENGTH, write_dataset

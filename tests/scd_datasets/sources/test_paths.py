@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.paths import fill, inside
 
 

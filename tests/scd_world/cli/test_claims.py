@@ -35,7 +35,7 @@ def test_a_folder_with_somebodys_files_is_refused_and_stays(world, mine, tmp_pat
     run = {
         "evaluate": lambda: evaluate(EvaluateConfig(world=folder, out=out)),
         "bench": lambda: bench(BenchConfig(out=out, seconds=0.01)),
-        "rank": lambda: rank(RankConfig(world=folder, policies=POLICIES, out=out)),
+        "rank": lambda: rank(RankConfig(world=folder, policies=POLICIES, out=out, only_sides=["world"])),
         "demo": lambda: demo(DemoConfig(out=out)),
     }
     refusal = rf"out=\S+mine holds .*report\.json.*, which scd-{command} has not written"

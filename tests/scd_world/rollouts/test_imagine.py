@@ -16,8 +16,8 @@ import scd_policies
 from scd_datasets.config import DataConfig
 from scd_datasets.preparation.check import check_dataset, check_low_dim
 from scd_datasets.preparation.open_store import open_store
-from scd_datasets.sources.imagined_mark import IMAGINED
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.imagined_mark import IMAGINED
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.writing.episodes import summary
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies.rollout import EpisodeRollout, episodes

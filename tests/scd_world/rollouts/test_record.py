@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scd_datasets.preparation.check import check_dataset, check_low_dim
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 from scd_datasets.writing import lerobot_writer
 from scd_datasets.writing.episodes import summary

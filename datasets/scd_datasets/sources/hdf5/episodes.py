@@ -29,7 +29,7 @@ from scd_datasets.sources.hdf5.encoded_frames import EncodedFrames, is_encoded
 from scd_datasets.sources.hdf5.files import array_at, arrays_in, group_at, open_file, read_rows
 from scd_datasets.sources.hdf5.layouts import Layout
 from scd_datasets.sources.images import ImageGrid, region_of, resize_into
-from scd_datasets.sources.lerobot_features import ACTION, MULTIPLE, STATE, SUCCESS, common_size
+from scd_datasets.sources.lerobot.features import ACTION, MULTIPLE, STATE, SUCCESS, common_size
 from scd_datasets.sources.picture_kind import to_rgb
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from scd_datasets.sources.array_roles import proprioception
 from scd_datasets.sources.hdf5.files import group_in, open_file
-from scd_datasets.sources.lerobot_features import ACTION, ENVIRONMENT_STATE, REWARD, STATE
+from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE
 
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
 ARMS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in JOINTS)

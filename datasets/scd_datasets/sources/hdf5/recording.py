@@ -27,7 +27,7 @@ from scd_datasets.sources.array_roles import (
 )
 from scd_datasets.sources.hdf5.files import arrays_in, open_file, read_rows
 from scd_datasets.sources.images import ImageGrid, region_of, resize_into
-from scd_datasets.sources.lerobot_features import (
+from scd_datasets.sources.lerobot.features import (
     ACTION,
     ENVIRONMENT_STATE,
     MULTIPLE,

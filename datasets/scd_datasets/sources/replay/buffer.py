@@ -29,7 +29,7 @@ from scd_datasets.sources.array_roles import (
     row_size,
 )
 from scd_datasets.sources.images import ImageGrid, region_of, resize_into
-from scd_datasets.sources.lerobot_features import (
+from scd_datasets.sources.lerobot.features import (
     ACTION,
     ENVIRONMENT_STATE,
     MULTIPLE,

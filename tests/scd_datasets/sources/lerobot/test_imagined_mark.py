@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scd_datasets.sources.imagined_mark import IMAGINED, imagined_by, imagined_robot_type
+from scd_datasets.sources.lerobot.imagined_mark import IMAGINED, imagined_by, imagined_robot_type
 
 SHA = "0123456789abcdef" * 4
 

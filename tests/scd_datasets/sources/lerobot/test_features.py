@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from scd_datasets.sources.lerobot_features import Feature, camera_keys, common_size, dim_names
+from scd_datasets.sources.lerobot.features import Feature, camera_keys, common_size, dim_names
 
 VIDEO = Feature("top", "video", (3, 48, 64))
 

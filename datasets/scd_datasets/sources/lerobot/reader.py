@@ -21,9 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from scd_datasets.sources.images import ImageGrid, region_of, resize
-from scd_datasets.sources.imagined_mark import imagined_by
-from scd_datasets.sources.keys import missing_action, state_finding
-from scd_datasets.sources.lerobot_features import (
+from scd_datasets.sources.lerobot.features import (
     ACTION,
     DONE,
     ENVIRONMENT_STATE,
@@ -35,16 +33,17 @@ from scd_datasets.sources.lerobot_features import (
     common_size,
     dim_names,
 )
-from scd_datasets.sources.lerobot_metadata import (
+from scd_datasets.sources.lerobot.imagined_mark import imagined_by
+from scd_datasets.sources.lerobot.keys import missing_action, state_finding
+from scd_datasets.sources.lerobot.metadata import (
     INFO,
     VERSIONS,
     Metadata,
     read_metadata,
     without_cameras,
 )
-from scd_datasets.sources.parquet import images, read_columns, row_group_sizes
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding
-from scd_datasets.sources.video_files import (
+from scd_datasets.sources.lerobot.parquet import images, read_columns, row_group_sizes
+from scd_datasets.sources.lerobot.video_files import (
     VideoFacts,
     file_fault,
     rate_findings,
@@ -52,6 +51,7 @@ from scd_datasets.sources.video_files import (
     too_short,
     video_facts,
 )
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding
 from scd_datasets.sources.video_readers import VideoReader, video_class
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")

@@ -4,10 +4,10 @@ import pytest
 
 from scd_datasets.config import SourceConfig
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import open_source
 
-from ..by_hand import LENGTH, TOP, write_dataset
+from ...by_hand import LENGTH, TOP, write_dataset
 
 VECTOR = {"dtype": "float32", "shape": [2], "names": None}
 

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scd_datasets.sources.keys import rename
-from scd_datasets.sources.lerobot_features import Feature
+from scd_datasets.sources.lerobot.features import Feature
+from scd_datasets.sources.lerobot.keys import rename
 from scd_datasets.sources.paths import fill
 from scd_datasets.sources.source import EpisodeIndex, Finding, VideoSpan, listed
 

@@ -1,19 +1,20 @@
 """Datasets of every version open as they are; what cannot be understood is named by file and field."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.errors import RevisionNotFoundError
 
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources import lerobot_reader
-from scd_datasets.sources.lerobot_metadata import MetadataError, read_metadata
-from scd_datasets.sources.lerobot_reader import LeRobotFolder, download
+from scd_datasets.sources.lerobot.metadata import MetadataError, read_metadata
+from scd_datasets.sources.lerobot.reader import LeRobotFolder, download
 
-from ..by_hand import LENGTH, TOP, write_dataset
+from ...by_hand import LENGTH, TOP, picture, png, write_dataset
 
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 
@@ -168,8 +169,6 @@ def test_a_file_of_one_episode_need_not_say_whose_it_is(tmp_path):
 
 @pytest.mark.parametrize(("there", "expected"), [("v3.0", "v3.0"), ("v2.1", "v2.1"), ("main", "main")])
 def test_a_hub_is_asked_for_the_newest_version_that_it_has(monkeypatch, there, expected):
-    from huggingface_hub.errors import RevisionNotFoundError
-
     asked = []
 
     def snapshot(repo, repo_type, revision):
@@ -193,15 +192,12 @@ class _Response:
 
 
 def test_several_threads_read_what_one_reads(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
     root = write_dataset(tmp_path / "d", "v2.1", episodes=4, video=True)
     folder = LeRobotFolder(root)
     alone = [folder.pixels(episode) for episode in folder.episodes]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(folder.pixels, folder.episodes * 3))
     assert all(np.array_equal(a, b) for a, b in zip(alone * 3, together, strict=True))
-    assert lerobot_reader.CACHED >= 1
 
 
 def test_an_image_that_is_not_stored_is_named(tmp_path):
@@ -221,8 +217,6 @@ def test_images_may_lie_beside_the_table_and_nowhere_else(tmp_path):
     table = pq.read_table(root / "data/chunk-000/file-000.parquet")
     assert pa.types.is_struct(table.schema.field(TOP).type)
     (root / "images").mkdir()
-    from ..by_hand import picture, png
-
     for i in range(LENGTH):
         (root / "images" / f"{i}.png").write_bytes(png(picture(0, i)))
     folder = LeRobotFolder(root)

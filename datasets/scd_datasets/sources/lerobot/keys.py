@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from scd_datasets.sources.lerobot_features import ACTION, STATE, Feature
+from scd_datasets.sources.lerobot.features import ACTION, STATE, Feature
 from scd_datasets.sources.source import Finding
 
 ALIASES = {"actions": ACTION, "state": STATE}  # openpi's layout: the same things under shorter names

@@ -1,15 +1,19 @@
 """What is wrong with a dataset's files is said before anything is decoded, and all of it at once."""
 
+import re
+import struct
+import zlib
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from scd_datasets.preparation import check
 from scd_datasets.preparation.check import check_dataset
-from scd_datasets.sources.lerobot_reader import LeRobotFolder
+from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 
-from ..by_hand import LENGTH, SIZE, TOP, picture, png, write_dataset, write_video
+from ...by_hand import LENGTH, SIZE, TOP, picture, write_dataset, write_video
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 NINE = [picture(0, i) for i in range(9)]
@@ -108,9 +112,6 @@ def test_images_of_several_sizes_in_one_camera_are_damage(tmp_path):
 
 
 def test_a_small_file_that_asks_for_gigabytes_can_be_skipped(tmp_path):
-    import struct
-    import zlib
-
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -144,8 +145,6 @@ def span(root, **changes):
 )
 def test_videos_that_are_cut_by_another_clock_are_reported(tmp_path, changes, what):
     found = LeRobotFolder(span(tmp_path / "d", **changes)).findings()
-    import re
-
     assert any(re.search(what, f.what) and "episode 1" in f.where for f in found)
 
 
@@ -184,4 +183,3 @@ def test_the_check_looks_at_files_of_numbers_too(tmp_path):
     (root / "data/chunk-000/file-001.parquet").unlink()
     with pytest.raises(DamagedEpisode, match=r"episode 1 .*there is no such file"):
         check.valid_episodes(LeRobotFolder(root), skip_bad=False, files=True)
-    assert png(picture(0, 0)).startswith(b"\x89PNG")
