@@ -23,6 +23,7 @@ from scd_datasets.sources.lerobot.features import DONE, REWARD, SUCCESS
 from scd_datasets.sources.source import DamagedEpisode, Finding, Source, listed
 from scd_datasets.store.store import WindowStore
 from scd_world.reporting.tables import write_json
+from scd_world.reporting.units import unit_in
 from scd_world.robot_data.schema import DataSchema
 
 SHORT = 16  # steps: below, an episode is shorter than the usual windows
@@ -99,7 +100,7 @@ class CheckReport:
         rows["tasks"] = "; ".join(schema.tasks) or "none named"
         bounds = zip(schema.action, schema.action_low, schema.action_high, strict=True)
         for name, low, high in list(bounds)[:SHOWN]:
-            rows[f"action {name}"] = f"{low:.4g} … {high:.4g}"
+            rows[f"action {name}"] = f"{low:.4g} … {high:.4g} {unit_in(name) or ''}".rstrip()
         if len(schema.action) > SHOWN:
             rows["action …"] = f"{len(schema.action) - SHOWN} more, in {JSON}"
         if schema.reward:
@@ -202,7 +203,7 @@ def _ranges(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _named_ranges(names: Sequence[str], low: np.ndarray, high: np.ndarray) -> dict[str, dict[str, Any]]:
     return {
-        name: {"low": float(a), "high": float(b), "moves": bool(a != b)}
+        name: {"low": float(a), "high": float(b), "unit": unit_in(name), "moves": bool(a != b)}
         for name, a, b in zip(names, low, high, strict=True)
     }
 

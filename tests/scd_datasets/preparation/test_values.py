@@ -68,7 +68,7 @@ def test_dimensions_that_never_move_are_one_line(tmp_path):
     assert len(lines) == 2
     assert "action: 1 of 2 never move: dy" in lines[0]
     assert "state: 2 of 3 never move: y, z" in lines[1]
-    assert report.to_dict()["action"]["dy"] == {"low": -1.5, "high": -1.5, "moves": False}
+    assert report.to_dict()["action"]["dy"] == {"low": -1.5, "high": -1.5, "unit": None, "moves": False}
 
 
 def test_an_episode_that_is_another_again_is_left_out(tmp_path):
@@ -93,3 +93,9 @@ def test_commands_alone_may_well_be_the_same(tmp_path):
 
     root = write_dataset(tmp_path / "d", columns=repeat, features={"observation.state": None})
     assert len(check_dataset(LeRobotFolder(root)).good) == 3
+
+
+def test_ranges_have_the_unit_that_names_tell(tmp_path):
+    described = {"action": {"dtype": "float32", "shape": [2], "names": ["elbow_rad", "grip [mm]"]}}
+    table = check_dataset(LeRobotFolder(write_dataset(tmp_path / "d", features=described))).table()
+    assert [line.split()[-1] for line in table.splitlines() if line.startswith("action ")] == ["rad", "mm"]
