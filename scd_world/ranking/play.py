@@ -109,9 +109,10 @@ class RankingResults:
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            digest = found["digest"]
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a result of scd-rank ({error}): remove it") from error
-        return found if found["digest"] == self.digest(entry, side) else None
+        return found if digest == self.digest(entry, side) else None
 
     def digest(self, entry: PolicyEntry, side: str) -> str:
         """Hashes all that the outcome depends on; the world itself matters to its own side alone."""

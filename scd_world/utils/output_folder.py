@@ -44,7 +44,7 @@ def owner_of(out: Path) -> str | None:
     """Gives the command whose mark a folder bears; a mark that cannot be read is none."""
     try:
         return str(json.loads((out / MARK).read_text(encoding="utf-8"))["command"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -54,7 +54,7 @@ def has_sign(out: Path, sign: tuple[str, Collection[str]]) -> bool:
     for file in out.glob(pattern):
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(found, dict) and set(keys) <= set(found):
             return True

@@ -187,7 +187,7 @@ def refuse_foreign_store(path: Path) -> None:
     try:
         attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
         ours = {"format", "schema", "fingerprint"} <= set(attributes)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ours = False
     if not ours:
         raise ValueError(

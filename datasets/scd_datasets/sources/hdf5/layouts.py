@@ -109,7 +109,7 @@ def _json(file: Any, attribute: str) -> dict[str, Any]:
     text = group_in(file, "data").attrs.get(attribute, "{}")
     try:
         found = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
