@@ -18,7 +18,11 @@ from scd_world.training.checkpoint import Checkpoints
 from scd_world.utils.interruption import Interrupted
 from scd_world.world.world import World
 
-COMMAND = "import sys; sys.argv[0] = 'scd-train'; from scd_world.cli.commands import train; train()"
+# A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
+COMMAND = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "sys.argv[0] = 'scd-train'; from scd_world.cli.commands import train; train()"
+)
 SMALL = {
     "data": "zarr",
     "model": "nano",
