@@ -209,6 +209,16 @@ def test_an_image_that_is_not_stored_is_named(tmp_path):
         check_dataset(LeRobotFolder(root))
 
 
+def test_bytes_that_are_no_picture_are_named(tmp_path):
+    def spoil(columns):
+        columns[TOP][7] = {"bytes": b"%!PS-Adobe-3.0 EPSF-3.0", "path": None}
+
+    root = write_dataset(tmp_path / "d", episodes=1, columns=spoil)
+    what = rf"frame 7 of {TOP} cannot be decoded: it is no picture in a known format \(PNG, JPEG, "
+    with pytest.raises(ValueError, match=what):
+        check_dataset(LeRobotFolder(root))
+
+
 def test_images_may_lie_beside_the_table_and_nowhere_else(tmp_path):
     def beside(columns):
         columns[TOP] = [{"bytes": None, "path": f"images/{i}.png"} for i in range(LENGTH)]
