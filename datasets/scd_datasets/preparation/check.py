@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,28 +15,22 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from scd_datasets.config import CheckConfig, OnBadEpisode
 from scd_datasets.preparation.checked import CheckedEpisode
 from scd_datasets.preparation.clock import timestamp_error
 from scd_datasets.preparation.contact_sheet import chosen, picked_frames
 from scd_datasets.preparation.decode import decoded
 from scd_datasets.preparation.pictures import EpisodePictures, camera_measures
-from scd_datasets.preparation.report import TEXT, CheckReport
+from scd_datasets.preparation.report import LEFT_OUT, CheckReport
 from scd_datasets.preparation.values import absurd, twins
 from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
-from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Source, listed
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.known_stores import find, link, remember
-from scd_datasets.store.read_speed import measure, synthetic_store
-from scd_datasets.store.store import REPORT, WindowStore
-from scd_datasets.store.writer import StoreWriter, refuse_foreign_store
+from scd_datasets.store.store import REPORT
+from scd_datasets.store.writer import StoreWriter
 from scd_world.robot_data.camera_keys import usual_keys
 from scd_world.robot_data.schema import DataSchema
-from scd_world.utils.output_folder import claim_folder
 
 MAX_LISTED = 8  # damaged episodes that an error lists
-REPORT_SIGN = ("report.json", ("verdict", "findings"))
 log = logging.getLogger(__name__)
 
 
@@ -58,82 +51,29 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
     was interrupted goes on where it was.
     skip_bad: leave damaged episodes out and list them in the report, instead of raising.
 
-    Raises DamagedEpisode (a ValueError) for a damaged episode without `skip_bad`, and ValueError for a
+    Raises DamagedEpisode (a ValueError) that names all damage without `skip_bad`, and ValueError for a
     dataset without a camera, or without any good episode.
     """
     if not source.sizes:
+        left_out = [f"{f.where}: {f.what}" for f in source.findings() if f.done == LEFT_OUT]
         raise ValueError(
-            f"{source.root} has no camera (a feature of dtype image or video), and a world predicts images. "
-            "Beside recordings with cameras, its low-dimensional data can train the state prior: "
-            f"scd-train … prior.extra_datasets=[{source.root}]"
+            f"{source.root} has no camera that can be read ({'; '.join(left_out) or 'none is listed'}), and "
+            "a world predicts images. Beside recordings with cameras, its low-dimensional data can train the "
+            f"state prior: scd-train … prior.extra_datasets=[{source.root}]"
         )
     found = valid_episodes(source, skip_bad, files=True)
     schema = make_schema(source, found.good)
     report = CheckReport(source, schema, [], list(found.bad), found.twins, [], {}, skip_bad)
-    writer = (
-        None if out is None else StoreWriter(out, schema, source_digest(source, skip_bad), source.imagined)
-    )
+    writer = None
+    if out is not None:  # an interrupted import goes on, whether or not it was to skip
+        writer = StoreWriter(out, schema, source_digest(source), source.imagined)
     with writer or nullcontext():
         report = _decode_all(report, found.good, writer)
         if writer is not None:
-            writer.finish()
+            writer.finish(source_digest(source, bool(report.bad)))
             report = replace(report, path=writer.path, fingerprint=writer.fingerprint)
             report.write(writer.scratch / REPORT)
     return report
-
-
-def run_check(config: CheckConfig) -> None:
-    """Runs the command scd-data: checks, prints the report, builds the store unless `build` is False."""
-    if not (config.data.root or config.data.repo_id):
-        with tempfile.TemporaryDirectory() as scratch:
-            return _print_speed(synthetic_store(Path(scratch) / "synthetic.zarr"))
-    source, skip_bad = open_source(config.data), config.on_bad_episode is OnBadEpisode.skip
-    if not config.build:  # all damage at once
-        if config.out:
-            claim_folder(config.out, "scd-data", REPORT_SIGN)
-        report = replace(check_dataset(source, skip_bad=True), skip_bad=skip_bad)
-        print(report.table())
-        if config.out:
-            report.write(Path(config.out))
-        if report.bad and not skip_bad:
-            raise damage_error(report.bad)
-        return
-    out = Path(config.out or usual_store(config.data.repo_id, source.root))
-    print(build_once(source, out, skip_bad))
-    if config.bench:
-        _print_speed(WindowStore.open(out, in_memory=False))
-
-
-def usual_store(repo_id: str | None, root: Path) -> str:
-    """Gives where a recording's store goes: beside it, or here where it lies in a hub's cache."""
-    if repo_id:
-        return f"{repo_id.rpartition('/')[2].partition('@')[0]}.zarr"
-    name = str(root).rstrip("/")
-    return f"{name.removesuffix('.zarr')}.windows.zarr" if name.endswith(".zarr") else f"{name}.zarr"
-
-
-def build_once(source: Source, out: Path, skip_bad: bool) -> str:
-    """Sees to it that the recording's store lies at `out`, decoding only what was never decoded; gives the
-    report in words."""
-    digest = source_digest(source, skip_bad)
-    if out.exists():
-        refuse_foreign_store(out)
-        store = WindowStore.open(out, in_memory=False)
-        if store.source == digest:
-            remember(store)
-            return f"the dataset has not changed since it was checked; {out} is as it was\n\n{report_of(out)}"
-    if known := find(digest):
-        link(known, out)
-        return f"already decoded, into {known}; linked to {out}\n\n{report_of(out)}"
-    report = check_dataset(source, out, skip_bad)
-    remember(WindowStore.open(out, in_memory=False))
-    return report.table()
-
-
-def report_of(store: Path) -> str:
-    """Gives the report in words that lies in a store; stores of earlier versions have none in them."""
-    file = store / REPORT / TEXT
-    return file.read_text(encoding="utf-8").rstrip() if file.is_file() else ""
 
 
 def damage_error(bad: list[DamagedEpisode]) -> DamagedEpisode:
@@ -172,7 +112,7 @@ def check_low_dim(source: Source, episode: EpisodeIndex) -> dict[str, np.ndarray
         raise damaged(f"has {count} rows, {episode.length} are listed")
     if "frame_index" in values and not np.array_equal(values["frame_index"], np.arange(count)):
         raise damaged("frame_index does not count 0, 1, 2, …")
-    for key in (STATE, ENVIRONMENT_STATE, ACTION, REWARD):
+    for key in (STATE, ENVIRONMENT_STATE, ACTION, REWARD, SUCCESS):
         if key not in values:
             continue
         names = source.names(key)
@@ -180,7 +120,8 @@ def check_low_dim(source: Source, episode: EpisodeIndex) -> dict[str, np.ndarray
             raise damaged(
                 f"{key} has shape {values[key].shape}, expected {len(names)} values in {count} rows"
             )
-        finite = np.isfinite(values[key].astype(np.float64)).reshape(count, len(names))
+        with np.errstate(over="ignore"):  # what a float32 cannot hold is stored as infinite
+            finite = np.isfinite(values[key].astype(np.float32)).reshape(count, len(names))
         if not finite.all():
             frame, column = np.argwhere(~finite)[0]
             value = values[key].reshape(count, len(names))[frame, column]
@@ -208,7 +149,7 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
         action_low=tuple(actions.min(0).tolist()),
         action_high=tuple(actions.max(0).tolist()),
         fps=source.fps,
-        tasks=tuple(sorted({task for checked in good for task in checked.episode.tasks[:1]})),
+        tasks=tasks_of(good),
         reward=bool(source.names(REWARD)),
         success=bool(source.names(SUCCESS)),
         horizon=max(checked.episode.length for checked in good),
@@ -218,9 +159,20 @@ def make_schema(source: Source, good: list[CheckedEpisode]) -> DataSchema:
     )
 
 
-def source_digest(source: Source, skip_bad: bool) -> str:
-    """Hashes what a store depends on: the dataset's files (their sizes and times, not bytes), and what is
-    read of them."""
+def first_task(checked: CheckedEpisode) -> str:
+    """Gives the task that counts for an episode; "" where it has none."""
+    return checked.episode.tasks[0] if checked.episode.tasks else ""
+
+
+def tasks_of(good: list[CheckedEpisode]) -> tuple[str, ...]:
+    """Lists the tasks of the episodes, "" among them where some have one and some none; () where none has."""
+    tasks = {first_task(checked) for checked in good}
+    return () if tasks == {""} else tuple(sorted(tasks))
+
+
+def source_digest(source: Source, skipped: bool = False) -> str:
+    """Hashes what a store depends on: the dataset's files (their sizes and times, not bytes), what is read of
+    them, and whether something was left out as damaged."""
     named = [
         file
         for episode in source.episodes
@@ -234,7 +186,7 @@ def source_digest(source: Source, skip_bad: bool) -> str:
         for file in sorted(files)
         if file.is_file()
     ]
-    return hashlib.sha256(json.dumps([stats, source.read_options(), skip_bad]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([stats, source.read_options(), skipped]).encode()).hexdigest()
 
 
 def valid_episodes(source: Source, skip_bad: bool, files: bool = False) -> Validated:
@@ -288,9 +240,7 @@ def _decode_all(report: CheckReport, good: list[CheckedEpisode], writer: StoreWr
         for checked, future in decoded(decode, good, frame_bytes):
             try:
                 pixels, pictures = future.result()
-            except DamagedEpisode as damage:
-                if not report.skip_bad:
-                    raise damage_error([damage]) from damage
+            except DamagedEpisode as damage:  # the others are looked at all the same: all at once
                 bad.append(damage)
                 continue
             if writer is not None:
@@ -300,6 +250,10 @@ def _decode_all(report: CheckReport, good: list[CheckedEpisode], writer: StoreWr
             measured.append(pictures)
             done.append(checked)
             bar.update(checked.episode.length)
+    if bad and not report.skip_bad:
+        if writer is not None:
+            writer.keep()  # who then leaves them out need not decode the others again
+        raise damage_error(bad)
     if not done:
         raise no_valid_error(source, bad)
     shown = shown or {done[0].episode.index: picked_frames(source.pixels(done[0].episode))}
@@ -315,10 +269,5 @@ def _arrays(schema: DataSchema, checked: CheckedEpisode, pixels: np.ndarray) -> 
         reward=values.get(REWARD, np.zeros(length)).reshape(length),
         success=values.get(SUCCESS, np.zeros(length, bool)).reshape(length),
         index=checked.episode.index,
-        task=schema.tasks.index(checked.episode.tasks[0]) if checked.episode.tasks else 0,
+        task=schema.tasks.index(first_task(checked)) if schema.tasks else 0,
     )
-
-
-def _print_speed(store: WindowStore) -> None:
-    for name, speed in measure(store.path).items():
-        print(f"random windows {name}: {speed:,.0f} frames/s per core")

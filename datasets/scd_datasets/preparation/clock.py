@@ -44,13 +44,13 @@ def timestamp_error(timestamps: np.ndarray, fps: float, in_order: bool = False) 
 
     in_order: a row is a step, however long it took: only a pause of more than MAX_GAP steps is wrong.
     """
+    steps = np.diff(timestamps)
+    if in_order:
+        return _pause(np.nan_to_num(steps, nan=0.0, posinf=np.inf), fps)
     if not np.isfinite(timestamps).all():
         return f"the timestamp is not finite at frame {np.argmin(np.isfinite(timestamps))}"
-    steps = np.diff(timestamps)
     if (steps <= 0).any():
         return f"the timestamp goes back after frame {np.argmax(steps <= 0)}"
-    if in_order:
-        return _pause(steps, fps)
     late = np.abs(steps - 1 / fps) > TIME_TOLERANCE
     if not late.any():  # nor has an episode of one frame any step
         return None

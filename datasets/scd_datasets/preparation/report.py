@@ -59,6 +59,10 @@ class CheckReport:
         """Says whether one can train on it."""
         if self.bad and not self.skip_bad:
             return f"not ready: {len(self.bad)} of {len(self.source.episodes)} episodes are damaged"
+        if max(one.episode.length for one in self.good) < 2:
+            return "not ready: no episode has two frames, and what is learned is what follows a frame"
+        if len(self.good) == 1:
+            return "not ready: one episode, and one is held out; record more, or train with data.holdout=0"
         count = sum(finding.notable for finding in self.findings())
         if not count:
             return "ready to train"
@@ -290,6 +294,10 @@ def episode_findings(good: Sequence[CheckedEpisode]) -> list[Finding]:
     """Lists the episodes that are whole, but unusual."""
     found = []
     several = [one for one in good if len(one.episode.tasks) > 1]
+    without = [one.episode.index for one in good if not one.episode.tasks]
+    if without and len(without) < len(good):
+        what = f"{len(without)} have no task, and others have: {listed(without)}"
+        found.append(Finding(what, "episodes", "they count as a task of their own, ''"))
     for checked in good:
         where, episode = f"episode {checked.episode.index}, {checked.episode.file}", checked.episode
         ends = np.flatnonzero(checked.low_dim.get(DONE, np.zeros(0)))

@@ -15,9 +15,11 @@ from scd_datasets.preparation.checked import CheckedEpisode
 from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE
 from scd_datasets.sources.source import DamagedEpisode, Finding, Source, listed
 
-USUAL = (0.01, 0.99)  # quantiles of a dimension within which its usual values lie
 SMALL = 1e-3  # of its own size (at least 1): no usual range is smaller
-ODD, ABSURD = 100.0, 1e6  # times the usual range beside it: said, and refused
+# Within which quantiles usual values lie, and how many times that range beside it a value is odd. A few odd
+# ones are outside the wide quantiles; a sentinel in every tenth row is outside the narrow ones alone.
+USUAL = (((0.01, 0.99), 100.0), ((0.25, 0.75), 1000.0))
+ABSURD = 1e6  # times the range of the narrow ones: such a value would be all there is to the dimension
 
 
 @dataclass(frozen=True)
@@ -32,28 +34,40 @@ class Extreme:
 
 
 def extremes(source: Source, good: Sequence[CheckedEpisode]) -> list[Extreme]:
-    """Finds, of each dimension of states, actions and reward, the values more than ODD ranges beside the
-    usual ones: the worst of each episode."""
+    """Finds, of each dimension of states, actions and reward, the values far beside the usual ones: the worst
+    of each episode."""
     found = []
     for key in (STATE, ENVIRONMENT_STATE, ACTION, REWARD):
         names = source.names(key)
         if not names:
             continue
         parts = [one.low_dim[key].reshape(one.episode.length, -1).astype(np.float64) for one in good]
-        values = np.concatenate(parts)
-        low = np.quantile(values, USUAL[0], axis=0, method="higher")  # of few values all but the extreme ones
-        high = np.quantile(values, USUAL[1], axis=0, method="lower")
-        # A dimension that hardly moves (a sparse reward, a gripper) has no usual range; its own size is one.
-        size = np.maximum(1.0, np.abs(low))
-        usual = np.where(high > low, np.maximum(high - low, SMALL * size), size)
+        scales = [(usual_range(np.concatenate(parts), *quantiles), odd) for quantiles, odd in USUAL]
         for place, values in enumerate(parts):
-            times = np.maximum(values - high, low - values) / usual  # (L, n)
-            if times.max() > ODD:
-                frame, column = np.unravel_index(np.argmax(times), times.shape)
-                value = float(values[frame, column])
-                name = f"{key} {names[column]}"
-                found.append(Extreme(place, int(frame), name, value, float(times[frame, column])))
+            away = [(distance(values, *usual), odd) for usual, odd in scales]  # (L, n) each
+            excess = np.max([times / odd for times, odd in away], axis=0)
+            if excess.max() > 1:
+                frame, column = np.unravel_index(np.argmax(excess), excess.shape)
+                times = float(max(times[frame, column] for times, _ in away))
+                value, name = float(values[frame, column]), f"{key} {names[column]}"
+                found.append(Extreme(place, int(frame), name, value, times))
     return found
+
+
+def usual_range(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gives (n,) each, of values (F, n): two quantiles, and the range between them.
+
+    A dimension that hardly moves (a sparse reward, a gripper) has no usual range; its own size is one.
+    """
+    below = np.quantile(values, low, axis=0, method="higher")  # of few values all but the extreme ones
+    above = np.quantile(values, high, axis=0, method="lower")
+    size = np.maximum(1.0, np.abs(np.median(values, axis=0)))
+    return below, above, np.where(above > below, np.maximum(above - below, SMALL * size), size)
+
+
+def distance(values: np.ndarray, below: np.ndarray, above: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Gives how many usual ranges each of the values (L, n) lies beside them."""
+    return np.maximum(values - above, below - values) / usual
 
 
 def absurd(source: Source, good: Sequence[CheckedEpisode]) -> list[DamagedEpisode]:

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import zarr
 
-from scd_datasets.store.arrays import columns
+from scd_datasets.store.arrays import SHARD_FRAMES, columns
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import DamagedFolder
 
@@ -112,6 +112,12 @@ class WindowStore:
     @property
     def in_memory(self) -> bool:
         return isinstance(self._pixels, np.ndarray)
+
+    def verify(self) -> None:
+        """Reads all pixels, a shard at a time; DamagedFolder where their checksums are not theirs."""
+        for first in range(0, len(self.action), SHARD_FRAMES):
+            with _named_damage(self.path, f"some of the frames from {first} on of pixels"):
+                np.asarray(self._pixels[first : first + SHARD_FRAMES])
 
     def windows(self, episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
         """Reads B windows of T = `num_steps` steps from `frames` (B,) of `episodes` (B,) on, both int.

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from scd_datasets.store import arrays
 from scd_datasets.store.arrays import EpisodeArrays, ShardedArray, columns, episode_rows
@@ -26,6 +28,7 @@ from scd_datasets.store.store import FORMAT, READ, REPORT, WindowStore
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import TEMP, beside, refuse_strangers, replace_folder
 
+log = logging.getLogger(__name__)
 JOURNAL = "journal.jsonl"  # in the scratch folder: what is being written, then a line per episode
 
 
@@ -43,13 +46,31 @@ def write_store(
     with StoreWriter(path, schema, source) as writer:
         for episode in episodes:
             writer.append(episode)
-        writer.finish()
+        writer.finish(source)
     return WindowStore.open(path, in_memory=False)
+
+
+@contextmanager
+def store_lock(path: Path) -> Iterator[None]:
+    """Holds the right to write the store at `path`; another process waits for it, and says so. A process may
+    ask again for what it holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process, which is writing %s", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class StoreWriter:
     """Writes a store at `path`: `append` episodes, `finish`, and leaving the context publishes it.
 
+    source: a digest of what is read: an interrupted writer of the same is gone on with; "" with none.
     imagined: by whom the episodes were, in plain words, where they were not recorded.
 
     ## Attributes
@@ -65,11 +86,12 @@ class StoreWriter:
         refuse_foreign_store(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.scratch = beside(self.path, TEMP)
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))  # a second writer waits
+        self._lock = store_lock(self.path)
+        self._keep = False
         self.fingerprint = ""
 
     def __enter__(self) -> StoreWriter:
-        self._lock.acquire()
+        self._lock.__enter__()
         head = {"format": FORMAT, "schema": self.schema.to_dict(), "source": self.source}
         hashed = replace(self.schema, camera_keys=())  # by which keys it came changes nothing that is stored
         self._digest = hashlib.sha256(json.dumps(hashed.to_dict(), sort_keys=True).encode())
@@ -86,7 +108,7 @@ class StoreWriter:
             lines = [head, *(_entry(episode, length, rows) for episode, (_, length) in self.kept.items())]
             (self.scratch / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
         except BaseException:
-            self._lock.release()
+            self._lock.__exit__(None, None, None)
             raise
         self._lengths: list[int] = []
         self._indices: list[int] = []
@@ -114,8 +136,15 @@ class StoreWriter:
             with (self.scratch / JOURNAL).open("a") as journal:
                 journal.write(json.dumps(line) + "\n")
 
-    def finish(self) -> None:
-        """Writes what is still in memory, and what is known by now; ValueError where there is no episode."""
+    def keep(self) -> None:
+        """Has what is written left there, whatever happens now: a later writer of the same source goes on."""
+        self._keep = True
+
+    def finish(self, source: str) -> None:
+        """Writes what is still in memory, and what is known by now; ValueError where there is no episode.
+
+        source: a digest of what the store was built from, by which a reader knows whether that has changed.
+        """
         if not self._lengths:
             raise ValueError(f"no episode to write to {self.path}; a store needs at least one")
         per_episode = {"episode_ends": np.cumsum(self._lengths), "episode_index": np.array(self._indices)}
@@ -130,7 +159,7 @@ class StoreWriter:
             array.flush()
         self.fingerprint = self._digest.hexdigest()
         attributes: dict[str, Any] = {"format": FORMAT, "schema": self.schema.to_dict()}
-        origin = {"fingerprint": self.fingerprint, "source": self.source, "imagined": self.imagined}
+        origin = {"fingerprint": self.fingerprint, "source": source, "imagined": self.imagined}
         self._group.attrs.update(attributes | origin)
         (self.scratch / JOURNAL).unlink()
 
@@ -140,10 +169,10 @@ class StoreWriter:
         try:
             if kind is None and self.fingerprint:
                 replace_folder(self.scratch, self.path)
-            elif kind is None or issubclass(kind, Exception) or not self.source:
-                shutil.rmtree(self.scratch, ignore_errors=True)  # an interruption alone leaves it, to go on
+            elif not self.source or not (self._keep or (kind and not issubclass(kind, Exception))):
+                shutil.rmtree(self.scratch, ignore_errors=True)  # an interruption leaves it, to go on
         finally:
-            self._lock.release()
+            self._lock.__exit__(None, None, None)
 
 
 def _entry(episode: int, length: int, rows: int) -> dict[str, int]:
@@ -171,13 +200,24 @@ def kept_episodes(scratch: Path, head: dict[str, Any]) -> tuple[dict[int, tuple[
     if not entries or not isinstance(pixels, zarr.Array):
         return {}, 0
     rows, kept, start = min(entries[-1]["rows"], pixels.shape[0]), {}, 0
-    rows -= rows % arrays.SHARD_FRAMES  # the last shard may be a part of one
+    rows = sound_rows(pixels, rows - rows % arrays.SHARD_FRAMES)  # the last shard may be a part of one
     for entry in entries:
         if start + entry["length"] > rows:
             break
         kept[entry["episode"]] = start, entry["length"]
         start += entry["length"]
     return kept, rows
+
+
+def sound_rows(pixels: zarr.Array, rows: int) -> int:
+    """Counts the rows, of the first `rows`, that lie in whole shards before the first damaged one."""
+    for first in range(0, rows, arrays.SHARD_FRAMES):
+        try:
+            with zarr.config.set(READ):
+                np.asarray(pixels[first : first + arrays.SHARD_FRAMES])
+        except (RuntimeError, ValueError, OSError):
+            return first
+    return rows
 
 
 def refuse_foreign_store(path: Path) -> None:

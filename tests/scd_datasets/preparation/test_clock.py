@@ -52,8 +52,18 @@ def test_the_measured_rate_is_the_median_one():
     assert measured_rate([np.zeros(1)]) is None
 
 
-@pytest.mark.parametrize("in_order", [False, True])
-def test_time_that_goes_back_or_is_no_number_is_damage(in_order):
-    assert "goes back after frame 1" in timestamp_error(np.array([0.0, 0.1, 0.1]), 10, in_order)
-    assert "not finite at frame 1" in timestamp_error(np.array([0.0, np.nan]), 10, in_order)
-    assert timestamp_error(np.arange(9) / 29.97, 29.97, in_order) is None
+@pytest.mark.parametrize(
+    ("times", "what"),
+    [([0.0, 0.1, 0.1], "goes back after frame 1"), ([0.0, np.nan], "not finite at frame 1")],
+)
+def test_time_that_goes_back_or_is_no_number_is_damage_unless_rows_are_steps(times, what):
+    assert what in timestamp_error(np.array(times), 10)
+    assert timestamp_error(np.array(times), 10, in_order=True) is None
+    assert timestamp_error(np.arange(9) / 29.97, 29.97) is None
+
+
+def test_a_clock_that_is_listed_and_was_never_written_is_none(tmp_path):
+    root = write_dataset(tmp_path / "d", "v2.1", columns=lambda columns: columns.pop("timestamp"))
+    report = check_dataset(LeRobotFolder(root))
+    assert report.rate is None
+    assert len(report.good) == 3

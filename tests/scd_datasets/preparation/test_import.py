@@ -8,13 +8,15 @@ import pytest
 
 from scd_datasets.config import CheckConfig, DataConfig, SourceConfig
 from scd_datasets.preparation import decode
-from scd_datasets.preparation.check import check_dataset, run_check, usual_store
+from scd_datasets.preparation.build import build_once, run_check, usual_store
+from scd_datasets.preparation.check import check_dataset
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
+from scd_datasets.sources.source import DamagedEpisode
 from scd_datasets.store import arrays, known_stores
 from scd_datasets.store.store import WindowStore
 
-from ..by_hand import LENGTH, write_dataset
+from ..by_hand import LENGTH, TOP, write_dataset
 
 
 @pytest.fixture
@@ -63,6 +65,87 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path, monkeypatch, decoded_epi
     ]
     assert all(np.array_equal(read[0][name], read[1][name], equal_nan=name == "prev") for name in read[0])
     assert not list(tmp_path.glob(".s.zarr.scd-tmp"))
+
+
+def test_damage_late_in_an_import_costs_no_decoding_again(tmp_path, monkeypatch, decoded_episodes):
+    """All damage is named, and who then leaves it out goes on with what was decoded."""
+    monkeypatch.setattr(arrays, "SHARD_FRAMES", 32)
+    monkeypatch.setattr(decode, "MOST_THREADS", 1)
+
+    def cut(columns):
+        if columns["episode_index"][0] in (6, 8):
+            columns[TOP][3] = {"bytes": b"no picture", "path": None}
+
+    root = write_dataset(tmp_path / "d", episodes=10, columns=cut)
+    with pytest.raises(DamagedEpisode, match=r"episode 6 .*: episode 8\."):
+        check_dataset(LeRobotFolder(root), tmp_path / "s.zarr")
+    decoded_episodes.clear()
+    store = check_dataset(LeRobotFolder(root), tmp_path / "s.zarr", skip_bad=True).store
+    assert min(decoded_episodes) >= 4
+    assert store.episode_index.tolist() == [0, 1, 2, 3, 4, 5, 7, 9]
+    whole = check_dataset(LeRobotFolder(root), tmp_path / "whole.zarr", skip_bad=True)
+    assert store.fingerprint == whole.fingerprint
+
+
+def test_a_damaged_shard_of_a_killed_import_is_decoded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "SHARD_FRAMES", 32)
+    monkeypatch.setattr(decode, "MOST_THREADS", 1)
+    root, pixels, out = write_dataset(tmp_path / "d", episodes=8), LeRobotFolder.pixels, tmp_path / "s.zarr"
+
+    def kill(self, episode):
+        if episode.index == 7:
+            raise Killed
+        return pixels(self, episode)
+
+    monkeypatch.setattr(LeRobotFolder, "pixels", kill)
+    with pytest.raises(Killed):
+        check_dataset(LeRobotFolder(root), out)
+    monkeypatch.setattr(LeRobotFolder, "pixels", pixels)
+    flip(tmp_path / ".s.zarr.scd-tmp", shard=1)
+    store = check_dataset(LeRobotFolder(root), out).store
+    assert store.fingerprint == check_dataset(LeRobotFolder(root), tmp_path / "whole.zarr").fingerprint
+    store.verify()
+
+
+def flip(store, shard):
+    """Flips a bit in the middle of a shard of pixels."""
+    file = sorted(path for path in (store / "pixels" / "c").rglob("*") if path.is_file())[shard]
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.unlink()  # and not what may be linked to it
+    file.write_bytes(damaged)
+
+
+def test_a_damaged_store_is_built_anew_and_never_linked(tmp_path, decoded_episodes):
+    root = write_dataset(tmp_path / "d")
+    config = CheckConfig(data=SourceConfig(root=str(root)))
+    run_check(config)
+    flip(tmp_path / "d.zarr", shard=0)
+    decoded_episodes.clear()
+    open_store(DataConfig(root=str(root)), tmp_path / "run").verify()
+    assert sorted(decoded_episodes) == [0, 1, 2]
+    run_check(config)
+    WindowStore.open(tmp_path / "d.zarr").verify()
+
+
+def test_two_that_build_one_store_decode_it_once(tmp_path, decoded_episodes):
+    root = write_dataset(tmp_path / "d")
+    both = [
+        threading.Thread(target=build_once, args=(LeRobotFolder(root), tmp_path / "s.zarr", False))
+        for _ in range(2)
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert sorted(decoded_episodes) == [0, 1, 2]
+
+
+def test_a_store_without_damage_serves_who_would_skip_it(tmp_path, decoded_episodes):
+    root = write_dataset(tmp_path / "d")
+    open_store(DataConfig(root=str(root), skip_damaged=True), tmp_path / "a")
+    open_store(DataConfig(root=str(root)), tmp_path / "b")
+    assert sorted(decoded_episodes) == [0, 1, 2]
 
 
 def test_what_another_import_left_is_not_taken(tmp_path, monkeypatch):
@@ -165,7 +248,13 @@ def test_a_linked_store_outlives_the_one_it_was_linked_from(tmp_path):
     ],
 )
 def test_a_store_lies_beside_its_recording_but_not_in_a_hubs_cache(repo_id, root, expected):
-    assert usual_store(repo_id, Path(root)) == expected
+    assert usual_store(repo_id, Path(root)) == Path(expected)
+
+
+def test_the_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "d").mkdir()
+    monkeypatch.chdir(tmp_path / "d")
+    assert usual_store(None, Path(".")) == tmp_path / "d.zarr"
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):

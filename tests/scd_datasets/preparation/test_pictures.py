@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from scd_datasets.config import CheckConfig, SourceConfig
-from scd_datasets.preparation.check import check_dataset, run_check
+from scd_datasets.preparation.build import run_check
+from scd_datasets.preparation.check import check_dataset
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
 
 from ..by_hand import LENGTH, SIZE, TOP, picture, write_dataset

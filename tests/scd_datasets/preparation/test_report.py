@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from scd_datasets.config import CheckConfig, DataConfig, OnBadEpisode, SourceConfig
-from scd_datasets.preparation.check import check_dataset, run_check
+from scd_datasets.preparation.build import run_check
+from scd_datasets.preparation.check import check_dataset
 from scd_datasets.preparation.open_store import open_or_build, open_store
 from scd_datasets.sources.images import ImageGrid, resize
 from scd_datasets.sources.lerobot.reader import LeRobotFolder, download

@@ -35,3 +35,13 @@ def test_the_fingerprint_follows_the_tasks(recorded, tmp_path):
         found.append(store.fingerprint)
     assert len(set(found[:3])) == 3
     assert found[2] == found[3]
+
+
+def test_an_episode_without_a_task_has_none_of_the_others(recorded, tmp_path):
+    name_tasks(recorded, [["push"], ["lift"], []])
+    report = check_dataset(LeRobotFolder(recorded), tmp_path / "s.zarr")
+    assert report.schema.tasks == ("", "lift", "push")
+    assert report.store.task.tolist() == [2, 1, 0]
+    assert "1 have no task, and others have: 2" in report.table()
+    name_tasks(recorded, [[], [], []])
+    assert check_dataset(LeRobotFolder(recorded)).schema.tasks == ()

@@ -99,3 +99,47 @@ def test_ranges_have_the_unit_that_names_tell(tmp_path):
     described = {"action": {"dtype": "float32", "shape": [2], "names": ["elbow_rad", "grip [mm]"]}}
     table = check_dataset(LeRobotFolder(write_dataset(tmp_path / "d", features=described))).table()
     assert [line.split()[-1] for line in table.splitlines() if line.startswith("action ")] == ["rad", "mm"]
+
+
+def test_an_absurd_value_in_several_rows_is_no_usual_one(tmp_path):
+    """Two rows of sixty were enough to make it one of the quantiles."""
+
+    def change(columns):
+        if columns["episode_index"][0] == 1:
+            for frame in (3, 4, 5):
+                columns["action"][frame][0] = 1e30
+
+    root = write_dataset(tmp_path / "d", columns=change)
+    with pytest.raises(DamagedEpisode, match=r"episode 1 .*action dx is 1e\+30 at frame 3"):
+        check_dataset(LeRobotFolder(root))
+
+
+def test_a_sentinel_in_every_tenth_row_is_odd(tmp_path):
+    def change(columns):
+        for frame in (0, 9):
+            columns["observation.state"][frame][2] = -9999.0
+
+    table = check_dataset(LeRobotFolder(write_dataset(tmp_path / "d", columns=change))).table()
+    assert "observation.state z: is -9999 at frame" in table
+
+
+def test_what_a_float32_cannot_hold_is_damage(tmp_path):
+    double = {"action": {"dtype": "float64", "shape": [2], "names": ["dx", "dy"]}}
+    root = write_dataset(tmp_path / "d", columns=put(1e39), features=double)
+    with pytest.raises(DamagedEpisode, match=r"episode 1 .*action dy is 1e\+39 at frame 4"):
+        check_dataset(LeRobotFolder(root))
+
+
+def test_a_success_that_is_no_number_is_damage(tmp_path):
+    success = {"next.success": {"dtype": "float32", "shape": [1], "names": None}}
+
+    def change(columns):
+        columns["next.success"] = [0.0] * (LENGTH - 1) + [float("nan")]
+
+    with pytest.raises(DamagedEpisode, match=r"next\.success \S+ is nan at frame 19"):
+        check_dataset(LeRobotFolder(write_dataset(tmp_path / "d", columns=change, features=success)))
+
+
+@pytest.mark.parametrize(("count", "what"), [(1, "one episode, and one is held out"), (3, "ready")])
+def test_a_single_episode_is_not_enough(tmp_path, count, what):
+    assert what in check_dataset(LeRobotFolder(write_dataset(tmp_path / "d", episodes=count))).verdict

@@ -46,6 +46,7 @@ from scd_datasets.sources.lerobot.parquet import images, read_columns, row_group
 from scd_datasets.sources.lerobot.video_files import (
     VideoFacts,
     file_fault,
+    other_size,
     rate_findings,
     span_findings,
     too_short,
@@ -67,6 +68,7 @@ EIGHT_BIT = (
     "CMYK",
     "YCbCr",
 )  # PIL's modes that a camera takes
+TRIED = 16  # episodes, of which the first picture that opens tells a camera's size
 CACHED = 4  # files whose numbers are kept: several threads may read neighbouring episodes
 
 
@@ -138,11 +140,12 @@ class LeRobotFolder:
         """Looks at the episode's files without decoding them; DamagedEpisode names what is wrong."""
         if fault := file_fault(self.root / episode.file):
             raise DamagedEpisode(episode.index, episode.file, fault)
-        for key in self.cameras.values():
+        for camera, key in self.cameras.items():
             if self._is_video(key):
-                span = episode.videos[key]
-                facts = self._video_facts(span.file)
+                span, facts = episode.videos[key], self._video_facts(episode.videos[key].file)
                 fault = facts if isinstance(facts, str) else too_short(facts, span, episode.length, self.fps)
+                if fault is None and isinstance(facts, VideoFacts):
+                    fault = other_size(facts, self.sizes[camera])
                 if fault:
                     raise DamagedEpisode(episode.index, span.file, fault)
 
@@ -172,7 +175,8 @@ class LeRobotFolder:
             found.append(Finding(f"also recorded: {', '.join(unread)}", INFO, "not read", notable=False))
         videos = {key for key in self.cameras.values() if self._is_video(key)}
         if videos:
-            found += span_findings([_of_cameras(episode, videos) for episode in self.episodes], self.fps)
+            episodes = [_of_cameras(episode, videos) for episode in self.episodes]
+            found += span_findings(episodes, self.fps, self._facts)
             done = f"decoded by {self._decoder[1]}"
             found.append(Finding("images stored as video", "videos/", done, notable=False))
         if videos and not self.in_order:
@@ -195,9 +199,9 @@ class LeRobotFolder:
         for key in camera_keys(metadata.features, ()).values():
             feature = metadata.features[key]
             if feature.dtype == "video":
-                folder = (self.root / first.videos[key].file).parent
+                folders = {(self.root / episode.videos[key].file).parent for episode in metadata.episodes}
                 facts = self._video_facts(first.videos[key].file)
-                if not folder.is_dir():
+                if not any(folder.is_dir() for folder in folders):
                     found.append(
                         Finding("is listed, and its videos' folder is not there", f"camera {key}", "left out")
                     )
@@ -213,14 +217,18 @@ class LeRobotFolder:
         return without_cameras(metadata, none), found
 
     def _size(self, key: str) -> tuple[int, int]:
-        """Gives (height, width) of a camera's images: what they have, and only else what info.json says."""
-        said, first = self.features[key].image_size, self.episodes[0]
-        has = said
-        if self._is_video(key):
-            facts = self._video_facts(first.videos[key].file)
-            has = (facts.height, facts.width) if isinstance(facts, VideoFacts) else said
-        elif image := self._first_image(first, self.features[key].stored):
-            has = image.height, image.width
+        """Gives (height, width) of a camera's images: what the first that opens has, else what info.json
+        says."""
+        said, has = self.features[key].image_size, None
+        for episode in self.episodes[:TRIED]:
+            if self._is_video(key):
+                facts = self._video_facts(episode.videos[key].file)
+                has = (facts.height, facts.width) if isinstance(facts, VideoFacts) else None
+            elif image := self._first_image(episode, self.features[key].stored):
+                has = image.height, image.width
+            if has:
+                break
+        has = has or said
         if has != said:
             what = f"its images have {has[0]} × {has[1]} pixels, info.json says {said[0]} × {said[1]}"
             self._found.append(Finding(what, f"camera {key}", "read as they are"))
@@ -250,20 +258,18 @@ class LeRobotFolder:
 
     def _read_file(self, file: str) -> dict[str, np.ndarray]:
         stored = {key: self.features[key].stored for key in self.low_dim_keys}
+        there = pq.read_schema(self.root / file).names  # what no robot measured may be listed and left out
+        stored = {key: name for key, name in stored.items() if key not in BOOKKEEPING or name in there}
         columns = read_columns(self.root / file, list(stored.values()))
         return {key: columns[name] for key, name in stored.items()}
 
     def _read_row_group(self, file: str, group: int, key: str) -> pa.Table:
-        return pq.ParquetFile(self.root / file).read_row_group(group, columns=[key, *self._index_column])
-
-    @property
-    def _index_column(self) -> list[str]:
-        return ["episode_index"] if "episode_index" in self.features else []
+        return pq.ParquetFile(self.root / file).read_row_group(group, columns=[key])
 
     def _rows(self, episode: EpisodeIndex) -> np.ndarray:
         """Gives the episode's rows in its file; all of them where the file does not say whose they are."""
         columns = self._file(episode.file)
-        if not self._index_column:
+        if "episode_index" not in columns:
             return np.arange(len(columns[ACTION]))
         return np.flatnonzero(columns["episode_index"] == episode.index)
 
@@ -284,6 +290,8 @@ class LeRobotFolder:
             raise DamagedEpisode(episode.index, file, f"{where} cannot be decoded: {error}") from error
         if count < episode.length:
             what = f"{key} ends after {count} of {episode.length} frames"
+            if self._is_video(key) and not self.in_order:
+                what += f", or its times do not fit {self.fps:g} fps: data.clock=index takes them one by one"
             raise DamagedEpisode(episode.index, file, what)
 
     def _colors(self, image: Image.Image, camera: str) -> Image.Image:

@@ -76,8 +76,20 @@ def too_short(facts: VideoFacts, span: VideoSpan, length: int, fps: float) -> st
     return None
 
 
-def span_findings(episodes: Sequence[EpisodeIndex], fps: float) -> list[Finding]:
-    """Lists where the list of episodes and the videos' frames do not agree, in numbers of frames."""
+def other_size(facts: VideoFacts, size: tuple[int, int]) -> str | None:
+    """Says that a video's frames have another size (height, width) than the camera's others."""
+    if (facts.height, facts.width) == size:
+        return None
+    return f"has frames of {facts.height} × {facts.width} pixels, the others {size[0]} × {size[1]}"
+
+
+def span_findings(
+    episodes: Sequence[EpisodeIndex], fps: float, facts: Mapping[str, VideoFacts | str]
+) -> list[Finding]:
+    """Lists where the list of episodes and the videos' frames do not agree, in numbers of frames.
+
+    facts: of those files that were looked at.
+    """
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     ends: dict[str, float] = {}
     for episode in episodes:
@@ -89,6 +101,11 @@ def span_findings(episodes: Sequence[EpisodeIndex], fps: float) -> list[Finding]
                 found[key, "is listed with another length in the video, by {} frames at most"][
                     episode.index
                 ] = more
+            one, alone = facts.get(span.file), span.end is None  # in a file of its own
+            if alone and isinstance(one, VideoFacts) and one.frames > episode.length:
+                found[key, "has more frames in the video than rows, by {} at most"][episode.index] = (
+                    one.frames - episode.length
+                )
             if (shared := ends.get(span.file, start) - start) >= 0.5:
                 found[key, "shares frames with the one before it in the video, {} at most"][episode.index] = (
                     shared

@@ -1,6 +1,7 @@
 """What is wrong with a dataset's files is said before anything is decoded, and all of it at once."""
 
 import re
+import shutil
 import struct
 import zlib
 
@@ -16,6 +17,7 @@ from scd_datasets.sources.source import DamagedEpisode
 from ...by_hand import LENGTH, SIZE, TOP, picture, write_dataset, write_video
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+LARGE = [np.zeros((64, 64, 3), np.uint8)] * LENGTH
 NINE = [picture(0, i) for i in range(9)]
 WRIST = "observation.images.wrist"
 
@@ -183,3 +185,27 @@ def test_the_check_looks_at_files_of_numbers_too(tmp_path):
     (root / "data/chunk-000/file-001.parquet").unlink()
     with pytest.raises(DamagedEpisode, match=r"episode 1 .*there is no such file"):
         check.valid_episodes(LeRobotFolder(root), skip_bad=False, files=True)
+
+
+def test_the_first_video_that_opens_tells_the_size(tmp_path):
+    features = {TOP: {"dtype": "video", "shape": [64, 96, 3]}}
+    root = write_dataset(tmp_path / "d", "v2.1", video=True, features=features)
+    video(root, 0).write_text(POINTER)
+    assert LeRobotFolder(root).sizes == {"top": SIZE}
+
+
+def test_a_video_that_is_longer_than_its_rows_is_reported(tmp_path):
+    """The usual way to lose step with a real clock."""
+    root = write_dataset(tmp_path / "d", "v2.1", video=True)
+    write_video(video(root, 1), [picture(1, i) for i in range(LENGTH + 13)])
+    table = check_dataset(LeRobotFolder(root, in_order=True)).table()
+    assert "1 of 3 episodes: each has more frames in the video than rows, by 13 at most" in table
+
+
+def test_where_no_camera_is_left_the_reasons_are_said(tmp_path):
+    root = write_dataset(tmp_path / "d", "v2.1", video=True)
+    shutil.rmtree(root / "videos")
+    with pytest.raises(
+        ValueError, match=rf"no camera that can be read \(camera {TOP}: is listed, and its videos"
+    ):
+        check_dataset(LeRobotFolder(root))
