@@ -51,8 +51,8 @@ COMMANDS = {
     "data": Command(
         CheckConfig,
         "scd_datasets.preparation.build:run_check",
-        "a store appears only when it is complete, and an earlier one is as it was; the same command begins "
-        "again",
+        "a store appears only when it is complete, and an earlier one is as it was; the same command goes on "
+        "where it was, in whole thousands of frames (one with build=false begins again)",
     ),
     "train": Command(
         TrainConfig,

@@ -1,7 +1,7 @@
 """Which recorded array is what: the state, the action, a camera; by its name and shape, or as the user says.
 
 `keys` (the setting data.keys) maps a recorded array to LeRobot's name for it. Several that have one name make
-it up side by side, in the order in which they are given.
+it up side by side, in the order in which they are given. What is called `recorded.<name>` is not read.
 
 N rows, h w pixels of a frame.
 """
@@ -15,21 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from scd_datasets.sources.lerobot.features import (
-    ACTION,
-    DONE,
-    ENVIRONMENT_STATE,
-    REWARD,
-    STATE,
-    SUCCESS,
-    wanted_of,
-)
-from scd_datasets.sources.lerobot.keys import did_you_mean
+from scd_datasets.sources.lerobot.features import LOW_DIM, SET_ASIDE, wanted_of
+from scd_datasets.sources.lerobot.keys import check_target, did_you_mean
 from scd_datasets.sources.picture_kind import LEFT_OUT, frame_layout, picture_kind, value_scale
 from scd_datasets.sources.source import Finding
-from scd_world.robot_data.camera_keys import IMAGE, IMAGES, short_name
+from scd_world.robot_data.camera_keys import short_name
 
-LOW_DIM = (ACTION, STATE, ENVIRONMENT_STATE, REWARD, SUCCESS, DONE)
 # What robosuite, robomimic, LIBERO, Diffusion Policy and UMI call a robot's pose, without a `robot0_` before
 # it; in this order. Velocities, and sines and cosines of what is there already, are left to data.keys.
 POSES = (
@@ -116,11 +107,7 @@ def check_keys(arrays: Mapping[str, Any], keys: Mapping[str, str], where: str) -
     for name, feature in keys.items():
         if name not in arrays:
             raise ValueError(f"data.keys: {name} is not recorded in {where}{did_you_mean(name, arrays)}")
-        if feature not in (*LOW_DIM, IMAGE) and not (feature.startswith(IMAGES) and feature != IMAGES):
-            raise ValueError(
-                f"data.keys={{{name}:{feature}}}: {feature} is no name of LeRobot's; expected one of "
-                f"{', '.join(LOW_DIM)}, {IMAGE}, {IMAGES}<name>"
-            )
+        check_target(name, feature)
 
 
 def find_cameras(
@@ -136,7 +123,11 @@ def find_cameras(
     a camera that is not there, or holds no colors.
     """
     named = {name: short for name, short in usual.items() if name not in keys}
-    named |= {name: camera_name(feature) for name, feature in keys.items() if feature not in LOW_DIM}
+    named |= {
+        name: camera_name(feature)
+        for name, feature in keys.items()
+        if feature not in LOW_DIM and not feature.startswith(SET_ASIDE)
+    }
     found: dict[str, str] = {}
     left_out = []
     for name, short in named.items():

@@ -65,9 +65,11 @@ def test_the_users_word_stands_above_the_usual():
         ),
         (
             {"actions": "actions"},
-            "actions is no name of LeRobot's; expected one of action, observation.state",
+            "'actions' is no name of LeRobot's; did you mean action.? Expected one of action, obs",
         ),
         ({"obs/top": "observation.images."}, "is no name of LeRobot's"),
+        ({"obs/top": "observation.images.a/b"}, "is no name of LeRobot's"),
+        ({"obs/top": "recorded."}, "is no name of LeRobot's"),
         ({"label": "observation.state"}, "label is <U1; expected integers, floats or bool"),
     ],
 )
@@ -95,6 +97,12 @@ def test_cameras_are_named_chosen_and_left_out():
         find_cameras(ARRAYS, usual, {}, ["side"], "here")
     with pytest.raises(ValueError, match="both called top"):
         find_cameras(ARRAYS | {"a/top": ARRAYS["obs/top"]}, usual | {"a/top": "top"}, {}, (), "here")
+
+
+def test_what_is_set_aside_is_not_read():
+    keys = {"obs/robot0_eef_pos": "recorded.pose", "obs/top": "recorded.obs/top"}
+    assert choose_low_dim(ARRAYS, USUAL, keys, "here") == {"action": ("actions",)}
+    assert find_cameras(ARRAYS, {"obs/top": "top"}, keys, (), "here") == ({}, [])
 
 
 def test_what_is_unusual_in_a_camera_is_said():

@@ -9,7 +9,8 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from scd_datasets.sources.picture_files import open_image
 
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG")  # of a JPEG's and a PNG's bytes
 ROWS = (("u", 2), ("S", 1), ("O", 1))  # dtype.kind and axes: padded rows, bytes, rows of different lengths
@@ -49,6 +50,6 @@ def is_encoded(array: Any) -> bool:
 def decode(row: Any) -> np.ndarray:
     """Decodes a row to RGB uint8 (h, w, 3); ValueError where it is broken."""
     try:
-        return np.asarray(Image.open(io.BytesIO(bytes(row))).convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return np.asarray(open_image(io.BytesIO(bytes(row))).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"a picture in it cannot be decoded: {error}") from error

@@ -75,6 +75,11 @@ class Hdf5Episodes:
             )
         self.fps = self._stored_fps or require_fps(fps, root, layout.what, layout.usual_fps)
         self._columns = choose_low_dim(arrays, layout.roles(arrays), self._keys, str(root))
+        if ACTION not in self._columns:
+            raise ValueError(
+                f"{root}: data.keys={self._keys} leaves no action, and a world predicts what one does: name "
+                f"it as well, data.keys={{<array>: {ACTION}}}"
+            )
         usual = {name: short for name in arrays if (short := layout.camera_of(name))}
         shown, self._left_out = find_cameras(arrays, usual, self._keys, cameras, str(root))
         if not shown:

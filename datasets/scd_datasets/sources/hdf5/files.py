@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from scd_datasets.sources.lerobot.video_files import file_fault
+
 SUFFIXES = (".h5", ".hdf5")
 
 
@@ -47,12 +49,26 @@ def open_file(file: Path) -> Any:
         ) from error
     if not file.is_file():
         raise FileNotFoundError(f"no recording at {file}")
+    if fault := file_fault(file):
+        raise ValueError(f"{file} {fault}; or restore it from a copy")
     try:
         return h5py.File(file, "r")
     except OSError as error:
         raise ValueError(
             f"{file} cannot be opened ({error}): restore it from a copy, or let its writer finish"
         ) from error
+
+
+def top_names(file: Path) -> list[str]:
+    """Lists what lies at the top of a file, a slash behind a group's name; follows no link."""
+    with open_file(file) as opened:
+        return [f"{name}/" if _is_group(opened, name) else name for name in opened]
+
+
+def _is_group(group: Any, name: str) -> bool:
+    import h5py
+
+    return isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group)
 
 
 def group_in(group: Any, name: str) -> Any:

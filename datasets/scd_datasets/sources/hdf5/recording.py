@@ -25,7 +25,7 @@ from scd_datasets.sources.array_roles import (
     open_camera,
     picture_findings,
 )
-from scd_datasets.sources.hdf5.files import arrays_in, open_file, read_rows
+from scd_datasets.sources.hdf5.files import arrays_in, open_file, read_rows, top_names
 from scd_datasets.sources.images import ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot.features import (
     ACTION,
@@ -37,7 +37,7 @@ from scd_datasets.sources.lerobot.features import (
     common_size,
 )
 from scd_datasets.sources.picture_kind import to_rgb
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, listed, require_fps
 
 LENGTHS, OFFSETS, CLOCK = "ep_len", "ep_offset", "step_idx"
 IMAGINED = {"start_episode", "start_frame", "success_probability"}  # columns of our environments' info
@@ -86,12 +86,15 @@ class Hdf5Recording:
         keys: Mapping[str, str] | None = None,
     ) -> None:
         self.root, self._keys = Path(file), dict(keys or {})
-        self.fps = require_fps(fps, file, "a recording of stable-worldmodel", "data.fps=10 (PushT's own)")
         self._arrays = open_columns(self.root)
+        if missing := [name for name in (LENGTHS, OFFSETS) if name not in self._arrays]:
+            raise unknown_layout(self.root, missing)
+        self.fps = require_fps(fps, file, "a recording of stable-worldmodel", "data.fps=10 (PushT's own)")
         self._columns = choose_low_dim(self._arrays, usual_columns(self._arrays), self._keys, str(file))
-        if missing := sorted({LENGTHS, OFFSETS, ACTION} - {*self._arrays, *self._columns}):
+        if ACTION not in self._columns:
             raise ValueError(
-                f"{file} has no {', '.join(missing)}, only {', '.join(sorted(self._arrays))}. {KNOWN}"
+                f"{file} has no {ACTION}, only {', '.join(sorted(self._arrays))}. Where it has another name: "
+                f"data.keys={{<array>: {ACTION}}}"
             )
         for name in (LENGTHS, OFFSETS):
             if self._arrays[name].dtype.kind not in "uif":
@@ -108,7 +111,8 @@ class Hdf5Recording:
         self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
         self.episodes = self._list_episodes()
         self._pusht = is_pusht(self._arrays, self._columns)
-        self._goal = self._pusht and GOAL in self._arrays and self._arrays[GOAL].shape[1:] == (7,)
+        has_goal = GOAL in self._arrays and self._arrays[GOAL].shape[1:] == (7,)
+        self._goal = self._pusht and has_goal and GOAL not in self._keys
 
     @property
     def imagined(self) -> str | None:
@@ -140,7 +144,7 @@ class Hdf5Recording:
             goal = self._rows(GOAL, episode)
             parts = [found[ENVIRONMENT_STATE], goal[:, :2], block(goal)]
             found[ENVIRONMENT_STATE] = np.concatenate(parts, axis=1)
-        if CLOCK in self._arrays:
+        if CLOCK in self._arrays and CLOCK not in self._keys:
             clock = self._rows(CLOCK, episode).ravel()
             found["frame_index"] = clock - clock[:1]
         return found
@@ -207,6 +211,15 @@ class Hdf5Recording:
 def open_columns(file: Path) -> dict[str, Any]:
     """Opens the file's arrays by name; ValueError where one lies in another file."""
     return arrays_in(open_file(file))
+
+
+def unknown_layout(file: Path, missing: Sequence[str]) -> ValueError:
+    """Gives the error of HDF5 that is no recording of a known layout: what it has, and what is read."""
+    found = f"it has no {', '.join(missing)}, only {listed(top_names(file)) or 'nothing'}"
+    return ValueError(
+        f"{file} is HDF5 of an unknown layout: {found}. {KNOWN}. docs/data.md shows each, and how a window "
+        "store is written of any other"
+    )
 
 
 def usual_columns(arrays: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

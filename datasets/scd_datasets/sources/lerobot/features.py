@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from scd_world.robot_data.camera_keys import short_names
 
 STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
+LOW_DIM = (ACTION, STATE, ENVIRONMENT_STATE, REWARD, SUCCESS, DONE)
+SET_ASIDE = "recorded."  # before the name that data.keys gives to what is not to be read
 MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
 LARGEST, USUAL = 160, 96  # pixels: by default a shorter side beyond the first is resized to the second
 
@@ -29,6 +32,11 @@ class Feature:
     @property
     def is_camera(self) -> bool:
         return self.dtype in ("image", "video")
+
+    @property
+    def row_size(self) -> int:
+        """Counts the values in a row, however many: numpy's own product of sizes overflows."""
+        return math.prod(self.shape)
 
     @property
     def is_vector(self) -> bool:
@@ -54,14 +62,29 @@ def camera_feature(image: np.ndarray, videos: bool) -> dict[str, Any]:
 
 def dim_names(key: str, feature: Feature) -> tuple[str, ...]:
     """Gives a name for each dimension of a feature, the dataset's own where it has as many: no name twice."""
-    count = int(np.prod(feature.shape))
+    count = feature.row_size
     names = flat_names(feature.names)
     if len(set(names)) < len(names):  # two arms with a gripper each
         names = flat_names(feature.names, with_groups=True)
     if len(names) != count:
         names = [f"{key.rsplit('.', 1)[-1]}_{i}" for i in range(count)]
-    repeated = [names[:i].count(name) for i, name in enumerate(names)]
-    return tuple(f"{name}_{n + 1}" if n else name for name, n in zip(names, repeated, strict=True))
+    return _told_apart(names)
+
+
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Gives the names, from its second time on each with a number that no other one has."""
+    taken, seen = set(names), dict[str, int]()
+    apart = []
+    for name in names:
+        number = seen.get(name, 0) + 1
+        new = f"{name}_{number}" if number > 1 else name
+        while number > 1 and new in taken:
+            number += 1
+            new = f"{name}_{number}"
+        seen[name] = number
+        taken.add(new)
+        apart.append(new)
+    return tuple(apart)
 
 
 def flat_names(names: Any, with_groups: bool = False, group: str = "") -> list[str]:
@@ -85,9 +108,18 @@ def flat_names(names: Any, with_groups: bool = False, group: str = "") -> list[s
 
 def camera_keys(features: Mapping[str, Feature], wanted: Sequence[str]) -> dict[str, str]:
     """Gives short name → feature key of the RGB cameras, in the dataset's order or the wanted one; may be
-    empty."""
-    cameras = [key for key, feature in features.items() if feature.is_camera and not feature.is_depth]
+    empty. One that was set aside is none."""
+    cameras = [
+        key
+        for key, feature in features.items()
+        if feature.is_camera and not feature.is_depth and not is_set_aside(key, feature)
+    ]
     return wanted_of(short_names(cameras), wanted)
+
+
+def is_set_aside(key: str, feature: Feature) -> bool:
+    """Says whether data.keys gave a feature the name of what is not read."""
+    return key.startswith(SET_ASIDE) and key != feature.stored
 
 
 def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:

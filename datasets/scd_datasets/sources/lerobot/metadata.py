@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +19,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scd_datasets.sources.lerobot.features import Feature
+from scd_datasets.sources.lerobot.features import LOW_DIM, Feature, is_set_aside
 from scd_datasets.sources.lerobot.keys import rename
 from scd_datasets.sources.paths import fill
 from scd_datasets.sources.source import EpisodeIndex, Finding, VideoSpan, listed
 
 INFO, EPISODES = "meta/info.json", "meta/episodes"
 VERSIONS = ("v3.0", "v2.1", "v2.0")  # in the order in which a hub is asked for them
+NEWER = 4  # the first number of a layout that is not known yet
+LARGEST_FPS = 10_000
+LARGEST_ROW = 65_536  # values; each gets a name, and what is larger is no robot's state
 CHUNK = 1000  # episodes in a folder, where info.json does not say
 USUAL_PATHS = {
     2: {
@@ -80,6 +84,7 @@ def read_metadata(root: Path, keys: Mapping[str, str] | None = None) -> Metadata
     info = _read_json(file)
     version, fps = _version(file, info), _fps(file, info)
     features, findings = rename(_features(file, info), keys or {}, file)
+    _check_row_sizes(file, features)
     major = int(version[1])
     rows = _rows_v3(root) if major == 3 else _rows_v2(root)
     if not rows:
@@ -113,20 +118,28 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _version(file: Path, info: dict[str, Any]) -> str:
-    version = info.get("codebase_version")
-    if not (isinstance(version, str) and version[:2] in ("v2", "v3")):
-        root = file.parent.parent
+    version, root = info.get("codebase_version"), file.parent.parent
+    number = re.match(r"v?([0-9]+)", version[:20]) if isinstance(version, str) else None
+    major = int(number[1]) if number else 0
+    if isinstance(version, str) and version.startswith(("v2", "v3")) and major in USUAL_PATHS:
+        return version
+    what = f"{root} has LeRobotDataset version {_short(version)}"
+    if major >= NEWER:
         raise ValueError(
-            f"{root} has LeRobotDataset version {version!r}, and {', '.join(VERSIONS)} are read. "
-            "Bring a copy of it to v2.0 by the script of a LeRobot release before 0.4, without a push"
+            f"{what}, which is newer than what this version reads ({', '.join(VERSIONS)}): update scd_world"
         )
-    return version
+    raise ValueError(
+        f"{what}, and {', '.join(VERSIONS)} are read. "
+        "Bring a copy of it to v2.0 by the script of a LeRobot release before 0.4, without a push"
+    )
 
 
 def _fps(file: Path, info: dict[str, Any]) -> float:
     fps = info.get("fps")
-    if not isinstance(fps, int | float) or isinstance(fps, bool) or not math.isfinite(fps) or fps <= 0:
-        raise MetadataError(file, f"fps is {fps!r}, expected a number of frames per second above 0")
+    # compared, not converted: JSON has whole numbers that no float holds; NaN is in no range
+    if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps <= LARGEST_FPS:
+        what = f"expected a number of frames per second above 0, at most {LARGEST_FPS:,}"
+        raise MetadataError(file, f"fps is {_short(fps)}, {what}")
     return int(fps) if fps == int(fps) else float(fps)
 
 
@@ -151,6 +164,14 @@ def _feature(file: Path, key: str, values: Any) -> Feature:
         flags |= values[name] if isinstance(values.get(name), dict) else {}
     depth = bool(flags.get("is_depth_map") or flags.get("video.is_depth_map"))
     return Feature(key, values["dtype"], tuple(map(int, shape)) or (1,), values.get("names"), depth)
+
+
+def _check_row_sizes(file: Path, features: Mapping[str, Feature]) -> None:
+    """Raises MetadataError for a feature whose rows cannot be numbers of a robot; of those that are read."""
+    for key in LOW_DIM:
+        if key in features and features[key].row_size > LARGEST_ROW:
+            has = f"feature {features[key].stored} has shape {_short(list(features[key].shape))}"
+            raise MetadataError(file, f"{has}, expected at most {LARGEST_ROW:,} values in a row of {key}")
 
 
 def _text(file: Path, info: dict[str, Any], name: str) -> str:
@@ -254,7 +275,11 @@ def _locate(
     info: dict[str, Any],
     root: Path,
 ) -> list[EpisodeIndex]:
-    videos = {key: feature for key, feature in features.items() if feature.dtype == "video"}
+    videos = {
+        key: feature
+        for key, feature in features.items()
+        if feature.dtype == "video" and not is_set_aside(key, feature)
+    }
     size = info.get("chunks_size", CHUNK)
     if not _is_whole(size) or size < 1:
         raise MetadataError(root / INFO, f"chunks_size is {_short(size)}, expected 1 or more")

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from scd_datasets.sources.paths import inside
-
-LARGEST_IMAGE = 64_000_000  # pixels; a PNG of a few kilobytes can ask for gigabytes
+from scd_datasets.sources.picture_files import open_image
 
 
 def numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -80,14 +79,3 @@ def images(column: pa.ChunkedArray, root: Path) -> Iterator[Image.Image]:
         if not isinstance(encoded, bytes):
             raise ValueError("no image is stored")
         yield open_image(io.BytesIO(encoded))
-
-
-def open_image(encoded: io.BytesIO) -> Image.Image:
-    """Opens an image without decoding it; ValueError for one that no camera takes."""
-    try:
-        image = Image.open(encoded)
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from error
-    if image.width * image.height > LARGEST_IMAGE:
-        raise ValueError(f"it has {image.width} × {image.height} pixels, more than {LARGEST_IMAGE:,}")
-    return image

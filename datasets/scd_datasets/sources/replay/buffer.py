@@ -47,6 +47,8 @@ PUSHT_STATE, PUSHT_AGENT = 5, 2  # agent x y, block x y angle: how many values, 
 CAMERA_NAMES = {"img": "image"}  # as LeRobot calls a lone camera
 VIDEOS, TIME = "videos", "timestamp"
 USUAL_FPS = "data.fps=10 (PushT's own, and usual for Diffusion Policy's robots), data.fps=60 for UMI's"
+FRACTIONS = (7.5, 12.5, 23.976, 29.97, 59.94, 119.88)  # rates that are common and not whole
+SAME_RATE = 1e-3  # of a rate: what a clock may be off; by more it is another rate
 STEADY = 0.1  # of the time between two rows: how far it may differ where timestamps give the frame rate
 
 
@@ -82,7 +84,8 @@ class ReplayBuffer:
         if not len(ends) or (np.diff(ends, prepend=0) <= 0).any():
             raise ValueError(f"{root}: {ENDS} must rise from above 0, got {ends.tolist()[:8]}…")
         self._ends, lengths = ends, np.diff(ends, prepend=0)
-        self._recorded_fps = recorded_fps(plain(self._arrays[TIME]), ends) if TIME in self._arrays else None
+        timed = TIME in self._arrays and TIME not in self._keys
+        self._recorded_fps = recorded_fps(plain(self._arrays[TIME]), ends) if timed else None
         self.fps = fps or self._recorded_fps or require_fps(None, root, "a replay buffer", USUAL_FPS)
         usual = usual_arrays(self._arrays)
         self._columns = choose_low_dim(self._arrays, usual, self._keys, str(root))
@@ -243,17 +246,19 @@ def umi_action(pose: tuple[str, ...], arrays: Mapping[str, Any], root: str | Pat
     )
 
 
-def recorded_fps(timestamps: Any, ends: np.ndarray) -> int | None:
-    """Gives the whole number of rows a second that timestamps (N,) in seconds say; None where they are not
-    steady."""
+def recorded_fps(timestamps: Any, ends: np.ndarray) -> float | None:
+    """Gives the rows a second that timestamps (N,) in seconds say, whole or usual where they are as good as
+    that; None where they are not steady."""
     if timestamps.dtype.kind != "f" or timestamps.shape[0] < ends[-1]:
         return None
     steps = np.diff(np.asarray(timestamps[: ends[-1]], np.float64).ravel())
     within = np.delete(steps, ends[:-1] - 1)  # not from one episode to the next
     usual = float(np.median(within)) if len(within) else 0.0
-    if usual <= 0 or (np.abs(within - usual) > STEADY * usual).any():
+    if not usual > 0 or not (np.abs(within - usual) <= STEADY * usual).all():  # NaN is neither
         return None
-    return round(1 / usual) if abs(usual * round(1 / usual) - 1) < STEADY / 10 else None
+    rate = 1 / float(within.mean())  # the median's step may be a rounded one: 33 ms of 30 rows a second
+    nearest = min((round(rate), *FRACTIONS), key=lambda one: abs(one - rate))
+    return nearest if abs(nearest - rate) <= SAME_RATE * rate else float(f"{rate:.5g}")
 
 
 def no_camera(root: Path, there: str) -> ValueError:

@@ -48,3 +48,10 @@ def test_broken_and_larger_pictures_are_named():
     rows[3, 50:] = 0
     with pytest.raises(ValueError, match="a picture in it cannot be decoded"):
         EncodedFrames(rows)[0:5]
+
+
+def test_what_is_no_picture_is_told_without_an_address_in_memory():
+    rows = padded([encoded(frame) for frame in FRAMES])
+    rows[3, :8] = 0
+    with pytest.raises(ValueError, match=r"cannot be decoded: it is no picture in a known format \(PNG"):
+        EncodedFrames(rows)[3]

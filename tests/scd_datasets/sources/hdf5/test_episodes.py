@@ -283,6 +283,12 @@ def test_other_folders_and_files_are_refused_with_what_is_read(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as out:
         out["joint_action"] = np.zeros((9, 7))
     with pytest.raises(
-        ValueError, match=r"has no action, ep_len, ep_offset, only joint_action. HDF5 is read as"
+        ValueError, match=r"unknown layout: it has no ep_len, ep_offset, only joint_action. HDF5 is read as"
     ):
         open_source(SourceConfig(root=str(tmp_path / "other.h5"), fps=50))
+
+
+def test_an_action_that_is_set_aside_leaves_nothing_to_learn(tmp_path):
+    config = SourceConfig(root=str(robomimic(tmp_path / "a.hdf5")), keys={"actions": "recorded.actions"})
+    with pytest.raises(ValueError, match=r"leaves no action.*data.keys=\{<array>: action\}"):
+        open_source(config)

@@ -48,6 +48,7 @@ def write(request, tmp_path, monkeypatch):
             file.write_bytes(b"anything")
             stored = {name: values.view(Stored) for name, values in sorted(arrays.items())}
             monkeypatch.setattr(reader, "open_columns", lambda file: stored)
+            monkeypatch.setattr(reader, "top_names", lambda file: list(stored))
             monkeypatch.setattr(source_opener, "first_layout", lambda files: None)
         return file
 
@@ -209,7 +210,8 @@ def test_a_file_that_has_changed_is_read_again(write, tmp_path):
         ({"ep_len": np.array([20, 17, 1])}, "episode 2 .*has a single row"),
         ({"ep_len": np.array([20, 0, 23])}, "expected ep_len of 1 or more"),
         ({"ep_offset": np.array([0, 20])}, "as many ep_offset"),
-        ({"ep_len": None}, "has no ep_len, only action, agent_pos"),
+        ({"ep_len": None}, "of an unknown layout: it has no ep_len, only action, agent_pos"),
+        ({"action": None}, "has no action, only agent_pos, .*data.keys={<array>: action}"),
         ({"pixels": np.full((N, 3, 16, 24), -1.0)}, r"pixels holds values from -1 to -1, .*127.5 \(x \+ 1\)"),
         (
             {"pixels": None, "goal": np.zeros((N, 16, 24, 3), np.uint8)},
@@ -221,6 +223,15 @@ def test_a_file_that_has_changed_is_read_again(write, tmp_path):
 def test_what_is_wrong_is_named(write, arrays, what):
     with pytest.raises(ValueError, match=what):
         check_dataset(Hdf5Recording(write(recording(**arrays)), fps=10))
+
+
+def test_what_is_set_aside_is_not_read(write):
+    keys = {"reward": "recorded.reward", "step_idx": "recorded.step", "goal_state": "recorded.goal"}
+    source = Hdf5Recording(write(pusht(np.zeros(N))), fps=10, keys=keys)
+    assert len(source.names("observation.environment_state")) == 4
+    assert {"next.reward", "frame_index"}.isdisjoint(source.low_dim(source.episodes[0]))
+    with pytest.raises(ValueError, match="has no action, only"):
+        Hdf5Recording(source.root, fps=10, keys={"action": "recorded.action"})
 
 
 def test_the_extra_is_named_where_h5py_is_missing(tmp_path, monkeypatch):
@@ -273,6 +284,33 @@ def test_values_in_other_files_are_refused(h5py, tmp_path):
                 out.create_virtual_dataset("reward", layout)
         with pytest.raises(ValueError, match=what):
             Hdf5Recording(file, fps=10)
+
+
+def test_an_unknown_layout_is_said_before_a_rate_is_asked_for(h5py, tmp_path):
+    file = tmp_path / "other.hdf5"
+    with h5py.File(file, "w") as out:
+        out.create_dataset("steps/joints", data=np.zeros((3, 2)))
+        out.create_dataset("terminals", data=np.zeros(3))
+    what = r"of an unknown layout: it has no ep_len, ep_offset, only steps/, terminals\. HDF5 is read as .*"
+    with pytest.raises(ValueError, match=f"{what}docs/data.md"):
+        open_source(SourceConfig(root=str(file)))
+    h5py.File(file, "w").close()
+    with pytest.raises(ValueError, match=r"only nothing\."):
+        open_source(SourceConfig(root=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer.*git lfs"),
+    ],
+)
+def test_what_is_no_file_yet_is_said_to_be_none(h5py, tmp_path, content, what):
+    file = tmp_path / "image.hdf5"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"image\.hdf5 {what}"):
+        open_source(SourceConfig(root=str(file)))
 
 
 def test_half_a_file_is_refused(h5py, tmp_path):

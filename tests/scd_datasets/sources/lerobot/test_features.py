@@ -20,13 +20,19 @@ VIDEO = Feature("top", "video", (3, 48, 64))
         ({"axes": {"wrist": 1, "shoulder": 0}}, ("shoulder", "wrist")),
         ({"left": ["gripper"], "right": ["gripper"]}, ("left.gripper", "right.gripper")),
         (["gripper", "gripper"], ("gripper", "gripper_2")),
+        (["a", "a_2", "a", "a"], ("a", "a_2", "a_3", "a_4")),
         ([["one", "of"], ["too", "many"]], ("state_0", "state_1")),
         (["three", "names", "for two"], ("state_0", "state_1")),
         (None, ("state_0", "state_1")),
     ],
 )
 def test_every_number_has_a_name(names, expected):
-    assert dim_names("observation.state", Feature("s", "float32", (2,), names)) == expected
+    assert dim_names("observation.state", Feature("s", "float32", (len(expected),), names)) == expected
+
+
+def test_many_equal_names_take_no_time():
+    names = dim_names("action", Feature("a", "float32", (65_536,), ["a"] * 65_536))
+    assert (names[:2], names[-1], len(set(names))) == (("a", "a_2"), "a_65536", 65_536)
 
 
 def test_images_come_channels_first_or_last():

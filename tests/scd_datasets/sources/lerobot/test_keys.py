@@ -69,9 +69,34 @@ def test_a_state_under_another_name_is_pointed_at(tmp_path):
     [
         ({"acton": "action"}, "acton is not recorded; did you mean action?"),
         ({"observation.state": "action"}, "records action as well"),
-        ({"action": "a", "observation.state": "a"}, "two features one name"),
+        ({"action": "recorded.a", "observation.state": "recorded.a"}, "two features one name"),
+        ({"observation.state": "observation.stat"}, "no name of LeRobot's; did you mean observation.state?"),
+        ({"observation.state": "timestamp"}, "no name of LeRobot's. Expected one of action, observation.st"),
+        ({TOP: "top"}, "'top' is no name of LeRobot's"),
+        ({TOP: "observation.images."}, "is no name of LeRobot's"),
+        ({TOP: "observation.images.a/b"}, "is no name of LeRobot's"),
+        ({TOP: "recorded."}, "is no name of LeRobot's"),
+        ({TOP: ""}, "'' is no name of LeRobot's"),
     ],
 )
 def test_keys_that_cannot_be_are_refused(tmp_path, keys, what):
     with pytest.raises(ValueError, match=what.replace("?", r"\?")):
         LeRobotFolder(write_dataset(tmp_path / "d", episodes=1), keys=keys)
+
+
+@pytest.mark.parametrize("video", [False, True])
+def test_what_is_set_aside_is_not_read(tmp_path, video):
+    """A camera, though where its videos lie is not even listed; and an action for the sake of another."""
+    side = "observation.images.side"
+    root = write_dataset(
+        tmp_path / "d",
+        episodes=1,
+        video=video,
+        features={side: {"dtype": "video", "shape": [32, 48, 3]}, "cmd": VECTOR},
+        columns=lambda columns: columns.update(cmd=[[1.0, 2.0]] * LENGTH),
+    )
+    keys = {side: "recorded.side", "action": "recorded.action", "cmd": "action"}
+    folder = LeRobotFolder(root, keys=keys)
+    assert list(folder.sizes) == ["top"]
+    assert (folder.low_dim(folder.episodes[0])["action"] == [1, 2]).all()
+    assert "also recorded: recorded.action, recorded.side" in check_dataset(folder).table()

@@ -72,6 +72,9 @@ def test_a_rate_that_is_whole_is_written_so(tmp_path):
         ({"fps": "20"}, "fps is '20', expected"),
         ({"fps": None}, "fps is None, expected"),
         ({"fps": True}, "fps is True, expected"),
+        ({"fps": 10**400}, "fps is 1000+…, expected .* at most 10,000"),
+        ({"fps": float("nan")}, "fps is nan, expected"),
+        ({"fps": float("inf")}, "fps is inf, expected"),
         ({"features": None}, "features is None, expected"),
         ({"features": {"action": [2]}}, r"feature action is \[2\], expected"),
         ({"features": {"action": {"dtype": "float32", "shape": [0]}}}, r"action has shape \[0\], expected"),
@@ -83,6 +86,34 @@ def test_a_rate_that_is_whole_is_written_so(tmp_path):
 def test_a_field_that_cannot_be_is_named(tmp_path, info, what):
     with pytest.raises(MetadataError, match=rf"info.json: .*{what}"):
         LeRobotFolder(write_dataset(tmp_path / "d", episodes=1, info=info))
+
+
+@pytest.mark.parametrize(
+    ("version", "what"),
+    [
+        ("v4.0", r"version 'v4.0', which is newer than what this version reads \(v3.0, v2.1, v2.0\): update"),
+        ("v20.1", "is newer than"),
+        ("v1.6", "v2.0 are read. Bring a copy of it to v2.0"),
+        ("2.1", "Bring a copy"),
+        (None, "version None, and"),
+        ("v" + "9" * 9999, "is newer than"),
+    ],
+)
+def test_another_version_says_who_has_to_change(tmp_path, version, what):
+    root = write_dataset(tmp_path / "d", episodes=1, info={"codebase_version": version})
+    with pytest.raises(ValueError, match=what):
+        LeRobotFolder(root)
+
+
+@pytest.mark.parametrize("shape", [[10**9], [2**40, 2**40], [65_537]])
+def test_a_row_that_no_robot_has_is_named_where_it_is_read(tmp_path, shape):
+    large = {"dtype": "float32", "shape": shape}
+    root = write_dataset(tmp_path / "d", episodes=1, features={"points": large})
+    folder = LeRobotFolder(root)
+    assert any("also recorded: points" in finding.what for finding in folder.findings())
+    what = "feature points has shape .*, expected at most 65,536 values in a row of observation.environment_"
+    with pytest.raises(MetadataError, match=what):
+        LeRobotFolder(root, keys={"points": "observation.environment_state"})
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "3", "[" * 100_000])
@@ -206,6 +237,16 @@ def test_an_image_that_is_not_stored_is_named(tmp_path):
 
     root = write_dataset(tmp_path / "d", columns=drop)
     with pytest.raises(ValueError, match=rf"frame 7 of {TOP} cannot be decoded: no image is stored"):
+        check_dataset(LeRobotFolder(root))
+
+
+def test_bytes_that_are_no_picture_are_named(tmp_path):
+    def spoil(columns):
+        columns[TOP][7] = {"bytes": b"%!PS-Adobe-3.0 EPSF-3.0", "path": None}
+
+    root = write_dataset(tmp_path / "d", episodes=1, columns=spoil)
+    what = rf"frame 7 of {TOP} cannot be decoded: it is no picture in a known format \(PNG, JPEG, "
+    with pytest.raises(ValueError, match=what):
         check_dataset(LeRobotFolder(root))
 
 

@@ -14,7 +14,7 @@ from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.check import check_dataset
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.open_source import open_source
-from scd_datasets.sources.replay.buffer import ReplayBuffer
+from scd_datasets.sources.replay.buffer import ReplayBuffer, recorded_fps
 
 ENDS = (20, 37, 60)
 LENGTHS = (20, 17, 23)
@@ -298,3 +298,24 @@ def test_the_rate_comes_from_steady_timestamps_alone(tmp_path):
     steady = pusht(tmp_path / "b.zarr", timestamp=np.where(np.arange(60) >= 37, times + 99, times))
     assert ReplayBuffer(steady, fps=None).fps == 10
     assert "10 rows a second → 5 fps, as given" in check_dataset(ReplayBuffer(steady, fps=5)).table()
+
+
+@pytest.mark.parametrize(
+    ("step", "fps"),
+    [
+        (1 / 29.97, 29.97),
+        (1001 / 30000, 29.97),
+        (1 / 30.01, 30),  # a clock's error
+        (0.08, 12.5),
+        (0.15, 6.6667),  # no usual one, and kept
+        (2.0, 0.5),
+    ],
+)
+def test_a_rate_that_is_a_fraction_is_kept(step, fps):
+    assert recorded_fps(1.7e9 + step * np.arange(60), np.array(ENDS)) == fps
+
+
+def test_a_rate_in_whole_milliseconds_is_that_of_the_mean_step():
+    assert recorded_fps(np.round(np.arange(60) / 30, 3), np.array(ENDS)) == 30
+    assert json.dumps(recorded_fps(np.arange(60) / 10, np.array(ENDS))) == "10"
+    assert recorded_fps(np.full(60, np.nan), np.array(ENDS)) is None
