@@ -40,7 +40,8 @@ def run_check(config: CheckConfig) -> None:
             raise damage_error(report.bad)
         return
     out = Path(config.out or usual_store(config.data.repo_id, source.root))
-    print(build_once(source, out, skip_bad, verify=True))
+    found, said = build_once(source, out, skip_bad, verify=True)
+    print(f"{said}\n\n{found}" if found else said)
     if config.bench:
         _print_speed(WindowStore.open(out, in_memory=False))
 
@@ -55,9 +56,9 @@ def usual_store(repo_id: str | None, root: Path) -> Path:
     return root.with_name(f"{root.name}.zarr")
 
 
-def build_once(source: Source, out: Path, skip_bad: bool, verify: bool = False) -> str:
-    """Sees to it that the recording's store lies at `out`, decoding only what was never decoded; gives the
-    report in words.
+def build_once(source: Source, out: Path, skip_bad: bool, verify: bool = False) -> tuple[str, str]:
+    """Sees to it that the recording's store lies at `out`, decoding only what was never decoded; gives where
+    it was found ("" where it was built), and the report in words.
 
     verify: read a store that is there from end to end first, and build it anew where it is damaged.
     """
@@ -69,14 +70,14 @@ def build_once(source: Source, out: Path, skip_bad: bool, verify: bool = False) 
             refuse_foreign_store(out)
             if is_current(out, digests, verify):
                 remember(WindowStore.open(out, in_memory=False))
-                return f"the dataset has not changed, and {out} is as it was\n\n{report_of(out)}"
+                return f"the dataset has not changed, and {out} is as it was", report_of(out)
         for known in filter(None, map(find, digests)):
             if is_current(known, digests, verify=True):
                 link(known, out)
-                return f"already decoded, into {known}; linked to {out}\n\n{report_of(out)}"
+                return f"already decoded, into {known}; linked to {out}", report_of(out)
         report = check_dataset(source, out, skip_bad)
         remember(WindowStore.open(out, in_memory=False))
-        return report.table()
+        return "", report.table()
 
 
 def is_current(path: Path, digests: list[str], verify: bool) -> bool:

@@ -12,7 +12,7 @@ from scd_datasets.preparation.check import source_digest
 from scd_datasets.sources.lerobot.features import MULTIPLE
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
-from scd_datasets.store.store import WindowStore
+from scd_datasets.store.store import REPORT, WindowStore
 from scd_world.utils.checks import check_patch
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ def open_or_build(
 ) -> WindowStore:
     """Opens the window store of a dataset at `out`; builds it if it is missing or the dataset has changed.
 
-    Building logs the check's report, which lies in the store. in_memory: as for `WindowStore.open`. A changed
-    dataset whose old store is `needed` raises ValueError.
+    Building logs the check's report, which lies in the store; what is found is logged in a line. in_memory: as
+    for `WindowStore.open`. A changed dataset whose old store is `needed` raises ValueError.
     """
     out = Path(out)
     digests = {source_digest(source), source_digest(source, skipped=skip_bad)}
@@ -85,5 +85,7 @@ def open_or_build(
             f"learn from what is there now: another out=, with init={out.parent / 'world'} if it is to start "
             "from this"
         )
-    log.info("%s", build_once(source, out, skip_bad))
+    found, report = build_once(source, out, skip_bad)
+    verdict = report.partition("\n")[0]  # of what was decoded before, the report was read before
+    log.info("%s", f"{found} ({verdict}; {out / REPORT})" if found else report)
     return WindowStore.open(out, in_memory)

@@ -219,6 +219,20 @@ def test_training_finds_what_scd_data_has_decoded(tmp_path, decoded_episodes, ca
     assert decoded_episodes == []
 
 
+def test_what_is_found_is_said_in_a_line(tmp_path, caplog):
+    """An evaluation need not repeat what the training's log says."""
+    caplog.set_level("INFO")
+    data = DataConfig(root=str(write_dataset(tmp_path / "d")))
+    for name in ("a", "b", "b"):
+        open_store(data, tmp_path / name)
+    built, linked, unchanged = (record.getMessage() for record in caplog.records)
+    assert len(built.splitlines()) > 10
+    assert linked.endswith(
+        f"linked to {tmp_path}/b/windows.zarr (ready to train; {tmp_path}/b/windows.zarr/report)"
+    )
+    assert unchanged.startswith("the dataset has not changed")
+
+
 def test_other_images_are_decoded_anew_and_a_store_that_is_gone_too(tmp_path, decoded_episodes):
     root = write_dataset(tmp_path / "d")
     open_store(DataConfig(root=str(root)), tmp_path / "a")
