@@ -73,8 +73,8 @@ def open_or_build(
 ) -> WindowStore:
     """Opens the window store of a dataset at `out`; builds it if it is missing or the dataset has changed.
 
-    Building logs the check's report, which lies in the store; what is found is logged in a line. in_memory: as
-    for `WindowStore.open`. A changed dataset whose old store is `needed` raises ValueError.
+    Building logs the check's report, which lies in the store; what is found is logged in a line. in_memory:
+    as for `WindowStore.open`. A changed dataset whose old store is `needed` raises ValueError.
     """
     out = Path(out)
     digests = {source_digest(source), source_digest(source, skipped=skip_bad)}
