@@ -62,9 +62,7 @@ def build_once(source: Source, out: Path, skip_bad: bool, verify: bool = False) 
 
     verify: read a store that is there from end to end first, and build it anew where it is damaged.
     """
-    digests = [source_digest(source)]
-    if skip_bad:  # a store without damage will do as well
-        digests.append(source_digest(source, skipped=True))
+    digests = digests_of(source, skip_bad)
     with store_lock(out):
         if out.exists():
             refuse_foreign_store(out)
@@ -78,6 +76,11 @@ def build_once(source: Source, out: Path, skip_bad: bool, verify: bool = False) 
         report = check_dataset(source, out, skip_bad)
         remember(WindowStore.open(out, in_memory=False))
         return "", report.table()
+
+
+def digests_of(source: Source, skip_bad: bool) -> list[str]:
+    """Gives the digests of the stores that will do: one without damage does for who would skip it as well."""
+    return [source_digest(source), *([source_digest(source, skipped=True)] if skip_bad else [])]
 
 
 def is_current(path: Path, digests: list[str], verify: bool) -> bool:

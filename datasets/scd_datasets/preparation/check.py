@@ -64,13 +64,13 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
     found = valid_episodes(source, skip_bad, files=True)
     schema = make_schema(source, found.good)
     report = CheckReport(source, schema, [], list(found.bad), found.twins, [], {}, skip_bad)
-    writer = None
+    writer, digest = None, "" if out is None else source_digest(source)
     if out is not None:  # an interrupted import goes on, whether or not it was to skip
-        writer = StoreWriter(out, schema, source_digest(source), source.imagined)
+        writer = StoreWriter(out, schema, digest, source.imagined)
     with writer or nullcontext():
         report = _decode_all(report, found.good, writer)
         if writer is not None:
-            writer.finish(source_digest(source, bool(report.bad)))
+            writer.finish(source_digest(source, skipped=True) if report.bad else digest)
             report = replace(report, path=writer.path, fingerprint=writer.fingerprint)
             report.write(writer.scratch / REPORT)
     return report

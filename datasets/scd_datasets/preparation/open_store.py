@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from scd_datasets.config import DataConfig, SourceConfig
-from scd_datasets.preparation.build import build_once
-from scd_datasets.preparation.check import source_digest
+from scd_datasets.preparation.build import build_once, digests_of
 from scd_datasets.sources.lerobot.features import MULTIPLE
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
@@ -77,8 +76,8 @@ def open_or_build(
     as for `WindowStore.open`. A changed dataset whose old store is `needed` raises ValueError.
     """
     out = Path(out)
-    digests = {source_digest(source), source_digest(source, skipped=skip_bad)}
-    if needed and out.exists() and WindowStore.open(out, in_memory=False).source not in digests:
+    began_with = WindowStore.open(out, in_memory=False).source if needed and out.exists() else None
+    if began_with is not None and began_with not in digests_of(source, skip_bad):
         raise ValueError(
             f"{source.root}, or what is read of it, has changed since {out} was built of it, and the "
             f"training in {out.parent} began with that. To go on as it began: data=zarr data.root={out}. To "

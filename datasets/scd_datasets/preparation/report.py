@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class CheckReport:
             return "not ready: no episode has two frames, and what is learned is what follows a frame"
         if len(self.good) == 1:
             return "not ready: one episode, and one is held out; record more, or train with data.holdout=0"
-        count = sum(finding.notable for finding in self.findings())
+        count = sum(finding.notable for finding in self.findings)
         if not count:
             return "ready to train"
         return f"ready, with {count} finding{'s' if count > 1 else ''}"
@@ -73,7 +74,7 @@ class CheckReport:
         rows = self.summary()
         width = max(map(len, rows))
         lines = [self.verdict, "", *(f"{name:<{width}}  {value}" for name, value in rows.items())]
-        found = self.findings()
+        found = self.findings
         parts = {
             "To look at (where: what → what is done):": [f for f in found if f.notable],
             "Good to know:": [f for f in found if not f.notable],
@@ -118,12 +119,14 @@ class CheckReport:
             rows["store"] = f"{self.path} (fingerprint {self.fingerprint[:12]}; report and pictures in it)"
         return rows
 
-    @property
+    @cached_property
     def rate(self) -> MeasuredRate | None:
         """Measures the recording's clock; None where no time was recorded."""
         return measured_rate([one.low_dim["timestamp"] for one in self.good if "timestamp" in one.low_dim])
 
+    @cached_property
     def findings(self) -> list[Finding]:
+        """Lists what is wrong, missing or odd: looked for once, and asked for by verdict, table and JSON."""
         return [
             *(damage_finding(damage, LEFT_OUT if self.skip_bad else STOP_HINT) for damage in self.bad),
             *twin_findings(self.twins),
@@ -169,7 +172,7 @@ class CheckReport:
             "action": _named_ranges(schema.action, np.array(schema.action_low), np.array(schema.action_high)),
             "tasks": list(schema.tasks),
             "learned": learned(schema),
-            "findings": [vars(finding) for finding in self.findings()],
+            "findings": [vars(finding) for finding in self.findings],
             "store": None if self.path is None else {"path": str(self.path), "fingerprint": self.fingerprint},
         }
 
