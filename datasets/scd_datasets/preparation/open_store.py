@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.build import build_once, digests_of
-from scd_datasets.sources.lerobot.features import MULTIPLE
+from scd_datasets.sources.images import MULTIPLE
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import REPORT, WindowStore

@@ -13,6 +13,9 @@ from PIL import Image
 
 from scd_world.robot_data.schema import ImageRegion, view_of
 
+MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
+LARGEST, USUAL = 160, 96  # pixels: by default a shorter side beyond the first is resized to the second
+
 
 @dataclass(frozen=True)
 class ImageGrid:
@@ -21,6 +24,17 @@ class ImageGrid:
     height: int
     width: int
     letterbox: bool = False  # keep proportions and fill up with black; else stretch
+
+    @classmethod
+    def common(
+        cls,
+        sizes: Mapping[str, tuple[int, int]],
+        shorter: int | None,
+        letterbox: bool = False,
+        multiple: int = MULTIPLE,
+    ) -> ImageGrid:
+        """Makes the grid for cameras of these (height, width), as `common_size` finds it."""
+        return cls(*common_size(list(sizes.values()), shorter, multiple), letterbox)
 
     @property
     def resize(self) -> str:
@@ -34,6 +48,26 @@ class ImageGrid:
     def canvas(self, length: int, cameras: int) -> np.ndarray:
         """Makes black frames uint8 (length, V, H, W, 3)."""
         return np.zeros((length, cameras, self.height, self.width, 3), np.uint8)
+
+
+def common_size(
+    sizes: list[tuple[int, int]], shorter: int | None, multiple: int = MULTIPLE
+) -> tuple[int, int]:
+    """Gives (H, W) that all cameras are resized to: the smallest one's, or `shorter` for the shorter side.
+
+    Without `shorter`, images that are too large to learn from come in the usual size. The longer side of a
+    resized image is a multiple of `multiple`. (0, 0) where there is no camera.
+    """
+    if not sizes:
+        return 0, 0
+    height, width = min(sizes, key=lambda size: size[0] * size[1])
+    if shorter is None:
+        if min(height, width) <= LARGEST:
+            return height, width
+        shorter = USUAL
+    scale = shorter / min(height, width)
+    longer = max(shorter, round(max(height, width) * scale / multiple) * multiple)
+    return (shorter, longer) if height <= width else (longer, shorter)
 
 
 def region_of(frames: np.ndarray, camera: int, view: ImageRegion) -> np.ndarray:

@@ -9,7 +9,7 @@ from scd_datasets.sources.hdf5.episodes import Hdf5Episodes
 from scd_datasets.sources.hdf5.files import hdf5_files, several
 from scd_datasets.sources.hdf5.layouts import ALOHA, first_layout
 from scd_datasets.sources.hdf5.recording import Hdf5Recording
-from scd_datasets.sources.lerobot.features import MULTIPLE
+from scd_datasets.sources.images import MULTIPLE
 from scd_datasets.sources.lerobot.reader import LeRobotFolder, download
 from scd_datasets.sources.replay.buffer import ReplayBuffer
 from scd_datasets.sources.replay.zarr_files import is_replay_buffer

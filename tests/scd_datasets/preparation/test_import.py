@@ -36,6 +36,21 @@ class Killed(BaseException):
     """As a signal is: no Exception."""
 
 
+def kill_at(monkeypatch, index, root, out):
+    """Has an import of `root` into `out` killed when it comes to decode episode `index`."""
+    pixels = LeRobotFolder.pixels
+
+    def kill(self, episode):
+        if episode.index == index:
+            raise Killed
+        return pixels(self, episode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LeRobotFolder, "pixels", kill)
+        with pytest.raises(Killed):
+            check_dataset(LeRobotFolder(root), out)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_killed_import_goes_on_where_it_was(tmp_path, monkeypatch, decoded_episodes, times):
     """The store is the same as one written in one go, byte for byte in its fingerprint."""
@@ -43,19 +58,10 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path, monkeypatch, decoded_epi
     monkeypatch.setattr(decode, "MOST_THREADS", 1)
     root = write_dataset(tmp_path / "d", episodes=10)
     whole = check_dataset(LeRobotFolder(root), tmp_path / "whole.zarr").store
-    pixels, out = LeRobotFolder.pixels, tmp_path / "s.zarr"
+    out = tmp_path / "s.zarr"
     for at in (7, 9)[:times]:
-
-        def kill(self, episode, at=at):
-            if episode.index == at:
-                raise Killed
-            return pixels(self, episode)
-
-        monkeypatch.setattr(LeRobotFolder, "pixels", kill)
-        with pytest.raises(Killed):
-            check_dataset(LeRobotFolder(root), out)
+        kill_at(monkeypatch, at, root, out)
     assert not out.exists()
-    monkeypatch.setattr(LeRobotFolder, "pixels", pixels)
     decoded_episodes.clear()
     store = check_dataset(LeRobotFolder(root), out).store
     assert store.fingerprint == whole.fingerprint
@@ -90,17 +96,8 @@ def test_damage_late_in_an_import_costs_no_decoding_again(tmp_path, monkeypatch,
 def test_a_damaged_shard_of_a_killed_import_is_decoded_again(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "SHARD_FRAMES", 32)
     monkeypatch.setattr(decode, "MOST_THREADS", 1)
-    root, pixels, out = write_dataset(tmp_path / "d", episodes=8), LeRobotFolder.pixels, tmp_path / "s.zarr"
-
-    def kill(self, episode):
-        if episode.index == 7:
-            raise Killed
-        return pixels(self, episode)
-
-    monkeypatch.setattr(LeRobotFolder, "pixels", kill)
-    with pytest.raises(Killed):
-        check_dataset(LeRobotFolder(root), out)
-    monkeypatch.setattr(LeRobotFolder, "pixels", pixels)
+    root, out = write_dataset(tmp_path / "d", episodes=8), tmp_path / "s.zarr"
+    kill_at(monkeypatch, 7, root, out)
     flip(tmp_path / ".s.zarr.scd-tmp", shard=1)
     store = check_dataset(LeRobotFolder(root), out).store
     assert store.fingerprint == check_dataset(LeRobotFolder(root), tmp_path / "whole.zarr").fingerprint
@@ -151,19 +148,9 @@ def test_a_store_without_damage_serves_who_would_skip_it(tmp_path, decoded_episo
 def test_what_another_import_left_is_not_taken(tmp_path, monkeypatch):
     """Its scratch folder is of other images: a smaller size, or a changed recording."""
     monkeypatch.setattr(arrays, "SHARD_FRAMES", 16)
-    root = write_dataset(tmp_path / "d", episodes=5)
-    pixels, out = LeRobotFolder.pixels, tmp_path / "s.zarr"
-
-    def kill(self, episode):
-        if episode.index == 4:
-            raise Killed
-        return pixels(self, episode)
-
-    monkeypatch.setattr(LeRobotFolder, "pixels", kill)
-    with pytest.raises(Killed):
-        check_dataset(LeRobotFolder(root), out)
+    root, out = write_dataset(tmp_path / "d", episodes=5), tmp_path / "s.zarr"
+    kill_at(monkeypatch, 4, root, out)
     assert list(tmp_path.glob(".s.zarr.scd-tmp"))
-    monkeypatch.setattr(LeRobotFolder, "pixels", pixels)
     small = check_dataset(LeRobotFolder(root, image_size=16), out).store
     assert (
         small.fingerprint

@@ -28,8 +28,8 @@ from scd_datasets.sources.array_roles import (
 from scd_datasets.sources.hdf5.encoded_frames import EncodedFrames, is_encoded
 from scd_datasets.sources.hdf5.files import array_at, arrays_in, group_at, open_file, read_rows
 from scd_datasets.sources.hdf5.layouts import Layout
-from scd_datasets.sources.images import ImageGrid, region_of, resize_into
-from scd_datasets.sources.lerobot.features import ACTION, MULTIPLE, STATE, SUCCESS, common_size
+from scd_datasets.sources.images import MULTIPLE, ImageGrid, region_of, resize_into
+from scd_datasets.sources.lerobot.features import ACTION, STATE, SUCCESS
 from scd_datasets.sources.picture_kind import to_rgb
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
 
@@ -95,7 +95,7 @@ class Hdf5Episodes:
         }
         self._encoded = [name for name in shown.values() if isinstance(arrays[name], EncodedFrames)]
         self.sizes = {short: camera.size for short, camera in self._cameras.items()}
-        self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        self.grid = ImageGrid.common(self.sizes, image_size, letterbox, multiple)
 
     def names(self, key: str) -> tuple[str, ...]:
         return self._names.get(key, ())

@@ -26,15 +26,13 @@ from scd_datasets.sources.array_roles import (
     picture_findings,
 )
 from scd_datasets.sources.hdf5.files import arrays_in, open_file, read_rows, top_names
-from scd_datasets.sources.images import ImageGrid, region_of, resize_into
+from scd_datasets.sources.images import MULTIPLE, ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot.features import (
     ACTION,
     ENVIRONMENT_STATE,
-    MULTIPLE,
     REWARD,
     STATE,
     SUCCESS,
-    common_size,
 )
 from scd_datasets.sources.picture_kind import to_rgb
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, listed, require_fps
@@ -108,7 +106,7 @@ class Hdf5Recording:
             short: open_camera(self._arrays[name], name, str(file)) for short, name in shown.items()
         }
         self.sizes = {short: camera.size for short, camera in self._cameras.items()}
-        self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        self.grid = ImageGrid.common(self.sizes, image_size, letterbox, multiple)
         self.episodes = self._list_episodes()
         self._pusht = is_pusht(self._arrays, self._columns)
         has_goal = GOAL in self._arrays and self._arrays[GOAL].shape[1:] == (7,)

@@ -15,8 +15,6 @@ STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
 ACTION, REWARD, SUCCESS, DONE = "action", "next.reward", "next.success", "next.done"
 LOW_DIM = (ACTION, STATE, ENVIRONMENT_STATE, REWARD, SUCCESS, DONE)
 SET_ASIDE = "recorded."  # before the name that data.keys gives to what is not to be read
-MULTIPLE = 16  # a resized longer side is a multiple of this, so that a patch of 8 or 16 fits any camera
-LARGEST, USUAL = 160, 96  # pixels: by default a shorter side beyond the first is resized to the second
 
 
 @dataclass(frozen=True)
@@ -129,23 +127,3 @@ def wanted_of[T](found: Mapping[str, T], wanted: Sequence[str]) -> dict[str, T]:
         known = ", ".join(found) or "none"
         raise ValueError(f"no camera called {', '.join(unknown)}; the dataset has {known}")
     return {name: found[name] for name in wanted or found}
-
-
-def common_size(
-    sizes: list[tuple[int, int]], shorter: int | None, multiple: int = MULTIPLE
-) -> tuple[int, int]:
-    """Gives (H, W) that all cameras are resized to: the smallest one's, or `shorter` for the shorter side.
-
-    Without `shorter`, images that are too large to learn from come in the usual size. The longer side of a
-    resized image is a multiple of `multiple`. (0, 0) where there is no camera.
-    """
-    if not sizes:
-        return 0, 0
-    height, width = min(sizes, key=lambda size: size[0] * size[1])
-    if shorter is None:
-        if min(height, width) <= LARGEST:
-            return height, width
-        shorter = USUAL
-    scale = shorter / min(height, width)
-    longer = max(shorter, round(max(height, width) * scale / multiple) * multiple)
-    return (shorter, longer) if height <= width else (longer, shorter)

@@ -20,17 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from scd_datasets.sources.images import ImageGrid, region_of, resize
+from scd_datasets.sources.images import MULTIPLE, ImageGrid, region_of, resize
 from scd_datasets.sources.lerobot.features import (
     ACTION,
     DONE,
     ENVIRONMENT_STATE,
-    MULTIPLE,
     REWARD,
     STATE,
     SUCCESS,
     camera_keys,
-    common_size,
     dim_names,
 )
 from scd_datasets.sources.lerobot.imagined_mark import imagined_by
@@ -112,7 +110,7 @@ class LeRobotFolder:
         )
         self.cameras = camera_keys(self.features, cameras)  # short name → key
         self.sizes = {name: self._size(key) for name, key in self.cameras.items()}
-        self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        self.grid = ImageGrid.common(self.sizes, image_size, letterbox, multiple)
         self._open = threading.local()  # .videos: camera → its open file, each thread's own
         self._file = lru_cache(maxsize=CACHED)(self._read_file)
         self._row_group = lru_cache(maxsize=2 * CACHED * len(self.cameras))(self._read_row_group)

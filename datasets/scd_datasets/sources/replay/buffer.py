@@ -28,14 +28,12 @@ from scd_datasets.sources.array_roles import (
     proprioception,
     row_size,
 )
-from scd_datasets.sources.images import ImageGrid, region_of, resize_into
+from scd_datasets.sources.images import MULTIPLE, ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot.features import (
     ACTION,
     ENVIRONMENT_STATE,
-    MULTIPLE,
     STATE,
     SUCCESS,
-    common_size,
     wanted_of,
 )
 from scd_datasets.sources.picture_kind import to_rgb
@@ -96,7 +94,7 @@ class ReplayBuffer:
         for name in (name for names in self._columns.values() for name in names):
             plain(self._arrays[name])
         self._choose_cameras(cameras, decoder)
-        self.grid = ImageGrid(*common_size(list(self.sizes.values()), image_size, multiple), letterbox)
+        self.grid = ImageGrid.common(self.sizes, image_size, letterbox, multiple)
         folder = "data" if self.root.is_file() or (self.root / "data").is_dir() else f"{BUFFER}/data"
         self.episodes = [
             EpisodeIndex(index, int(length), (), folder, first=int(end - full))

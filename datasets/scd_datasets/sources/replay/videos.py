@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import av
 import numpy as np
 
+from scd_datasets.sources.lerobot.video_files import video_facts
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex
 from scd_datasets.sources.video_readers import VideoReadError, video_class
 
@@ -69,14 +69,9 @@ class ReplayVideos:
 
 def stream_of(file: Path) -> tuple[tuple[int, int], float]:
     """Gives a video's (height, width) and its frames per second; VideoReadError where it cannot be opened."""
-    try:
-        container = av.open(str(file))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoReadError(f"cannot be opened: {error}") from error
-    stream = next(iter(container.streams.video), None)
-    rate = stream.average_rate if stream else None
-    size = (stream.height, stream.width) if stream else (0, 0)
-    container.close()
-    if not rate:
-        raise VideoReadError("no video in it, or one without a frame rate")
-    return size, float(rate)
+    facts = video_facts(file)
+    if isinstance(facts, str):
+        raise VideoReadError(facts)
+    if not facts.fps:
+        raise VideoReadError("says no frame rate")
+    return (facts.height, facts.width), facts.fps

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from scd_datasets.sources.lerobot.features import Feature, camera_keys, common_size, dim_names
+from scd_datasets.sources.lerobot.features import Feature, camera_keys, dim_names
 
 VIDEO = Feature("top", "video", (3, 48, 64))
 
@@ -38,22 +38,6 @@ def test_many_equal_names_take_no_time():
 def test_images_come_channels_first_or_last():
     for shape in ((3, 48, 64), (48, 64, 3), (1, 48, 64), (48, 64, 1)):
         assert Feature("top", "video", shape).image_size == (48, 64)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "shorter", "expected"),
-    [
-        ([(480, 640), (96, 128)], None, (96, 128)),  # the smallest camera's
-        ([(720, 1280)], 96, (96, 176)),  # 170.7, to a multiple of 16
-        ([(640, 480)], 96, (128, 96)),
-        ([(96, 96)], 96, (96, 96)),
-        ([(160, 240)], None, (160, 240)),
-        ([(480, 640)], None, (96, 128)),  # nobody learns from half a thousand tokens unless told to
-        ([(480, 640)], 480, (480, 640)),
-    ],
-)
-def test_all_cameras_come_in_one_size(sizes, shorter, expected):
-    assert common_size(sizes, shorter) == expected
 
 
 def test_depth_is_not_a_camera():
