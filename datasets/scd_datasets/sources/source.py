@@ -5,8 +5,8 @@ L steps of an episode, V cameras, H W pixels of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +43,10 @@ class EpisodeIndex:
     file: str  # of its low-dimensional data, relative to the dataset
     videos: dict[str, VideoSpan] = field(default_factory=dict)
     first: int = 0  # its first row, where one array holds all episodes
+
+    def of_cameras(self, keys: Collection[str]) -> EpisodeIndex:
+        """Gives the episode with the videos of these cameras alone."""
+        return replace(self, videos={key: span for key, span in self.videos.items() if key in keys})
 
 
 @dataclass(frozen=True)

@@ -359,8 +359,5 @@ def _short(value: Any) -> str:
 def without_cameras(metadata: Metadata, keys: set[str]) -> Metadata:
     """Gives the description without these cameras."""
     features = {key: feature for key, feature in metadata.features.items() if key not in keys}
-    episodes = [
-        replace(episode, videos={key: span for key, span in episode.videos.items() if key not in keys})
-        for episode in metadata.episodes
-    ]
+    episodes = [episode.of_cameras(features) for episode in metadata.episodes]
     return replace(metadata, features=features, episodes=episodes)

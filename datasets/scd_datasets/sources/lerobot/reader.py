@@ -173,7 +173,7 @@ class LeRobotFolder:
             found.append(Finding(f"also recorded: {', '.join(unread)}", INFO, "not read", notable=False))
         videos = {key for key in self.cameras.values() if self._is_video(key)}
         if videos:
-            episodes = [_of_cameras(episode, videos) for episode in self.episodes]
+            episodes = [episode.of_cameras(videos) for episode in self.episodes]
             found += span_findings(episodes, self.fps, self._facts)
             done = f"decoded by {self._decoder[1]}"
             found.append(Finding("images stored as video", "videos/", done, notable=False))
@@ -320,12 +320,6 @@ class LeRobotFolder:
                     raise ValueError(f"the file has no column {stored}")
                 yield from images(table[stored].take(mine), self.root)
             start += count
-
-
-def _of_cameras(episode: EpisodeIndex, keys: set[str]) -> EpisodeIndex:
-    """Gives the episode with the videos of these cameras alone."""
-    spans = {key: span for key, span in episode.videos.items() if key in keys}
-    return EpisodeIndex(episode.index, episode.length, episode.tasks, episode.file, spans)
 
 
 def download(repo_id: str, revision: str | None = None) -> Path:

@@ -52,20 +52,20 @@ def video_facts(file: Path) -> VideoFacts | str:
     if fault := file_fault(file):
         return fault
     try:
-        with av.open(str(file)) as container:
-            streams = container.streams.video
-            if not streams:
-                return "has no video in it"
-            rate = float(streams[0].average_rate or 0)
-            return VideoFacts(
-                streams[0].height, streams[0].width, streams[0].frames, rate, streams[0].pix_fmt or ""
-            )
-        raise AssertionError  # av's context managers never swallow an error
+        container = av.open(str(file))
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = (
             getattr(error, "strerror", None) or error
         )  # without the path, which every episode has its own of
         return f"cannot be opened as a video: {reason}"
+    try:
+        stream = next(iter(container.streams.video), None)
+        if stream is None:
+            return "has no video in it"
+        rate = float(stream.average_rate or 0)
+        return VideoFacts(stream.height, stream.width, stream.frames, rate, stream.pix_fmt or "")
+    finally:
+        container.close()
 
 
 def too_short(facts: VideoFacts, span: VideoSpan, length: int, fps: float) -> str | None:
