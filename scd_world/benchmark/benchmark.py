@@ -79,10 +79,11 @@ def write_figures(out: Path, report: dict[str, Any]) -> None:
 
 
 def model_and_schema(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, DataSchema]:
-    """Gives what is measured: a world's own model, or the configured one for data of the configured shape."""
+    """Gives what is measured: a world's own model and the frames that it knows, or the configured one for
+    data of the configured shape."""
     if config.world:
         world = World.load(config.world)
-        return world.config, world.prior_config, world.schema
+        return world.config, world.prior_config, world.model.schema
     return config.model, config.prior, plain_schema(config)
 
 

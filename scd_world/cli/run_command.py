@@ -19,6 +19,7 @@ from scd_world.benchmark.config import BenchConfig
 from scd_world.cli.endings import plain_errors
 from scd_world.cli.hydra_config import HERE, QUIET, editable, to_settings
 from scd_world.cli.overrides import read_overrides
+from scd_world.codec.config import CODECS
 from scd_world.demo.config import DemoConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.evaluation.config import EvaluateConfig
@@ -58,7 +59,7 @@ COMMANDS = {
         TrainConfig,
         "scd_world.training.trainer:train",
         RESUMES,
-        {"model": "small", "prior": "state", "data": "lerobot"},
+        {"codec": "identity", "model": "small", "prior": "state", "data": "lerobot"},
     ),
     "distill": Command(DistillConfig, "scd_world.distill.distill:distill", RESUMES, {"data": "zarr"}),
     "evaluate": Command(EvaluateConfig, "scd_world.evaluation.evaluate:evaluate", REPEATS, {"data": "zarr"}),
@@ -80,7 +81,7 @@ COMMANDS = {
         "what is in its folder is complete but for the last file; the same command goes on",
     ),
 }
-PRESETS: dict[str, dict[str, Any]] = {"model": MODELS, "prior": PRIORS, "data": DATA}
+PRESETS: dict[str, dict[str, Any]] = {"codec": CODECS, "model": MODELS, "prior": PRIORS, "data": DATA}
 
 
 def store_configs() -> None:

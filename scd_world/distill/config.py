@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from scd_datasets.config import DataConfig
+from scd_world.codec.config import CodecConfig, CodecTrainConfig
 from scd_world.model.config import ModelConfig
 from scd_world.optim.config import OptimizerConfig
 from scd_world.prior.config import PriorConfig, PriorTrainConfig
@@ -90,8 +91,10 @@ class DistillConfig:
             model, guidance=1.0, average_velocity=teacher.average_velocity or self.method == "meanflow"
         )
 
-    def training(self, teacher: ModelConfig, prior: PriorConfig, digest: str) -> Distillation:
-        """Gives the trainer's settings. prior: the teacher's; digest: of its weights."""
+    def training(
+        self, teacher: ModelConfig, prior: PriorConfig, codec: CodecConfig, digest: str
+    ) -> Distillation:
+        """Gives the trainer's settings. prior, codec: the teacher's; digest: of its weights."""
         names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
         # The number of steps of a frame is part of the student's model.
         values = {name: getattr(self, name) for name in names - {"num_steps"}}
@@ -99,6 +102,7 @@ class DistillConfig:
             **values,
             model=self.student(teacher),
             prior=PriorTrainConfig(**asdict(prior)),
+            codec=CodecTrainConfig(**asdict(codec)),
             init=self.world,
             teacher=digest,
         )

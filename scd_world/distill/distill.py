@@ -27,6 +27,7 @@ from scd_world.robot_data.compatibility import check_schema
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.check_settings import check_before_decoding
 from scd_world.training.distributed import make_accelerator
+from scd_world.training.latents import TrainedCodec
 from scd_world.training.learner import Learner
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer
@@ -47,7 +48,9 @@ def distill(config: DistillConfig) -> Path:
             f"{config.world} is a world of architecture={teacher.config.architecture}: only architecture=scd "
             "has a decoder separate from its encoder, and it is the decoder that is distilled"
         )
-    settings = config.training(teacher.config, teacher.prior_config, weights_digest(teacher))
+    settings = config.training(
+        teacher.config, teacher.prior_config, teacher.codec.config, weights_digest(teacher)
+    )
     accelerator = make_accelerator(settings)
     if accelerator.is_main_process:
         run.claim("scd-distill")
@@ -55,7 +58,7 @@ def distill(config: DistillConfig) -> Path:
         with accelerator.main_process_first():
             if not run.checkpoints.exists():
                 check_before_decoding(settings, accelerator.num_processes, config.compare_worlds.values())
-            store = open_store(config.data, run.path, teacher.config.patch, run.checkpoints.exists())
+            store = open_store(config.data, run.path, settings.patch_pixels, run.checkpoints.exists())
         check_schema(teacher.schema, store.schema, store.path)
         trainer = Distiller(settings, store, run, accelerator, teacher)
         trainer.train()
@@ -85,10 +88,14 @@ class Distiller(Trainer):
         """Makes the student of the teacher's weights; what only the student has starts at zero."""
         teacher = self.teacher
         self.parent = teacher.provenance
-        student = build_model(self.config.model, self.config.prior, teacher.schema, teacher.stats)
+        student = build_model(self.config.model, self.config.prior, teacher.model.schema, teacher.stats)
         missing = student.load_state_dict(teacher.model.state_dict(), strict=False).missing_keys
         assert all(name.startswith("core.decoder.target_time.") for name in missing), missing
         return student, teacher.stats
+
+    def make_codec(self, resuming: bool) -> TrainedCodec:
+        """Takes the teacher's."""
+        return TrainedCodec(self.teacher.codec, self.teacher.provenance.get("codec") or {})
 
     def make_learner(self, model: WorldModel) -> Learner:
         config, teacher = self.config, self.teacher.model

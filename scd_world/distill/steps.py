@@ -86,7 +86,8 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
 def first_frames(world: World, batch: WindowBatch, num_steps: int, seed: int) -> Tensor:
     """Imagines the first step, (B, C, H, W)."""
     noise = RowNoise(batch.windows, world.frame_shape, seed)
-    return next(imagine_steps(world, start_windows(world, batch), batch.future, noise, num_steps)).obs
+    s = next(imagine_steps(world, start_windows(world, batch), batch.future, noise, num_steps))
+    return world.codec.decode(s.obs)
 
 
 @torch.no_grad()
@@ -105,10 +106,12 @@ def measure(
         for h, s in enumerate(
             imagine_steps(world, start_windows(world, batch), actions, noise, num_steps), start=1
         ):
-            valid, truth = batch.valid[:, h - 1], batch.truth(h)
-            measures = {f"psnr_h{h}": psnr(s.obs, truth)} if h in HORIZONS else {}
+            if h not in HORIZONS:
+                continue
+            valid, truth, drawn = batch.valid[:, h - 1], batch.truth(h), world.codec.decode(s.obs)
+            measures = {f"psnr_h{h}": psnr(drawn, truth)}
             if h == 1:
-                measures |= {"likeness": psnr(s.obs, path_end), "sharpness": edges(s.obs) / edges(truth)}
+                measures |= {"likeness": psnr(drawn, path_end), "sharpness": edges(drawn) / edges(truth)}
             for name, value in measures.items():
                 values.setdefault(name, []).append(value[valid])
     return {name: torch.cat(parts).mean().item() for name, parts in values.items()}

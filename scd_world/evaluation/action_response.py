@@ -138,7 +138,7 @@ def sweep_actions(
                 s = world.step(s, held, noise.draw(world.device), num_steps)
                 done(M)
             responses.append(world.outputs(s)["state"] - start_state)
-            images.append(frames_of(s).astype(np.float32))
+            images.append(frames_of(world, s).astype(np.float32))
         middle = images[count // 2]
         change = np.stack([np.abs(image - middle).mean(axis=(1, 2, 3, 4)) for image in images], axis=1)
         response = np.stack(responses, axis=1)

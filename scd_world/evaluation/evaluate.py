@@ -196,7 +196,7 @@ class Evaluator:
         steps = imagine_steps(world, start_windows(world, batch), batch.future, noise, config.num_steps)
         for h, s in enumerate(steps, start=1):
             loop.record(world, rows, h, s, batch, config.changed_threshold)
-            imagined.append(frames_of(s))
+            imagined.append(frames_of(world, s))
             done(int(batch.recorded[:, h - 1].sum()))
         if self.networks:
             self.keep_pair(batch, imagined)
@@ -220,7 +220,7 @@ class Evaluator:
         )
         values = np.full((len(batch.windows), horizon), np.nan, np.float32)
         for h, s in enumerate(steps, start=1):
-            value = psnr(s.obs, batch.truth(h))
+            value = psnr(self.world.codec.decode(s.obs), batch.truth(h))
             values[:, h - 1] = torch.where(batch.valid[:, h - 1], value, torch.nan).cpu().numpy()
         return values
 

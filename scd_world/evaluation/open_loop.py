@@ -21,7 +21,7 @@ from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import observe_context
 from scd_world.robot_data.clip import Clip
-from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.robot_data.normalizer import encode_pixels
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class WindowBatch:
                 "valid": torch.cat([context, self.valid], 1)[:, steps],
             },
             world.stats,
+            world.codec.encode,
         )
 
 
@@ -228,14 +229,15 @@ class OpenLoopResults:
     ) -> None:
         """Compares the h-th imagined step `s` of these rows with what was recorded."""
         valid, truth, copied = batch.valid[:, h - 1], batch.truth(h), batch.truth(0)
+        imagined = world.codec.decode(s.obs)
         if valid.any():
             changed = changed_pixels(truth, copied, changed_threshold)
-            for name, obs in {"imagined": s.obs, "copy": copied}.items():
+            for name, obs in {"imagined": imagined, "copy": copied}.items():
                 self.put(f"psnr_{name}", rows, h, psnr(obs, truth), valid)
                 self.put(f"psnr_changed_{name}", rows, h, psnr(obs, truth, changed), valid)
                 self.put(f"ssim_{name}", rows, h, ssim(obs, truth), valid)
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
-            self.put("largest_change", rows, h, largest_change(s.obs, copied), valid)
+            self.put("largest_change", rows, h, largest_change(imagined, copied), valid)
         unseen = ~valid[:, None]
         state = world.stats.decode_state(s.state)
         self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()
@@ -286,9 +288,9 @@ def window_video(batch: WindowBatch, row: int, imagined: list[np.ndarray]) -> Wi
     return WindowVideo(batch.windows[row], batch.context, true, frames)
 
 
-def frames_of(s: RolloutState) -> np.ndarray:
+def frames_of(world: World, s: RolloutState) -> np.ndarray:
     """Gives the current frames, uint8 (B, V, H, W, 3)."""
-    return decode_pixels(s.obs).cpu().numpy()
+    return world.codec.decode_pixels(s.obs).cpu().numpy()
 
 
 def spread_windows(store: WindowStore, episodes: np.ndarray, config: EvaluateConfig) -> list[Window]:

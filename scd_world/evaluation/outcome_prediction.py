@@ -15,7 +15,6 @@ import torch
 
 from scd_datasets.store.store import WindowStore
 from scd_world.metrics.statistics import auroc, correlation, reliability
-from scd_world.robot_data.normalizer import encode_pixels
 from scd_world.world.world import World
 
 THRESHOLD = 0.5  # an environment ends an episode above it, by default
@@ -61,7 +60,7 @@ def predict_batch(
 
     def frame(i: int) -> torch.Tensor:
         pixels = np.stack([w["pixels"][0, min(i, w["pixels"].shape[1] - 1)] for w in windows])
-        return encode_pixels(torch.from_numpy(pixels).to(world.device))
+        return world.codec.encode(torch.from_numpy(pixels).to(world.device))
 
     stats = world.stats
     rewards: list[np.ndarray] = []

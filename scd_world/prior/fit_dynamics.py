@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd_world.optim.optimizer import muon_and_adamw
+from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import DynamicsPretrainConfig
 from scd_world.prior.dynamics import StateDynamics
-from scd_world.prior.pretraining import PretrainStage
 from scd_world.prior.trajectories import StateTrajectories
 
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import OutcomePretrainConfig
 from scd_world.prior.dynamics import StateDynamics
-from scd_world.prior.pretraining import PretrainStage
 from scd_world.prior.trajectories import StateTrajectories
 
 NEAR = 0.15  # share of the steps, those of the highest rewards, that count as near a success

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import RendererPretrainConfig
-from scd_world.prior.pretraining import PretrainStage
 from scd_world.prior.renderer import StateRenderer
 
 DIFFERS = 0.1  # of 2, the range of a color

@@ -5,7 +5,7 @@ B episodes, T steps, C channels (3 per camera), H W pixels, S state size, A acti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -36,14 +36,21 @@ class Clip:
         return self.action.shape[1]
 
     @classmethod
-    def from_windows(cls, windows: Mapping[str, Tensor], stats: Normalizer) -> Clip:
+    def from_windows(
+        cls,
+        windows: Mapping[str, Tensor],
+        stats: Normalizer,
+        encode: Callable[[Tensor], Tensor] = encode_pixels,
+    ) -> Clip:
         """Windows as the store gives them (raw units, uint8 pixels) → model units, on the windows' device.
+
+        encode: uint8 (…, V, H, W, 3) → the model's frames (…, C, H, W); a learnt codec has its own.
 
         windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
         `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,).
         """
         return cls(
-            obs=encode_pixels(windows["pixels"]),
+            obs=encode(windows["pixels"]),
             state=stats.encode_state(windows["state"]),
             prev=stats.encode_prev(windows["prev"]),
             action=stats.encode_action(windows["action"]),

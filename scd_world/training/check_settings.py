@@ -45,7 +45,7 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
             except (OSError, ValueError) as error:
                 complain(str(error))
         if is_recording(config.data):
-            check_recording(config, open_source(config.data, config.model.patch))
+            check_recording(config, open_source(config.data, config.patch_pixels))
 
 
 def is_recording(data: DataConfig) -> bool:
@@ -55,7 +55,7 @@ def is_recording(data: DataConfig) -> bool:
 
 def check_recording(config: TrainConfig, source: Source) -> None:
     """Complains of what the images and episodes that a recording lists do not give."""
-    check_patch(config.model.patch, source.grid.height, source.grid.width)
+    check_patch(config.patch_pixels, source.grid.height, source.grid.width)
     size = config.data.image_size
     smallest = min((min(size) for size in source.sizes.values()), default=0)
     if size is not None and smallest and size > ENLARGED * smallest:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scd_datasets.config import DataConfig
+from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import ModelConfig
 from scd_world.optim.config import OptimizerConfig
 from scd_world.prior.config import PriorTrainConfig
@@ -41,6 +42,7 @@ class TrainConfig:
 
     out: str  # run folder; the same command again resumes what lies there
     data: DataConfig = field(default_factory=DataConfig)
+    codec: CodecTrainConfig = field(default_factory=CodecTrainConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     prior: PriorTrainConfig = field(default_factory=PriorTrainConfig)
@@ -76,6 +78,16 @@ class TrainConfig:
         if self.num_steps is not None:
             between("num_steps", self.num_steps, 1, 1000)
         check_course(self)
+        if self.codec.kind == "autoencoder" and self.model.patch % 2:
+            complain(
+                f"model.patch={self.model.patch}: with codec=autoencoder it counts cells of a latent, which "
+                "come in pairs: set an even number, such as 4 (16 pixels)"
+            )
+
+    @property
+    def patch_pixels(self) -> int:
+        """The sides of a patch in pixels of the recording."""
+        return self.model.patch * self.codec.shrink
 
 
 def check_course(config: Any) -> None:

@@ -32,12 +32,12 @@ from scd_datasets.store.loader import WindowLoader, prefetch
 from scd_datasets.store.statistics import transitions
 from scd_datasets.store.store import WindowStore
 from scd_world.model.prior import StatePrior
+from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.calibrate import calibrate_uncertainty
 from scd_world.prior.closed_form import fit_closed_form
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome
 from scd_world.prior.fit_renderer import fit_renderer
-from scd_world.prior.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.pretraining_report import (
     FRAMES,
     StageResult,
@@ -65,7 +65,8 @@ class Pretraining:
         self, config: TrainConfig, store: WindowStore, folder: Path, accelerator: Accelerator
     ) -> None:
         """folder: where unfinished stages are kept until the first checkpoint."""
-        self.config, self.store, self.accelerator = config, store, accelerator
+        self.config, self.recorded, self.accelerator = config, store, accelerator
+        self.store = store  # what the model sees: a learnt codec's latents, once there is one
         self.main = accelerator.is_main_process
         self.stages = PretrainStages(folder, stage_dependencies(config, store), writes=self.main)
         self.earlier_seconds = 0.0  # that earlier calls of this run gave to the stages
@@ -242,7 +243,7 @@ class Pretraining:
 
 def stage_dependencies(config: TrainConfig, store: WindowStore) -> dict[str, Any]:
     """Gives what the stages' results depend on; how long they may take aside."""
-    of = ("model", "prior", "data", "steps", "seed", "precision", "init")
+    of = ("codec", "model", "prior", "data", "steps", "seed", "precision", "init")
     depends = {name: value for name, value in asdict(config).items() if name in of}
     for name in ("dynamics", "outcome", "renderer"):
         del depends["prior"][name]["time_share"]

@@ -1,6 +1,6 @@
 """A run's folder: one trainer at a time, its log, its checkpoints, and the world it ends with.
 
-config.json · log.jsonl · tensorboard/ · pretraining/ · checkpoints/ · world/
+config.json · log.jsonl · tensorboard/ · pretraining/ · codec/ · latents.zarr · checkpoints/ · world/
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import of_file
 from scd_world.training.config import TrainConfig
 from scd_world.utils.atomic_folder import replace_text
@@ -22,7 +23,7 @@ from scd_world.utils.settings_diff import changes
 
 # What must not change between a run and its continuation: everything else may, and is reported.
 PRIOR = ("prior.kind", "prior.layers", "prior.width", "prior.renderer_parts")
-FIXED = ("model", "seed", *PRIOR, "data.holdout", "method", "grid", "teacher")
+FIXED = ("model", "codec", "seed", *PRIOR, "data.holdout", "method", "grid", "teacher")
 UNKNOWN_TEACHER = ""  # of a distillation of format 3, which counted other names among its digest
 
 
@@ -32,6 +33,7 @@ class RunFolder:
         self.checkpoints, self.world = self.path / "checkpoints", self.path / "world"
         self.tensorboard, self.log = self.path / "tensorboard", self.path / "log.jsonl"
         self.pretraining = self.path / "pretraining"  # until the first checkpoint
+        self.codec, self.latents = self.path / "codec", self.path / "latents.zarr"  # where one is learnt
         self.stats = self.path / "stats.safetensors"  # of the world that this training started from
 
     def claim(self, command: str) -> None:
@@ -77,7 +79,8 @@ def check_continuation(
             f"{fingerprint[:12]}…): name the same dataset, or choose another out="
         )
     before = training["config"]
-    changed = changes({**before, "model": of_file(before["model"])}, asdict(config))
+    codec = before.get("codec", asdict(CodecTrainConfig()))  # older ones had none
+    changed = changes({**before, "model": of_file(before["model"]), "codec": codec}, asdict(config))
     if training["config"].get("teacher") == UNKNOWN_TEACHER:
         changed.pop("teacher", None)
     wrong = [line for key, line in changed.items() if key.startswith(FIXED)]

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
+from scd_world.codec.codec import Codec
 from scd_world.model.world_model import WorldModel
-from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
@@ -69,7 +69,7 @@ def first_normalizer(
             "resume it, or choose another out="
         )
     with pretraining.accelerator.main_process_first():
-        copy_normalizer(config, config.init, pretraining.store, run.stats)
+        copy_normalizer(config, config.init, pretraining.recorded, run.stats)
     return Normalizer.load(run.stats), {}
 
 
@@ -88,24 +88,24 @@ def training_windows(pretraining: Pretraining) -> WindowLoader:
     )
 
 
-def world_of(model: WorldModel, normalizer: Normalizer, pretraining: Pretraining) -> World:
+def world_of(model: WorldModel, normalizer: Normalizer, codec: Codec, pretraining: Pretraining) -> World:
     """Builds what evaluations step and `out/world` holds: the averaged weights, in a model of their own."""
     held_out = pretraining.held_out
     episodes = held_out if len(held_out) else pretraining.episodes
     count, window = pretraining.config.num_start_states, model.config.window
-    starts = pick_starts(pretraining.store, episodes, count, window)
+    starts = pick_starts(pretraining.recorded, episodes, count, window)
     average = deepcopy(model).eval().requires_grad_(False)
-    return World(average, normalizer, starts).to(pretraining.accelerator.device)
+    return World(average, normalizer, starts, codec=codec).to(pretraining.accelerator.device)
 
 
-def held_out_validation(pretraining: Pretraining, normalizer: Normalizer) -> HeldOutValidation:
+def held_out_validation(pretraining: Pretraining, world: World) -> HeldOutValidation:
     """Picks the held-out windows that the averaged model imagines at each evaluation."""
-    config, store, held_out = pretraining.config, pretraining.store, pretraining.held_out
+    config, store, held_out = pretraining.config, pretraining.recorded, pretraining.held_out
     num_steps = HeldOutValidation.num_steps(config, int(np.median(store.lengths[held_out])))
     share = config.data.motion_share
     loader = WindowLoader(store, held_out, config.eval_windows, num_steps, config.seed, share)
     windows = {name: value.to(pretraining.accelerator.device) for name, value in loader.batch(0).items()}
-    return HeldOutValidation(config, Clip.from_windows(windows, normalizer), normalizer)
+    return HeldOutValidation(config, windows, world)
 
 
 def copy_normalizer(config: TrainConfig, source: str, store: WindowStore, target: Path) -> None:

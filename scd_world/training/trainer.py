@@ -31,6 +31,7 @@ from scd_world.training.checkpoint import Checkpoint, Checkpoints
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import make_accelerator
 from scd_world.training.export import provenance
+from scd_world.training.latents import TrainedCodec, codec_of, latent_store
 from scd_world.training.learner import Learner
 from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.rng import of_rank, restore_rng, rng_state
@@ -58,7 +59,7 @@ def train(config: TrainConfig) -> Path:
         with accelerator.main_process_first():
             if not run.checkpoints.exists():
                 check_before_decoding(config, accelerator.num_processes)
-            store = open_store(config.data, run.path, config.model.patch, run.checkpoints.exists())
+            store = open_store(config.data, run.path, config.patch_pixels, run.checkpoints.exists())
         Trainer(config, store, run, accelerator, called).train()
     return run.world
 
@@ -80,18 +81,21 @@ class Trainer:
         self.call_started = self.started if called is None else called
         self.pretraining = Pretraining(config, store, run.pretraining, accelerator)
         self.held_out = self.pretraining.held_out
-        check_episodes(config, store.lengths[self.pretraining.episodes], store.lengths[self.held_out])
-        self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
-        self.loader = training_windows(self.pretraining)
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoint = self.checkpoints.newest()
+        check_episodes(config, store.lengths[self.pretraining.episodes], store.lengths[self.held_out])
+        self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
+        self.codec = self.make_codec(resuming=checkpoint is not None)
+        with accelerator.main_process_first():
+            self.pretraining.store = latent_store(store, self.codec.codec, run.latents, accelerator.device)
+        self.loader = training_windows(self.pretraining)
         self.parent: dict[str, Any] | None = None  # provenance of the world that this one started from
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
         torch.manual_seed(config.seed)
         model, self.stats = self.make_model(resuming=checkpoint is not None)
-        self.world = world_of(model, self.stats, self.pretraining)
+        self.world = world_of(model, self.stats, self.codec.codec, self.pretraining)
         validates = self.main and len(self.held_out) > 0
-        self.validation = held_out_validation(self.pretraining, self.world.stats) if validates else None
+        self.validation = held_out_validation(self.pretraining, self.world) if validates else None
         self.learner = self.make_learner(model)
         self.guard = NonFiniteGuard(accelerator.device)
         self.meter, self.clock, self.stop = Meter(), Throughput(), StopSignal()
@@ -108,6 +112,10 @@ class Trainer:
         model, normalizer, self.parent = first_model(self.config, self.pretraining, self.run, resuming)
         self.seconds += self.pretraining.earlier_seconds
         return model, normalizer
+
+    def make_codec(self, resuming: bool) -> TrainedCodec:
+        """Gives what stands between recorded frames and the model's, learnt where the settings say so."""
+        return codec_of(self.pretraining, self.run, resuming)
 
     def make_learner(self, model: WorldModel) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator)
@@ -302,7 +310,7 @@ class Trainer:
             self.seconds_so_far(),
             self.last_eval,
             self.parent,
-        )
+        ) | {"codec": self.codec.quality}
 
     def save_world(self) -> None:
         made = self.provenance()

@@ -15,8 +15,9 @@ from scd_world.metrics.image import TIE, VISIBLE, largest_change, psnr
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
-from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.normalizer import Normalizer, encode_pixels
 from scd_world.training.config import TrainConfig
+from scd_world.world.world import World
 
 HORIZONS = (1, 4, 16)  # open-loop steps at which quality is reported
 MOVES = 8.0  # gray levels: a pixel that changes as much is no noise of a camera
@@ -25,8 +26,11 @@ MOVES = 8.0  # gray levels: a pixel that changes as much is no noise of a camera
 class HeldOutValidation:
     """The same held-out windows and the same noise each time, so that only the model changes."""
 
-    def __init__(self, config: TrainConfig, clip: Clip, stats: Normalizer) -> None:
-        self.config, self.clip, self.stats = config, clip, stats
+    def __init__(self, config: TrainConfig, windows: Mapping[str, Tensor], world: World) -> None:
+        """windows: as the store gives them, on the world's device."""
+        self.config, self.stats, self.codec = config, world.stats, world.codec
+        self.clip = Clip.from_windows(windows, world.stats, world.codec.encode)
+        self.truth = encode_pixels(windows["pixels"])  # (B, T+1, C, H, W) what is drawn is compared with
 
     @staticmethod
     def num_steps(config: TrainConfig, longest: int) -> int:
@@ -37,18 +41,20 @@ class HeldOutValidation:
     def measure(self, model: WorldModel, stop: Callable[[], bool]) -> dict[str, float] | None:
         """`eval/…` values, or None if `stop` said so on the way."""
         clip, context = self.clip, self.config.eval_context
+        still = self.truth[:, context - 1]
         generator = torch.Generator(clip.obs.device).manual_seed(self.config.seed)
         values = action_sensitivity(model, clip, generator)
         s = observe_context(model, clip, context)
-        still = s.obs
         for h in range(1, clip.num_steps - context + 2):
             if stop():
                 return None
             i = context - 2 + h  # the action that leads to the h-th imagined frame
-            noise = torch.randn(still.shape, generator=generator, device=generator.device)
+            noise = torch.randn(s.obs.shape, generator=generator, device=generator.device)
             s = model.imagine(s, clip.action[:, i], noise, self.config.num_steps)
             if h in HORIZONS:
-                values |= compare(s, still, clip, i, self.stats, h)
+                drawn, truth = self.codec.decode(s.obs), self.truth[:, i + 1]
+                values |= compare(drawn, truth, still, clip.valid[:, i].bool(), h)
+                values |= compare_state(s, clip, i, self.stats, h)
         return values
 
 
@@ -76,20 +82,24 @@ def copies(values: Mapping[str, float]) -> str | None:
     return None
 
 
-def compare(
-    s: RolloutState, still: Tensor, clip: Clip, i: int, stats: Normalizer, h: int
-) -> dict[str, float]:
-    """Frame i + 1 as imagined against the recorded one, and against the last frame of the context."""
-    valid, obs, state = clip.valid[:, i].bool(), clip.obs[:, i + 1], clip.state[:, i + 1]
+def compare(drawn: Tensor, truth: Tensor, still: Tensor, valid: Tensor, h: int) -> dict[str, float]:
+    """Compares the h-th imagined images with the recorded ones, and with the last of the context (`still`):
+    (B, C, H, W) each; valid (B,) bool."""
     if not valid.any():  # every window ends with its episode here
         return {}
     values = {
-        f"eval/{name}_h{h}": psnr(shown, obs)[valid].mean().item()
-        for name, shown in {"psnr": s.obs, "psnr_copy": still}.items()
+        f"eval/{name}_h{h}": psnr(shown, truth)[valid].mean().item()
+        for name, shown in {"psnr": drawn, "psnr_copy": still}.items()
     }
-    for name, shown in {"change": s.obs, "change_recorded": obs}.items():  # since the context, in gray levels
+    for name, shown in {"change": drawn, "change_recorded": truth}.items():  # since the context, gray levels
         values[f"eval/{name}_h{h}"] = largest_change(shown, still)[valid].max().item()
-    if state.shape[-1]:
-        error = (stats.decode_state(s.state) - stats.decode_state(state)).abs()[valid]
-        values[f"eval/state_error_h{h}"] = error.mean().item()  # raw units, mean over the dimensions
     return values
+
+
+def compare_state(s: RolloutState, clip: Clip, i: int, stats: Normalizer, h: int) -> dict[str, float]:
+    """Compares state i + 1, the h-th imagined one, with the recorded one: raw units, mean over dimensions."""
+    valid, state = clip.valid[:, i].bool(), clip.state[:, i + 1]
+    if not valid.any() or not state.shape[-1]:
+        return {}
+    error = (stats.decode_state(s.state) - stats.decode_state(state)).abs()[valid]
+    return {f"eval/state_error_h{h}": error.mean().item()}

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from scd_world.codec.codec import Codec, make_codec
 from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.utils.atomic_folder import DamagedFolder, blaming
@@ -17,6 +18,7 @@ from scd_world.world.build_model import build_model
 from scd_world.world.format3 import only
 from scd_world.world.world_config import WorldConfig, fewest_weights
 
+CODEC = "codec.safetensors"  # in a world whose codec is learnt
 MAY_BE_NAN = "prior.uncertainty.calibration_curve"  # where no state says what to expect
 
 
@@ -47,7 +49,23 @@ def make_normalizer(file: Path, stats: Mapping[str, Tensor], config: WorldConfig
     """Makes the statistics that were read from `file`; DamagedFolder where they are not the schema's."""
     check_finite(file, stats)
     with blaming(file):
-        return Normalizer.of_schema(stats, config.schema)
+        return Normalizer.of_schema(stats, config.model_schema)
+
+
+def read_codec(file: Path, config: WorldConfig) -> Codec:
+    """Reads the config's codec, to be used as it is; DamagedFolder where `file` does not hold its weights."""
+    with blaming(file.with_name("config.json")):
+        codec = make_codec(config.codec, config.schema)
+    if codec.state_dict():
+        weights = read_tensors(file)
+        check_finite(file, weights)
+        try:
+            codec.load_state_dict(weights)
+        except RuntimeError as error:
+            raise DamagedFolder(
+                f"{file} holds the weights of another codec than its config.json: {error}"
+            ) from error
+    return codec.eval().requires_grad_(False)
 
 
 def make_model(
@@ -65,7 +83,7 @@ def make_model(
             "the two is of another world"
         )
     with blaming(file.with_name("config.json")):
-        model = build_model(config.model, config.prior, config.schema, normalizer)
+        model = build_model(config.model, config.prior, config.model_schema, normalizer)
     if config.model.architecture == "copy_last":  # it had a prior once, and never asked it
         weights = model.state_dict() | only(model.state_dict(), weights)
     try:

@@ -1,7 +1,8 @@
 """A world on disk: a model with all that is needed to step it, in a folder without pickle and without code.
 
-`config.json` (model, data schema, versions) · `model.safetensors` (EMA weights) · `stats.safetensors` ·
-`starts/` · `manifest.json` (SHA-256 of each file) · `README.md` (model card).
+`config.json` (model, codec, data schema, versions) · `model.safetensors` (EMA weights) · `codec.safetensors`
+(where the codec is learnt) · `stats.safetensors` · `starts/` · `manifest.json` (SHA-256 of each file) ·
+`README.md` (model card).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import scd_world
+from scd_world.codec.codec import Codec, Identity
 from scd_world.model.config import ModelConfig
 from scd_world.model.history import previous_state_action
 from scd_world.model.rollout_state import RolloutState
@@ -30,13 +32,13 @@ from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
-from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import MANIFEST, blaming, names_in, refuse_foreign, verify, write_folder
 from scd_world.world import format3
 from scd_world.world.compiled_step import Stepper
 from scd_world.world.starts import StartState, StartStates
-from scd_world.world.weights import make_model, make_normalizer, read_tensors
+from scd_world.world.weights import CODEC, make_model, make_normalizer, read_codec, read_tensors
 from scd_world.world.world_config import FORMAT, read_config
 
 WORLD_FILES = ("config.json", "model.safetensors", "stats.safetensors", "README.md", "starts/zarr.json")
@@ -44,20 +46,24 @@ WORLD_FILES = ("config.json", "model.safetensors", "stats.safetensors", "README.
 
 @dataclass
 class World:
-    """A trained model, the statistics of its data, and recorded start states. Raw units in, raw units out."""
+    """A trained model, its codec, the statistics of its data, and recorded start states. Raw units in, raw
+    units out."""
 
     model: WorldModel
     stats: Normalizer
     starts: StartStates
     card: str = ""  # the text of README.md
     provenance: dict[str, Any] = field(default_factory=dict)  # what it was trained with: free JSON, kept
+    codec: Codec = None  # type: ignore[assignment]  # None: the model draws pixels
 
     def __post_init__(self) -> None:
+        self.codec = Identity(self.model.schema) if self.codec is None else self.codec
         self.stepper = Stepper(self.model)
 
     @property
     def schema(self) -> DataSchema:
-        return self.model.schema
+        """Of what goes in and out. What the model sees is `model.schema`: smaller with a learnt codec."""
+        return self.codec.schema
 
     @property
     def config(self) -> ModelConfig:
@@ -75,8 +81,9 @@ class World:
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """(C, H, W): the shape of one row's noise."""
-        return self.schema.channels, self.schema.height, self.schema.width
+        """(C, H, W) of the model's own frames, and so of one row's noise."""
+        schema = self.model.schema
+        return schema.channels, schema.height, schema.width
 
     @cached_property
     def fingerprint(self) -> str:
@@ -88,10 +95,13 @@ class World:
             for name, value in part.items():
                 digest.update(name.encode())
                 digest.update(value.detach().cpu().contiguous().numpy())
+        if not isinstance(self.codec, Identity):
+            digest.update(self.codec.fingerprint.encode())
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> World:
         self.model.to(device)
+        self.codec.to(device)
         self.stats, self.stepper = self.stats.to(device), Stepper(self.model)
         return self
 
@@ -128,7 +138,7 @@ class World:
         for length in np.unique(lengths[lengths > 0]):
             chosen = np.flatnonzero(lengths == length)
             pixels = np.stack([starts[i].pixels for i in chosen])
-            obs = encode_pixels(torch.from_numpy(pixels).to(self.device))
+            obs = self.codec.encode(torch.from_numpy(pixels).to(self.device))
             state = self.stats.encode_state(self.tensor(np.stack([starts[i].state for i in chosen])))
             first = self.stats.encode_prev(self.tensor(np.stack([starts[i].prev for i in chosen])))
             action = self.stats.encode_action(self.tensor(np.stack([starts[i].action for i in chosen])))
@@ -170,7 +180,7 @@ class World:
         """
         check_rows(s)
         return {
-            "pixels": decode_pixels(s.obs).cpu().numpy(),
+            "pixels": self.codec.decode_pixels(s.obs).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
             "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
             "success": s.success.float().cpu().numpy().copy(),
@@ -178,11 +188,12 @@ class World:
         }
 
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives frame, state, and state and action one frame earlier (at rest at an episode's first)."""
+        """Gives the model's frame, state, and state and action one frame earlier (at rest at an episode's
+        first)."""
         pixels = torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
         state = self.tensor(np.stack([start.state[-1] for start in starts]))
         prev = self.tensor(np.stack([start.last_prev for start in starts]))
-        return encode_pixels(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
+        return self.codec.encode(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
 
     def tasks(self, starts: Sequence[StartState]) -> Tensor:
         """Gives (B,) int: which of the schema's tasks each row does."""
@@ -211,6 +222,8 @@ class World:
         halved = {name for name, _ in self.model.named_parameters()} if half else set()
         weights = {name: w.half() if name in halved else w for name, w in weights.items()}
         save_file(weights, folder / "model.safetensors")
+        if coded := {name: w.detach().cpu().contiguous() for name, w in self.codec.state_dict().items()}:
+            save_file({name: w.half() if half else w for name, w in coded.items()}, folder / CODEC)
         self.stats.to("cpu").save(folder / "stats.safetensors")
         self.starts.save(folder / "starts")
         config = {
@@ -219,6 +232,7 @@ class World:
             "torch": torch.__version__,
             "model": asdict(self.config),
             "prior": asdict(self.prior_config),
+            "codec": asdict(self.codec.config),
             "schema": self.schema.to_dict(),
             "provenance": self.provenance,
         }
@@ -239,6 +253,7 @@ class World:
         folder = find_folder(source, revision)
         verify(folder, {*WORLD_FILES, *(f"starts/{name}" for name in names_in(folder / "starts"))})
         config = read_config(folder)
+        codec = read_codec(folder / CODEC, config)
         of_model, of_stats = folder / "model.safetensors", folder / "stats.safetensors"
         stats, weights = read_tensors(of_stats), read_tensors(of_model)
         if config.format == format3.FORMAT:
@@ -255,7 +270,7 @@ class World:
             starts = StartStates.load(folder / "starts")
             starts.check(config.schema)
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
-        return cls(model, normalizer, starts, card, config.provenance).to(device)
+        return cls(model, normalizer, starts, card, config.provenance, codec).to(device)
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> str:
         """Uploads the world's folder; gives its address on the Hub."""

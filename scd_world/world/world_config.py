@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import scd_world
+from scd_world.codec.config import CodecConfig, model_schema
 from scd_world.model.config import ModelConfig, of_file
 from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.schema import DataSchema
@@ -25,8 +26,14 @@ class WorldConfig:
     format: int  # 3 or 4
     model: ModelConfig
     prior: PriorConfig
-    schema: DataSchema
+    codec: CodecConfig
+    schema: DataSchema  # of what goes in and out
     provenance: dict[str, Any]  # free JSON
+
+    @property
+    def model_schema(self) -> DataSchema:
+        """The schema of what the model sees: of its codec's frames."""
+        return model_schema(self.codec, self.schema)
 
 
 def read_config(folder: Path) -> WorldConfig:
@@ -54,6 +61,7 @@ def read_config(folder: Path) -> WorldConfig:
             values["format"],
             read_settings(ModelConfig, of_file(values["model"])),
             read_settings(PriorConfig, values["prior"]),
+            read_settings(CodecConfig, values.get("codec", {})),  # worlds without one draw pixels
             DataSchema.from_dict(values["schema"]),
             values["provenance"],
         )
@@ -88,7 +96,7 @@ def fewest_weights(config: WorldConfig) -> int:
 
     Each setting may be within its bounds, and what they ask for together still fill a machine's memory.
     """
-    model, prior, schema = config.model, config.prior, config.schema
+    model, prior, schema = config.model, config.prior, config.model_schema
     if model.architecture == "copy_last":
         return 0
     D, p = model.width, model.patch

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scd_datasets.config import DataConfig
+from scd_world.codec.config import CodecConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import distill
@@ -257,7 +258,7 @@ def test_every_setting_that_a_training_has_too_reaches_it():
     """But for num_steps, which goes into the student's model."""
     shared = {f.name for f in fields(DistillConfig)} & {f.name for f in fields(TrainConfig)} - {"num_steps"}
     config = DistillConfig(world="w", out="o")
-    training = config.training(CONFIG, PRIOR, "digest")
+    training = config.training(CONFIG, PRIOR, CodecConfig(), "digest")
     assert "self_rollout_start" in shared
     for name in shared:
         assert getattr(training, name) == getattr(config, name), name
@@ -268,7 +269,7 @@ def test_the_student_of_a_guided_teacher_is_not_guided_again():
     guided = replace(CONFIG, guidance=1.5)
     assert config.student(guided).guidance == 1.0
     assert replace(config, method="rollout").student(guided).guidance == 1.5
-    assert asdict(config.training(guided, PRIOR, "abc"))["teacher"] == "abc"
+    assert asdict(config.training(guided, PRIOR, CodecConfig(), "abc"))["teacher"] == "abc"
 
 
 def test_a_blurred_frame_has_weaker_edges():

@@ -17,6 +17,7 @@ from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import write_store
+from scd_world.codec.codec import Identity
 from scd_world.evaluation import action_response
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.curves import all_curves, survival, time_to_failure, uncertainty
@@ -216,7 +217,7 @@ def test_unknown_episodes_are_named(store, slide_world):
 
 
 def test_data_of_another_kind_is_refused(store, slide_world):
-    slide_world.model.schema = replace(store.schema, action=("pull",))
+    slide_world.codec = Identity(replace(store.schema, action=("pull",)))
     with pytest.raises(ValueError, match=r"action \('push',\), this world was trained with \('pull',\)"):
         measure(slide_world, store, settings())
 
@@ -336,7 +337,7 @@ def test_pixels_alone_with_two_cameras(tmp_path):
 def test_what_the_world_was_not_trained_on_is_not_reported(store, slide_world):
     """The data has success, the world's had none: its head was never trained."""
     assert store.schema.success
-    slide_world.model.schema = replace(slide_world.schema, success=False)
+    slide_world.codec = Identity(replace(slide_world.schema, success=False))
     report, _, _ = measure(slide_world, store, settings(sweep_starts=0))
     assert "success" not in report
     assert "reward" in report

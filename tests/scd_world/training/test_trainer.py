@@ -26,8 +26,8 @@ from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import write_store
 from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import WorldModel, observe_context
+from scd_world.optim.pretraining import PretrainStage
 from scd_world.prior.config import PriorTrainConfig
-from scd_world.prior.pretraining import PretrainStage
 from scd_world.robot_data.clip import Clip
 from scd_world.training import pretrain
 from scd_world.training.checkpoint import TENSORS, Checkpoints
@@ -36,7 +36,7 @@ from scd_world.training.distributed import make_accelerator
 from scd_world.training.learner import Learner, check_division
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
-from scd_world.training.validation import compare, copies
+from scd_world.training.validation import compare, compare_state, copies
 from scd_world.utils.interruption import Interrupted
 from scd_world.world.world import World
 from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
@@ -288,8 +288,14 @@ def test_a_horizon_that_no_window_reaches_is_not_measured(slide_store):
     clip = Clip.from_windows({k: torch.from_numpy(v) for k, v in windows.items()}, stats)
     model = make_model(TINY, store.schema, stats)
     s = observe_context(model, clip, 3)
-    assert compare(s, s.obs, clip, 2, stats, 1) == {}
-    assert np.isfinite(list(compare(s, s.obs, clip, 1, stats, 1).values())).all()
+    measured = [
+        compare(s.obs, clip.obs[:, i + 1], s.obs, clip.valid[:, i].bool(), 1)
+        | compare_state(s, clip, i, stats, 1)
+        for i in (2, 1)
+    ]
+    assert measured[0] == {}
+    assert np.isfinite(list(measured[1].values())).all()
+    assert "eval/state_error_h1" in measured[1]
 
 
 @pytest.mark.slow
@@ -312,7 +318,7 @@ def test_a_model_that_equals_copying_is_called_that_where_there_is_something_to_
     s = observe_context(make_model(TINY, store.schema, stats), clip, 2)
 
     def said(obs: torch.Tensor, still: torch.Tensor) -> str | None:
-        return copies(compare(replace(s, obs=obs), still, clip, 1, stats, 1))
+        return copies(compare(obs, clip.obs[:, 2], still, clip.valid[:, 1].bool(), 1))
 
     truth, touched = clip.obs[:, 2], s.obs.clone()
     touched[:, 0, 0, 0] += 0.02  # one value by 2.5 gray levels

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from scd_policies import regression
-from scd_world.prior.pretraining import PretrainStage
+from scd_world.optim.pretraining import PretrainStage
 from scd_world.utils.disk import as_os_errors
 
 LARGE = torch.nn.Linear(300, 300)  # 361 kB

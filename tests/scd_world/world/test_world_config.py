@@ -15,6 +15,7 @@ import zarr
 from safetensors.torch import load_file, save_file
 
 import scd_envs
+from scd_world.codec.config import CodecConfig
 from scd_world.model.config import ARCHITECTURES
 from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.schema import DataSchema
@@ -23,6 +24,8 @@ from scd_world.world.build_model import build_model
 from scd_world.world.world import World
 from scd_world.world.world_config import WorldConfig, fewest_weights, read_config
 from tests.conftest import CONFIG, PRIOR, SCHEMA, make_stats
+
+NONE = PriorConfig(kind="none")
 
 
 @pytest.fixture
@@ -152,9 +155,9 @@ def test_no_model_has_fewer_weights_than_are_counted(architecture, layers, head)
     for prior in (PRIOR, replace(PRIOR, layers=0), PriorConfig(kind="none")):
         built = build_model(model, prior, schema, make_stats(schema))
         count = sum(weights.numel() for weights in built.state_dict().values())
-        assert fewest_weights(WorldConfig(4, model, prior, schema, {})) <= count
+        assert fewest_weights(WorldConfig(4, model, prior, CodecConfig(), schema, {})) <= count
     if architecture != "copy_last":
-        assert fewest_weights(WorldConfig(4, model, PriorConfig(kind="none"), schema, {})) > count / 10
+        assert fewest_weights(WorldConfig(4, model, NONE, CodecConfig(), schema, {})) > count / 10
 
 
 def test_the_weights_of_another_model_are_refused(folder):

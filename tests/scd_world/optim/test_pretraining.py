@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scd_world.optim import pretraining
 from scd_world.optim.optimizer import muon_and_adamw
+from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.optim.schedule import lr_schedule
-from scd_world.prior import pretraining
-from scd_world.prior.pretraining import PretrainStage, PretrainStages
 
 
 def give(stage: PretrainStage, net: nn.Linear, steps: int = 6) -> Generator[Tensor]:

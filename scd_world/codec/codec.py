@@ -1,0 +1,97 @@
+"""Between recorded frames and those that a model knows: the only place where one becomes the other.
+
+A model's frames are what SCD reads, draws and keeps in its memory. With the identity they are the pixels;
+with an autoencoder they are latents, and its decoder runs once per imagined frame, not once per denoising
+step ("High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752, §3.1).
+
+F frames, V cameras, C = 3·V channels, H W pixels, h w cells of a model's frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from scd_world.codec.autoencoder import Autoencoder
+from scd_world.codec.config import CodecConfig, model_schema
+from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.robot_data.schema import DataSchema
+
+PART = 64  # frames of one camera that are coded together: their features would fill the memory
+
+
+class Codec(nn.Module, ABC):
+    """Gives a model's frames of pixels, and images of a model's frames."""
+
+    def __init__(self, config: CodecConfig, schema: DataSchema) -> None:
+        """schema: of the recorded frames. ValueError where their size does not suit the codec."""
+        super().__init__()
+        self.config, self.schema = config, schema
+        self.model_schema = model_schema(config, schema)
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor:
+        """uint8 (…, V, H, W, 3) as recorded → a model's frames (…, C, h, w) in [-1, 1], same device."""
+
+    @abstractmethod
+    def decode(self, obs: Tensor) -> Tensor:
+        """A model's frames (…, C, h, w) → images (…, C, H, W) in [-1, 1]."""
+
+    def decode_pixels(self, obs: Tensor) -> Tensor:
+        """A model's frames (…, C, h, w) → uint8 (…, V, H, W, 3)."""
+        return decode_pixels(self.decode(obs))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that coding depends on."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Identity(Codec):
+    """A model's frames are the pixels."""
+
+    def __init__(self, schema: DataSchema) -> None:
+        super().__init__(CodecConfig(), schema)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return encode_pixels(pixels)
+
+    def decode(self, obs: Tensor) -> Tensor:
+        return obs
+
+
+class AutoencoderCodec(Codec):
+    """A model's frames are latents. One network for all cameras."""
+
+    def __init__(self, config: CodecConfig, schema: DataSchema) -> None:
+        """Builds it with random weights."""
+        super().__init__(config, schema)
+        self.network = Autoencoder(config.width)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        return by_camera(self.network.encode, encode_pixels(pixels))
+
+    @torch.no_grad()
+    def decode(self, obs: Tensor) -> Tensor:
+        return by_camera(self.network.decode, obs.float()).clamp(-1, 1)
+
+
+def by_camera(network: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    """Applies what takes (F, 3, h, w) to frames (…, 3·V, h, w): each camera by itself, some at a time."""
+    shape = frames.shape[:-3]
+    flat = frames.reshape(-1, 3, *frames.shape[-2:])
+    done = torch.cat([network(part) for part in flat.split(PART)])
+    return done.reshape(*shape, -1, *done.shape[-2:])
+
+
+def make_codec(config: CodecConfig, schema: DataSchema) -> Codec:
+    """Builds the codec that these settings mean, for recorded frames of this schema."""
+    return Identity(schema) if config.kind == "identity" else AutoencoderCodec(config, schema)

@@ -1,0 +1,78 @@
+"""Settings of the codec: what a model's frames are, and how a learnt one comes to be. Without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from scd_world.robot_data.schema import DataSchema
+from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.field_types import check_types
+
+KINDS = ("identity", "autoencoder")
+SHRINK = 4  # a latent's sides are this much smaller than the frame's
+MULTIPLE = 8  # an autoencoder looks at cells of 8 × 8 pixels
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """What stands between recorded frames and those that a model knows.
+
+    identity: nothing, the model draws pixels. autoencoder: latents of a quarter of the height and width with
+    3 channels per camera, learnt from the recording's own frames.
+    """
+
+    kind: str = "identity"
+    width: int = 48  # channels of the autoencoder's convolutions
+
+    def __post_init__(self) -> None:
+        check_types(self, "codec")
+        one_of("codec.kind", self.kind, KINDS)
+        between("codec.width", self.width, 1, 4096)
+
+    @property
+    def shrink(self) -> int:
+        """How much smaller the sides of the model's frames are than those of the recorded ones."""
+        return 1 if self.kind == "identity" else SHRINK
+
+
+@dataclass(frozen=True)
+class CodecTrainConfig(CodecConfig):
+    """A codec, and how it is pretrained, before all else."""
+
+    steps: int = 4000  # updates
+    batch_size: int = 8  # frames per update
+    lr: float = 2e-3
+    noise: float = 0.05  # on the latents while it learns: what a world imagines is never exact
+    time_share: float = 0.15  # of time_limit and time_budget, at most
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        above("codec.steps", self.steps, 0)
+        between("codec.batch_size", self.batch_size, 1, 65_536)
+        above("codec.lr", self.lr, 0)
+        between("codec.noise", self.noise, 0, 1)
+        between("codec.time_share", self.time_share, 1e-6, 0.9)
+
+    @property
+    def architecture(self) -> CodecConfig:
+        """What a world has to remember of it."""
+        return CodecConfig(**{f.name: getattr(self, f.name) for f in fields(CodecConfig)})
+
+
+def model_schema(config: CodecConfig, schema: DataSchema) -> DataSchema:
+    """Gives the schema of what a model sees: the recorded one, with the size of the codec's frames.
+
+    ValueError where an autoencoder's cells do not divide the recorded frames.
+    """
+    if config.kind == "identity":
+        return schema
+    if schema.height % MULTIPLE or schema.width % MULTIPLE:
+        raise ValueError(
+            f"codec=autoencoder looks at cells of {MULTIPLE}×{MULTIPLE} pixels, and the frames are "
+            f"{schema.height}×{schema.width}: resize them with data.image_size, or set codec=identity"
+        )
+    height, width = schema.height // SHRINK, schema.width // SHRINK
+    return replace(schema, height=height, width=width, recorded=(), resize="stretch")
+
+
+CODECS = {kind: CodecTrainConfig(kind=kind) for kind in KINDS}

@@ -1,0 +1,228 @@
+"""What the model sees of a recording: its pixels, or the latents of a codec that was learnt from it first.
+
+A codec is pretrained on the training episodes, kept in the run's folder, and never learns on. Then all frames
+are encoded once, into a window store beside it: what trains on pixels trains on latents unchanged.
+
+F frames, L steps, V cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from scd_datasets.store.arrays import EpisodeArrays
+from scd_datasets.store.known_stores import find, link, remember
+from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.store.store import WindowStore
+from scd_datasets.store.writer import StoreWriter, store_lock
+from scd_world.codec.autoencoder import Autoencoder
+from scd_world.codec.codec import AutoencoderCodec, Codec, Identity, make_codec
+from scd_world.codec.config import CodecConfig
+from scd_world.codec.fit_codec import fit_codec, reconstruction
+from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.training.pretrain import BAR_SECONDS, Pretraining
+from scd_world.training.run_folder import RunFolder
+from scd_world.utils.atomic_folder import DamagedFolder, verify, write_folder
+from scd_world.utils.precision import use_bf16
+from scd_world.world.world import World
+
+log = logging.getLogger(__name__)
+MEASURED = 96  # held-out frames
+POOR = 25.0  # dB: an imagination through such a codec hides what a robot works with
+PART = 256  # frames that are read together
+
+
+@dataclass(frozen=True)
+class TrainedCodec:
+    """A codec, and how close held-out frames come back through it: {} where it changes nothing."""
+
+    codec: Codec
+    quality: dict[str, float]
+    seconds: float = 0.0  # that it was learnt for
+
+
+def codec_of(pretraining: Pretraining, run: RunFolder, resuming: bool) -> TrainedCodec:
+    """Gives the codec of a training: what its folder keeps, that of the world that it starts from, or one
+    that is learnt now. Every process comes to the same.
+
+    ValueError where the world that it starts from has another kind of codec.
+    """
+    config, store = pretraining.config, pretraining.recorded
+    depends_on = {
+        "codec": asdict(config.codec), "store": store.fingerprint, "seed": config.seed, "init": config.init,
+        "episodes": [int(i) for i in pretraining.episodes],
+    }  # fmt: skip
+    if config.codec.kind != "identity" and (kept := read_codec(run.codec, store, depends_on, resuming)):
+        pretraining.earlier_seconds += kept.seconds
+        return kept
+    if config.init is not None and not resuming:
+        made = codec_of_world(World.load(config.init), config.init, config.codec.kind)
+    elif config.codec.kind == "identity":
+        made = TrainedCodec(Identity(store.schema), {})
+    else:
+        made = learn_codec(pretraining)
+    if config.codec.kind != "identity" and pretraining.main:
+        write_folder(run.codec, lambda folder: write_codec(folder, made, depends_on))
+    return made
+
+
+def codec_of_world(world: World, name: str, kind: str) -> TrainedCodec:
+    """Gives the codec of the world `name` that a training of this `kind` of codec starts from."""
+    theirs = world.codec.config.kind
+    if theirs != kind:
+        raise ValueError(f"{name} has codec={theirs} and this training codec={kind}: set codec={theirs}")
+    return TrainedCodec(world.codec, world.provenance.get("codec") or {})
+
+
+def learn_codec(pretraining: Pretraining) -> TrainedCodec:
+    """Learns an autoencoder from the frames of the training episodes; says how held-out ones come back."""
+    config, store, held_out = pretraining.config, pretraining.recorded, pretraining.held_out
+    device, seed = pretraining.accelerator.device, config.seed
+    torch.manual_seed(seed)
+    codec = AutoencoderCodec(config.codec.architecture, store.schema).to(device)
+    loader = WindowLoader(store, pretraining.episodes, config.codec.batch_size, 1, seed, motion_share=0.0)
+
+    def frames(first: int) -> Generator[Tensor]:
+        with closing(prefetch(loader, first)) as batches:
+            for windows in batches:
+                yield single_frames(windows["pixels"], device)
+
+    stage = pretraining.stage("codec", config.codec.time_share)
+    bf16 = use_bf16(config.precision, device)
+    losses = fit_codec(codec.network, frames, seed, config.codec, bf16, stage)
+    pretraining.run_stage(stage, "codec", losses, config.codec.steps)
+    codec = codec.eval().requires_grad_(False)
+    quality = measure(codec.network, store, held_out, pretraining) if len(held_out) else {}
+    return TrainedCodec(codec, quality, stage.elapsed)
+
+
+def measure(
+    network: Autoencoder, store: WindowStore, episodes: np.ndarray, pretraining: Pretraining
+) -> dict[str, float]:
+    """Measures how frames of held-out episodes come back, and says so; warns where they hardly do."""
+    loader = WindowLoader(store, episodes, MEASURED, 1, pretraining.config.seed, motion_share=0.0)
+    frames = single_frames(loader.batch(0)["pixels"], next(network.parameters()).device)
+    quality = reconstruction(network, frames)
+    said = (
+        f"codec, held-out episodes: frames come back at {quality['psnr']:.1f} dB (worst "
+        f"{quality['worst_psnr']:.1f}), SSIM {quality['ssim']:.3f}: no imagination can be closer than that"
+    )
+    if quality["psnr"] < POOR:
+        log.warning(
+            "%s. Below %.0f dB small things are lost: give it longer (codec.steps, codec.time_share), more "
+            "channels (codec.width), or set codec=identity", said, POOR,
+        )  # fmt: skip
+    else:
+        pretraining.log_main(said)
+    return quality
+
+
+def single_frames(pixels: Tensor, device: torch.device) -> Tensor:
+    """Windows' pixels uint8 (B, T+1, V, H, W, 3) → the first frame of each, cameras apart: (B·V, 3, H, W)."""
+    first = encode_pixels(pixels[:, 0].to(device))
+    return first.unflatten(1, (-1, 3)).flatten(0, 1)
+
+
+# ---- in the run's folder ---------------------------------------------------------------------------
+
+
+def write_codec(folder: Path, made: TrainedCodec, depends_on: dict[str, Any]) -> None:
+    weights = {name: w.detach().cpu().contiguous() for name, w in made.codec.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    kept = {"config": asdict(made.codec.config), "quality": made.quality, "seconds": made.seconds}
+    text = json.dumps(kept | {"depends_on": depends_on}, indent=1)
+    (folder / "codec.json").write_text(text, encoding="utf-8")
+
+
+def read_codec(
+    folder: Path, store: WindowStore, depends_on: dict[str, Any], needed: bool
+) -> TrainedCodec | None:
+    """Reads the codec that a run keeps; None where it keeps none, or one of other settings or frames.
+
+    needed: a training goes on with it: whether its settings are still the same is asked elsewhere, and
+    DamagedFolder raised where it is gone.
+    """
+    if not folder.is_dir() and not needed:
+        return None
+    try:
+        verify(folder)
+    except DamagedFolder as error:
+        if needed:
+            raise
+        log.warning("%s; the codec is learnt from its beginning", error)
+        return None
+    kept = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
+    if not needed and kept["depends_on"] != json.loads(json.dumps(depends_on)):
+        log.warning("%s was learnt with other settings, or from other frames; it is learnt anew", folder)
+        return None
+    codec = make_codec(CodecConfig(**kept["config"]), store.schema)
+    codec.load_state_dict(load_file(folder / "weights.safetensors"))
+    return TrainedCodec(codec.eval().requires_grad_(False), kept["quality"], kept["seconds"])
+
+
+# ---- the recording as the model sees it ------------------------------------------------------------
+
+
+def latent_store(store: WindowStore, codec: Codec, out: Path, device: torch.device) -> WindowStore:
+    """Gives the store of what the model sees: `store` itself with the identity, else its latents in 8 bits,
+    at `out`, encoded once. An interrupted call goes on where it was."""
+    if isinstance(codec, Identity):
+        return store
+    source = hashlib.sha256(f"{store.fingerprint} {codec.fingerprint}".encode()).hexdigest()
+    with store_lock(out):
+        if not (out.exists() and WindowStore.open(out, in_memory=False).source == source):
+            if known := find(source):
+                link(known, out)
+            else:
+                codec.to(device)
+                with StoreWriter(out, codec.model_schema, source, store.imagined) as writer:
+                    for episode in tqdm(
+                        latent_episodes(store, codec, device, writer), "encoding", len(store.lengths),
+                        unit="episode", mininterval=BAR_SECONDS,
+                    ):  # fmt: skip
+                        writer.append(episode)
+                    writer.finish(source)
+            remember(WindowStore.open(out, in_memory=False))
+    return WindowStore.open(out)
+
+
+def latent_episodes(
+    store: WindowStore, codec: Codec, device: torch.device, writer: StoreWriter
+) -> Iterator[EpisodeArrays]:
+    """Yields the store's episodes with latents in the place of pixels; those that the writer kept as they
+    are."""
+    for episode, (start, length) in enumerate(zip(store.starts, store.lengths, strict=True)):
+        index, rows = int(store.episode_index[episode]), slice(start, start + length)
+        latents = (
+            writer.pixels(index)
+            if index in writer.kept
+            else np.concatenate([
+                encode(store, codec, device, episode, first, min(PART, length - first))
+                for first in range(0, length, PART)
+            ])
+        )  # fmt: skip
+        yield EpisodeArrays(
+            latents, store.state[rows], store.action[rows], store.reward[rows], store.success[rows], index,
+            int(store.task[episode]),
+        )  # fmt: skip
+
+
+def encode(
+    store: WindowStore, codec: Codec, device: torch.device, episode: int, first: int, count: int
+) -> np.ndarray:
+    """Encodes `count` frames of an episode: uint8 (count, V, h, w, 3)."""
+    pixels = store.windows(np.array([episode]), np.array([first]), count)["pixels"][0, :count]
+    return decode_pixels(codec.encode(torch.from_numpy(pixels).to(device))).cpu().numpy()

@@ -1,0 +1,119 @@
+"""What a codec promises: sizes, cameras apart, and frames that come back once it has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from scd_world.codec.autoencoder import Autoencoder
+from scd_world.codec.codec import AutoencoderCodec, Identity
+from scd_world.codec.config import CodecConfig, CodecTrainConfig
+from scd_world.codec.fit_codec import fit_codec, reconstruction
+from scd_world.optim.pretraining import PretrainStage
+from scd_world.robot_data.normalizer import encode_pixels
+from tests.conftest import SCHEMA
+
+TWO_CAMERAS = replace(SCHEMA, height=16, width=24)
+SMALL = CodecConfig("autoencoder", width=8)
+
+
+def some_pixels(*leading: int) -> Tensor:
+    return torch.randint(0, 256, (*leading, 2, 16, 24, 3), dtype=torch.uint8)
+
+
+def squares(first: int) -> Generator[Tensor]:
+    """Bright squares in random places on gray, batch number `first` and on."""
+    while True:
+        generator = torch.Generator().manual_seed(first)
+        frames = torch.full((8, 3, 16, 16), -0.3)
+        for frame in frames:
+            y, x = torch.randint(0, 12, (2,), generator=generator)
+            frame[:, y : y + 4, x : x + 4] = torch.rand(3, 1, 1, generator=generator)
+        first += 1
+        yield frames
+
+
+def test_the_identity_changes_no_pixel():
+    codec, pixels = Identity(TWO_CAMERAS), some_pixels(3, 2)
+    assert torch.equal(codec.encode(pixels), encode_pixels(pixels))
+    assert torch.equal(codec.decode_pixels(codec.encode(pixels)), pixels)
+    assert codec.model_schema == TWO_CAMERAS
+    assert not codec.state_dict()
+
+
+def test_latents_are_frames_of_a_quarter_of_the_size():
+    codec, pixels = AutoencoderCodec(SMALL, TWO_CAMERAS), some_pixels(3, 2)
+    latents = codec.encode(pixels)
+    small = codec.model_schema
+    assert latents.shape == (3, 2, small.channels, small.height, small.width) == (3, 2, 6, 4, 6)
+    assert latents.abs().max() <= 1
+    images = codec.decode(latents)
+    assert images.shape == (3, 2, 6, 16, 24)
+    assert images.abs().max() <= 1
+    assert codec.decode_pixels(latents).shape == pixels.shape
+
+
+def test_a_camera_knows_nothing_of_another():
+    codec, pixels = AutoencoderCodec(SMALL, TWO_CAMERAS), some_pixels(2)
+    other = pixels.clone()
+    other[:, 1] = 0
+    before, after = codec.encode(pixels), codec.encode(other)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3:], after[:, 3:])
+
+
+def test_many_frames_are_coded_as_single_ones(monkeypatch):
+    codec, pixels = AutoencoderCodec(SMALL, TWO_CAMERAS), some_pixels(5)
+    together = codec.encode(pixels)
+    monkeypatch.setattr("scd_world.codec.codec.PART", 3)
+    torch.testing.assert_close(codec.encode(pixels), together)
+
+
+def test_frames_that_its_cells_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match=r"8×8 pixels, and the frames are 16×20: .*data.image_size"):
+        AutoencoderCodec(SMALL, replace(SCHEMA, height=16, width=20))
+
+
+def test_two_codecs_have_two_fingerprints():
+    one, other = AutoencoderCodec(SMALL, TWO_CAMERAS), AutoencoderCodec(SMALL, TWO_CAMERAS)
+    assert one.fingerprint != other.fingerprint
+    other.load_state_dict(one.state_dict())
+    assert one.fingerprint == other.fingerprint
+
+
+def fitted(config: CodecTrainConfig, stage: PretrainStage | None = None, updates: int | None = None):
+    torch.manual_seed(0)
+    network = Autoencoder(config.width)
+    losses = fit_codec(network, squares, 0, config, bf16=False, stage=stage)
+    for i, _ in enumerate(losses, start=1):
+        if i == updates:
+            losses.close()
+            break
+    return network
+
+
+def test_it_learns_to_give_frames_back():
+    """Better than the best single color could: squares stand out of the gray."""
+    network = fitted(CodecTrainConfig("autoencoder", width=12, steps=250, lr=1e-2))
+    unseen = next(squares(10_000))
+    quality = reconstruction(network, unseen)
+    of_mean = 10 * torch.log10(4 / (unseen - unseen.mean((2, 3), keepdim=True)).square().mean())
+    assert quality["psnr"] > of_mean + 4
+    assert quality["worst_psnr"] <= quality["psnr"]
+
+
+def test_an_interrupted_fit_goes_on_where_it_was(tmp_path):
+    config = CodecTrainConfig("autoencoder", width=4, steps=6)
+    straight = fitted(config)
+    broken = PretrainStage(folder=tmp_path / "codec", depends_on={})
+    fitted(config, broken, updates=3)
+    broken.save()
+    resumed = PretrainStage(folder=tmp_path / "codec", depends_on={})
+    network = fitted(config, resumed)
+    assert resumed.update == 6
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name]), name
