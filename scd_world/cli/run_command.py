@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scd_datasets.config import DATA, CheckConfig
@@ -39,6 +40,7 @@ class Command(NamedTuple):
     run: str  # module:function, imported when the settings are known to be right
     kept: str
     presets: Mapping[str, str] = MappingProxyType({})  # config group → its default choice
+    choose: str = ""  # module:function, settings and what was typed → settings: for what was left open
 
 
 RESUMES = "every finished stage and checkpoint is kept; the same command goes on"
@@ -60,6 +62,7 @@ COMMANDS = {
         "scd_world.training.trainer:train",
         RESUMES,
         {"codec": "identity", "model": "small", "prior": "state", "data": "lerobot"},
+        "scd_world.cli.choose_settings:choose_settings",
     ),
     "distill": Command(DistillConfig, "scd_world.distill.distill:distill", RESUMES, {"data": "zarr"}),
     "evaluate": Command(EvaluateConfig, "scd_world.evaluation.evaluate:evaluate", REPEATS, {"data": "zarr"}),
@@ -100,6 +103,12 @@ def store_configs() -> None:
         store(name=name, node={"defaults": defaults, "hydra": places | {"help": {"app_name": f"scd-{name}"}}})
 
 
+def load(place: str) -> Callable[..., Any]:
+    """Imports module:function."""
+    module, _, function = place.partition(":")
+    return getattr(import_module(module), function)
+
+
 def run_command(name: str) -> None:
     """Runs a command: settings from the command line, then what it does with them."""
     command = COMMANDS[name]
@@ -109,8 +118,10 @@ def run_command(name: str) -> None:
     def run(config: DictConfig) -> None:
         # From here on, Hydra is out of the game.
         settings = to_settings(config, command.config, f"scd-{name}")
-        module, _, function = command.run.partition(":")
-        getattr(import_module(module), function)(settings)
+        if command.choose:
+            typed = dict(word.split("=", 1) for word in HydraConfig.get().overrides.task)
+            settings = load(command.choose)(settings, typed)
+        load(command.run)(settings)
 
     with plain_errors():
         choices = {group: PRESETS[group] for group in command.presets}

@@ -39,7 +39,7 @@ class CodecConfig:
 class CodecTrainConfig(CodecConfig):
     """A codec, and how it is pretrained, before all else."""
 
-    steps: int = 4000  # updates
+    steps: int = 4000  # updates, at most as many as the world gets
     batch_size: int = 8  # frames per update
     lr: float = 2e-3
     noise: float = 0.05  # on the latents while it learns: what a world imagines is never exact

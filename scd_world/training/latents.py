@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +90,21 @@ def codec_of_world(world: World, name: str, kind: str) -> TrainedCodec:
 def learn_codec(pretraining: Pretraining) -> TrainedCodec:
     """Learns an autoencoder from the frames of the training episodes; says how held-out ones come back."""
     config, store, held_out = pretraining.config, pretraining.recorded, pretraining.held_out
+    settings = replace(config.codec, steps=min(config.codec.steps, config.steps))
     device, seed = pretraining.accelerator.device, config.seed
     torch.manual_seed(seed)
-    codec = AutoencoderCodec(config.codec.architecture, store.schema).to(device)
-    loader = WindowLoader(store, pretraining.episodes, config.codec.batch_size, 1, seed, motion_share=0.0)
+    codec = AutoencoderCodec(settings.architecture, store.schema).to(device)
+    loader = WindowLoader(store, pretraining.episodes, settings.batch_size, 1, seed, motion_share=0.0)
 
     def frames(first: int) -> Generator[Tensor]:
         with closing(prefetch(loader, first)) as batches:
             for windows in batches:
                 yield single_frames(windows["pixels"], device)
 
-    stage = pretraining.stage("codec", config.codec.time_share)
+    stage = pretraining.stage("codec", settings.time_share)
     bf16 = use_bf16(config.precision, device)
-    losses = fit_codec(codec.network, frames, seed, config.codec, bf16, stage)
-    pretraining.run_stage(stage, "codec", losses, config.codec.steps)
+    losses = fit_codec(codec.network, frames, seed, settings, bf16, stage)
+    pretraining.run_stage(stage, "codec", losses, settings.steps)
     codec = codec.eval().requires_grad_(False)
     quality = measure(codec.network, store, held_out, pretraining) if len(held_out) else {}
     return TrainedCodec(codec, quality, stage.elapsed)

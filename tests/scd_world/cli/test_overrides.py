@@ -39,13 +39,17 @@ def run(monkeypatch):
 
 
 class RecordsCall:
-    """A module all of whose functions keep what they are called with."""
+    """A module all of whose functions keep the settings that they are called with, and give them back."""
 
     def __init__(self, got: list) -> None:
         self.got = got
 
     def __getattr__(self, name: str):
-        return self.got.append
+        def called(settings: object, *_: object) -> object:
+            self.got.append(settings)
+            return settings
+
+        return called
 
 
 @pytest.mark.parametrize("path", ODD)

@@ -1,0 +1,176 @@
+"""What scd-train settles where the command line leaves it open: by what was recorded, and by the device.
+
+Each choice is a setting that could have been typed, and is said with its reason. A run that lies in `out`
+goes on as it was begun. From Python, settings are what they are said to be.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scd_world.codec.config import CodecConfig
+from scd_world.model.config import ModelConfig
+from scd_world.prior.config import PriorConfig
+from scd_world.training.config import TrainConfig
+from scd_world.utils.settings_diff import flat
+
+log = logging.getLogger(__name__)
+TOKENS = {"cpu": 64, "cuda": 192}  # per camera and frame, about: what a step costs goes by them
+PATCHES = (2, 4, 8, 16)  # cells of a latent
+
+
+class Recording(NamedTuple):
+    """What is known of a recording before anything is decoded."""
+
+    height: int  # of the frames that are learnt from
+    width: int
+    environment_state: bool  # of things that no robot knows by itself
+
+
+class Choice(NamedTuple):
+    """The value of a setting, and why it is that."""
+
+    value: Any
+    why: str
+
+
+def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfig:
+    """Gives the settings with those chosen that were not `given` (name → value, as typed); says which."""
+    choices = begun(config, given)
+    if choices is None:
+        try:
+            data = recording(config)
+        except (OSError, ValueError):  # whoever reads it will say what is wrong, with all else that is
+            return config
+        choices = choose(data, given, device_kind(config.device))
+        told = [f"\n  {name}={shown(choice.value)} ({choice.why})" for name, choice in choices.items()]
+        if told:
+            log.info("not given, so chosen:%s", "".join(told))
+    return with_choices(config, {name: choice.value for name, choice in choices.items()})
+
+
+def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, Choice]:
+    """Gives the choices for a recording on a device, cpu or cuda; some follow from what was `given`."""
+    kind = given.get("codec", given.get("codec.kind"))
+    kind = kind or ("identity" if data.environment_state else "autoencoder")
+    if kind == "identity":
+        return {}
+    patch = min(PATCHES, key=lambda p: abs(math.log(tokens(data, p) / TOKENS[device])))
+    choices = {
+        "codec.kind": Choice(kind, "nobody tells where things are: pictures are learnt as latents"),
+        "model.patch": Choice(patch, f"{tokens(data, patch):.0f} tokens for {data.height}×{data.width}"),
+        "model.change_weight": Choice(0.0, "of pixels, not of latents"),
+        "model.foreground_weight": Choice(0.0, "of pixels, not of latents"),
+        "model.noise_samples": Choice(4, "a latent is cheap to draw"),
+        "prior.renderer_parts": Choice(0, "a robot's joints alone draw no picture"),
+        "optimizer.lr": Choice(5e-4, "of a small model"),
+    }
+    if device == "cuda" and "model" not in given:
+        why = "a GPU"
+        choices |= {
+            "model.width": Choice(512, why),
+            "model.heads": Choice(8, why),
+            "model.decoder_layers": Choice(3, why),
+            "model.window": Choice(16, why),
+            "sequence_length": Choice(16, why),
+            "optimizer.lr": Choice(3e-4, "of a larger model"),
+        }
+    return without(choices, given)
+
+
+def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str, Choice]:
+    """Gives those choices that are left open: a codec may be given by its name alone."""
+    closed = {*given, *(["codec.kind"] if "codec" in given else [])}
+    return {name: choice for name, choice in choices.items() if name not in closed}
+
+
+def tokens(data: Recording, patch: int) -> float:
+    """Counts the patches of one camera's latent, whose cells are 4 × 4 pixels."""
+    return data.height * data.width / (4 * patch) ** 2
+
+
+# ---- what is asked -----------------------------------------------------------------------------------
+
+
+def begun(config: TrainConfig, given: Mapping[str, str]) -> dict[str, Choice] | None:
+    """Gives the choices of the run that lies in the folder already, or the model of the world whose weights a
+    training starts from; None where it begins from nothing."""
+    try:
+        if (file := Path(config.out) / "config.json").is_file():
+            return without(kept(file, chosen_names(), "as the run began"), given)
+        if config.init is None:
+            return None
+        from scd_world.world.world import find_folder
+
+        file = find_folder(config.init) / "config.json"
+        names = chosen_names() if "model" in given else of_a_world()
+        return without(kept(file, names, f"as {config.init} has it"), given)
+    except (OSError, ValueError, KeyError, TypeError):  # not what it should be, as will be said elsewhere
+        return {}
+
+
+def kept(file: Path, names: Iterable[str], why: str) -> dict[str, Choice]:
+    """Reads those of the settings that a config.json has."""
+    older = {"codec": asdict(CodecConfig())}  # had no other
+    settings = flat({**older, **json.loads(file.read_text(encoding="utf-8"))})
+    return {name: Choice(settings[name], why) for name in names if name in settings}
+
+
+def chosen_names() -> list[str]:
+    return list(choose(Recording(96, 96, environment_state=False), {}, "cuda"))
+
+
+def of_a_world() -> list[str]:
+    """Lists the settings that a world's config.json has."""
+    parts: dict[str, Any] = {"codec": CodecConfig(), "model": ModelConfig(), "prior": PriorConfig()}
+    return list(flat({name: asdict(part) for name, part in parts.items()}))
+
+
+def recording(config: TrainConfig) -> Recording:
+    """Looks at what was recorded; nothing is decoded."""
+    from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE
+    from scd_datasets.sources.open_source import open_source
+    from scd_datasets.store.store import WindowStore
+    from scd_world.training.check_settings import is_recording
+
+    if is_recording(config.data):
+        source = open_source(config.data, config.patch_pixels)
+        return Recording(source.grid.height, source.grid.width, bool(source.names(ENVIRONMENT_STATE)))
+    schema = WindowStore.open(config.data.root or "", in_memory=False).schema
+    return Recording(schema.height, schema.width, bool(schema.environment_state))
+
+
+def device_kind(device: str) -> str:
+    """Gives cpu or cuda, of a setting that may be auto."""
+    if device == "auto":
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+# ---- nested settings by name ---------------------------------------------------------------------------
+
+
+def with_choices(config: Any, values: Mapping[str, Any]) -> Any:
+    """Gives a config dataclass with other values, by names such as model.patch; all of a group at once, since
+    they are checked together."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        group, _, rest = name.partition(".")
+        groups.setdefault(group, {})[rest] = value
+    changed = {
+        group: inner[""] if "" in inner else with_choices(getattr(config, group), inner)
+        for group, inner in groups.items()
+    }
+    return replace(config, **changed) if changed else config
+
+
+def shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,80 @@
+"""What scd-train settles by the data and the device, where the command line leaves it open."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, replace
+
+import pytest
+
+from scd_world.cli.choose_settings import Recording, choose, choose_settings, with_choices
+from scd_world.codec.config import CodecTrainConfig
+from scd_world.model.config import MODELS
+from scd_world.training.config import TrainConfig
+
+BLIND = Recording(96, 128, environment_state=False)
+
+
+def test_where_a_simulator_tells_the_state_nothing_is_changed():
+    assert choose(Recording(96, 96, environment_state=True), {}, "cpu") == {}
+    assert choose(BLIND, {"codec": "identity"}, "cpu") == {}
+    assert choose(BLIND, {"codec.kind": "identity"}, "cuda") == {}
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 96), (96, 128), (256, 256), (96, 256)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_latents_of_any_size_get_about_as_many_tokens(height, width, device):
+    choices = choose(Recording(height, width, environment_state=False), {}, device)
+    patch = choices["model.patch"].value
+    tokens = height * width / (4 * patch) ** 2
+    assert choices["codec.kind"].value == "autoencoder"
+    share = tokens / {"cpu": 64, "cuda": 192}[device]
+    assert share < 2.5
+    assert share > 1 / 2.5 or patch == 2  # as fine as it gets
+
+
+def test_what_was_given_is_left_alone(training, slide_store, caplog):
+    caplog.set_level(logging.INFO)
+    config = training(codec=CodecTrainConfig("autoencoder"))
+    chosen = choose_settings(config, {"codec": "autoencoder", "model.patch": "8", "optimizer.lr": "1e-3"})
+    assert chosen.model == replace(
+        config.model, patch=8, change_weight=0.0, foreground_weight=0.0, noise_samples=4
+    )
+    assert chosen.optimizer == config.optimizer
+    assert chosen.codec == config.codec
+    assert "model.noise_samples=4 (a latent is cheap to draw)" in caplog.text
+    assert "model.patch" not in caplog.text
+
+
+def test_a_run_goes_on_as_it_began(training, tmp_path):
+    """Be it with another device, or with a version that would choose otherwise."""
+    config = training()
+    begun = with_choices(config, {"codec.kind": "autoencoder", "model.patch": 2, "model.noise_samples": 3})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text(json.dumps(asdict(begun)))
+    again = choose_settings(config, {})
+    assert again == begun
+    settings = asdict(training())
+    del settings["codec"]  # a run of a version that had none
+    (tmp_path / "run/config.json").write_text(json.dumps(settings))
+    assert choose_settings(config, {}) == config
+
+
+def test_a_training_that_starts_from_a_world_has_its_model(world, training, tmp_path):
+    folder = str(world.save(tmp_path / "world"))
+    config = training(init=folder, model=MODELS["small"])
+    chosen = choose_settings(config, {"model.num_steps": "7"})
+    assert chosen.model == replace(world.config, num_steps=MODELS["small"].num_steps)
+    assert chosen.codec.kind == "identity"
+    assert chosen.prior.renderer_parts == world.prior_config.renderer_parts
+
+
+def test_data_that_cannot_be_read_is_left_to_whoever_reads_it(training):
+    config = training(data=replace(training().data, root="nowhere"))
+    assert choose_settings(config, {}) == config
+
+
+def test_nested_settings_are_changed_by_name():
+    config = with_choices(TrainConfig(out="o"), {"model.width": 64, "model.heads": 1, "sequence_length": 5})
+    assert (config.model.width, config.model.heads, config.sequence_length) == (64, 1, 5)
