@@ -58,12 +58,13 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
 def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, Choice]:
     """Gives the choices for a recording on a device, cpu or cuda; some follow from what was `given`."""
     kind = given.get("codec", given.get("codec.kind"))
-    kind = kind or ("identity" if data.environment_state else "autoencoder")
-    if kind == "identity":
+    if kind is None and "model.patch" in given and not data.environment_state:
+        return {"codec.kind": Choice("identity", "model.patch counts pixels; without it, latents are learnt")}
+    if (kind or ("identity" if data.environment_state else "autoencoder")) == "identity":
         return {}
     patch = min(PATCHES, key=lambda p: abs(math.log(tokens(data, p) / TOKENS[device])))
     choices = {
-        "codec.kind": Choice(kind, "nobody tells where things are: pictures are learnt as latents"),
+        "codec.kind": Choice("autoencoder", "nobody tells where things are: pictures are learnt as latents"),
         "model.patch": Choice(patch, f"{tokens(data, patch):.0f} tokens for {data.height}×{data.width}"),
         "model.change_weight": Choice(0.0, "of pixels, not of latents"),
         "model.foreground_weight": Choice(0.0, "of pixels, not of latents"),

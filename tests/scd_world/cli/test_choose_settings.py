@@ -22,6 +22,15 @@ def test_where_a_simulator_tells_the_state_nothing_is_changed():
     assert choose(BLIND, {"codec.kind": "identity"}, "cuda") == {}
 
 
+def test_a_patch_in_pixels_means_pixels():
+    """Commands that were right before there was a codec do what they did, and say what else there is."""
+    choices = choose(BLIND, {"model.patch": "16"}, "cpu")
+    assert list(choices) == ["codec.kind"]
+    assert choices["codec.kind"].value == "identity"
+    assert "latents" in choices["codec.kind"].why
+    assert "model.patch" not in choose(BLIND, {"model.patch": "8", "codec": "autoencoder"}, "cpu")
+
+
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 96), (96, 128), (256, 256), (96, 256)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_latents_of_any_size_get_about_as_many_tokens(height, width, device):
