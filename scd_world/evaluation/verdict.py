@@ -17,6 +17,8 @@ from scd_world.reporting.tables import number, significant
 
 FEW = 5  # episodes: with fewer the interval is hardly more than their range
 QUOTED = 8  # the step whose gain is named, where the world is ahead there
+QUOTED_SHARPNESS = 16  # the step whose sharpness is named, where it is off there
+SHARP = 0.15  # by which a share of the recorded sharpness may differ from one
 
 
 def compare_paired(gain: Mapping[str, Sequence[float]]) -> np.ndarray:
@@ -68,6 +70,30 @@ def judge(
     }
 
 
+def judge_sharpness(share: Mapping[str, Sequence[float]], copied: Sequence[float]) -> list[str]:
+    """Says in a sentence each where imagined frames are less, and where more, sharp than recorded ones.
+
+    share: a summary (mean, low, high) of the imagined frames' sharpness as a share of the recorded ones';
+    copied: mean share of a copied frame, which tells how much the recorded frames themselves changed.
+    """
+    mean, low, high = (np.asarray(share[name], float) for name in ("mean", "low", "high"))
+    low, high = np.where(np.isfinite(low), low, mean), np.where(np.isfinite(high), high, mean)
+    outside = {
+        f"blurs: less than {100 * (1 - SHARP):.0f} %": (mean < 1 - SHARP) & (high < 1),
+        f"is grainy: more than {100 * (1 + SHARP):.0f} %": (mean > 1 + SHARP) & (low > 1),
+    }
+    lines = []
+    for what, where in outside.items():
+        if where.any():
+            steps = np.flatnonzero(where) + 1
+            at = nearest(steps, QUOTED_SHARPNESS)
+            lines.append(
+                f"It {what} of the recorded frames' sharpness {spans(steps, len(mean))}; "
+                f"{100 * mean[at - 1]:.0f} % at step {at} (a copied frame: {100 * copied[at - 1]:.0f} %)."
+            )
+    return lines
+
+
 def sentence(gain: Mapping[str, Sequence[float]], better: np.ndarray, worse: np.ndarray) -> str:
     """Says in words where the world is better and worse than copying. better, worse: steps, from 1."""
     H, mean = len(gain["mean"]), np.asarray(gain["mean"], float)
@@ -90,9 +116,9 @@ def sentence(gain: Mapping[str, Sequence[float]], better: np.ndarray, worse: np.
     return "; ".join([text, *(f"{what} {spans(at, H)}" for what, at in asides.items() if len(at))])
 
 
-def nearest(steps: np.ndarray) -> int:
+def nearest(steps: np.ndarray, to: int = QUOTED) -> int:
     """Picks which of these steps is quoted."""
-    return int(steps[np.abs(steps - QUOTED).argmin()])
+    return int(steps[np.abs(steps - to).argmin()])
 
 
 def by(gain: Mapping[str, Sequence[float]], step: int) -> str:

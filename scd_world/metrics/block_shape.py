@@ -36,10 +36,10 @@ def is_pusht(frames: np.ndarray) -> bool:
 def block_shape(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Measures the block's area in px², (B,), and how far its outline is from a T's, (B,) in px.
 
-    The latter is the root mean square distance of the outline's points from the T that fits them best, moved
-    and turned; NaN where there is no outline.
+    The block is the largest piece of its color. The latter is the root mean square distance of the outline's
+    points from the T that fits them best, moved and turned; NaN where there is no outline.
     """
-    covers = block_cover(frames)
+    covers = np.stack([largest_piece(cover) for cover in block_cover(frames)])
     H, W = covers.shape[1:]
     area = (covers > 0.5).mean((1, 2)) * SIDE**2
     return area, np.array([outline_error(outline(cover) * (SIDE / W, SIDE / H)) for cover in covers])
@@ -52,6 +52,18 @@ def block_cover(frames: np.ndarray) -> np.ndarray:
     take the agent's edge, half blue and half white, for the block.
     """
     return (frames @ SHARES[:3, 0] + SHARES[3, 0]).clip(0, 1)
+
+
+def largest_piece(cover: np.ndarray) -> np.ndarray:
+    """Clears all pieces of the cover (H, W) but the largest: a single pixel of the agent's edge, a shade too
+    gray, would be an outline of its own."""
+    from scipy.ndimage import label
+
+    pieces, count = label(cover > 0.5)
+    if count < 2:
+        return cover
+    sizes = np.bincount(pieces.ravel())[1:]
+    return np.where((pieces > 0) & (pieces != 1 + sizes.argmax()), 0.0, cover)
 
 
 def outline(cover: np.ndarray) -> np.ndarray:

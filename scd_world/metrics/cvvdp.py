@@ -18,30 +18,41 @@ DISPLAY = "standard_4k"  # the package's own default, pixel by pixel on a screen
 
 
 def load_cvvdp(device: torch.device) -> Any:
-    """Makes the metric. ModuleNotFoundError, with the cure, where the package is not installed."""
+    """Makes the metric; ValueError, with the cure, where the package is not installed."""
     try:
         from pycvvdp import cvvdp
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"cvvdp=true needs a package that is not installed ({error}): "
-            "pip install 'lerobot_env_scd_world[perceptual]'"
+    except ImportError as error:
+        raise ValueError(
+            f"cvvdp=true needs an extra: pip install 'lerobot_env_scd_world[perceptual]' ({error})"
         ) from error
     return cvvdp(display_name=DISPLAY, device=device, quiet=True)
 
 
-@torch.no_grad()
-def video_quality(metric: Any, pairs: Pairs, fps: float) -> dict[str, Any]:
-    """Averages the quality of all videos and cameras: `value` in JOD, at most 10, and what was compared.
+def report_quality(metric: Any, pairs: Pairs, copies: Pairs, fps: float) -> dict[str, Any]:
+    """Gives the imagined videos' mean quality, that of a copied last frame, and what was compared.
 
-    pairs: (true, imagined) videos, uint8 (B, T, V, H, W, 3); at least one video. fps: frames per second.
+    pairs: (true, imagined), copies: (true, copied) videos, as `video_quality` has them.
+    """
+    copied = video_quality(metric, copies, fps)
+    videos, frames = sum(len(true) for true, _ in pairs), pairs[0][0].shape[1]
+    what = (
+        f"ColorVideoVDP's quality in JOD, 10: no visible difference; a copied last frame: {copied:.3f}; "
+        f"{videos} videos of {frames} imagined frames"
+    )
+    return {"value": video_quality(metric, pairs, fps), "value_copy": copied, "what": what}
+
+
+@torch.no_grad()
+def video_quality(metric: Any, pairs: Pairs, fps: float) -> float:
+    """Averages the quality of all videos and cameras, in JOD, at most 10.
+
+    pairs: (true, other) videos, uint8 (B, T, V, H, W, 3); at least one video. fps: frames per second.
     """
     found = []
     for pair in pairs:
-        true, imagined = (rearrange(video, "b t v h w c -> (b v) 1 c t h w") for video in pair)
+        true, other = (rearrange(video, "b t v h w c -> (b v) 1 c t h w") for video in pair)
         found += [
             float(metric.predict(x, y, dim_order="BCFHW", frames_per_second=fps)[0])
-            for x, y in zip(imagined, true, strict=True)
+            for x, y in zip(other, true, strict=True)
         ]
-    videos, frames = sum(len(true) for true, _ in pairs), pairs[0][0].shape[1]
-    what = f"quality in JOD, 10: no visible difference; {videos} videos of {frames} imagined frames"
-    return {"value": sum(found) / len(found), "what": what}
+    return sum(found) / len(found)

@@ -80,6 +80,14 @@ def test_nothing_else_of_pusht_is_taken_for_the_block():
     assert block_cover(frame[None]).max() < 0.5
 
 
+def test_a_speck_elsewhere_is_not_of_the_block(moved):
+    """One pixel of the agent's edge, imagined a shade too gray, moved the fit by thirty px."""
+    speckled = moved.copy()
+    speckled[:, 90, 3] = COLORS[0]
+    for clean, other in zip(block_shape(moved), block_shape(speckled), strict=True):
+        np.testing.assert_allclose(other, clean)
+
+
 def test_it_knows_pusht_by_its_block(moved):
     assert is_pusht(moved)
     assert not is_pusht(disc((AREA / np.pi) ** 0.5)[None])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from scd_world.metrics.cvvdp import load_cvvdp, video_quality
+from scd_world.metrics.cvvdp import load_cvvdp, report_quality, video_quality
 
 CPU = torch.device("cpu")
 
 
 def test_a_missing_package_is_named_with_its_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycvvdp", None)
-    with pytest.raises(ModuleNotFoundError, match=r"cvvdp=true .* pip install .*\[perceptual\]"):
+    with pytest.raises(ValueError, match=r"cvvdp=true needs an extra: pip install .*\[perceptual\]"):
         load_cvvdp(CPU)
 
 
@@ -27,7 +27,9 @@ def test_equal_videos_have_ten_and_noisy_ones_less():
         torch.from_numpy((coarse + rng.normal(0, level, coarse.shape)).clip(0, 255).astype(np.uint8))
         for level in (0, 10, 40)
     )
-    values = [video_quality(metric, [(true, video)], fps=10)["value"] for video in (true, little, much)]
+    values = [video_quality(metric, [(true, video)], fps=10) for video in (true, little, much)]
     assert values[0] == pytest.approx(10)
     assert values[0] > values[1] + 0.1 > values[2] + 0.2
-    assert "2 videos of 4 imagined frames" in video_quality(metric, [(true, true)], 10)["what"]
+    report = report_quality(metric, [(true, little)], [(true, much)], 10)
+    assert (report["value"], report["value_copy"]) == (values[1], values[2])
+    assert "2 videos of 4 imagined frames" in report["what"]
