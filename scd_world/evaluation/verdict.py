@@ -17,7 +17,6 @@ from scd_world.reporting.tables import number, significant
 
 FEW = 5  # episodes: with fewer the interval is hardly more than their range
 QUOTED = 8  # the step whose gain is named, where the world is ahead there
-QUOTED_SHARPNESS = 16  # the step whose sharpness is named, where it is off there
 SHARP = 0.15  # by which a share of the recorded sharpness may differ from one
 
 
@@ -86,10 +85,11 @@ def judge_sharpness(share: Mapping[str, Sequence[float]], copied: Sequence[float
     for what, where in outside.items():
         if where.any():
             steps = np.flatnonzero(where) + 1
-            at = nearest(steps, QUOTED_SHARPNESS)
+            worst = steps[np.abs(mean[steps - 1] - 1).argmax()]
+            share, copy = 100 * mean[worst - 1], 100 * copied[worst - 1]
             lines.append(
-                f"It {what} of the recorded frames' sharpness {spans(steps, len(mean))}; "
-                f"{100 * mean[at - 1]:.0f} % at step {at} (a copied frame: {100 * copied[at - 1]:.0f} %)."
+                f"It {what} of the recorded frames' sharpness {spans(steps, len(mean))}, at worst "
+                f"{share:.0f} % at step {worst} (a copied frame: {copy:.0f} %)."
             )
     return lines
 
@@ -116,9 +116,9 @@ def sentence(gain: Mapping[str, Sequence[float]], better: np.ndarray, worse: np.
     return "; ".join([text, *(f"{what} {spans(at, H)}" for what, at in asides.items() if len(at))])
 
 
-def nearest(steps: np.ndarray, to: int = QUOTED) -> int:
+def nearest(steps: np.ndarray) -> int:
     """Picks which of these steps is quoted."""
-    return int(steps[np.abs(steps - to).argmin()])
+    return int(steps[np.abs(steps - QUOTED).argmin()])
 
 
 def by(gain: Mapping[str, Sequence[float]], step: int) -> str:

@@ -69,10 +69,10 @@ def test_blur_and_grain_are_said_beyond_the_bounds_alone():
     assert judge_sharpness(shares(1.1, 0.9, 1.0), [1, 1, 1]) == []
     lines = judge_sharpness(shares(1.3, 1.0, 0.8, 0.62), [1.02, 1, 1, 0.97])
     assert lines == [
-        "It blurs: less than 85 % of the recorded frames' sharpness from step 3 on; 62 % at step 4 "
-        "(a copied frame: 97 %).",
-        "It is grainy: more than 115 % of the recorded frames' sharpness at step 1; 130 % at step 1 "
-        "(a copied frame: 102 %).",
+        "It blurs: less than 85 % of the recorded frames' sharpness from step 3 on, at worst 62 % "
+        "at step 4 (a copied frame: 97 %).",
+        "It is grainy: more than 115 % of the recorded frames' sharpness at step 1, at worst 130 % "
+        "at step 1 (a copied frame: 102 %).",
     ]
 
 
