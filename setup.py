@@ -66,6 +66,7 @@ setup(
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
         "sb3": ["stable-baselines3>=2.7"],
         "hdf5": ["h5py", "hdf5plugin"],
+        "perceptual": ["cvvdp>=0.5.7,<0.6"],  # ColorVideoVDP: scd-evaluate cvvdp=true
         "swm": ["stable-worldmodel>=0.1.1", "h5py", "hdf5plugin"],
         "test": [
             "h5py",

@@ -25,24 +25,28 @@ class EvaluateConfig:
     horizon: int = 64  # imagined steps, as far as the episodes reach
     batch_size: int = 16  # windows that are imagined together; changes no result
     num_steps: int | None = None  # denoising steps; None: the world's own
+    draws: int = 1  # imaginations of each window, from other noise; what counts is their mean
     changed_threshold: float = 8.0  # gray levels by which a changed pixel differs from the last context frame
     shuffled_horizon: int = 16  # steps that are also imagined with another episode's actions
 
     sweep_starts: int = 16  # windows from whose start every action dimension is swept; 0: no sweep
     sweep_values: int = 5  # values over the dimension's recorded range
     sweep_steps: int = 4  # steps for which the action is held
+    still_moments: int = 16  # recorded moments of standing still that are gone on with; 0: none
     num_videos: int = 4  # windows shown in the video and as image strips
     outcome_episodes: int = 64  # whole episodes on whose every step reward and success are scored; 0: none
 
     lpips_weights: str | None = None  # safetensors with AlexNet's features and LPIPS' linear layers
     fvd_weights: str | None = None  # safetensors of I3D trained on Kinetics-400
+    cvvdp: bool = False  # ColorVideoVDP: pip install 'lerobot_env_scd_world[perceptual]'
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         above("seed", self.seed, -1)
-        for name in ("windows", "context", "horizon", "batch_size", "sweep_steps", "num_videos"):
+        for name in ("windows", "context", "horizon", "batch_size", "draws", "sweep_steps", "num_videos"):
             above(name, getattr(self, name), 0)
         above("sweep_values", self.sweep_values, 1)
+        above("still_moments", self.still_moments, -1)
         between("changed_threshold", self.changed_threshold, 0, 255)

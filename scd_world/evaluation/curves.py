@@ -1,6 +1,6 @@
 """From open-loop results to curves over the horizon and to single figures: outcomes, failure, uncertainty.
 
-N windows, H horizons, S state.
+N windows, R draws of noise for each, H horizons, S state.
 """
 
 from __future__ import annotations
@@ -24,17 +24,37 @@ END_ERRORS = {f"{error.name}_imagined" for error in SHOWN}  # what the worst win
 
 
 def all_curves(loop: OpenLoopResults, schema: DataSchema) -> dict[str, np.ndarray]:
-    """Computes everything that is measured at each horizon; `…_copy`: of keeping the last context frame."""
-    curves = dict(loop.frames)
+    """Computes everything that is measured at each horizon; `…_copy`: of keeping the last context frame.
+
+    Of several draws it is their mean, and `psnr_best`, for comparison with papers that report the best of n,
+    the highest PSNR of any draw, at each step anew.
+    """
+    curves = {name: loop.by_draw(values).mean(0) for name, values in loop.frames.items()}
+    if loop.draws > 1:
+        curves["psnr_best"] = loop.by_draw(loop.frames["psnr_imagined"]).max(0)
+    recorded = curves.pop("sharpness_recorded")
+    for name in ("sharpness_imagined", "sharpness_copy"):
+        curves[name] = relative(curves[name], recorded)
     for name in ("psnr", "psnr_changed"):
         curves[f"{name}_gain"] = curves[f"{name}_imagined"] - curves[f"{name}_copy"]
     curves["survival"] = survival(curves["psnr_changed_imagined"], curves["psnr_changed_copy"])
     copied = np.broadcast_to(loop.start_state[:, None], loop.state.shape)
     for name, state in {"imagined": loop.state, "copy": copied}.items():
-        curves |= {f"{key}_{name}": v for key, v in state_errors(state, loop.true_state, schema).items()}
+        errors = state_errors(state, loop.true_state, schema)
+        curves |= {f"{key}_{name}": loop.by_draw(values).mean(0) for key, values in errors.items()}
     if schema.reward:
-        curves["reward_square"] = (loop.reward - loop.true_reward) ** 2
+        curves["reward_square"] = loop.by_draw((loop.reward - loop.true_reward) ** 2).mean(0)
     return curves
+
+
+def relative(values: np.ndarray, recorded: np.ndarray) -> np.ndarray:
+    """Divides (N, H) by each step's mean of the recorded ones, so that their means are a ratio of means.
+
+    The mean of the windows' own ratios would be above 1 for a copy already, wherever windows differ.
+    """
+    known = np.isfinite(recorded)
+    with np.errstate(invalid="ignore", divide="ignore"):  # steps that nobody reached are NaN
+        return values / (np.where(known, recorded, 0).sum(0) / known.sum(0))
 
 
 def worst_windows(loop: OpenLoopResults, curves: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:

@@ -46,8 +46,11 @@ from scd_world.evaluation.open_loop import (
 from scd_world.evaluation.outcome_prediction import predict_outcomes, score
 from scd_world.evaluation.report import HORIZONS, markdown
 from scd_world.evaluation.splits import select_eval_episodes
+from scd_world.evaluation.standing_still import find_still_moments, standing_still
 from scd_world.evaluation.state_errors import error_units
-from scd_world.evaluation.verdict import judge
+from scd_world.evaluation.verdict import judge, judge_sharpness
+from scd_world.metrics.block_shape import is_pusht
+from scd_world.metrics.cvvdp import load_cvvdp, report_quality
 from scd_world.metrics.image import psnr
 from scd_world.metrics.perceptual import load_networks, perceptual_metrics
 from scd_world.metrics.statistics import summarize
@@ -99,13 +102,12 @@ def measure(
     curves = all_curves(loop, schema)
     means = curve_report(curves, loop.episodes, config.horizon)
     sweeps, drift = run.actions(chosen.episodes)
+    verdict = judge(
+        means["psnr_gain"], curves["largest_change"], curves["changed_share"], len(np.unique(loop.episodes))
+    )
+    verdict["lines"] += judge_sharpness(means["sharpness_imagined"], means["sharpness_copy"]["mean"])
     report = {
-        "verdict": judge(
-            means["psnr_gain"],
-            curves["largest_change"],
-            curves["changed_share"],
-            len(np.unique(loop.episodes)),
-        ),
+        "verdict": verdict,
         "world": describe(world, config),
         "data": {
             "source": config.data.repo_id or config.data.root,
@@ -129,7 +131,8 @@ def measure(
         "never_varied": action_response.never_varied(world),
         "hardly_moved": action_response.hardly_moved(store, chosen.episodes),
         "null_action": drift,
-        "perceptual": perceptual_metrics(run.networks, run.pairs),
+        "standing_still": run.standing_still(chosen.episodes),
+        "perceptual": run.perceptual(),
         "speed": speed(world, config.num_steps),
     }
     return report, videos, run.worst
@@ -152,7 +155,10 @@ class Evaluator:
         at = np.linspace(0, len(windows) - 1, min(config.sweep_starts, len(windows))).round().astype(int)
         self.swept = [windows[i] for i in at] if config.sweep_starts else []
         self.networks = load_networks(config.lpips_weights, config.fvd_weights, world.device)
+        self.cvvdp = load_cvvdp(world.device) if config.cvvdp else None
+        self.shows_block = is_pusht(first_frames(store, windows))
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # true and imagined videos per batch
+        self.copies: list[tuple[torch.Tensor, torch.Tensor]] = []  # the same true ones, last frames copied
 
     def open_loop(self) -> tuple[OpenLoopResults, dict | None, list, list[WindowVideo]]:
         """Imagines every window with its own actions, and the first steps with another one's.
@@ -160,12 +166,11 @@ class Evaluator:
         Gives the results, PSNR with the other actions, losses with both, and the videos that are shown.
         """
         longest = max(window.steps for window in self.windows)
-        loop = OpenLoopResults(self.windows, longest, len(self.store.schema.state))
-        shuffled = loop.empty(
-            min(longest - 1, self.config.shuffled_horizon)
-        )  # the last one has no true frame
+        loop = OpenLoopResults(self.windows, longest, len(self.store.schema.state), self.config.draws)
+        other_steps = min(longest - 1, self.config.shuffled_horizon)  # the last one has no true frame
+        shuffled = np.full((len(self.windows), other_steps), np.nan, np.float32)
         losses, videos = [], []
-        with self.progress(sum(w.steps for w in self.windows), "open loop") as bar:
+        with self.progress(loop.draws * sum(w.steps for w in self.windows), "open loop") as bar:
             for first in range(0, len(self.windows), self.config.batch_size):
                 rows = slice(first, min(first + self.config.batch_size, len(self.windows)))
                 batch = load_batch(self.store, self.windows[rows], self.config.context, self.world.device)
@@ -189,23 +194,36 @@ class Evaluator:
     def true_actions(
         self, loop: OpenLoopResults, rows: slice, batch: WindowBatch, done: Callable[[int], object]
     ) -> list[np.ndarray]:
-        """Imagines a batch with its own actions and records it; gives its frames (B, V, H, W, 3) per step."""
-        world, config = self.world, self.config
-        loop.start_state[rows] = batch.true_state(0).cpu().numpy()
-        noise, imagined = RowNoise(batch.windows, world.frame_shape, config.seed), []
-        steps = imagine_steps(world, start_windows(world, batch), batch.future, noise, config.num_steps)
-        for h, s in enumerate(steps, start=1):
-            loop.record(world, rows, h, s, batch, config.changed_threshold)
-            imagined.append(frames_of(world, s))
-            done(int(batch.recorded[:, h - 1].sum()))
-        if self.networks:
+        """Imagines a batch with its own actions and records it, all draws side by side.
+
+        Gives the first draw's frames (B, V, H, W, 3) per step.
+        """
+        world, config, imagined = self.world, self.config, []
+        start = start_windows(world, batch)
+        starts = [start, *(start.fork() for _ in range(1, loop.draws))]
+        draws = []
+        for draw, s in enumerate(starts):
+            loop.start_state[loop.rows_of(draw, rows)] = batch.true_state(0).cpu().numpy()
+            noise = RowNoise(batch.windows, world.frame_shape, config.seed, draw)
+            draws.append(imagine_steps(world, s, batch.future, noise, config.num_steps))
+        for h, states in enumerate(zip(*draws, strict=True), start=1):
+            for draw, s in enumerate(states):
+                loop.record(world, loop.rows_of(draw, rows), h, s, batch, config.changed_threshold)
+            drawn = [frames_of(world, s) for s in states]
+            imagined.append(drawn[0])
+            if loop.draws > 1:
+                loop.record_spread(rows, h, drawn, batch, config.changed_threshold)
+            if self.shows_block:
+                loop.record_block(rows, h, drawn, batch)
+            done(loop.draws * int(batch.recorded[:, h - 1].sum()))
+        if self.networks or self.cvvdp:
             self.keep_pair(batch, imagined)
         return imagined
 
     def update_worst(
         self, loop: OpenLoopResults, rows: slice, batch: WindowBatch, imagined: list[np.ndarray]
     ) -> None:
-        means = np.nanmean(loop.frames["psnr_imagined"][rows], axis=1)
+        means = np.nanmean(loop.by_draw(loop.frames["psnr_imagined"])[:, rows].mean(0), axis=1)
         at = int(means.argmin())
         if means[at] < self.worst_psnr:
             self.worst, self.worst_psnr = window_video(batch, at, imagined), means[at]
@@ -234,6 +252,8 @@ class Evaluator:
             true = batch.pixels[:, batch.context : batch.context + horizon].cpu()[whole]
             generated = torch.from_numpy(np.stack(imagined[:horizon], axis=1))[whole]
             self.pairs.append((true, generated))
+            last = batch.pixels[:, batch.context - 1, None].cpu()[whole]
+            self.copies.append((true, last.expand_as(true)))
 
     def actions(self, episodes: np.ndarray) -> tuple[dict[str, dict], dict]:
         """Measures the sweep of every action dimension and the null action, from the same starts."""
@@ -256,6 +276,24 @@ class Evaluator:
         of = np.array([window.episode for window in self.swept])
         return {sweep.action: sweep.report(names, of) for sweep in sweeps}, drift
 
+    def standing_still(self, episodes: np.ndarray) -> dict[str, Any] | None:
+        """Measures the drift where the recordings stand still; None: nowhere, {}: not asked for."""
+        config = self.config
+        if not config.still_moments:
+            return {}
+        moments = find_still_moments(
+            self.store, episodes, config.context, config.horizon, config.still_moments
+        )
+        with self.progress(len(moments) * config.horizon, "standing still") as bar:
+            return standing_still(self.world, self.store, moments, config, bar.update)
+
+    def perceptual(self) -> dict[str, dict[str, Any]]:
+        """Computes those of the perceptual metrics that were asked for, of each window's first draw."""
+        found = perceptual_metrics(self.networks, self.pairs)
+        if self.cvvdp and self.pairs:
+            found["CVVDP"] = report_quality(self.cvvdp, self.pairs, self.copies, self.store.schema.fps)
+        return found
+
     def outcomes(self, episodes: np.ndarray, schema: DataSchema) -> dict[str, Any]:
         """Scores reward and success of every step of whole episodes, predicted from the recorded past."""
         count = min(len(episodes), self.config.outcome_episodes)
@@ -269,6 +307,13 @@ class Evaluator:
     @staticmethod
     def progress(total: int, what: str) -> tqdm:
         return tqdm(total=total, desc=what, unit="frame")
+
+
+def first_frames(store: WindowStore, windows: list[Window]) -> np.ndarray:
+    """Reads the first camera's frames at which some windows begin, uint8 (≤ 8, H, W, 3)."""
+    some = windows[:8]
+    episodes, frames = (np.array([getattr(w, name) for w in some]) for name in ("episode", "frame"))
+    return store.windows(episodes, frames, 1)["pixels"][:, 0, 0]
 
 
 def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:

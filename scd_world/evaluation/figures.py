@@ -34,7 +34,10 @@ def panels(curves: dict[str, dict], units: dict[str, str]) -> list[Panel]:
         Panel("PSNR", "dB", "psnr_imagined", "psnr_copy"),
         Panel("PSNR of the pixels that changed", "dB", "psnr_changed_imagined", "psnr_changed_copy"),
         Panel("SSIM", "", "ssim_imagined", "ssim_copy"),
+        Panel("Sharpness, as a share of the recorded", "", "sharpness_imagined", "sharpness_copy"),
         *errors,
+        Panel("Block: area, as a share of the recorded", "", "block_area", None),
+        Panel("Block: outline, off a rigid T's", "px", "block_outline_imagined", None),
         Panel("Windows never yet worse than a copy", "", "survival", None),
         Panel("Reward: mean square error", "the dataset's units²", "reward_square", None),
     ]
@@ -57,6 +60,9 @@ def plot_curves(
                 plot_band(ax, curves[panel.copy], COPY, "last frame copied")
             if panel.own == "psnr_imagined" and shuffled:
                 plot_band(ax, shuffled, SHUFFLED, "another window's actions")
+            if panel.own == "psnr_imagined" and "psnr_best" in curves:
+                best = curves["psnr_best"]["mean"]
+                ax.plot(np.arange(1, len(best) + 1), best, "--", color=IMAGINED, label="best of the draws")
             if panel.copy and logarithmic:
                 scale_logarithmic(ax, curves[panel.own], curves[panel.copy])
             elif panel.own in ("survival", "reward_square"):

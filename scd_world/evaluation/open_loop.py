@@ -1,7 +1,7 @@
 """Open loop: recorded context, then imagination driven by the recorded actions, compared step by step.
 
-N windows, B of them at a time, k context frames, T imagined steps (≤ `horizon` + 1), V cameras,
-C H W frame, S state, A action.
+N windows, B of them at a time, R draws of noise for each, k context frames, T imagined steps
+(≤ `horizon` + 1), V cameras, C H W frame, S state, A action.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from scd_datasets.store.store import WindowStore
 from scd_world.evaluation.config import EvaluateConfig
-from scd_world.metrics.image import changed_pixels, largest_change, psnr, ssim
+from scd_world.metrics.block_shape import block_shape
+from scd_world.metrics.image import changed_pixels, largest_change, psnr, sharpness, spread, ssim
 from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import observe_context
@@ -165,13 +166,14 @@ def read_padded(store: WindowStore, window: Window, context: int, longest: int) 
 class RowNoise:
     """Standard normal frames, each window's from a seed of its own: no result depends on its batch.
 
-    shape: (C, H, W).
+    shape: (C, H, W); draw: counts from 0, each has other noise.
     """
 
-    def __init__(self, windows: Sequence[Window], shape: tuple[int, int, int], seed: int) -> None:
-        seeds = [
-            np.random.SeedSequence([seed, w.episode, w.frame]).generate_state(1, np.uint64) for w in windows
-        ]
+    def __init__(
+        self, windows: Sequence[Window], shape: tuple[int, int, int], seed: int, draw: int = 0
+    ) -> None:
+        entropy = [[seed, w.episode, w.frame] + [draw] * (draw > 0) for w in windows]
+        seeds = [np.random.SeedSequence(numbers).generate_state(1, np.uint64) for numbers in entropy]
         self.seeds = torch.from_numpy(np.concatenate(seeds).view(np.int64))
         self.steps, self.shape = torch.zeros_like(self.seeds), shape
 
@@ -199,17 +201,18 @@ def start_windows(world: World, batch: WindowBatch) -> RolloutState:
 class OpenLoopResults:
     """What N windows gave at each step; NaN where nothing was recorded to compare with.
 
-    `frames` holds name → (N, T); `state`, `true_state` (N, T, S) and `start_state` (N, S) are raw units,
-    as are `reward` and `true_reward`; `success` is a probability; `uncertainty` and `state_error`, the
+    Windows that are imagined R times have R·N rows, one draw of them all after another, and N stands for
+    that here. `frames` holds name → (N, T); `state`, `true_state` (N, T, S) and `start_state` (N, S) are raw
+    units, as are `reward` and `true_reward`; `success` is a probability; `uncertainty` and `state_error`, the
     predicted and the true error, are root mean squares over the state's dimensions, as a share of their
     recorded ranges.
     """
 
-    def __init__(self, windows: list[Window], steps: int, state_size: int) -> None:
+    def __init__(self, windows: list[Window], steps: int, state_size: int, draws: int = 1) -> None:
         def empty(*shape: int) -> np.ndarray:
-            return np.full((len(windows), *shape), np.nan, np.float32)
+            return np.full((draws * len(windows), *shape), np.nan, np.float32)
 
-        self.windows = windows
+        self.windows, self.draws = windows, draws
         self.episodes = np.array([window.episode for window in windows])
         self.frames: dict[str, np.ndarray] = {}
         self.steps, self.empty = steps, empty
@@ -218,6 +221,15 @@ class OpenLoopResults:
         self.reward, self.true_reward = empty(steps), empty(steps)
         self.success, self.true_success = empty(steps), empty(steps)
         self.uncertainty, self.state_error = empty(steps), empty(steps)
+
+    def by_draw(self, values: np.ndarray) -> np.ndarray:
+        """Parts rows (R·N, …) into draws and windows (R, N, …)."""
+        return values.reshape(self.draws, len(self.windows), *values.shape[1:])
+
+    def rows_of(self, draw: int, rows: slice) -> slice:
+        """Gives the rows in which a draw of these windows is recorded."""
+        first = draw * len(self.windows)
+        return slice(first + rows.start, first + rows.stop)
 
     def put(self, name: str, rows: slice, h: int, values: Tensor, valid: Tensor) -> None:
         """Stores values (B,) of the h-th step (1 is the first) as the curve `name`."""
@@ -232,10 +244,12 @@ class OpenLoopResults:
         imagined = world.codec.decode(s.obs)
         if valid.any():
             changed = changed_pixels(truth, copied, changed_threshold)
+            self.put("sharpness_recorded", rows, h, sharpness(truth), valid)
             for name, obs in {"imagined": imagined, "copy": copied}.items():
                 self.put(f"psnr_{name}", rows, h, psnr(obs, truth), valid)
                 self.put(f"psnr_changed_{name}", rows, h, psnr(obs, truth, changed), valid)
                 self.put(f"ssim_{name}", rows, h, ssim(obs, truth), valid)
+                self.put(f"sharpness_{name}", rows, h, sharpness(obs), valid)
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
             self.put("largest_change", rows, h, largest_change(imagined, copied), valid)
         unseen = ~valid[:, None]
@@ -244,6 +258,31 @@ class OpenLoopResults:
         self.true_state[rows, h - 1] = batch.true_state(h).masked_fill(unseen, torch.nan).cpu().numpy()
         self.record_uncertainty(world, rows, h, s, batch)
         self.record_outcome(world, rows, h, s, batch)
+
+    def record_spread(
+        self, rows: slice, h: int, drawn: list[np.ndarray], batch: WindowBatch, changed_threshold: float
+    ) -> None:
+        """Compares the draws of the h-th step with each other. drawn: of each, uint8 (B, V, H, W, 3)."""
+        changed = changed_pixels(batch.truth(h), batch.truth(0), changed_threshold)
+        x = encode_pixels(torch.from_numpy(np.stack(drawn)).to(changed.device))
+        for name, mask in {"spread_changed": changed, "spread_unchanged": ~changed}.items():
+            for draw, values in enumerate(spread(x, mask)):
+                self.put(name, self.rows_of(draw, rows), h, values, batch.valid[:, h - 1])
+
+    def record_block(self, rows: slice, h: int, drawn: list[np.ndarray], batch: WindowBatch) -> None:
+        """Compares the shape of PushT's block at the h-th step; drawn: as `record_spread` has it."""
+        true_area, true_error = block_shape(batch.pixels[:, batch.context - 1 + h, 0].cpu().numpy())
+        for draw, frames in enumerate(drawn):
+            area, error = block_shape(frames[:, 0])
+            ratio = np.divide(area, true_area, out=np.full_like(area, np.nan), where=true_area > 0)
+            found = {
+                "block_area": ratio,
+                "block_outline_imagined": error,
+                "block_outline_recorded": true_error,
+            }
+            for name, values in found.items():
+                known = torch.from_numpy(values).to(batch.valid.device)
+                self.put(name, self.rows_of(draw, rows), h, known, batch.valid[:, h - 1])
 
     def record_uncertainty(
         self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch

@@ -15,7 +15,7 @@ HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
 
 
 def pixel_table(curves: dict[str, dict]) -> str:
-    """Tabulates PSNR and SSIM beside copy-last's."""
+    """Tabulates PSNR, SSIM and sharpness beside copy-last's."""
     head = [
         "step",
         "windows",
@@ -25,6 +25,8 @@ def pixel_table(curves: dict[str, dict]) -> str:
         "changed: PSNR",
         "copy-last",
         "SSIM",
+        "copy-last",
+        "sharpness",
         "copy-last",
     ]
     names = ("psnr_changed_imagined", "psnr_changed_copy")
@@ -38,7 +40,28 @@ def pixel_table(curves: dict[str, dict]) -> str:
         row += [number(curves[name]["mean"][i]) for name in ("psnr_imagined", "psnr_copy")] + [between]
         row += [number(curves[name]["mean"][i]) for name in names]
         row += [number(curves[name]["mean"][i], 4) for name in ("ssim_imagined", "ssim_copy")]
+        row += [number(curves[name]["mean"][i]) for name in ("sharpness_imagined", "sharpness_copy")]
         rows.append(row)
+    return table(head, rows)
+
+
+def draws_table(curves: dict[str, dict], draws: int) -> str:
+    """Tabulates how several draws of the same windows differ; empty where there is one."""
+    if draws == 1:
+        return ""
+    head = ["step", "PSNR, mean", f"best of {draws}", "apart: changed pixels", "unchanged pixels"]
+    names = ("psnr_imagined", "psnr_best", "spread_changed", "spread_unchanged")
+    rows = [[str(i + 1), *(number(curves[name]["mean"][i]) for name in names)] for i in table_rows(curves)]
+    return table(head, rows)
+
+
+def block_table(curves: dict[str, dict]) -> str:
+    """Tabulates whether PushT's block keeps its shape; empty where the frames do not show it."""
+    if "block_area" not in curves:
+        return ""
+    head = ["step", "area", "off a T, px", "recorded, px"]
+    names = ("block_area", "block_outline_imagined", "block_outline_recorded")
+    rows = [[str(i + 1), *(number(curves[name]["mean"][i]) for name in names)] for i in table_rows(curves)]
     return table(head, rows)
 
 
@@ -79,6 +102,7 @@ def table_rows(curves: dict[str, dict]) -> list[int]:
 def markdown(report: dict[str, Any]) -> str:
     """Writes the report as a page; also what the terminal shows."""
     data, curves, settings = report["data"], report["curves"], report["settings"]
+    draws = settings["draws"]
     warning = [f"> **Warning.** {data['warning']}", ""] if data["warning"] else []
     lines = [
         *(f"{line}\n" for line in report["verdict"]["lines"]),
@@ -89,9 +113,12 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         f"Open loop on {data['windows']} windows of {data['episodes']} episode(s) of {data['source']} "
         f"({data['held_out']}): {settings['context']} recorded frames, then the recorded actions, "
-        f"{report['world']['num_steps']} denoising steps per frame. Means over all windows, one imagination "
+        f"{report['world']['num_steps']} denoising steps per frame. Means over all windows, "
+        f"{'one imagination' if draws == 1 else f'{draws} imaginations'} "
         "each; 95 % intervals resample episodes. Changed pixels "
-        f"differ by more than {settings['changed_threshold']:g} gray levels from the last context frame.",
+        f"differ by more than {settings['changed_threshold']:g} gray levels from the last context frame. "
+        "Sharpness is the mean difference of neighboring pixels as a share of the recorded frames': below 1 "
+        "blurred, above 1 grainy.",
         "",
         pixel_table(curves),
         "",
@@ -99,6 +126,23 @@ def markdown(report: dict[str, Any]) -> str:
     if states := state_table(curves, report["units"]):
         unit = f"State errors, in {UNKNOWN} unless a column names another, read beside the pixels:"
         lines += [unit, "", states, ""]
+    if block := block_table(curves):
+        lines += [
+            "Does the block keep its shape? Its area as a share of the recorded one, and how far its outline "
+            "is from the T that fits it best (root mean square, px of 512), read off the colors:",
+            "",
+            block,
+            "",
+        ]
+    if drawn := draws_table(curves, draws):
+        lines += [
+            f"The same windows imagined {draws} times, with other noise. Apart: mean gray levels between two "
+            "imaginations, where the recorded pixels changed and where they did not. The mean is what "
+            "counts; papers often report the best of several:",
+            "",
+            drawn,
+            "",
+        ]
     lines += [f"- {line}" for line in remarks(report)]
     lines += ["", "## Where it fails", "", *failures(report)]
     return "\n".join(lines) + "\n"
@@ -133,7 +177,7 @@ def failures(report: dict[str, Any]) -> list[str]:
 
 def remarks(report: dict[str, Any]) -> list[str]:
     """Says in a line each what the tables do not."""
-    lines = [*failure_lines(report), *action_lines(report), *outcome_lines(report)]
+    lines = [*failure_lines(report), *action_lines(report), *still_lines(report), *outcome_lines(report)]
     lines += [
         f"{name}: {value['value']:.4g} ({value['what']})" for name, value in report["perceptual"].items()
     ]
@@ -200,6 +244,28 @@ def sweep_lines(
         names = ", ".join(f"`{name}`" for name in never_varied)
         lines.append(f"never varied in the recordings, so that nobody knows what they do: actions {names}")
     return lines
+
+
+def still_lines(report: dict[str, Any]) -> list[str]:
+    """Says how far the picture drifts while nothing acts."""
+    still = report["standing_still"]
+    if still is None:
+        return ["standing still: no held-out moment does, so nobody can say whether the picture would stay"]
+    if not still:
+        return []
+
+    def drift(name: str, since: int = 1) -> str:
+        pairs = zip(still["steps"], still[name], strict=True)
+        known = [(h, value) for h, value in pairs if h >= since and value is not None]
+        return ", ".join(f"{significant(value)} at step {h}" for h, value in known)
+
+    since_first = drift("from_first_imagined", since=2)
+    return [
+        f"standing still ({still['moments']} moment(s) of {still['episodes']} episode(s) in which nothing "
+        "moved, their action held), mean difference in gray levels from the last shown frame: "
+        f"{drift('from_last_shown')} (recorded, while it lasted: {drift('recorded')})"
+        + (f"; from the first imagined frame by {since_first}" if since_first else "")
+    ]
 
 
 def outcome_lines(report: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from scd_world.reporting.tables import number, significant
 
 FEW = 5  # episodes: with fewer the interval is hardly more than their range
 QUOTED = 8  # the step whose gain is named, where the world is ahead there
+SHARP = 0.15  # by which a share of the recorded sharpness may differ from one
 
 
 def compare_paired(gain: Mapping[str, Sequence[float]]) -> np.ndarray:
@@ -66,6 +67,31 @@ def judge(
         "steps": len(signs),
         "still": still,
     }
+
+
+def judge_sharpness(share: Mapping[str, Sequence[float]], copied: Sequence[float]) -> list[str]:
+    """Says in a sentence each where imagined frames are less, and where more, sharp than recorded ones.
+
+    share: a summary (mean, low, high) of the imagined frames' sharpness as a share of the recorded ones';
+    copied: mean share of a copied frame, which tells how much the recorded frames themselves changed.
+    """
+    mean, low, high = (np.asarray(share[name], float) for name in ("mean", "low", "high"))
+    low, high = np.where(np.isfinite(low), low, mean), np.where(np.isfinite(high), high, mean)
+    outside = {
+        f"blurs: less than {100 * (1 - SHARP):.0f} %": (mean < 1 - SHARP) & (high < 1),
+        f"is grainy: more than {100 * (1 + SHARP):.0f} %": (mean > 1 + SHARP) & (low > 1),
+    }
+    lines = []
+    for what, where in outside.items():
+        if where.any():
+            steps = np.flatnonzero(where) + 1
+            worst = steps[np.abs(mean[steps - 1] - 1).argmax()]
+            share, copy = 100 * mean[worst - 1], 100 * copied[worst - 1]
+            lines.append(
+                f"It {what} of the recorded frames' sharpness {spans(steps, len(mean))}, at worst "
+                f"{share:.0f} % at step {worst} (a copied frame: {copy:.0f} %)."
+            )
+    return lines
 
 
 def sentence(gain: Mapping[str, Sequence[float]], better: np.ndarray, worse: np.ndarray) -> str:

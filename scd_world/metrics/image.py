@@ -1,4 +1,4 @@
-"""How far two frames are apart: PSNR, SSIM, changed pixels.
+"""How far two frames are apart, and how sharp they are: PSNR, SSIM, changed pixels, sharpness, spread.
 
 B frames, C channels (3 per camera), H W pixels. Frames are (B, C, H, W) in [-1, 1].
 """
@@ -48,6 +48,27 @@ def changed_pixels(truth: Tensor, reference: Tensor, threshold: float) -> Tensor
 def largest_change(x: Tensor, y: Tensor) -> Tensor:
     """Measures the largest difference of any value, (B,) in gray levels of 255."""
     return reduce((x - y).abs(), "b c h w -> b", "max") * 127.5
+
+
+def sharpness(x: Tensor) -> Tensor:
+    """Averages absolute differences of neighboring pixels, (B,) in gray levels: a frame's gradient energy.
+
+    The mean over all channels of each pixel and its right neighbor, that of each and its lower one, and the
+    mean of both. A blur lowers it, grain raises it.
+    """
+    right, down = (reduce(x.diff(dim=dim).abs(), "b c h w -> b", "mean") for dim in (-1, -2))
+    return (right + down) / 2 * 127.5
+
+
+def spread(x: Tensor, mask: Tensor) -> Tensor:
+    """Measures how far each of R drawings of the same frames is from the others, (R, B) in gray levels.
+
+    Mean absolute differences over all pairs of drawings x (R, B, C, H, W) and over the values that count,
+    mask (B, C, H, W) bool; NaN where it is empty. R is at least 2.
+    """
+    R, count = len(x), reduce(mask.float(), "b c h w -> b", "sum")
+    apart = [reduce((x - one).abs() * mask, "r b c h w -> b", "sum") / count for one in x]
+    return torch.stack(apart) / (R - 1) * 127.5
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scd_world.evaluation.verdict import compare_paired, judge, spans
+from scd_world.evaluation.verdict import compare_paired, judge, judge_sharpness, spans
 from scd_world.metrics.statistics import summarize
 
 MOVED, CHANGED = np.full((6, 4), 90.0), np.full((6, 4), 0.01)
@@ -59,6 +59,25 @@ def test_few_episodes_are_said():
     assert lines[1].startswith("Only one episode is behind it")
     alone = vars(summarize(np.ones((2, 3)), np.zeros(2)))
     assert compare_paired(alone).tolist() == [1, 1, 1]  # no interval: its mean decides
+
+
+def shares(*steps: float, noise: float = 0.0) -> dict[str, list[float]]:
+    return gains(*steps, noise=noise)
+
+
+def test_blur_and_grain_are_said_beyond_the_bounds_alone():
+    assert judge_sharpness(shares(1.1, 0.9, 1.0), [1, 1, 1]) == []
+    lines = judge_sharpness(shares(1.3, 1.0, 0.8, 0.62), [1.02, 1, 1, 0.97])
+    assert lines == [
+        "It blurs: less than 85 % of the recorded frames' sharpness from step 3 on, at worst 62 % "
+        "at step 4 (a copied frame: 97 %).",
+        "It is grainy: more than 115 % of the recorded frames' sharpness at step 1, at worst 130 % "
+        "at step 1 (a copied frame: 102 %).",
+    ]
+
+
+def test_a_sharpness_that_chance_explains_is_no_blur():
+    assert judge_sharpness(shares(0.8, 0.8, noise=1.0), [1, 1]) == []
 
 
 def test_spans_of_steps():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scd_world.metrics.image import PSNR_CAP, changed_pixels, psnr, ssim
+from scd_world.metrics.image import PSNR_CAP, blur, changed_pixels, psnr, sharpness, spread, ssim
 from scd_world.metrics.statistics import angle_between, auroc, correlation, summarize
 
 
@@ -43,6 +43,33 @@ def test_a_pixel_changes_with_any_of_its_colors_in_its_own_camera():
     changed = changed_pixels(truth, reference, 8)
     assert changed.sum() == 3
     assert changed[0, 3:, 2, 3].all()
+
+
+def test_sharpness_by_hand():
+    """A step of 0.2 at one of 19 borders between columns, none between rows: 0.2 · 127.5 / 19 / 2."""
+    x = frames(0.0)
+    x[..., 10:] = 0.2
+    assert sharpness(x).item() == pytest.approx(0.2 * 127.5 / 19 / 2, rel=1e-4)
+    assert sharpness(x.mT).item() == pytest.approx(sharpness(x).item(), rel=1e-4)  # either way
+
+
+def test_a_blur_is_less_sharp_and_grain_more():
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 16, 20, generator=g) - 0.5
+    assert (sharpness(blur(x)) < 0.5 * sharpness(x)).all()
+    assert (sharpness(x + 0.5 * torch.randn(x.shape, generator=g)) > 1.5 * sharpness(x)).all()
+    assert sharpness(frames(0.7)).item() == 0
+
+
+def test_spread_of_draws_by_hand():
+    """Three draws at 0, 0 and 0.2: the first is 0 and 0.2 from the others, so 0.1 in the mean."""
+    x = torch.stack([frames(0.0, 0.3), frames(0.0, 0.3), frames(0.2, 0.3)])
+    mask = torch.zeros_like(x[0], dtype=torch.bool)
+    mask[:, :, 3:5] = True
+    x[2, :, :, 9:] += 1.0  # outside of the mask
+    expected = torch.tensor([[0.1, 0.0], [0.1, 0.0], [0.2, 0.0]]) * 127.5
+    torch.testing.assert_close(spread(x, mask), expected)
+    assert torch.isnan(spread(x, torch.zeros_like(mask))).all()
 
 
 def test_ssim_is_one_for_equal_frames_and_the_mean_of_the_cameras():
