@@ -1,7 +1,7 @@
 """The network of a learnt codec: frames to latents and back, all convolutions, so that any size will do.
 
-Twelve numbers stand for 8 × 8 pixels of three colors, laid out as 3 channels of 2 × 2 cells: a latent
-is then like a small image, a quarter as high and wide, and all that works on frames works on latents.
+Three numbers stand for 4 × 4 pixels of three colors: a latent is like a small image, a quarter as high and
+wide, and all that works on frames works on latents.
 
 F frames, H W pixels.
 """
@@ -11,39 +11,28 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LATENT = 12  # numbers per 8 × 8 pixels
+CELL = 4  # pixels: a latent's sides are this much smaller
 
 
 class Autoencoder(nn.Module):
-    """Frames (F, 3, H, W) ↔ latents (F, 3, H/4, W/4), both in [-1, 1]; H and W are multiples of 8."""
+    """Frames (F, 3, H, W) ↔ latents (F, 3, H/4, W/4), both in [-1, 1]; H and W are multiples of 4."""
 
     def __init__(self, width: int) -> None:
-        """width: channels at a quarter of the resolution; at an eighth there are twice as many."""
+        """width: channels of all layers but the ends."""
         super().__init__()
-        w = width
+        pixels = 3 * CELL**2
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(48, w, 3, padding=1),
-            Residual(w),
-            nn.PixelUnshuffle(2),
-            nn.Conv2d(4 * w, 2 * w, 1),
-            Residual(2 * w),
-            Residual(2 * w),
-            nn.Conv2d(2 * w, LATENT, 1),
-            nn.PixelShuffle(2),
+            nn.PixelUnshuffle(CELL),
+            nn.Conv2d(pixels, width, 3, padding=1),
+            *(Residual(width) for _ in range(2)),
+            nn.Conv2d(width, 3, 1),
             nn.Tanh(),
         )
         self.decoder = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            nn.Conv2d(LATENT, 2 * w, 3, padding=1),
-            Residual(2 * w),
-            Residual(2 * w),
-            nn.Conv2d(2 * w, 4 * w, 1),
-            nn.PixelShuffle(2),
-            Residual(w),
-            Residual(w),
-            nn.Conv2d(w, 48, 3, padding=1),
-            nn.PixelShuffle(4),
+            nn.Conv2d(3, width, 3, padding=1),
+            *(Residual(width) for _ in range(4)),
+            nn.Conv2d(width, pixels, 3, padding=1),
+            nn.PixelShuffle(CELL),
         )
 
     def encode(self, frames: Tensor) -> Tensor:

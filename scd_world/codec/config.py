@@ -10,7 +10,6 @@ from scd_world.utils.field_types import check_types
 
 KINDS = ("identity", "autoencoder")
 SHRINK = 4  # a latent's sides are this much smaller than the frame's
-MULTIPLE = 8  # an autoencoder looks at cells of 8 × 8 pixels
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class CodecConfig:
     """
 
     kind: str = "identity"
-    width: int = 48  # channels of the autoencoder's convolutions
+    width: int = 72  # channels of the autoencoder's convolutions
 
     def __post_init__(self) -> None:
         check_types(self, "codec")
@@ -66,9 +65,9 @@ def model_schema(config: CodecConfig, schema: DataSchema) -> DataSchema:
     """
     if config.kind == "identity":
         return schema
-    if schema.height % MULTIPLE or schema.width % MULTIPLE:
+    if schema.height % SHRINK or schema.width % SHRINK:
         raise ValueError(
-            f"codec=autoencoder looks at cells of {MULTIPLE}×{MULTIPLE} pixels, and the frames are "
+            f"codec=autoencoder looks at cells of {SHRINK}×{SHRINK} pixels, and the frames are "
             f"{schema.height}×{schema.width}: resize them with data.image_size, or set codec=identity"
         )
     height, width = schema.height // SHRINK, schema.width // SHRINK

@@ -1,6 +1,9 @@
 """Trains an autoencoder on a recording's own frames, before all else learns.
 
 It is taught to forgive: noise lies on its latents while it learns, for what a world imagines is never exact.
+And its latents are to move as the pictures do: half of them are turned, zoomed and shifted a little, and are
+to be drawn as the pictures moved in the same way. So a world can move what it saw (`model.warp`), and such
+latents are easier to learn to draw as well (EQ-VAE, arXiv 2502.09509).
 
 F frames, H W pixels.
 """
@@ -11,6 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scd_world.codec.autoencoder import Autoencoder
@@ -21,6 +25,7 @@ from scd_world.optim.schedule import lr_schedule
 
 WARM_UP = 100  # updates
 PART = 16  # frames that are measured together
+TURN, ZOOM, SHIFT = 0.1, 0.1, 0.15  # usual size of a motion: radians, of 1, of half a side
 
 
 def fit_codec(
@@ -45,7 +50,11 @@ def fit_codec(
         def loss(progress: float) -> Tensor:
             true = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                latents = network.encode(true)
+                latents = network.encode(true).float()
+                motion = small_motions(len(true) // 2, generator).to(device)
+                true, latents = (
+                    torch.cat([move(x[: len(motion)], motion), x[len(motion) :]]) for x in (true, latents)
+                )
                 noise = torch.randn(latents.shape, generator=generator).to(latents)
                 drawn = network.decode(latents + config.noise * noise)
             return reconstruction_loss(drawn.float(), true)
@@ -54,6 +63,22 @@ def fit_codec(
             return min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 1.0, 0.02)
 
         yield from stage.run(config.steps, rates, loss)
+
+
+def small_motions(count: int, generator: torch.Generator) -> Tensor:
+    """Draws affine maps (F, 2, 3): a turn, a zoom and a shift, as of a camera that moves a little."""
+    turn, zoom, x, y = torch.randn(4, count, generator=generator)
+    turn, zoom = TURN * turn, 1 + ZOOM * zoom
+    cos, sin = zoom * turn.cos(), zoom * turn.sin()
+    return torch.stack([cos, -sin, SHIFT * x, sin, cos, SHIFT * y], dim=1).unflatten(1, (2, 3))
+
+
+def move(images: Tensor, motion: Tensor) -> Tensor:
+    """Moves images (F, C, H, W) of any size by affine maps (F, 2, 3)."""
+    if not len(motion):
+        return images
+    where = F.affine_grid(motion, list(images.shape), align_corners=False)
+    return F.grid_sample(images, where, padding_mode="border", align_corners=False)
 
 
 def reconstruction_loss(drawn: Tensor, frames: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from scd_world.codec.autoencoder import Autoencoder
 from scd_world.codec.codec import AutoencoderCodec, Identity
 from scd_world.codec.config import CodecConfig, CodecTrainConfig
-from scd_world.codec.fit_codec import fit_codec, reconstruction
+from scd_world.codec.fit_codec import fit_codec, move, reconstruction, small_motions
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.robot_data.normalizer import encode_pixels
 from tests.conftest import SCHEMA
@@ -74,8 +74,8 @@ def test_many_frames_are_coded_as_single_ones(monkeypatch):
 
 
 def test_frames_that_its_cells_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match=r"8×8 pixels, and the frames are 16×20: .*data.image_size"):
-        AutoencoderCodec(SMALL, replace(SCHEMA, height=16, width=20))
+    with pytest.raises(ValueError, match=r"4×4 pixels, and the frames are 16×18: .*data.image_size"):
+        AutoencoderCodec(SMALL, replace(SCHEMA, height=16, width=18))
 
 
 def test_two_codecs_have_two_fingerprints():
@@ -104,6 +104,22 @@ def test_it_learns_to_give_frames_back():
     of_mean = 10 * torch.log10(4 / (unseen - unseen.mean((2, 3), keepdim=True)).square().mean())
     assert quality["psnr"] > of_mean + 4
     assert quality["worst_psnr"] <= quality["psnr"]
+
+
+def test_latents_move_as_the_pictures_do():
+    """A latent that is moved is drawn as the moved picture, better than by one that learnt without motion."""
+    unseen = next(squares(10_000))
+    motion = small_motions(len(unseen), torch.Generator().manual_seed(1))
+
+    def of_moved() -> float:
+        network = fitted(CodecTrainConfig("autoencoder", width=12, steps=250, lr=1e-2))
+        drawn = network.decode(move(network.encode(unseen), motion))
+        return (drawn - move(unseen, motion)).square().mean().item()
+
+    taught = of_moved()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scd_world.codec.fit_codec.small_motions", lambda count, _: torch.zeros(0, 2, 3))
+        assert taught < 0.8 * of_moved()
 
 
 def test_an_interrupted_fit_goes_on_where_it_was(tmp_path):
