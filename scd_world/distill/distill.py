@@ -57,8 +57,7 @@ def distill(config: DistillConfig) -> Path:
     with run.locked() if accelerator.is_main_process else nullcontext():
         with accelerator.main_process_first():
             if not run.checkpoints.exists():
-                known = [config.world, *config.compare_worlds.values()]
-                check_before_decoding(settings, accelerator.num_processes, known)
+                check_before_decoding(settings, accelerator.num_processes, config.compare_worlds.values())
             store = open_store(config.data, run.path, settings.patch_pixels, run.checkpoints.exists())
         check_schema(teacher.schema, store.schema, store.path)
         trainer = Distiller(settings, store, run, accelerator, teacher)

@@ -9,6 +9,7 @@ from pathlib import Path
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.build import build_once, digests_of
 from scd_datasets.sources.images import MULTIPLE
+from scd_datasets.sources.lerobot.metadata import INFO
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import REPORT, WindowStore
@@ -50,6 +51,8 @@ def _open_store(
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")
+        if (Path(data.root) / INFO).is_file():
+            raise ValueError(f"{data.root} is a LeRobotDataset, and data=zarr reads none: give data=lerobot")
         if not is_other_recording(Path(data.root)):
             check_no_read_options(data)
             return WindowStore.open(data.root)
