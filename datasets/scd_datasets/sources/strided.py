@@ -187,9 +187,10 @@ class Strided:
         """Reads an episode's state and action (L, …); None where they are damaged: the check says so."""
         try:
             values = self.recorded.low_dim(episode)
-            both = [values[name].reshape(episode.length, -1).astype(np.float64) for name in (key, ACTION)]
+            with np.errstate(over="ignore"):  # what a float32 cannot hold is damage too
+                both = [values[name].reshape(episode.length, -1).astype(np.float32) for name in (key, ACTION)]
             sizes = [len(self.recorded.names(name)) for name in (key, ACTION)]
         except (DamagedEpisode, KeyError, ValueError):
             return None
         sound = all(np.isfinite(one).all() for one in both) and [one.shape[1] for one in both] == sizes
-        return (both[0], both[1]) if sound else None
+        return (both[0].astype(np.float64), both[1].astype(np.float64)) if sound else None

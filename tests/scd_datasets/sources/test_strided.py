@@ -76,6 +76,8 @@ def test_damage_does_not_choose(tmp_path):
             columns["observation.state"][4] = [1e30, 0, 0]
         if columns["episode_index"][0] == 2:
             columns["action"][4] = [np.nan, 0]
+        if columns["episode_index"][0] == 5:
+            columns["observation.state"][4] = [1e300, 0, 0]
 
     root = write_dataset(tmp_path / "d", episodes=12, columns=damage)
     (root / "data" / "chunk-000" / "file-003.parquet").write_bytes(b"")
