@@ -8,6 +8,7 @@ from enum import Enum
 from scd_world.utils.checks import above, between, complain, one_of
 
 LARGEST = 4096  # pixels of an image's shorter side: beyond, a number is a slip
+LONGEST = 1000  # frames of a step: likewise
 OnBadEpisode = Enum("OnBadEpisode", ["raise", "skip"])
 
 
@@ -27,6 +28,7 @@ class SourceConfig:
     image_size: int | None = None  # shorter side in pixels; None: as recorded, 96 where that is above 160
     resize: str = "stretch"  # to one size for all cameras; letterbox: in their own proportions, on black
     fps: float | None = None  # of a recording that stores none: a replay buffer, most HDF5
+    stride: int = 1  # every n-th frame is read: with 3 a recording at 30 fps is one at 10
     # timestamp: rows must be 1/fps apart; index: a row is a step, however long it took (a robot's real clock)
     clock: str = "timestamp"
     decoder: str = "auto"  # of videos: pyav, torchcodec; auto: PyAV, the faster one
@@ -39,6 +41,7 @@ class SourceConfig:
             between("data.image_size", self.image_size, 1, LARGEST)
         if self.fps is not None:
             above("data.fps", self.fps, 0)
+        between("data.stride", self.stride, 1, LONGEST)
 
     @property
     def low_dim_keys(self) -> dict[str, str]:

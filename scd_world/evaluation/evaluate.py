@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     began, world = time.time(), World.load(config.world, device=pick_device(config.device))
     out = claim_folder(config.out, "scd-evaluate", ("report.json", ("world", "settings")))
-    store = open_store(config.data, out, world.config.patch)
+    store = open_store(config.data, out, world.config.patch, world=world.schema)
     report, videos, worst = measure(world, store, config)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")

@@ -5,11 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scd_world.robot_data.schema import DataSchema
+from scd_world.robot_data.stride import stride_between
+from scd_world.utils.checks import complain
+
+
+def check_rate(world: DataSchema, fps: float, name_of_data: object, stride: int = 1) -> None:
+    """Refuses data of another frame rate than the world's; the error says which stride would do, if one does.
+
+    stride: how many recorded frames are a step of the data already.
+    """
+    if fps == world.fps:
+        return
+    frames = stride_between(fps * stride, world.fps)
+    cure = f"data.stride={frames} reads it so" if frames > 1 else "evaluate it on data of its own rate"
+    complain(f"{name_of_data} has fps {fps:g}, this world was trained with {world.fps:g}: {cure}")
 
 
 def check_schema(world: DataSchema, data: DataSchema, name_of_data: object) -> None:
     """Refuses data that a world cannot read as its own: ValueError that names what differs."""
-    for name in ("fps", "cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
+    check_rate(world, data.fps, name_of_data)
+    for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
         has, wants = getattr(data, name), getattr(world, name)
         if has != wants:
             raise ValueError(

@@ -29,6 +29,7 @@ from scd_datasets.sources.lerobot.features import (
 )
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import open_source
+from scd_datasets.sources.strided import Strided
 from scd_datasets.writing.episodes import (
     Frame,
     print_summary_and_exit,
@@ -43,6 +44,7 @@ from scd_policies import Policy, is_checkpoint, make
 from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.reporting import video
 from scd_world.robot_data.schema import DataSchema
+from scd_world.robot_data.stride import stride_between
 from scd_world.rollouts.config import RolloutConfig
 from scd_world.utils.atomic_folder import MANIFEST, sha256
 from scd_world.utils.devices import pick_device
@@ -157,6 +159,8 @@ def recorded_actions(
     dataset has other actions, or none of the starts.
     """
     source, wanted = open_source(SourceConfig(root=dataset)), world.schema.action
+    if (frames := stride_between(source.fps, world.schema.fps)) > 1:  # the world's steps are longer
+        source = Strided(source, frames)
     if (names := source.names(ACTION)) != wanted and len(names) != len(wanted):
         raise ValueError(
             f"these actions do not fit this world:\n  {dataset} records {len(names)}: {', '.join(names)}\n"

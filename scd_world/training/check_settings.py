@@ -15,11 +15,13 @@ from scd_datasets.config import DataConfig
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
+from scd_world.robot_data.compatibility import check_rate
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import check_fsdp
 from scd_world.training.learner import check_division
 from scd_world.utils.checks import all_at_once, check_patch, complain
 from scd_world.world.world import find_folder
+from scd_world.world.world_config import read_config
 
 REPEATED = 100  # times that a batch may hold each window: more is a slip
 ENLARGED = 4  # times that images may be enlarged: nothing new is seen in larger ones
@@ -29,14 +31,16 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
     """Raises ValueError with all that cannot work in a training that has not begun yet.
 
     A recording lists the lengths of its episodes, so nothing of it need be decoded. Of a window store, they
-    are checked when it is open. worlds: further ones, folders or names on the Hub, that must be there.
+    are checked when it is open. worlds: further ones, folders or names on the Hub, that must be there and
+    have the recording's rate, as the one has that the training starts from.
     """
+    schemas = []
     with all_at_once():
         check_division(config, num_processes)
         check_fsdp(config.fsdp, num_processes)
         for world in [*([] if config.init is None else [config.init]), *worlds]:
             try:
-                find_folder(world)
+                schemas.append(read_config(find_folder(world)).schema)
             except (OSError, ValueError) as error:
                 complain(str(error))
         for root in config.prior.extra_datasets:
@@ -45,7 +49,10 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
             except (OSError, ValueError) as error:
                 complain(str(error))
         if is_recording(config.data):
-            check_recording(config, open_source(config.data, config.patch_pixels))
+            source = open_source(config.data, config.patch_pixels)
+            check_recording(config, source)
+            for schema in schemas:
+                check_rate(schema, source.fps, source.root, config.data.stride)
 
 
 def is_recording(data: DataConfig) -> bool:

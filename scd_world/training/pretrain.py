@@ -138,6 +138,7 @@ class Pretraining:
                 skip_bad=recorded.skip_damaged,
                 keys=recorded.low_dim_keys,
                 in_order=recorded.clock == "index",
+                stride=self.recorded.stride,
             )
             apart = split_hash(more) < self.threshold
             data = data.concat(more.select(np.flatnonzero(~apart)))

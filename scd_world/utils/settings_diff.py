@@ -7,6 +7,7 @@ from typing import Any
 
 WITHOUT = {
     "data.drop_features": [],
+    "data.stride": 1,
     "prior.calibration_share": 0.0,
 }  # what younger settings were before there were any
 

@@ -24,6 +24,7 @@ from scd_datasets.preparation.report import LEFT_OUT, CheckReport
 from scd_datasets.preparation.values import absurd, twins
 from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Source, listed
+from scd_datasets.sources.strided import Strided
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.store import REPORT
 from scd_datasets.store.writer import StoreWriter
@@ -66,7 +67,8 @@ def check_dataset(source: Source, out: str | Path | None = None, skip_bad: bool 
     report = CheckReport(source, schema, [], list(found.bad), found.twins, [], {}, skip_bad)
     writer, digest = None, "" if out is None else source_digest(source)
     if out is not None:  # an interrupted import goes on, whether or not it was to skip
-        writer = StoreWriter(out, schema, digest, source.imagined)
+        stride = source.stride if isinstance(source, Strided) else None
+        writer = StoreWriter(out, schema, digest, source.imagined, stride)
     with writer or nullcontext():
         report = _decode_all(report, found.good, writer)
         if writer is not None:
@@ -191,7 +193,15 @@ def source_digest(source: Source, skipped: bool = False) -> str:
 
 def valid_episodes(source: Source, skip_bad: bool, files: bool = False) -> Validated:
     """Checks the episodes by their low-dimensional data, and by their files where `files`; damage raises
-    DamagedEpisode unless it may be skipped. ValueError where an outcome is more than one number."""
+    DamagedEpisode unless it may be skipped. ValueError where an outcome is more than one number.
+
+    A strided source is checked as it was recorded: a pause hides between frames that are left out.
+    """
+    if isinstance(source, Strided):
+        found = valid_episodes(source.recorded, skip_bad, files)
+        steps = {one.index: one for one in source.episodes}
+        good = [CheckedEpisode(steps[one.episode.index], source.strided(one.low_dim)) for one in found.good]
+        return replace(found, good=good)
     for key in (REWARD, SUCCESS):
         if len(names := source.names(key)) > 1:
             raise ValueError(

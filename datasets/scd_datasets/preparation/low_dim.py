@@ -17,8 +17,10 @@ from scd_datasets.preparation.check import valid_episodes
 from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DropFeatures, Source
+from scd_datasets.sources.strided import Strided
 from scd_datasets.store.store import WindowStore, previous_state_action, rows_of
 from scd_world.robot_data.schema import DataSchema
+from scd_world.robot_data.stride import Stride
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +96,11 @@ def dataset_low_dim(
     skip_bad: bool = False,
     keys: Mapping[str, str] | None = None,
     in_order: bool = False,
+    stride: Stride | None = None,
 ) -> LowDimData:
     """Reads the low-dimensional data of a LeRobotDataset, with or without cameras, recorded beside the one
-    with this `schema`, and read as it was: `keys` and `in_order` as for LeRobotFolder.
+    with this `schema`, and read as it was: `keys` and `in_order` as for LeRobotFolder, at its `stride` unless
+    it was recorded at that rate.
 
     Features that the schema does not have are not read. An episode that begins exactly as one of those that
     are `held_out` is that one, recorded again, and left out.
@@ -106,6 +110,8 @@ def dataset_low_dim(
     source = drop_unknown_features(LeRobotFolder(root, keys=keys, in_order=in_order), schema)
     if source.imagined:
         log.warning("%s is %s: the state prior learns what that world predicts", root, source.imagined)
+    if stride is not None and source.fps != schema.fps:
+        source = Strided(source, stride.frames, stride.action)
     check_same_robot(source, schema)
     found = valid_episodes(source, skip_bad)
     good, bad = found.good, found.bad

@@ -9,22 +9,33 @@ from pathlib import Path
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.build import build_once, digests_of
 from scd_datasets.sources.images import MULTIPLE
+from scd_datasets.sources.lerobot.metadata import INFO
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import REPORT, WindowStore
+from scd_world.robot_data.compatibility import check_rate
+from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.checks import check_patch
 
 log = logging.getLogger(__name__)
 
 
-def open_store(data: DataConfig, out: Path, patch: int | None = None, needed: bool = False) -> WindowStore:
+def open_store(
+    data: DataConfig,
+    out: Path,
+    patch: int | None = None,
+    needed: bool = False,
+    world: DataSchema | None = None,
+) -> WindowStore:
     """Opens the store that `data` names; a dataset's is built at `out`/windows.zarr if missing or stale.
 
     patch: images are resized so that it divides them; where it does not all the same, ValueError comes before
     thousands of them are decoded.
     needed: a training goes on with the store as it is: a stale one raises ValueError, and is not rebuilt.
+    world: what is to read it: a recording at another rate raises ValueError, with the stride that would do,
+    before it is decoded.
     """
-    store = _open_store(data, out, patch, needed)
+    store = _open_store(data, out, patch, needed, world)
     if store.imagined:
         log.warning(
             "%s was %s: to learn from it, or to measure against it, is to believe that world",
@@ -34,10 +45,14 @@ def open_store(data: DataConfig, out: Path, patch: int | None = None, needed: bo
     return store
 
 
-def _open_store(data: DataConfig, out: Path, patch: int | None, needed: bool) -> WindowStore:
+def _open_store(
+    data: DataConfig, out: Path, patch: int | None, needed: bool, world: DataSchema | None
+) -> WindowStore:
     if data.kind == "zarr":
         if not data.root or data.repo_id:
             raise ValueError("data=zarr reads a folder on this disk: give data.root=<store.zarr> alone")
+        if (Path(data.root) / INFO).is_file():
+            raise ValueError(f"{data.root} is a LeRobotDataset, and data=zarr reads none: give data=lerobot")
         if not is_other_recording(Path(data.root)):
             check_no_read_options(data)
             return WindowStore.open(data.root)
@@ -47,6 +62,8 @@ def _open_store(data: DataConfig, out: Path, patch: int | None, needed: bool) ->
             f"got root={data.root}, repo_id={data.repo_id}"
         )
     source = open_source(data, patch or MULTIPLE)
+    if world is not None:
+        check_rate(world, source.fps, source.root, data.stride)
     if patch is not None:
         check_patch(patch, source.grid.height, source.grid.width)
     return open_or_build(source, out / "windows.zarr", data.skip_damaged, needed=needed)

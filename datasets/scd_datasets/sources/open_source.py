@@ -14,17 +14,20 @@ from scd_datasets.sources.lerobot.reader import LeRobotFolder, download
 from scd_datasets.sources.replay.buffer import ReplayBuffer
 from scd_datasets.sources.replay.zarr_files import is_replay_buffer
 from scd_datasets.sources.source import DropFeatures, Source
+from scd_datasets.sources.strided import Strided
 
 RLDS = ("*.tfrecord*", "*/*.tfrecord*")  # in the folder of a version, or in the one above
 
 
 def open_source(config: SourceConfig, multiple: int = MULTIPLE) -> Source:
-    """Opens the dataset that is named, whichever layout it has, without the features that are to be dropped.
+    """Opens the dataset that is named, whichever layout it has, without the features that are to be dropped,
+    at a lower rate where `data.stride` says so.
 
     multiple: what the longer side of a resized image is a multiple of.
     """
     source = open_layout(config, multiple)
-    return DropFeatures(source, config.drop_features) if config.drop_features else source
+    source = DropFeatures(source, config.drop_features) if config.drop_features else source
+    return Strided(source, config.stride) if config.stride > 1 else source
 
 
 def is_other_recording(root: Path) -> bool:

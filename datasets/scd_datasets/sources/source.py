@@ -67,6 +67,11 @@ def listed(things: Sequence[object]) -> str:
     return ", ".join(map(str, things[:LISTED])) + (", …" if len(things) > LISTED else "")
 
 
+def every_nth(length: int, every: int) -> int:
+    """Counts every n-th of so many frames, the first one among them."""
+    return len(range(0, length, every))
+
+
 def require_fps(fps: float | None, root: str | Path, what: str, usual: str) -> float:
     """Gives the frame rate of a recording that stores none; ValueError where the user gave none either.
 
@@ -116,9 +121,9 @@ class Source(Protocol):
         """Reads {key: (L, …)} as recorded, in raw units: all but images."""
         ...
 
-    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        """Decodes uint8 (L, V, H, W, 3) in the grid; several threads may ask at a time. Fastest in the order
-        of `episodes`."""
+    def pixels(self, episode: EpisodeIndex, every: int = 1) -> np.ndarray:
+        """Decodes every n-th frame to uint8 (⌈L/n⌉, V, H, W, 3) in the grid; several threads may ask at a
+        time. Fastest in the order of `episodes`."""
         ...
 
     def findings(self) -> list[Finding]:

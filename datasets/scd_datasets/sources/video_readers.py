@@ -36,9 +36,9 @@ class VideoReader(Protocol):
 
     def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None: ...
 
-    def read(self, start: float, out: np.ndarray) -> int:
-        """Fills `out` uint8 (count, H, W, 3) with the frames due from second `start` on; what was read before
-        makes no difference.
+    def read(self, start: float, out: np.ndarray, every: int = 1) -> int:
+        """Fills `out` uint8 (count, H, W, 3) with every n-th of the frames due from second `start` on; what
+        was read before makes no difference.
 
         Gives how many there were: a frame that is half a step or more from its time ends them.
         """
@@ -66,20 +66,21 @@ class PyAVReader:
         self._time_base = self._stream.time_base
         self._stream.codec_context.thread_count = 1  # episodes are decoded side by side, which costs less
 
-    def read(self, start: float, out: np.ndarray) -> int:
-        half, count = 0.5 / self._fps, 0
+    def read(self, start: float, out: np.ndarray, every: int = 1) -> int:
+        half, seen, needed = 0.5 / self._fps, 0, (len(out) - 1) * every + 1
         try:
             self._go_to(start - half)
-            while count < len(out) and (frame := self._peek()) is not None:
-                if not self._in_order and abs(frame.time - start - count / self._fps) >= half:
+            while seen < needed and (frame := self._peek()) is not None:
+                if not self._in_order and abs(frame.time - start - seen / self._fps) >= half:
                     break
                 self._drop()
-                out[count] = self._image(frame)
-                count += 1
+                if seen % every == 0:  # the others are decoded, for these build on them, and left as they are
+                    out[seen // every] = self._image(frame)
+                seen += 1
         except (av.FFmpegError, ValueError) as error:
             self._frames = None  # its position is not known now
-            raise VideoReadError(f"frame {count} cannot be decoded: {error}") from error
-        return count
+            raise VideoReadError(f"frame {seen} cannot be decoded: {error}") from error
+        return -(-seen // every)
 
     def _go_to(self, time: float) -> None:
         """Moves to the first frame from second `time` on: straight on where that frame is still to come."""
@@ -140,18 +141,18 @@ class TorchcodecReader:
             raise VideoReadError(f"cannot be opened: {error}") from error
         self._decoder = decoder
 
-    def read(self, start: float, out: np.ndarray) -> int:
+    def read(self, start: float, out: np.ndarray, every: int = 1) -> int:
         first = round(start * self._fps)
-        last = min(first + len(out), len(self._decoder))
+        last = min(first + (len(out) - 1) * every + 1, len(self._decoder))
         if first >= last:
             return 0
         try:
-            frames = self._decoder.get_frames_in_range(first, last)
+            frames = self._decoder.get_frames_in_range(first, last, every)
         except (RuntimeError, IndexError) as error:
             raise VideoReadError(
                 f"some of the frames {first}…{last - 1} cannot be decoded: {error}"
             ) from error
-        due = start + np.arange(last - first) / self._fps
+        due = start + np.arange(0, last - first, every) / self._fps
         late = (np.abs(frames.pts_seconds.numpy() - due) >= 0.5 / self._fps) & (not self._in_order)
         count = int(np.argmax(late)) if late.any() else len(late)
         out[:count] = frames.data[:count].numpy()

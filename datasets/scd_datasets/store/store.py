@@ -18,6 +18,7 @@ import zarr
 
 from scd_datasets.store.arrays import SHARD_FRAMES, columns
 from scd_world.robot_data.schema import DataSchema
+from scd_world.robot_data.stride import Stride
 from scd_world.utils.atomic_folder import DamagedFolder
 
 FORMAT = 1
@@ -46,7 +47,8 @@ class WindowStore:
 
     ## Attributes
     `schema` (DataSchema), `fingerprint` (a hash of all that is stored), `source` (of what it was built from),
-    `imagined` (by whom, in plain words; None where it was recorded).
+    `imagined` (by whom, in plain words; None where it was recorded), `stride` (what a step is, where the
+    recording had more of them; else None).
     By episode: `lengths` (E,) in steps, `starts` (E,) first rows, `episode_index` (E,) in the dataset they
     came from, `task` (E,) index into the schema's tasks. By frame: `state` (F, S), `action` (F, A), `reward`
     (F,), `success` (F,), `change` (F,) in gray levels; raw units.
@@ -59,6 +61,8 @@ class WindowStore:
         self.schema = DataSchema.from_dict(cast("dict[str, Any]", group.attrs["schema"]))
         self.fingerprint, self.source = str(group.attrs["fingerprint"]), str(group.attrs.get("source", ""))
         self.imagined = cast("str | None", group.attrs.get("imagined"))
+        stride = cast("dict[str, Any] | None", group.attrs.get("stride"))
+        self.stride = None if stride is None else Stride(**stride)
         spec = columns(self.schema)
         arrays = {name: _array(path, group, name, dtype) for name, (dtype, _) in spec.items()}
         ends, self.episode_index = (

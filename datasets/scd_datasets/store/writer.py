@@ -26,6 +26,7 @@ from scd_datasets.store import arrays
 from scd_datasets.store.arrays import EpisodeArrays, ShardedArray, columns, episode_rows
 from scd_datasets.store.store import FORMAT, READ, REPORT, WindowStore
 from scd_world.robot_data.schema import DataSchema
+from scd_world.robot_data.stride import Stride
 from scd_world.utils.atomic_folder import TEMP, beside, refuse_strangers, replace_folder
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class StoreWriter:
 
     source: a digest of what is read: an interrupted writer of the same is gone on with; "" with none.
     imagined: by whom the episodes were, in plain words, where they were not recorded.
+    stride: what a step is, where the recording had more of them.
 
     ## Attributes
     `kept`: the indices of the episodes whose pixels an interrupted writer of the same source left; `pixels`
@@ -80,9 +82,15 @@ class StoreWriter:
     """
 
     def __init__(
-        self, path: str | Path, schema: DataSchema, source: str = "", imagined: str | None = None
+        self,
+        path: str | Path,
+        schema: DataSchema,
+        source: str = "",
+        imagined: str | None = None,
+        stride: Stride | None = None,
     ) -> None:
-        self.path, self.schema, self.source, self.imagined = Path(path), schema, source, imagined
+        self.path, self.schema, self.source = Path(path), schema, source
+        self.imagined, self.stride = imagined, stride
         refuse_foreign_store(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.scratch = beside(self.path, TEMP)
@@ -159,7 +167,13 @@ class StoreWriter:
             array.flush()
         self.fingerprint = self._digest.hexdigest()
         attributes: dict[str, Any] = {"format": FORMAT, "schema": self.schema.to_dict()}
-        origin = {"fingerprint": self.fingerprint, "source": source, "imagined": self.imagined}
+        origin: dict[str, Any] = {
+            "fingerprint": self.fingerprint,
+            "source": source,
+            "imagined": self.imagined,
+        }
+        if self.stride is not None:
+            origin["stride"] = vars(self.stride)
         self._group.attrs.update(attributes | origin)
         (self.scratch / JOURNAL).unlink()
 

@@ -18,12 +18,13 @@ from scd_datasets.preparation.check import check_dataset, check_low_dim
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.lerobot.imagined_mark import IMAGINED
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
+from scd_datasets.sources.strided import Strided
 from scd_datasets.writing.episodes import summary
 from scd_envs.vector_env import WorldVectorEnv
 from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.prior.config import PriorConfig
 from scd_world.rollouts.config import RolloutConfig
-from scd_world.rollouts.imagine import InterruptibleEnv, imagine_dataset
+from scd_world.rollouts.imagine import InterruptibleEnv, imagine_dataset, recorded_actions
 from scd_world.training.config import TrainConfig
 from scd_world.training.export import provenance
 from scd_world.utils.atomic_folder import MANIFEST, sha256
@@ -31,6 +32,7 @@ from scd_world.world.model_card import model_card
 from scd_world.world.starts import StartStates
 from scd_world.world.world import World
 from tests.conftest import make_model
+from tests.scd_datasets.by_hand import write_dataset
 
 SHAPES = {
     "observation.images.top": (3, 8, 12),
@@ -200,6 +202,16 @@ def test_a_replay_takes_the_recorded_actions_from_the_recorded_starts(config, wo
         np.testing.assert_array_equal(pixels[0], recorded[episode][1][frame])
     with pytest.raises(ValueError, match=r"none of the starts \[\[9, 0\]\]"):
         imagine_dataset(config("none", world=str(folder), starts=[[9, 0]], **again))
+
+
+def test_a_replay_takes_the_steps_of_a_world_that_was_trained_with_a_stride(world, tmp_path):
+    """Starts count the world's steps, and so must the recorded actions."""
+    names = {"dtype": "float32", "shape": [2], "names": ["ax", "ay"]}
+    root = write_dataset(tmp_path / "fast", fps=30, features={"action": names})
+    source = Strided(LeRobotFolder(root), 3)
+    kept, actions = recorded_actions(str(root), world, [(1, 2), (2, 7)])  # 20 frames are 7 steps
+    assert kept == [(1, 2)]
+    np.testing.assert_allclose(actions[0], source.low_dim(source.episodes[1])["action"][2:], rtol=1e-6)
 
 
 def starts_of(recorded: list) -> StartStates:

@@ -49,6 +49,18 @@ def test_all_that_a_recording_does_not_allow_is_said_before_it_is_decoded(traini
         assert complaint in str(error.value)
 
 
+def test_a_recording_of_another_rate_than_the_world_begun_with_is_told_its_stride(
+    training, recording, world, tmp_path
+):
+    fast, folder = replace(recording, fps=30), str(world.save(tmp_path / "slow"))
+    with pytest.raises(ValueError, match=r"fps 30, this world was trained with 10: data\.stride=3"):
+        check_before_decoding(training(data=fast, init=folder, sequence_length=3, eval_context=1), 1)
+    strided = training(data=replace(fast, stride=3), init=folder, sequence_length=3, eval_context=1)
+    with pytest.raises(ValueError, match=r"longest .* has 4 steps") as error:  # and not 12
+        check_before_decoding(replace(strided, sequence_length=6), 1)
+    assert "fps" not in str(error.value)
+
+
 def test_a_batch_may_not_hold_each_window_a_hundred_times(training, recording):
     config = training(data=recording, batch_size=2701, sequence_length=4)  # 3 episodes of 9 windows
     with pytest.raises(ValueError, match="batch_size=2701: there are 27 windows of 4 steps"):

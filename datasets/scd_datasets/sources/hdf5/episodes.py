@@ -31,7 +31,7 @@ from scd_datasets.sources.hdf5.layouts import Layout
 from scd_datasets.sources.images import MULTIPLE, ImageGrid, region_of, resize_into
 from scd_datasets.sources.lerobot.features import ACTION, STATE, SUCCESS
 from scd_datasets.sources.picture_kind import to_rgb
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, every_nth, require_fps
 
 AT_ONCE = 2**25  # bytes of a camera's frames that are read in one piece: 36 of 480 × 640
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError)
@@ -124,12 +124,13 @@ class Hdf5Episodes:
             found[SUCCESS] = found[SUCCESS].astype(bool)
         return found
 
-    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
+    def pixels(self, episode: EpisodeIndex, every: int = 1) -> np.ndarray:
+        count, views = every_nth(episode.length, every), self.grid.views(self.sizes)
+        out = self.grid.canvas(count, len(self.sizes))
         arrays = self._arrays(episode)
         for index, (short, camera) in enumerate(self._cameras.items()):
             try:
-                fill_frames(region_of(out, index, views[short]), arrays[camera.name], camera)
+                fill_frames(region_of(out, index, views[short]), arrays[camera.name], camera, every)
             except UNREADABLE as error:
                 what = f"{camera.name} cannot be read: {error}"
                 raise DamagedEpisode(episode.index, episode.file, what) from error
@@ -227,12 +228,13 @@ class Hdf5Episodes:
         return self._layout.names.get(len(names), names) if key in (STATE, ACTION) else names
 
 
-def fill_frames(frames: np.ndarray, array: Any, camera: Camera) -> None:
-    """Writes the camera's frames, resized, into uint8 (L, h, w, 3); a piece at a time."""
+def fill_frames(frames: np.ndarray, array: Any, camera: Camera, every: int = 1) -> None:
+    """Writes every n-th of the camera's frames, resized, into uint8 (⌈L/n⌉, h, w, 3); a piece at a time."""
     step = max(1, AT_ONCE // (int(np.prod(array.shape[1:])) * array.dtype.itemsize))
     for first in range(0, len(frames), step):
         piece = frames[first : first + step]
-        resize_into(piece, to_rgb(read_rows(array, first, len(piece)), camera.scale))
+        images = read_rows(array, first * every, (len(piece) - 1) * every + 1, every)
+        resize_into(piece, to_rgb(images, camera.scale))
 
 
 def _decoded(arrays: Mapping[str, Any]) -> dict[str, Any]:

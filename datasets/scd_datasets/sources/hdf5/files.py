@@ -128,11 +128,12 @@ def array_at(group: Any, path: str) -> Any:
     return found[name]
 
 
-def read_rows(array: Any, first: int, length: int) -> Any:
-    """Reads rows (length, …), fewer where the array ends before; OSError where a part was never written."""
+def read_rows(array: Any, first: int, length: int, every: int = 1) -> Any:
+    """Reads every n-th of rows (length, …), fewer where the array ends before; OSError where a part was never
+    written."""
     if unwritten(array, first, length):
         raise OSError("a part of these rows was never written")
-    return array[first : first + length]
+    return array[first : first + length : every]
 
 
 def unwritten(array: Any, first: int, length: int) -> bool:

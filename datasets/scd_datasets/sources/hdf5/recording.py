@@ -35,7 +35,14 @@ from scd_datasets.sources.lerobot.features import (
     SUCCESS,
 )
 from scd_datasets.sources.picture_kind import to_rgb
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, listed, require_fps
+from scd_datasets.sources.source import (
+    DamagedEpisode,
+    EpisodeIndex,
+    Finding,
+    every_nth,
+    listed,
+    require_fps,
+)
 
 LENGTHS, OFFSETS, CLOCK = "ep_len", "ep_offset", "step_idx"
 IMAGINED = {"start_episode", "start_frame", "success_probability"}  # columns of our environments' info
@@ -147,15 +154,16 @@ class Hdf5Recording:
             found["frame_index"] = clock - clock[:1]
         return found
 
-    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
+    def pixels(self, episode: EpisodeIndex, every: int = 1) -> np.ndarray:
+        count, views = every_nth(episode.length, every), self.grid.views(self.sizes)
+        out = self.grid.canvas(count, len(self.sizes))
         for index, (short, camera) in enumerate(self._cameras.items()):
             images = self._rows(camera.name, episode)
             if len(images) < episode.length:
                 what = f"{camera.name} has {len(images)} of {episode.length} frames"
                 raise DamagedEpisode(episode.index, episode.file, what)
             try:
-                resize_into(region_of(out, index, views[short]), to_rgb(images, camera.scale))
+                resize_into(region_of(out, index, views[short]), to_rgb(images[::every], camera.scale))
             except ValueError as error:
                 raise DamagedEpisode(episode.index, episode.file, f"{camera.name} {error}") from error
         return out

@@ -50,7 +50,7 @@ from scd_datasets.sources.lerobot.video_files import (
     too_short,
     video_facts,
 )
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, every_nth
 from scd_datasets.sources.video_readers import VideoReader, video_class
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -156,11 +156,12 @@ class LeRobotFolder:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedEpisode(episode.index, episode.file, f"cannot be read: {error}") from error
 
-    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        """Decodes uint8 (L, V, H, W, 3) in the grid."""
-        out, views = self.grid.canvas(episode.length, len(self.cameras)), self.grid.views(self.sizes)
+    def pixels(self, episode: EpisodeIndex, every: int = 1) -> np.ndarray:
+        """Decodes every n-th frame to uint8 (⌈L/n⌉, V, H, W, 3) in the grid."""
+        count, views = every_nth(episode.length, every), self.grid.views(self.sizes)
+        out = self.grid.canvas(count, len(self.cameras))
         for index, camera in enumerate(self.cameras):
-            self._fill(episode, camera, region_of(out, index, views[camera]))
+            self._fill(episode, camera, region_of(out, index, views[camera]), every)
         return out
 
     def findings(self) -> list[Finding]:
@@ -271,23 +272,23 @@ class LeRobotFolder:
             return np.arange(len(columns[ACTION]))
         return np.flatnonzero(columns["episode_index"] == episode.index)
 
-    def _fill(self, episode: EpisodeIndex, camera: str, out: np.ndarray) -> None:
-        """Writes the camera's frames of the episode, resized, into `out` uint8 (L, h, w, 3)."""
+    def _fill(self, episode: EpisodeIndex, camera: str, out: np.ndarray, every: int) -> None:
+        """Writes every n-th of the camera's frames, resized, into `out` uint8 (⌈L/n⌉, h, w, 3)."""
         key, count = self.cameras[camera], 0
         file = episode.videos[key].file if self._is_video(key) else episode.file
         try:
             if self._is_video(key):
-                count = self._video(camera, file, out.shape[1:3]).read(episode.videos[key].start, out)
+                count = self._video(camera, file, out.shape[1:3]).read(episode.videos[key].start, out, every)
             else:
-                for index, image in enumerate(self._image_frames(episode, key)):
+                for index, image in enumerate(self._image_frames(episode, key, every)):
                     out[index] = resize(self._colors(image, camera), out.shape[1:3])
                     count = index + 1
         except (pa.ArrowException, OSError, ValueError, SyntaxError) as error:
             # PIL raises SyntaxError for a broken PNG
-            where = key if self._is_video(key) else f"frame {count} of {key}"
+            where = key if self._is_video(key) else f"frame {count * every} of {key}"
             raise DamagedEpisode(episode.index, file, f"{where} cannot be decoded: {error}") from error
-        if count < episode.length:
-            what = f"{key} ends after {count} of {episode.length} frames"
+        if count < len(out):
+            what = f"{key} ends after {count * every} of {episode.length} frames"
             if self._is_video(key) and not self.in_order:
                 what += f", or its times do not fit {self.fps:g} fps: data.clock=index takes them one by one"
             raise DamagedEpisode(episode.index, file, what)
@@ -310,8 +311,8 @@ class LeRobotFolder:
             opened = videos[camera] = (file, reader)
         return opened[1]
 
-    def _image_frames(self, episode: EpisodeIndex, key: str) -> Iterator[Image.Image]:
-        stored, rows, start = self.features[key].stored, self._rows(episode), 0
+    def _image_frames(self, episode: EpisodeIndex, key: str, every: int) -> Iterator[Image.Image]:
+        stored, rows, start = self.features[key].stored, self._rows(episode)[::every], 0
         for group, count in enumerate(row_group_sizes(self.root / episode.file)):
             mine = rows[(rows >= start) & (rows < start + count)] - start
             if len(mine):

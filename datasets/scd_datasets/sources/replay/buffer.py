@@ -39,7 +39,7 @@ from scd_datasets.sources.lerobot.features import (
 from scd_datasets.sources.picture_kind import to_rgb
 from scd_datasets.sources.replay.videos import ReplayVideos
 from scd_datasets.sources.replay.zarr_files import BUFFER, ENDS, open_buffer, plain, why_unreadable
-from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, require_fps
+from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, every_nth, require_fps
 
 PUSHT_STATE, PUSHT_AGENT = 5, 2  # agent x y, block x y angle: how many values, how many are the robot's
 CAMERA_NAMES = {"img": "image"}  # as LeRobot calls a lone camera
@@ -146,14 +146,15 @@ class ReplayBuffer:
             found[SUCCESS] = found[SUCCESS].astype(bool)
         return found
 
-    def pixels(self, episode: EpisodeIndex) -> np.ndarray:
-        out, views = self.grid.canvas(episode.length, len(self.sizes)), self.grid.views(self.sizes)
+    def pixels(self, episode: EpisodeIndex, every: int = 1) -> np.ndarray:
+        count, views = every_nth(episode.length, every), self.grid.views(self.sizes)
+        out = self.grid.canvas(count, len(self.sizes))
         for index, short in enumerate(self.sizes):
             frames = region_of(out, index, views[short])
             if self._videos:
-                self._videos.fill(frames, episode, short, self.fps)
+                self._videos.fill(frames, episode, short, self.fps / every)
             else:
-                resize_into(frames, self._images(self._cameras[short], episode))
+                resize_into(frames, self._images(self._cameras[short], episode, every))
         return out
 
     def findings(self) -> list[Finding]:
@@ -214,13 +215,13 @@ class ReplayBuffer:
                 episode.index, f"data/{name}", f"cannot be read: {why_unreadable(error)}"
             ) from error
 
-    def _images(self, camera: Camera, episode: EpisodeIndex) -> np.ndarray:
-        """Reads uint8 (L, h, w, 3)."""
+    def _images(self, camera: Camera, episode: EpisodeIndex, every: int) -> np.ndarray:
+        """Reads every n-th frame, uint8 (⌈L/n⌉, h, w, 3)."""
         values = self._rows(camera.name, episode)
         try:
             if len(values) < episode.length:
                 raise ValueError(f"has {len(values)} of {episode.length} frames")
-            return to_rgb(values, camera.scale)
+            return to_rgb(values[::every], camera.scale)
         except ValueError as error:
             raise DamagedEpisode(episode.index, f"data/{camera.name}", str(error)) from error
 

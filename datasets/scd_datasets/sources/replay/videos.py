@@ -50,7 +50,7 @@ class ReplayVideos:
                 raise DamagedEpisode(episode.index, self._name(file), what)
 
     def fill(self, frames: np.ndarray, episode: EpisodeIndex, camera: str, fps: float) -> None:
-        """Writes the frames at the rows' times, 1/fps seconds apart, into uint8 (L, h, w, 3)."""
+        """Writes the frames at the rows' times, 1/fps seconds apart, into uint8 (rows, h, w, 3)."""
         file, row = self._file(episode, camera), 0
         try:
             video = self._reader(file, self._rates[camera], frames.shape[1:3])
