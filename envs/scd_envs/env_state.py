@@ -88,15 +88,12 @@ def check_rollout(s: RolloutState, members: np.ndarray, world: World) -> None:
     S, A, M = len(world.schema.state), len(world.schema.action), len(members)
     row = torch.zeros(1, S + A, device=world.device)
     ensemble = world.model.prior.init_ensemble(row, row[:, :S])
-    anchor, origin = world.model.anchor(torch.zeros(1, *world.frame_shape, device=world.device))
     shapes = {
         "obs": world.frame_shape,
         "state": (S,),
         "prev": (S + A,),
         **dict.fromkeys(("reward", "success", "task", "steps_since_observed"), ()),
         "ensemble": tuple(ensemble.shape[1:]),
-        "anchor": tuple(anchor.shape[1:]),
-        "origin": tuple(origin.shape[1:]),
     }
     whole = ("task", "steps_since_observed")
     for name, shape in shapes.items():

@@ -16,7 +16,7 @@ from scd_world.model.heads import LowDimHeads
 from scd_world.model.history import previous_state_action
 from scd_world.model.noise import Noise
 from scd_world.model.scd import SCD
-from scd_world.model.world_model import Encoded, WorldModel
+from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.clip import Clip
 
 
@@ -75,8 +75,7 @@ def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
     state_action = torch.cat([state, clip.action], dim=-1)
     core = scd_of(model)
     h = core.encode(obs, state_action, model.append_task(prior.delta_features, clip.task))
-    encoded = Encoded(core.perturb_context(h, 0.0), None)
-    heads, next_state = model.combine_with_prior(encoded.tokens, prior)
+    heads, next_state = model.combine_with_prior(core.perturb_context(h, 0.0), prior)
     state_action = model.append_task(torch.cat([next_state.detach(), clip.action], dim=-1), clip.task)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
 
@@ -86,7 +85,7 @@ def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
     return DistillBatch(
         h=fold(h),
         state_action=fold(state_action),
-        pixel_inputs=fold(model.pixel_inputs(obs, next_state.detach(), model.move_clip(encoded, obs))),
+        pixel_inputs=fold(model.pixel_inputs(obs, next_state.detach())),
         x=fold(clip.obs[:, 1:]),
         noise=noise.x.flatten(0, 2),
         weight=fold(weight),

@@ -63,7 +63,7 @@ class ModelConfig:
     action_in: str = "both"  # which network is given the action; the other one is given the states alone
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
-    warp: bool = False  # head=conv: what was seen is moved besides (`motion.py`)
+    warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (
@@ -126,10 +126,8 @@ class ModelConfig:
             complain(
                 "head=conv mixes pixels of frames, and a velocity is none: set head=patch copy_last=false"
             )
-        if self.warp and (self.head != "conv" or self.architecture != "scd"):
-            complain(
-                "warp needs architecture=scd, and head=conv, which mixes what was moved with what is drawn"
-            )
+        if self.warp and self.head != "conv":
+            complain("warp is of head=conv, which mixes what was moved with what is drawn: leave it out")
         if self.copy_last and self.predict == "v":
             complain("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
 

@@ -1,9 +1,9 @@
 """The decoder's last layer: tokens to a frame. A map per patch, or convolutions that see the last frame.
 
-What a head sees at full resolution: the last frame; where the state prior has a renderer, its drawing of the
-next state; and where motion is learnt (`motion.py`), what was moved.
+What a head sees at full resolution: the last frame and, where the state prior has a renderer, its drawing of
+the next state.
 
-F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_inputs (1 to 4), H W frame.
+F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_inputs (1 or 2), H W frame.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class ConvHead(nn.Module):
     An edge that moves by a pixel is a small shift of what was there: easy for a convolution, hard for a map
     from a token to its patch. Each pixel mixes what it was, the background, the prior's drawing, and what is
     drawn: what stands still stays sharp, what is uncovered is the background itself, what the state knows is
-    where the state is; where something moves, it is what it was, moved (`motion.py`). The noisy frame is not
-    among the inputs: a path past the tokens would carry its noise into the image.
+    where the state is; where a camera moves, nearly all is what it was, moved (`warps`). The noisy frame is
+    not among the inputs: a path past the tokens would carry its noise into the image.
     """
 
     background: Tensor  # (C, H, W)
@@ -75,16 +75,16 @@ class ConvHead(nn.Module):
         background: Tensor,
         channels: int,
         prior_renders: bool,
-        moves: bool = False,
+        warps: bool = False,
     ) -> None:
         super().__init__()
         self.patches = patches
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
         cells, pixels = patches.patch // self.scale, self.scale**2
-        # Last frame, the prior's drawing, the last frame and the anchor moved, background.
-        images = 2 + prior_renders + 2 * moves
+        images = 2 + prior_renders + warps  # last frame, the prior's drawing, background, last frame warped
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
+        self.warp = Warp(width, patches) if warps else None
         self.spread = nn.Linear(width, channels * cells**2)
         self.draw = nn.Sequential(
             nn.Conv2d(channels + 3 * images * pixels, channels, 3, padding=1),
@@ -96,19 +96,23 @@ class ConvHead(nn.Module):
         )
         self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
         first = torch.zeros(images + 1, 1, 1)
-        first[1 + prior_renders if moves else 0] = COPY_BIAS  # before training, nothing moves
+        first[-2 if warps else 0] = COPY_BIAS  # before training, what is warped is the last frame
         self.register_buffer("first", first, persistent=False)
 
     def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
         """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, I·C, H, W) → (F, C, H, W)."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
-        tokens_drawn = self.cells(self.spread(modulate(self.norm(h), shift, scale)))
+        tokens = modulate(self.norm(h), shift, scale)
+        tokens_drawn = self.cells(self.spread(tokens))
         # Cameras go into the batch: one way of drawing serves them all.
         background = self.background.expand(len(h), -1, -1, -1)
         pixel_inputs = torch.cat([pixel_inputs, background], dim=1)
         pixel_inputs = rearrange(
             pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
         )
+        if self.warp is not None:
+            warped = self.warp(tokens, pixel_inputs[:, :3])
+            pixel_inputs = torch.cat([pixel_inputs, warped], dim=1)
         small = F.pixel_unshuffle(pixel_inputs, self.scale)
         out = self.draw(torch.cat([tokens_drawn, small.to(tokens_drawn.dtype)], dim=1))
         drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
@@ -121,6 +125,31 @@ class ConvHead(nn.Module):
         """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
         (y, x), p = self.patches.grid, self.patches.patch // self.scale
         return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
+
+
+class Warp(nn.Module):
+    """Moves an image: each token says from where, and between the patches' centers it is interpolated.
+
+    Of images from a camera that moves this keeps edges and texture, which a token would have to draw anew.
+    """
+
+    identity: Tensor  # (H, W, 2) where each pixel is: x and y in [-1, 1]
+
+    def __init__(self, width: int, patches: Patches) -> None:
+        super().__init__()
+        self.patches = patches
+        self.offset = zero_init(nn.Linear(width, 2))  # x and y, in patches; before training, nothing moves
+        (y, x), p = patches.grid, patches.patch
+        identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, y * p, x * p], align_corners=False)[0]
+        self.register_buffer("identity", identity, persistent=False)
+
+    def forward(self, tokens: Tensor, image: Tensor) -> Tensor:
+        """tokens (F, 1, N, D), image (F·V, 3, H, W) → the image, moved."""
+        y, x = self.patches.grid
+        offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) d y x", y=y, x=x)
+        offset = F.interpolate(offset, image.shape[-2:], mode="bilinear", align_corners=False)
+        where = self.identity + offset.movedim(1, -1) * offset.new_tensor([2 / x, 2 / y])
+        return F.grid_sample(image.float(), where, padding_mode="border", align_corners=False)
 
 
 class ChannelNorm(nn.Module):

@@ -21,15 +21,10 @@ class RolloutState:
     task: Tensor  # (B,) int, which of the schema's tasks
     ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
     steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known
-    anchor: Tensor  # (B, C, H, W) the frame that was last shown; (B, 0) where the model moves nothing
-    origin: Tensor  # (B, V, H, W, 2) where in it each cell came from (`motion.py`); (B, 0) likewise
     cache: RingKVCache
     steps: int  # the cache's count of steps when this was made
 
-    PER_ROW = (
-        "obs", "state", "prev", "reward", "success", "task", "ensemble", "steps_since_observed", "anchor",
-        "origin",
-    )  # fmt: skip
+    PER_ROW = ("obs", "state", "prev", "reward", "success", "task", "ensemble", "steps_since_observed")
 
     def fork(self) -> RolloutState:
         """An independent copy: both can be stepped on."""

@@ -25,7 +25,6 @@ from scd_world.model.history import corrupt_history, previous_state_action
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
 from scd_world.model.losses import head_losses, pixel_loss, pixel_weight, total_loss
-from scd_world.model.motion import Motion
 from scd_world.model.noise import Noise, NoiseSampler
 from scd_world.model.prior import PriorPrediction, StatePrior
 from scd_world.model.rollout_state import RolloutState
@@ -107,7 +106,6 @@ class WorldModel(nn.Module):
     def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
         super().__init__()
         self.schema, self.prior, self.core = schema, prior, core
-        self.motion = Motion(core.config.width, core.patches) if core.config.warp else None
         self.register_buffer("background", normalizer.background.clone(), persistent=False)
         self.register_buffer("hold_action", normalizer.hold_action.clone(), persistent=False)
 
@@ -140,28 +138,13 @@ class WorldModel(nn.Module):
         hot = hot.view(len(task), *[1] * (values.ndim - 2), self.core.num_tasks)
         return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
 
-    def pixel_inputs(self, last: Tensor, state: Tensor, moved: Tensor | None = None) -> Tensor:
-        """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W); where the prior has
-        a renderer, its drawing of the next state (…, S); and what was `moved` (…, 2·C, H, W)."""
-        images = [last]
-        if self.prior.has_renderer:
-            drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
-            images.append(drawn.to(last.dtype))
-        if moved is not None:
-            images.append(moved.to(last.dtype))
-        return torch.cat(images, dim=-3) if len(images) > 1 else last
-
-    def move_clip(self, encoded: Encoded, obs: Tensor) -> Tensor | None:
-        """Moves what was seen of a clip, obs (B, T, C, H, W), by its encoding; None: this model does not."""
-        return None if self.motion is None else self.motion.clip(encoded.tokens, obs)
-
-    def anchor(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives anchor and origin of rows that stand at recorded frames (B, C, H, W); empty where nothing is
-        moved."""
-        if self.motion is None:
-            return obs.new_zeros(len(obs), 0), obs.new_zeros(len(obs), 0)
-        anchor, origin = self.motion.start(obs)
-        return anchor.clone(), origin.clone()  # stepping may write into them
+    def pixel_inputs(self, last: Tensor, state: Tensor) -> Tensor:
+        """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W) and, where the prior
+        has a renderer, its drawing of the next state (…, S) behind it."""
+        if not self.prior.has_renderer:
+            return last
+        drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
+        return torch.cat([last, drawn.to(last.dtype)], dim=-3)
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -201,8 +184,7 @@ class WorldModel(nn.Module):
         known = next_state.detach()
         state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
-        seen = self.pixel_inputs(obs, known, self.move_clip(encoded, obs))
-        out = self.core.denoise_clip(x_t, t, encoded, state_action, seen)
+        out = self.core.denoise_clip(x_t, t, encoded, state_action, self.pixel_inputs(obs, known))
         losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
         losses |= self.head_losses(clip, heads, next_state)
         return total_loss(self.config, losses), losses
@@ -245,7 +227,6 @@ class WorldModel(nn.Module):
         """
         prev = previous_state_action(state, clip.action, clip.prev)
         frames = [obs[:, 0]]
-        anchor, origin = self.anchor(obs[:, 0])
         cache = self.core.empty_cache(len(obs), obs.device)
         for i in range(clip.num_steps - 1):
             now = prev[:, i], state[:, i], clip.action[:, i], clip.task
@@ -254,8 +235,7 @@ class WorldModel(nn.Module):
             state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
-            moved, origin = self.move(encoded, frames[-1], anchor, origin)
-            seen = self.pixel_inputs(frames[-1], next_state, moved)
+            seen = self.pixel_inputs(frames[-1], next_state)
             drawn = self.core.render(encoded, state_action, seen, start, 1)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
         assert noise.self_rollout is not None
@@ -279,9 +259,8 @@ class WorldModel(nn.Module):
         ensemble = self.prior.init_ensemble(prev, state).clone()
         since = torch.zeros_like(task)
         return RolloutState(
-            obs, state, prev, nothing, nothing.clone(), task, ensemble, since, *self.anchor(obs), cache,
-            cache.steps,
-        )  # fmt: skip
+            obs, state, prev, nothing, nothing.clone(), task, ensemble, since, cache, cache.steps
+        )
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:
@@ -289,8 +268,7 @@ class WorldModel(nn.Module):
         _, heads, _ = self.encode_and_predict(s, action)
         prev = torch.cat([s.state, action], dim=-1)
         ensemble = self.prior.init_ensemble(prev, state)
-        since = torch.zeros_like(s.steps_since_observed)
-        return self.next_state(s, heads, prev, obs, state, ensemble, since, *self.anchor(obs))
+        return self.next_state(s, heads, prev, obs, state, ensemble, torch.zeros_like(s.steps_since_observed))
 
     @torch.no_grad()
     def imagine(
@@ -299,21 +277,11 @@ class WorldModel(nn.Module):
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
         state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
-        moved, origin = self.move(encoded, s.obs, s.anchor, s.origin)
-        seen = self.pixel_inputs(s.obs, state, moved)
+        seen = self.pixel_inputs(s.obs, state)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
-        prev, since = torch.cat([s.state, action], dim=-1), s.steps_since_observed + 1
-        obs = obs.clamp(-1, 1)
-        return self.next_state(s, heads, prev, obs, state, ensemble, since, s.anchor, origin)
-
-    def move(
-        self, encoded: Encoded, last: Tensor, anchor: Tensor, origin: Tensor
-    ) -> tuple[Tensor | None, Tensor]:
-        """Moves the last frame and the anchor by the encoding of the last frame, and the origin with them."""
-        return (
-            (None, origin) if self.motion is None else self.motion.step(encoded.tokens, last, anchor, origin)
-        )
+        prev = torch.cat([s.state, action], dim=-1)
+        return self.next_state(s, heads, prev, obs.clamp(-1, 1), state, ensemble, s.steps_since_observed + 1)
 
     def encode_and_predict(
         self, s: RolloutState, action: Tensor
@@ -341,8 +309,6 @@ class WorldModel(nn.Module):
         state: Tensor,
         ensemble: Tensor,
         steps_since_observed: Tensor,
-        anchor: Tensor,
-        origin: Tensor,
     ) -> RolloutState:
         reward, success = heads.reward.float(), heads.success.float().sigmoid()
         return replace(
@@ -354,8 +320,6 @@ class WorldModel(nn.Module):
             success=success,
             ensemble=ensemble,
             steps_since_observed=steps_since_observed,
-            anchor=anchor,
-            origin=origin,
             steps=s.cache.steps,
         )
 

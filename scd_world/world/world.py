@@ -127,7 +127,6 @@ class World:
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
-        s.anchor[index], s.origin[index] = self.model.anchor(s.obs[index])
         s.task[index] = self.tasks(starts)
         s.cache.first[index] = s.cache.position
         self.encode_context(s, np.asarray(rows), starts)
