@@ -70,6 +70,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.foreground_weight": Choice(0.0, "of pixels, not of latents"),
         "model.noise_samples": Choice(4, "a latent is cheap to draw"),
         "model.warp": Choice(True, "what was seen can be moved instead of drawn anew"),
+        "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
         "prior.renderer_parts": Choice(0, "a robot's joints alone draw no picture"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
     }

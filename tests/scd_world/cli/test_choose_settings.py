@@ -48,7 +48,13 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
     config = training(codec=CodecTrainConfig("autoencoder"))
     chosen = choose_settings(config, {"codec": "autoencoder", "model.patch": "8", "optimizer.lr": "1e-3"})
     assert chosen.model == replace(
-        config.model, patch=8, change_weight=0.0, foreground_weight=0.0, noise_samples=4, warp=True
+        config.model,
+        patch=8,
+        change_weight=0.0,
+        foreground_weight=0.0,
+        noise_samples=4,
+        warp=True,
+        frame_blend=0.0,
     )
     assert chosen.optimizer == config.optimizer
     assert chosen.codec == config.codec
