@@ -49,6 +49,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
         except (OSError, ValueError):  # whoever reads it will say what is wrong, with all else that is
             return config
         choices = choose(data, given, device_kind(config.device))
+        if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
+            choices.pop("model.warp", None)
         told = [f"\n  {name}={shown(choice.value)} ({choice.why})" for name, choice in choices.items()]
         if told:
             log.info("not given, so chosen:%s", "".join(told))

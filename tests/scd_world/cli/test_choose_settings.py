@@ -62,6 +62,12 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
     assert "model.patch" not in caplog.text
 
 
+def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
+    nano = choose_settings(training(model=MODELS["nano"]), {"model": "nano", "codec": "autoencoder"})
+    assert not nano.model.warp
+    assert nano.model.noise_samples == 4
+
+
 def test_a_run_goes_on_as_it_began(training, tmp_path):
     """Be it with another device, or with a version that would choose otherwise."""
     config = training()
