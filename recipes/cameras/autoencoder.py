@@ -6,7 +6,11 @@
 reads like any other: what it takes for images of a quarter of the size are latents, 3 channels of 8 bits.
 `evaluate.py` beside this file draws what a world of latents imagines, and measures it against the recording.
 
-B frames, H W pixels; a latent is (3, H/4, W/4): of each 8 × 8 pixels twelve numbers.
+A latent is an image of three channels that moves as the picture does: it is learnt so that a latent
+that is warped is drawn as the picture warped in the same way. So a world can move what it saw
+(`model.warp=true`).
+
+B frames, H W pixels; a latent is (3, H/4, W/4).
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ from scd_datasets.store.writer import write_store
 from scd_world.metrics.image import psnr, ssim
 
 SHRINK = 4  # a latent's sides are this much smaller
-WIDTH, BATCH, RATE = 48, 8, 2e-3
+WIDTH, BATCH, RATE = 72, 8, 2e-3
 NOISE = 0.05  # on the latents while it learns: what a world imagines is never exact
+TURN, ZOOM, SHIFT = 0.1, 0.1, 0.15  # how far half of the frames are warped: radians, of 1, of half a side
 HELD_OUT_FRAMES = 96
 
 
@@ -46,19 +51,17 @@ class Residual(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Frames (B, 3, H, W) in [-1, 1] ↔ latents (B, 3, H/4, W/4) in [-1, 1]; H and W are multiples of 8."""
+    """Frames (B, 3, H, W) in [-1, 1] ↔ latents (B, 3, H/4, W/4) in [-1, 1]; H and W are multiples of 4."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        w, latent = width, 12
+        w = width
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, w, 3, padding=1), Residual(w),
-            nn.PixelUnshuffle(2), nn.Conv2d(4 * w, 2 * w, 1), Residual(2 * w), Residual(2 * w),
-            nn.Conv2d(2 * w, latent, 1), nn.PixelShuffle(2), nn.Tanh(),
+            nn.PixelUnshuffle(4), nn.Conv2d(48, w, 3, padding=1), Residual(w), Residual(w),
+            nn.Conv2d(w, 3, 1), nn.Tanh(),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.PixelUnshuffle(2), nn.Conv2d(latent, 2 * w, 3, padding=1), Residual(2 * w), Residual(2 * w),
-            nn.Conv2d(2 * w, 4 * w, 1), nn.PixelShuffle(2), Residual(w), Residual(w),
+            nn.Conv2d(3, w, 3, padding=1), Residual(w), Residual(w), Residual(w), Residual(w),
             nn.Conv2d(w, 48, 3, padding=1), nn.PixelShuffle(4),
         )  # fmt: skip
 
@@ -67,6 +70,20 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(latents)
+
+
+def small_motion(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draws (B, 2, 3) affine maps: a turn, a zoom and a shift, as of a camera that moves a little."""
+    turn, zoom, x, y = torch.randn(4, count, generator=generator)
+    turn, zoom = TURN * turn, 1 + ZOOM * zoom
+    cos, sin = zoom * turn.cos(), zoom * turn.sin()
+    return torch.stack([cos, -sin, SHIFT * x, sin, cos, SHIFT * y], dim=1).unflatten(1, (2, 3))
+
+
+def warp(images: Tensor, motion: Tensor) -> Tensor:
+    """Moves images (B, C, H, W) of any size by affine maps (B, 2, 3)."""
+    where = F.affine_grid(motion, list(images.shape), align_corners=False)
+    return F.grid_sample(images, where, padding_mode="border", align_corners=False)
 
 
 def loss(drawn: Tensor, frames: Tensor) -> Tensor:
@@ -96,7 +113,10 @@ def fit(store: WindowStore, seconds: float, seed: int = 0) -> Autoencoder:
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, step / 100) * max(0.02, 1 - spent / seconds)
         frames = frames_of(store, rng.choice(training, BATCH))
-        latents = model.encode(frames)
+        latents, motion = model.encode(frames), small_motion(BATCH // 2)
+        frames, latents = (
+            torch.cat([warp(x[: len(motion)], motion), x[len(motion) :]]) for x in (frames, latents)
+        )
         optimizer.zero_grad()
         loss(model.decode(latents + NOISE * torch.randn_like(latents)), frames).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -112,9 +132,17 @@ def fit(store: WindowStore, seconds: float, seed: int = 0) -> Autoencoder:
 @torch.no_grad()
 def quality(model: Autoencoder, frames: Tensor) -> str:
     """Says how close frames come back."""
-    drawn = torch.cat([model.decode(model.encode(part)) for part in frames.split(16)]).clamp(-1, 1)
-    found = psnr(drawn, frames)
-    return f"PSNR {found.mean():.2f} dB, worst {found.min():.2f}; SSIM {ssim(drawn, frames).mean():.3f}"
+    motion = small_motion(len(frames), torch.Generator().manual_seed(0))
+    latents = torch.cat([model.encode(part) for part in frames.split(16)])
+    drawn, moved = (
+        torch.cat([model.decode(part) for part in x.split(16)]).clamp(-1, 1)
+        for x in (latents, warp(latents, motion))
+    )
+    found, of_moved = psnr(drawn, frames), psnr(moved, warp(frames, motion))
+    return (
+        f"PSNR {found.mean():.2f} dB, worst {found.min():.2f}; SSIM {ssim(drawn, frames).mean():.3f}; "
+        f"of warped latents {of_moved.mean():.2f} dB"
+    )
 
 
 @torch.no_grad()
@@ -131,18 +159,20 @@ def latent_episodes(model: Autoencoder, store: WindowStore) -> Iterator[EpisodeA
         )  # fmt: skip
 
 
-def main(source: str, out: Path, seconds: float = 700.0) -> None:
+def main(source: str, out: Path, seconds: float = 480.0) -> None:
     store = WindowStore.open(source)
     schema = store.schema
-    if len(schema.cameras) != 1 or schema.height % 8 or schema.width % 8:
-        raise SystemExit(f"{source}: expected one camera, its sides multiples of 8; got {schema.cameras}")
+    if len(schema.cameras) != 1 or schema.height % SHRINK or schema.width % SHRINK:
+        raise SystemExit(
+            f"{source}: expected one camera, its sides multiples of {SHRINK}; got {schema.cameras}"
+        )
     out.mkdir(parents=True, exist_ok=True)
     model = fit(store, seconds)
     torch.save(model.state_dict(), out / "autoencoder.pt")
     small = {"height": schema.height // SHRINK, "width": schema.width // SHRINK}
     latents = replace(schema, **small, recorded=(), resize="stretch")
     write_store(out / "latents.zarr", latents, latent_episodes(model, store))
-    print(f"next: scd-train data=zarr data.root={out / 'latents.zarr'} model.patch=4 prior=none out=…")
+    print(f"next: scd-train data=zarr data.root={out / 'latents.zarr'} model.patch=4 model.warp=true out=…")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class ModelConfig:
     action_in: str = "both"  # which network is given the action; the other one is given the states alone
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
+    warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (

@@ -61,23 +61,30 @@ class ConvHead(nn.Module):
     An edge that moves by a pixel is a small shift of what was there: easy for a convolution, hard for a map
     from a token to its patch. Each pixel mixes what it was, the background, the prior's drawing, and what is
     drawn: what stands still stays sharp, what is uncovered is the background itself, what the state knows is
-    where the state is. The noisy frame is not among the inputs: a path past the tokens would carry its noise
-    into the image.
+    where the state is; where a camera moves, nearly all is what it was, moved (`warps`). The noisy frame is
+    not among the inputs: a path past the tokens would carry its noise into the image.
     """
 
     background: Tensor  # (C, H, W)
     first: Tensor
 
     def __init__(
-        self, width: int, patches: Patches, background: Tensor, channels: int, prior_renders: bool
+        self,
+        width: int,
+        patches: Patches,
+        background: Tensor,
+        channels: int,
+        prior_renders: bool,
+        warps: bool = False,
     ) -> None:
         super().__init__()
         self.patches = patches
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
         cells, pixels = patches.patch // self.scale, self.scale**2
-        images = 3 if prior_renders else 2  # last frame, background, the prior's drawing
+        images = 2 + prior_renders + warps  # last frame, the prior's drawing, background, last frame warped
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
+        self.warp = Warp(width, patches) if warps else None
         self.spread = nn.Linear(width, channels * cells**2)
         self.draw = nn.Sequential(
             nn.Conv2d(channels + 3 * images * pixels, channels, 3, padding=1),
@@ -88,19 +95,24 @@ class ConvHead(nn.Module):
             zero_init(nn.Conv2d(channels, (3 + images + 1) * pixels, 1)),  # a drawing, and the share of each
         )
         self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
-        first = torch.tensor([COPY_BIAS, *[0.0] * images])[:, None, None]
+        first = torch.zeros(images + 1, 1, 1)
+        first[-2 if warps else 0] = COPY_BIAS  # before training, what is warped is the last frame
         self.register_buffer("first", first, persistent=False)
 
     def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
         """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, I·C, H, W) → (F, C, H, W)."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
-        tokens_drawn = self.cells(self.spread(modulate(self.norm(h), shift, scale)))
+        tokens = modulate(self.norm(h), shift, scale)
+        tokens_drawn = self.cells(self.spread(tokens))
         # Cameras go into the batch: one way of drawing serves them all.
         background = self.background.expand(len(h), -1, -1, -1)
         pixel_inputs = torch.cat([pixel_inputs, background], dim=1)
         pixel_inputs = rearrange(
             pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
         )
+        if self.warp is not None:
+            warped = self.warp(tokens, pixel_inputs[:, :3])
+            pixel_inputs = torch.cat([pixel_inputs, warped], dim=1)
         small = F.pixel_unshuffle(pixel_inputs, self.scale)
         out = self.draw(torch.cat([tokens_drawn, small.to(tokens_drawn.dtype)], dim=1))
         drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
@@ -113,6 +125,31 @@ class ConvHead(nn.Module):
         """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
         (y, x), p = self.patches.grid, self.patches.patch // self.scale
         return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
+
+
+class Warp(nn.Module):
+    """Moves an image: each token says from where, and between the patches' centers it is interpolated.
+
+    Of images from a camera that moves this keeps edges and texture, which a token would have to draw anew.
+    """
+
+    identity: Tensor  # (H, W, 2) where each pixel is: x and y in [-1, 1]
+
+    def __init__(self, width: int, patches: Patches) -> None:
+        super().__init__()
+        self.patches = patches
+        self.offset = zero_init(nn.Linear(width, 2))  # x and y, in patches; before training, nothing moves
+        (y, x), p = patches.grid, patches.patch
+        identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, y * p, x * p], align_corners=False)[0]
+        self.register_buffer("identity", identity, persistent=False)
+
+    def forward(self, tokens: Tensor, image: Tensor) -> Tensor:
+        """tokens (F, 1, N, D), image (F·V, 3, H, W) → the image, moved."""
+        y, x = self.patches.grid
+        offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) d y x", y=y, x=x)
+        offset = F.interpolate(offset, image.shape[-2:], mode="bilinear", align_corners=False)
+        where = self.identity + offset.movedim(1, -1) * offset.new_tensor([2 / x, 2 / y])
+        return F.grid_sample(image.float(), where, padding_mode="border", align_corners=False)
 
 
 class ChannelNorm(nn.Module):
@@ -133,4 +170,4 @@ def make_pixel_head(
     """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
     if config.head == "patch":
         return PatchHead(config.width, patches, config.copy_last, config.bounded_gate)
-    return ConvHead(config.width, patches, background, config.conv_channels, prior_renders)
+    return ConvHead(config.width, patches, background, config.conv_channels, prior_renders, config.warp)

@@ -6,21 +6,22 @@ import pytest
 import torch
 
 from scd_world.model.layers import Patches
-from scd_world.model.pixel_heads import ConvHead, PatchHead
+from scd_world.model.pixel_heads import ConvHead, PatchHead, Warp
 
 
 def head(kind: str, patch: int = 4) -> torch.nn.Module:
     patches = Patches(cameras=2, height=8, width=12, patch=patch)
     if kind == "patch":
         return PatchHead(32, patches, copy_last=True)
-    return ConvHead(32, patches, torch.rand(6, 8, 12), channels=8, prior_renders=kind == "conv, prior")
+    background, prior = torch.rand(6, 8, 12), kind == "conv, prior"
+    return ConvHead(32, patches, background, channels=8, prior_renders=prior, warps=kind == "conv, warp")
 
 
 def given(F: int = 3, N: int = 12, pictures: int = 1) -> tuple[torch.Tensor, ...]:
     return torch.randn(F, 1, N, 32), torch.randn(F, 1, 1, 32), torch.rand(F, 6 * pictures, 8, 12) * 2 - 1
 
 
-@pytest.mark.parametrize("kind", ["patch", "conv", "conv, prior"])
+@pytest.mark.parametrize("kind", ["patch", "conv", "conv, prior", "conv, warp"])
 def test_an_untrained_head_mostly_keeps_the_last_frame(kind):
     h, c, seen = given(pictures=2 if kind == "conv, prior" else 1)
     out, last = head(kind)(h, c, seen), seen[:, :6]
@@ -28,7 +29,7 @@ def test_an_untrained_head_mostly_keeps_the_last_frame(kind):
     assert (out - last).abs().mean() < 0.4 * last.abs().mean()
 
 
-@pytest.mark.parametrize("kind", ["conv", "conv, prior"])
+@pytest.mark.parametrize("kind", ["conv", "conv, prior", "conv, warp"])
 def test_convolutions_keep_cameras_apart_and_frames_apart(kind):
     made, pictures = head(kind), 2 if kind == "conv, prior" else 1
     for parameter in made.parameters():
@@ -120,3 +121,37 @@ def test_a_gate_of_an_older_file_draws_as_it_did():
     drawn, logit = (made.patches.inverse(x)[:, 0] for x in (drawn, logit))
     keep = torch.sigmoid(2.0 + logit).repeat_interleave(3, dim=1)
     assert torch.equal(made(h, c, seen), keep * seen + (1 - keep) * drawn)
+
+
+def test_a_warp_moves_each_camera_as_its_own_tokens_say():
+    """Where all tokens of a camera say the same, all of its pixels come from as many patches away."""
+    warp = Warp(2, Patches(cameras=2, height=8, width=12, patch=4))
+    with torch.no_grad():
+        warp.offset.weight.copy_(torch.eye(2))
+    told = torch.tensor([[0.25, 0.0], [0.0, -0.5]])  # right, down, in patches, of each camera
+    images = torch.rand(6, 3, 8, 12)
+    moved = warp(told.repeat_interleave(6, 0).expand(3, 1, 12, 2), images)
+    torch.testing.assert_close(moved[0::2, :, :, :-1], images[0::2, :, :, 1:])
+    torch.testing.assert_close(moved[1::2, :, 2:], images[1::2, :, :-2])
+
+
+def test_a_head_that_warps_learns_how_far_a_camera_turned():
+    """Each picture is new, so only what moves it can draw the next one."""
+    made, g = head("conv, warp"), torch.Generator().manual_seed(0)
+    tells, turns = torch.randn(7, 32, generator=g), torch.arange(-3, 4)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=5e-3)
+    for _ in range(300):
+        seen = torch.rand(8, 6, 4, 9, generator=g) * 2 - 1
+        wide = torch.nn.functional.interpolate(seen, (8, 18), mode="bilinear")
+        which = torch.randint(7, (8,), generator=g)
+        first = 3 + turns[which]
+        last, after = (
+            wide[..., 3:15],
+            torch.stack([w[..., i : i + 12] for w, i in zip(wide, first, strict=True)]),
+        )
+        out = made(tells[which, None, None].expand(-1, 1, 12, -1), torch.zeros(8, 1, 1, 32), last)
+        loss, copied = (((x - after)[..., 3:-3]).square().mean() for x in (out, last))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1 * copied
