@@ -126,6 +126,8 @@ class ModelConfig:
             complain(
                 "head=conv mixes pixels of frames, and a velocity is none: set head=patch copy_last=false"
             )
+        if self.warp and self.head != "conv":
+            complain("warp is of head=conv, which mixes what was moved with what is drawn: leave it out")
         if self.copy_last and self.predict == "v":
             complain("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
 
@@ -133,9 +135,10 @@ class ModelConfig:
 def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a model's settings as a file has them, with those that older files do not name.
 
-    Their gate between the last frame and what is drawn had no bound, and draws as it always did.
+    Their gate between the last frame and what is drawn had no bound, and draws as it always did; and nothing
+    was moved.
     """
-    return {"bounded_gate": values.get("head") != "patch", **values}
+    return {"bounded_gate": values.get("head") != "patch", "warp": False, **values}
 
 
 MODELS = {
