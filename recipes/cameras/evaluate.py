@@ -1,10 +1,13 @@
 """Measures what a world imagines against recorded frames, be it a world of pixels or of latents.
 
     python recipes/cameras/evaluate.py runs/latents/world data/cr5.zarr runs/cr5_codec   # of latents
+    python recipes/cameras/evaluate.py runs/latents/world data/cr5.zarr runs/cr5_codec 1 # in one step
     python recipes/cameras/evaluate.py runs/pixels/world data/cr5.zarr                   # of pixels
 
 Held-out episodes, 4 frames shown, then the recorded actions alone. PSNR is a mean over windows; sharpness the
-mean difference between neighboring pixels, imagined over recorded. Writes a strip, recorded above imagined.
+mean difference between neighboring pixels, imagined over recorded; the state's error the mean over dimensions
+and windows, in the recording's unit, beside that of a state that holds still. Writes a strip, recorded above
+imagined.
 
 B windows, H W pixels.
 """
@@ -45,7 +48,7 @@ def sharpness(frames: Tensor) -> float:
 
 
 @torch.no_grad()
-def main(world_folder: str, recorded: str, codec: str | None = None) -> None:
+def main(world_folder: str, recorded: str, codec: str | None = None, num_steps: str | None = None) -> None:
     world, store = World.load(world_folder), WindowStore.open(recorded)
     inputs, decode = store, lambda frames: frames
     if codec is not None:
@@ -53,22 +56,30 @@ def main(world_folder: str, recorded: str, codec: str | None = None) -> None:
         model.load_state_dict(torch.load(Path(codec) / "autoencoder.pt"))
         inputs, decode = WindowStore.open(Path(codec) / "latents.zarr"), model.decode
     episodes, frames = choose(store)
+    draws = None if num_steps is None else int(num_steps)  # denoising steps; None: as the world does
     steps = CONTEXT + HORIZON - 1
     windows = inputs.windows(episodes, frames, steps)
     clip = Clip.from_windows({k: torch.from_numpy(v) for k, v in windows.items()}, world.stats)
     true = encode_pixels(torch.from_numpy(store.windows(episodes, frames, steps)["pixels"]))
     s, generator = observe_context(world.model, clip, CONTEXT), torch.Generator().manual_seed(0)
+    state = world.stats.decode_state(clip.state)
     last, strip, began = true[:, CONTEXT - 1], [], time.monotonic()
-    print("| step | copy the last frame | world | SSIM | sharpness |\n|---:|---:|---:|---:|---:|")
+    print("| step | copy the last frame | world | SSIM | sharpness | state | state held |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
     for step in range(1, HORIZON + 1):
         noise = torch.randn(WINDOWS, *world.frame_shape, generator=generator)
-        s = world.model.imagine(s, clip.action[:, CONTEXT + step - 2], noise)
+        s = world.model.imagine(s, clip.action[:, CONTEXT + step - 2], noise, draws)
         if step in SHOWN:
             drawn, truth = decode(s.obs).clamp(-1, 1), true[:, CONTEXT - 1 + step]
+            off, held = (
+                (x - state[:, CONTEXT - 1 + step]).abs().mean()
+                for x in (world.stats.decode_state(s.state), state[:, CONTEXT - 1])
+            )
             strip.append(torch.cat([truth[0], drawn[0]], dim=1))
             print(
                 f"| {step} | {psnr(last, truth).mean():.1f} | {psnr(drawn, truth).mean():.1f} | "
-                f"{ssim(drawn, truth).mean():.3f} | {sharpness(drawn) / sharpness(truth):.2f} |",
+                f"{ssim(drawn, truth).mean():.3f} | {sharpness(drawn) / sharpness(truth):.2f} | "
+                f"{off:.4f} | {held:.4f} |",
                 flush=True,
             )
     per_step = 1000 * (time.monotonic() - began) / HORIZON / WINDOWS

@@ -84,11 +84,10 @@ class ConvHead(nn.Module):
         images = 2 + prior_renders + warps  # last frame, the prior's drawing, background, last frame warped
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
-        inputs = channels + 3 * (images - warps) * pixels  # at each cell: of the tokens, and of the images
-        self.warp = Warp(width, patches, inputs, channels) if warps else None
+        self.warp = Warp(width, patches) if warps else None
         self.spread = nn.Linear(width, channels * cells**2)
         self.draw = nn.Sequential(
-            nn.Conv2d(inputs + 3 * warps * pixels, channels, 3, padding=1),
+            nn.Conv2d(channels + 3 * images * pixels, channels, 3, padding=1),
             nn.GELU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.GELU(),
@@ -104,68 +103,52 @@ class ConvHead(nn.Module):
         """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, I·C, H, W) → (F, C, H, W)."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         tokens = modulate(self.norm(h), shift, scale)
-        tokens_drawn = self.spread_out(self.spread(tokens))
+        tokens_drawn = self.cells(self.spread(tokens))
         # Cameras go into the batch: one way of drawing serves them all.
         background = self.background.expand(len(h), -1, -1, -1)
         pixel_inputs = torch.cat([pixel_inputs, background], dim=1)
         pixel_inputs = rearrange(
             pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
         )
-        cells = torch.cat([tokens_drawn, self.to_cells(pixel_inputs, tokens_drawn)], dim=1)
         if self.warp is not None:
-            warped = self.warp(tokens, cells, pixel_inputs[:, :3])
-            cells = torch.cat([cells, self.to_cells(warped, cells)], dim=1)
+            warped = self.warp(tokens, pixel_inputs[:, :3])
             pixel_inputs = torch.cat([pixel_inputs, warped], dim=1)
-        out = self.draw(cells)
+        small = F.pixel_unshuffle(pixel_inputs, self.scale)
+        out = self.draw(torch.cat([tokens_drawn, small.to(tokens_drawn.dtype)], dim=1))
         drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
         images = rearrange(torch.cat([pixel_inputs, drawn], dim=1), "f (i c) h w -> f i c h w", c=3)
         share = (bounded(share) + self.first).softmax(dim=1)
         frame = (share[:, :, None] * images).sum(1)
         return rearrange(frame, "(f v) c h w -> f (v c) h w", v=self.patches.cameras)
 
-    def to_cells(self, images: Tensor, like: Tensor) -> Tensor:
-        """(F·V, n, H, W) → (F·V, n · scale², H / scale, W / scale), in the precision of `like`."""
-        return F.pixel_unshuffle(images, self.scale).to(like.dtype)
-
-    def spread_out(self, tokens: Tensor) -> Tensor:
+    def cells(self, tokens: Tensor) -> Tensor:
         """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
         (y, x), p = self.patches.grid, self.patches.patch // self.scale
         return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
 
 
 class Warp(nn.Module):
-    """Moves an image: each token says from where, and convolutions how each cell differs from that.
+    """Moves an image: each token says from where, and between the patches' centers it is interpolated.
 
     Of images from a camera that moves this keeps edges and texture, which a token would have to draw anew.
-    Between tokens and between cells it is interpolated. The convolutions see the image: what the robot holds
-    stands still in front of what its wrist's camera passes, and both are in one patch.
     """
 
     identity: Tensor  # (H, W, 2) where each pixel is: x and y in [-1, 1]
 
-    def __init__(self, width: int, patches: Patches, inputs: int, channels: int) -> None:
-        """inputs: values at each cell; channels: of the convolutions."""
+    def __init__(self, width: int, patches: Patches) -> None:
         super().__init__()
         self.patches = patches
         self.offset = zero_init(nn.Linear(width, 2))  # x and y, in patches; before training, nothing moves
-        self.correct = nn.Sequential(
-            nn.Conv2d(inputs, channels, 3, padding=1),
-            nn.GELU(),
-            zero_init(nn.Conv2d(channels, 2, 3, padding=1)),
-        )
         (y, x), p = patches.grid, patches.patch
         identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, y * p, x * p], align_corners=False)[0]
         self.register_buffer("identity", identity, persistent=False)
 
-    def forward(self, tokens: Tensor, cells: Tensor, image: Tensor) -> Tensor:
-        """tokens (F, 1, N, D), cells (F·V, inputs, h, w), image (F·V, 3, H, W) → the image, moved."""
+    def forward(self, tokens: Tensor, image: Tensor) -> Tensor:
+        """tokens (F, 1, N, D), image (F·V, 3, H, W) → the image, moved."""
         y, x = self.patches.grid
         offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) d y x", y=y, x=x)
-        offset, correction = (
-            F.interpolate(field, image.shape[-2:], mode="bilinear", align_corners=False)
-            for field in (offset, self.correct(cells).float())
-        )
-        where = self.identity + (offset + correction).movedim(1, -1) * offset.new_tensor([2 / x, 2 / y])
+        offset = F.interpolate(offset, image.shape[-2:], mode="bilinear", align_corners=False)
+        where = self.identity + offset.movedim(1, -1) * offset.new_tensor([2 / x, 2 / y])
         return F.grid_sample(image.float(), where, padding_mode="border", align_corners=False)
 
 
