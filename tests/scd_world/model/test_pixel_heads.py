@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scd_world.model.config import ModelConfig
 from scd_world.model.layers import Patches
 from scd_world.model.pixel_heads import ConvHead, PatchHead, Warp
 
@@ -155,3 +156,8 @@ def test_a_head_that_warps_learns_how_far_a_camera_turned():
         loss.backward()
         optimizer.step()
     assert loss < 0.1 * copied
+
+
+def test_a_head_that_moves_nothing_is_not_asked_to():
+    with pytest.raises(ValueError, match="warp is of head=conv"):
+        ModelConfig(head="patch", warp=True)
