@@ -52,26 +52,25 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
         patch=8,
         change_weight=0.0,
         foreground_weight=0.0,
-        noise_samples=4,
         warp=True,
         frame_blend=0.0,
     )
     assert chosen.optimizer == config.optimizer
     assert chosen.codec == config.codec
-    assert "model.noise_samples=4 (a latent is cheap to draw)" in caplog.text
+    assert "model.warp=True (what was seen can be moved instead of drawn anew)" in caplog.text
     assert "model.patch" not in caplog.text
 
 
 def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
     nano = choose_settings(training(model=MODELS["nano"]), {"model": "nano", "codec": "autoencoder"})
     assert not nano.model.warp
-    assert nano.model.noise_samples == 4
+    assert nano.model.change_weight == 0
 
 
 def test_a_run_goes_on_as_it_began(training, tmp_path):
     """Be it with another device, or with a version that would choose otherwise."""
     config = training()
-    begun = with_choices(config, {"codec.kind": "autoencoder", "model.patch": 2, "model.noise_samples": 3})
+    begun = with_choices(config, {"codec.kind": "autoencoder", "model.patch": 2, "model.change_weight": 3.0})
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text(json.dumps(asdict(begun)))
     again = choose_settings(config, {})
