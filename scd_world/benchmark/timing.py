@@ -71,14 +71,21 @@ def interleave_steps(
     return interleave(turns, seconds)
 
 
-def step_turn(model: WorldModel, s: RolloutState, num_steps: int, compiled: bool) -> Turn:
-    """Makes the turn in which a model steps on from where it stands."""
+def step_turn(
+    model: WorldModel,
+    s: RolloutState,
+    num_steps: int,
+    compiled: bool = False,
+    after: Callable[[RolloutState], object] = lambda s: None,
+) -> Turn:
+    """Makes the turn in which a model steps on from where it stands; after: what is done there each time."""
     stepper, inputs = Stepper(model), dummy_inputs(s, len(model.schema.action))
     prepares = compiled or model.device.type == "cuda"  # for just that many denoising steps
 
     def run(round_number: int, _: Any) -> None:
         nonlocal s
         s = stepper(s, *inputs, num_steps if round_number >= 0 or prepares else 1, compiled)
+        after(s)
 
     return Turn(model.device, run)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.store import WindowStore
-from scd_world.benchmark.timing import dummy_state, interleave_steps
+from scd_world.benchmark.timing import dummy_state, interleave, step_turn
 from scd_world.evaluation import action_response, figures
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.curves import (
@@ -60,7 +60,7 @@ from scd_world.robot_data.compatibility import check_schema, scored_schema
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
 from scd_world.utils.output_folder import claim_folder, written_since
-from scd_world.world.model_card import what_it_is_given
+from scd_world.world.model_card import what_it_draws, what_it_is_given
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -320,7 +320,8 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
     """Names the world and its model, as plain data."""
     return {
         "source": config.world,
-        "given": what_it_is_given(world.schema),
+        "given": what_it_is_given(world.schema) + what_it_draws(world.provenance.get("codec") or {}),
+        "codec": asdict(world.codec.config),
         "num_steps": config.num_steps or world.config.num_steps,
         "model": asdict(world.config),
         "parameters": sum(p.numel() for p in world.model.parameters()),
@@ -329,11 +330,15 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
 
 
 def speed(world: World, num_steps: int | None) -> dict[str, Any]:
-    """Times one step of one row, ms."""
+    """Times one step of one row, its picture included, ms."""
     num_steps = num_steps or world.config.num_steps
-    models, states = {"": world.model}, {"": dummy_state(world.model, 1, full=True)}
-    rounds = interleave_steps(models, states, {"": num_steps}, SPEED_SECONDS)
-    times = np.array([taken[""].clock for taken in rounds]) * 1e3
+    turn = step_turn(
+        world.model,
+        dummy_state(world.model, 1, full=True),
+        num_steps,
+        after=lambda s: world.codec.decode_pixels(s.obs),
+    )
+    times = np.array([taken[""].clock for taken in interleave({"": turn}, SPEED_SECONDS)]) * 1e3
     p50, p95 = np.quantile(times, (0.5, 0.95))
     machine = machine_info(world.device)
     return {"num_steps": num_steps, "batch": 1, "p50_ms": p50, "p95_ms": p95, "steps": len(times), **machine}
