@@ -33,6 +33,7 @@ from scd_world.codec.codec import AutoencoderCodec, Codec, Identity, make_codec
 from scd_world.codec.config import CodecConfig
 from scd_world.codec.fit_codec import fit_codec, reconstruction
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.robot_data.schema import DataSchema
 from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.run_folder import RunFolder
 from scd_world.utils.atomic_folder import DamagedFolder, verify, write_folder
@@ -69,7 +70,7 @@ def codec_of(pretraining: Pretraining, run: RunFolder, resuming: bool) -> Traine
         pretraining.earlier_seconds += kept.seconds
         return kept
     if config.init is not None and not resuming:
-        made = codec_of_world(World.load(config.init), config.init, config.codec.kind)
+        made = codec_of_world(World.load(config.init), config.init, config.codec.kind, store.schema)
     elif config.codec.kind == "identity":
         made = TrainedCodec(Identity(store.schema), {})
     else:
@@ -79,12 +80,15 @@ def codec_of(pretraining: Pretraining, run: RunFolder, resuming: bool) -> Traine
     return made
 
 
-def codec_of_world(world: World, name: str, kind: str) -> TrainedCodec:
-    """Gives the codec of the world `name` that a training of this `kind` of codec starts from."""
+def codec_of_world(world: World, name: str, kind: str, schema: DataSchema) -> TrainedCodec:
+    """Gives the codec of the world `name` that a training of this `kind` of codec starts from, for the frames
+    of the data at hand."""
     theirs = world.codec.config.kind
     if theirs != kind:
         raise ValueError(f"{name} has codec={theirs} and this training codec={kind}: set codec={theirs}")
-    return TrainedCodec(world.codec, world.provenance.get("codec") or {})
+    codec = make_codec(world.codec.config, schema)
+    codec.load_state_dict(world.codec.state_dict())
+    return TrainedCodec(codec.eval().requires_grad_(False), world.provenance.get("codec") or {})
 
 
 def learn_codec(pretraining: Pretraining) -> TrainedCodec:

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import scd_envs  # noqa: F401 registers the environments
+from scd_datasets.config import DataConfig
 from scd_datasets.store.store import WindowStore
+from scd_datasets.store.writer import write_store
 from scd_world.codec.codec import AutoencoderCodec
 from scd_world.codec.config import CodecConfig, CodecTrainConfig
 from scd_world.distill.config import DistillConfig
@@ -27,7 +29,7 @@ from scd_world.training.latents import latent_store
 from scd_world.training.trainer import train
 from scd_world.utils.atomic_folder import DamagedFolder
 from scd_world.world.world import World
-from tests.scd_world.conftest import SLIDE, TINY
+from tests.scd_world.conftest import SLIDE, TINY, slide_episode
 from tests.scd_world.training.test_trainer import assert_equal, at_step, final, raise_crash
 
 LEARNT = CodecTrainConfig("autoencoder", width=4, steps=3, batch_size=4)
@@ -165,6 +167,19 @@ def test_a_world_hands_its_codec_on(coded, training, monkeypatch, slide_store):
     student = World.load(distill(config))
     assert student.codec.fingerprint == first.codec.fingerprint
     assert student.schema == first.schema
+
+
+@pytest.mark.parametrize("kind", ["identity", "autoencoder"])
+def test_a_world_that_began_as_another_is_of_the_data_that_it_learnt_from(coded, kind, tmp_path):
+    """Not of the first one's: its tasks and its horizon are what an environment goes by."""
+    settings = {} if kind == "autoencoder" else {"codec": CodecTrainConfig(), "model": TINY}
+    folder = train(coded(**settings))
+    schema = replace(SLIDE, horizon=7, tasks=("push on",))
+    write_store(tmp_path / "new.zarr", schema, (slide_episode(50 + i, 7) for i in range(8)))
+    data = DataConfig(kind="zarr", root=str(tmp_path / "new.zarr"), holdout=0.25)
+    world = World.load(train(coded("second", init=str(folder), data=data, eval_context=2, **settings)))
+    assert world.schema == schema
+    assert (world.model.schema.horizon, world.model.schema.tasks) == (7, ("push on",))
 
 
 def test_an_evaluation_compares_with_the_recording_and_not_with_the_codec(coded, tmp_path):
