@@ -25,6 +25,7 @@ COMMAND = (
 )
 SMALL = {
     "data": "zarr",
+    "codec": "identity",  # or an autoencoder would be learnt first
     "model": "nano",
     "prior.width": 16,
     "prior.renderer_parts": 0,
