@@ -33,7 +33,6 @@ from scd_datasets.store.store import WindowStore
 from scd_world.baselines.causal_dit import CausalDiT
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.objective import DistillBatch, Objective, read_clip, uniform
-from scd_world.distill.steps import edges
 from scd_world.evaluation.open_loop import (
     RowNoise,
     Window,
@@ -42,7 +41,7 @@ from scd_world.evaluation.open_loop import (
     load_batch,
     start_windows,
 )
-from scd_world.metrics.image import psnr
+from scd_world.metrics.image import psnr, sharpness
 from scd_world.model.decoder import attend_within
 from scd_world.model.flow import VelocityField, euler_sample_interval, interpolate, logit_normal, to_velocity
 from scd_world.model.noise import Noise
@@ -180,7 +179,7 @@ def score(frames: Tensor, end: Tensor, windows: WindowBatch, horizons: tuple[int
         x, true = frames[h - 1], windows.truth(h)
         # PushT's hand is the bluest thing where it is one thing, and paler where it is smeared.
         hand, recorded = ((y[:, 2] - y[:, 0]).amax((1, 2)) for y in (x, true))
-        figures = psnr(x, true), psnr(x, end[h - 1]), edges(x) / edges(true), hand / recorded
+        figures = psnr(x, true), psnr(x, end[h - 1]), sharpness(x) / sharpness(true), hand / recorded
         means.append([f"{v.mean():.2f}" for v in figures])
     return [" / ".join(figure) for figure in zip(*means, strict=True)]
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scd_world.codec.config import CodecConfig
+from scd_world.codec.config import SHRINK, CodecConfig
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.training.config import TrainConfig
@@ -96,7 +96,7 @@ def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str
 
 def tokens(data: Recording, patch: int) -> float:
     """Counts the patches of one camera's latent, whose cells are 4 × 4 pixels."""
-    return data.height * data.width / (4 * patch) ** 2
+    return data.height * data.width / (SHRINK * patch) ** 2
 
 
 # ---- what is asked -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CELL = 4  # pixels: a latent's sides are this much smaller
+from scd_world.codec.config import SHRINK
 
 
 class Autoencoder(nn.Module):
@@ -20,9 +20,9 @@ class Autoencoder(nn.Module):
     def __init__(self, width: int) -> None:
         """width: channels of all layers but the ends."""
         super().__init__()
-        pixels = 3 * CELL**2
+        pixels = 3 * SHRINK**2
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(CELL),
+            nn.PixelUnshuffle(SHRINK),
             nn.Conv2d(pixels, width, 3, padding=1),
             *(Residual(width) for _ in range(2)),
             nn.Conv2d(width, 3, 1),
@@ -32,7 +32,7 @@ class Autoencoder(nn.Module):
             nn.Conv2d(3, width, 3, padding=1),
             *(Residual(width) for _ in range(4)),
             nn.Conv2d(width, pixels, 3, padding=1),
-            nn.PixelShuffle(CELL),
+            nn.PixelShuffle(SHRINK),
         )
 
     def encode(self, frames: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from scd_world.evaluation.open_loop import (
     start_windows,
 )
 from scd_world.evaluation.splits import select_eval_episodes
-from scd_world.metrics.image import psnr
+from scd_world.metrics.image import psnr, sharpness
 from scd_world.reporting.plotting import new_figure
 from scd_world.reporting.tables import number, table, write_json
 from scd_world.utils.devices import machine_info, pick_device
@@ -111,7 +111,10 @@ def measure(
             valid, truth, drawn = batch.valid[:, h - 1], batch.truth(h), world.codec.decode(s.obs)
             measures = {f"psnr_h{h}": psnr(drawn, truth)}
             if h == 1:
-                measures |= {"likeness": psnr(drawn, path_end), "sharpness": edges(drawn) / edges(truth)}
+                measures |= {
+                    "likeness": psnr(drawn, path_end),
+                    "sharpness": sharpness(drawn) / sharpness(truth),
+                }
             for name, value in measures.items():
                 values.setdefault(name, []).append(value[valid])
     return {name: torch.cat(parts).mean().item() for name, parts in values.items()}
@@ -125,11 +128,6 @@ def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
     rounds = list(islice(steps_taken, ROUNDS))
     which = "processor" if world.device.type == "cpu" else "clock"
     return {n: float(np.median([getattr(r[name], which) for r in rounds])) * 1e3 for name, n in names.items()}
-
-
-def edges(obs: Tensor) -> Tensor:
-    """Averages the absolute difference of neighboring pixels, (B,)."""
-    return obs.diff(dim=-1).abs().mean((1, 2, 3)) + obs.diff(dim=-2).abs().mean((1, 2, 3))
 
 
 # ---- the report ----------------------------------------------------------------------------------

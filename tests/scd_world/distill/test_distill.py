@@ -20,7 +20,7 @@ from scd_world.distill.distill import distill
 from scd_world.distill.meanflow import MeanFlow, average_and_target, stretch
 from scd_world.distill.objective import read_clip
 from scd_world.distill.self_rollout import SelfRollout
-from scd_world.distill.steps import edges
+from scd_world.metrics.image import sharpness
 from scd_world.model.flow import euler_sample_interval
 from scd_world.model.world_model import WorldModel
 from scd_world.training.config import TrainConfig
@@ -274,4 +274,4 @@ def test_the_student_of_a_guided_teacher_is_not_guided_again():
 
 def test_a_blurred_frame_has_weaker_edges():
     frame = torch.rand(1, 3, 8, 8)
-    assert edges(nn.functional.avg_pool2d(frame, 3, 1, 1)) < edges(frame)
+    assert sharpness(nn.functional.avg_pool2d(frame, 3, 1, 1)) < sharpness(frame)
