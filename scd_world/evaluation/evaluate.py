@@ -36,7 +36,6 @@ from scd_world.evaluation.open_loop import (
     Window,
     WindowBatch,
     WindowVideo,
-    frames_of,
     imagine_steps,
     load_batch,
     spread_windows,
@@ -57,6 +56,7 @@ from scd_world.metrics.statistics import summarize
 from scd_world.reporting import video
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.compatibility import check_schema, scored_schema
+from scd_world.robot_data.normalizer import decode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
 from scd_world.utils.output_folder import claim_folder, written_since
@@ -207,9 +207,11 @@ class Evaluator:
             noise = RowNoise(batch.windows, world.frame_shape, config.seed, draw)
             draws.append(imagine_steps(world, s, batch.future, noise, config.num_steps))
         for h, states in enumerate(zip(*draws, strict=True), start=1):
-            for draw, s in enumerate(states):
+            images = [
                 loop.record(world, loop.rows_of(draw, rows), h, s, batch, config.changed_threshold)
-            drawn = [frames_of(world, s) for s in states]
+                for draw, s in enumerate(states)
+            ]
+            drawn = [decode_pixels(image).cpu().numpy() for image in images]
             imagined.append(drawn[0])
             if loop.draws > 1:
                 loop.record_spread(rows, h, drawn, batch, config.changed_threshold)

@@ -238,8 +238,9 @@ class OpenLoopResults:
 
     def record(
         self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch, changed_threshold: float
-    ) -> None:
-        """Compares the h-th imagined step `s` of these rows with what was recorded."""
+    ) -> Tensor:
+        """Compares the h-th imagined step `s` of these rows with what was recorded; gives its images,
+        (B, C, H, W), which are decoded once."""
         valid, truth, copied = batch.valid[:, h - 1], batch.truth(h), batch.truth(0)
         imagined = world.codec.decode(s.obs)
         if valid.any():
@@ -258,6 +259,7 @@ class OpenLoopResults:
         self.true_state[rows, h - 1] = batch.true_state(h).masked_fill(unseen, torch.nan).cpu().numpy()
         self.record_uncertainty(world, rows, h, s, batch)
         self.record_outcome(world, rows, h, s, batch)
+        return imagined
 
     def record_spread(
         self, rows: slice, h: int, drawn: list[np.ndarray], batch: WindowBatch, changed_threshold: float

@@ -38,7 +38,9 @@ from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.run_folder import RunFolder
 from scd_world.utils.atomic_folder import DamagedFolder, verify, write_folder
 from scd_world.utils.precision import use_bf16
-from scd_world.world.world import World
+from scd_world.world import weights
+from scd_world.world.world import find_folder
+from scd_world.world.world_config import read_config
 
 log = logging.getLogger(__name__)
 MEASURED = 96  # held-out frames
@@ -70,7 +72,7 @@ def codec_of(pretraining: Pretraining, run: RunFolder, resuming: bool) -> Traine
         pretraining.earlier_seconds += kept.seconds
         return kept
     if config.init is not None and not resuming:
-        made = codec_of_world(World.load(config.init), config.init, config.codec.kind, store.schema)
+        made = codec_of_world(config.init, config.codec.kind, store.schema)
     elif config.codec.kind == "identity":
         made = TrainedCodec(Identity(store.schema), {})
     else:
@@ -80,15 +82,15 @@ def codec_of(pretraining: Pretraining, run: RunFolder, resuming: bool) -> Traine
     return made
 
 
-def codec_of_world(world: World, name: str, kind: str, schema: DataSchema) -> TrainedCodec:
-    """Gives the codec of the world `name` that a training of this `kind` of codec starts from, for the frames
-    of the data at hand."""
-    theirs = world.codec.config.kind
-    if theirs != kind:
-        raise ValueError(f"{name} has codec={theirs} and this training codec={kind}: set codec={theirs}")
-    codec = make_codec(world.codec.config, schema)
-    codec.load_state_dict(world.codec.state_dict())
-    return TrainedCodec(codec.eval().requires_grad_(False), world.provenance.get("codec") or {})
+def codec_of_world(world: str, kind: str, schema: DataSchema) -> TrainedCodec:
+    """Gives the codec of the world, a folder or name, that a training of this `kind` of codec starts from,
+    for the frames of the data at hand."""
+    folder = find_folder(world)
+    config = read_config(folder)
+    if (theirs := config.codec.kind) != kind:
+        raise ValueError(f"{world} has codec={theirs} and this training codec={kind}: set codec={theirs}")
+    codec = weights.read_codec(folder / weights.CODEC, replace(config, schema=schema))
+    return TrainedCodec(codec, config.provenance.get("codec") or {})
 
 
 def learn_codec(pretraining: Pretraining) -> TrainedCodec:
@@ -145,8 +147,8 @@ def single_frames(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def write_codec(folder: Path, made: TrainedCodec, depends_on: dict[str, Any]) -> None:
-    weights = {name: w.detach().cpu().contiguous() for name, w in made.codec.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
+    state = {name: w.detach().cpu().contiguous() for name, w in made.codec.state_dict().items()}
+    save_file(state, folder / "weights.safetensors")
     kept = {"config": asdict(made.codec.config), "quality": made.quality, "seconds": made.seconds}
     text = json.dumps(kept | {"depends_on": depends_on}, indent=1)
     (folder / "codec.json").write_text(text, encoding="utf-8")

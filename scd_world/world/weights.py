@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from scd_world.codec.codec import Codec, make_codec
 from scd_world.model.world_model import WorldModel
@@ -59,12 +59,7 @@ def read_codec(file: Path, config: WorldConfig) -> Codec:
     if codec.state_dict():
         weights = read_tensors(file)
         check_finite(file, weights)
-        try:
-            codec.load_state_dict(weights)
-        except RuntimeError as error:
-            raise DamagedFolder(
-                f"{file} holds the weights of another codec than its config.json: {error}"
-            ) from error
+        load_weights(file, codec, weights, "codec")
     return codec.eval().requires_grad_(False)
 
 
@@ -86,10 +81,15 @@ def make_model(
         model = build_model(config.model, config.prior, config.model_schema, normalizer)
     if config.model.architecture == "copy_last":  # it had a prior once, and never asked it
         weights = model.state_dict() | only(model.state_dict(), weights)
+    load_weights(file, model, weights, "model")
+    return model.eval().requires_grad_(False)
+
+
+def load_weights(file: Path, module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Gives a module the weights that were read from `file`; DamagedFolder where they are another one's."""
     try:
-        model.load_state_dict(weights)
+        module.load_state_dict(weights)
     except RuntimeError as error:
         raise DamagedFolder(
-            f"{file} holds the weights of another model than its config.json: {error}"
+            f"{file} holds the weights of another {what} than its config.json: {error}"
         ) from error
-    return model.eval().requires_grad_(False)

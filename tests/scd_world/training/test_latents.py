@@ -30,7 +30,7 @@ from scd_world.training.trainer import train
 from scd_world.utils.atomic_folder import DamagedFolder
 from scd_world.world.world import World
 from tests.scd_world.conftest import SLIDE, TINY, slide_episode
-from tests.scd_world.training.test_trainer import assert_equal, at_step, final, raise_crash
+from tests.scd_world.training.test_trainer import assert_equal, final, train_and_crash
 
 LEARNT = CodecTrainConfig("autoencoder", width=4, steps=3, batch_size=4)
 CPU = torch.device("cpu")
@@ -127,10 +127,7 @@ def test_saved_and_loaded_it_draws_the_same_and_damage_is_named(coded, tmp_path)
 def test_a_resumed_run_equals_a_straight_one_and_learns_no_codec_twice(coded, monkeypatch):
     straight, broken = coded("straight"), coded("broken")
     train(straight)
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, raise_crash)
-        with pytest.raises(RuntimeError, match="crash"):
-            train(broken)
+    train_and_crash(monkeypatch, broken, 3)
     monkeypatch.setattr(latents, "learn_codec", None)
     train(broken)
     assert_equal(final(straight), final(broken))
@@ -139,10 +136,7 @@ def test_a_resumed_run_equals_a_straight_one_and_learns_no_codec_twice(coded, mo
 
 
 def test_other_settings_are_learnt_anew_before_a_checkpoint_and_refused_after(coded, monkeypatch):
-    with monkeypatch.context() as patch:
-        at_step(patch, 0, raise_crash)
-        with pytest.raises(RuntimeError, match="crash"):
-            train(coded())
+    train_and_crash(monkeypatch, coded(), 0)
     wider = replace(LEARNT, width=6)
     folder = train(coded(codec=wider))
     assert World.load(folder).codec.config.width == 6

@@ -86,14 +86,19 @@ def raise_crash() -> None:
     raise RuntimeError("crash")
 
 
+def train_and_crash(monkeypatch, config, step: int) -> None:
+    """Trains up to update number `step`, and crashes before it."""
+    with monkeypatch.context() as patch:
+        at_step(patch, step, raise_crash)
+        with pytest.raises(RuntimeError, match="crash"):
+            train(config)
+
+
 @pytest.mark.slow
 def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
     straight, broken = training("straight"), training("broken")
     train(straight)
-    with monkeypatch.context() as patch:
-        at_step(patch, 6, raise_crash)
-        with pytest.raises(RuntimeError, match="crash"):
-            train(broken)
+    train_and_crash(monkeypatch, broken, 6)
     assert Checkpoints(Path(broken.out) / "checkpoints").newest().step == 4
     torch.manual_seed(99)  # the global generators come from the checkpoint too
     train(broken)
