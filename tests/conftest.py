@@ -129,6 +129,7 @@ def make_clip(schema: DataSchema, B: int, T: int, seed: int = 0) -> Clip:
         success=(torch.rand(B, T, generator=g) > 0.5).float(),
         valid=torch.ones(B, T),
         task=torch.arange(B) % max(len(schema.tasks), 1),
+        anchor=torch.rand(B, schema.channels, schema.height, schema.width, generator=g) * 2 - 1,
     )
 
 

@@ -93,6 +93,7 @@ def check_rollout(s: RolloutState, members: np.ndarray, world: World) -> None:
         "state": (S,),
         "prev": (S + A,),
         **dict.fromkeys(("reward", "success", "task", "steps_since_observed"), ()),
+        "anchor": (world.frame_shape[0] * world.config.anchor_frame, *world.frame_shape[1:]),
         "ensemble": tuple(ensemble.shape[1:]),
     }
     whole = ("task", "steps_since_observed")

@@ -84,7 +84,7 @@ def joint_velocity(model: WorldModel, clip: Clip, batch: DistillBatch) -> Veloci
     parts = [repeat(start, "b v -> (k b) 1 v", k=K), rearrange(batch.state_action, "(n t) v -> n t v", t=T)]
     state_action = torch.cat(parts, dim=1).flatten(0, 1)
     last = first.expand(-1, T, -1, -1, -1).flatten(0, 1)
-    pixel_inputs = model.pixel_inputs(last, batch.state_action[:, :S])
+    pixel_inputs = model.pixel_inputs(last, batch.state_action[:, :S], last)
     rotary = net.rotary(torch.arange(T + 1, device=first.device))
 
     def velocity(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def joint_velocity(model: WorldModel, clip: Clip, batch: DistillBatch) -> Veloci
         for block in net.blocks:
             h = block(h, c, rotary, attend_within)
         h, c = (rearrange(y[:, 1:], "n t m d -> (n t) 1 m d") for y in (h[:, :, : net.patches.count], c))
-        return to_velocity(predict, net.pixel_head(h, c, pixel_inputs), x_t, t)
+        return to_velocity(predict, net.pixel_head(h, c, pixel_inputs, x_t, t), x_t, t)
 
     return velocity
 

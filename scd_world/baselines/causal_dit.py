@@ -94,4 +94,4 @@ class CausalDiT(Core):
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return to_velocity(predict, self.net.denoise(x, t, state_action, pixel_inputs, now), x, t)
 
-        return euler_sample(velocity, noise, num_steps)
+        return euler_sample(velocity, noise, num_steps, self.config.t_shift)

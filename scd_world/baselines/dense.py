@@ -115,7 +115,15 @@ class DenseTransformer(nn.Module):
             )
             for block, (keys, values) in zip(self.blocks, past, strict=True):
                 h = block(h, c, rotary, attend_with_prefix(keys, values))
-            drawn.append(self.pixel_head(h[:, :, : self.patches.count], c, draws(pixel_inputs[:, i])))
+            drawn.append(
+                self.pixel_head(
+                    h[:, :, : self.patches.count],
+                    c,
+                    draws(pixel_inputs[:, i]),
+                    x_t[:, :, i].flatten(0, 1),
+                    t[:, :, i].flatten(),
+                )
+            )
         return torch.stack(drawn, dim=1).flatten(0, 1)
 
     def past(self, layer: tuple[Tensor, Tensor], i: int, T: int) -> tuple[Tensor, ...]:
@@ -140,7 +148,9 @@ class DenseTransformer(nn.Module):
     ) -> Tensor:
         """What `predict` says of the next frame, (B, C, H, W). t (B,), state_action (B, S + A + tasks)."""
         h, c = self.embed_noisy(x_t, t, state_action)
-        return self.pixel_head(self.run_blocks(h, c, now)[:, :, : self.patches.count], c, pixel_inputs)
+        return self.pixel_head(
+            self.run_blocks(h, c, now)[:, :, : self.patches.count], c, pixel_inputs, x_t, t
+        )
 
     def now(self, cache: RingKVCache) -> FrameSlot:
         return FrameSlot(self.rotary(cache.position[None]), cache.visible(), cache)

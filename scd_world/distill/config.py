@@ -12,7 +12,9 @@ from scd_world.prior.config import PriorConfig, PriorTrainConfig
 from scd_world.training.config import TrainConfig, check_course
 from scd_world.utils.checks import above, between, complain, one_of
 
-METHODS = ("consistency", "meanflow", "rollout")
+METHODS = ("consistency", "meanflow", "rollout", "dmd")
+ON_OWN_ROLLOUTS = ("rollout", "dmd")
+DRAWS = 3  # method=dmd, of a frame: where it starts, where the two scores are asked, where the critic learns
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,19 @@ class DistillConfig:
 
     world: str  # the teacher: folder, or name on the Hugging Face Hub
     out: str  # run folder; the same command again resumes what lies there
-    method: str = "consistency"  # consistency, meanflow: the decoder alone; rollout: all, on its own frames
+    # consistency, meanflow: the decoder alone learns; rollout, dmd: all, on frames of its own.
+    method: str = "consistency"
+    init: str | None = None  # a world whose weights the new one starts from; None: the teacher's
     data: DataConfig = field(default_factory=lambda: DataConfig(kind="zarr"))
     # The average of the weights is also the target of consistency: hence a short memory.
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=1e-4, decoder_lr_ratio=1.0, ema_decay=0.99)
     )
 
-    num_steps: int = 1  # denoising steps of the new world; method=rollout trains with so many
+    num_steps: int = 1  # denoising steps of the new world; method=rollout and dmd train with so many
     grid: int = 48  # method=consistency: noise levels; the teacher steps from each to the next
     noise_samples: int = 2  # noisy versions of each frame per encoder pass
-    self_rollout_share: float = 1.0  # method=rollout: share of the clips whose past frames are imagined
+    self_rollout_share: float = 1.0  # method=rollout, dmd: share of the clips whose past frames are imagined
     self_rollout_start: float = 0.0  # share of the training before; the world has learned to copy already
 
     steps: int = 2000  # updates; may be raised when resuming
@@ -84,7 +88,9 @@ class DistillConfig:
     def student(self, teacher: ModelConfig) -> ModelConfig:
         """Gives the new world's model: the teacher's, as the method changes it."""
         model = replace(teacher, num_steps=self.num_steps, noise_samples=self.noise_samples)
-        if self.method == "rollout":
+        if self.method == "dmd":
+            model = replace(model, noise_samples=DRAWS * self.noise_samples)
+        if self.method in ON_OWN_ROLLOUTS:
             return replace(model, self_rollout_share=self.self_rollout_share)
         # Guidance is distilled as well: what the student learns is the guided velocity.
         return replace(
@@ -97,12 +103,12 @@ class DistillConfig:
         """Gives the trainer's settings. prior, codec: the teacher's; digest: of its weights."""
         names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
         # The number of steps of a frame is part of the student's model.
-        values = {name: getattr(self, name) for name in names - {"num_steps"}}
+        values = {name: getattr(self, name) for name in names - {"num_steps", "init"}}
         return Distillation(
             **values,
             model=self.student(teacher),
             prior=PriorTrainConfig(**asdict(prior)),
             codec=CodecTrainConfig(**asdict(codec)),
-            init=self.world,
+            init=self.init or self.world,
             teacher=digest,
         )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
-from scd_world.model.flow import VelocityField, interpolate
+from scd_world.model.flow import VelocityField, interpolate, shift_time
 from scd_world.model.noise import Noise
 from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.clip import Clip
@@ -40,10 +40,13 @@ class Consistency(DecoderObjective):
         with torch.no_grad():
             batch = read_clip(self.teacher, clip, noise)
         level = (uniform(noise.t) * self.grid).floor().clamp(max=self.grid - 1) + 1
+        shift = self.model.config.t_shift
+        t, s = (shift_time(at / self.grid, shift) for at in (level, level - 1))
+        first = shift_time(1 / self.grid, shift)
         x_t, end = path_end(
-            batch.field(self.teacher), batch.field(self.target), batch.x, batch.noise, level, self.grid
+            batch.field(self.teacher), batch.field(self.target), batch.x, batch.noise, t, s, first
         )
-        predicted = leap(batch.field(self.model), x_t, level / self.grid)
+        predicted = leap(batch.field(self.model), x_t, t)
         loss = batch.error(predicted, end).mean()
         return loss, {"pixels": loss}
 
@@ -55,14 +58,19 @@ def leap(field: VelocityField, x_t: Tensor, t: Tensor) -> Tensor:
 
 @torch.no_grad()
 def path_end(
-    teacher: VelocityField, target: VelocityField, x: Tensor, noise: Tensor, level: Tensor, grid: int
+    teacher: VelocityField,
+    target: VelocityField,
+    x: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    s: Tensor,
+    smallest: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gives a point of the path at each `level` (F,), 1…grid, and where the target predicts its end.
+    """Gives a point of the path at each t (F,), and where the target predicts its end after a step to s (F,).
 
-    x, noise: (F, C, H, W), as are both results.
+    x, noise: (F, C, H, W), as are both results; smallest: the lowest time that is not 0.
     """
-    t, s = level / grid, (level - 1) / grid
     x_t = interpolate(x, noise, t)
     x_s = x_t + column(s - t) * teacher(x_t, t, s)
-    end = leap(target, x_s, s.clamp_min(1 / grid))  # at s = 0 it is reached, and v may divide by s
+    end = leap(target, x_s, s.clamp_min(smallest))  # at s = 0 it is reached, and v may divide by s
     return x_t, torch.where(column(s) > 0, end, x_s)

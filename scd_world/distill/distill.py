@@ -1,8 +1,8 @@
 """Worlds that render in 1, 2 or 4 steps: a trained world is its own teacher, and a copy of it the student.
 
 `consistency.py` and `meanflow.py` train the decoder to take large steps, the context fixed;
-`self_rollout.py` trains the whole model on frames of its own. This file runs them with `scd-train`'s own
-trainer; `steps.py` measures quality against denoising steps.
+`self_rollout.py` and `dmd.py` train the whole model on frames of its own. This file runs them with
+`scd-train`'s own trainer; `steps.py` measures quality against denoising steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.store import WindowStore
 from scd_world.distill.config import Distillation, DistillConfig
 from scd_world.distill.consistency import Consistency
+from scd_world.distill.dmd import DistributionMatching
 from scd_world.distill.meanflow import MeanFlow
+from scd_world.distill.objective import Objective
 from scd_world.distill.self_rollout import SelfRollout
 from scd_world.distill.steps import compare_steps
 from scd_world.model.world_model import WorldModel
@@ -85,11 +87,19 @@ class Distiller(Trainer):
         super().__init__(config, store, run, accelerator)
 
     def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
-        """Makes the student of the teacher's weights; what only the student has starts at zero."""
-        teacher = self.teacher
+        """Makes the student of the teacher's weights, or of those of another world; what only the student has
+        starts at zero."""
+        teacher, start = self.teacher, self.config.init
         self.parent = teacher.provenance
         student = build_model(self.config.model, self.config.prior, teacher.model.schema, teacher.stats)
-        missing = student.load_state_dict(teacher.model.state_dict(), strict=False).missing_keys
+        weights = teacher.model if resuming or start is None else World.load(start).model
+        try:
+            missing = student.load_state_dict(weights.state_dict(), strict=False).missing_keys
+        except RuntimeError as error:
+            raise ValueError(
+                f"init={start} is not of its teacher's sizes: start from a world that was distilled of the "
+                f"same one ({error})"
+            ) from error
         assert all(name.startswith("core.decoder.target_time.") for name in missing), missing
         return student, teacher.stats
 
@@ -101,6 +111,8 @@ class Distiller(Trainer):
         config, teacher = self.config, self.teacher.model
         if config.method == "rollout":
             return self.learner_of(model, SelfRollout(model, teacher))
+        if config.method == "dmd":
+            return self.learner_of(model, DistributionMatching(model, teacher))
         if config.method == "meanflow":
             return self.learner_of(model, MeanFlow(model, teacher))
         objective = Consistency(model, teacher, config.grid)
@@ -108,7 +120,7 @@ class Distiller(Trainer):
         objective.follow(learner.ema.average)
         return learner
 
-    def learner_of(self, model: WorldModel, objective: SelfRollout | MeanFlow | Consistency) -> Learner:
+    def learner_of(self, model: WorldModel, objective: Objective) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator, objective)
 
     def provenance(self) -> dict[str, Any]:

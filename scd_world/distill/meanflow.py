@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
-from scd_world.model.flow import VelocityField, interpolate
+from scd_world.model.flow import VelocityField, interpolate, shift_time
 from scd_world.model.noise import Noise
 from scd_world.robot_data.clip import Clip
 
@@ -37,8 +37,8 @@ class MeanFlow(DecoderObjective):
 
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         first, share = noise.t.chunk(2)
-        t = uniform(first).clamp_min(SMALLEST_T)
-        s = t * stretch(uniform(share))
+        t, shift = uniform(first).clamp_min(SMALLEST_T), self.model.config.t_shift
+        t, s = (shift_time(time, shift) for time in (t, t * stretch(uniform(share))))
         with torch.no_grad():
             batch = read_clip(self.teacher, clip, noise)
         x_t = interpolate(batch.x, batch.noise, t)

@@ -70,7 +70,11 @@ class DecoderObjective(Objective):
 
 def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
     """Encodes the clip's history in one parallel pass, such as `WorldModel.loss` learns from."""
-    obs, state = model.training_history(clip, noise)
+    return read_history(model, clip, noise, *model.training_history(clip, noise))
+
+
+def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> DistillBatch:
+    """The same of the history obs (B, T, C, H, W) and state (B, T, S)."""
     prior = model.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
     state_action = torch.cat([state, clip.action], dim=-1)
     core = scd_of(model)
@@ -85,7 +89,7 @@ def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
     return DistillBatch(
         h=fold(h),
         state_action=fold(state_action),
-        pixel_inputs=fold(model.pixel_inputs(obs, next_state.detach())),
+        pixel_inputs=fold(model.pixel_inputs(obs, next_state.detach(), clip.anchor)),
         x=fold(clip.obs[:, 1:]),
         noise=noise.x.flatten(0, 2),
         weight=fold(weight),

@@ -1,7 +1,7 @@
 """Self-rollout against drift: the whole model learns on frames that it generated, towards the recorded ones.
 
 When stepping, the encoder reads what the decoder generated. So the clip is first rolled out as it will be,
-frame by frame and without gradient (`WorldModel.self_rollout_history`, one denoising step per frame); then
+frame by frame and without gradient (`WorldModel.self_rollout_history`); then
 one parallel pass of the encoder replays that rollout, which gives it its gradient, and every next frame is
 rendered just as in stepping: from pure noise, in `num_steps` steps, the gradient through all of them.
 
@@ -26,7 +26,9 @@ class SelfRollout(Objective):
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         model = self.model
         batch = read_clip(model, clip, noise)
-        predicted = euler_sample_interval(batch.field(model), batch.noise, model.config.num_steps)
+        predicted = euler_sample_interval(
+            batch.field(model), batch.noise, model.config.num_steps, model.config.t_shift
+        )
         losses = {"pixels": batch.error(predicted, batch.x).mean()}
         losses |= model.head_losses(clip, batch.heads, batch.next_state)
         return total_loss(model.config, losses), losses

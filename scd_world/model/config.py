@@ -32,6 +32,7 @@ BOUNDS = {
 REAL_BOUNDS = {
     "t_mean": (-100, 100),
     "t_std": (0, 100),
+    "t_shift": (1e-6, 1e6),
     "ctx_noise": (0, 100),
     "frame_noise": (0, 100),
     "frame_blend": (0, 1),
@@ -64,6 +65,8 @@ class ModelConfig:
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
+    anchor_frame: bool = False  # head=conv: it sees the frame that was last observed: what nobody drew
+    skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (
@@ -72,6 +75,7 @@ class ModelConfig:
     noise_samples: int = 2  # K, noise draws per encoder pass
     t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
     t_std: float = 1.2
+    t_shift: float = 1.0  # below 1: lower noise levels, in training and between the denoising steps
     t_ramp: float = 0.0  # a noisier frame's error counts less, 1 − t_ramp·t times (Dreamer 4: 0.9)
     ctx_noise: float = 0.05  # η, perturbation of the context in training
     frame_noise: float = 0.0  # largest deviation of Gaussian noise on the input frames, in training
@@ -128,6 +132,12 @@ class ModelConfig:
             )
         if self.warp and self.head != "conv":
             complain("warp is of head=conv, which mixes what was moved with what is drawn: leave it out")
+        if self.anchor_frame and self.head != "conv":
+            complain("anchor_frame is of head=conv, which mixes it with what is drawn: leave it out")
+        if self.skip_connection and self.head != "conv":
+            complain(
+                "skip_connection is of head=conv, which mixes the noisy frame with the others: leave it out"
+            )
         if self.copy_last and self.predict == "v":
             complain("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
 
@@ -138,7 +148,13 @@ def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
     Their gate between the last frame and what is drawn had no bound, and draws as it always did; and nothing
     was moved.
     """
-    return {"bounded_gate": values.get("head") != "patch", "warp": False, **values}
+    return {
+        "bounded_gate": values.get("head") != "patch",
+        "warp": False,
+        "skip_connection": False,
+        "anchor_frame": False,
+        **values,
+    }
 
 
 MODELS = {

@@ -175,7 +175,7 @@ class Decoder(nn.Module):
                 context.rotary,
                 attend_with_prefix(*context.ctx_kv[i]) if context.ctx_kv else attend_within,
             )
-        return self.pixel_head(h[:, :, -self.patches.count :], c, pixel_inputs)
+        return self.pixel_head(h[:, :, -self.patches.count :], c, pixel_inputs, x_t, t)
 
 
 def attend_within(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:

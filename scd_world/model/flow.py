@@ -6,6 +6,7 @@ x_t = (1 − t)·x + t·noise,  v = noise − x,  t = 1 is noise, t = 0 is data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,20 +26,33 @@ def logit_normal(normal: Tensor, mean: float, std: float) -> Tensor:
     return torch.sigmoid(mean + std * normal)
 
 
+def shift_time[Time: (float, Tensor)](t: Time, shift: float) -> Time:
+    """t' = a·t / (1 + (a − 1)·t): where noise over data is a times what it is at t, 0 and 1 as they are
+    ("Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", arXiv 2403.03206, eq. 23)."""
+    return t if shift == 1 else shift * t / (1 + (shift - 1) * t)
+
+
 def to_velocity(predict: str, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """v = noise − x of (F, C, H, W), t (F,), in float32, whatever a network's output means: "x" or "v"."""
     return (x_t - out.float()) / t[:, None, None, None] if predict == "x" else out.float()
 
 
-def euler_sample(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int) -> Tensor:
-    """Euler: x ← x + (t' − t)·v(x, t) from t = 1 to t = 0 in equal steps. noise (F, C, H, W)."""
-    x = noise.float()
-    for i in range(num_steps):
-        t = 1 - i / num_steps
-        x = x - velocity(x, torch.full((len(x),), t, device=x.device)) / num_steps
-    return x
+def denoising_times(num_steps: int, shift: float) -> list[float]:
+    """Gives where denoising steps begin and end, num_steps + 1 times from 1 to 0: equal steps, shifted."""
+    return [shift_time(1 - i / num_steps, shift) for i in range(num_steps + 1)]
 
 
-def euler_sample_interval(field: VelocityField, noise: Tensor, num_steps: int) -> Tensor:
+def euler_sample(
+    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int, shift: float = 1.0
+) -> Tensor:
+    """Euler: x ← x + (t' − t)·v(x, t) from t = 1 to t = 0. noise (F, C, H, W)."""
+    return euler_sample_interval(lambda x, t, _: velocity(x, t), noise, num_steps, shift)
+
+
+def euler_sample_interval(field: VelocityField, noise: Tensor, num_steps: int, shift: float = 1.0) -> Tensor:
     """The same, of a velocity that asks where each step ends. noise (F, C, H, W)."""
-    return euler_sample(lambda x, t: field(x, t, (t - 1 / num_steps).clamp_min(0)), noise, num_steps)
+    x, times = noise.float(), denoising_times(num_steps, shift)
+    for t, s in pairwise(times):
+        now, end = (torch.full((len(x),), time, device=x.device) for time in (t, s))
+        x = x + (s - t) * field(x, now, end)
+    return x

@@ -42,8 +42,8 @@ class PatchHead(nn.Module):
         hidden = nn.Sequential(nn.GELU(), norm) if self.bounded else nn.GELU()
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), hidden, zero_init(nn.Linear(2 * width, values)))
 
-    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
-        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, C, H, W) → (F, C, H, W)."""
+    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, C, H, W) → (F, C, H, W). x_t, t: not read."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         out = self.mlp(modulate(self.norm(h), shift, scale))
         drawn = self.patches.inverse(out[..., : self.patches.values])[:, 0]
@@ -74,20 +74,21 @@ class ConvHead(nn.Module):
         patches: Patches,
         background: Tensor,
         channels: int,
-        prior_renders: bool,
+        given: int,
         warps: bool = False,
+        skips: bool = False,
     ) -> None:
         super().__init__()
-        self.patches = patches
+        self.patches, self.skips = patches, skips
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
         cells, pixels = patches.patch // self.scale, self.scale**2
-        images = 2 + prior_renders + warps  # last frame, the prior's drawing, background, last frame warped
+        images = given + 1 + warps + skips  # beside what is given the background, the last frame warped, x_t
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
         self.warp = Warp(width, patches) if warps else None
         self.spread = nn.Linear(width, channels * cells**2)
         self.draw = nn.Sequential(
-            nn.Conv2d(channels + 3 * images * pixels, channels, 3, padding=1),
+            nn.Conv2d(channels + 3 * images * pixels + skips, channels, 3, padding=1),
             nn.GELU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.GELU(),
@@ -96,11 +97,12 @@ class ConvHead(nn.Module):
         )
         self.register_buffer("background", background.clone(), persistent=False)  # (C, H, W)
         first = torch.zeros(images + 1, 1, 1)
-        first[-2 if warps else 0] = COPY_BIAS  # before training, what is warped is the last frame
+        first[-2 - skips if warps else 0] = COPY_BIAS  # before training, what is warped is the last frame
         self.register_buffer("first", first, persistent=False)
 
-    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor) -> Tensor:
-        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, I·C, H, W) → (F, C, H, W)."""
+    def forward(self, h: Tensor, c: Tensor, pixel_inputs: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """h (F, 1, N, D), c (F, 1, 1, D), pixel_inputs (F, I·C, H, W), x_t (F, C, H, W), t (F,) → (F, C, H,
+        W)."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         tokens = modulate(self.norm(h), shift, scale)
         tokens_drawn = self.cells(self.spread(tokens))
@@ -113,8 +115,14 @@ class ConvHead(nn.Module):
         if self.warp is not None:
             warped = self.warp(tokens, pixel_inputs[:, :3])
             pixel_inputs = torch.cat([pixel_inputs, warped], dim=1)
-        small = F.pixel_unshuffle(pixel_inputs, self.scale)
-        out = self.draw(torch.cat([tokens_drawn, small.to(tokens_drawn.dtype)], dim=1))
+        if self.skips:
+            clear = rearrange(clear_part(x_t, t), "f (v c) h w -> (f v) c h w", c=3)
+            pixel_inputs = torch.cat([pixel_inputs, clear], dim=1)
+        seen = [tokens_drawn, F.pixel_unshuffle(pixel_inputs, self.scale).to(tokens_drawn.dtype)]
+        if self.skips:
+            level = t.to(tokens_drawn.dtype).repeat_interleave(self.patches.cameras)
+            seen.append(level[:, None, None, None].expand(-1, 1, *tokens_drawn.shape[-2:]))
+        out = self.draw(torch.cat(seen, dim=1))
         drawn, share = F.pixel_shuffle(out, self.scale).float().tensor_split([3], dim=1)
         images = rearrange(torch.cat([pixel_inputs, drawn], dim=1), "f (i c) h w -> f i c h w", c=3)
         share = (bounded(share) + self.first).softmax(dim=1)
@@ -125,6 +133,14 @@ class ConvHead(nn.Module):
         """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""
         (y, x), p = self.patches.grid, self.patches.patch // self.scale
         return rearrange(tokens, "f 1 (v y x) (c p q) -> (f v) c (y p) (x q)", y=y, x=x, p=p, q=p)
+
+
+def clear_part(x_t: Tensor, t: Tensor) -> Tensor:
+    """Gives what a noisy frame (F, C, H, W) at t (F,) tells of the frame by itself, shrunk toward 0 as far as
+    it is noise: c_skip of "Elucidating the Design Space of Diffusion-Based Generative Models" (arXiv
+    2206.00364, table 1), for the straight path and data of variance 1."""
+    keep = (1 - t) / ((1 - t).square() + t.square())
+    return keep[:, None, None, None] * x_t
 
 
 class Warp(nn.Module):
@@ -168,6 +184,15 @@ def make_pixel_head(
     config: ModelConfig, patches: Patches, background: Tensor, prior_renders: bool
 ) -> PatchHead | ConvHead:
     """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
+    given = 1 + prior_renders + config.anchor_frame  # the last frame, the prior's drawing, the anchor
     if config.head == "patch":
         return PatchHead(config.width, patches, config.copy_last, config.bounded_gate)
-    return ConvHead(config.width, patches, background, config.conv_channels, prior_renders, config.warp)
+    return ConvHead(
+        config.width,
+        patches,
+        background,
+        config.conv_channels,
+        given,
+        warps=config.warp,
+        skips=config.skip_connection,
+    )

@@ -133,7 +133,7 @@ class SCD(Core):
     ) -> Tensor:
         """Draws x from p(x | ctx): Euler steps of the decoder's velocity."""
         field = self.guided_velocity(encoded.tokens, encoded.memory, state_action, pixel_inputs)
-        return euler_sample_interval(field, noise, num_steps)
+        return euler_sample_interval(field, noise, num_steps, self.config.t_shift)
 
     # ---- learning (§3.2): one encoder pass, K noisy versions of each next frame ------------------------
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.flow import interpolate, logit_normal
+from scd_world.model.flow import interpolate, logit_normal, shift_time
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.history import corrupt_history, previous_state_action
 from scd_world.model.kv_cache import RingKVCache
@@ -94,6 +94,7 @@ class Core(nn.Module, ABC):
         """Gives K noisy versions x_t (K, B, T, C, H, W) of each next frame, and their t (K, B, T)."""
         x = clip.obs[:, 1:]
         t = logit_normal(noise.t, self.config.t_mean, self.config.t_std)
+        t = shift_time(t, self.config.t_shift)
         return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
 
 
@@ -138,13 +139,18 @@ class WorldModel(nn.Module):
         hot = hot.view(len(task), *[1] * (values.ndim - 2), self.core.num_tasks)
         return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
 
-    def pixel_inputs(self, last: Tensor, state: Tensor) -> Tensor:
-        """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W) and, where the prior
-        has a renderer, its drawing of the next state (…, S) behind it."""
-        if not self.prior.has_renderer:
-            return last
-        drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
-        return torch.cat([last, drawn.to(last.dtype)], dim=-3)
+    def pixel_inputs(self, last: Tensor, state: Tensor, anchor: Tensor) -> Tensor:
+        """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W) and behind it, where
+        the prior has a renderer, its drawing of the next state (…, S), and, where the model looks at one, the
+        anchor (B, C, H, W)."""
+        images = [last]
+        if self.prior.has_renderer:
+            drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
+            images.append(drawn.to(last.dtype))
+        if self.config.anchor_frame:
+            of_all_steps = anchor if last.ndim == anchor.ndim else anchor[:, None].expand(last.shape)
+            images.append(of_all_steps.to(last.dtype))
+        return torch.cat(images, dim=-3) if len(images) > 1 else last
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -184,7 +190,9 @@ class WorldModel(nn.Module):
         known = next_state.detach()
         state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
-        out = self.core.denoise_clip(x_t, t, encoded, state_action, self.pixel_inputs(obs, known))
+        out = self.core.denoise_clip(
+            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor)
+        )
         losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
         losses |= self.head_losses(clip, heads, next_state)
         return total_loss(self.config, losses), losses
@@ -223,7 +231,7 @@ class WorldModel(nn.Module):
 
         Frames of its own kind are what it meets when stepping (exposure bias); here it learns to mend them.
         The recorded state stays: it says where things are, so that what is learnt is to redraw them there,
-        and not to hedge. Each frame is drawn in one denoising step, from its own frames before it.
+        and not to hedge. Each frame is drawn as when stepping, from its own frames before it.
         """
         prev = previous_state_action(state, clip.action, clip.prev)
         frames = [obs[:, 0]]
@@ -235,8 +243,8 @@ class WorldModel(nn.Module):
             state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
-            seen = self.pixel_inputs(frames[-1], next_state)
-            drawn = self.core.render(encoded, state_action, seen, start, 1)
+            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor)
+            drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
         assert noise.self_rollout is not None
         imagined = noise.self_rollout < self.config.self_rollout_share
@@ -259,8 +267,22 @@ class WorldModel(nn.Module):
         ensemble = self.prior.init_ensemble(prev, state).clone()
         since = torch.zeros_like(task)
         return RolloutState(
-            obs, state, prev, nothing, nothing.clone(), task, ensemble, since, cache, cache.steps
+            obs,
+            state,
+            prev,
+            nothing,
+            nothing.clone(),
+            task,
+            self.as_anchor(obs),
+            ensemble,
+            since,
+            cache,
+            cache.steps,
         )
+
+    def as_anchor(self, obs: Tensor) -> Tensor:
+        """Gives what is kept of a frame that was observed: itself, or nothing where no model looks at it."""
+        return obs.clone() if self.config.anchor_frame else obs[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:
@@ -268,6 +290,7 @@ class WorldModel(nn.Module):
         _, heads, _ = self.encode_and_predict(s, action)
         prev = torch.cat([s.state, action], dim=-1)
         ensemble = self.prior.init_ensemble(prev, state)
+        s = replace(s, anchor=self.as_anchor(obs))
         return self.next_state(s, heads, prev, obs, state, ensemble, torch.zeros_like(s.steps_since_observed))
 
     @torch.no_grad()
@@ -277,7 +300,7 @@ class WorldModel(nn.Module):
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
         state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
-        seen = self.pixel_inputs(s.obs, state)
+        seen = self.pixel_inputs(s.obs, state, s.anchor)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         prev = torch.cat([s.state, action], dim=-1)

@@ -56,7 +56,12 @@ class Finetuner:
                 "measured ones (episodes=[…]), or finetune_updates=0"
             )
         self.loader = WindowLoader(
-            store, episodes, config.finetune_batch_size, config.finetune_length, config.seed
+            store,
+            episodes,
+            config.finetune_batch_size,
+            config.finetune_length,
+            config.seed,
+            anchors=world.config.anchor_frame,
         )
         self.settings = TrainConfig(
             out=config.out,

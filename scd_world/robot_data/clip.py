@@ -30,6 +30,7 @@ class Clip:
     success: Tensor  # (B, T) 0 or 1
     valid: Tensor  # (B, T) 0 or 1
     task: Tensor  # (B,) int, which of the schema's tasks
+    anchor: Tensor  # (B, C, H, W) in [-1, 1], an earlier frame of the episode, or the clip's first
 
     @property
     def num_steps(self) -> int:
@@ -47,10 +48,12 @@ class Clip:
         encode: uint8 (…, V, H, W, 3) → the model's frames (…, C, H, W); a learnt codec has its own.
 
         windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
-        `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,).
+        `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,); where the loader gives one,
+        `anchor` uint8 (B, V, H, W, 3).
         """
+        obs = encode(windows["pixels"])
         return cls(
-            obs=encode(windows["pixels"]),
+            obs=obs,
             state=stats.encode_state(windows["state"]),
             prev=stats.encode_prev(windows["prev"]),
             action=stats.encode_action(windows["action"]),
@@ -58,6 +61,7 @@ class Clip:
             success=windows["success"].float(),
             valid=windows["valid"].float(),
             task=windows["task"],
+            anchor=encode(windows["anchor"]) if "anchor" in windows else obs[:, 0],
         )
 
     def rows(self, rows: slice) -> Clip:

@@ -6,10 +6,10 @@ batch, and each process takes its rows. So a resumed run equals a straight one, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,16 @@ from scd_world.training.distributed import distribute, gradients_stay_local
 from scd_world.utils.checks import complain
 from scd_world.utils.precision import use_bf16
 
+CRITIC = "critic."  # before the names of its weights, in a checkpoint
+
+
+class Part(NamedTuple):
+    """A network that learns, and its optimizer."""
+
+    prefix: str
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+
 
 class Learner:
     def __init__(
@@ -46,8 +56,9 @@ class Learner:
         accelerator: Accelerator,
         objective: nn.Module | None = None,
     ) -> None:
-        """objective: a module around the model with another `forward(clip, noise)` and `draw_noise`, which is
-        what is learnt then; None: the model's own loss."""
+        """objective: a module around the model with another `forward(clip, noise)` and `sample_noise`, which
+        is what is learnt then, and perhaps a `critic`, a model that learns beside it; None: the model's own
+        loss."""
         check_division(config, accelerator.num_processes)
         self.config, self.accelerator, self.device = config, accelerator, accelerator.device
         self.stats = stats.to(self.device)
@@ -64,7 +75,11 @@ class Learner:
         # What is called: the objective, or its distributed wrapper.
         self.net = distribute(self.objective, accelerator, config.fsdp)
         self.model = model
-        self.optimizer = make_optimizer(self.model, config.optimizer)
+        critic = getattr(self.objective, "critic", None)
+        nets = {"": model} | ({CRITIC: critic} if critic is not None else {})
+        self.parts = [
+            Part(prefix, net, make_optimizer(net, config.optimizer)) for prefix, net in nets.items()
+        ]
         self.ema = EMA(self.model.named_parameters(), config.optimizer.ema_decay)
         self.generator = torch.Generator(self.device)
         self.bf16 = use_bf16(config.precision, self.device)
@@ -81,15 +96,17 @@ class Learner:
         clip = Clip.from_windows({k: v.to(self.device) for k, v in windows.items()}, self.stats)
         noise = self.sample_noise(clip, step)
         values = self.backward(clip, noise.without_self_rollout() if recorded else noise)
-        norm = clip_gradients(self.model, self.config.optimizer.grad_clip_norm)
-        bad = ~torch.isfinite(norm)
-        set_learning_rate(self.optimizer, rate)
-        # Fused AdamW skips on the device where found_inf says so; an `if` here would wait for the device.
-        self.optimizer.found_inf, self.optimizer.grad_scale = bad.float(), None  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        norms = [clip_gradients(part.net, self.config.optimizer.grad_clip_norm) for part in self.parts]
+        bad = ~torch.isfinite(sum(norms[1:], norms[0]))
+        for part in self.parts:
+            optimizer: Any = part.optimizer
+            set_learning_rate(optimizer, rate)
+            # Fused AdamW skips on the device where found_inf says so; an `if` here would wait for the device.
+            optimizer.found_inf, optimizer.grad_scale = bad.float(), None
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model.named_parameters(), step)
-        return values | {"grad_norm": norm}, bad
+        return values | {"grad_norm": norms[0]}, bad
 
     def backward(self, clip: Clip, noise: Noise) -> dict[str, Tensor]:
         """Gradients of the mean loss over the rows, computed in `accumulate` parts; gives the mean losses."""
@@ -120,10 +137,14 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that was learned, whole tensors in the first process. Every process must ask."""
         return {
-            "weights": get_model_state_dict(self.model, options=GATHERED),
+            "weights": self.by_part(lambda part: get_model_state_dict(part.net, options=GATHERED)),
             "ema": self.ema.weights(),
-            "optimizer": optimizer_state(self.model, self.optimizer),
+            "optimizer": self.by_part(lambda part: optimizer_state(part.net, part.optimizer)),
         }
+
+    def by_part(self, state: Callable[[Part], Mapping[str, Any]]) -> dict[str, Any]:
+        """Gives the state of the model, and of a critic behind its prefix."""
+        return {part.prefix + name: value for part in self.parts for name, value in state(part).items()}
 
     def average(self) -> dict[str, Tensor]:
         """Gives the averaged parameters, and the buffers as they are. With sharded weights every process must
@@ -137,11 +158,23 @@ class Learner:
     def load(
         self, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], optimizer: Mapping[str, Any]
     ) -> None:
-        # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
-        whole: dict[str, Any] = self.buffers() | dict(weights)
-        set_model_state_dict(self.model, whole, options=WHOLE)
+        for part in self.parts:
+            whole: dict[str, Any] = of_part(part, weights)
+            if part.net is self.model:
+                # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
+                whole = self.buffers() | whole
+            set_model_state_dict(part.net, whole, options=WHOLE)
+            load_optimizer_state(part.net, part.optimizer, of_part(part, optimizer))
         self.ema.load(ema)
-        load_optimizer_state(self.model, self.optimizer, optimizer)
+
+
+def of_part(part: Part, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives those of a checkpoint's values that belong to a part, by its own names."""
+    if part.prefix:
+        return {
+            name.removeprefix(part.prefix): v for name, v in values.items() if name.startswith(part.prefix)
+        }
+    return {name: value for name, value in values.items() if not name.startswith(CRITIC)}
 
 
 def check_division(config: TrainConfig, num_processes: int) -> None:
@@ -153,7 +186,7 @@ def check_division(config: TrainConfig, num_processes: int) -> None:
         )
 
 
-def clip_gradients(model: WorldModel, largest: float) -> Tensor:
+def clip_gradients(model: nn.Module, largest: float) -> Tensor:
     """Scales the gradients to a norm of at most `largest`; gives the norm () that they had."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

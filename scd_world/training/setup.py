@@ -85,6 +85,7 @@ def training_windows(pretraining: Pretraining) -> WindowLoader:
         config.data.motion_share,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        anchors=config.model.anchor_frame,
     )
 
 

@@ -124,6 +124,7 @@ class World:
         s.check()
         index = torch.as_tensor(rows, device=self.device)
         s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
+        s.anchor[index] = self.model.as_anchor(s.obs[index])
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0

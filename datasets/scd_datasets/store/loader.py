@@ -41,7 +41,9 @@ class WindowLoader:
         motion_share: float = 0.5,
         rank: int = 0,
         world_size: int = 1,
+        anchors: bool = False,
     ) -> None:
+        """anchors: with each window an earlier frame of its episode."""
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size counts all processes' windows: {batch_size} does not divide by {world_size}"
@@ -50,7 +52,7 @@ class WindowLoader:
             raise ValueError(f"motion_share is a share in [0, 1], got {motion_share}")
         self.store, self.num_steps, self.seed = store, num_steps, seed
         self.batch_size, self.motion_share = batch_size, motion_share
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.anchors = rank, world_size, anchors
         self.episodes = self._long_enough(np.asarray(episodes))
         self.windows = self._windows()  # (N, 2) episode, frame
         self.moving = self.windows[self._moves()]
@@ -59,8 +61,13 @@ class WindowLoader:
         """Reads this rank's windows of step `step`, as `WindowStore.windows` gives them."""
         addresses = self.addresses(step)
         share = self.batch_size // self.world_size
-        episodes, frames = addresses[self.rank * share : (self.rank + 1) * share].T
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        episodes, frames = addresses[mine].T
         windows = self.store.windows(episodes, frames, self.num_steps)
+        if self.anchors:
+            back = np.random.default_rng([self.seed, step, 1]).random(self.batch_size)[mine]
+            earlier = (back * (frames + 1)).astype(int)  # any frame up to the window's first
+            windows["anchor"] = self.store.frames(episodes, earlier)
         return {name: torch.from_numpy(values) for name, values in windows.items()}
 
     def addresses(self, step: int) -> np.ndarray:

@@ -150,6 +150,14 @@ class WindowStore:
             "task": self.task[episodes],
         }
 
+    def frames(self, episodes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Reads single frames, uint8 (B, V, H, W, 3), of `episodes` (B,) at `frames` (B,), both int.
+
+        Raises ValueError where an episode has no such frame, or there is no such episode.
+        """
+        self._check(np.asarray(episodes), np.asarray(frames), 1)
+        return self._gather_pixels(self.starts[episodes] + frames)
+
     def split(self, holdout: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Splits the episodes: training, held out; both sorted.
 

@@ -39,6 +39,26 @@ def test_ranks_cut_the_batch_of_one_process(store, world_size):
     assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
 
 
+def test_an_anchor_is_an_earlier_frame_of_the_windows_episode_and_changes_nothing_else(store):
+    plain, loader = (
+        WindowLoader(store, EVERY, 64, 5, seed=1),
+        WindowLoader(store, EVERY, 64, 5, 1, anchors=True),
+    )
+    batch = loader.batch(3)
+    anchor = batch.pop("anchor").numpy()
+    assert same(batch, plain.batch(3))
+    lags = []
+    for (episode, frame), picture in zip(loader.addresses(3), anchor, strict=True):
+        shown = store.frames(np.full(frame + 1, episode), np.arange(frame + 1))
+        lags.append(np.flatnonzero((shown == picture).all((1, 2, 3, 4)))[-1] - frame)
+    assert max(lags) <= 0
+    assert min(lags) < -5
+    parts = [
+        WindowLoader(store, EVERY, 64, 5, 1, rank=r, world_size=2, anchors=True).batch(3) for r in (0, 1)
+    ]
+    assert (np.concatenate([part["anchor"] for part in parts]) == anchor).all()
+
+
 def test_a_batch_that_ranks_cannot_share_is_refused(store):
     with pytest.raises(ValueError, match="8 does not divide by 3"):
         WindowLoader(store, EVERY, 8, 5, 1, world_size=3)

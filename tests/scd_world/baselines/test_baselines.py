@@ -51,7 +51,7 @@ def test_dense_cached_equals_dense_uncached_also_past_the_window(kind, schema, s
     vector = torch.cat([clip.state[:, 1:], clip.action], -1)
     with torch.no_grad():
         h, memory = read(model, clip.obs[:, :-1], clip)
-        seen = model.pixel_inputs(clip.obs[:, :-1], clip.state[:, 1:])
+        seen = model.pixel_inputs(clip.obs[:, :-1], clip.state[:, 1:], clip.anchor)
         drawn = model.core.net.denoise_clip(x, t, vector, seen, memory).unflatten(0, (len(clip.action), T))
         s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
         assert model.config.window < T
@@ -76,7 +76,7 @@ def test_a_dense_frame_sees_its_past_and_itself_alone(kind, schema, stats, clip)
     x = torch.randn(2, *clip.obs[:, 1:].shape, requires_grad=True)
     h, memory = read(model, obs, clip)
     vector = torch.cat([clip.state[:, 1:], clip.action], -1)
-    seen = model.pixel_inputs(clip.obs[:, :-1], clip.state[:, 1:])
+    seen = model.pixel_inputs(clip.obs[:, :-1], clip.state[:, 1:], clip.anchor)
     out = model.core.net.denoise_clip(x, torch.rand(x.shape[:3]), vector, seen, memory)
     out, W, T = out.unflatten(0, x.shape[:3]), model.config.window, clip.num_steps
     for i in range(T):

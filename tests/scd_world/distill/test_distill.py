@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 
 from scd_datasets.config import DataConfig
 from scd_world.codec.config import CodecConfig
+from scd_world.distill import dmd
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import distill
+from scd_world.distill.dmd import DistributionMatching
 from scd_world.distill.meanflow import MeanFlow, average_and_target, stretch
 from scd_world.distill.objective import read_clip
 from scd_world.distill.self_rollout import SelfRollout
@@ -56,9 +59,9 @@ class Toy(nn.Module):
 
 
 def consistency_loss(toy: Toy, x: Tensor, noise: Tensor) -> Tensor:
-    level = torch.randint(1, 25, (len(x),)).float()
-    x_t, end = path_end(two_points, toy, x, noise, level, 24)
-    return (leap(toy, x_t, level / 24) - end).square().mean()
+    t = torch.randint(1, 25, (len(x),)) / 24
+    x_t, end = path_end(two_points, toy, x, noise, t, t - 1 / 24, 1 / 24)
+    return (leap(toy, x_t, t) - end).square().mean()
 
 
 def meanflow_loss(toy: Toy, x: Tensor, noise: Tensor) -> Tensor:
@@ -142,25 +145,57 @@ def test_where_a_step_ends_matters_once_it_was_trained(model, clip, trained):
     assert ((near - far).abs().max() > 1e-3) == trained
 
 
-@pytest.mark.parametrize("kind", [Consistency, MeanFlow, SelfRollout])
+@pytest.mark.parametrize("kind", [Consistency, MeanFlow, SelfRollout, DistributionMatching])
 def test_only_a_rollout_trains_the_encoder(model, clip, kind):
     learner, teacher = (
-        student(model, self_rollout_share=1.0),
+        student(model, self_rollout_share=1.0, noise_samples=3),
         filled(make_model(CONFIG, SCHEMA, make_stats(SCHEMA))),
     )
     objective = kind(learner, teacher, 12) if kind is Consistency else kind(learner, teacher)
+    if kind is DistributionMatching:
+        for parameter in objective.critic.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
     loss, _ = objective(clip, objective.sample_noise(clip, torch.Generator().manual_seed(0)))
     loss.backward()
     moved = {name for name, p in learner.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert any(name.startswith("core.decoder.blocks") for name in moved)
-    assert any(name.startswith("core.encoder.") for name in moved) == (kind is SelfRollout)
+    assert any(name.startswith("core.encoder.") for name in moved) == (
+        kind in (SelfRollout, DistributionMatching)
+    )
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_critic_learns_its_decoder_and_as_long_as_it_is_its_teacher_nothing_moves(model, clip):
+    learner = student(model, self_rollout_share=1.0, noise_samples=3)
+    objective = DistributionMatching(learner, filled(make_model(CONFIG, SCHEMA, make_stats(SCHEMA))))
+    noise = objective.sample_noise(clip, torch.Generator().manual_seed(0))
+    _, losses = objective(clip, noise)
+    losses["pixels"].backward(retain_graph=True)
+    assert all(p.grad is None or not p.grad.any() for p in learner.core.decoder.parameters())
+    losses["critic"].backward()
+    learnt = {name for name, p in objective.critic.named_parameters() if p.grad is not None and p.grad.any()}
+    assert learnt
+    assert all(name.startswith("core.decoder.") for name in learnt)
+    assert all(p.grad is None or not p.grad.any() for p in learner.parameters())
+
+
+def test_frames_move_from_where_the_critic_sees_them_to_where_the_teacher_does(model, clip, monkeypatch):
+    """A teacher that knows the frames to be bright, and a critic that knows the student's to be dark."""
+    objective = DistributionMatching(student(model, noise_samples=3), deepcopy(model))
+    seen = {id(objective.teacher): 0.5, id(objective.critic): -0.5}
+    monkeypatch.setattr(dmd, "denoised", lambda batch, net, x_t, t: torch.full_like(x_t, seen[id(net)]))
+    noise = objective.sample_noise(clip, torch.Generator().manual_seed(0))
+    x = torch.full_like(noise.x[:1].flatten(0, 2), -0.5)
+    step = objective.direction(None, x, dmd.thirds(noise)[1])
+    assert torch.equal(step, -torch.ones_like(x))  # descent goes up, by the distance's own size
+    assert [len(part.x) for part in dmd.thirds(noise)] == [1, 1, 1]
 
 
 def test_the_end_of_the_last_stretch_is_the_frame_itself():
     x, noise = torch.randn(4, 2, 1, 1), torch.randn(4, 2, 1, 1)
     never = two_points, lambda *_: torch.full_like(x, torch.nan)
-    x_t, end = path_end(*never, x, noise, torch.ones(4), 48)
+    t = torch.full((4,), 1 / 48)
+    x_t, end = path_end(*never, x, noise, t, torch.zeros(4), 1 / 48)
     torch.testing.assert_close(end, x_t - two_points(x_t, torch.full((4,), 1 / 48), torch.zeros(4)) / 48)
 
 
@@ -200,7 +235,7 @@ def tensors(config: DistillConfig) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["consistency", "meanflow"])
+@pytest.mark.parametrize("method", ["consistency", "meanflow", "dmd"])
 def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, method, monkeypatch):
     """The consistency target is the average of the weights: it must come back as it was."""
     straight, broken = distillation("straight", method=method), distillation("broken", method=method)
@@ -226,7 +261,7 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
     before, after = teacher.model.state_dict(), made.model.state_dict()
     moved = {name for name, value in after.items() if name not in before or not value.equal(before[name])}
     assert moved
-    assert all(name.startswith("core.decoder.") for name in moved)
+    assert all(name.startswith("core.decoder.") for name in moved) == (method != "dmd")
 
 
 @pytest.mark.slow
@@ -246,6 +281,17 @@ def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillatio
 
 
 @pytest.mark.slow
+def test_a_student_can_start_from_another_one_of_its_teacher(distillation, monkeypatch):
+    first = distillation("first", steps=2, num_steps=2)
+    begun = World.load(distill(first)).model.state_dict()
+    config = distillation("then", method="dmd", num_steps=2, steps=1, init=f"{first.out}/world")
+    config = replace(config, optimizer=replace(config.optimizer, lr=1e-12))
+    after = World.load(distill(config)).model.state_dict()
+    for name, value in begun.items():
+        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_teacher_it_began_with(distillation, training):
     config = distillation("run", steps=1)
     distill(config)
@@ -255,8 +301,9 @@ def test_a_run_goes_on_with_the_teacher_it_began_with(distillation, training):
 
 
 def test_every_setting_that_a_training_has_too_reaches_it():
-    """But for num_steps, which goes into the student's model."""
-    shared = {f.name for f in fields(DistillConfig)} & {f.name for f in fields(TrainConfig)} - {"num_steps"}
+    """But for num_steps, which goes into the student's model, and init, which is the teacher by default."""
+    shared = {f.name for f in fields(DistillConfig)} & {f.name for f in fields(TrainConfig)}
+    shared -= {"num_steps", "init"}
     config = DistillConfig(world="w", out="o")
     training = config.training(CONFIG, PRIOR, CodecConfig(), "digest")
     assert "self_rollout_start" in shared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from scd_world.model.flow import euler_sample, interpolate, logit_normal
+from scd_world.model.flow import denoising_times, euler_sample, interpolate, logit_normal, shift_time
 
 
 def test_the_path_runs_from_data_to_noise():
@@ -28,6 +28,19 @@ def test_the_sampler_visits_equal_times_from_one_downwards():
     seen = []
     euler_sample(lambda x, t: seen.append(t[0].item()) or torch.zeros_like(x), torch.randn(1, 1, 2, 2), 4)
     assert seen == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_shifted_times_have_a_part_of_the_noise_and_the_same_ends():
+    t = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
+    part = shift_time(t, 0.1)
+    torch.testing.assert_close(part[1:-1] / (1 - part[1:-1]), 0.1 * t[1:-1] / (1 - t[1:-1]))
+    assert part[[0, -1]].tolist() == [0, 1]
+    times = denoising_times(4, 0.1)
+    assert times == sorted(times, reverse=True)
+    assert times == shift_time(torch.tensor([1, 0.75, 0.5, 0.25, 0], dtype=torch.float64), 0.1).tolist()
+    x, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    drawn = euler_sample(lambda *_: noise - x, noise, 4, shift=0.1)
+    torch.testing.assert_close(drawn, x, atol=1e-5, rtol=1e-5)
 
 
 def test_training_times_lean_where_the_mean_is_set():

@@ -179,6 +179,30 @@ def test_own_history_replaces_the_past_of_some_clips_with_what_stepping_would_sh
     torch.testing.assert_close(parts[0] / 3 + parts[1] * 2 / 3, loss, rtol=1e-3, atol=0)
 
 
+def test_the_anchor_is_what_was_last_observed_and_draws_along(schema, stats, clip):
+    model = filled(make_model(replace(CONFIG, anchor_frame=True, skip_connection=True), schema, stats))
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
+    assert torch.equal(s.anchor, clip.obs[:, 0])
+    s = model.observe(s, clip.action[:, 0], clip.obs[:, 1], clip.state[:, 1])
+    assert torch.equal(s.anchor, clip.obs[:, 1])
+    noise = torch.randn_like(s.obs)
+    other = replace(s.fork(), anchor=s.anchor.roll(1, 0))
+    after, otherwise = (model.imagine(at, clip.action[:, 1], noise) for at in (s, other))
+    assert torch.equal(after.anchor, clip.obs[:, 1])
+    assert not torch.equal(after.obs, otherwise.obs)
+    assert torch.equal(after.state, otherwise.state)
+
+
+def test_training_looks_at_the_anchor_as_stepping_does(schema, stats, clip):
+    model = filled(make_model(replace(CONFIG, anchor_frame=True), schema, stats))
+    noise = quiet(model, clip)
+    losses = [model.loss(replace(clip, anchor=a), noise)[0] for a in (clip.anchor, clip.anchor.roll(1, 0))]
+    assert losses[0] != losses[1]
+    assert model.initial(clip.obs[:, 0], clip.state[:, 0]).anchor.shape == clip.anchor.shape
+    plain = filled(make_model(CONFIG, schema, stats))
+    assert plain.initial(clip.obs[:, 0], clip.state[:, 0]).anchor.numel() == 0
+
+
 def test_guidance_of_one_costs_and_changes_nothing(model, clip, monkeypatch):
     def frame(g: float) -> torch.Tensor:
         s = with_config(model, guidance=g, ctx_noise=0.3).initial(clip.obs[:, 0], clip.state[:, 0])
@@ -253,7 +277,8 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         state = torch.zeros(B, T + 1, 3)
         state[:, 1:, 0] = act[..., 1]
         nothing, task = torch.zeros(B, T), torch.zeros(B, dtype=torch.long)
-        return Clip(obs, state, torch.zeros(B, 3 + 2), act, nothing, nothing, torch.ones(B, T), task)
+        prev, valid = torch.zeros(B, 3 + 2), torch.ones(B, T)
+        return Clip(obs, state, prev, act, nothing, nothing, valid, task, obs[:, 0])
 
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
     for _ in range(250):
@@ -303,7 +328,7 @@ def test_the_action_reaches_the_networks_that_are_given_it_and_no_other(schema, 
     assert torch.equal(h, encode(model, other)) == (action_in == "decoder")
 
     obs, state, half = clip.obs[:, 0], clip.state[:, 1], torch.full((len(clip.action),), 0.5)
-    ctx, seen = model.core.perturb_context(h[:, 0], 0.0), model.pixel_inputs(obs, state)
+    ctx, seen = model.core.perturb_context(h[:, 0], 0.0), model.pixel_inputs(obs, state, obs)
     drawn, otherwise = (
         model.core.unguided_velocity(ctx, torch.cat([state, act[:, 0]], dim=-1), seen)(obs, half, half)
         for act in (clip.action, other.action)

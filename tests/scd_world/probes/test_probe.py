@@ -276,7 +276,9 @@ def test_within_all_layers_the_past_is_out_of_reach(kind, schema, stats, clip):
     shown = model.core.show_history(obs[:, :-1], noise)
     _, memory = model.core.net.read(*shown, state_action, features)
     state_action = torch.cat([clip.state[:, 1:], clip.action], -1)
-    pixel_inputs = model.pixel_inputs(clip.obs[:, :-1], clip.state[:, 1:])  # these go past the layers
+    pixel_inputs = model.pixel_inputs(
+        clip.obs[:, :-1], clip.state[:, 1:], clip.anchor
+    )  # these go past the layers
     out = model.core.net.denoise_clip(x, torch.rand(x.shape[:3]), state_action, pixel_inputs, memory)
     assert len(out) == len(clip.action) * T
     assert not out.requires_grad or torch.autograd.grad(out.sum(), obs, allow_unused=True)[0] is None
