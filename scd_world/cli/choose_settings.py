@@ -50,7 +50,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
             return config
         choices = choose(data, given, device_kind(config.device))
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
-            choices.pop("model.warp", None)
+            for mixed in ("model.warp", "model.anchor_frame", "model.skip_connection"):
+                choices.pop(mixed, None)
         told = [f"\n  {name}={shown(choice.value)} ({choice.why})" for name, choice in choices.items()]
         if told:
             log.info("not given, so chosen:%s", "".join(told))
@@ -71,6 +72,9 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.change_weight": Choice(0.0, "of pixels, not of latents"),
         "model.foreground_weight": Choice(0.0, "of pixels, not of latents"),
         "model.warp": Choice(True, "what was seen can be moved instead of drawn anew"),
+        "model.anchor_frame": Choice(True, "what was last observed stays in view"),
+        "model.skip_connection": Choice(True, "what is settled of a frame is kept between denoising steps"),
+        "model.t_shift": Choice(0.15, "what a few frames leave open is small beside the noise"),
         "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
         "prior.renderer_parts": Choice(0, "a robot's joints alone draw no picture"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
