@@ -65,7 +65,7 @@ class ModelConfig:
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
-    anchor_frame: bool = False  # head=conv: it sees the frame that was last observed: what nobody drew
+    anchor_frame: bool = False  # head=conv: it sees the first frame that was shown: what nobody drew
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it

@@ -19,7 +19,7 @@ class RolloutState:
     reward: Tensor  # (B,) model units, of the step that led here
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
-    anchor: Tensor  # (B, C, H, W) the frame that was last observed; (B, 0, H, W) where a model looks at none
+    anchor: Tensor  # (B, C, H, W) the first that was shown; (B, 0, H, W) where a model looks at none
     ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
     steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known
     cache: RingKVCache

@@ -253,12 +253,18 @@ class WorldModel(nn.Module):
     # ---- stepping --------------------------------------------------------------------------------------
 
     def initial(
-        self, obs: Tensor, state: Tensor, prev: Tensor | None = None, task: Tensor | None = None
+        self,
+        obs: Tensor,
+        state: Tensor,
+        prev: Tensor | None = None,
+        task: Tensor | None = None,
+        anchor: Tensor | None = None,
     ) -> RolloutState:
         """Starts B episodes at their first frame.
 
         obs (B, C, H, W) in [-1, 1], state (B, S); prev (B, S + A): state and action one frame earlier where
-        known (None: nothing moves yet); task (B,) int (None: the first).
+        known (None: nothing moves yet); task (B,) int (None: the first); anchor (B, C, H, W): the first frame
+        that was shown (None: this one).
         """
         B, cache = len(obs), self.core.empty_cache(len(obs), obs.device)
         nothing = torch.zeros(B, device=obs.device)
@@ -273,7 +279,7 @@ class WorldModel(nn.Module):
             nothing,
             nothing.clone(),
             task,
-            self.as_anchor(obs),
+            self.as_anchor(obs if anchor is None else anchor),
             ensemble,
             since,
             cache,
@@ -281,7 +287,7 @@ class WorldModel(nn.Module):
         )
 
     def as_anchor(self, obs: Tensor) -> Tensor:
-        """Gives what is kept of a frame that was observed: itself, or nothing where no model looks at it."""
+        """Gives what is kept of the first frame that is shown: all, or nothing where no model looks at it."""
         return obs.clone() if self.config.anchor_frame else obs[:, :0]
 
     @torch.no_grad()
@@ -290,7 +296,6 @@ class WorldModel(nn.Module):
         _, heads, _ = self.encode_and_predict(s, action)
         prev = torch.cat([s.state, action], dim=-1)
         ensemble = self.prior.init_ensemble(prev, state)
-        s = replace(s, anchor=self.as_anchor(obs))
         return self.next_state(s, heads, prev, obs, state, ensemble, torch.zeros_like(s.steps_since_observed))
 
     @torch.no_grad()

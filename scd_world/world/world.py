@@ -112,7 +112,7 @@ class World:
 
         starts: from `World.starts.get(episode, frame, context)`; their contexts may differ in length.
         """
-        s = self.model.initial(*self.last_frames(starts), self.tasks(starts))
+        s = self.model.initial(*self.last_frames(starts), self.tasks(starts), self.anchors(starts))
         self.encode_context(s, np.arange(len(starts)), starts)
         return s
 
@@ -124,7 +124,8 @@ class World:
         s.check()
         index = torch.as_tensor(rows, device=self.device)
         s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
-        s.anchor[index] = self.model.as_anchor(s.obs[index])
+        if (anchors := self.anchors(starts)) is not None:
+            s.anchor[index] = anchors
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
@@ -195,6 +196,13 @@ class World:
         state = self.tensor(np.stack([start.state[-1] for start in starts]))
         prev = self.tensor(np.stack([start.last_prev for start in starts]))
         return self.codec.encode(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
+
+    def anchors(self, starts: Sequence[StartState]) -> Tensor | None:
+        """Gives the first frame that each start state shows; None where the model looks at none."""
+        if not self.config.anchor_frame:
+            return None
+        pixels = torch.from_numpy(np.stack([start.pixels[0] for start in starts])).to(self.device)
+        return self.codec.encode(pixels)
 
     def tasks(self, starts: Sequence[StartState]) -> Tensor:
         """Gives (B,) int: which of the schema's tasks each row does."""

@@ -66,7 +66,7 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
 
 def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
     nano = choose_settings(training(model=MODELS["nano"]), {"model": "nano", "codec": "autoencoder"})
-    assert not (nano.model.warp or nano.model.anchor_frame or nano.model.skip_connection)
+    assert not any((nano.model.warp, nano.model.anchor_frame, nano.model.skip_connection))
     assert nano.model.change_weight == 0
 
 
