@@ -74,13 +74,27 @@ def provenance(
     }
 
 
-def export_world(world: str | Path, evaluation: str | Path, out: str | Path) -> Path:
-    """A world to ship: half-precision weights, and in its card what `scd-evaluate` measured and drew."""
+def export_world(
+    world: str | Path,
+    evaluation: str | Path,
+    out: str | Path,
+    weights: str = "float16",
+    source: str | None = None,
+    starts: StartStates | None = None,
+) -> Path:
+    """A world to ship: weights in fewer bits, and in its card what `scd-evaluate` measured and drew.
+
+    weights: as of `World.save`; source: what to say of where the data is from, and whose it is, in the place
+    of its folder; starts: others than the world's own.
+    """
     made = World.load(world)
+    made.starts = starts or made.starts
+    if source:
+        made.provenance = made.provenance | {"data": source}
     report = (Path(evaluation) / "report.md").read_text(encoding="utf-8")
     # The few numbers that training measured on its way give place to the report's.
     card = model_card(made.schema, made.prior_config, made.provenance | {"eval": {}})
     made.card = card + "\n" + report.replace("\n## ", "\n### ").replace("# Fidelity", "## Fidelity", 1)
     images = {name: text for name, text in IMAGES.items() if (Path(evaluation) / name).is_file()}
     made.card += "".join(f"\n![{text}]({name})\n" for name, text in images.items())
-    return made.save(out, half=True, beside=[Path(evaluation) / name for name in images])
+    return made.save(out, weights, beside=[Path(evaluation) / name for name in images])

@@ -19,20 +19,50 @@ from scd_world.world.format3 import only
 from scd_world.world.world_config import WorldConfig, fewest_weights
 
 CODEC = "codec.safetensors"  # in a world whose codec is learnt
+WEIGHTS = ("float32", "float16", "int8")  # in how many bits parameters are saved
+ROW_SCALES = ".row_scales"  # behind the name of a matrix that is saved in 8 bits
 MAY_BE_NAN = "prior.uncertainty.calibration_curve"  # where no state says what to expect
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Reads a file of tensors as float32; DamagedFolder where they are none, or no real numbers."""
+    """Reads a file of tensors as float32; DamagedFolder where they are none, or no real numbers.
+
+    A matrix of int8 has a scale for each of its rows beside it.
+    """
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise DamagedFolder(f"{file} cannot be read: {error}") from error
+    for name in [name for name in tensors if name.removesuffix(ROW_SCALES) != name]:
+        scales, matrix = tensors.pop(name), name.removesuffix(ROW_SCALES)
+        if matrix not in tensors or scales.shape != tensors[matrix].shape[:1]:
+            raise DamagedFolder(f"{file}: {name} fits no matrix {matrix}")
+        tensors[matrix] = tensors[matrix].float() * scales.view(-1, *[1] * (tensors[matrix].ndim - 1))
     if wrong := [
         f"{name} ({value.dtype})" for name, value in tensors.items() if not value.is_floating_point()
     ]:
         raise DamagedFolder(f"{file} holds what are no real numbers, in {', '.join(wrong[:5])}")
     return {name: value.float() for name, value in tensors.items()}
+
+
+def as_saved(module: nn.Module, weights: str) -> dict[str, Tensor]:
+    """Gives a module's tensors, with its parameters in fewer bits where `weights` is not float32.
+
+    float16: rounded. int8: of what denoises and encodes (`core`) each row of a matrix in whole numbers up to
+    127 times a scale of its own, all else in float16. Buffers are fits in closed form, and stay exact.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    if weights == "float32":
+        return tensors
+    for name, _ in module.named_parameters():
+        value = tensors[name]
+        if weights == "int8" and value.ndim > 1 and value.numel() and name.startswith("core."):
+            scales = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+            rows = scales.view(-1, *[1] * (value.ndim - 1))
+            tensors[name], tensors[name + ROW_SCALES] = (value / rows).round().to(torch.int8), scales
+        else:
+            tensors[name] = value.half()
+    return tensors
 
 
 def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:

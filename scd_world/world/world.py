@@ -35,10 +35,19 @@ from scd_world.prior.uncertainty import KNOWN
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import MANIFEST, blaming, names_in, refuse_foreign, verify, write_folder
+from scd_world.utils.checks import one_of
 from scd_world.world import format3
 from scd_world.world.compiled_step import Stepper
 from scd_world.world.starts import StartState, StartStates
-from scd_world.world.weights import CODEC, make_model, make_normalizer, read_codec, read_tensors
+from scd_world.world.weights import (
+    CODEC,
+    WEIGHTS,
+    as_saved,
+    make_model,
+    make_normalizer,
+    read_codec,
+    read_tensors,
+)
 from scd_world.world.world_config import FORMAT, read_config
 
 WORLD_FILES = ("config.json", "model.safetensors", "stats.safetensors", "README.md", "starts/zarr.json")
@@ -213,26 +222,23 @@ class World:
 
     # ---- disk ------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path, half: bool = False, beside: Sequence[Path] = ()) -> Path:
+    def save(self, folder: str | Path, weights: str = "float32", beside: Sequence[Path] = ()) -> Path:
         """Writes the folder whole or not at all; an older world there is replaced only by a complete one.
 
-        half: parameters as float16 (for shipping; loading gives float32 again, rounded once).
+        weights: float32; float16 or int8 for shipping (`weights.as_saved`; loading gives float32 again).
         beside: further files of the folder, such as images of the card.
         ValueError where something else lies there, OSError where the disk does not take it.
         """
         folder = Path(folder)
+        one_of("weights", weights, WEIGHTS)
         refuse_foreign(folder, WORLD_FILES, "a world")
-        write_folder(folder, lambda made: self.write_files(made, half, beside))
+        write_folder(folder, lambda made: self.write_files(made, weights, beside))
         return folder
 
-    def write_files(self, folder: Path, half: bool, beside: Sequence[Path]) -> None:
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        # Buffers are fits in closed form, to be kept as exact as they are.
-        halved = {name for name, _ in self.model.named_parameters()} if half else set()
-        weights = {name: w.half() if name in halved else w for name, w in weights.items()}
-        save_file(weights, folder / "model.safetensors")
-        if coded := {name: w.detach().cpu().contiguous() for name, w in self.codec.state_dict().items()}:
-            save_file({name: w.half() if half else w for name, w in coded.items()}, folder / CODEC)
+    def write_files(self, folder: Path, weights: str, beside: Sequence[Path]) -> None:
+        save_file(as_saved(self.model, weights), folder / "model.safetensors")
+        if coded := as_saved(self.codec, weights):
+            save_file(coded, folder / CODEC)
         self.stats.to("cpu").save(folder / "stats.safetensors")
         self.starts.save(folder / "starts")
         config = {

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from scd_world.utils.atomic_folder import write_manifest
 from scd_world.world.world import World, init_from
@@ -65,13 +66,39 @@ def test_a_file_that_names_no_bound_of_its_gate_draws_as_it_did(world, schema, s
 
 
 def test_half_precision_weights_are_rounded_once(world, tmp_path):
-    once = World.load(world.save(tmp_path / "a", half=True))
-    twice = World.load(once.save(tmp_path / "b", half=True))
+    once = World.load(world.save(tmp_path / "a", weights="float16"))
+    twice = World.load(once.save(tmp_path / "b", weights="float16"))
     for (name, full), half in zip(
         world.model.state_dict().items(), once.model.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(full, half, rtol=1e-3, atol=1e-4)
         assert torch.equal(half, twice.model.state_dict()[name])
+
+
+def test_weights_in_eight_bits_are_near_row_by_row_and_a_row_without_its_scale_is_damage(world, tmp_path):
+    world.model.core.encoder.blocks[0].mlp[0].weight.data[0] *= 1e-4  # a small row among large ones
+    small = World.load(world.save(tmp_path / "small", weights="int8"))
+    again = World.load(small.save(tmp_path / "again", weights="int8"))
+    for (name, full), value in zip(
+        world.model.state_dict().items(), small.model.state_dict().values(), strict=True
+    ):
+        largest = (
+            full.abs().flatten(1).amax(1, keepdim=True) if full.ndim > 1 and full.numel() else full.abs()
+        )
+        off = (value - full).abs()
+        assert ((off.flatten(1) if off.ndim > 1 else off) <= largest / 250 + 1e-6).all(), name
+        torch.testing.assert_close(again.model.state_dict()[name], value, atol=1e-6, rtol=1e-3)
+    file = tmp_path / "small" / "model.safetensors"
+    tensors = load_file(file)
+    matrices = {name for name, w in tensors.items() if name.startswith("core.") and w.ndim > 1 and w.numel()}
+    assert {tensors[name].dtype for name in matrices} == {torch.int8}
+    del tensors["core.encoder.blocks.0.mlp.0.weight.row_scales"]
+    save_file(tensors, file)
+    write_manifest(tmp_path / "small")
+    with pytest.raises(ValueError, match=r"no real numbers, in core\.encoder\.blocks\.0\.mlp\.0\.weight"):
+        World.load(tmp_path / "small")
+    with pytest.raises(ValueError, match="weights='int4'"):
+        world.save(tmp_path / "none", weights="int4")
 
 
 @pytest.mark.parametrize(
