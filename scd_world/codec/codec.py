@@ -4,6 +4,9 @@ A model's frames are what SCD reads, draws and keeps in its memory. With the ide
 with an autoencoder they are latents, and its decoder runs once per imagined frame, not once per denoising
 step ("High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752, §3.1).
 
+What coding loses of a frame, its *detail*, is known of one that was shown: it is given back wherever an
+imagined latent is still what was shown there.
+
 F frames, V cameras, C = 3·V channels, H W pixels, h w cells of a model's frame.
 """
 
@@ -14,13 +17,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.codec.autoencoder import Autoencoder
-from scd_world.codec.config import CodecConfig, model_schema
+from scd_world.codec.config import SHRINK, CodecConfig, model_schema
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
 
+UNCHANGED = "unchanged"  # name of the one number that is fitted beside the network
 PART = 64  # frames of one camera that are coded together: their features would fill the memory
 
 
@@ -38,8 +43,21 @@ class Codec(nn.Module, ABC):
         """uint8 (…, V, H, W, 3) as recorded → a model's frames (…, C, h, w) in [-1, 1], same device."""
 
     @abstractmethod
-    def decode(self, obs: Tensor) -> Tensor:
-        """A model's frames (…, C, h, w) → images (…, C, H, W) in [-1, 1]."""
+    def decode(self, obs: Tensor, shown: Tensor | None = None, detail: Tensor | None = None) -> Tensor:
+        """A model's frames (…, C, h, w) → images (…, C, H, W) in [-1, 1].
+
+        shown (…, C, h, w), detail (…, C, H, W): a frame that was shown before, and what `detail` gives of it.
+        """
+
+    @property
+    def keeps_detail(self) -> bool:
+        """Says whether `detail` gives anything."""
+        return False
+
+    def detail(self, pixels: Tensor, shown: Tensor) -> Tensor:
+        """Gives what coding loses of uint8 (…, V, H, W, 3), whose code is `shown` (…, C, h, w): what is to be
+        added to the images of `shown`, (…, C, H, W), or (…, 0, h, w) where no detail is kept."""
+        return shown[..., :0, :, :]
 
     def decode_pixels(self, obs: Tensor) -> Tensor:
         """A model's frames (…, C, h, w) → uint8 (…, V, H, W, 3)."""
@@ -63,25 +81,54 @@ class Identity(Codec):
     def encode(self, pixels: Tensor) -> Tensor:
         return encode_pixels(pixels)
 
-    def decode(self, obs: Tensor) -> Tensor:
+    def decode(self, obs: Tensor, shown: Tensor | None = None, detail: Tensor | None = None) -> Tensor:
         return obs
 
 
 class AutoencoderCodec(Codec):
     """A model's frames are latents. One network for all cameras."""
 
+    unchanged: Tensor
+
     def __init__(self, config: CodecConfig, schema: DataSchema) -> None:
         """Builds it with random weights."""
         super().__init__(config, schema)
         self.network = Autoencoder(config.width)
+        # () how far a latent may be from the one that was shown and still be the same; 0: no detail is kept
+        self.register_buffer(UNCHANGED, torch.zeros(()))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         return by_camera(self.network.encode, encode_pixels(pixels))
 
     @torch.no_grad()
-    def decode(self, obs: Tensor) -> Tensor:
-        return by_camera(self.network.decode, obs.float()).clamp(-1, 1)
+    def decode(self, obs: Tensor, shown: Tensor | None = None, detail: Tensor | None = None) -> Tensor:
+        images = by_camera(self.network.decode, obs.float())
+        if shown is not None and detail is not None and detail.numel():
+            images = images + unchanged_share(obs.float(), shown.float(), self.unchanged) * detail
+        return images.clamp(-1, 1)
+
+    @property
+    def keeps_detail(self) -> bool:
+        return bool(self.unchanged > 0)
+
+    @torch.no_grad()
+    def detail(self, pixels: Tensor, shown: Tensor) -> Tensor:
+        if not self.keeps_detail:
+            return super().detail(pixels, shown)
+        return encode_pixels(pixels) - by_camera(self.network.decode, shown.float())
+
+
+def unchanged_share(obs: Tensor, shown: Tensor, scale: Tensor) -> Tensor:
+    """Gives how surely each pixel is what was shown there, (…, C, H, W) in [0, 1], of latents (…, C, h, w):
+
+    exp(−(d / scale)²), d the largest difference of a camera's channels, a mean over 3 × 3 cells.
+    """
+    shape = obs.shape[:-3]
+    apart = (obs - shown).abs().reshape(-1, 3, *obs.shape[-2:]).amax(1, keepdim=True)
+    same = torch.exp(-(F.avg_pool2d(apart, 3, 1, 1) / scale).square())
+    same = F.interpolate(same, scale_factor=SHRINK, mode="bilinear", align_corners=False)
+    return same.expand(-1, 3, -1, -1).reshape(*shape, -1, *same.shape[-2:])
 
 
 def by_camera(network: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:

@@ -18,13 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd_world.codec.autoencoder import Autoencoder
+from scd_world.codec.codec import AutoencoderCodec
 from scd_world.codec.config import CodecTrainConfig
 from scd_world.metrics.image import psnr, ssim
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
+from scd_world.robot_data.normalizer import encode_pixels
 
 WARM_UP = 100  # updates
 PART = 16  # frames that are measured together
+SCALES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)  # of `unchanged`
 TURN, ZOOM, SHIFT = 0.1, 0.1, 0.15  # usual size of a motion: radians, of 1, of half a side
 
 
@@ -86,6 +89,24 @@ def reconstruction_loss(drawn: Tensor, frames: Tensor) -> Tensor:
     error = drawn - frames
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return 4 * error.square().mean() + 0.3 * error.abs().mean() + 0.3 * edges
+
+
+@torch.no_grad()
+def fit_unchanged(codec: AutoencoderCodec, pixels: Tensor, earlier: Tensor, noise: float, seed: int) -> None:
+    """Sets how far a latent may be from one that was shown and still count as the same: by the square error.
+
+    pixels, earlier: frames and earlier ones of the same episodes, uint8 (F, V, H, W, 3); noise: on latents,
+    as on imagined ones. Where detail of earlier frames never helps, none will be kept.
+    """
+    true, obs, shown = encode_pixels(pixels), codec.encode(pixels), codec.encode(earlier)
+    generator = torch.Generator().manual_seed(seed)
+    obs = obs + noise * torch.randn(obs.shape, generator=generator).to(obs)
+    errors = {0.0: (codec.decode(obs) - true).square().mean().item()}
+    for scale in SCALES:
+        codec.unchanged.fill_(scale)
+        drawn = codec.decode(obs, shown, codec.detail(earlier, shown))
+        errors[scale] = (drawn - true).square().mean().item()
+    codec.unchanged.fill_(min(errors, key=errors.__getitem__))
 
 
 @torch.no_grad()

@@ -87,7 +87,7 @@ def first_frames(world: World, batch: WindowBatch, num_steps: int, seed: int) ->
     """Imagines the first step, (B, C, H, W)."""
     noise = RowNoise(batch.windows, world.frame_shape, seed)
     s = next(imagine_steps(world, start_windows(world, batch), batch.future, noise, num_steps))
-    return world.codec.decode(s.obs)
+    return world.images(s)
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def measure(
         ):
             if h not in HORIZONS:
                 continue
-            valid, truth, drawn = batch.valid[:, h - 1], batch.truth(h), world.codec.decode(s.obs)
+            valid, truth, drawn = batch.valid[:, h - 1], batch.truth(h), world.images(s)
             measures = {f"psnr_h{h}": psnr(drawn, truth)}
             if h == 1:
                 measures |= {

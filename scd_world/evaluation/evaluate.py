@@ -240,7 +240,7 @@ class Evaluator:
         )
         values = np.full((len(batch.windows), horizon), np.nan, np.float32)
         for h, s in enumerate(steps, start=1):
-            value = psnr(self.world.codec.decode(s.obs), batch.truth(h))
+            value = psnr(self.world.images(s), batch.truth(h))
             values[:, h - 1] = torch.where(batch.valid[:, h - 1], value, torch.nan).cpu().numpy()
         return values
 
@@ -338,7 +338,7 @@ def speed(world: World, num_steps: int | None) -> dict[str, Any]:
         world.model,
         dummy_state(world.model, 1, full=True),
         num_steps,
-        after=lambda s: world.codec.decode_pixels(s.obs),
+        after=lambda s: decode_pixels(world.images(s)),
     )
     times = np.array([taken[""].clock for taken in interleave({"": turn}, SPEED_SECONDS)]) * 1e3
     p50, p95 = np.quantile(times, (0.5, 0.95))

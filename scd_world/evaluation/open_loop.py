@@ -22,7 +22,7 @@ from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import observe_context
 from scd_world.robot_data.clip import Clip
-from scd_world.robot_data.normalizer import encode_pixels
+from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,8 @@ def imagine_steps(
 
 def start_windows(world: World, batch: WindowBatch) -> RolloutState:
     """Observes the whole context; the rollout then stands at its last frame."""
-    return observe_context(world.model, batch.clip(world, batch.context), batch.context)
+    s = observe_context(world.model, batch.clip(world, batch.context), batch.context)
+    return world.keep_detail(s, batch.pixels[:, 0])
 
 
 class OpenLoopResults:
@@ -242,7 +243,7 @@ class OpenLoopResults:
         """Compares the h-th imagined step `s` of these rows with what was recorded; gives its images,
         (B, C, H, W), which are decoded once."""
         valid, truth, copied = batch.valid[:, h - 1], batch.truth(h), batch.truth(0)
-        imagined = world.codec.decode(s.obs)
+        imagined = world.images(s)
         if valid.any():
             changed = changed_pixels(truth, copied, changed_threshold)
             self.put("sharpness_recorded", rows, h, sharpness(truth), valid)
@@ -331,7 +332,7 @@ def window_video(batch: WindowBatch, row: int, imagined: list[np.ndarray]) -> Wi
 
 def frames_of(world: World, s: RolloutState) -> np.ndarray:
     """Gives the current frames, uint8 (B, V, H, W, 3)."""
-    return world.codec.decode_pixels(s.obs).cpu().numpy()
+    return decode_pixels(world.images(s)).cpu().numpy()
 
 
 def spread_windows(store: WindowStore, episodes: np.ndarray, config: EvaluateConfig) -> list[Window]:

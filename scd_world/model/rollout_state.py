@@ -20,13 +20,15 @@ class RolloutState:
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
     anchor: Tensor  # (B, C, H, W) the first that was shown; (B, 0, H, W) where a model looks at none
+    detail: Tensor  # (B, C', H, W) what a codec has to add to the picture of the anchor; often empty, C' = 0
     ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
     steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known
     cache: RingKVCache
     steps: int  # the cache's count of steps when this was made
 
     PER_ROW = (
-        "obs", "state", "prev", "reward", "success", "task", "anchor", "ensemble", "steps_since_observed"
+        "obs", "state", "prev", "reward", "success", "task", "anchor", "detail", "ensemble",
+        "steps_since_observed",
     )  # fmt: skip
 
     def fork(self) -> RolloutState:

@@ -280,6 +280,7 @@ class WorldModel(nn.Module):
             nothing.clone(),
             task,
             self.as_anchor(obs if anchor is None else anchor),
+            obs[:, :0],  # whoever has a codec knows more of it
             ensemble,
             since,
             cache,

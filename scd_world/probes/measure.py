@@ -56,7 +56,7 @@ class HeldOutWindows:
         steps = imagine_steps(
             world, start_windows(world, batch), actions[:, : config.horizon], noise, config.num_steps
         )
-        frames = [world.codec.decode(s.obs) for s in steps]
+        frames = [world.images(s) for s in steps]
         return self.compare(batch, frames), frames[0]
 
     def copy_last(self) -> dict[str, np.ndarray]:

@@ -29,9 +29,9 @@ from scd_datasets.store.loader import WindowLoader, prefetch
 from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import StoreWriter, store_lock
 from scd_world.codec.autoencoder import Autoencoder
-from scd_world.codec.codec import AutoencoderCodec, Codec, Identity, make_codec
+from scd_world.codec.codec import UNCHANGED, AutoencoderCodec, Codec, Identity, make_codec
 from scd_world.codec.config import CodecConfig
-from scd_world.codec.fit_codec import fit_codec, reconstruction
+from scd_world.codec.fit_codec import fit_codec, fit_unchanged, reconstruction
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.pretrain import BAR_SECONDS, Pretraining
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 MEASURED = 96  # held-out frames
 POOR = 25.0  # dB: an imagination through such a codec hides what a robot works with
 PART = 256  # frames that are read together
+IMAGINED = 2  # an imagined latent is about so many times as far off as the codec was taught to forgive
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,11 @@ def learn_codec(pretraining: Pretraining) -> TrainedCodec:
     losses = fit_codec(codec.network, frames, seed, settings, bf16, stage)
     pretraining.run_stage(stage, "codec", losses, settings.steps)
     codec = codec.eval().requires_grad_(False)
+    pairs = WindowLoader(
+        store, pretraining.episodes, MEASURED, 1, seed, motion_share=0.0, anchors=True
+    ).batch(0)
+    now, earlier = (pairs[name].to(device) for name in ("pixels", "anchor"))
+    fit_unchanged(codec, now[:, 0], earlier, IMAGINED * settings.noise, seed)
     quality = measure(codec.network, store, held_out, pretraining) if len(held_out) else {}
     return TrainedCodec(codec, quality, stage.elapsed)
 
@@ -176,7 +182,7 @@ def read_codec(
         log.warning("%s was learnt with other settings, or from other frames; it is learnt anew", folder)
         return None
     codec = make_codec(CodecConfig(**kept["config"]), store.schema)
-    codec.load_state_dict(load_file(folder / "weights.safetensors"))
+    codec.load_state_dict({UNCHANGED: torch.zeros(()), **load_file(folder / "weights.safetensors")})
     return TrainedCodec(codec.eval().requires_grad_(False), kept["quality"], kept["seconds"])
 
 

@@ -28,7 +28,8 @@ class HeldOutValidation:
 
     def __init__(self, config: TrainConfig, windows: Mapping[str, Tensor], world: World) -> None:
         """windows: as the store gives them, on the world's device."""
-        self.config, self.stats, self.codec = config, world.stats, world.codec
+        self.config, self.stats, self.world = config, world.stats, world
+        self.first = windows["pixels"][:, 0]
         self.clip = Clip.from_windows(windows, world.stats, world.codec.encode)
         self.truth = encode_pixels(windows["pixels"])  # (B, T+1, C, H, W) what is drawn is compared with
 
@@ -44,7 +45,7 @@ class HeldOutValidation:
         still = self.truth[:, context - 1]
         generator = torch.Generator(clip.obs.device).manual_seed(self.config.seed)
         values = action_sensitivity(model, clip, generator)
-        s = observe_context(model, clip, context)
+        s = self.world.keep_detail(observe_context(model, clip, context), self.first)
         for h in range(1, clip.num_steps - context + 2):
             if stop():
                 return None
@@ -52,7 +53,7 @@ class HeldOutValidation:
             noise = torch.randn(s.obs.shape, generator=generator, device=generator.device)
             s = model.imagine(s, clip.action[:, i], noise, self.config.num_steps)
             if h in HORIZONS:
-                drawn, truth = self.codec.decode(s.obs), self.truth[:, i + 1]
+                drawn, truth = self.world.images(s), self.truth[:, i + 1]
                 values |= compare(drawn, truth, still, clip.valid[:, i].bool(), h)
                 values |= compare_state(s, clip, i, self.stats, h)
         return values

@@ -65,6 +65,10 @@ class Stepper:
         return self.graphs[key]
 
 
+READ = [name for name in RolloutState.PER_ROW if name != "detail"]  # of pictures alone
+CHANGED = [name for name in READ if name != "anchor"]
+
+
 class StepGraph:
     """`model.imagine` for the rows of one batch size and one number of denoising steps."""
 
@@ -89,7 +93,7 @@ class StepGraph:
     def __call__(self, s: RolloutState, act: Tensor, noise: Tensor) -> RolloutState:
         """As `imagine(s, act, noise)`: act (B, A), noise (B, C, H, W). Consumes `s` as that does."""
         s.check()
-        for name in RolloutState.PER_ROW:
+        for name in READ:
             getattr(self.inside, name).copy_(getattr(s, name))
         self.inside.cache.copy_(s.cache)
         self.act.copy_(act)
@@ -98,7 +102,7 @@ class StepGraph:
         steps = s.cache.steps + 1
         s.cache.copy_(self.inside.cache)
         s.cache.steps = steps
-        after = {name: getattr(self.after, name).clone() for name in RolloutState.PER_ROW}
+        after = {name: getattr(self.after, name).clone() for name in CHANGED}
         return replace(s, **after, steps=steps)
 
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
-from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.normalizer import Normalizer, decode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import MANIFEST, blaming, names_in, refuse_foreign, verify, write_folder
 from scd_world.utils.checks import one_of
@@ -94,6 +94,13 @@ class World:
         schema = self.model.schema
         return schema.channels, schema.height, schema.width
 
+    @property
+    def detail_shape(self) -> tuple[int, int, int]:
+        """Of what is kept of a shown frame beside its code, (C', H, W); C' = 0 where nothing is."""
+        if not (self.config.anchor_frame and self.codec.keeps_detail):
+            return 0, *self.frame_shape[1:]
+        return self.schema.channels, self.schema.height, self.schema.width
+
     @cached_property
     def fingerprint(self) -> str:
         """Of all that stepping depends on: sizes, schema, weights, statistics (32 MB are hashed in .1 s)."""
@@ -121,7 +128,10 @@ class World:
 
         starts: from `World.starts.get(episode, frame, context)`; their contexts may differ in length.
         """
-        s = self.model.initial(*self.last_frames(starts), self.tasks(starts), self.anchors(starts))
+        first = self.first_frames(starts) if self.config.anchor_frame else None
+        anchor = None if first is None else self.codec.encode(first)
+        s = self.model.initial(*self.last_frames(starts), self.tasks(starts), anchor)
+        s = s if first is None else self.keep_detail(s, first)
         self.encode_context(s, np.arange(len(starts)), starts)
         return s
 
@@ -133,8 +143,10 @@ class World:
         s.check()
         index = torch.as_tensor(rows, device=self.device)
         s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
-        if (anchors := self.anchors(starts)) is not None:
-            s.anchor[index] = anchors
+        if self.config.anchor_frame:
+            first = self.first_frames(starts)
+            s.anchor[index] = self.codec.encode(first)
+            s.detail[index] = self.codec.detail(first, s.anchor[index])
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
@@ -191,7 +203,7 @@ class World:
         """
         check_rows(s)
         return {
-            "pixels": self.codec.decode_pixels(s.obs).cpu().numpy(),
+            "pixels": decode_pixels(self.images(s)).cpu().numpy(),
             "state": self.stats.decode_state(s.state).float().cpu().numpy(),
             "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
             "success": s.success.float().cpu().numpy().copy(),
@@ -206,12 +218,17 @@ class World:
         prev = self.tensor(np.stack([start.last_prev for start in starts]))
         return self.codec.encode(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
 
-    def anchors(self, starts: Sequence[StartState]) -> Tensor | None:
-        """Gives the first frame that each start state shows; None where the model looks at none."""
-        if not self.config.anchor_frame:
-            return None
-        pixels = torch.from_numpy(np.stack([start.pixels[0] for start in starts])).to(self.device)
-        return self.codec.encode(pixels)
+    def images(self, s: RolloutState) -> Tensor:
+        """Gives what the robot sees, (B, C, H, W) in [-1, 1]."""
+        return self.codec.decode(s.obs, s.anchor, s.detail)
+
+    def keep_detail(self, s: RolloutState, first: Tensor) -> RolloutState:
+        """Keeps of the first frames that were shown, uint8 (B, V, H, W, 3), what their code has lost."""
+        return replace(s, detail=self.codec.detail(first, s.anchor)) if self.config.anchor_frame else s
+
+    def first_frames(self, starts: Sequence[StartState]) -> Tensor:
+        """Gives the first frame that each start state shows, uint8 (r, V, H, W, 3)."""
+        return torch.from_numpy(np.stack([start.pixels[0] for start in starts])).to(self.device)
 
     def tasks(self, starts: Sequence[StartState]) -> Tensor:
         """Gives (B,) int: which of the schema's tasks each row does."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from scd_world.codec.autoencoder import Autoencoder
 from scd_world.codec.codec import AutoencoderCodec, Identity
 from scd_world.codec.config import CodecConfig, CodecTrainConfig
-from scd_world.codec.fit_codec import fit_codec, move, reconstruction, small_motions
+from scd_world.codec.fit_codec import fit_codec, fit_unchanged, move, reconstruction, small_motions
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.robot_data.normalizer import encode_pixels
 from tests.conftest import SCHEMA
@@ -71,6 +71,41 @@ def test_many_frames_are_coded_as_single_ones(monkeypatch):
     together = codec.encode(pixels)
     monkeypatch.setattr("scd_world.codec.codec.PART", 3)
     torch.testing.assert_close(codec.encode(pixels), together)
+
+
+def test_what_coding_loses_comes_back_where_nothing_changed_and_only_there():
+    codec, pixels = AutoencoderCodec(SMALL, TWO_CAMERAS), some_pixels(2)
+    shown = codec.encode(pixels)
+    assert not codec.keeps_detail
+    assert codec.detail(pixels, shown).numel() == 0
+    codec.unchanged.fill_(0.2)
+    detail = codec.detail(pixels, shown)
+    torch.testing.assert_close(codec.decode(shown, shown, detail), encode_pixels(pixels))
+    obs = shown.clone()
+    obs[:, :3, :, 3:] = torch.where(shown[:, :3, :, 3:] > 0, -1.0, 1.0)  # half of the first camera changed
+    drawn, plain = codec.decode(obs, shown, detail), codec.decode(obs)
+    torch.testing.assert_close(drawn[:, 3:], encode_pixels(pixels)[:, 3:])
+    torch.testing.assert_close(drawn[:, :3, :, 20:], plain[:, :3, :, 20:], atol=1e-2, rtol=0)
+    assert (drawn[:, :3, :, :4] - encode_pixels(pixels)[:, :3, :, :4]).abs().mean() < (
+        (plain[:, :3, :, :4] - encode_pixels(pixels)[:, :3, :, :4]).abs().mean()
+    )
+
+
+def test_how_far_the_same_may_be_is_found_from_frames_and_earlier_ones():
+    codec, earlier = AutoencoderCodec(SMALL, TWO_CAMERAS), some_pixels(16)
+    codec.network.encoder[-2].weight.data *= 20  # no two latents are alike
+    pixels = earlier.clone()
+    pixels[:, :, :8] = some_pixels(16)[:, :, :8]  # above all is new, below nothing
+    fit_unchanged(codec, pixels, earlier, noise=0.02, seed=0)
+    assert codec.keeps_detail
+    shown = codec.encode(earlier)
+    obs, true = codec.encode(pixels), encode_pixels(pixels)
+    plain, drawn = codec.decode(obs), codec.decode(obs, shown, codec.detail(earlier, shown))
+    before, after = ((x - true).square().mean((0, 1, 3)) for x in (plain, drawn))
+    assert (after[12:] < 0.4 * before[12:]).all()
+    assert (after[:4] < 1.1 * before[:4]).all()
+    fit_unchanged(codec, some_pixels(16), earlier, noise=0.02, seed=0)  # all is new
+    assert codec.unchanged <= 0.05
 
 
 def test_frames_that_its_cells_do_not_divide_are_refused():
