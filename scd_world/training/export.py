@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,12 @@ def provenance(
     }
 
 
+def from_source(made: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Gives a provenance, and those of the worlds before it, that say so of where the data is from."""
+    parent = made.get("parent")
+    return {**made, "data": source, "parent": from_source(parent, source) if parent else None}
+
+
 def export_world(
     world: str | Path,
     evaluation: str | Path,
@@ -81,20 +87,21 @@ def export_world(
     weights: str = "float16",
     source: str | None = None,
     starts: StartStates | None = None,
+    beside: Sequence[Path] = (),
 ) -> Path:
     """A world to ship: weights in fewer bits, and in its card what `scd-evaluate` measured and drew.
 
     weights: as of `World.save`; source: what to say of where the data is from, and whose it is, in the place
-    of its folder; starts: others than the world's own.
+    of its folder; starts: others than the world's own; beside: further files, such as the data's license.
     """
     made = World.load(world)
     made.starts = starts or made.starts
     if source:
-        made.provenance = made.provenance | {"data": source}
+        made.provenance = from_source(made.provenance, source)
     report = (Path(evaluation) / "report.md").read_text(encoding="utf-8")
     # The few numbers that training measured on its way give place to the report's.
     card = model_card(made.schema, made.prior_config, made.provenance | {"eval": {}})
     made.card = card + "\n" + report.replace("\n## ", "\n### ").replace("# Fidelity", "## Fidelity", 1)
     images = {name: text for name, text in IMAGES.items() if (Path(evaluation) / name).is_file()}
     made.card += "".join(f"\n![{text}]({name})\n" for name, text in images.items())
-    return made.save(out, weights, beside=[Path(evaluation) / name for name in images])
+    return made.save(out, weights, beside=[*(Path(evaluation) / name for name in images), *beside])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import torch
 
@@ -42,6 +43,24 @@ def test_a_packaged_world_is_half_the_size_and_carries_its_report(world, tmp_pat
     assert "30.00" not in shipped.card  # one table of PSNRs, the report's
     for name, weight in world.model.state_dict().items():
         torch.testing.assert_close(shipped.model.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_packaged_world_says_whose_recordings_it_learned_from_in_every_generation(world, tmp_path):
+    data = {"data": "/home/me/d", "episodes": 9, "held_out_episodes": [2], "batch_size": 4}
+    data |= {"sequence_length": 8, "steps": 5, "planned_steps": 5, "training_seconds": 60, "eval": {}}
+    world.provenance = data | {"parent": data | {"parent": None}}
+    (tmp_path / "report.md").write_text("# Fidelity of it\n")
+    (tmp_path / "LICENSE").write_text("as you like")
+    some = replace(world.starts, **{f.name: getattr(world.starts, f.name)[:3] for f in fields(world.starts)})
+    made = export_world(
+        world.save(tmp_path / "world"), tmp_path, tmp_path / "shipped", "int8", "her robot (MIT)", some,
+        beside=[tmp_path / "LICENSE"],
+    )  # fmt: skip
+    shipped = World.load(made)
+    assert "on 9 episodes of her robot (MIT)" in shipped.card
+    assert "/home/me" not in json.dumps(shipped.provenance)
+    assert len(shipped.starts.addresses) == 3
+    assert (made / "LICENSE").read_text() == "as you like"
 
 
 def test_the_card_says_what_a_world_is_given(world):

@@ -1,0 +1,31 @@
+"""Packs a world of recipes/g1/world.sh as it is shipped: in fewer bits, with pieces of held-out recordings.
+
+recipes/g1/ship.py runs/g1/train/world runs/g1/evaluation_train data/g1 runs/g1/data.zarr runs/g1/shipped
+
+The arguments: the world, its evaluation, the recording (for its license), its window store, where to.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from scd_datasets.store.store import WindowStore
+from scd_world.training.export import export_world, pick_starts
+from scd_world.world.world import World
+
+PIECES, FRAMES = 4, 52  # the demonstration shows 4 frames and imagines 48
+SOURCE = (
+    "a Unitree G1 that picks up a bottle (MIT License, © 2026 Yifan Tian), every third of 30 recorded frames "
+    "per second"
+)
+
+world, evaluation, recording, data, out = sys.argv[1:]
+store = WindowStore.open(data)
+held_out = World.load(world).provenance["held_out_episodes"]
+episodes = np.flatnonzero(np.isin(store.episode_index, held_out))
+starts = pick_starts(store, episodes, PIECES, FRAMES)
+license_text = [Path(recording) / "LICENSE"]
+print(export_world(world, evaluation, out, "int8", SOURCE, starts, beside=license_text))
