@@ -10,7 +10,7 @@ import torch
 
 from scd_datasets.store.read_speed import measure as reading_speed
 from scd_datasets.store.store import WindowStore
-from scd_world.benchmark import async_envs, figures, quality, stepping, training
+from scd_world.benchmark import async_envs, environment, figures, quality, stepping, training
 from scd_world.benchmark.config import BenchConfig
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
@@ -53,7 +53,15 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         )
     if config.evaluations:
         report["quality"] = quality.quality(config.evaluations, device, config.seconds)
-    if config.compare:
+    if config.compare == "environment":
+        report["environment"] = environment.compare_environments(
+            World.load(str(config.world), device),
+            config.batch_sizes,
+            config.num_steps,
+            config.precision,
+            config.seconds,
+        )
+    if config.compare == "async":
         report["async"] = async_envs.compare_async(
             str(config.world),
             config.num_envs,
@@ -143,6 +151,8 @@ def markdown(report: dict[str, Any]) -> str:
     if store := report.get("store"):
         read = ", ".join(f"{speed:,.0f} {how}" for how, speed in store["frames_per_s"].items())
         parts.append(f"{store['path']}, frames/s per core in random windows: {read}")
+    if rows := report.get("environment"):
+        parts.append(environment.markdown(rows))
     if ways := report.get("async"):
         parts.append(async_envs.markdown(ways))
     return "\n\n".join(parts) + "\n"

@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scd_envs.vector_env import WorldVectorEnv
 from scd_world.benchmark.benchmark import bench, plain_schema
 from scd_world.benchmark.config import BenchConfig
 from scd_world.benchmark.cost import count_cost, count_step, peak_bytes
+from scd_world.benchmark.environment import without_model
 from scd_world.benchmark.figures import pareto, plot_quality
 from scd_world.benchmark.quality import markdown, quality
 from scd_world.benchmark.stepping import build_models, timing
@@ -181,6 +183,36 @@ def test_quality_stands_beside_the_speed_it_was_evaluated_at(world, tmp_path):
     assert "30.0" in markdown(rows)
     with pytest.raises(FileNotFoundError, match="scd-evaluate"):
         quality([str(tmp_path / "none")], CPU, seconds=0.01)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_a_world_without_a_model_answers_as_much_as_the_world(world, kind):
+    """Else what its step takes would not be what an environment adds to the model's."""
+    envs = [WorldVectorEnv(w, 3, observations=kind) for w in (world, without_model(world))]
+    whole, rest = (env.step(env.action_space.sample()) for env in envs if env.reset(seed=0))
+
+    def sizes(values):
+        if isinstance(values, dict):
+            return {key: sizes(value) for key, value in values.items()}
+        return tuple(values.shape), str(values.dtype)
+
+    for theirs, ours in zip(whole[:4], rest[:4], strict=True):
+        assert sizes(theirs) == sizes(ours)
+    assert rest[4].keys() | {"uncertainty", "_uncertainty"} == whole[4].keys()
+    assert sum(p.numel() for p in envs[1].world.model.parameters()) < 10
+
+
+@pytest.mark.slow
+def test_steps_through_gymnasium_stand_beside_those_without_the_model(world, tmp_path, capsys):
+    saved = str(world.save(tmp_path / "world"))
+    settings = {"compare": "environment", "batch_sizes": [1, 3], "num_steps": [2], "seconds": 0.01}
+    report = bench(BenchConfig(world=saved, device="cpu", out=str(tmp_path / "bench"), **settings))
+    rows = report["environment"]
+    both = itertools.product((1, 3), ("numpy", "torch"))
+    assert [(r["rows"], r["observations"]) for r in rows] == list(both)
+    assert all(r["steps_per_s"] == pytest.approx(r["rows"] / r["ms"] * 1e3) for r in rows)
+    assert all(r["without_model_ms"] > 0 for r in rows)
+    assert "without the model, ms" in capsys.readouterr().out
 
 
 def test_what_would_take_too_long_is_counted_and_not_timed(tmp_path):
