@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from scd_world.codec.config import CodecConfig
 from scd_world.model.config import ARCHITECTURES, ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.utils.checks import above, complain, one_of
@@ -21,6 +22,7 @@ class BenchConfig:
     world: str | None = None  # folder, or name on the Hub, whose model to measure; None: `model`
     model: ModelConfig = field(default_factory=ModelConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)  # codec.kind=autoencoder: `model` draws latents
     baselines: list[str] = field(default_factory=list)  # of the same size, run along: [causal_dit]
     store: str | None = None  # a window store whose reading speed is measured too
     # environment: steps through Gymnasium, images on the host and on the device, with and without the model;
@@ -30,7 +32,7 @@ class BenchConfig:
     precision: str = "fp32"  # or bf16, auto: of all environments of `compare`
     out: str | None = None  # folder for bench.json and bench.md; None: the terminal only
 
-    cameras: int = 1  # of the data that an untrained model is built for; a world brings its own
+    cameras: int = 1  # of the recorded data that an untrained model is built for; a world brings its own
     height: int = 96
     width: int = 96
     state_size: int = 18
