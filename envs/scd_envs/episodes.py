@@ -78,22 +78,27 @@ class ImaginedEpisodes:
         self.world = world
         self.image_device = world.device if on_device else torch.device("cpu")
         self.num_rows = num_rows
-        self.num_steps, self.compiled = settings.num_steps, settings.compile
-        self.horizon = settings.horizon or world.schema.horizon
-        self.success_threshold = settings.success_threshold
         self.has_uncertainty = bool(world.schema.state) and world.model.prior.has_uncertainty
-        if settings.max_uncertainty is not None and not self.has_uncertainty:
-            missing = "state prior (prior=none)" if world.schema.state else "state"
-            raise ValueError(
-                f"max_uncertainty: this world has no {missing}, so it predicts no uncertainty; leave it out"
-            )
-        self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
+        self.compiled = settings.compile
+        self.follow(settings)
         self.bf16 = use_bf16(settings.precision, world.device)
         self.pool = start_pool(world, settings.starts)
         self.task = None if settings.task is None else task_index(settings.task, world.schema.tasks)
         bounds = world.schema.action_low, world.schema.action_high
         self.idle_action = np.mean(bounds, axis=0, dtype=np.float32)  # of rows that are over
         self.batch: BatchState | None = None
+
+    def follow(self, settings: Settings) -> None:
+        """Takes over what may change while episodes run: `CHANGEABLE` of these settings."""
+        if settings.max_uncertainty is not None and not self.has_uncertainty:
+            missing = "state prior (prior=none)" if self.world.schema.state else "state"
+            raise ValueError(
+                f"max_uncertainty: this world has no {missing}, so it predicts no uncertainty; leave it out"
+            )
+        self.num_steps = settings.num_steps
+        self.horizon = settings.horizon or self.world.schema.horizon
+        self.success_threshold = settings.success_threshold
+        self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
 
     @property
     def state(self) -> BatchState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scd_envs.env_state import EnvState, check_state
 from scd_envs.episodes import ImaginedEpisodes
 from scd_envs.infos import Infos
 from scd_envs.settings import (
+    CHANGEABLE,
     Settings,
     as_options,
     is_whole,
@@ -88,7 +90,7 @@ class WorldVectorEnv(VectorEnv):
         self.world = open_world(world, device)
         self.schema = self.world.schema
         self.episodes = ImaginedEpisodes(self.world, num_envs, options, self.on_device)
-        self.clip_actions = options.clip_actions
+        self.options = options
         self.metadata = {**world_metadata(self.world, render_mode), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.single_observation_space = spaces.observation_space(self.schema)
@@ -128,7 +130,9 @@ class WorldVectorEnv(VectorEnv):
         """
         self._check_open()
         finished, shape = self.episodes.finished, (self.num_envs, len(self.schema.action))
-        checked = spaces.check_action(actions, shape, self.schema, self.clip_actions, acting=~finished)
+        checked = spaces.check_action(
+            actions, shape, self.schema, self.options.clip_actions, acting=~finished
+        )
         self.episodes.step(checked, acting=~finished)
         now, final = self.episodes.state, {}
         reward, terminated, truncated = now.reward.copy(), now.terminated.copy(), now.truncated.copy()
@@ -164,7 +168,10 @@ class WorldVectorEnv(VectorEnv):
             return getattr(self, name)
         if name in ("observation_space", "action_space"):
             return (getattr(self, f"single_{name}"),) * self.num_envs
-        if name in ("world", "schema", "metadata", "render_mode", "clip_actions", "spec"):
+        if name in CHANGEABLE:
+            own = {"horizon": self.episodes.horizon}  # the one that counts, where none was given
+            return (own.get(name, getattr(self.options, name)),) * self.num_envs
+        if name in ("world", "schema", "metadata", "render_mode", "spec"):
             return (getattr(self, name),) * self.num_envs
         if name == "_max_episode_steps":  # this and the next are names that LeRobot asks for
             return (self.episodes.horizon,) * self.num_envs
@@ -172,8 +179,28 @@ class WorldVectorEnv(VectorEnv):
             return self.episodes.task_texts
         raise AttributeError(f"WorldVectorEnv's rows have no {name!r}")
 
+    def set_attr(self, name: str, values: Any) -> None:
+        """Changes a setting of all rows, from the next step on: `num_steps`, `horizon`, `clip_actions`,
+        `success_threshold` or `max_uncertainty`.
+
+        values: the new one, or a list with it once per row. AttributeError for other names, ValueError for
+        values that are impossible or not the same in all rows: they share one model.
+        """
+        if name not in CHANGEABLE:
+            raise AttributeError(f"rows of one model have {', '.join(CHANGEABLE)} to set; got {name!r}")
+        each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs or any(value != each[0] for value in each):
+            raise ValueError(f"{name}: one value for all {self.num_envs} rows, who share it; got {values!r}")
+        options = replace(self.options, **{name: each[0]})
+        self.episodes.follow(options)
+        self.options = options
+
     def close_extras(self) -> None:
         self.episodes.batch = None  # frees the cache; the world may be shared
+
+    @property
+    def clip_actions(self) -> bool:
+        return self.options.clip_actions
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]

@@ -178,7 +178,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     dense = DENSE if DENSE in names else names[-1]
     note = (
         f"× are of `{dense}` against this model, medians over rounds in which all take one step each; CPU is "
-        "processor time. A step ends with its image: an autoencoder's decoder is part of it. – was only counted: "
-        "one round would take longer than `max_round_seconds`."
+        "processor time. A step ends with its image: an autoencoder's decoder is part of it. – was counted, "
+        "not timed: one round would take longer than `max_round_seconds`."
     )
     return f"{table(head, lines)}\n\n{note}"
