@@ -83,6 +83,7 @@ class ImaginedEpisodes:
         self.follow(settings)
         self.bf16 = use_bf16(settings.precision, world.device)
         self.pool = start_pool(world, settings.starts)
+        self.pools: dict[int, np.ndarray] = {}  # of each task, as they are asked for
         self.task = None if settings.task is None else task_index(settings.task, world.schema.tasks)
         bounds = world.schema.action_low, world.schema.action_high
         self.idle_action = np.mean(bounds, axis=0, dtype=np.float32)  # of rows that are over
@@ -127,9 +128,17 @@ class ImaginedEpisodes:
         task = self.task if task is None else task
         # noise first: so it is the same, whether the start is sampled or given
         noise_seed = int(rng.integers(2**63 - 1))
-        pool = self.pool if task is None else self.world.starts.filter_by_task(task, self.pool)
+        pool = self._pool_of(task)
         episode, frame = pool[rng.integers(len(pool))] if address is None else address
         return EpisodeStart(int(episode), int(frame), noise_seed, task)
+
+    def _pool_of(self, task: int | None) -> np.ndarray:
+        """Gives the addresses (N, 2) to sample from, with a task those of its episodes."""
+        if task is None:
+            return self.pool
+        if task not in self.pools:
+            self.pools[task] = self.world.starts.filter_by_task(task, self.pool)
+        return self.pools[task]
 
     def start_rows(self, rows: np.ndarray, starts: Sequence[EpisodeStart]) -> None:
         """Begins episodes in `rows`, from these starts and their contexts; the first call begins all rows."""
@@ -139,19 +148,19 @@ class ImaginedEpisodes:
             found if start.task is None else replace(found, task=start.task)
             for found, start in zip(recorded, starts, strict=True)
         ]
+        images = torch.from_numpy(np.stack([found.pixels[-1] for found in recorded])).to(self.image_device)
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
-            self.batch = self._new_batch(self.world.reset(recorded))
+            self.batch = self._new_batch(self.world.reset(recorded), images)
             with self._precision():
                 self.world.prepare(self.state.rollout, self.num_steps, self.compiled)
         else:
             self._restart(rows, recorded)
+            put_rows(self.state.pixels, rows, images)  # as recorded, to the bit
         now = self.state
         now.noise_seeds[rows] = [start.noise_seed for start in starts]
         now.starts[rows] = [(start.episode, start.frame) for start in starts]
         now.tasks[rows] = [found.task for found in recorded]
         now.state[rows] = [found.state[-1] for found in recorded]
-        recorded_pixels = torch.from_numpy(np.stack([found.pixels[-1] for found in recorded]))
-        put_rows(now.pixels, rows, recorded_pixels.to(self.image_device))  # as recorded, to the bit
         for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
             array[rows] = 0
 
@@ -219,8 +228,8 @@ class ImaginedEpisodes:
         """Takes over the images (M, V, H, W, 3) of those rows of the model's batch that are active."""
         now = self.state
         if np.array_equal(now.members, np.arange(self.num_rows)):  # the new tensor, but for the rows at rest
-            rest = np.flatnonzero(~active)
-            put_rows(pixels, rest, take_rows(now.pixels, rest))
+            if len(rest := np.flatnonzero(~active)):
+                put_rows(pixels, rest, take_rows(now.pixels, rest))
             now.pixels = pixels
         else:
             put_rows(now.pixels, now.members[active], take_rows(pixels, np.flatnonzero(active)))
@@ -248,12 +257,10 @@ class ImaginedEpisodes:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def _new_batch(self, rollout: RolloutState) -> BatchState:
-        schema, B = self.world.schema, self.num_rows
-        specs = array_specs(B, schema)
+    def _new_batch(self, rollout: RolloutState, pixels: Tensor) -> BatchState:
+        specs = array_specs(self.num_rows, self.world.schema)
         arrays: dict[str, Any] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specs.items()}
-        pixels = torch.empty(image_shape(B, schema), dtype=torch.uint8, device=self.image_device)
-        return BatchState(rollout=rollout, members=np.arange(B), pixels=pixels, **arrays)
+        return BatchState(rollout=rollout, members=np.arange(self.num_rows), pixels=pixels, **arrays)
 
 
 def array_specs(B: int, schema: DataSchema) -> dict[str, tuple[tuple[int, ...], type]]:

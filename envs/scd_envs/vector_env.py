@@ -250,12 +250,12 @@ class WorldVectorEnv(VectorEnv):
 
     def _final(self, over: np.ndarray) -> Infos:
         """Gives what SAME_STEP says of the rows that are over, before they begin again."""
+        if not len(over):
+            return {}
         now, columns = self.episodes.state, self.episodes.columns()
         if not self.on_device:
             last = spaces.observation(self.schema, now.pixels.numpy()[over], now.state[over])
             return infos.final(columns, last, over)
-        if not len(over):
-            return {}
         over_mask = infos.mask_of(over, self.num_envs)
         return {
             "final_obs": self._observation(),

@@ -5,6 +5,7 @@ B rows, V cameras, H W pixels, S state size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,8 +13,6 @@ import numpy as np
 from torch import Tensor
 
 from scd_world.world.transfer import HostCopy
-
-FINITE = ("obs", "state", "reward", "success")  # what of a rollout's state has to be finite
 
 
 class Numbers(NamedTuple):
@@ -30,21 +29,22 @@ class Readout:
     """What B rows imagined. All numbers come in one transfer, ahead of the images."""
 
     pixels: Tensor  # uint8 (B, V, H, W, 3) on the device
-    packed: HostCopy  # float32 (B, 3 + 4 + S): success, reward, uncertainty, four times finite or not, state
+    packed: HostCopy  # float32 (B, 4 + S): success, reward, uncertainty, sum of the model's frame, state
     steps: int  # that the batch has taken
 
     def wait(self) -> Numbers:
         """Waits for the numbers. FloatingPointError, naming them, where rows imagined what is no number."""
         packed = self.packed.wait().numpy()
-        success, reward, uncertainty, *finite = packed[:, : 3 + len(FINITE)].T
-        check_rows(np.array(finite) > 0, self.steps)
-        return Numbers(packed[:, 3 + len(FINITE) :], reward, success, uncertainty)
+        (success, reward, uncertainty, frame), state = packed[:, :4].T, packed[:, 4:]
+        check_rows({"obs": frame, "state": state, "reward": reward, "success": success}, self.steps)
+        return Numbers(state, reward, success, uncertainty)
 
 
-def check_rows(finite: np.ndarray, steps: int) -> None:
-    """finite (4, B) bool: FloatingPointError, naming them, where rows imagined what is no number."""
-    if not finite.all():
-        wrong = {name: np.flatnonzero(~row).tolist() for name, row in zip(FINITE, finite, strict=True)}
+def check_rows(values: Mapping[str, np.ndarray], steps: int) -> None:
+    """values: (B,) or (B, S). FloatingPointError, naming the rows, where any is not finite."""
+    finite = {name: np.isfinite(value).reshape(len(value), -1).all(1) for name, value in values.items()}
+    if not all(rows.all() for rows in finite.values()):
+        wrong = {name: np.flatnonzero(~rows).tolist() for name, rows in finite.items()}
         raise FloatingPointError(
             "; ".join(f"{name} of rows {rows} is not finite" for name, rows in wrong.items() if rows)
             + f" after {steps} steps: the world was trained to this, or bf16 is too coarse for it; "
