@@ -204,8 +204,8 @@ class ImaginedEpisodes:
             return
         active = acting[now.members]  # (M,)
         device, members = self.world.device, now.members
-        seeds, steps = torch.from_numpy(np.stack([now.noise_seeds[members], now.steps[members]])).to(device)
-        noise = row_noise(seeds, steps, self.world.frame_shape)
+        seeds, steps = (torch.from_numpy(of[members]) for of in (now.noise_seeds, now.steps))
+        noise = row_noise(seeds, steps, self.world.frame_shape, device)
         action = np.where(active[:, None], action[members], self.idle_action)
         with self._precision():
             now.rollout = self.world.step(now.rollout, action, noise, self.num_steps, self.compiled)
