@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_envs.episodes import BatchState, ImaginedEpisodes, array_specs
+from scd_envs.episodes import BatchState, ImaginedEpisodes, array_specs, image_shape
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.rollout_state import RolloutState
 from scd_world.world.world import World
@@ -62,6 +62,9 @@ def check_generator(row: int, saved: Any) -> None:
 def check_batch(batch: BatchState, episodes: ImaginedEpisodes) -> None:
     """Raises ValueError for arrays of another environment, or rows that hold what no episode has."""
     schema, B = episodes.world.schema, episodes.num_rows
+    pixels, images = batch.pixels, image_shape(B, schema)
+    if not isinstance(pixels, Tensor) or pixels.shape != images or pixels.dtype != torch.uint8:
+        raise ValueError(f"the state's pixels is {describe(pixels)}; expected torch.uint8 of shape {images}")
     for name, (shape, dtype) in array_specs(B, schema).items():
         array = getattr(batch, name)
         if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:

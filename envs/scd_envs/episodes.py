@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
+from torch import Tensor
 
 from scd_envs.settings import Settings, start_pool, task_index
 from scd_world.model.noise import row_noise
@@ -20,6 +21,7 @@ from scd_world.model.rollout_state import RolloutState
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.precision import use_bf16
 from scd_world.world.starts import StartState
+from scd_world.world.transfer import HostCopy
 from scd_world.world.world import World
 
 
@@ -43,7 +45,7 @@ class BatchState:
     starts: np.ndarray  # (B, 2) int64, episode and frame
     tasks: np.ndarray  # (B,) int64, index into the schema's tasks
     steps: np.ndarray  # (B,) int64, since the start
-    pixels: np.ndarray  # (B, V, H, W, 3) uint8
+    pixels: Tensor  # (B, V, H, W, 3) uint8, on the host, or where the model is
     state: np.ndarray  # (B, S) raw units
     reward: np.ndarray  # (B,) float64, of the last step
     probability: np.ndarray  # (B,) float64, of success
@@ -58,35 +60,46 @@ class BatchState:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), np.ndarray)
         }
-        return BatchState(rollout=self.rollout.fork(), **arrays)
+        return BatchState(rollout=self.rollout.fork(), pixels=self.pixels.clone(), **arrays)
 
 
 class ImaginedEpisodes:
     """Runs B imagined episodes in one batched model.
 
-    A row that is over stays as it is until it is started again.
+    A row that is over stays as it is until it is started again. Images are large and numbers small: numbers
+    always come to the host, which decides what is over; images come with them, or with `on_device` stay where
+    the model is.
 
     Raises ValueError for settings that this world cannot follow: a start or a task that it does not have,
     `max_uncertainty` where it predicts no uncertainty.
     """
 
-    def __init__(self, world: World, num_rows: int, settings: Settings) -> None:
+    def __init__(self, world: World, num_rows: int, settings: Settings, on_device: bool = False) -> None:
         self.world = world
+        self.image_device = world.device if on_device else torch.device("cpu")
         self.num_rows = num_rows
-        self.num_steps, self.compiled = settings.num_steps, settings.compile
-        self.horizon = settings.horizon or world.schema.horizon
-        self.success_threshold = settings.success_threshold
         self.has_uncertainty = bool(world.schema.state) and world.model.prior.has_uncertainty
+        self.compiled = settings.compile
+        self.follow(settings)
+        self.bf16 = use_bf16(settings.precision, world.device)
+        self.pool = start_pool(world, settings.starts)
+        self.pools: dict[int, np.ndarray] = {}  # of each task, as they are asked for
+        self.task = None if settings.task is None else task_index(settings.task, world.schema.tasks)
+        bounds = world.schema.action_low, world.schema.action_high
+        self.idle_action = np.mean(bounds, axis=0, dtype=np.float32)  # of rows that are over
+        self.batch: BatchState | None = None
+
+    def follow(self, settings: Settings) -> None:
+        """Takes over what may change while episodes run: `CHANGEABLE` of these settings."""
         if settings.max_uncertainty is not None and not self.has_uncertainty:
-            missing = "state prior (prior=none)" if world.schema.state else "state"
+            missing = "state prior (prior=none)" if self.world.schema.state else "state"
             raise ValueError(
                 f"max_uncertainty: this world has no {missing}, so it predicts no uncertainty; leave it out"
             )
+        self.num_steps = settings.num_steps
+        self.horizon = settings.horizon or self.world.schema.horizon
+        self.success_threshold = settings.success_threshold
         self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
-        self.bf16 = use_bf16(settings.precision, world.device)
-        self.pool = start_pool(world, settings.starts)
-        self.task = None if settings.task is None else task_index(settings.task, world.schema.tasks)
-        self.batch: BatchState | None = None
 
     @property
     def state(self) -> BatchState:
@@ -115,9 +128,17 @@ class ImaginedEpisodes:
         task = self.task if task is None else task
         # noise first: so it is the same, whether the start is sampled or given
         noise_seed = int(rng.integers(2**63 - 1))
-        pool = self.pool if task is None else self.world.starts.filter_by_task(task, self.pool)
+        pool = self._pool_of(task)
         episode, frame = pool[rng.integers(len(pool))] if address is None else address
         return EpisodeStart(int(episode), int(frame), noise_seed, task)
+
+    def _pool_of(self, task: int | None) -> np.ndarray:
+        """Gives the addresses (N, 2) to sample from, with a task those of its episodes."""
+        if task is None:
+            return self.pool
+        if task not in self.pools:
+            self.pools[task] = self.world.starts.filter_by_task(task, self.pool)
+        return self.pools[task]
 
     def start_rows(self, rows: np.ndarray, starts: Sequence[EpisodeStart]) -> None:
         """Begins episodes in `rows`, from these starts and their contexts; the first call begins all rows."""
@@ -127,17 +148,19 @@ class ImaginedEpisodes:
             found if start.task is None else replace(found, task=start.task)
             for found, start in zip(recorded, starts, strict=True)
         ]
+        images = torch.from_numpy(np.stack([found.pixels[-1] for found in recorded])).to(self.image_device)
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
-            self.batch = self._new_batch(self.world.reset(recorded))
+            self.batch = self._new_batch(self.world.reset(recorded), images)
             with self._precision():
                 self.world.prepare(self.state.rollout, self.num_steps, self.compiled)
         else:
             self._restart(rows, recorded)
+            put_rows(self.state.pixels, rows, images)  # as recorded, to the bit
         now = self.state
-        for row, start, found in zip(rows, starts, recorded, strict=True):
-            now.noise_seeds[row] = start.noise_seed
-            now.starts[row], now.tasks[row] = (start.episode, start.frame), found.task
-            now.pixels[row], now.state[row] = found.pixels[-1], found.state[-1]  # as recorded, to the bit
+        now.noise_seeds[rows] = [start.noise_seed for start in starts]
+        now.starts[rows] = [(start.episode, start.frame) for start in starts]
+        now.tasks[rows] = [found.task for found in recorded]
+        now.state[rows] = [found.state[-1] for found in recorded]
         for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
             array[rows] = 0
 
@@ -153,8 +176,9 @@ class ImaginedEpisodes:
             filler = np.full(len(rows), places[0])  # any row will do to make room: it is overwritten
             now.rollout = self._select(np.concatenate([places, filler]))
             now.members = np.concatenate([now.members[places], rows])
-        index = [int(np.flatnonzero(now.members == row)[0]) for row in rows]
-        self.world.reset_rows(now.rollout, index, recorded)
+        place = np.zeros(self.num_rows, np.int64)
+        place[now.members] = np.arange(len(now.members))
+        self.world.reset_rows(now.rollout, place[rows], recorded)
 
     def drop_finished(self) -> None:
         """Takes the rows that are over out of the model's batch, once they are half of it; not where each
@@ -179,45 +203,64 @@ class ImaginedEpisodes:
         if not acting.any():
             return
         active = acting[now.members]  # (M,)
-        device = self.world.device
-        seeds, steps = (torch.from_numpy(of[now.members]).to(device) for of in (now.noise_seeds, now.steps))
-        noise = row_noise(seeds, steps, self.world.frame_shape)
-        idle = np.mean([schema.action_low, schema.action_high], axis=0, dtype=np.float32)
-        action = np.where(active[:, None], action[now.members], idle)
+        device, members = self.world.device, now.members
+        seeds, steps = (torch.from_numpy(of[members]) for of in (now.noise_seeds, now.steps))
+        noise = row_noise(seeds, steps, self.world.frame_shape, device)
+        action = np.where(active[:, None], action[members], self.idle_action)
         with self._precision():
             now.rollout = self.world.step(now.rollout, action, noise, self.num_steps, self.compiled)
 
-        out, rows = self.world.outputs(now.rollout), now.members[active]
-        now.pixels[rows], now.state[rows] = out["pixels"][active], out["state"][active]
-        now.reward[rows] = out["reward"][active] if schema.reward else 0
-        now.probability[rows] = out["success"][active] if schema.success else 0
-        now.uncertainty[rows] = out["uncertainty"][active]
+        readout = self.world.readout(now.rollout)
+        stays = self.image_device == device
+        images = None if stays else HostCopy(readout.pixels)  # on their way while the host does what follows
+        out, rows = readout.wait(), members[active]
+        now.state[rows] = out.state[active]
+        now.reward[rows] = out.reward[active] if schema.reward else 0
+        now.probability[rows] = out.success[active] if schema.success else 0
+        now.uncertainty[rows] = out.uncertainty[active]
         now.steps[rows] += 1
         now.terminated[rows] = now.probability[rows] > self.success_threshold
         now.truncated[rows] = now.steps[rows] >= self.horizon
         now.truncated[rows] |= now.uncertainty[rows] > self.max_uncertainty
+        self._show(readout.pixels if images is None else images.wait(), active)
+
+    def _show(self, pixels: Tensor, active: np.ndarray) -> None:
+        """Takes over the images (M, V, H, W, 3) of those rows of the model's batch that are active."""
+        now = self.state
+        if np.array_equal(now.members, np.arange(self.num_rows)):  # the new tensor, but for the rows at rest
+            if len(rest := np.flatnonzero(~active)):
+                put_rows(pixels, rest, take_rows(now.pixels, rest))
+            now.pixels = pixels
+        else:
+            put_rows(now.pixels, now.members[active], take_rows(pixels, np.flatnonzero(active)))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Gives what info holds, of all rows: key → (B,). `uncertainty` is left out where the world predicts
+        none. (The key `episode` belongs to Gymnasium's RecordEpisodeStatistics.)"""
+        now = self.state
+        return {
+            "is_success": now.probability > self.success_threshold,
+            "success_probability": now.probability,
+            "start_episode": now.starts[:, 0],
+            "start_frame": now.starts[:, 1],
+        } | ({"uncertainty": now.uncertainty} if self.has_uncertainty else {})
 
     def info(self, row: int) -> dict[str, Any]:
-        """Gives a row's info; `uncertainty` is left out where the world predicts none.
+        """Gives a row's info, as Python's own numbers."""
+        return {key: values[row].item() for key, values in self.columns().items()}
 
-        The key `episode` belongs to Gymnasium's RecordEpisodeStatistics.
-        """
-        now = self.state
-        uncertainty = {"uncertainty": float(now.uncertainty[row])} if self.has_uncertainty else {}
-        return {
-            "is_success": bool(now.probability[row] > self.success_threshold),
-            "success_probability": float(now.probability[row]),
-            "start_episode": int(now.starts[row, 0]),
-            "start_frame": int(now.starts[row, 1]),
-        } | uncertainty
+    def go_on_from(self, batch: BatchState) -> None:
+        """Takes over a copy of a state that `check_state` let pass."""
+        self.batch = batch.copy()
+        self.batch.pixels = self.batch.pixels.to(self.image_device)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def _new_batch(self, rollout: RolloutState) -> BatchState:
+    def _new_batch(self, rollout: RolloutState, pixels: Tensor) -> BatchState:
         specs = array_specs(self.num_rows, self.world.schema)
         arrays: dict[str, Any] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specs.items()}
-        return BatchState(rollout=rollout, members=np.arange(self.num_rows), **arrays)
+        return BatchState(rollout=rollout, members=np.arange(self.num_rows), pixels=pixels, **arrays)
 
 
 def array_specs(B: int, schema: DataSchema) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -225,8 +268,27 @@ def array_specs(B: int, schema: DataSchema) -> dict[str, tuple[tuple[int, ...], 
     return {
         **dict.fromkeys(("noise_seeds", "tasks", "steps"), ((B,), np.int64)),
         "starts": ((B, 2), np.int64),
-        "pixels": ((B, len(schema.cameras), schema.height, schema.width, 3), np.uint8),
         "state": ((B, len(schema.state)), np.float32),
         **dict.fromkeys(("reward", "probability", "uncertainty"), ((B,), np.float64)),
         **dict.fromkeys(("terminated", "truncated"), ((B,), np.bool_)),
     }
+
+
+def image_shape(B: int, schema: DataSchema) -> tuple[int, int, int, int, int]:
+    """Gives (B, V, H, W, 3)."""
+    return B, len(schema.cameras), schema.height, schema.width, 3
+
+
+def take_rows(images: Tensor, rows: np.ndarray) -> Tensor:
+    """Copies these rows (r,) of images (B, …)."""
+    if images.is_cuda:
+        return images[torch.from_numpy(rows).to(images.device)]
+    return torch.from_numpy(images.numpy()[rows])  # a row is copied whole: torch copies it byte by byte
+
+
+def put_rows(images: Tensor, rows: np.ndarray, values: Tensor) -> None:
+    """Writes values (r, …), on the same device, into these rows (r,) of images (B, …)."""
+    if images.is_cuda:
+        images[torch.from_numpy(rows).to(images.device)] = values
+    else:
+        images.numpy()[rows] = values.numpy()

@@ -13,6 +13,9 @@ import torch
 
 from scd_world.world.world import World
 
+# what may change while episodes run
+CHANGEABLE = ("num_steps", "horizon", "clip_actions", "success_threshold", "max_uncertainty")
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -9,12 +9,15 @@ import warnings
 from typing import Any
 
 import numpy as np
+import torch
 from einops import rearrange
 from gymnasium import spaces
+from torch import Tensor
 
 from scd_world.robot_data.schema import DataSchema
 
 MARGIN = 0.1  # of the recorded range: how far beyond it an action may lie before it is called a mistake
+Array = np.ndarray | Tensor
 ANY = np.finfo(np.float32).max  # states are imagined, so the data's range does not bound them
 
 
@@ -38,16 +41,24 @@ def action_space(schema: DataSchema) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def observation(schema: DataSchema, pixels: np.ndarray, state: np.ndarray) -> dict[str, Any]:
-    """Makes an observation of pixels uint8 (…, V, H, W, 3) and state (…, S), in arrays of its own."""
-    by_camera = {name: pixels[..., v, :, :, :].copy() for v, name in enumerate(schema.cameras)}
+def observation(schema: DataSchema, pixels: Array, state: Array) -> dict[str, Any]:
+    """Makes an observation of pixels uint8 (…, V, H, W, 3) and state (…, S), in arrays of its own, or both
+    tensors."""
+    by_camera = {name: own(pixels[..., v, :, :, :]) for v, name in enumerate(schema.cameras)}
     obs: dict[str, Any] = {"pixels": by_camera if len(by_camera) > 1 else by_camera[schema.cameras[0]]}
     split = len(schema.agent_pos)
     if schema.agent_pos:
-        obs["agent_pos"] = state[..., :split].copy()
+        obs["agent_pos"] = own(state[..., :split])
     if schema.environment_state:
-        obs["environment_state"] = state[..., split:].copy()
+        obs["environment_state"] = own(state[..., split:])
     return obs
+
+
+def own(values: Array) -> Array:
+    """Copies values, in C order."""
+    if isinstance(values, np.ndarray):
+        return values.copy()
+    return values.clone(memory_format=torch.contiguous_format)
 
 
 def tile_cameras(pixels: np.ndarray) -> np.ndarray:
@@ -58,11 +69,14 @@ def tile_cameras(pixels: np.ndarray) -> np.ndarray:
 def check_action(
     action: Any, shape: tuple[int, ...], schema: DataSchema, clip: bool, acting: np.ndarray
 ) -> np.ndarray:
-    """Gives the action as float32 of `shape`, (A,) or (B, A). Rows that are not `acting` may hold anything.
+    """Gives the action as float32 of `shape`, (A,) or (B, A), on the host; it may be a tensor on any device.
+    Rows that are not `acting` may hold anything.
 
     Raises TypeError where it is no array of numbers, and ValueError for a wrong shape, NaN or infinity, and
     values further than MARGIN outside the recorded range (with `clip` they are clipped, and warned of).
     """
+    if isinstance(action, Tensor):
+        action = action.detach().cpu()
     try:
         values = np.asarray(action, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from scd_envs import spaces
+from scd_envs import infos, spaces
 from scd_envs.env_state import EnvState, check_state
 from scd_envs.episodes import ImaginedEpisodes
+from scd_envs.infos import Infos
 from scd_envs.settings import (
+    CHANGEABLE,
     Settings,
     as_options,
     is_whole,
@@ -27,7 +31,7 @@ from scd_envs.settings import (
 from scd_envs.world_env import world_metadata
 from scd_world.world.world import World
 
-Infos = dict[str, Any]
+OBSERVATIONS = ("numpy", "torch")
 
 
 class WorldVectorEnv(VectorEnv):
@@ -50,6 +54,9 @@ class WorldVectorEnv(VectorEnv):
     info are in `final_obs` and `final_info`) or DISABLED. With DISABLED, a finished row freezes until it is
     reset: its last observation, reward 0, constant flags and info. So a sum over time is the return of one
     episode, which is what LeRobot's evaluation computes.
+    `observations`: "numpy"; or "torch": observations, rewards (float32), ends and infos are tensors on the
+    world's device, the caller's own, and images never come to the host; `final_obs` and `final_info` hold all
+    rows then, of which `_final_obs` tells those that are over. Actions may be tensors in either case.
 
     ## Errors
     Those of `WorldEnv`; ClosedEnvironmentError after `close()`.
@@ -62,6 +69,7 @@ class WorldVectorEnv(VectorEnv):
         device: str | None = None,
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        observations: str = "numpy",
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -76,10 +84,13 @@ class WorldVectorEnv(VectorEnv):
         if autoreset_mode not in [*AutoresetMode, *modes]:
             raise ValueError(f"autoreset_mode is one of {modes}; got {autoreset_mode!r}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
+        if observations not in OBSERVATIONS:
+            raise ValueError(f"observations is one of {list(OBSERVATIONS)}; got {observations!r}")
+        self.on_device = observations == "torch"
         self.world = open_world(world, device)
         self.schema = self.world.schema
-        self.episodes = ImaginedEpisodes(self.world, num_envs, options)
-        self.clip_actions = options.clip_actions
+        self.episodes = ImaginedEpisodes(self.world, num_envs, options, self.on_device)
+        self.options = options
         self.metadata = {**world_metadata(self.world, render_mode), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.single_observation_space = spaces.observation_space(self.schema)
@@ -108,7 +119,8 @@ class WorldVectorEnv(VectorEnv):
         for row in rows:
             if seeds[row] is not None:
                 self._rngs[row], self._seeds[row] = seeding.np_random(seeds[row])
-        return self._begin(rows, addresses, {}, tasks)
+        self._begin(rows, addresses, tasks)
+        return self._observation(), self._given(infos.batched(self.episodes.columns(), rows))
 
     def step(self, actions: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Takes `actions` (B, A) in raw units; imagines the next frames. Finished rows ignore theirs.
@@ -118,27 +130,31 @@ class WorldVectorEnv(VectorEnv):
         """
         self._check_open()
         finished, shape = self.episodes.finished, (self.num_envs, len(self.schema.action))
-        checked = spaces.check_action(actions, shape, self.schema, self.clip_actions, acting=~finished)
+        checked = spaces.check_action(
+            actions, shape, self.schema, self.options.clip_actions, acting=~finished
+        )
         self.episodes.step(checked, acting=~finished)
-        now = self.episodes.state
+        now, final = self.episodes.state, {}
         reward, terminated, truncated = now.reward.copy(), now.terminated.copy(), now.truncated.copy()
         if self.autoreset_mode is AutoresetMode.DISABLED:
             self.episodes.drop_finished()
-            obs, infos = self._observation(), self._infos({}, range(self.num_envs))
         elif self.autoreset_mode is AutoresetMode.SAME_STEP:
-            obs, infos = self._reset_finished(terminated | truncated)
+            over = np.flatnonzero(terminated | truncated)
+            final = self._final(over)
+            self._begin(over)
         else:
             terminated[finished] = truncated[finished] = False
-            infos = self._infos({}, np.flatnonzero(~finished))
-            obs, infos = self._begin(np.flatnonzero(finished), [None] * self.num_envs, infos)
-        return obs, reward, terminated, truncated, infos
+            self._begin(np.flatnonzero(finished))
+        found = final | infos.batched(self.episodes.columns(), np.arange(self.num_envs))
+        ends = self._given(terminated), self._given(truncated)
+        return self._observation(), self._given(reward), *ends, self._given(found)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Gives the rows' current frames, each uint8 (H, W, 3)."""
         if self.render_mode is None:
             return None
         self._check_open()
-        return tuple(spaces.tile_cameras(pixels) for pixels in self.episodes.state.pixels)
+        return tuple(spaces.tile_cameras(pixels) for pixels in self.episodes.state.pixels.cpu().numpy())
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Gives one result per row of `render`, or of an attribute: see `get_attr`."""
@@ -152,7 +168,10 @@ class WorldVectorEnv(VectorEnv):
             return getattr(self, name)
         if name in ("observation_space", "action_space"):
             return (getattr(self, f"single_{name}"),) * self.num_envs
-        if name in ("world", "schema", "metadata", "render_mode", "clip_actions", "spec"):
+        if name in CHANGEABLE:
+            own = {"horizon": self.episodes.horizon}  # the one that counts, where none was given
+            return (own.get(name, getattr(self.options, name)),) * self.num_envs
+        if name in ("world", "schema", "metadata", "render_mode", "spec"):
             return (getattr(self, name),) * self.num_envs
         if name == "_max_episode_steps":  # this and the next are names that LeRobot asks for
             return (self.episodes.horizon,) * self.num_envs
@@ -160,8 +179,28 @@ class WorldVectorEnv(VectorEnv):
             return self.episodes.task_texts
         raise AttributeError(f"WorldVectorEnv's rows have no {name!r}")
 
+    def set_attr(self, name: str, values: Any) -> None:
+        """Changes a setting of all rows, from the next step on: `num_steps`, `horizon`, `clip_actions`,
+        `success_threshold` or `max_uncertainty`.
+
+        values: the new one, or a list with it once per row. AttributeError for other names, ValueError for
+        values that are impossible or not the same in all rows: they share one model.
+        """
+        if name not in CHANGEABLE:
+            raise AttributeError(f"rows of one model have {', '.join(CHANGEABLE)} to set; got {name!r}")
+        each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs or any(value != each[0] for value in each):
+            raise ValueError(f"{name}: one value for all {self.num_envs} rows, who share it; got {values!r}")
+        options = replace(self.options, **{name: each[0]})
+        self.episodes.follow(options)
+        self.options = options
+
     def close_extras(self) -> None:
         self.episodes.batch = None  # frees the cache; the world may be shared
+
+    @property
+    def clip_actions(self) -> bool:
+        return self.options.clip_actions
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
@@ -187,39 +226,58 @@ class WorldVectorEnv(VectorEnv):
         """
         self._check_open()
         check_state(state, self.episodes)
-        self.episodes.batch = state.batch.copy()
+        self.episodes.go_on_from(state.batch)
         for rng, saved in zip(self._rngs, state.rng_states, strict=True):
             rng.bit_generator.state = saved
 
     # ---- pieces --------------------------------------------------------------------------------------------
 
     def _begin(
-        self, rows: np.ndarray, addresses: list, infos: Infos, tasks: list[int | None] | None = None
-    ) -> tuple[dict[str, Any], Infos]:
-        tasks = tasks or [None] * self.num_envs
-        if len(rows):
-            starts = [self.episodes.sample_start(self._rngs[row], addresses[row], tasks[row]) for row in rows]
-            self.episodes.start_rows(rows, starts)
-        return self._observation(), self._infos(infos, rows)
+        self, rows: np.ndarray, addresses: Sequence[Any] = (), tasks: Sequence[int | None] = ()
+    ) -> None:
+        """Begins episodes in these rows; addresses and tasks: one per row of all, or none at all."""
+        if not len(rows):
+            return
+        self.episodes.start_rows(
+            rows,
+            [
+                self.episodes.sample_start(
+                    self._rngs[row], addresses[row] if addresses else None, tasks[row] if tasks else None
+                )
+                for row in rows
+            ],
+        )
 
-    def _reset_finished(self, finished: np.ndarray) -> tuple[dict[str, Any], Infos]:
-        """SAME_STEP: puts the finished rows' last observations into the infos, then begins them again."""
-        infos: Infos = {}
-        now = self.episodes.state
-        for row in np.flatnonzero(finished):
-            last = spaces.observation(self.schema, now.pixels[row], now.state[row])
-            infos = self._add_info(infos, {"final_obs": last, "final_info": self.episodes.info(row)}, row)
-        infos = self._infos(infos, np.flatnonzero(~finished))
-        return self._begin(np.flatnonzero(finished), [None] * self.num_envs, infos)
-
-    def _infos(self, infos: Infos, rows: Sequence[int] | np.ndarray) -> Infos:
-        for row in rows:
-            infos = self._add_info(infos, self.episodes.info(row), row)
-        return infos
+    def _final(self, over: np.ndarray) -> Infos:
+        """Gives what SAME_STEP says of the rows that are over, before they begin again."""
+        if not len(over):
+            return {}
+        now, columns = self.episodes.state, self.episodes.columns()
+        if not self.on_device:
+            last = spaces.observation(self.schema, now.pixels.numpy()[over], now.state[over])
+            return infos.final(columns, last, over)
+        over_mask = infos.mask_of(over, self.num_envs)
+        return {
+            "final_obs": self._observation(),
+            "_final_obs": over_mask,
+            "final_info": infos.batched(columns, over),
+            "_final_info": over_mask,
+        }
 
     def _observation(self) -> dict[str, Any]:
         now = self.episodes.state
-        return spaces.observation(self.schema, now.pixels, now.state)
+        if self.on_device:
+            return spaces.observation(self.schema, now.pixels, self._given(now.state))
+        return spaces.observation(self.schema, now.pixels.numpy(), now.state)
+
+    def _given(self, values: Any) -> Any:
+        """Gives arrays (in dicts, perhaps) as they are, or as tensors on the device, real ones float32."""
+        if not self.on_device or isinstance(values, torch.Tensor):
+            return values
+        if isinstance(values, dict):
+            return {key: self._given(value) for key, value in values.items()}
+        real = torch.float32 if values.dtype.kind == "f" else None
+        return torch.tensor(values, dtype=real, device=self.world.device)
 
     def _masked_rows(self, mask: Any) -> np.ndarray:
         expected = f"a numpy array of {self.num_envs} bools with at least one True"

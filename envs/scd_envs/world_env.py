@@ -118,7 +118,7 @@ class WorldEnv(gymnasium.Env):
         """Gives the current frame, uint8 (H, W, 3); several cameras side by side."""
         if self.render_mode is None:
             return None
-        return spaces.tile_cameras(self.episodes.state.pixels[0])
+        return spaces.tile_cameras(self.episodes.state.pixels[0].numpy())
 
     def get_state(self) -> EnvState:
         """Gives all that the future depends on: save it, and branch from it as often as you like."""
@@ -134,7 +134,7 @@ class WorldEnv(gymnasium.Env):
         """
         self._check_open()
         check_state(state, self.episodes)
-        self.episodes.batch = state.batch.copy()
+        self.episodes.go_on_from(state.batch)
         self.np_random.bit_generator.state = state.rng_states[0]
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class WorldEnv(gymnasium.Env):
 
     def _observation(self) -> dict[str, Any]:
         now = self.episodes.state
-        return spaces.observation(self.schema, now.pixels[0], now.state[0])
+        return spaces.observation(self.schema, now.pixels[0].numpy(), now.state[0])
 
 
 def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def speed(worlds: dict[str, World], seconds: float) -> dict[str, dict[str, float
     models = {name: world.model for name, world in worlds.items()}
     updates = {row["model"]: row for row in compare_training(models, None, BATCH, SEQUENCE_LENGTH, seconds)}
     states = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
-    rounds = list(interleave_steps(models, states, dict.fromkeys(models, LATENCY_STEPS), seconds))
+    codecs = {name: world.codec for name, world in worlds.items()}
+    rounds = list(interleave_steps(models, states, dict.fromkeys(models, LATENCY_STEPS), codecs, seconds))
     return {
         name: {
             "update_ms": updates[name]["cpu_ms"],

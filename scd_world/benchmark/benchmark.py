@@ -10,8 +10,9 @@ import torch
 
 from scd_datasets.store.read_speed import measure as reading_speed
 from scd_datasets.store.store import WindowStore
-from scd_world.benchmark import async_envs, figures, quality, stepping, training
+from scd_world.benchmark import async_envs, environment, figures, quality, stepping, training
 from scd_world.benchmark.config import BenchConfig
+from scd_world.codec.codec import Codec, make_codec
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import write_json
@@ -28,15 +29,17 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    model, prior, schema = model_and_schema(config)
-    report: dict[str, Any] = {"machine": machine_info(device), "model": describe(model, schema, config)}
+    model, prior, codec = what_to_measure(config)
+    codec = codec.to(device)
+    schema = codec.model_schema
+    report: dict[str, Any] = {"machine": machine_info(device), "model": describe(model, codec, config)}
     if config.store:
         report["store"] = {"path": config.store, "frames_per_s": reading_speed(config.store, config.seconds)}
     report["steps"] = stepping.compare_models(
         model,
         prior,
         config.baselines,
-        schema,
+        codec,
         device,
         config.contexts or [model.window],
         config.batch_sizes,
@@ -53,7 +56,15 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         )
     if config.evaluations:
         report["quality"] = quality.quality(config.evaluations, device, config.seconds)
-    if config.compare:
+    if config.compare == "environment":
+        report["environment"] = environment.compare_environments(
+            World.load(str(config.world), device),
+            config.batch_sizes,
+            config.num_steps,
+            config.precision,
+            config.seconds,
+        )
+    if config.compare == "async":
         report["async"] = async_envs.compare_async(
             str(config.world),
             config.num_envs,
@@ -78,13 +89,13 @@ def write_figures(out: Path, report: dict[str, Any]) -> None:
         figures.plot_quality(out / "quality.png", report["quality"])
 
 
-def model_and_schema(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, DataSchema]:
-    """Gives what is measured: a world's own model and the frames that it knows, or the configured one for
-    data of the configured shape."""
+def what_to_measure(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, Codec]:
+    """Gives what is measured: a world's own model and codec, or the configured ones for data of the
+    configured shape."""
     if config.world:
         world = World.load(config.world)
-        return world.config, world.prior_config, world.model.schema
-    return config.model, config.prior, plain_schema(config)
+        return world.config, world.prior_config, world.codec
+    return config.model, config.prior, make_codec(config.codec, plain_schema(config))
 
 
 def plain_schema(config: BenchConfig) -> DataSchema:
@@ -114,13 +125,15 @@ def plain_schema(config: BenchConfig) -> DataSchema:
 # ---- the report -------------------------------------------------------------------------------------
 
 
-def describe(model: ModelConfig, schema: DataSchema, config: BenchConfig) -> dict[str, Any]:
+def describe(model: ModelConfig, codec: Codec, config: BenchConfig) -> dict[str, Any]:
     """Names what is measured, as plain data."""
+    schema = codec.model_schema
     return {
         "source": config.world or "random weights",
         "width": model.width,
         "patch": model.patch,
         "head": model.head,
+        "codec": codec.config.kind,
         "frame": [len(schema.cameras), schema.height, schema.width],
     }
 
@@ -129,9 +142,10 @@ def markdown(report: dict[str, Any]) -> str:
     """Writes the report as a page; also what the terminal shows."""
     m, machine = report["model"], report["machine"]
     V, H, W = m["frame"]
+    unit = "pixels" if m["codec"] == "identity" else "cells of a latent"
     tokens = V * (H // m["patch"]) * (W // m["patch"])
     parts = [
-        f"{m['source']}: width {m['width']}, {V} × {H} × {W} pixels in {tokens} patches of {m['patch']}, "
+        f"{m['source']}: width {m['width']}, {V} × {H} × {W} {unit} in {tokens} patches of {m['patch']}, "
         f"head {m['head']}; {machine['device']} {machine['name']}, {machine['threads']} threads, "
         f"torch {machine['torch']}, fp32",
         stepping.markdown(report["steps"]),
@@ -143,6 +157,8 @@ def markdown(report: dict[str, Any]) -> str:
     if store := report.get("store"):
         read = ", ".join(f"{speed:,.0f} {how}" for how, speed in store["frames_per_s"].items())
         parts.append(f"{store['path']}, frames/s per core in random windows: {read}")
+    if rows := report.get("environment"):
+        parts.append(environment.markdown(rows))
     if ways := report.get("async"):
         parts.append(async_envs.markdown(ways))
     return "\n\n".join(parts) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from scd_world.codec.config import CodecConfig
 from scd_world.model.config import ARCHITECTURES, ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.utils.checks import above, complain, one_of
@@ -14,21 +15,24 @@ class BenchConfig:
     """How fast a model steps and learns, beside its baselines, and how fast a store reads.
 
     scd-bench baselines=[causal_dit] num_steps=[1,2,4] out=runs/bench
+    scd-bench world=runs/mine/world compare=environment batch_sizes=[1,64,1024] num_steps=[1]
     scd-bench world=runs/mine/world compare=async num_envs=8
     """
 
     world: str | None = None  # folder, or name on the Hub, whose model to measure; None: `model`
     model: ModelConfig = field(default_factory=ModelConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)  # codec.kind=autoencoder: `model` draws latents
     baselines: list[str] = field(default_factory=list)  # of the same size, run along: [causal_dit]
     store: str | None = None  # a window store whose reading speed is measured too
+    # environment: steps through Gymnasium, images on the host and on the device, with and without the model;
     # async: `num_envs` rows in one batch against as many single environments in processes of their own
     compare: str | None = None
     num_envs: int = 8  # for compare=async
-    precision: str = "fp32"  # or bf16, auto: of all environments of compare=async
+    precision: str = "fp32"  # or bf16, auto: of all environments of `compare`
     out: str | None = None  # folder for bench.json and bench.md; None: the terminal only
 
-    cameras: int = 1  # of the data that an untrained model is built for; a world brings its own
+    cameras: int = 1  # of the recorded data that an untrained model is built for; a world brings its own
     height: int = 96
     width: int = 96
     state_size: int = 18
@@ -55,8 +59,10 @@ class BenchConfig:
         for kind in self.baselines:
             one_of("baselines", kind, ARCHITECTURES)
         if self.compare is not None:
-            one_of("compare", self.compare, ("async",))
+            one_of("compare", self.compare, ("async", "environment"))
             if self.world is None:
-                complain("compare=async steps whole environments: give it a world=<folder or Hub name>")
+                complain(
+                    f"compare={self.compare} steps whole environments: give it a world=<folder or Hub name>"
+                )
         for value in (*self.num_steps, *self.batch_sizes, *self.contexts):
             above("num_steps, batch_sizes and contexts", value, 0)

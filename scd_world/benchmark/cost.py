@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from scd_world.benchmark.timing import dummy_inputs, dummy_state
+from scd_world.codec.codec import Codec
 from scd_world.model.layers import Block
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel
@@ -56,6 +57,15 @@ def count_step(model: WorldModel, batch: int, num_steps: int) -> StepCost:
     return StepCost(counter.get_total_flops(), passes[0], s.cache.nbytes)
 
 
+def count_decoding(codec: Codec, batch: int) -> int:
+    """Counts the floating-point operations that make images of `batch` imagined frames."""
+    schema = codec.model_schema
+    frames = torch.empty(batch, schema.channels, schema.height, schema.width, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        deepcopy(codec).to("meta").decode(frames)
+    return counter.get_total_flops()
+
+
 def shapes_of(model: WorldModel) -> WorldModel:
     """Copies a model without its weights: its tensors have shapes alone."""
     empty = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
@@ -78,19 +88,22 @@ def count_blocks(model: WorldModel) -> Iterator[list[int]]:
             hook.remove()
 
 
-def peak_bytes(model: WorldModel, s: RolloutState, action: Tensor, noise: Tensor, num_steps: int) -> int:
-    """Measures the most memory that weights, cache and one step's intermediate values take together."""
+def peak_bytes(
+    model: WorldModel, s: RolloutState, action: Tensor, noise: Tensor, num_steps: int, codec: Codec
+) -> int:
+    """Measures the most memory that weights, cache and the intermediate values of one step and its image take
+    together."""
     device = s.obs.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        model.imagine(s, action, noise, num_steps)
+        codec.decode_pixels(model.imagine(s, action, noise, num_steps).obs)
         return torch.cuda.max_memory_allocated(device)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it complains where there is no GPU
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
-        model.imagine(s, action, noise, num_steps)
+        codec.decode_pixels(model.imagine(s, action, noise, num_steps).obs)
     held = peak = 0
     for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
-    return peak + s.cache.nbytes + sum(p.nbytes for p in model.parameters())
+    return peak + s.cache.nbytes + sum(p.nbytes for m in (model, codec) for p in m.parameters())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scd_world.benchmark.cost import count_cost
+from scd_world.benchmark.cost import count_cost, count_decoding
 from scd_world.benchmark.timing import dummy_state, interleave_steps
 from scd_world.reporting.tables import number, table
 from scd_world.world.world import World
@@ -24,13 +24,16 @@ def quality(evaluations: Sequence[str], device: torch.device, seconds: float) ->
     evaluations: folders that scd-evaluate wrote, or their report.json. seconds: of timing, all together.
     """
     reports = {name: read(name) for name in evaluations}
-    models = {n: World.load(r["settings"]["world"], device).model for n, r in reports.items()}
+    worlds = {n: World.load(r["settings"]["world"], device) for n, r in reports.items()}
+    models = {name: world.model for name, world in worlds.items()}
     steps = {name: report["world"]["num_steps"] for name, report in reports.items()}
     states = {name: dummy_state(model, 1, full=True) for name, model in models.items()}
-    rounds = list(interleave_steps(models, states, steps, seconds))
+    codecs = {name: world.codec for name, world in worlds.items()}
+    rounds = list(interleave_steps(models, states, steps, codecs, seconds))
     rows = []
     for name, report in reports.items():
         clock, processor, _ = np.median([r[name] for r in rounds], axis=0)
+        flops = count_cost(models[name], 1, steps[name]).flops + count_decoding(codecs[name], 1)
         psnr = report["curves"]["psnr_imagined"]["mean"]
         rows.append(
             {
@@ -39,7 +42,7 @@ def quality(evaluations: Sequence[str], device: torch.device, seconds: float) ->
                 "num_steps": steps[name],
                 "p50_ms": clock * 1e3,
                 "ms": (processor if device.type == "cpu" else clock) * 1e3,
-                "gflop_per_frame": count_cost(models[name], 1, steps[name]).flops / 1e9,
+                "gflop_per_frame": flops / 1e9,
                 "psnr": {str(h): psnr[h - 1] for h in HORIZONS if h <= len(psnr)},
             }
         )

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from scd_world.benchmark.cost import count_cost, peak_bytes
+from scd_world.benchmark.cost import count_cost, count_decoding, peak_bytes
 from scd_world.benchmark.timing import COMPILED, dummy_inputs, dummy_state, interleave_steps, matmul_speed
+from scd_world.codec.codec import Codec
 from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
@@ -32,7 +33,7 @@ def compare_models(
     config: ModelConfig,
     prior: PriorConfig,
     baselines: Sequence[str],
-    schema: DataSchema,
+    codec: Codec,
     device: torch.device,
     contexts: Sequence[int],
     batches: Sequence[int],
@@ -41,7 +42,8 @@ def compare_models(
     max_round_seconds: float,
     compiled: bool = False,
 ) -> list[dict[str, Any]]:
-    """Gives one row per model and setting: context, rows, denoising steps.
+    """Gives one row per model and setting: context, rows, denoising steps. A step ends with the image that
+    the codec, the same for all models, makes of the new frame.
 
     seconds: of each setting, all models together. A setting of which one round would take more than
     `max_round_seconds` is counted but not timed. compiled: measure the model once more with compiled steps.
@@ -52,10 +54,12 @@ def compare_models(
     for context, batch, n in (bar := tqdm(settings, desc="steps", unit="setting")):
         bar.set_postfix_str(f"context {context}, {batch} rows, {n} steps")
         if not models or next(iter(models.values())).config.window != context:
-            models = build_models(replace(config, window=context), prior, baselines, schema, device)
+            models = build_models(
+                replace(config, window=context), prior, baselines, codec.model_schema, device
+            )
             if compiled:
                 models = {config.architecture + COMPILED: models[config.architecture], **models}
-        rows += run_setting(models, batch, n, seconds, max_round_seconds, speed)
+        rows += run_setting(models, codec, batch, n, seconds, max_round_seconds, speed)
     return rows
 
 
@@ -74,6 +78,7 @@ def build_models(
 
 def run_setting(
     models: Mapping[str, WorldModel],
+    codec: Codec,
     batch: int,
     num_steps: int,
     seconds: float,
@@ -82,17 +87,20 @@ def run_setting(
 ) -> list[dict[str, Any]]:
     """Counts and times one setting: one row per model."""
     cost = {name: count_cost(model, batch, num_steps) for name, model in models.items()}
+    flops = {name: c.flops + count_decoding(codec, batch) for name, c in cost.items()}
     dense = DENSE if DENSE in models else list(models)[-1]
     times: dict[str, np.ndarray] = {}
     peaks: dict[str, int] = {}
-    if sum(c.flops for c in cost.values()) / flops_per_s < max_round_seconds:
+    if sum(flops.values()) / flops_per_s < max_round_seconds:
         states = {name: dummy_state(model, batch, full=True) for name, model in models.items()}
-        rounds = list(interleave_steps(models, states, dict.fromkeys(models, num_steps), seconds))
+        same = dict.fromkeys(models, num_steps), dict.fromkeys(models, codec)
+        rounds = list(interleave_steps(models, states, *same, seconds))
         times = {name: np.array([(r[name].clock, r[name].processor) for r in rounds]) for name in models}
         for name, model in models.items():
             s = dummy_state(model, batch, full=True)
             # A step overwrites what the last one left: two of them reach the peak of any number.
-            peaks[name] = peak_bytes(model, s, *dummy_inputs(s, len(model.schema.action)), min(num_steps, 2))
+            inputs = dummy_inputs(s, len(model.schema.action))
+            peaks[name] = peak_bytes(model, s, *inputs, min(num_steps, 2), codec)
     rows = []
     for name, model in models.items():
         row: dict[str, Any] = {
@@ -102,10 +110,10 @@ def run_setting(
             "context": model.config.window,
             "batch": batch,
             "num_steps": num_steps,
-            "gflop_per_frame": cost[name].flops / batch / 1e9,
+            "gflop_per_frame": flops[name] / batch / 1e9,
             "block_passes": cost[name].block_passes,
             "cache_bytes": cost[name].cache_bytes,
-            "flop_ratio": cost[dense].flops / max(cost[name].flops, 1),
+            "flop_ratio": flops[dense] / max(flops[name], 1),
         }
         if times:
             on_cpu = model.device.type == "cpu"
@@ -170,6 +178,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     dense = DENSE if DENSE in names else names[-1]
     note = (
         f"× are of `{dense}` against this model, medians over rounds in which all take one step each; CPU is "
-        "processor time. – was counted but not timed: one round would take longer than `max_round_seconds`."
+        "processor time. A step ends with its image: an autoencoder's decoder is part of it. – was counted, "
+        "not timed: one round would take longer than `max_round_seconds`."
     )
     return f"{table(head, lines)}\n\n{note}"

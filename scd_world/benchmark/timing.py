@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scd_world.codec.codec import Codec
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel
 from scd_world.world.compiled_step import Stepper
@@ -61,11 +62,13 @@ def interleave_steps(
     models: Mapping[str, WorldModel],
     states: Mapping[str, RolloutState],
     num_steps: Mapping[str, int],
+    codecs: Mapping[str, Codec],
     seconds: float,
 ) -> Iterator[dict[str, Elapsed]]:
-    """Yields rounds in which each model steps on from its state once, in so many denoising steps."""
+    """Yields rounds in which each model steps on from its state once, in so many denoising steps, and its
+    codec makes an image of the new frame."""
     turns = {
-        name: step_turn(model, states[name], num_steps[name], name.endswith(COMPILED))
+        name: step_turn(model, states[name], num_steps[name], codecs[name], name.endswith(COMPILED))
         for name, model in models.items()
     }
     return interleave(turns, seconds)
@@ -75,17 +78,17 @@ def step_turn(
     model: WorldModel,
     s: RolloutState,
     num_steps: int,
+    codec: Codec,
     compiled: bool = False,
-    after: Callable[[RolloutState], object] = lambda s: None,
 ) -> Turn:
-    """Makes the turn in which a model steps on from where it stands; after: what is done there each time."""
+    """Makes the turn in which a model steps on from where it stands, and its codec makes an image of that."""
     stepper, inputs = Stepper(model), dummy_inputs(s, len(model.schema.action))
     prepares = compiled or model.device.type == "cuda"  # for just that many denoising steps
 
     def run(round_number: int, _: Any) -> None:
         nonlocal s
         s = stepper(s, *inputs, num_steps if round_number >= 0 or prepares else 1, compiled)
-        after(s)
+        codec.decode_pixels(s.obs)
 
     return Turn(model.device, run)
 

@@ -1,6 +1,7 @@
 """How fast models learn: tokens per second, the share of the machine's peak, waiting for data.
 
-Models make their updates in turn, as they step in `stepping.py`. A token is a patch of a predicted frame.
+Models make their updates in turn, as they step in `stepping.py`. A token is a patch of a frame;
+both are counted where they are predicted.
 
 B batch, T steps.
 """
@@ -63,6 +64,7 @@ def compare_training(
                 "update_ms": clock * 1e3,
                 "cpu_ms": processor * 1e3,
                 "tokens_per_s": tokens / clock,
+                "frames_per_s": batch * steps / clock,
                 "gflop": flops / 1e9,
                 "gflop_per_s": flops / clock / 1e9,
                 "share_of_peak": flops / clock / peak,
@@ -136,6 +138,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         "update, ms",
         "CPU, ms",
         "tokens/s",
+        "frames/s",
         "GFLOP/update",
         "GFLOP/s",
         "share of peak",
@@ -147,6 +150,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{r['update_ms']:.0f}",
             f"{r['cpu_ms']:.0f}",
             f"{r['tokens_per_s']:,.0f}",
+            f"{r['frames_per_s']:,.0f}",
             f"{r['gflop']:.0f}",
             f"{r['gflop_per_s']:.0f}",
             f"{r['share_of_peak']:.0%}",

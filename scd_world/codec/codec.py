@@ -59,9 +59,9 @@ class Codec(nn.Module, ABC):
         added to the images of `shown`, (…, C, H, W), or (…, 0, h, w) where no detail is kept."""
         return shown[..., :0, :, :]
 
-    def decode_pixels(self, obs: Tensor) -> Tensor:
+    def decode_pixels(self, obs: Tensor, shown: Tensor | None = None, detail: Tensor | None = None) -> Tensor:
         """A model's frames (…, C, h, w) → uint8 (…, V, H, W, 3)."""
-        return decode_pixels(self.decode(obs))
+        return decode_pixels(self.decode(obs, shown, detail))
 
     @property
     def fingerprint(self) -> str:

@@ -121,10 +121,11 @@ def measure(
 
 
 def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
-    """Times a step of one row, in ms, for each number of denoising steps."""
+    """Times a step of one row, its image included, in ms, for each number of denoising steps."""
     model, names = world.model, {str(n): n for n in steps}
     states = {name: dummy_state(model, 1, full=True) for name in names}
-    steps_taken = interleave_steps(dict.fromkeys(names, model), states, names, seconds=float("inf"))
+    codecs = dict.fromkeys(names, world.codec)
+    steps_taken = interleave_steps(dict.fromkeys(names, model), states, names, codecs, seconds=float("inf"))
     rounds = list(islice(steps_taken, ROUNDS))
     which = "processor" if world.device.type == "cpu" else "clock"
     return {n: float(np.median([getattr(r[name], which) for r in rounds])) * 1e3 for name, n in names.items()}

@@ -334,12 +334,7 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
 def speed(world: World, num_steps: int | None) -> dict[str, Any]:
     """Times one step of one row, its picture included, ms."""
     num_steps = num_steps or world.config.num_steps
-    turn = step_turn(
-        world.model,
-        dummy_state(world.model, 1, full=True),
-        num_steps,
-        after=lambda s: decode_pixels(world.images(s)),
-    )
+    turn = step_turn(world.model, dummy_state(world.model, 1, full=True), num_steps, world.codec)
     times = np.array([taken[""].clock for taken in interleave({"": turn}, SPEED_SECONDS)]) * 1e3
     p50, p95 = np.quantile(times, (0.5, 0.95))
     machine = machine_info(world.device)

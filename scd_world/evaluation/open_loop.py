@@ -179,7 +179,7 @@ class RowNoise:
 
     def draw(self, device: torch.device) -> Tensor:
         """Draws the next step's noise, (B, C, H, W)."""
-        noise = row_noise(self.seeds.to(device), self.steps.to(device), self.shape)
+        noise = row_noise(self.seeds, self.steps, self.shape, device)
         self.steps += 1
         return noise
 

@@ -63,11 +63,17 @@ GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed number: integers wrap
 BITS = 24  # of a uniform number: what a float32 holds
 
 
-def row_noise(seeds: Tensor, steps: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal, (B, *shape) float32, on the device of `seeds` (B,) and `steps` (B,), both int64."""
+def row_noise(
+    seeds: Tensor, steps: Tensor, shape: tuple[int, ...], device: torch.device | None = None
+) -> Tensor:
+    """Standard normal, (B, *shape) float32, of `seeds` (B,) and `steps` (B,), both int64.
+
+    device: where it is made; None: where the seeds lie. Each row's key is made where the seeds lie: for those
+    on the host a GPU has half as many kernels to launch.
+    """
     count = math.prod(shape)
-    pairs = torch.arange((count + 1) // 2, device=seeds.device)
-    key = mix(mix(seeds) + GOLDEN * steps)
+    key = mix(mix(seeds) + GOLDEN * steps).to(device or seeds.device)
+    pairs = torch.arange((count + 1) // 2, device=key.device)
     bits = mix(key[:, None] + GOLDEN * pairs)
     radius = (-2 * uniform(bits, 64 - BITS).log()).sqrt()
     turn = 2 * math.pi * uniform(bits, 64 - 2 * BITS)

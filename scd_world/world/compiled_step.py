@@ -3,9 +3,10 @@ compiled to code of its own.
 
 A step of a small world is a thousand small kernels, and a host cannot launch them as fast as a GPU is done
 with them, nor call them as fast as a CPU is. A step can be recorded because it never waits for the host:
-position and validity of the memory are tensors (`cache.py`). It reads and writes fixed tensors, so each step
-copies in where the rows stand, and copies out where they are then: a `RolloutState` stays its owner's, as
-without.
+position and validity of the memory are tensors (`kv_cache.py`). It reads and writes fixed tensors, so each
+step copies in where the rows stand, and copies out where they are then: a `RolloutState` stays its owner's,
+as without. Not so its cache, which is nearly all of it and changes in place anyway: the fixed one is lent to
+whoever steps, and copied only when another wants it. Who steps on and on copies no cache.
 
 B rows, A action size, C H W frame.
 """
@@ -13,12 +14,15 @@ B rows, A action size, C H W frame.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel
 
@@ -77,6 +81,7 @@ class StepGraph:
     ) -> None:
         """s: any B rows; they are left as they are. record: `cuda_graph`, or what stands for it."""
         self.inside = s.fork()
+        self.tenant: weakref.ref[RingKVCache] | None = None  # whom the fixed cache's memory is lent to
         self.act = s.state.new_zeros(len(s.state), len(model.schema.action))
         self.noise = torch.zeros_like(s.obs)
         kind = s.obs.device.type
@@ -93,17 +98,38 @@ class StepGraph:
     def __call__(self, s: RolloutState, act: Tensor, noise: Tensor) -> RolloutState:
         """As `imagine(s, act, noise)`: act (B, A), noise (B, C, H, W). Consumes `s` as that does."""
         s.check()
-        for name in READ:
-            getattr(self.inside, name).copy_(getattr(s, name))
-        self.inside.cache.copy_(s.cache)
-        self.act.copy_(act)
-        self.noise.copy_(noise)
+        self.lend_to(s.cache)
+        copy_all([getattr(self.inside, name) for name in READ], [getattr(s, name) for name in READ])
+        copy_all([self.act, self.noise], [act, noise])
         self.replay()
-        steps = s.cache.steps + 1
-        s.cache.copy_(self.inside.cache)
-        s.cache.steps = steps
-        after = {name: getattr(self.after, name).clone() for name in CHANGED}
-        return replace(s, **after, steps=steps)
+        s.cache.steps += 1
+        found = [getattr(self.after, name) for name in CHANGED]
+        own = [torch.empty_like(value) for value in found]
+        copy_all(own, found)
+        after: dict[str, Any] = dict(zip(CHANGED, own, strict=True))
+        return replace(s, **after, steps=s.cache.steps)
+
+    def lend_to(self, cache: RingKVCache) -> None:
+        """Makes the fixed cache hold what `cache` holds, and lends it its memory. Whoever had it before, and
+        is still there, gets memory of its own."""
+        fixed, parts = self.inside.cache, ("keys", "values", "position", "first")
+        if cache.keys is fixed.keys:
+            return
+        before = None if self.tenant is None else self.tenant()
+        if before is not None and before.keys is fixed.keys:
+            for name in parts:
+                setattr(before, name, getattr(before, name).clone())
+        fixed.copy_(cache)
+        for name in parts:
+            setattr(cache, name, getattr(fixed, name))
+        self.tenant = weakref.ref(cache)
+
+
+def copy_all(to: Sequence[Tensor], of: Sequence[Tensor]) -> None:
+    """Copies tensors into others, those of one type together: each copy of its own is a launch."""
+    for dtype in {value.dtype for value in to}:
+        chosen = [i for i, value in enumerate(to) if value.dtype == dtype]
+        torch._foreach_copy_([to[i] for i in chosen], [of[i] for i in chosen])
 
 
 def cuda_graph(step: Replay) -> Replay:

@@ -50,6 +50,14 @@ class StartStates:
         return {(int(episode), int(frame)): row for row, (episode, frame) in enumerate(self.addresses)}
 
     @cached_property
+    def frames_before(self) -> list[int]:
+        """How many frames of its episode lie directly before each frame, one after the other."""
+        goes_on = (np.diff(self.addresses, axis=0) == [0, 1]).all(1)
+        row = np.arange(len(self.addresses))
+        begin = np.maximum.accumulate(np.where(np.append(False, goes_on), 0, row))
+        return (row - begin).tolist()
+
+    @cached_property
     def first_frames(self) -> np.ndarray:
         """Addresses of the episodes' own first frames (M, 2): the dataset's distribution of starts."""
         return self.addresses[self.addresses[:, 1] == 0]
@@ -59,15 +67,12 @@ class StartStates:
         row = self.rows.get((int(episode), int(frame)))
         if row is None:
             raise ValueError(f"no start at episode {episode}, frame {frame}: {self.describe(int(episode))}")
-        first = row
-        while (
-            row - first + 1 < context and (episode, self.addresses[row, 1] - (row - first) - 1) in self.rows
-        ):
-            first -= 1
+        first = row - min(self.frames_before[row], context - 1)
         frames = slice(first, row + 1)
-        earlier = self.rows.get((int(episode), int(self.addresses[first, 1]) - 1))
-        unknown = self.state[first], np.full_like(self.action[first], np.nan)
-        known = unknown if earlier is None else (self.state[earlier], self.action[earlier])
+        if self.frames_before[first]:
+            known = self.state[first - 1], self.action[first - 1]
+        else:
+            known = self.state[first], np.full_like(self.action[first], np.nan)
         return StartState(
             pixels=self.pixels[frames],
             state=self.state[frames],

@@ -32,13 +32,15 @@ from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
-from scd_world.robot_data.normalizer import Normalizer, decode_pixels
+from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import MANIFEST, blaming, names_in, refuse_foreign, verify, write_folder
 from scd_world.utils.checks import one_of
 from scd_world.world import format3
 from scd_world.world.compiled_step import Stepper
+from scd_world.world.readout import Readout
 from scd_world.world.starts import StartState, StartStates
+from scd_world.world.transfer import HostCopy
 from scd_world.world.weights import (
     CODEC,
     WEIGHTS,
@@ -201,14 +203,22 @@ class World:
 
         FloatingPointError where a row imagined what is no number.
         """
-        check_rows(s)
-        return {
-            "pixels": decode_pixels(self.images(s)).cpu().numpy(),
-            "state": self.stats.decode_state(s.state).float().cpu().numpy(),
-            "reward": self.stats.decode_reward(s.reward).float().cpu().numpy(),
-            "success": s.success.float().cpu().numpy().copy(),
-            "uncertainty": self.model.prior.expected_error(s.ensemble).cpu().numpy(),
-        }
+        readout = self.readout(s)
+        return {"pixels": readout.pixels.cpu().numpy(), **readout.wait()._asdict()}
+
+    def readout(self, s: RolloutState) -> Readout:
+        """Begins to read off what the rows imagined: nothing here waits for the device."""
+        numbers = [
+            s.success.float(),
+            self.stats.decode_reward(s.reward).float(),
+            self.model.prior.expected_error(s.ensemble).float(),
+            s.obs.flatten(1).sum(1).float(),  # finite where all pixels are
+        ]
+        state = self.stats.decode_state(s.state).float()
+        packed = HostCopy(torch.cat([torch.stack(numbers, dim=1), state], dim=1))
+        return Readout(
+            self.codec.decode_pixels(s.obs, s.anchor, s.detail).contiguous(), packed, s.cache.steps
+        )
 
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the model's frame, state, and state and action one frame earlier (at rest at an episode's
@@ -313,19 +323,6 @@ class World:
         with tempfile.TemporaryDirectory() as parent:
             api.upload_folder(repo_id=repo_id, folder_path=self.save(Path(parent) / "world"))
         return str(url)
-
-
-def check_rows(s: RolloutState) -> None:
-    """FloatingPointError, naming them, where rows imagined what is no number. Waits for the device once."""
-    names = ("obs", "state", "reward", "success")
-    finite = torch.stack([torch.isfinite(getattr(s, name))[:, None].flatten(1).all(1) for name in names])
-    if not finite.all():
-        wrong = {name: (~row).nonzero().flatten().tolist() for name, row in zip(names, finite, strict=True)}
-        raise FloatingPointError(
-            "; ".join(f"{name} of rows {rows} is not finite" for name, rows in wrong.items() if rows)
-            + f" after {s.cache.steps} steps: the world was trained to this, or bf16 is too coarse for it; "
-            "reset these rows, and try precision='fp32'"
-        )
 
 
 def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:

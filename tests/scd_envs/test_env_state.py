@@ -94,7 +94,7 @@ BAD = {
     "frames of reals": (
         in_batch(pixels=lambda x: x / 1.0),
         ValueError,
-        "pixels is float64 of .*expected uint8",
+        r"pixels is torch.float32 of .*expected torch.uint8",
     ),
     "numbers in a list": (in_batch(steps=list), ValueError, r"steps is \[.*\]; expected int64"),
     "an unknown task": (in_batch(tasks=spoilt(9)), ValueError, "row 1 .* tasks is none of 1"),

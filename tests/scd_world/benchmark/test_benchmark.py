@@ -9,14 +9,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scd_envs.vector_env import WorldVectorEnv
 from scd_world.benchmark.benchmark import bench, plain_schema
 from scd_world.benchmark.config import BenchConfig
-from scd_world.benchmark.cost import count_cost, count_step, peak_bytes
+from scd_world.benchmark.cost import count_cost, count_decoding, count_step, peak_bytes
+from scd_world.benchmark.environment import without_model
 from scd_world.benchmark.figures import pareto, plot_quality
 from scd_world.benchmark.quality import markdown, quality
 from scd_world.benchmark.stepping import build_models, timing
-from scd_world.benchmark.timing import FEWEST, Turn, dummy_inputs, dummy_state, interleave
+from scd_world.benchmark.timing import FEWEST, Turn, dummy_inputs, dummy_state, interleave, step_turn
 from scd_world.benchmark.training import count_update
+from scd_world.codec.codec import Identity, make_codec
+from scd_world.codec.config import CodecConfig
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.uncertainty import MEMBERS
@@ -89,6 +93,34 @@ def test_cost_grows_with_rows_and_denoising_steps_as_it_should():
         assert count_cost(model, 1, 4) == count_step(model, 1, 4)
 
 
+def autoencoder(width: int = 8):
+    changes = {"model": replace(TINY, patch=4), "codec": CodecConfig("autoencoder", width)}
+    config = BenchConfig(**SMALL | changes | {"height": 32, "width": 48})
+    return config, make_codec(config.codec, plain_schema(config))
+
+
+def test_a_frames_cost_holds_its_decoding_counted_by_hand():
+    config, codec = autoencoder()
+    cells, w = 8 * 12, 8
+    by_hand = 2 * cells * (9 * 3 * w + 4 * (9 * w * w + w * w) + 9 * w * 48)
+    assert count_decoding(codec, 3) == 3 * by_hand
+    assert count_decoding(Identity(codec.schema), 3) == 0
+    (row,) = bench(replace(config, num_steps=[1], batch_sizes=[3], max_round_seconds=1e-12))["steps"]
+    (model,) = build_models(config.model, LINEAR, (), codec.model_schema, CPU).values()
+    assert row["gflop_per_frame"] == pytest.approx((count_cost(model, 1, 1).flops + by_hand) / 1e9)
+
+
+def test_a_timed_step_ends_with_one_decoded_image_however_many_denoising_steps(monkeypatch):
+    config, codec = autoencoder()
+    decoded = []
+    monkeypatch.setattr(codec, "decode_pixels", lambda obs: decoded.append(tuple(obs.shape)))
+    (model,) = build_models(config.model, LINEAR, (), codec.model_schema, CPU).values()
+    turn = step_turn(model, dummy_state(model, 2, full=True), 4, codec)
+    for number in range(3):
+        turn.run(number, None)
+    assert decoded == [(2, 3, 8, 12)] * 3
+
+
 def test_the_peak_holds_weights_cache_and_grows_with_rows():
     (model,) = models().values()
     weights = sum(p.nbytes for p in model.parameters())
@@ -96,7 +128,7 @@ def test_the_peak_holds_weights_cache_and_grows_with_rows():
     for batch in (1, 16):
         s = dummy_state(model, batch, full=True)
         cache = s.cache.nbytes
-        peaks.append(peak_bytes(model, s, *dummy_inputs(s, 2), num_steps=2) - weights - cache)
+        peaks.append(peak_bytes(model, s, *dummy_inputs(s, 2), 2, Identity(model.schema)) - weights - cache)
     assert 0 < peaks[0] < peaks[1] < 32 * peaks[0]
 
 
@@ -181,6 +213,36 @@ def test_quality_stands_beside_the_speed_it_was_evaluated_at(world, tmp_path):
     assert "30.0" in markdown(rows)
     with pytest.raises(FileNotFoundError, match="scd-evaluate"):
         quality([str(tmp_path / "none")], CPU, seconds=0.01)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_a_world_without_a_model_answers_as_much_as_the_world(world, kind):
+    """Else what its step takes would not be what an environment adds to the model's."""
+    envs = [WorldVectorEnv(w, 3, observations=kind) for w in (world, without_model(world))]
+    whole, rest = (env.step(env.action_space.sample()) for env in envs if env.reset(seed=0))
+
+    def sizes(values):
+        if isinstance(values, dict):
+            return {key: sizes(value) for key, value in values.items()}
+        return tuple(values.shape), str(values.dtype)
+
+    for theirs, ours in zip(whole[:4], rest[:4], strict=True):
+        assert sizes(theirs) == sizes(ours)
+    assert rest[4].keys() | {"uncertainty", "_uncertainty"} == whole[4].keys()
+    assert sum(p.numel() for p in envs[1].world.model.parameters()) < 10
+
+
+@pytest.mark.slow
+def test_steps_through_gymnasium_stand_beside_those_without_the_model(world, tmp_path, capsys):
+    saved = str(world.save(tmp_path / "world"))
+    settings = {"compare": "environment", "batch_sizes": [1, 3], "num_steps": [2], "seconds": 0.01}
+    report = bench(BenchConfig(world=saved, device="cpu", out=str(tmp_path / "bench"), **settings))
+    rows = report["environment"]
+    both = itertools.product((1, 3), ("numpy", "torch"))
+    assert [(r["rows"], r["observations"]) for r in rows] == list(both)
+    assert all(r["steps_per_s"] == pytest.approx(r["rows"] / r["ms"] * 1e3) for r in rows)
+    assert all(r["without_model_ms"] > 0 for r in rows)
+    assert "without the model, ms" in capsys.readouterr().out
 
 
 def test_what_would_take_too_long_is_counted_and_not_timed(tmp_path):

@@ -45,6 +45,7 @@ def test_equal_seeds_and_steps_swapped_are_not_the_same():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_seed_means_the_same_on_every_device():
     seeds, steps = torch.arange(8), torch.arange(8)
-    torch.testing.assert_close(
-        row_noise(seeds.cuda(), steps.cuda(), SHAPE).cpu(), row_noise(seeds, steps, SHAPE), rtol=0, atol=1e-4
-    )
+    expected = row_noise(seeds, steps, SHAPE)
+    there = row_noise(seeds.cuda(), steps.cuda(), SHAPE)
+    torch.testing.assert_close(there.cpu(), expected, rtol=0, atol=1e-4)
+    assert torch.equal(row_noise(seeds, steps, SHAPE, torch.device("cuda")), there)

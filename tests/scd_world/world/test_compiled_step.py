@@ -65,6 +65,44 @@ def test_two_that_step_in_turn_do_not_meet(model, clip):
     assert equal(other, model.imagine(begin(model, clip), -act[:, 0], noise_of(clip, 1), 1))
 
 
+def test_who_steps_on_copies_no_cache_and_whoever_is_displaced_keeps_its_own(model, clip):
+    s, act = begin(model, clip), clip.action
+    step = StepGraph(model, s, 1, again)
+    s = step(s, act[:, 0], noise_of(clip, 0))
+    keys = s.cache.keys
+    branch = s.fork()
+    assert branch.cache.keys is not keys
+    s = step(s, act[:, 1], noise_of(clip, 1))
+    assert s.cache.keys is keys  # it was copied neither in nor out
+    kept = s.fork()
+    for i in range(3):  # another has the memory now, and overwrites it
+        branch = step(branch, -act[:, i], noise_of(clip, 9 + i))
+    assert branch.cache.keys is keys
+    assert s.cache.keys is not keys
+    assert torch.equal(s.cache.keys, kept.cache.keys)
+    assert torch.equal(s.cache.first, kept.cache.first)
+    other_graph = StepGraph(model, kept, 2, again)  # of other settings: it takes the same rollout over
+    for i, (graph, num_steps) in enumerate([(other_graph, 2), (step, 1)]):
+        s = graph(s, act[:, 2 + i], noise_of(clip, i))
+        kept = model.imagine(kept, act[:, 2 + i], noise_of(clip, i), num_steps)
+    assert equal(s, kept)
+
+
+def test_rows_that_begin_anew_in_lent_memory_equal_fresh_ones(world):
+    """What is written into a cache between two recorded steps must be seen by the next one."""
+    chosen = [world.starts.get(4, 3, 3), world.starts.get(7, 5, 3), world.starts.get(7, 8, 3)]
+    recorded, plain = world.reset(chosen), world.reset(chosen)
+    step = StepGraph(world.model, recorded, 1, again)
+    for i in range(4):
+        if i == 2:
+            for s in (recorded, plain):
+                world.reset_rows(s, [1], [world.starts.get(4, 4, 3)])
+        act = torch.full((3, 2), 0.1 * i)
+        noise = torch.randn(3, *world.frame_shape, generator=torch.Generator().manual_seed(i))
+        recorded, plain = step(recorded, act, noise), world.model.imagine(plain, act, noise, 1)
+        assert equal(recorded, plain)
+
+
 def test_an_outdated_one_is_refused(model, clip):
     s = begin(model, clip)
     step = StepGraph(model, s, 1, again)

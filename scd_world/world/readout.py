@@ -1,0 +1,52 @@
+"""What a step's rows imagined, in raw units, as it comes off the device: images there, numbers underway.
+
+B rows, V cameras, H W pixels, S state size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from scd_world.world.transfer import HostCopy
+
+
+class Numbers(NamedTuple):
+    """The numbers of B rows on the host, float32."""
+
+    state: np.ndarray  # (B, S) raw units
+    reward: np.ndarray  # (B,) raw units
+    success: np.ndarray  # (B,) probability
+    uncertainty: np.ndarray  # (B,) error of the state to expect; NaN where no prior tells it
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What B rows imagined. All numbers come in one transfer, ahead of the images."""
+
+    pixels: Tensor  # uint8 (B, V, H, W, 3) on the device
+    packed: HostCopy  # float32 (B, 4 + S): success, reward, uncertainty, sum of the model's frame, state
+    steps: int  # that the batch has taken
+
+    def wait(self) -> Numbers:
+        """Waits for the numbers. FloatingPointError, naming them, where rows imagined what is no number."""
+        packed = self.packed.wait().numpy()
+        (success, reward, uncertainty, frame), state = packed[:, :4].T, packed[:, 4:]
+        check_rows({"obs": frame, "state": state, "reward": reward, "success": success}, self.steps)
+        return Numbers(state, reward, success, uncertainty)
+
+
+def check_rows(values: Mapping[str, np.ndarray], steps: int) -> None:
+    """values: (B,) or (B, S). FloatingPointError, naming the rows, where any is not finite."""
+    finite = {name: np.isfinite(value).reshape(len(value), -1).all(1) for name, value in values.items()}
+    if not all(rows.all() for rows in finite.values()):
+        wrong = {name: np.flatnonzero(~rows).tolist() for name, rows in finite.items()}
+        raise FloatingPointError(
+            "; ".join(f"{name} of rows {rows} is not finite" for name, rows in wrong.items() if rows)
+            + f" after {steps} steps: the world was trained to this, or bf16 is too coarse for it; "
+            "reset these rows, and try precision='fp32'"
+        )
