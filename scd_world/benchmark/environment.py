@@ -31,7 +31,11 @@ from scd_world.world.world import World
 
 OBSERVATIONS = ("numpy", "torch")
 ENDLESS = {"success_threshold": 1.0, "horizon": 1_000_000_000}
-PLAIN = {"warp": False, "anchor_frame": False, "skip_connection": False}  # a head that mixes nothing
+PLAIN: dict[str, Any] = {
+    "warp": False,
+    "anchor_frame": False,
+    "skip_connection": False,
+}  # a head that mixes nothing
 CELL = 2  # pixels, high and wide, of the frame that a model without work copies
 
 
