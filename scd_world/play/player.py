@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scd_world.play import protocol
@@ -64,14 +65,15 @@ class Player:
         try:
             await self.say(self.hello | {"player": self.name, "speed": self.speed})
             await self.show_elsewhere()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._listen(socket))
-                tasks.create_task(self._drive())
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen, socket)
+                tasks.start_soon(self._drive)
         except* WebSocketDisconnect:
             pass
         finally:
             self.playing, self.socket = False, None
-            await self.worker(self.session.leave)
+            with anyio.CancelScope(shield=True):  # a server that ends cancels what it serves
+                await self.worker(self.session.leave)
 
     async def say(self, message: Say) -> None:
         """Sends a JSON message; to nobody, where the browser has left."""

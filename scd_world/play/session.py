@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scd_envs.env_state import EnvState
+from scd_envs.settings import is_whole
 from scd_envs.spaces import observation, taken_action
 from scd_envs.world_env import WorldEnv
 from scd_policies import Policy
@@ -145,7 +146,7 @@ class PlaySession:
 
     def set_num_steps(self, num_steps: Any) -> None:
         """Changes the denoising steps of each frame from now on."""
-        if not isinstance(num_steps, int) or not 1 <= num_steps <= LARGEST_NUM_STEPS:
+        if not is_whole(num_steps) or not 1 <= num_steps <= LARGEST_NUM_STEPS:
             expected = f"a whole number from 1 to {LARGEST_NUM_STEPS}"
             raise Refused(f"denoising steps are {expected}; got {num_steps!r}")
         if num_steps != self.num_steps:
@@ -179,7 +180,7 @@ class PlaySession:
 
     def look_at(self, step: Any) -> Moment:
         """Shows an earlier or later moment of the episode; going on from there cuts off what comes after."""
-        if not isinstance(step, int) or not 0 <= step <= len(self.tape):
+        if not is_whole(step) or not 0 <= step <= len(self.tape):
             raise Refused(f"this episode has the steps 0 to {len(self.tape)}; got {step!r}")
         self.here = step
         return self.moment
@@ -195,7 +196,7 @@ class PlaySession:
 
     def load(self, name: Any) -> Moment:
         """Goes back to a save point, as often as you like; keeps the episode that is left."""
-        if name not in self.saves:
+        if not isinstance(name, str) or name not in self.saves:
             raise Refused(f"there is no save point {name!r}; there are {', '.join(self.saves) or 'none'}")
         if self.recording:
             self.keep()

@@ -213,6 +213,7 @@ function steer(picture) {
   picture.addEventListener("pointerdown", (event) => {
     if (!now || pressed !== null || (hand.x < 0 && hand.y < 0)) return;
     pressed = event.pointerId;
+    document.activeElement?.blur();
     place(event);
     if (!now.playing && !now.over) play(true);
     event.preventDefault();
@@ -311,6 +312,8 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+// What was chosen is chosen: the keys drive again.
+addEventListener("change", (event) => { if (!event.target.matches("[type=number]")) event.target.blur(); });
 addEventListener("keyup", (event) => hand?.key(event.code, false));
 addEventListener("blur", () => hand?.releaseKeys());
 document.addEventListener("visibilitychange", () => { if (document.hidden && now?.playing) play(false); });
