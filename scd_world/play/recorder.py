@@ -56,10 +56,11 @@ class Recorder:
     def keep(self, tape: Tape, tell: Tell) -> None:
         """Writes an episode soon. It must not be changed any more.
 
-        tell: called, in the recorder's thread, after each attempt.
+        tell: called now, and, in the recorder's thread, after each attempt.
         """
         with self._lock:
             self.unsaved.append((tape, tell))
+        tell("info", f"{len(tape)} frames are being written to {self.out}")
         self._queue.put(None)
 
     def retry(self) -> None:

@@ -22,7 +22,7 @@ function heard(message) {
   else if (message.say === "hand") hand.adopt(message.values);
   else if (message.say === "saves") showSaves(message.saves);
   else if (message.say === "kept") {
-    $("retry").hidden = message.unsaved === 0;
+    $("retry").hidden = message.level !== "error";
     $("kept").textContent = message.text;
     if (message.level === "error") say(message.text, "error");
   } else if (message.say === "message") say(message.text, message.level);
@@ -37,8 +37,10 @@ function lost(full) {
 function meet(hello) {
   const again = world !== null;
   world = hello;
-  document.title = `${hello.world} · scd-play`;
-  $("world").textContent = hello.world;
+  const name = hello.world.split("/").slice(-2).join("/");
+  document.title = `${name} · scd-play`;
+  $("world").textContent = name;
+  $("world").title = hello.world;
   $("speed").value = String(hello.speed);
   if (again) return;
   hand = new Hand(hello.controls, moved);
@@ -149,23 +151,25 @@ function showReadings() {
   const percent = (value, digits) => (value === undefined || value === null ? "–" : `${(100 * value).toFixed(digits)} %`);
   set("success_probability", percent(now.scalars.success_probability, 0), [0, 1]);
   set("reward", now.step ? format(now.reward) : "–");
-  set("uncertainty", percent(now.scalars.uncertainty, 1));
+  set("uncertainty", percent(now.scalars.uncertainty, now.scalars.uncertainty < 0.01 ? 2 : 1));
 }
 
 function showPace() {
   const pace = $("pace");
   const wanted = world.fps * Number($("speed").value);
   if (!now.playing || !now.rate) {
-    pace.textContent = now.playing ? "…" : `paused · ${format(world.fps)} frames/s`;
+    pace.textContent = now.playing ? "…" : `paused · ${perSecond(world.fps)} frames/s`;
     pace.classList.remove("slow");
     return;
   }
   const slow = wanted > 0 && now.rate < 0.9 * wanted;
   pace.classList.toggle("slow", slow);
   pace.textContent = wanted > 0
-    ? `${now.rate.toFixed(1)} of ${format(wanted)} frames/s${slow ? ": slow motion, the machine takes longer" : ""}`
+    ? `${now.rate.toFixed(1)} of ${perSecond(wanted)} frames/s${slow ? ": slow motion, the machine takes longer" : ""}`
     : `${now.rate.toFixed(1)} frames/s (${(now.rate / world.fps).toFixed(1)} × real time)`;
 }
+
+function perSecond(rate) { return String(Number(rate.toFixed(2))); }
 
 function showState() {
   if (!$("state-card").open) return;
