@@ -26,7 +26,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 SCD_PLAY = "import sys; sys.argv[0] = 'scd-play'; from scd_world.cli.commands import play; play()"
-SECONDS = 12.0
+SECONDS = 8.0  # of each measurement, the first third of it to warm up
 
 
 @contextmanager
