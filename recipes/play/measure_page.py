@@ -105,9 +105,10 @@ def keep_picture(driver: webdriver.Chrome, address: str, file: str) -> None:
     driver.get(address)
     driver.implicitly_wait(5)
     driver.find_element(By.CSS_SELECTOR, ".picture canvas")
-    for name, seconds in (("by-policy", 0.2), ("play", 5.0), ("bookmark", 1.5), ("bookmark", 0.5)):
+    for name, until in (("by-policy", 0), ("play", 40), ("bookmark", 56), ("bookmark", 64)):
         driver.find_element(By.ID, name).click()
-        time.sleep(seconds)
+        while int(driver.find_element(By.ID, "clock").text.split()[-1]) < until:
+            time.sleep(0.05)
     driver.save_screenshot(file)
 
 

@@ -125,7 +125,7 @@ def make_target(config: PlayConfig, world: World, folder: Path) -> Target:
     marks = imagined_marks(config.world, folder)
     recipe = {"command": "scd-play", "world_sha256": marks["world_sha256"], "video": config.store_as_video}
     features = world_features(schema, scalars, config.store_as_video)
-    return Target(schema, features, scalars, recipe, marks, config.store_as_video)
+    return Target(schema, features, scalars, recipe, marks, dict(config.policy_kwargs), config.store_as_video)
 
 
 # ---- the address -----------------------------------------------------------------------------------------

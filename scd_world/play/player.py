@@ -11,6 +11,7 @@ import base64
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import anyio
@@ -79,6 +80,11 @@ class Player:
         """Sends a JSON message; to nobody, where the browser has left."""
         if self.socket is not None:
             await self.socket.send_json(protocol.finite(message))
+
+    async def tell(self, message: Say) -> None:
+        """Says what has no order to answer, whether or not the browser is still there."""
+        with suppress(WebSocketDisconnect):
+            await self.say(message)
 
     async def complain(self, text: str) -> None:
         await self.say({"say": "message", "level": "error", "text": text})

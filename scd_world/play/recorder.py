@@ -22,6 +22,7 @@ from scd_datasets.writing.episodes import Frame, to_lerobot_frame
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_envs.spaces import observation
 from scd_world.play.pictures import from_png
+from scd_world.play.session import PERSON
 from scd_world.play.tape import Tape
 from scd_world.robot_data.schema import DataSchema
 
@@ -38,6 +39,7 @@ class Target:
     scalars: list[str]  # of the world's info that become features
     recipe: dict[str, Any]
     imagined: dict[str, Any]  # the marks
+    policy_kwargs: dict[str, Any]  # of the policy that drives where the person does not
     store_as_video: bool
 
 
@@ -152,9 +154,10 @@ def note_of(tape: Tape, target: Target) -> dict[str, Any]:
     steps = tape.moments[1:]
     drivers = [str(moment.driver) for moment in steps]
     shares = {name: drivers.count(name) for name in dict.fromkeys(drivers)}
+    policy = max(shares, key=lambda name: shares[name])
     return {
-        "policy": max(shares, key=lambda name: shares[name]),
-        "policy_kwargs": {},
+        "policy": policy,
+        "policy_kwargs": {} if policy == PERSON else target.policy_kwargs,
         "drivers": shares,  # steps of each
         "num_steps": sorted({moment.num_steps for moment in steps if moment.num_steps}),
         "seed": tape.address.seed,

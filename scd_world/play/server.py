@@ -46,15 +46,21 @@ class Owner:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.player: Player | None = None
+        self.saying: set[asyncio.Task[None]] = set()  # the loop alone would forget them
 
     def tell(self, recorder: Recorder) -> Callable[[str, str], None]:
         def say(level: str, text: str) -> None:
             player = self.player
             if player is not None and not self.loop.is_closed():
                 told = {"say": "kept", "level": level, "text": text, "unsaved": len(recorder.unsaved)}
-                self.loop.call_soon_threadsafe(lambda: self.loop.create_task(player.say(told)))
+                self.loop.call_soon_threadsafe(self.pass_on, player, told)
 
         return say
+
+    def pass_on(self, player: Player, told: dict[str, Any]) -> None:
+        task = self.loop.create_task(player.tell(told))
+        self.saying.add(task)
+        task.add_done_callback(self.saying.discard)
 
 
 class PlayServer:
@@ -84,6 +90,7 @@ class PlayServer:
         self.recording, self.seed, self.most = recording, seed, most
         self.controls = controls_of(world)
         self.players: dict[str, Player] = {}
+        self._seating = asyncio.Lock()  # of the places
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="world")
 
     def app(self, token: str | None = None, any_host: bool = False) -> Starlette:
@@ -120,7 +127,8 @@ class PlayServer:
     async def drive(self, socket: WebSocket) -> None:
         """Lets a browser drive until it leaves."""
         await socket.accept()
-        player = await self.seat(socket.query_params.get("player", ""))
+        async with self._seating:
+            player = await self.seat(socket.query_params.get("player", ""))
         if player is None:
             text = f"{self.most} browsers drive already, which is all that max_players allows: come later"
             await socket.send_json({"say": "message", "level": "error", "text": text})

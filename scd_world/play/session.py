@@ -5,6 +5,7 @@ V cameras, A action size, S state size.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,10 +19,11 @@ from scd_envs.spaces import observation, taken_action
 from scd_envs.world_env import WorldEnv
 from scd_policies import Policy
 from scd_world.play.pictures import to_png
-from scd_world.play.tape import Address, Moment, Tape, Truth
+from scd_world.play.tape import Address, Moment, Tape
 from scd_world.play.truth import Simulator
 from scd_world.world.world import World
 
+log = logging.getLogger(__name__)
 PERSON = "person"
 POLICY = "policy"
 MOST_SAVES = 24  # save points of one player; the oldest make room
@@ -126,15 +128,14 @@ class PlaySession:
             driver=self.policy_name if by_policy else PERSON,
             num_steps=self.num_steps,
         )
-        if self.simulator is not None and self.compares:
-            self._follow()
-            moment = replace(moment, truth=self.simulator.step(taken))
         self.tape.add(moment, self.env.get_state() if self.tape.wants_state() else None)
         self.here = len(self.tape)
+        if self.compares:
+            self._show_truth()
         self.step_seconds = time.perf_counter() - began
         if moment.over and self.recording:
             self.keep()
-        return moment
+        return self.moment
 
     def drive_by(self, driver: str) -> None:
         """Lets the "person" or the "policy" act from now on."""
@@ -158,7 +159,7 @@ class PlaySession:
             raise Refused("there is no simulator of this world")
         self.compares = on
         if on:
-            self.tape.moments[self.here] = replace(self.moment, truth=self._follow())
+            self._show_truth()
 
     # ---- going elsewhere -------------------------------------------------------------------------------
 
@@ -284,11 +285,17 @@ class PlaySession:
         now = self.env.episodes.state
         self.obs = observation(self.schema, now.pixels[0], now.state[0])
 
-    def _follow(self) -> Truth:
-        """Brings the simulator to the moment that is looked at."""
+    def _show_truth(self) -> None:
+        """Brings the simulator to the moment that is looked at, and puts there what it says."""
         assert self.simulator is not None
         actions = [m.action for m in self.tape.moments[1 : self.here + 1] if m.action is not None]
-        return self.simulator.follow(self.tape.moments[0].state, actions)
+        try:
+            truth = self.simulator.follow(self.tape.moments[0].state, actions)
+        except Exception as error:  # of anybody's own code
+            log.warning("the simulator failed", exc_info=True)
+            self.compares = False
+            raise Refused(f"the simulator failed, and is off now: {error!r}") from error
+        self.tape.moments[self.here] = replace(self.moment, truth=truth)
 
     def _wake_policy(self) -> None:
         """Lets the policy begin at the moment that is looked at; Refused where it cannot be made."""
@@ -297,17 +304,19 @@ class PlaySession:
         if self.policy is None:
             try:
                 self.policy = self._make_policy()
-            except (ValueError, TypeError, OSError, ImportError) as error:
-                raise Refused(f"{self.policy_name} cannot drive this world: {error}") from error
+            except Exception as error:  # of anybody's own code
+                log.warning("%s cannot be made", self.policy_name, exc_info=True)
+                raise Refused(f"{self.policy_name} cannot drive this world: {error!r}") from error
         self.policy.reset([self.tape.address.seed + self.here])
 
     def _policy_action(self) -> np.ndarray:
         assert self.policy is not None
         try:
             return self.policy.act(batch_of_one(self.obs))[0]
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # of anybody's own code
+            log.warning("%s cannot drive", self.policy_name, exc_info=True)
             self.driver = PERSON
-            raise Refused(f"{self.policy_name} cannot drive here, so you do: {error}") from error
+            raise Refused(f"{self.policy_name} cannot drive here, so you do: {error!r}") from error
 
     def _checked(self, action: Any) -> np.ndarray:
         try:

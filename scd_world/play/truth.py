@@ -46,8 +46,7 @@ class Simulator:
 
     def step(self, action: np.ndarray) -> Truth:
         """Takes an action (A,); once the simulator has ended its episode, it stays where it is."""
-        if self.last is None:
-            raise RuntimeError("no episode has begun: call begin() first")
+        assert self.last is not None, "begin() comes first"
         self.actions.append(action)
         if not self.last.over:
             obs, reward, terminated, truncated, info = self.env.step(action)
@@ -56,18 +55,19 @@ class Simulator:
         return self.last
 
     def follow(self, start: np.ndarray, actions: Sequence[np.ndarray]) -> Truth:
-        """Goes to where these actions lead from a start, unless it is there already.
+        """Goes to where these actions lead from a start: on from where it is, if that lies on the way.
 
         actions: the arrays themselves, not copies: that they are the same is seen by their identity.
         """
-        here = self.start is not None and np.array_equal(self.start, start)
-        same = len(actions) == len(self.actions) and all(map(operator.is_, actions, self.actions))
-        if here and same and self.last is not None:
-            return self.last
-        truth = self.begin(start)
-        for action in actions:
-            truth = self.step(action)
-        return truth
+        done = len(self.actions)
+        on_the_way = done <= len(actions) and all(map(operator.is_, actions, self.actions))
+        if self.last is None or self.start is not start or not on_the_way:
+            self.begin(start)
+            done = 0
+        for action in actions[done:]:
+            self.step(action)
+        assert self.last is not None
+        return self.last
 
     def close(self) -> None:
         self.env.close()

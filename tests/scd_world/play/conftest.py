@@ -75,7 +75,7 @@ def target(world) -> Target:
     scalars = ["success_probability", "uncertainty"]
     marks = {"imagined": True, "world": "a/world", "world_sha256": "0" * 64}
     features = world_features(world.schema, scalars, videos=False)
-    return Target(world.schema, features, scalars, {"command": "scd-play"}, marks, store_as_video=False)
+    return Target(world.schema, features, scalars, {"command": "scd-play"}, marks, {"skill": 1}, False)
 
 
 class Shelf(Recorder):

@@ -20,6 +20,7 @@ def tape(world, play):
     return session.tape
 
 
+@pytest.mark.slow
 def test_a_folder_that_comes_back_gets_everything(world, tape, target, tmp_path):
     out, said = tmp_path / "here" / "played", []
     (tmp_path / "here").write_text("in the way")  # no folder can be made below a file
@@ -57,6 +58,7 @@ def test_a_folder_that_comes_back_gets_everything(world, tape, target, tmp_path)
     assert json.loads((out / "meta/info.json").read_text())["robot_type"].startswith("imagined:")
 
 
+@pytest.mark.slow
 def test_what_no_folder_took_is_written_elsewhere_at_the_end(tape, target, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()

@@ -134,7 +134,7 @@ class Pusher:
 
     def act(self, obs):
         if self.lost:
-            raise ValueError("I see nothing")
+            raise RuntimeError("I see nothing")
         assert obs["pixels"]["wrist"].shape == (1, 16, 24, 3)
         return np.full((1, 2), 0.25 * len(self.seeds))
 
@@ -152,7 +152,7 @@ def test_a_policy_drives_until_the_person_takes_over(world, play):
     ]
     session.drive_by("policy")
     pusher.lost = True
-    with pytest.raises(Refused, match="pusher cannot drive here, so you do: I see nothing"):
+    with pytest.raises(Refused, match=r"pusher cannot drive here, so you do: .*I see nothing"):
         session.step()
     assert session.driver == "person"
     assert len(session.tape) == 2
@@ -164,7 +164,7 @@ def test_a_policy_that_cannot_be_made_is_said(world, play):
         raise ValueError("no such folder")
 
     session = play(world, make_policy=make, policy_name="p")
-    with pytest.raises(Refused, match="p cannot drive this world: no such folder"):
+    with pytest.raises(Refused, match=r"p cannot drive this world: .*no such folder"):
         session.drive_by("policy")
     assert session.driver == "person"
 

@@ -9,6 +9,7 @@ import pytest
 
 from scd_envs.simulators.pendulum import Pendulum
 from scd_world.play.pictures import from_png
+from scd_world.play.session import Refused
 from scd_world.play.truth import find_simulator, open_simulator
 
 
@@ -68,3 +69,14 @@ def test_it_takes_the_same_actions_from_the_same_start(pendulum_world, play):
     session.load(saved.name)
     session.step([1.0])
     assert np.array_equal(shown(), truth_after(start, [*torques, [1.0]]))
+
+
+def test_a_simulator_that_fails_is_switched_off_and_the_episode_goes_on(pendulum_world, play, monkeypatch):
+    simulator = open_simulator("pendulum", pendulum_world)
+    session = play(pendulum_world, simulator=simulator)
+    session.step([1.0])
+    monkeypatch.setattr(simulator.env, "step", lambda action: 1 / 0)
+    with pytest.raises(Refused, match=r"the simulator failed, and is off now: ZeroDivisionError"):
+        session.step([1.0])
+    assert len(session.tape) == 2
+    assert session.step([1.0]).truth is None
