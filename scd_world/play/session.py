@@ -99,8 +99,9 @@ class PlaySession:
         """Imagines the next frame: under `action` (A,) in raw units, or under the policy's where it drives.
 
         From an earlier moment the episode goes on from there, and what came after it is gone. Raises Refused
-        where the episode is over at this moment, or for an action of another size or that is not finite;
-        FloatingPointError where the world imagines what is no number. Nothing was changed then.
+        where the episode is over, for an action of another size or that is not finite, and where the policy
+        cannot act here (the person drives then); FloatingPointError where the world imagines what is no
+        number. No step was taken then. A simulator that fails is switched off; Refused says so after the step.
         """
         if self.moment.over:
             raise Refused("this episode is over: rewind, go back to a save point, or start again")

@@ -2,7 +2,7 @@
 
 import { Hand } from "./hand.js";
 import { Line } from "./line.js";
-import { Pane, format, sparkline } from "./view.js";
+import { Curve, Pane, format, write } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const SCALARS = ["success_probability", "reward", "uncertainty"];
@@ -10,6 +10,11 @@ const MOST_THUMBS = 60; // of one episode
 
 let world = null, hand = null, panes = [], truths = [], now = null;
 let curves = {}, shownStart = null;
+const readings = Object.fromEntries(SCALARS.map((name) => {
+  const root = $(`reading-${name}`);
+  const bounds = name === "success_probability" ? [0, 1] : undefined;
+  return [name, { root, output: root.querySelector("output"), curve: new Curve(root.querySelector("canvas"), bounds) }];
+}));
 let input = 0, sentAt = new Map(), latencies = [];
 
 const line = new Line(heard, shown, lost);
@@ -66,8 +71,8 @@ function meet(hello) {
     uncertainty: "This world does not predict it",
   };
   for (const name of SCALARS) {
-    $(`reading-${name}`).classList.toggle("absent", absent[name]);
-    if (absent[name]) $(`reading-${name}`).querySelector("output").textContent = why[name];
+    readings[name].root.classList.toggle("absent", absent[name]);
+    if (absent[name]) readings[name].output.textContent = why[name];
   }
   $("state-card").hidden = hello.state.length === 0;
   $("starts").replaceChildren(...hello.starts.map(({ episode, frames }) => {
@@ -91,7 +96,7 @@ function shown(header, pictures) {
   setDriver(header.driver);
   $("timeline").max = header.last;
   $("timeline").value = header.step;
-  $("clock").textContent = `${(header.step / world.fps).toFixed(1)} s · step ${header.step}`;
+  write($("clock"), `${(header.step / world.fps).toFixed(1)} s · step ${header.step}`);
   record("reward", header.step ? header.reward : null);
   for (const [name, value] of Object.entries(header.scalars)) record(name, value);
   showReadings();
@@ -125,7 +130,7 @@ function showTruth(pictures) {
   pictures.forEach((picture, i) => truths[i].draw(picture));
   if (now.truth && truths[0]) {
     const { success, over, reward } = now.truth;
-    truths[0].note.textContent = success ? "success" : over ? "over" : world.reward ? `reward ${format(reward)}` : "";
+    write(truths[0].note, success ? "success" : over ? "over" : world.reward ? `reward ${format(reward)}` : "");
   }
 }
 
@@ -137,19 +142,19 @@ function aim() {
     if (!row) return;
     const value = (values ?? hand.values)[d];
     row.querySelector("input").value = value;
-    row.querySelector("output").textContent = format(value);
+    write(row.querySelector("output"), format(value));
   });
 }
 
 function showReadings() {
-  const set = (name, text, bounds) => {
-    const root = $(`reading-${name}`);
+  const set = (name, text) => {
+    const { root, output, curve } = readings[name];
     if (root.classList.contains("absent")) return;
-    root.querySelector("output").textContent = text;
-    sparkline(root.querySelector("canvas"), curves[name] ?? [], now.step, bounds);
+    write(output, text);
+    curve.draw(curves[name] ?? [], now.step);
   };
   const percent = (value, digits) => (value === undefined || value === null ? "–" : `${(100 * value).toFixed(digits)} %`);
-  set("success_probability", percent(now.scalars.success_probability, 0), [0, 1]);
+  set("success_probability", percent(now.scalars.success_probability, 0));
   set("reward", now.step ? format(now.reward) : "–");
   set("uncertainty", percent(now.scalars.uncertainty, now.scalars.uncertainty < 0.01 ? 2 : 1));
 }
@@ -164,9 +169,9 @@ function showPace() {
   }
   const slow = wanted > 0 && now.rate < 0.9 * wanted;
   pace.classList.toggle("slow", slow);
-  pace.textContent = wanted > 0
+  write(pace, wanted > 0
     ? `${now.rate.toFixed(1)} of ${perSecond(wanted)} frames/s${slow ? ": slow motion, the machine takes longer" : ""}`
-    : `${now.rate.toFixed(1)} frames/s (${(now.rate / world.fps).toFixed(1)} × real time)`;
+    : `${now.rate.toFixed(1)} frames/s (${(now.rate / world.fps).toFixed(1)} × real time)`);
 }
 
 function perSecond(rate) { return String(Number(rate.toFixed(2))); }
@@ -192,7 +197,7 @@ function measureLatency() {
   taken.forEach((id) => sentAt.delete(id));
   latencies = [...latencies, performance.now() - began].slice(-15);
   const middle = [...latencies].sort((a, b) => a - b)[Math.floor(latencies.length / 2)];
-  $("latency").textContent = `hand → picture ${middle.toFixed(0)} ms`;
+  write($("latency"), `hand → picture ${middle.toFixed(0)} ms`);
 }
 
 // ---- the hand ------------------------------------------------------------------------------------------
@@ -269,6 +274,8 @@ const drive = (driver) => { now.driver = driver; line.order("drive", { driver })
 const look = (step) => line.order("look", { step: Math.max(0, Math.min(now.last, Math.round(step))) });
 const restart = (episode, frame) => line.order("reset", { episode, frame, task: $("task").value || null });
 
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => SCALARS.forEach((name) => readings[name].curve.measure()));
+
 const clicks = {
   play: () => play(!now.playing),
   one: () => line.order("step"),
@@ -321,7 +328,6 @@ addEventListener("change", (event) => { if (!event.target.matches("[type=number]
 addEventListener("keyup", (event) => hand?.key(event.code, false));
 addEventListener("blur", () => hand?.releaseKeys());
 document.addEventListener("visibilitychange", () => { if (document.hidden && now?.playing) play(false); });
-addEventListener("resize", () => now && showReadings());
 
 function fillKeyTable() {
   const rows = [
@@ -342,7 +348,7 @@ function fillKeyTable() {
 
 function setPlaying(on) {
   if (now) now.playing = on;
-  $("play").textContent = on ? "Pause" : "Play";
+  write($("play"), on ? "Pause" : "Play");
   $("play").disabled = Boolean(now?.over);
   $("one").disabled = Boolean(now?.over);
 }
@@ -412,5 +418,5 @@ function switchTheme() {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
-  if (now) showReadings();
+  SCALARS.forEach((name) => readings[name].curve.measure());
 }

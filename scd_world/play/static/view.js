@@ -32,36 +32,56 @@ export class Pane {
   }
 }
 
-/** Draws the last values of a curve, as much as fits, with a dot at the moment that is looked at. */
-export function sparkline(canvas, values, here, bounds) {
-  const width = canvas.clientWidth, height = canvas.clientHeight, scale = devicePixelRatio || 1;
-  if (!width) return;
-  if (canvas.width !== Math.round(width * scale)) {
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
+/** A curve over the episode: its last values, as many as fit, with a dot at the moment that is looked at. */
+export class Curve {
+  /** bounds: lowest and highest value; undefined: those of what is shown. */
+  constructor(canvas, bounds) {
+    Object.assign(this, { canvas, bounds });
+    new ResizeObserver(() => this.measure()).observe(canvas);
   }
-  const ink = canvas.getContext("2d");
-  ink.setTransform(scale, 0, 0, scale, 0, 0);
-  ink.clearRect(0, 0, width, height);
-  const first = Math.max(0, values.length - Math.floor(width / 2));
-  const shown = values.slice(first);
-  const known = shown.filter((value) => value !== null && value !== undefined);
-  if (!known.length) return;
-  const low = bounds ? bounds[0] : Math.min(...known), high = bounds ? bounds[1] : Math.max(...known);
-  const style = getComputedStyle(canvas);
-  const x = (i) => 3 + (shown.length < 2 ? 0 : i * (width - 6) / (Math.max(shown.length, 40) - 1));
-  const y = (value) => height - 4 - (height - 8) * (high > low ? (value - low) / (high - low) : 0.5);
-  ink.lineWidth = 1.6;
-  ink.lineJoin = "round";
-  ink.strokeStyle = ink.fillStyle = style.getPropertyValue("--accent");
-  ink.beginPath();
-  shown.forEach((value, i) => value !== null && value !== undefined && ink.lineTo(x(i), y(value)));
-  ink.stroke();
-  const at = here - first;
-  if (at < 0 || shown[at] === null || shown[at] === undefined) return;
-  ink.beginPath();
-  ink.arc(x(at), y(shown[at]), 3, 0, 7);
-  ink.fill();
+
+  /** Sizes and color are asked for here alone: each question in the middle of a frame lays the page out anew. */
+  measure() {
+    const scale = devicePixelRatio || 1;
+    this.width = this.canvas.clientWidth;
+    this.height = this.canvas.clientHeight;
+    this.canvas.width = Math.round(this.width * scale);
+    this.canvas.height = Math.round(this.height * scale);
+    this.ink = this.canvas.getContext("2d");
+    this.ink.setTransform(scale, 0, 0, scale, 0, 0);
+    this.color = getComputedStyle(this.canvas).getPropertyValue("--accent");
+    if (this.values) this.draw(this.values, this.here);
+  }
+
+  draw(values, here) {
+    Object.assign(this, { values, here });
+    const { ink, width, height } = this;
+    if (!width) return;
+    ink.clearRect(0, 0, width, height);
+    const first = Math.max(0, values.length - Math.floor(width / 2));
+    const shown = values.slice(first);
+    const known = shown.filter((value) => value !== null && value !== undefined);
+    if (!known.length) return;
+    const [low, high] = this.bounds ?? [Math.min(...known), Math.max(...known)];
+    const x = (i) => 3 + (shown.length < 2 ? 0 : i * (width - 6) / (Math.max(shown.length, 40) - 1));
+    const y = (value) => height - 4 - (height - 8) * (high > low ? (value - low) / (high - low) : 0.5);
+    ink.lineWidth = 1.6;
+    ink.lineJoin = "round";
+    ink.strokeStyle = ink.fillStyle = this.color;
+    ink.beginPath();
+    shown.forEach((value, i) => value !== null && value !== undefined && ink.lineTo(x(i), y(value)));
+    ink.stroke();
+    const at = here - first;
+    if (at < 0 || shown[at] === null || shown[at] === undefined) return;
+    ink.beginPath();
+    ink.arc(x(at), y(shown[at]), 3, 0, 7);
+    ink.fill();
+  }
+}
+
+/** Changes a text where it changes: what is the same is not laid out anew. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
 export function format(value) {
