@@ -101,7 +101,7 @@ class PlaySession:
         From an earlier moment the episode goes on from there, and what came after it is gone. Raises Refused
         where the episode is over, for an action of another size or that is not finite, and where the policy
         cannot act here (the person drives then); FloatingPointError where the world imagines what is no
-        number. No step was taken then. A simulator that fails is switched off; Refused says so after the step.
+        number. No step was taken then. A simulator that fails is switched off, and Refused says so later.
         """
         if self.moment.over:
             raise Refused("this episode is over: rewind, go back to a save point, or start again")

@@ -7,9 +7,10 @@ import { Curve, Pane, format, write } from "./view.js";
 const $ = (id) => document.getElementById(id);
 const SCALARS = ["success_probability", "reward", "uncertainty"];
 const MOST_THUMBS = 60; // of one episode
+const SLIDERS_MS = 80;
 
 let world = null, hand = null, panes = [], truths = [], now = null;
-let curves = {}, shownStart = null;
+let curves = {}, shownStart = null, sliders = [], sliding = null;
 const readings = Object.fromEntries(SCALARS.map((name) => {
   const root = $(`reading-${name}`);
   const bounds = name === "success_probability" ? [0, 1] : undefined;
@@ -137,12 +138,17 @@ function showTruth(pictures) {
 function aim() {
   const values = now.driver === "policy" ? now.action : hand.values;
   panes.forEach((pane) => pane.aim(hand.placeOf(values)));
+  sliding ??= setTimeout(showSliders, SLIDERS_MS);
+}
+
+/** Sliders follow a little later than the ring: drawing them at every motion of the hand costs more than a frame. */
+function showSliders() {
+  sliding = null;
+  const values = (now.driver === "policy" && now.action) || hand.values;
   hand.controls.forEach((control, d) => {
-    const row = $(`slider-${d}`);
-    if (!row) return;
-    const value = (values ?? hand.values)[d];
-    row.querySelector("input").value = value;
-    write(row.querySelector("output"), format(value));
+    const { slider, output } = sliders[d];
+    if (slider !== document.activeElement) slider.value = values[d];
+    write(output, format(values[d]));
   });
 }
 
@@ -244,6 +250,7 @@ function makeSliders() {
     row.querySelector("span").textContent = control.name;
     if (hand.keysOf(d)) row.querySelector("span").append(Object.assign(document.createElement("kbd"), { textContent: hand.keysOf(d) }));
     const slider = row.querySelector("input");
+    sliders[d] = { slider, output: row.querySelector("output") };
     Object.assign(slider, { min: control.low, max: control.high, disabled: control.constant });
     row.title = control.constant ? "It never moved in the recordings: the world takes the recorded value"
       : hand.isPosition(d) ? "A position: it stays where it is put" : "It goes back to rest when it is let go";

@@ -15,6 +15,15 @@ export class Pane {
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", `${title}, ${note}`);
     parent.append(this.root);
+    new ResizeObserver(() => {
+      Object.assign(this, { width: this.picture.clientWidth, height: this.picture.clientHeight });
+      if (this.ring) this.moveRing();
+    }).observe(this.picture);
+  }
+
+  /** By a transform, which lays nothing out anew: it moves as often as the hand does. */
+  moveRing() {
+    this.ring.style.transform = `translate(${this.place[0] * this.width}px, ${this.place[1] * this.height}px)`;
   }
 
   draw(bitmap) {
@@ -27,8 +36,8 @@ export class Pane {
   aim([u, v]) {
     this.ring ??= this.picture.appendChild(Object.assign(document.createElement("div"), { className: "target" }));
     this.ring.hidden = u === null && v === null;
-    this.ring.style.left = `${100 * (u ?? 0.5)}%`;
-    this.ring.style.top = `${100 * (v ?? 0.5)}%`;
+    this.place = [u ?? 0.5, v ?? 0.5];
+    this.moveRing();
   }
 }
 
