@@ -54,7 +54,7 @@ def served(*settings: str) -> Iterator[str]:
 
 
 @contextmanager
-def browser(width: int = 1280, height: int = 1120) -> Iterator[webdriver.Chrome]:
+def browser(width: int = 1280, height: int = 1210) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},{height}"):
         options.add_argument(flag)
