@@ -191,14 +191,12 @@ class Player:
             self.playing = False
             await self.worker(session.look_at, order.get("step"))
         elif do == "reset":
-            await self.worker(session.reset, order.get("episode"), order.get("frame"), order.get("task"))
-            return await self.show_elsewhere()
+            start = (order.get(key) for key in ("episode", "frame", "task"))
+            return await self._go(session.reset, *start)
         elif do == "save":
-            await self.worker(session.save)
-            return await self.show_elsewhere()
+            return await self._go(session.save)
         elif do == "load":
-            await self.worker(session.load, order.get("name"))
-            return await self.show_elsewhere()
+            return await self._go(session.load, order.get("name"))
         elif do == "drive":
             await self.worker(session.drive_by, order.get("driver"))
         elif do == "num_steps":
@@ -213,6 +211,13 @@ class Player:
         elif do == "retry" and self.retry is not None:
             self.retry()
         await self.show()
+
+    async def _go(self, function: Callable[..., Any], *args: Any) -> None:
+        """Goes elsewhere, and shows it, also where a policy or a simulator does not follow there."""
+        try:
+            await self.worker(function, *args)
+        finally:
+            await self.show_elsewhere()
 
 
 def described(saved: Any) -> Say:

@@ -80,6 +80,7 @@ class PlaySession:
         self.obs: dict[str, Any] = {}
         self.here = 0  # the step that is looked at
         self.tape: Tape = self._begin(self._sampled_start())
+        self._arrive()
 
     # ---- looking ---------------------------------------------------------------------------------------
 
@@ -131,11 +132,11 @@ class PlaySession:
         )
         self.tape.add(moment, self.env.get_state() if self.tape.wants_state() else None)
         self.here = len(self.tape)
+        if moment.over and self.recording:
+            self.keep()
         if self.compares:
             self._show_truth()
         self.step_seconds = time.perf_counter() - began
-        if moment.over and self.recording:
-            self.keep()
         return self.moment
 
     def drive_by(self, driver: str) -> None:
@@ -173,11 +174,11 @@ class PlaySession:
             start = self._sampled_start(task)
         else:
             start = {"episode": episode, "frame": frame or 0} | ({"task": task} if task else {})
-        before = self.tape
         tape = self._begin(start)
         if self.recording:
-            self.keep(before)
+            self.keep()
         self.tape, self.here = tape, 0
+        self._arrive()
         return self.moment
 
     def look_at(self, step: Any) -> Moment:
@@ -197,21 +198,25 @@ class PlaySession:
         return saved
 
     def load(self, name: Any) -> Moment:
-        """Goes back to a save point, as often as you like; keeps the episode that is left."""
+        """Goes back to a save point, as often as you like; keeps the episode that is left.
+
+        What is played on from there is an episode of its own; without a step, it is none.
+        """
         if not isinstance(name, str) or name not in self.saves:
             raise Refused(f"there is no save point {name!r}; there are {', '.join(self.saves) or 'none'}")
         if self.recording:
             self.keep()
         saved = self.saves[name].tape
         self.tape, self.here = saved.branch(len(saved)), len(saved)
+        self.tape.kept = len(self.tape)
         self._restore(self.here)
         if self.driver == POLICY:
             self._wake_policy()
         return self.moment
 
-    def keep(self, tape: Tape | None = None) -> bool:
-        """Hands an episode (None: the one that is played) to the dataset, once; says whether it did."""
-        tape = self.tape if tape is None else tape
+    def keep(self) -> bool:
+        """Hands the episode that is played to the dataset, once; says whether it did."""
+        tape = self.tape
         if self._keep is None or len(tape) <= tape.kept:
             return False
         tape.kept = len(tape)
@@ -251,15 +256,17 @@ class PlaySession:
         except (ValueError, TypeError) as error:
             raise Refused(str(error)) from error
         self.next_seed += 1
-        state = self.env.episodes.state.state[0].copy()
-        truth = self.simulator.begin(state) if self.simulator is not None and self.compares else None
-        moment = Moment(self._pictures(), state, truth=truth)
+        moment = Moment(self._pictures(), self.env.episodes.state.state[0].copy())
         task = self.env.task if self.schema.tasks else None
         address = Address(info["start_episode"], info["start_frame"], seed, task)
-        tape = Tape(address, moment, self.env.get_state())
-        if self.driver == POLICY and self.policy is not None:
-            self.policy.reset([seed])
-        return tape
+        return Tape(address, moment, self.env.get_state())
+
+    def _arrive(self) -> None:
+        """Brings the simulator and the policy, where there are any, to a new episode's start."""
+        if self.driver == POLICY:
+            self._wake_policy()
+        if self.compares:
+            self._show_truth()
 
     def _go_on_from_here(self) -> None:
         """Makes the moment that is looked at the last one, in the environment too."""
@@ -302,18 +309,18 @@ class PlaySession:
         """Lets the policy begin at the moment that is looked at; Refused where it cannot be made."""
         if self._make_policy is None:
             raise Refused("no policy was named: start the page with policy=…")
-        if self.policy is None:
-            try:
-                self.policy = self._make_policy()
-            except Exception as error:  # of anybody's own code
-                log.warning("%s cannot be made", self.policy_name, exc_info=True)
-                raise Refused(f"{self.policy_name} cannot drive this world: {error!r}") from error
-        self.policy.reset([self.tape.address.seed + self.here])
+        try:
+            self.policy = self.policy or self._make_policy()
+            self.policy.reset([self.tape.address.seed + self.here])
+        except Exception as error:  # of anybody's own code
+            log.warning("%s cannot begin", self.policy_name, exc_info=True)
+            self.driver = PERSON
+            raise Refused(f"{self.policy_name} cannot drive this world: {error!r}") from error
 
     def _policy_action(self) -> np.ndarray:
         assert self.policy is not None
         try:
-            return self.policy.act(batch_of_one(self.obs))[0]
+            return self._checked(self.policy.act(batch_of_one(self.obs))[0])
         except Exception as error:  # of anybody's own code
             log.warning("%s cannot drive", self.policy_name, exc_info=True)
             self.driver = PERSON
