@@ -26,7 +26,9 @@ for home in HOMES.values():
     packages += found
     package_dir |= {name: f"{home}/{name}" for name in found if "." not in name}
 
-COMMANDS = ["record", "data", "train", "distill", "evaluate", "rollout", "rank", "bench", "probe", "demo"]
+COMMANDS = [
+    *("record", "data", "train", "distill", "evaluate", "rollout", "play", "rank", "bench", "probe", "demo"),
+]
 
 setup(
     # lerobot's commands import every installed distribution whose name begins with `lerobot_env_`
@@ -40,7 +42,11 @@ setup(
     python_requires=">=3.12",
     packages=packages,
     package_dir=package_dir,
-    package_data={"": ["py.typed"], "scd_envs": ["worlds/**/*"]},
+    package_data={
+        "": ["py.typed"],
+        "scd_envs": ["worlds/**/*"],
+        "scd_world.play": ["static/*"],
+    },
     include_package_data=True,
     install_requires=[
         "torch>=2.7,<2.12",  # lerobot 0.6's own bounds
@@ -67,6 +73,7 @@ setup(
         "sb3": ["stable-baselines3>=2.7"],
         "hdf5": ["h5py", "hdf5plugin"],
         "perceptual": ["cvvdp>=0.5.7,<0.6"],  # ColorVideoVDP: scd-evaluate cvvdp=true
+        "play": ["starlette>=0.40,<2", "uvicorn>=0.35,<1", "websockets>=14"],  # the page of scd-play
         "swm": ["stable-worldmodel>=0.1.1", "h5py", "hdf5plugin"],
         "test": [
             "h5py",
@@ -77,6 +84,11 @@ setup(
             "mypy",
             "torchmetrics>=1.6",
             "lerobot[diffusion]",
+            "starlette>=0.40,<2",
+            "uvicorn>=0.35,<1",
+            "websockets>=14",
+            "httpx2",  # starlette's test client
+            "selenium>=4.20",  # drives Debian's chromium, where it is installed
         ],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "latex2mathml>=3.77"],
     },

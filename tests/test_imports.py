@@ -107,6 +107,7 @@ ROOMS: dict[str, set[str]] = {
     "training": CORE | BASE | STORE,
     "benchmark": {"training", "scd_envs"} | CORE | BASE | STORE,
     "rollouts": {"world", "scd_envs", "scd_policies"} | BASE | STORE,
+    "play": {"rollouts", "world", "scd_envs", "scd_policies"} | BASE | STORE,
     "ranking": {"world", "scd_envs", "scd_policies"} | BASE,
     "evaluation": {"benchmark", "scd_envs"} | CORE | BASE | STORE,
     "distill": {"evaluation", "benchmark", "training"} | CORE | BASE | STORE,

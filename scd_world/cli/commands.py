@@ -1,4 +1,4 @@
-"""The entry points of the ten commands, and how Ctrl-C ends each: with one line that says what is kept.
+"""The entry points of the eleven commands, and how Ctrl-C ends each: with one line that says what is kept.
 
 They import nothing before they run, so that there is such a line from the first moment.
 """
@@ -46,4 +46,5 @@ def end(interrupt: KeyboardInterrupt, kept: str) -> None:
 
 
 record, data, train, distill, evaluate = map(entry_point, ("record", "data", "train", "distill", "evaluate"))
-rollout, rank, bench, probe, demo = map(entry_point, ("rollout", "rank", "bench", "probe", "demo"))
+rollout, play, rank = map(entry_point, ("rollout", "play", "rank"))
+bench, probe, demo = map(entry_point, ("bench", "probe", "demo"))

@@ -1,4 +1,4 @@
-"""The ten commands, and how one runs: what it needs is imported late, so that --help answers at once."""
+"""The eleven commands, and how one runs: what it needs is imported late, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from scd_world.demo.config import DemoConfig
 from scd_world.distill.config import DistillConfig
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.model.config import MODELS
+from scd_world.play.config import PlayConfig
 from scd_world.prior.config import PRIORS
 from scd_world.probes.config import ProbeConfig
 from scd_world.ranking.config import RankConfig
@@ -70,6 +71,11 @@ COMMANDS = {
         RolloutConfig,
         "scd_world.rollouts.imagine:run_rollout",
         "every published episode is kept; the same command goes on",
+    ),
+    "play": Command(
+        PlayConfig,
+        "scd_world.play.play:play",
+        "every episode that was written is kept",
     ),
     "rank": Command(
         RankConfig,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
@@ -79,7 +80,7 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
     schema = env.schema
     plan = RolloutPlan.of(config, env)
     scalars = info_scalars(env)
-    marks = {"imagined": True, "world": config.world, "world_sha256": sha256(folder / MANIFEST)}
+    marks = imagined_marks(config.world, folder)
     recipe = make_recipe(config) | {"world_sha256": marks["world_sha256"], "device": device}
     features = world_features(schema, scalars, config.store_as_video)
     with (
@@ -94,6 +95,11 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
     if notes and config.num_videos:
         write_previews(Path(config.out), notes[: config.num_videos])
     return notes
+
+
+def imagined_marks(name: str, folder: Path) -> dict[str, Any]:
+    """Gives what marks a dataset as imagined by the world in a folder, which the user called by `name`."""
+    return {"imagined": True, "world": name, "world_sha256": sha256(folder / MANIFEST)}
 
 
 def make_recipe(config: RolloutConfig) -> dict[str, Any]:
@@ -123,16 +129,9 @@ class RolloutPlan:
             starts, actions = recorded_actions(str(config.replay), env.world, config.starts)
             limits = [len(each) for each in actions]
             return cls(make("replay", space, actions=actions), name, starts, limits)
-        if not is_checkpoint(config.policy):
-            return cls(make(config.policy, space, **kwargs), name, config.starts)
         tasks = (config.task,) if config.task else env.schema.tasks
-        if len(tasks) > 1:
-            raise ValueError(f"a LeRobot policy takes one task: give task=<one of {list(tasks)}>")
-        known = {key: env.metadata[key] for key in ("views", "recorded", "camera_keys")} | {
-            "task": "".join(tasks)
-        }
-        kwargs = {"path": config.policy, "device": config.device} | known | kwargs
-        return cls(make("lerobot", space, **kwargs), name, config.starts)
+        policy = open_policy(config.policy, kwargs, space, env.metadata, tasks, config.device)
+        return cls(policy, name, config.starts)
 
     def options(self, index: int) -> dict[str, Any]:
         """Gives the reset options of an episode."""
@@ -148,6 +147,27 @@ class RolloutPlan:
     def limit(self, index: int) -> int | None:
         """Gives the steps that an episode may have; None: the environment's horizon."""
         return None if self.limits is None else self.limits[index % len(self.limits)]
+
+
+def open_policy(
+    name: str,
+    kwargs: Mapping[str, Any],
+    action_space: gymnasium.Space,
+    metadata: Mapping[str, Any],
+    tasks: Sequence[str],
+    device: str,
+) -> Policy:
+    """Makes the policy that `policy=` names, be it a LeRobot checkpoint, for a world's environment.
+
+    action_space, metadata: of that environment, for one row. ValueError where a LeRobot policy could mean
+    several tasks.
+    """
+    if not is_checkpoint(name):
+        return make(name, action_space, **kwargs)
+    if len(tasks) > 1:
+        raise ValueError(f"a LeRobot policy takes one task: give task=<one of {list(tasks)}>")
+    known = {key: metadata[key] for key in ("views", "recorded", "camera_keys")} | {"task": "".join(tasks)}
+    return make("lerobot", action_space, **({"path": name, "device": device} | known | dict(kwargs)))
 
 
 def recorded_actions(

@@ -80,7 +80,7 @@ def make_success_rare(world: World, part: float = 0.07, probability: float = 0.9
     s = world.reset([world.starts.get(episode, 0) for episode in LENGTHS])
     logits = []
     for _ in range(12):
-        action = torch.rand(len(LENGTHS), 2, generator=generator) * 2 - 1
+        action = torch.rand(len(LENGTHS), len(world.schema.action), generator=generator) * 2 - 1
         s = world.step(s, action, torch.randn(len(LENGTHS), *world.frame_shape, generator=generator))
         logits.append(torch.logit(s.success, eps=1e-6))
     bias = world.model.core.heads.mlp[-1].bias  # its last number is the success's

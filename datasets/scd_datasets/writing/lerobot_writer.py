@@ -90,7 +90,7 @@ class LeRobotWriter:
 
     def _continue(self) -> None:
         if not (self.root / self.notes_file).is_file():
-            command = "scd-record" if self.imagined is None else "scd-rollout"
+            command = "scd-record" if self.imagined is None else "scd-rollout or scd-play"
             raise ValueError(f"{self.root} is no recording of {command}; choose another out")
         recording = json.loads((self.root / self.notes_file).read_text())
         recipe = upgrade_recipe(recording["recipe"])
