@@ -30,7 +30,7 @@ from scd_world.world.world import World
 SKILL = {"base": "scripted_pusht", "base_degrade": {"noise": 20.0}}  # px on every action: about half succeed
 PLAN = {"horizon": 20, "execute": 5}
 BEST = SKILL | PLAN | {"n": 50}
-SEARCH = PLAN | {"samples": 64, "iterations": 4}
+SEARCH = PLAN | {"samples": 48, "iterations": 3}
 
 # name: planner ("" none, "simulator" best_of_n in the simulator), its settings, episodes
 ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
@@ -38,12 +38,11 @@ ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
     "best of 1": ("best_of_n", BEST | {"n": 1}, 60),
     "best of 50": ("best_of_n", BEST, 60),
     "simulator": ("simulator", BEST, 60),
-    "best of 10": ("best_of_n", BEST | {"n": 10}, 30),
-    "icem": ("icem", SEARCH, 30),
-    "icem + base": ("icem", SEARCH | SKILL, 30),
-    "mppi + base": ("mppi", SEARCH | SKILL, 30),
-    "gradient": ("gradient", PLAN, 30),
-    "gradient + base": ("gradient", PLAN | SKILL, 30),
+    "icem + base": ("icem", SEARCH | SKILL, 24),
+    "gradient + base": ("gradient", PLAN | SKILL, 24),
+    "mppi + base": ("mppi", SEARCH | SKILL, 24),
+    "icem": ("icem", SEARCH, 24),
+    "gradient": ("gradient", PLAN, 24),
 }
 
 
