@@ -58,9 +58,7 @@ def test_an_observed_moment_is_the_recorded_one_with_its_context(world, last):
 def test_the_state_path_is_the_worlds_own(world, last):
     """Without the previous step, the second projection or the ensemble's clock it would drift away."""
     silence_heads(world)
-    on_a_circle = torch.tensor(
-        [[-1.0, 0, 0, 0, 1, 0, 0, 1, 0, 0]]
-    )  # x² + y² = 1, in part
+    on_a_circle = torch.tensor([[-1.0, 0, 0, 0, 1, 0, 0, 1, 0, 0]])  # x² + y² = 1, in part
     world.model.prior.dynamics.constraints.set(torch.zeros(3), torch.eye(3), on_a_circle)
     assert images_add_nothing(world)
     path = open_imagination(world, SCORED, base_needs_images=False)

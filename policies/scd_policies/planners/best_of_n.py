@@ -39,7 +39,9 @@ class BestOfN(Planner):
 
     def plan(self, row: Row, start: StartState) -> Played:
         played = self.propose(row, start, self.settings.n)
-        if self.settings.n > 1 and not self._warned and bool((played.action == played.action[:1]).all()):
+        # By the first actions: later ones answer to what is imagined, where copies may differ.
+        first = played.action[:, 0]
+        if self.settings.n > 1 and not self._warned and bool((first == first[0]).all()):
             warnings.warn(
                 f"all {self.settings.n} proposals of {self.settings.base!r} are equal: it does not sample, "
                 "so the best of them is what it would have done anyway. Let it sample, e.g. "
