@@ -74,7 +74,6 @@ class Planner(ABC):
         self.bounds = low.to(self.imagination.device), high.to(self.imagination.device)
         self.task = find_task(config.task, self.schema)
         self.base = make_base(config, self.box, self.schema)
-        self._images = base_needs_images or self.imagination.needs_images
         self._rows: list[Row] = []
 
     @abstractmethod
