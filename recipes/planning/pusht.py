@@ -31,6 +31,7 @@ SKILL = {"base": "scripted_pusht", "base_degrade": {"noise": 20.0}}  # px on eve
 PLAN = {"horizon": 20, "execute": 5}
 BEST = SKILL | PLAN | {"n": 50}
 SEARCH = PLAN | {"samples": 48, "iterations": 3}
+GRADIENT = PLAN | {"iterations": 8, "lr": 0.03}
 
 # name: planner ("" none, "simulator" best_of_n in the simulator), its settings, episodes
 ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
@@ -39,10 +40,10 @@ ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
     "best of 50": ("best_of_n", BEST, 60),
     "simulator": ("simulator", BEST, 60),
     "icem + base": ("icem", SEARCH | SKILL, 24),
-    "gradient + base": ("gradient", PLAN | SKILL, 24),
+    "gradient + base": ("gradient", GRADIENT | SKILL, 24),
     "mppi + base": ("mppi", SEARCH | SKILL, 24),
     "icem": ("icem", SEARCH, 24),
-    "gradient": ("gradient", PLAN, 24),
+    "gradient": ("gradient", GRADIENT, 24),
 }
 
 
