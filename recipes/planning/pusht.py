@@ -30,8 +30,8 @@ from scd_world.world.world import World
 SKILL = {"base": "scripted_pusht", "base_degrade": {"noise": 20.0}}  # px on every action: about half succeed
 PLAN = {"horizon": 20, "execute": 5}
 BEST = SKILL | PLAN | {"n": 50}
-SEARCH = PLAN | {"samples": 48, "iterations": 3}
-GRADIENT = PLAN | {"iterations": 8, "lr": 0.03}
+SEARCH = PLAN | {"execute": 10, "samples": 48, "iterations": 3}
+GRADIENT = PLAN | {"execute": 10, "iterations": 8, "lr": 0.03}
 
 # name: planner ("" none, "simulator" best_of_n in the simulator), its settings, episodes
 ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
@@ -41,8 +41,8 @@ ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
     "simulator": ("simulator", BEST, 60),
     "icem + base": ("icem", SEARCH | SKILL, 24),
     "gradient + base": ("gradient", GRADIENT | SKILL, 24),
-    "mppi + base": ("mppi", SEARCH | SKILL, 24),
     "icem": ("icem", SEARCH, 24),
+    "mppi + base": ("mppi", SEARCH | SKILL, 24),
     "gradient": ("gradient", GRADIENT, 24),
 }
 

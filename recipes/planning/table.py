@@ -68,8 +68,25 @@ def report(folder: Path, figure: Path | None) -> None:
     head = ["", "episodes", "success", "gain", "highest reward", "steps to success", "ms per decision"]
     order = sorted(arms, key=lambda name: np.mean([e["success"] for e in arms[name].values()]))
     print(table(head, [[name, *cells(arms[name], arms["base"])] for name in order]))
+    if {"best of 50", "simulator"} <= arms.keys():
+        print(share_of_bound(arms))
     if figure is not None:
         plot(arms, order, figure)
+
+
+def share_of_bound(arms: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """Says how much of what planning in the simulator gains, planning in the world gains; on common seeds."""
+    names = ("base", "best of 50", "simulator")
+    both = sorted(set.intersection(*(set(arms[name]) for name in names)))
+    base, world, bound = (np.array([float(arms[name][seed]["success"]) for seed in both]) for name in names)
+    rows = np.random.default_rng(0).integers(len(both), size=(DRAWS, len(both)))
+    shares = (world[rows].mean(1) - base[rows].mean(1)) / (bound[rows].mean(1) - base[rows].mean(1))
+    low, high = np.quantile(shares, [0.025, 0.975])
+    share = (world.mean() - base.mean()) / (bound.mean() - base.mean())
+    return (
+        f"on the same {len(both)} seeds: base {base.mean():.2f}, best of 50 {world.mean():.2f}, simulator "
+        f"{bound.mean():.2f}: the world gains {share:.0%} [{low:.0%}, {high:.0%}] of what the simulator gains"
+    )
 
 
 def plot(arms: dict[str, dict[int, dict[str, Any]]], order: list[str], path: Path) -> None:
