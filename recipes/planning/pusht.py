@@ -38,7 +38,7 @@ ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
     "base": ("", {}, 60),
     "best of 1": ("best_of_n", BEST | {"n": 1}, 60),
     "best of 50": ("best_of_n", BEST, 60),
-    "simulator": ("simulator", BEST, 60),
+    "simulator": ("simulator", BEST, 50),
     "icem + base": ("icem", SEARCH | SKILL, 24),
     "gradient + base": ("gradient", GRADIENT | SKILL, 24),
     "icem": ("icem", SEARCH, 24),
