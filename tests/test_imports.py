@@ -119,6 +119,7 @@ ROOMS: dict[str, set[str]] = {
     "preparation": {"config", "sources", "store", "reporting", "robot_data", "utils"},
     "writing": {"preparation", "sources", "robot_data", "utils"},
     "scd_policies": {"utils"},
+    "planners": {"scd_policies", "world", "model", "robot_data", "utils"},  # a room inside scd_policies
     "scd_envs": {"world", "model", "robot_data", "utils"},
     "lerobot_env_scd_world": {"scd_envs", "scd_policies", "world", "robot_data"},
 }
@@ -126,9 +127,11 @@ ANYWHERE = {"demo", "cli"}  # put everything together; cli alone knows the demo
 
 
 def room(module: str) -> str:
-    """scd_world.model.scd → model; a package without rooms is one room."""
+    """scd_world.model.scd → model; a package without rooms is one room, but for those that it names."""
     package, _, rest = module.partition(".")
     inside = rest.partition(".")[0]
+    if module.startswith("scd_policies.planners"):
+        return inside
     return inside if package in ("scd_world", "scd_datasets") and inside else package
 
 
@@ -232,7 +235,8 @@ LIGHT = {
     "scd_world": ("torch", "numpy"),
     "scd_envs": ("torch", "lerobot", "pymunk", "pygame", "zarr", "scd_world."),  # nothing in it
     "scd_envs.simulators": ("torch", "lerobot", "pymunk"),
-    "scd_policies": ("torch", "lerobot"),
+    "scd_policies": ("torch", "lerobot", "scd_world."),  # a planner's world is imported with the planner
+    "scd_policies.planners.config": ("torch", "lerobot"),
     "scd_datasets": ("torch", "lerobot"),
     "scd_world.training.config": ("torch",),  # a command's --help answers at once
     "scd_world.cli.commands": ("torch", "lerobot", "accelerate", "hydra"),

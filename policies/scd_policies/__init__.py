@@ -11,7 +11,14 @@ import gymnasium
 
 from scd_policies.policy import Policy
 
-NAMES = ("random_walk", "scripted_pusht", "replay", "nearest_neighbor", "lerobot")
+# By name alone: planners import worlds, and who only wants a policy need not.
+PLANNERS = {
+    "best_of_n": "scd_policies.planners.best_of_n:BestOfN",
+    "icem": "scd_policies.planners.mpc:ICEM",
+    "mppi": "scd_policies.planners.mpc:MPPI",
+    "gradient": "scd_policies.planners.gradient:Gradient",
+}
+NAMES = ("random_walk", "scripted_pusht", "replay", "nearest_neighbor", "lerobot", *PLANNERS)
 FORMER_NAMES = {"clone": "nearest_neighbor"}
 
 
@@ -20,8 +27,9 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
 
     `random_walk`, `scripted_pusht` (`skill` in [0, 1]), `replay` (`actions`: one (T, A) array per episode),
     `nearest_neighbor` (`path`: file of the demonstrations that it imitates) or `lerobot` (`path`: folder or
-    Hub id of any LeRobot policy). Or `module:name`, a class of your own that keeps the protocol `Policy`: it
-    is imported, and called with the action space and the `kwargs`.
+    Hub id of any LeRobot policy); or a planner, `best_of_n`, `icem`, `mppi`, `gradient` (`world`: a folder or
+    Hub id; see `planners/config.py`). Or `module:name`, a class of your own that keeps the protocol `Policy`:
+    it is imported, and called with the action space and the `kwargs`.
 
     Raises ValueError for an unknown name, and for an action space or arguments that the policy cannot take.
     """
@@ -50,6 +58,8 @@ def policy_class(name: str) -> Callable[..., Policy]:
         from scd_policies.lerobot_policy import LeRobotPolicy
 
         return LeRobotPolicy
+    if name in PLANNERS:
+        return load_user_policy(PLANNERS[name])
     if ":" in name:
         return load_user_policy(name)
     if name in FORMER_NAMES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -25,6 +25,16 @@ class Policy(Protocol):
         Raises ValueError where a key that the policy needs is missing, or has another number of rows than
         `reset` had seeds.
         """
+        ...
+
+
+@runtime_checkable
+class ReportingPolicy(Policy, Protocol):
+    """A policy that says something of each decision; a rollout keeps it beside the environment's infos."""
+
+    @property
+    def decision_info(self) -> dict[str, np.ndarray]:
+        """Gives scalars (B,) by name, of the last `act`."""
         ...
 
 

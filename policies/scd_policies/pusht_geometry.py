@@ -72,9 +72,11 @@ def keypoint_displacement(twist: np.ndarray) -> np.ndarray:
 
 def distance(points: np.ndarray) -> np.ndarray:
     """Measures points (…, 2): px to the T's outline (…), negative inside."""
-    outside = np.abs(points[..., None, :] - _BOX_CENTERS) - _BOX_HALVES
-    signed = np.linalg.norm(np.maximum(outside, 0), axis=-1) + np.minimum(outside.max(-1), 0)
-    return signed.min(-1)
+    # By coordinate: reducing an axis of length 2 costs numpy more than the sums themselves.
+    x, y = (np.abs(points[..., d, None] - _BOX_CENTERS[:, d]) - _BOX_HALVES[:, d] for d in (0, 1))
+    outside = np.sqrt(np.maximum(x, 0) ** 2 + np.maximum(y, 0) ** 2)
+    signed = outside + np.minimum(np.maximum(x, y), 0)
+    return np.minimum(signed[..., 0], signed[..., 1])
 
 
 def is_clear(start: np.ndarray, end: np.ndarray, samples: int = 24) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from scd_policies.policy import Policy
+from scd_policies.policy import Policy, ReportingPolicy
 
 Observation = dict[str, Any]  # arrays by key; under `pixels` perhaps a dict of arrays by camera
 
@@ -26,10 +26,21 @@ class EpisodeRollout:
     terminated: bool
     truncated: bool  # by the environment, or here after `max_steps`
     success: bool  # is_success of the last step; False where the environment does not report it
-    info: dict[str, np.ndarray]  # (L,) each scalar and flag of the info after each step; NaN or False: none
+    # (L,) each scalar and flag of the info after each step, and of what the policy said; NaN or False: none
+    info: dict[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.action)
+
+    @property
+    def decisions(self) -> dict[str, float]:
+        """Gives, of a planner, the mean `plan_value` (what its plans promised, raw reward per step) and the
+        mean `plan_seconds` of a decision; of another policy nothing."""
+        if "plan_seconds" not in self.info:
+            return {}
+        seconds = self.info["plan_seconds"]
+        value = float(self.info["plan_value"].mean())
+        return {"plan_value": value, "plan_seconds": float(seconds[seconds > 0].mean())}
 
     def at(self, i: int) -> Observation:
         """Gives observation i, 0 ≤ i ≤ L."""
@@ -161,6 +172,7 @@ def _play(
     step = 0
     while any(row.episode is None for row in rows):
         action = policy.act(obs)
+        decision = policy.decision_info if isinstance(policy, ReportingPolicy) else {}
         obs, reward, terminated, truncated, info = env.step(action)
         step += 1
         for i, row in enumerate(rows):
@@ -170,7 +182,8 @@ def _play(
             # With same-step autoreset, an ended row's last observation is in the info.
             autoreset = ended and "final_obs" in info
             last = _picked(info["final_obs"][i], frames) if autoreset else _row(obs, i, frames)
-            row.add(last, action[i], reward[i], _scalars(info["final_info"] if autoreset else info, i))
+            scalars = _scalars(info["final_info"] if autoreset else info, i)
+            row.add(last, action[i], reward[i], scalars | {key: value[i] for key, value in decision.items()})
             if ended or step == limits[i]:
                 row.close(bool(terminated[i]))
     return [row.episode for row in rows if row.episode is not None]

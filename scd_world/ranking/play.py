@@ -161,6 +161,7 @@ class RankingResults:
                 "steps": len(episode),
                 "return": float(episode.reward.sum()),
             }
+            | episode.decisions
             for start, episode in zip(
                 self.starts,
                 episodes(envs, policy, seeds, options=options, max_steps=self.max_steps),

@@ -17,7 +17,8 @@ class RolloutConfig:
 
     world: str  # folder, or name on the Hugging Face Hub
     out: str  # dataset folder; the same command again continues an interrupted one
-    policy: str = "random_walk"  # or scripted_pusht, replay, nearest_neighbor, module:name, a LeRobot folder
+    # or scripted_pusht, replay, nearest_neighbor, a planner (best_of_n …), module:name, a LeRobot folder
+    policy: str = "random_walk"
     policy_kwargs: dict[str, Any] = field(default_factory=dict)  # the policy's own arguments
     replay: str | None = None  # for policy=replay: the dataset whose actions are repeated
     episodes: int = 16  # in all; may be raised later

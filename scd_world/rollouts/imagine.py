@@ -261,6 +261,8 @@ def episode_note(plan: RolloutPlan, episode: EpisodeRollout, scalars: Sequence[s
     """Gives what the dataset keeps of an episode, in plain JSON: policy, seed, start, end, mean scalars."""
     start = {key: int(episode.info[key][0]) for key in ("start_episode", "start_frame")}
     means = {key: float(episode.info[key].mean()) for key in scalars}
+    # Of a planner what it promised, not how long it took: the same command gives the same dataset.
+    means |= {key: value for key, value in episode.decisions.items() if key == "plan_value"}
     return plan.name | {"seed": episode.seed, **start, "terminated": episode.terminated, "means": means}
 
 

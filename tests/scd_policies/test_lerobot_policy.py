@@ -1,5 +1,7 @@
 """LeRobot checkpoints as policies: the actions that LeRobot itself would take, or an error that says why."""
 
+import warnings
+
 import gymnasium
 import numpy as np
 import pytest
@@ -238,3 +240,25 @@ def test_no_checkpoint_is_explained(tmp_path, act):
     (last / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=f"did you mean {last}"):
         make("lerobot", BOX, path=tmp_path)
+
+
+def test_a_checkpoint_that_samples_proposes_plans_in_imagined_images(checkpoint, world):
+    """It seeds its samples by the whole batch; a row that plans with it shall not depend on its neighbors.
+    One that does not sample (ACT) is named."""
+    settings = {"base": str(checkpoint), "n": 3, "horizon": 4, "execute": 4, "device": "cpu"}
+    space = gymnasium.spaces.Box(np.float32([-2, 0]), np.float32([2, 512]))
+    policy = make("best_of_n", space, world=world, **settings)
+
+    def act(rows):
+        policy.reset([7 + row for row in rows])
+        obs = observation(0, rows=3)
+        chosen = {key: obs[key][rows] for key in ("agent_pos", "environment_state")}
+        return policy.act(chosen | {"pixels": {name: image[rows] for name, image in obs["pixels"].items()}})
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        together = act([0, 1, 2])
+    samples = "diffusion" in str(checkpoint)
+    assert any("does not sample" in str(warning.message) for warning in warned) != samples
+    np.testing.assert_array_equal(together[1:2], act([1]))
+    assert np.isfinite(policy.decision_info["plan_value"]).all()

@@ -332,3 +332,14 @@ def test_settings_that_cannot_be_are_refused():
     for bad in ({"episodes": 0}, {"starts": [3, 4]}, {"policy": "replay"}, {"device": "tpu"}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             RolloutConfig(world="w", out="o", **bad)
+
+
+def test_a_planner_imagines_and_its_promise_is_kept(config):
+    """Not how long it took: the same command gives the same dataset."""
+    planned = {"base": "random_walk", "n": 3, "horizon": 3, "execute": 2, "device": "cpu"}
+    how = {"policy": "best_of_n", "episodes": 1, "num_envs": 1, "horizon": 3}
+    kwargs = {"world": config().world, **planned}
+    (note,), (again,) = (imagine_dataset(config(out, policy_kwargs=kwargs, **how)) for out in ("one", "two"))
+    assert np.isfinite(note["means"]["plan_value"])
+    assert note == again
+    assert "plan_seconds" not in json.dumps(note)

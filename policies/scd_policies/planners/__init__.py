@@ -1,0 +1,1 @@
+"""Policies that try actions in a world before they act."""
