@@ -11,7 +11,7 @@ demo: setup  ## see it: the PushT world beside its simulator, then a pendulum's 
 	$(BIN)/scd-demo
 
 test: setup  ## trust it: all tests, and which twenty took longest
-	$(BIN)/python -m pytest --durations=20
+	$(BIN)/python -m pytest --durations=20 --numprocesses=logical --maxprocesses=8 --dist=worksteal
 
 test-fast: setup  ## the tests that are not marked slow
 	$(BIN)/python -m pytest -m "not slow"

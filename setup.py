@@ -80,6 +80,7 @@ setup(
             "hdf5plugin",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "mypy",
             "torchmetrics>=1.6",
