@@ -16,7 +16,7 @@ from scd_datasets.store.store import WindowStore
 from scd_world.training.export import export_world, pick_starts
 from scd_world.world.world import World
 
-PIECES, FRAMES = 4, 52  # the demonstration shows 4 frames and imagines 48
+PIECES, FRAMES = 3, 52  # the demonstration shows 4 frames and imagines 48
 SOURCE = (
     "a Unitree G1 that picks up a bottle (MIT License, © 2026 Yifan Tian), every third of 30 recorded frames "
     "per second"

@@ -9,7 +9,8 @@ from scd_world.utils.checks import above, one_of
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The shipped PushT world beside the real simulator; then a world of the pendulum, trained live.
+    """The shipped PushT world beside the real simulator; the shipped world of a real robot beside recordings;
+    then a world of the pendulum, trained live.
 
     scd-demo pusht=false training_seconds=300
     """
@@ -23,6 +24,8 @@ class DemoConfig:
     world: str | None = None  # another PushT world than the shipped one: folder, or name on the Hub
     episodes: int = 8  # of each policy, imagined together
     horizon: int = 64  # steps of each
+
+    g1: bool = True  # False: leave this part out
 
     pendulum: bool = True  # False: leave this part out
     recorded_episodes: int = 48  # episodes that are recorded

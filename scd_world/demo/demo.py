@@ -1,4 +1,4 @@
-"""`make demo`: an imagined world beside the real simulator, then one that is trained while you watch."""
+"""`make demo`: a world beside the real simulator, one beside a real robot, and one that is being trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from scd_world.demo.config import DemoConfig
+from scd_world.demo.g1 import show_g1
 from scd_world.demo.pendulum import show_pendulum
 from scd_world.demo.pusht import show_pusht
 from scd_world.reporting.tables import write_json
@@ -14,7 +15,7 @@ from scd_world.utils.output_folder import claim_folder
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
-    """Runs both parts; prints, writes and gives back the figures, and lists in the end what was written."""
+    """Runs all parts; prints, writes and gives back the figures, and lists in the end what was written."""
     out, began = (
         claim_folder(config.out, "scd-demo", ("report.json", ("machine", "seconds"))),
         time.monotonic(),
@@ -22,7 +23,11 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     device = pick_device(config.device)
     report: dict[str, Any] = {"machine": machine_info(device)}
     written: dict[str, str] = {}
-    shows = {"pusht": (config.pusht, show_pusht), "pendulum": (config.pendulum, show_pendulum)}
+    shows = {
+        "pusht": (config.pusht, show_pusht),
+        "g1": (config.g1, show_g1),
+        "pendulum": (config.pendulum, show_pendulum),
+    }
     for name, (wanted, show) in shows.items():
         if wanted:
             report[name], files = show(config, out, device.type)

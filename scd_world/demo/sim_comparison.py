@@ -165,12 +165,14 @@ def evenly_spaced[T](items: Sequence[T], count: int) -> list[T]:
     return [items[i] for i in places]
 
 
-def write_videos(path: Path, images: list[np.ndarray], fps: float) -> dict[str, str]:
+def write_videos(
+    path: Path, images: list[np.ndarray], fps: float, labels: Sequence[str] = LABELS
+) -> dict[str, str]:
     """Writes images as .mp4 and as .webp; gives the files and what they are."""
     video.write_mp4(path.with_suffix(".mp4"), images, fps)
     video.write_animation(path.with_suffix(".webp"), images, fps)
     return {
-        f"{path.name}.mp4": f"video: {' | '.join(LABELS)}",
+        f"{path.name}.mp4": f"video: {' | '.join(labels)}",
         f"{path.name}.webp": "the same as an animation",
     }
 

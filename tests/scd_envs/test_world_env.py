@@ -430,18 +430,16 @@ def test_a_missing_world_is_named(tmp_path):
         gymnasium.make(SINGLE)
 
 
-def test_the_shipped_world_is_looked_for_inside_the_package():
-    folder = Path(gymnasium.spec("scd_world/PushT-v0").kwargs["world"])
-    assert folder == Path(scd_envs.__file__).parent / "worlds" / "pusht"
-
-
-@pytest.mark.skipif(not scd_envs.PUSHT_WORLD.is_dir(), reason="no world is shipped yet")
-def test_the_shipped_world_steps():
-    env = gymnasium.make("scd_world/PushT-v0")
+@pytest.mark.parametrize(("name", "folder"), [("PushT-v0", "pusht"), ("G1-v0", "g1")])
+def test_the_shipped_worlds_step_from_inside_the_package(name, folder):
+    shipped = Path(gymnasium.spec(f"scd_world/{name}").kwargs["world"])
+    assert shipped == Path(scd_envs.__file__).parent / "worlds" / folder
+    assert sum(file.stat().st_size for file in shipped.rglob("*")) < 17e6
+    env = gymnasium.make(f"scd_world/{name}")
     obs, _ = env.reset(seed=0)
     assert obs in env.observation_space
     assert (env.step(env.unwrapped.action_space.sample())[0]["pixels"] != obs["pixels"]).any()
-    envs = gymnasium.make_vec("scd_world/PushT-v0", num_envs=2)
+    envs = gymnasium.make_vec(f"scd_world/{name}", num_envs=2)
     assert envs.reset(seed=0)[0] in envs.observation_space
 
 

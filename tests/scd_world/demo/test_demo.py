@@ -97,7 +97,13 @@ def test_the_angle_is_read_off_the_frame():
 @pytest.mark.slow
 def test_the_pendulums_part_runs_from_recording_to_report(tmp_path: Path, capsys: pytest.CaptureFixture):
     config = DemoConfig(
-        out=str(tmp_path), pusht=False, device="cpu", recorded_episodes=5, training_seconds=2, num_steps=1
+        out=str(tmp_path),
+        pusht=False,
+        g1=False,
+        device="cpu",
+        recorded_episodes=5,
+        training_seconds=2,
+        num_steps=1,
     )
     report = demo(config)["pendulum"]
     assert len(report["psnr"]) == 20
@@ -151,6 +157,7 @@ def test_the_simulator_begins_where_the_imagination_does(pusht_world: Path, tmp_
         out=str(tmp_path / "demo"),
         world=str(pusht_world),
         device="cpu",
+        g1=False,
         pendulum=False,
         episodes=2,
         horizon=4,
@@ -171,5 +178,5 @@ def test_without_the_simulator_it_says_how_to_get_it(tmp_path, capsys, monkeypat
         raise ImportError("No module named 'gym_pusht'")
 
     monkeypatch.setattr("scd_world.demo.pusht.simulators.make", missing)
-    assert "gym_pusht" in demo(DemoConfig(out=str(tmp_path), pendulum=False))["pusht"]["left_out"]
+    assert "gym_pusht" in demo(DemoConfig(out=str(tmp_path), g1=False, pendulum=False))["pusht"]["left_out"]
     assert "pip install" in capsys.readouterr().out
