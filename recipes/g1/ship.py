@@ -1,8 +1,8 @@
 """Packs a world of recipes/g1/world.sh as it is shipped: in fewer bits, with pieces of held-out recordings.
 
-recipes/g1/ship.py runs/g1/train/world runs/g1/evaluation_train data/g1 runs/g1/data.zarr runs/g1/shipped
+    python recipes/g1/ship.py $R/distilled/world $R/evaluation_distilled data/g1 $R/data.zarr $R/shipped
 
-The arguments: the world, its evaluation, the recording (for its license), its window store, where to.
+R is the recipe's folder, such as runs/g1. The arguments: the world, its evaluation, the recording (for its license), its window store, where to.
 """
 
 from __future__ import annotations
