@@ -50,15 +50,13 @@ def test_what_is_written_is_read_back(frames, tmp_path):
     write_recording(tmp_path / "a.rrd", 10, pictures, plots, "about it")
     found = read(tmp_path / "a.rrd")
     assert len(found) == 3
-    pick = {
-        part: next(rows for name, rows in found.items() if part in name)
-        for part in ("recorded", "diff", "mm")
-    }
+    parts = ("recorded", "difference", "mm")
+    pick = {part: next(rows for name, rows in found.items() if part in name) for part in parts}
     for i in range(5):
         for rows in pick.values():
             assert rows[i][:2] == (i, pytest.approx(i / 10))
         np.testing.assert_array_equal(pick["recorded"][i][2], frames[i])
-        np.testing.assert_array_equal(pick["diff"][i][2], frames[4 - i])
+        np.testing.assert_array_equal(pick["difference"][i][2], frames[4 - i])
         np.testing.assert_array_equal(pick["mm"][i][2], values[i])
 
 
