@@ -126,7 +126,7 @@ def window_plots(
             ("recorded", "predicted probability"),
             np.stack([over(0, batch.success[0].numpy()), over(k - 1, loop.success[row])], 1),
         )
-    if np.isfinite(loop.uncertainty[row]).any():
+    if schema.state and np.isfinite(loop.uncertainty[row]).any():
         expected = np.stack([over(k, loop.uncertainty[row]), over(k, loop.state_error[row])], 1)
         outcome["error of the state"] = Plot(("uncertainty", "true error"), expected)
     plots["outcome"] = outcome

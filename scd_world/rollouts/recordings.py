@@ -25,11 +25,11 @@ def write_recordings(root: Path, notes: Sequence[dict[str, Any]]) -> None:
         episode = dataset.episodes[note["episode_index"]]
         pixels = dataset.pixels(episode)
         pictures = {camera: {"imagined": pixels[:, view]} for view, camera in enumerate(dataset.cameras)}
+        start = f"recorded episode {note['start_episode']}, frame {note['start_frame']}"
         about = (
-            f"**{dataset.imagined}**\n\nepisode {episode.index}, policy {note['policy']}, seed "
-            f"{note['seed']}\n\n"
-            f"frame 0 is recorded (episode {note['start_episode']}, frame {note['start_frame']}), the others "
-            "imagined; what the world predicts of a step stands at the frame of its action"
+            f"**{dataset.imagined}**\n\nepisode {episode.index}, policy {note['policy']}, seed {note['seed']}"
+            f"\n\nframe 0 is given ({start}), the others imagined; what the world predicts of a step stands "
+            "at the frame of its action"
         )
         plots = episode_plots(dataset, episode)
         write_recording(root / f"episode_{episode.index}.rrd", dataset.fps, pictures, plots, about)
