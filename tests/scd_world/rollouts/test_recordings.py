@@ -23,10 +23,10 @@ def test_the_curves_are_the_episodes_own(config, world):
     for episode, played in zip(dataset.episodes, play(world, 0.97), strict=False):
         plots = episode_plots(dataset, episode)
         moves, outcome = plots["state and action"], plots["outcome"]
-        np.testing.assert_array_equal(moves["observation.state"].values, played.obs["agent_pos"])
+        np.testing.assert_array_equal(moves["observation.state"].values, played.obs["agent_pos"][:-1])
         block = moves["observation.environment_state"]
         assert block.lines == ("block",)
-        np.testing.assert_array_equal(block.values, played.obs["environment_state"])
+        np.testing.assert_array_equal(block.values, played.obs["environment_state"][:-1])
         np.testing.assert_allclose(moves["action"].values, played.action, rtol=1e-6)
         np.testing.assert_allclose(outcome["next.reward"].values[:, 0], played.reward, rtol=1e-5)
         for key in ("success_probability", "uncertainty"):
