@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from scd_world.reporting.video import FAINT, IMAGINED
+
+COLORS = {"recorded": FAINT, "imagined": IMAGINED}  # of lines with these names
 APPLICATION = "scd_world"  # recordings of one application share the layout that a user arranges
 
 
@@ -63,7 +66,9 @@ def write_recording(
         stream.send_recording_name(f"{path.parent.name}/{path.stem}")
         stream.log("about", rr.TextDocument(about, media_type="text/markdown"), static=True)
         for parts, plot in curves.items():
-            stream.log(list(parts), rr.SeriesLines(names=list(plot.lines)), static=True)
+            known = set(plot.lines) <= COLORS.keys()
+            colors = [COLORS[line] for line in plot.lines] if known else None  # None: rerun's own
+            stream.log(list(parts), rr.SeriesLines(names=list(plot.lines), colors=colors), static=True)
         for i in range(lengths.pop()):
             stream.set_time("frame_index", sequence=i)
             stream.set_time("time", duration=i / fps)
