@@ -73,6 +73,7 @@ setup(
         "sb3": ["stable-baselines3>=2.7"],
         "hdf5": ["h5py", "hdf5plugin"],
         "perceptual": ["cvvdp>=0.5.7,<0.6"],  # ColorVideoVDP: scd-evaluate cvvdp=true
+        "rerun": ["rerun-sdk>=0.32,<0.34"],  # rerun=true; lerobot 0.6 wants 0.24 or more and less than 0.34
         "play": ["starlette>=0.40,<2", "uvicorn>=0.35,<1", "websockets>=14"],  # the page of scd-play
         "swm": ["stable-worldmodel>=0.1.1", "h5py", "hdf5plugin"],
         "test": [

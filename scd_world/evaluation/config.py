@@ -34,6 +34,8 @@ class EvaluateConfig:
     sweep_steps: int = 4  # steps for which the action is held
     still_moments: int = 16  # recorded moments of standing still that are gone on with; 0: none
     num_videos: int = 4  # windows shown in the video and as image strips
+    rerun: bool = False  # window_0.rrd … of those windows: pip install 'lerobot_env_scd_world[rerun]'
+    worldproof: bool = False  # all windows in worldproof's folder format, all draws of them
     outcome_episodes: int = 64  # whole episodes on whose every step reward and success are scored; 0: none
 
     lpips_weights: str | None = None  # safetensors with AlexNet's features and LPIPS' linear layers

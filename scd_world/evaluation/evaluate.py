@@ -1,6 +1,7 @@
 """Fidelity of a world on episodes that it was not trained with: a report, curves, image strips, a video.
 
-report.json · report.md · curves.png · sweep.png · strip_0.png … · worst.png · film.mp4 · film.webp
+report.json · report.md · curves.png · sweep.png · strip_0.png … · worst.png · film.mp4 · film.webp, and where
+asked for window_0.rrd … · worldproof/
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from scd_world.evaluation.curves import (
     uncertainty,
     worst_windows,
 )
+from scd_world.evaluation.exports import FOLDER, write_predictions, write_recordings
 from scd_world.evaluation.open_loop import (
     OpenLoopResults,
     RowNoise,
@@ -54,7 +56,9 @@ from scd_world.metrics.image import psnr
 from scd_world.metrics.perceptual import load_networks, perceptual_metrics
 from scd_world.metrics.statistics import summarize
 from scd_world.reporting import video
+from scd_world.reporting.rerun_file import load_rerun
 from scd_world.reporting.tables import write_json
+from scd_world.reporting.worldproof_folder import clear
 from scd_world.robot_data.compatibility import check_schema, scored_schema
 from scd_world.robot_data.normalizer import decode_pixels
 from scd_world.robot_data.schema import DataSchema
@@ -71,8 +75,11 @@ WORST = 5  # windows that the report lists as its worst
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Measures `config.world`, writes the report under `config.out`, prints it, and gives it back.
 
-    ValueError: the data does not fit the world, has no such episodes, or only too short ones.
+    ValueError: the data does not fit the world, has no such episodes, or only too short ones; an extra that a
+    setting needs is not installed.
     """
+    if config.rerun:
+        load_rerun()
     began, world = time.time(), World.load(config.world, device=pick_device(config.device))
     out = claim_folder(config.out, "scd-evaluate", ("report.json", ("world", "settings")))
     store = open_store(config.data, out, world.config.patch, world=world.schema)
@@ -99,6 +106,8 @@ def measure(
     loop, shuffled, losses, videos = run.open_loop()
     starts = [[int(store.episode_index[w.episode]), w.frame, w.steps] for w in windows]
 
+    if config.rerun:
+        write_recordings(store, schema, config, loop, videos)
     curves = all_curves(loop, schema)
     means = curve_report(curves, loop.episodes, config.horizon)
     sweeps, drift = run.actions(chosen.episodes)
@@ -156,6 +165,8 @@ class Evaluator:
         self.swept = [windows[i] for i in at] if config.sweep_starts else []
         self.networks = load_networks(config.lpips_weights, config.fvd_weights, world.device)
         self.cvvdp = load_cvvdp(world.device) if config.cvvdp else None
+        if config.worldproof:
+            clear(Path(config.out) / FOLDER)
         self.shows_block = is_pusht(first_frames(store, windows))
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []  # true and imagined videos per batch
         self.copies: list[tuple[torch.Tensor, torch.Tensor]] = []  # the same true ones, last frames copied
@@ -202,6 +213,7 @@ class Evaluator:
         start = start_windows(world, batch)
         starts = [start, *(start.fork() for _ in range(1, loop.draws))]
         draws = []
+        every_draw: list[list[np.ndarray]] = [[] for _ in starts]  # kept for worldproof alone
         for draw, s in enumerate(starts):
             loop.start_state[loop.rows_of(draw, rows)] = batch.true_state(0).cpu().numpy()
             noise = RowNoise(batch.windows, world.frame_shape, config.seed, draw)
@@ -213,6 +225,9 @@ class Evaluator:
             ]
             drawn = [decode_pixels(image).cpu().numpy() for image in images]
             imagined.append(drawn[0])
+            if config.worldproof:
+                for kept, frames in zip(every_draw, drawn, strict=True):
+                    kept.append(frames)
             if loop.draws > 1:
                 loop.record_spread(rows, h, drawn, batch, config.changed_threshold)
             if self.shows_block:
@@ -220,6 +235,8 @@ class Evaluator:
             done(loop.draws * int(batch.recorded[:, h - 1].sum()))
         if self.networks or self.cvvdp:
             self.keep_pair(batch, imagined)
+        if config.worldproof:
+            write_predictions(self.store, config, rows.start, batch, every_draw)
         return imagined
 
     def update_worst(

@@ -34,6 +34,7 @@ class RolloutConfig:
 
     store_as_video: bool = False  # mp4 instead of lossless images
     num_videos: int = 4  # episodes shown in film.mp4 and strip.png; 0: none
+    rerun: bool = False  # episode_0.rrd … of those episodes: pip install 'lerobot_env_scd_world[rerun]'
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class RolloutConfig:
         for name in ("episodes", "num_envs"):
             above(name, getattr(self, name), 0)
         between("success_threshold", self.success_threshold, 0, 1)
+        if self.rerun and self.num_videos < 1:
+            complain("rerun=true records the episodes that num_videos counts, and that is 0: give 1 or more")
         pairs = self.starts if self.starts is not None else [[0, 0]]
         if not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
             complain(f"starts are pairs such as [[3,0],[7,12]] (episode, frame); got {self.starts}")

@@ -44,9 +44,11 @@ from scd_envs.vector_env import WorldVectorEnv
 from scd_policies import Policy, is_checkpoint, make
 from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.reporting import video
+from scd_world.reporting.rerun_file import load_rerun
 from scd_world.robot_data.schema import DataSchema
 from scd_world.robot_data.stride import stride_between
 from scd_world.rollouts.config import RolloutConfig
+from scd_world.rollouts.recordings import write_recordings
 from scd_world.utils.atomic_folder import MANIFEST, sha256
 from scd_world.utils.devices import pick_device
 from scd_world.world.world import World, find_folder
@@ -64,8 +66,10 @@ def run_rollout(config: RolloutConfig) -> None:
 def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
     """Imagines until the dataset has `config.episodes` episodes; a note on each, as in meta/imagined.json.
 
-    SIGINT and SIGTERM end it early and keep every whole episode.
+    SIGINT and SIGTERM end it early and keep every whole episode. ValueError: rerun=true without its package.
     """
+    if config.rerun:
+        load_rerun()
     folder, device = find_folder(config.world), pick_device(config.device).type
     env = WorldVectorEnv(
         World.load(folder, device),
@@ -94,6 +98,8 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
     notes = writer.notes
     if notes and config.num_videos:
         write_previews(Path(config.out), notes[: config.num_videos])
+    if config.rerun:
+        write_recordings(Path(config.out), notes[: config.num_videos])
     return notes
 
 
@@ -104,7 +110,7 @@ def imagined_marks(name: str, folder: Path) -> dict[str, Any]:
 
 def make_recipe(config: RolloutConfig) -> dict[str, Any]:
     """Gives what must not change when a dataset is continued; a world counts by its manifest."""
-    free = ("world", "out", "episodes", "num_videos", "device")
+    free = ("world", "out", "episodes", "num_videos", "rerun", "device")
     return {key: value for key, value in asdict(config).items() if key not in free}
 
 
