@@ -2,7 +2,8 @@
 
     python recipes/g1/ship.py $R/distilled/world $R/evaluation_distilled data/g1 $R/data.zarr $R/shipped
 
-R is the recipe's folder, such as runs/g1. The arguments: the world, its evaluation, the recording (for its license), its window store, where to.
+R is the recipe's folder, such as runs/g1. The arguments: the world, its evaluation, the recording (for its
+license), its window store, where to.
 """
 
 from __future__ import annotations
