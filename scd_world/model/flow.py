@@ -27,9 +27,9 @@ def logit_normal(normal: Tensor, mean: float, std: float) -> Tensor:
 
 
 def shift_time[Time: (float, Tensor)](t: Time, shift: float) -> Time:
-    """t' = a·t / (1 + (a − 1)·t): where noise over data is a times what it is at t, 0 and 1 as they are
+    """t' = a·t / (a·t + 1 − t): where noise over data is a times what it is at t, 0 and 1 as they are
     ("Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", arXiv 2403.03206, eq. 23)."""
-    return t if shift == 1 else shift * t / (1 + (shift - 1) * t)
+    return t if shift == 1 else shift * t / (shift * t + (1 - t))
 
 
 def to_velocity(predict: str, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

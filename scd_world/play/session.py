@@ -291,7 +291,7 @@ class PlaySession:
     def _set_state(self, state: EnvState) -> None:
         self.env.set_state(state)
         now = self.env.episodes.state
-        self.obs = observation(self.schema, now.pixels[0], now.state[0])
+        self.obs = observation(self.schema, now.pixels[0].numpy(), now.state[0])
 
     def _show_truth(self) -> None:
         """Brings the simulator to the moment that is looked at, and puts there what it says."""
@@ -339,7 +339,7 @@ class PlaySession:
         return np.clip(values, *map(np.array, self.schema.action_bounds))
 
     def _pictures(self) -> tuple[bytes, ...]:
-        return tuple(map(to_png, self.env.episodes.state.pixels[0]))
+        return tuple(map(to_png, self.env.episodes.state.pixels[0].numpy()))
 
 
 def batch_of_one(obs: dict[str, Any]) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def test_a_world_of_pictures_alone_can_be_played(bare_world, play):
 def test_a_world_that_imagines_no_number_says_so_and_stays(world, play, monkeypatch):
     session = play(world)
     session.step([0, 0])
-    monkeypatch.setattr(world, "outputs", lambda s: (_ for _ in ()).throw(FloatingPointError("not finite")))
+    monkeypatch.setattr(world, "readout", lambda s: (_ for _ in ()).throw(FloatingPointError("not finite")))
     with pytest.raises(FloatingPointError):
         session.step([0, 0])
     monkeypatch.undo()
