@@ -22,7 +22,7 @@ from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import observe_context
 from scd_world.robot_data.clip import Clip
-from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
+from scd_world.robot_data.normalizer import encode_pixels
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -332,7 +332,7 @@ def window_video(batch: WindowBatch, row: int, imagined: list[np.ndarray]) -> Wi
 
 def frames_of(world: World, s: RolloutState) -> np.ndarray:
     """Gives the current frames, uint8 (B, V, H, W, 3)."""
-    return decode_pixels(world.images(s)).cpu().numpy()
+    return world.pixels(s).cpu().numpy()
 
 
 def spread_windows(store: WindowStore, episodes: np.ndarray, config: EvaluateConfig) -> list[Window]:

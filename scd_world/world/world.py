@@ -216,9 +216,7 @@ class World:
         ]
         state = self.stats.decode_state(s.state).float()
         packed = HostCopy(torch.cat([torch.stack(numbers, dim=1), state], dim=1))
-        return Readout(
-            self.codec.decode_pixels(s.obs, s.anchor, s.detail).contiguous(), packed, s.cache.steps
-        )
+        return Readout(self.pixels(s).contiguous(), packed, s.cache.steps)
 
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the model's frame, state, and state and action one frame earlier (at rest at an episode's
@@ -231,6 +229,10 @@ class World:
     def images(self, s: RolloutState) -> Tensor:
         """Gives what the robot sees, (B, C, H, W) in [-1, 1]."""
         return self.codec.decode(s.obs, s.anchor, s.detail)
+
+    def pixels(self, s: RolloutState) -> Tensor:
+        """Gives the same as uint8 (B, V, H, W, 3)."""
+        return self.codec.decode_pixels(s.obs, s.anchor, s.detail)
 
     def keep_detail(self, s: RolloutState, first: Tensor) -> RolloutState:
         """Keeps of the first frames that were shown, uint8 (B, V, H, W, 3), what their code has lost."""

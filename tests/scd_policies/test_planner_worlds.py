@@ -14,7 +14,10 @@ from scd_policies.planners.imagination import (
     images_add_nothing,
     open_imagination,
 )
+from scd_world.codec.codec import AutoencoderCodec
+from scd_world.codec.config import CodecConfig
 from scd_world.world.world import World
+from tests.conftest import CONFIG, filled, make_model
 
 SCORED = PlannerConfig(uncertainty_penalty=1.0)
 
@@ -117,6 +120,20 @@ def test_the_state_path_has_gradients_down_to_the_first_action(world):
 def test_a_base_that_looks_at_images_gets_them_whatever_the_heads_do(world):
     found = open_imagination(silence_heads(world), PlannerConfig(), base_needs_images=True)
     assert isinstance(found, ImageImagination)
+
+
+def test_a_base_sees_what_the_environment_shows_detail_and_all(world, schema, stats):
+    codec = AutoencoderCodec(CodecConfig("autoencoder", width=8), replace(schema, height=32, width=48))
+    codec.unchanged.fill_(5.0)
+    model = filled(make_model(replace(CONFIG, anchor_frame=True), schema, stats)).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (len(world.starts.pixels), 2, 32, 48, 3), np.uint8)
+    world = World(model, stats, replace(world.starts, pixels=pixels), codec=codec)
+    imagination = ImageImagination(world)
+    s = imagination.begin(world.starts.get(7, 3, 3), 2, seed=0)
+    s, _ = imagination.step(s, imagination.rest_action(world.starts.get(7, 3, 3)).expand(2, -1))
+    seen = np.stack(list(imagination.observation(s)["pixels"].values()), axis=1)
+    assert np.array_equal(seen, world.outputs(s.rollout)["pixels"])
+    assert not np.array_equal(seen, codec.decode_pixels(s.rollout.obs).numpy())
 
 
 def test_worlds_that_cannot_plan_are_refused_in_words(world, schema):

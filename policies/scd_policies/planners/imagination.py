@@ -148,7 +148,7 @@ class ImageImagination(Imagination):
 
     def observation(self, s: ImageRollout) -> dict[str, Any]:
         world = self.world
-        shown = world.codec.decode_pixels(s.rollout.obs).cpu().numpy()
+        shown = world.pixels(s.rollout).cpu().numpy()
         cameras = {name: shown[:, v] for v, name in enumerate(self.schema.cameras)}
         pixels = cameras if len(cameras) > 1 else shown[:, 0]
         return {"pixels": pixels} | low_dim(
