@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scd_world.utils.checks import check_arguments
 from scd_world.world.world import World
 
 # what may change while episodes run
@@ -78,12 +79,7 @@ class Settings:
     @classmethod
     def from_kwargs(cls, kwargs: dict[str, Any]) -> Settings:
         """Makes settings of keyword arguments; TypeError names an unknown one, and a similar one."""
-        known = [field.name for field in fields(cls)]
-        for name in kwargs:
-            if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"unknown argument {name!r}: a world takes {known}.{hint}")
+        check_arguments(kwargs, [field.name for field in fields(cls)], "a world")
         return cls(**kwargs)
 
 

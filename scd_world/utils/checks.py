@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
@@ -52,6 +53,16 @@ def above(name: str, value: float, bound: float) -> None:
 def between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         complain(f"{name}={value}: expected a number between {low} and {high}")
+
+
+def check_arguments(given: Iterable[str], known: Sequence[str], who: str) -> None:
+    """Raises TypeError for an argument that `who` does not take: names it, those it takes, and a similar
+    one."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"unknown argument {name!r}: {who} takes {known}.{hint}")
 
 
 def from_dict[C](cls: type[C], values: Mapping[str, Any]) -> C:

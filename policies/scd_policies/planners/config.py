@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, Self, get_type_hints
 
-from scd_world.utils.checks import all_at_once, between, complain
+from scd_world.utils.checks import all_at_once, between, check_arguments, complain
 from scd_world.utils.field_types import holds, in_words
 
 MOST_STEPS, MOST_PLANS = 1000, 100_000
@@ -62,12 +61,7 @@ class PlannerConfig:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
         """Makes it of keyword arguments; TypeError names an unknown one, and a similar one."""
-        known = [one.name for one in fields(cls)]
-        for name in settings:
-            if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"unknown argument {name!r}: this planner takes {known}.{hint}")
+        check_arguments(settings, [one.name for one in fields(cls)], "this planner")
         return cls(**settings)
 
 
