@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import time
@@ -35,8 +36,12 @@ def serve(world, shelf):
 class Page:
     """What a page would do: orders out, messages and frames in."""
 
+    first = 1
+
     def __init__(self, socket) -> None:
         self.socket = socket
+        self.numbers = itertools.count(Page.first)
+        Page.first += 1000  # a page that comes back numbers its actions anew
         self.hello = self.until("hello")
         self.frame = self.until("frame")
 
@@ -62,10 +67,14 @@ class Page:
             else:
                 raise WebSocketDisconnect(message["code"], message.get("reason"))
 
-    def step(self, values, number=1):
+    def step(self, values, number=None):
+        """The frame that answers this very action: earlier orders' frames may still be on their way."""
+        number = next(self.numbers) if number is None else number
         self.order("act", values=values, id=number)
         self.order("step")
-        return self.until("frame")
+        while (header := self.until("frame"))["input"] != number:
+            pass
+        return header
 
 
 @contextmanager
