@@ -97,6 +97,7 @@ def check_rollout(s: RolloutState, members: np.ndarray, world: World) -> None:
         "prev": (S + A,),
         **dict.fromkeys(("reward", "success", "task", "steps_since_observed"), ()),
         "anchor": (world.frame_shape[0] * world.config.anchor_frame, *world.frame_shape[1:]),
+        "anchor_state": (S * world.config.anchor_attention,),
         "detail": world.detail_shape,
         "ensemble": tuple(ensemble.shape[1:]),
     }

@@ -80,7 +80,7 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
     core = scd_of(model)
     h = core.encode(obs, state_action, model.append_task(prior.delta_features, clip.task))
     heads, next_state = model.combine_with_prior(core.perturb_context(h, 0.0), prior)
-    state_action = model.append_task(torch.cat([next_state.detach(), clip.action], dim=-1), clip.task)
+    state_action = model.drawn_from(next_state.detach(), clip.action, clip.task, clip.anchor_state)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
 
     def fold(values: Tensor) -> Tensor:

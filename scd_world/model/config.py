@@ -66,6 +66,7 @@ class ModelConfig:
     conv_channels: int = 32  # head=conv
     warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
     anchor_frame: bool = False  # head=conv: it sees the first frame that was shown: what nobody drew
+    anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
@@ -134,6 +135,11 @@ class ModelConfig:
             complain("warp is of head=conv, which mixes what was moved with what is drawn: leave it out")
         if self.anchor_frame and self.head != "conv":
             complain("anchor_frame is of head=conv, which mixes it with what is drawn: leave it out")
+        if self.anchor_attention and not (self.anchor_frame and self.architecture in ("scd", "regression")):
+            complain(
+                "anchor_attention is of architecture=scd or regression, and looks at the anchor frame: set "
+                "anchor_frame=true or leave it out"
+            )
         if self.skip_connection and self.head != "conv":
             complain(
                 "skip_connection is of head=conv, which mixes the noisy frame with the others: leave it out"
@@ -153,6 +159,7 @@ def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
         "warp": False,
         "skip_connection": False,
         "anchor_frame": False,
+        "anchor_attention": False,
         **values,
     }
 

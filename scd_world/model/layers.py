@@ -89,6 +89,14 @@ class Attention(nn.Module):
         mixed = attention(q, *memory(k, v))
         return self.out(rearrange(mixed, "b h (t m) d -> b t m (h d)", t=T))
 
+    def keys_values(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Gives keys and values (B, h, T·M, d) of tokens (B, T, M, D) that look at nothing themselves."""
+        D = h.shape[-1]
+        kv = F.linear(h, self.qkv.weight[D:], self.qkv.bias[D:])
+        k, v = rearrange(kv, "b t m (two h d) -> two b h (t m) d", two=2, h=self.heads)
+        cos, sin = (angles.to(v.dtype) for angles in rotary)
+        return rotate(self.k_norm(k).to(v.dtype), cos, sin), v
+
 
 class Block(nn.Module):
     """One transformer layer, modulated per frame (DiT's adaLN-zero)."""
@@ -106,6 +114,10 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
         h = h + gate1 * self.attention(modulate(self.norm1(h), shift1, scale1), rotary, memory)
         return h + gate2 * self.mlp(modulate(self.norm2(h), shift2, scale2))
+
+    def keys_values(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Gives keys and values of tokens (B, T, M, D) that come from elsewhere: `attend_with_prefix`."""
+        return self.attention.keys_values(self.norm1(h), rotary)
 
 
 class FourierEmbedder(nn.Module):
@@ -185,6 +197,20 @@ class Patches(nn.Module):
         rows = torch.arange(y).repeat_interleave(x).repeat(self.cameras)
         columns = torch.arange(x).repeat(y * self.cameras)
         return rows, columns
+
+
+def attend_within(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
+    """A frame that sees nothing but its own tokens."""
+    return k, v, None
+
+
+def attend_with_prefix(keys: Tensor, values: Tensor) -> AttendTo:
+    """Tokens that see others beside themselves, of which there are keys and values (B, h, m, d)."""
+
+    def see(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
+        return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2), None
+
+    return see
 
 
 def zero_init[L: nn.Linear | nn.Conv2d](layer: L) -> L:

@@ -77,7 +77,9 @@ class ConvHead(nn.Module):
         given: int,
         warps: bool = False,
         skips: bool = False,
+        moves_anchor: bool = False,
     ) -> None:
+        """given: images in `pixel_inputs`; warps: it moves the last frame, moves_anchor: the anchor too."""
         super().__init__()
         self.patches, self.skips = patches, skips
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
@@ -86,6 +88,7 @@ class ConvHead(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
         self.warp = Warp(width, patches) if warps else None
+        self.warp_anchor = Warp(width, patches) if moves_anchor else None
         self.spread = nn.Linear(width, channels * cells**2)
         self.draw = nn.Sequential(
             nn.Conv2d(channels + 3 * images * pixels + skips, channels, 3, padding=1),
@@ -112,6 +115,9 @@ class ConvHead(nn.Module):
         pixel_inputs = rearrange(
             pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
         )
+        if self.warp_anchor is not None:  # which stands before the background
+            before, anchor, behind = pixel_inputs.tensor_split([-6, -3], dim=1)
+            pixel_inputs = torch.cat([before, self.warp_anchor(tokens, anchor), behind], dim=1)
         if self.warp is not None:
             warped = self.warp(tokens, pixel_inputs[:, :3])
             pixel_inputs = torch.cat([pixel_inputs, warped], dim=1)
@@ -195,4 +201,5 @@ def make_pixel_head(
         given,
         warps=config.warp,
         skips=config.skip_connection,
+        moves_anchor=config.warp and config.anchor_attention,
     )

@@ -139,6 +139,15 @@ class WorldModel(nn.Module):
         hot = hot.view(len(task), *[1] * (values.ndim - 2), self.core.num_tasks)
         return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
 
+    def drawn_from(self, state: Tensor, action: Tensor, task: Tensor, anchor_state: Tensor) -> Tensor:
+        """Gives what the next frame is drawn from, beside images: the next state (B, …, S), the action that
+        leads there, the task (B,) and, where the model looks it up, the state of the anchor (B, S)."""
+        values = self.append_task(torch.cat([state, action], dim=-1), task)
+        if not self.config.anchor_attention:
+            return values
+        of_all_steps = anchor_state.view(len(state), *[1] * (state.ndim - 2), -1).expand_as(state)
+        return torch.cat([values, of_all_steps], dim=-1)
+
     def pixel_inputs(self, last: Tensor, state: Tensor, anchor: Tensor) -> Tensor:
         """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W) and behind it, where
         the prior has a renderer, its drawing of the next state (…, S), and, where the model looks at one, the
@@ -188,7 +197,7 @@ class WorldModel(nn.Module):
         obs, state = self.training_history(clip, noise)
         encoded, heads, next_state = self.encode_clip(clip, noise, obs, state)
         known = next_state.detach()
-        state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
+        state_action = self.drawn_from(known, clip.action, clip.task, clip.anchor_state)
         x_t, t = self.core.noisy_frames(clip, noise)
         out = self.core.denoise_clip(
             x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor)
@@ -240,7 +249,7 @@ class WorldModel(nn.Module):
             now = prev[:, i], state[:, i], clip.action[:, i], clip.task
             encoded, prior = self.prior_and_encode_step(frames[-1], *now, cache)
             _, next_state = self.combine_with_prior(encoded.tokens, prior)
-            state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
+            state_action = self.drawn_from(next_state, clip.action[:, i], clip.task, clip.anchor_state)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
             seen = self.pixel_inputs(frames[-1], next_state, clip.anchor)
@@ -259,12 +268,13 @@ class WorldModel(nn.Module):
         prev: Tensor | None = None,
         task: Tensor | None = None,
         anchor: Tensor | None = None,
+        anchor_state: Tensor | None = None,
     ) -> RolloutState:
         """Starts B episodes at their first frame.
 
         obs (B, C, H, W) in [-1, 1], state (B, S); prev (B, S + A): state and action one frame earlier where
-        known (None: nothing moves yet); task (B,) int (None: the first); anchor (B, C, H, W): the first frame
-        that was shown (None: this one).
+        known (None: nothing moves yet); task (B,) int (None: the first); anchor (B, C, H, W), anchor_state
+        (B, S): the first frame that was shown, and the state there (None: this one).
         """
         B, cache = len(obs), self.core.empty_cache(len(obs), obs.device)
         nothing = torch.zeros(B, device=obs.device)
@@ -280,6 +290,7 @@ class WorldModel(nn.Module):
             nothing.clone(),
             task,
             self.as_anchor(obs if anchor is None else anchor),
+            self.as_anchor_state(state if anchor_state is None else anchor_state),
             obs[:, :0],  # whoever has a codec knows more of it
             ensemble,
             since,
@@ -290,6 +301,11 @@ class WorldModel(nn.Module):
     def as_anchor(self, obs: Tensor) -> Tensor:
         """Gives what is kept of the first frame that is shown: all, or nothing where no model looks at it."""
         return obs.clone() if self.config.anchor_frame else obs[:, :0]
+
+    def as_anchor_state(self, state: Tensor) -> Tensor:
+        """Gives what is kept of the state (B, S) at that frame: all, or nothing where no model looks it
+        up."""
+        return state.clone() if self.config.anchor_attention else state[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:
@@ -305,7 +321,7 @@ class WorldModel(nn.Module):
     ) -> RolloutState:
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
-        state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
+        state_action = self.drawn_from(state, action, s.task, s.anchor_state)
         seen = self.pixel_inputs(s.obs, state, s.anchor)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)

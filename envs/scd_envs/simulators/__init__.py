@@ -10,8 +10,9 @@ import gymnasium
 def make(name: str, **kwargs: Any) -> gymnasium.Env:
     """Makes the simulator called `name`, truncating episodes as a user of it expects.
 
-    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, small images), or the id of any
-    registered Gymnasium environment that observes or renders images (see `adapter.adapt` for its `kwargs`).
+    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, small images), `panning_camera` (a view
+    that moves along a table: a test of memory), or the id of any registered Gymnasium environment that
+    observes or renders images (see `adapter.adapt` for its `kwargs`).
     All take `render_images=False`: no `pixels`, and many times as fast.
     """
     if name == "pusht":
@@ -22,6 +23,10 @@ def make(name: str, **kwargs: Any) -> gymnasium.Env:
         from scd_envs.simulators.pendulum import Pendulum
 
         return _time_limit(Pendulum, 200, kwargs)
+    if name == "panning_camera":
+        from scd_envs.simulators.panning_camera import PanningCamera
+
+        return _time_limit(PanningCamera, 100, kwargs)
     from scd_envs.simulators.adapter import adapt
 
     return adapt(name, **kwargs)

@@ -188,6 +188,13 @@ def test_a_head_that_warps_learns_how_far_a_camera_turned():
     assert loss < 0.1 * copied
 
 
+def test_where_there_is_no_anchor_or_no_decoder_nothing_is_looked_up():
+    with pytest.raises(ValueError, match="anchor_attention is of architecture=scd or regression"):
+        ModelConfig(anchor_attention=True)
+    with pytest.raises(ValueError, match="anchor_attention is of architecture=scd or regression"):
+        ModelConfig(anchor_frame=True, anchor_attention=True, architecture="causal_dit")
+
+
 @pytest.mark.parametrize("name", ["warp", "skip_connection", "anchor_frame"])
 def test_a_head_that_mixes_nothing_is_not_asked_to(name):
     with pytest.raises(ValueError, match=f"{name} is of head=conv"):
