@@ -79,9 +79,14 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
     state_action = torch.cat([state, clip.action], dim=-1)
     core = scd_of(model)
     h = core.encode(obs, state_action, model.append_task(prior.delta_features, clip.task))
-    heads, next_state = model.combine_with_prior(core.perturb_context(h, 0.0), prior)
-    state_action = model.drawn_from(next_state.detach(), clip.action, clip.task, clip.anchor_state)
+    tokens = core.perturb_context(h, 0.0)
+    heads, next_state = model.combine_with_prior(tokens, prior)
+    state_action = model.append_task(torch.cat([next_state.detach(), clip.action], dim=-1), clip.task)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
+
+    known = next_state.detach()
+    foreseen = model.foresee(tokens, known, clip.action, clip.anchor, clip.anchor_state)
+    seen = model.pixel_inputs(obs, known, clip.anchor, foreseen)
 
     def fold(values: Tensor) -> Tensor:
         return repeat(values, "b t ... -> (k b t) ...", k=len(noise.x))
@@ -89,7 +94,7 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
     return DistillBatch(
         h=fold(h),
         state_action=fold(state_action),
-        pixel_inputs=fold(model.pixel_inputs(obs, next_state.detach(), clip.anchor)),
+        pixel_inputs=fold(seen),
         x=fold(clip.obs[:, 1:]),
         noise=noise.x.flatten(0, 2),
         weight=fold(weight),

@@ -64,38 +64,6 @@ class DecoderContext(NamedTuple):
         )
 
 
-class AnchorAttention(nn.Module):
-    """One transformer layer, once per frame: the context sees itself and the patches of the anchor, the first
-    frame that was shown. An object that left the view and comes back is the same object.
-
-    The encoder's window is some frames long. The anchor stays for the whole episode, and with it the state
-    there: where a camera rides on an arm, both states together say where in the anchor to look.
-    """
-
-    def __init__(
-        self, patches: Patches, state: int, action: int, width: int, heads: int, octaves: int
-    ) -> None:
-        super().__init__()
-        self.patches, self.state_size = patches, state
-        self.patch_embed = nn.Linear(patches.values, width)
-        self.position = position_embedding(patches.count, width)
-        self.modulation_embed = FourierEmbedder(2 * state + action, width, octaves)
-        self.block = Block(width, heads)
-        rows, columns = token_positions(patches)
-        self.rotary_context = Rotary(width // heads, rows, columns)
-        self.rotary_anchor = Rotary(width // heads, rows[:-1], columns[:-1])
-
-    def forward(self, ctx: Tensor, anchor: Tensor, state_action: Tensor, anchor_state: Tensor) -> Tensor:
-        """ctx (F, M, D), anchor (F, C, H, W), state_action (F, S + A) of the frame that is drawn,
-        anchor_state (F, S) → ctx, with what was found there."""
-        moved = state_action[:, : anchor_state.shape[-1]] - anchor_state
-        condition = self.modulation_embed(torch.cat([moved, state_action], dim=-1))
-        now = torch.zeros(1, dtype=torch.long, device=ctx.device)  # one time: it does not matter how long ago
-        tokens = self.patch_embed(self.patches(anchor[:, None])) + self.position
-        found = attend_with_prefix(*self.block.keys_values(tokens, self.rotary_anchor(now)))
-        return self.block(ctx[:, None], condition[:, None, None], self.rotary_context(now), found)[:, 0]
-
-
 class Decoder(nn.Module):
     def __init__(
         self,
@@ -111,10 +79,9 @@ class Decoder(nn.Module):
         interval: bool,
         pixel_head: nn.Module,
         masked_action_dims: int = 0,
-        anchor: AnchorAttention | None = None,
     ) -> None:
         """state_action: S + A; pixel_head: of `pixel_heads.py`; masked_action_dims: A where the decoder is
-        not given the action; anchor: looks at the first frame that was shown."""
+        not given the action."""
         super().__init__()
         self.masked_action_dims = masked_action_dims
         self.shares_kv = fusion == "one_way"
@@ -135,7 +102,6 @@ class Decoder(nn.Module):
         self.rotary_noisy = Rotary(width // heads, rows[:-1], columns[:-1])
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.pixel_head = pixel_head
-        self.anchor = anchor
 
     def forward(
         self,
@@ -147,19 +113,13 @@ class Decoder(nn.Module):
         s: Tensor | None = None,
     ) -> Tensor:
         """What `predict` says, (F, C, H, W), of a single step; arguments as of `prepare` and `denoise`."""
-        return self.denoise(x_t, t, self.prepare(ctx, state_action, pixel_inputs), pixel_inputs, s)
+        return self.denoise(x_t, t, self.prepare(ctx, state_action), pixel_inputs, s)
 
-    def prepare(self, ctx: Tensor, state_action: Tensor, pixel_inputs: Tensor) -> DecoderContext:
-        """ctx (F, M, D), state_action (F, S + A + tasks): next state, action, task, and, where there is an
-        anchor, its state (S) behind; pixel_inputs (F, I·C, H, W), the anchor last."""
-        behind = self.anchor.state_size if self.anchor is not None else 0
-        parts = self.state_action, state_action.shape[-1] - behind
-        state_action, task, anchor_state = state_action.tensor_split(parts, dim=-1)
+    def prepare(self, ctx: Tensor, state_action: Tensor) -> DecoderContext:
+        """ctx (F, M, D), state_action (F, S + A + tasks): next state, action, task."""
+        state_action, task = state_action.tensor_split([self.state_action], dim=-1)
         if self.masked_action_dims:
             state_action = zero_slice(state_action, self.state_action - self.masked_action_dims)
-        if self.anchor is not None:
-            anchor = pixel_inputs[:, -3 * self.patches.cameras :]
-            ctx = self.anchor(ctx, anchor, state_action, anchor_state)
         N, condition = self.patches.count, self.modulation_embed(state_action, task)
         patch_ctx = ctx[:, None, :N]
         state_token = ctx[:, None, N:] + self.state_embed(state_action, task)[:, None, None]

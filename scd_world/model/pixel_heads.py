@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
+from scd_world.model.heads import moved, sampling_grid
 from scd_world.model.layers import Patches, modulate, zero_init
 
 COPY_BIAS = 2.0  # before training, a pixel is mostly what it was
@@ -77,9 +78,8 @@ class ConvHead(nn.Module):
         given: int,
         warps: bool = False,
         skips: bool = False,
-        moves_anchor: bool = False,
     ) -> None:
-        """given: images in `pixel_inputs`; warps: it moves the last frame, moves_anchor: the anchor too."""
+        """given: images in `pixel_inputs`; warps: it moves the first one; skips: it sees the noisy one."""
         super().__init__()
         self.patches, self.skips = patches, skips
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
@@ -88,7 +88,6 @@ class ConvHead(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 2 * width)))
         self.warp = Warp(width, patches) if warps else None
-        self.warp_anchor = Warp(width, patches) if moves_anchor else None
         self.spread = nn.Linear(width, channels * cells**2)
         self.draw = nn.Sequential(
             nn.Conv2d(channels + 3 * images * pixels + skips, channels, 3, padding=1),
@@ -115,9 +114,6 @@ class ConvHead(nn.Module):
         pixel_inputs = rearrange(
             pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
         )
-        if self.warp_anchor is not None:  # which stands before the background
-            before, anchor, behind = pixel_inputs.tensor_split([-6, -3], dim=1)
-            pixel_inputs = torch.cat([before, self.warp_anchor(tokens, anchor), behind], dim=1)
         if self.warp is not None:
             warped = self.warp(tokens, pixel_inputs[:, :3])
             pixel_inputs = torch.cat([pixel_inputs, warped], dim=1)
@@ -155,23 +151,19 @@ class Warp(nn.Module):
     Of images from a camera that moves this keeps edges and texture, which a token would have to draw anew.
     """
 
-    identity: Tensor  # (H, W, 2) where each pixel is: x and y in [-1, 1]
+    places: Tensor  # (H, W, 2)
 
     def __init__(self, width: int, patches: Patches) -> None:
         super().__init__()
         self.patches = patches
         self.offset = zero_init(nn.Linear(width, 2))  # x and y, in patches; before training, nothing moves
-        (y, x), p = patches.grid, patches.patch
-        identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, y * p, x * p], align_corners=False)[0]
-        self.register_buffer("identity", identity, persistent=False)
+        self.register_buffer("places", sampling_grid(*patches.size), persistent=False)
 
     def forward(self, tokens: Tensor, image: Tensor) -> Tensor:
         """tokens (F, 1, N, D), image (F·V, 3, H, W) → the image, moved."""
         y, x = self.patches.grid
-        offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) d y x", y=y, x=x)
-        offset = F.interpolate(offset, image.shape[-2:], mode="bilinear", align_corners=False)
-        where = self.identity + offset.movedim(1, -1) * offset.new_tensor([2 / x, 2 / y])
-        return F.grid_sample(image.float(), where, padding_mode="border", align_corners=False)
+        offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) y x d", y=y, x=x)
+        return moved(image, offset / offset.new_tensor([x, y]), self.places)
 
 
 class ChannelNorm(nn.Module):
@@ -190,7 +182,8 @@ def make_pixel_head(
     config: ModelConfig, patches: Patches, background: Tensor, prior_renders: bool
 ) -> PatchHead | ConvHead:
     """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
-    given = 1 + prior_renders + config.anchor_frame  # the last frame, the prior's drawing, the anchor
+    # The last frame, moved and as it was, the prior's drawing, what was looked up in the anchor, the anchor.
+    given = config.optical_flow + 1 + prior_renders + config.anchor_attention + config.anchor_frame
     if config.head == "patch":
         return PatchHead(config.width, patches, config.copy_last, config.bounded_gate)
     return ConvHead(
@@ -201,5 +194,4 @@ def make_pixel_head(
         given,
         warps=config.warp,
         skips=config.skip_connection,
-        moves_anchor=config.warp and config.anchor_attention,
     )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.decoder import AnchorAttention, Decoder
+from scd_world.model.decoder import Decoder
 from scd_world.model.encoder import Encoder
 from scd_world.model.flow import VelocityField, euler_sample_interval, to_velocity
 from scd_world.model.heads import LowDimHeads
@@ -66,9 +66,6 @@ class SCD(Core):
             interval=config.average_velocity,
             pixel_head=make_pixel_head(config, self.patches, normalizer.background, prior.has_renderer),
             masked_action_dims=A if config.action_in == "encoder" else 0,
-            anchor=AnchorAttention(self.patches, S, A, config.width, config.heads, config.fourier_octaves)
-            if config.anchor_attention
-            else None,
             **shared,
         )
         self.ctx_norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
@@ -123,7 +120,7 @@ class SCD(Core):
 
     def unguided_velocity(self, ctx: Tensor, state_action: Tensor, pixel_inputs: Tensor) -> VelocityField:
         """Gives v = noise − x of a context, in float32, whatever the decoder's output means."""
-        prepared = self.decoder.prepare(ctx, state_action, pixel_inputs)
+        prepared = self.decoder.prepare(ctx, state_action)
 
         def field(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
             out = self.decoder.denoise(x_t, t, prepared, pixel_inputs, s)
@@ -152,10 +149,9 @@ class SCD(Core):
         self, x_t: Tensor, t: Tensor, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor
     ) -> Tensor:
         K = len(t)
-        # Frames go into the batch: the decoder must not learn to look across them.
-        known = (part.flatten(0, 1) for part in (encoded.tokens, state_action, pixel_inputs))
-        prepared = self.decoder.prepare(*known).repeat(K)
         pixel_inputs = pixel_inputs.expand(K, *pixel_inputs.shape).flatten(0, 2)
+        # Frames go into the batch: the decoder must not learn to look across them.
+        prepared = self.decoder.prepare(encoded.tokens.flatten(0, 1), state_action.flatten(0, 1)).repeat(K)
         return self.decoder.denoise(x_t.flatten(0, 2), t.flatten(), prepared, pixel_inputs)
 
     # ---- stepping --------------------------------------------------------------------------------------

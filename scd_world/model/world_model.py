@@ -10,7 +10,7 @@ B batch, T steps, K noise draws, C H W frame, M tokens per frame, D width, S sta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
 from scd_world.model.flow import interpolate, logit_normal, shift_time
-from scd_world.model.heads import LowDimHeads
+from scd_world.model.heads import AnchorAttention, LowDimHeads, OpticalFlowHead
 from scd_world.model.history import corrupt_history, previous_state_action
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
-from scd_world.model.losses import head_losses, pixel_loss, pixel_weight, total_loss
+from scd_world.model.losses import foreseen_losses, head_losses, pixel_loss, pixel_weight, total_loss
 from scd_world.model.noise import Noise, NoiseSampler
 from scd_world.model.prior import PriorPrediction, StatePrior
 from scd_world.model.rollout_state import RolloutState
@@ -38,6 +38,16 @@ class Encoded(NamedTuple):
 
     tokens: Tensor  # (…, M, D), off whose last token the heads read
     memory: Any  # what drawing the next frame needs besides, the core's own business
+
+
+class Foreseen(NamedTuple):
+    """What is known of the next frame before any of it is denoised."""
+
+    flow: Tensor | None  # (…, V, y, x, 2) from where each of its places comes
+    found: Tensor | None  # (…, C, H, W) what the anchor tells of it
+
+
+NOTHING = Foreseen(None, None)
 
 
 class Core(nn.Module, ABC):
@@ -107,6 +117,14 @@ class WorldModel(nn.Module):
     def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
         super().__init__()
         self.schema, self.prior, self.core = schema, prior, core
+        config = core.config
+        patches, sizes = core.patches, (config.width, config.heads, config.fourier_octaves)
+        self.flow = OpticalFlowHead(config.width, patches) if config.optical_flow else None
+        self.anchor_attention = (
+            AnchorAttention(patches, len(schema.state), len(schema.action), *sizes)
+            if config.anchor_attention
+            else None
+        )
         self.register_buffer("background", normalizer.background.clone(), persistent=False)
         self.register_buffer("hold_action", normalizer.hold_action.clone(), persistent=False)
 
@@ -139,26 +157,37 @@ class WorldModel(nn.Module):
         hot = hot.view(len(task), *[1] * (values.ndim - 2), self.core.num_tasks)
         return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
 
-    def drawn_from(self, state: Tensor, action: Tensor, task: Tensor, anchor_state: Tensor) -> Tensor:
-        """Gives what the next frame is drawn from, beside images: the next state (B, …, S), the action that
-        leads there, the task (B,) and, where the model looks it up, the state of the anchor (B, S)."""
-        values = self.append_task(torch.cat([state, action], dim=-1), task)
-        if not self.config.anchor_attention:
-            return values
-        of_all_steps = anchor_state.view(len(state), *[1] * (state.ndim - 2), -1).expand_as(state)
-        return torch.cat([values, of_all_steps], dim=-1)
+    def foresee(
+        self, tokens: Tensor, state: Tensor, action: Tensor, anchor: Tensor, anchor_state: Tensor
+    ) -> Foreseen:
+        """Says of the next frame what needs no denoising. tokens (B, …, M, D), state (B, …, S) the next one,
+        action (B, …, A) that leads there; anchor (B, C, H, W), anchor_state (B, S)."""
+        flow = None if self.flow is None else self.flow(tokens)
+        if self.anchor_attention is None:
+            return Foreseen(flow, None)
+        seen = (at_all_steps(x, state.shape[:-1]).flatten(0, state.ndim - 2) for x in (anchor, anchor_state))
+        given = torch.cat([state, action], dim=-1).flatten(0, -2)
+        found = self.anchor_attention(tokens.flatten(0, -3), next(seen), given, next(seen))
+        return Foreseen(flow, found.unflatten(0, state.shape[:-1]))
 
-    def pixel_inputs(self, last: Tensor, state: Tensor, anchor: Tensor) -> Tensor:
-        """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W) and behind it, where
-        the prior has a renderer, its drawing of the next state (…, S), and, where the model looks at one, the
-        anchor (B, C, H, W)."""
+    def pixel_inputs(
+        self, last: Tensor, state: Tensor, anchor: Tensor, foreseen: Foreseen = NOTHING
+    ) -> Tensor:
+        """Gives what the pixel head sees at full resolution, (…, I·C, H, W): of the last frame (…, C, H, W)
+        what the flow makes of it, where the model predicts one; that frame; the prior's drawing of the next
+        state (…, S), where it has a renderer; what was found in the anchor, and the anchor (B, C, H, W),
+        where the model looks at one."""
         images = [last]
+        if self.flow is not None:
+            assert foreseen.flow is not None
+            images = [self.flow.move(last, foreseen.flow).to(last.dtype), last]
         if self.prior.has_renderer:
             drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
             images.append(drawn.to(last.dtype))
+        if foreseen.found is not None:
+            images.append(foreseen.found.to(last.dtype))
         if self.config.anchor_frame:
-            of_all_steps = anchor if last.ndim == anchor.ndim else anchor[:, None].expand(last.shape)
-            images.append(of_all_steps.to(last.dtype))
+            images.append(at_all_steps(anchor, last.shape[:-3]).to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
@@ -197,13 +226,15 @@ class WorldModel(nn.Module):
         obs, state = self.training_history(clip, noise)
         encoded, heads, next_state = self.encode_clip(clip, noise, obs, state)
         known = next_state.detach()
-        state_action = self.drawn_from(known, clip.action, clip.task, clip.anchor_state)
+        state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
+        foreseen = self.foresee(encoded.tokens, known, clip.action, clip.anchor, clip.anchor_state)
         out = self.core.denoise_clip(
-            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor)
+            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor, foreseen)
         )
         losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
         losses |= self.head_losses(clip, heads, next_state)
+        losses |= foreseen_losses(clip, *foreseen, self.core.patches.grid)
         return total_loss(self.config, losses), losses
 
     def encode_clip(
@@ -249,10 +280,13 @@ class WorldModel(nn.Module):
             now = prev[:, i], state[:, i], clip.action[:, i], clip.task
             encoded, prior = self.prior_and_encode_step(frames[-1], *now, cache)
             _, next_state = self.combine_with_prior(encoded.tokens, prior)
-            state_action = self.drawn_from(next_state, clip.action[:, i], clip.task, clip.anchor_state)
+            state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
-            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor)
+            foreseen = self.foresee(
+                encoded.tokens, next_state, clip.action[:, i], clip.anchor, clip.anchor_state
+            )
+            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, foreseen)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
         assert noise.self_rollout is not None
@@ -321,8 +355,9 @@ class WorldModel(nn.Module):
     ) -> RolloutState:
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
-        state_action = self.drawn_from(state, action, s.task, s.anchor_state)
-        seen = self.pixel_inputs(s.obs, state, s.anchor)
+        state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
+        foreseen = self.foresee(encoded.tokens, state, action, s.anchor, s.anchor_state)
+        seen = self.pixel_inputs(s.obs, state, s.anchor, foreseen)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         prev = torch.cat([s.state, action], dim=-1)
@@ -367,6 +402,11 @@ class WorldModel(nn.Module):
             steps_since_observed=steps_since_observed,
             steps=s.cache.steps,
         )
+
+
+def at_all_steps(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """Gives what is of each episode, (B, …), at each of its steps: (*rows, …), rows being (B,) or (B, T)."""
+    return x if len(rows) == 1 else x[:, None].expand(*rows, *x.shape[1:])
 
 
 def observe_context(model: WorldModel, clip: Clip, context: int) -> RolloutState:
