@@ -51,7 +51,9 @@ class AnchorAttention(nn.Module):
 
     The encoder's window is some frames long. The anchor stays for the whole episode, and with it the state
     there: where a camera rides on an arm, both states together say where in the anchor to look. One
-    transformer layer, once per frame: the context's patches see one another and the anchor's.
+    transformer layer, once per frame, of the places of the frame, which see one another and the anchor's
+    patches. They are told nothing of the last frame, or they would draw that, which is nearer, and never
+    learn to look.
     """
 
     def __init__(
@@ -66,17 +68,15 @@ class AnchorAttention(nn.Module):
         self.rotary = Rotary(width // heads, *patches.positions())
         self.draw = nn.Linear(width, patches.values)
 
-    def forward(self, tokens: Tensor, anchor: Tensor, state_action: Tensor, anchor_state: Tensor) -> Tensor:
-        """tokens (F, M, D) of the context, anchor (F, C, H, W), state_action (F, S + A) of the next frame,
-        anchor_state (F, S) → what was found of that frame, (F, C, H, W)."""
+    def forward(self, anchor: Tensor, state_action: Tensor, anchor_state: Tensor) -> Tensor:
+        """anchor (F, C, H, W), state_action (F, S + A) of the next frame, anchor_state (F, S) → what was
+        found of that frame, (F, C, H, W)."""
         since = state_action[:, : self.state_size] - anchor_state
         condition = self.modulation_embed(torch.cat([since, state_action], dim=-1))[:, None, None]
-        now = self.rotary(torch.zeros(1, dtype=torch.long, device=tokens.device))  # however long ago it was
+        now = self.rotary(torch.zeros(1, dtype=torch.long, device=anchor.device))  # however long ago it was
         shown = self.patch_embed(self.patches(anchor[:, None])) + self.position
         see = attend_with_prefix(*self.block.keys_values(shown, now))
-        # Its own positions besides: what it asks goes by the place, from the first update on.
-        context = tokens[:, None, : self.patches.count] + self.position
-        found = self.block(context, condition, now, see)
+        found = self.block(self.position.expand(len(anchor), 1, -1, -1), condition, now, see)
         return self.patches.inverse(self.draw(found))[:, 0]
 
 

@@ -167,7 +167,7 @@ class WorldModel(nn.Module):
             return Foreseen(flow, None)
         seen = (at_all_steps(x, state.shape[:-1]).flatten(0, state.ndim - 2) for x in (anchor, anchor_state))
         given = torch.cat([state, action], dim=-1).flatten(0, -2)
-        found = self.anchor_attention(tokens.flatten(0, -3), next(seen), given, next(seen))
+        found = self.anchor_attention(next(seen), given, next(seen))
         return Foreseen(flow, found.unflatten(0, state.shape[:-1]))
 
     def pixel_inputs(

@@ -92,7 +92,7 @@ def test_attention_finds_in_the_anchor_what_both_states_say():
         anchor, now, moved = torch.rand(16, 3, 1, 6) * 2 - 1, torch.rand(16, 1), torch.randint(-2, 3, (16, 1))
         state_action = torch.cat([now, torch.zeros(16, 1)], dim=1)
         image = anchor.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        found = attention(torch.zeros(16, 7, 32), image, state_action, now - 0.4 * moved)[:, :, ::2, ::2]
+        found = attention(image, state_action, now - 0.4 * moved)[:, :, ::2, ::2]
         there = torch.arange(6) + moved
         inside = ((there >= 0) & (there < 6))[:, None, None].expand(-1, 3, 1, -1)
         wanted = anchor.gather(3, there.clamp(0, 5)[:, None, None].expand(-1, 3, 1, -1))
