@@ -131,7 +131,6 @@ def make_clip(schema: DataSchema, B: int, T: int, seed: int = 0) -> Clip:
         task=torch.arange(B) % max(len(schema.tasks), 1),
         anchor=torch.rand(B, schema.channels, schema.height, schema.width, generator=g) * 2 - 1,
         anchor_state=torch.rand(B, len(schema.state), generator=g) * 2 - 1,
-        optical_flow=torch.zeros(B, T, 0),
     )
 
 

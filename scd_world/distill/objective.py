@@ -79,14 +79,13 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
     state_action = torch.cat([state, clip.action], dim=-1)
     core = scd_of(model)
     h = core.encode(obs, state_action, model.append_task(prior.delta_features, clip.task))
-    tokens = core.perturb_context(h, 0.0)
-    heads, next_state = model.combine_with_prior(tokens, prior)
+    heads, next_state = model.combine_with_prior(core.perturb_context(h, 0.0), prior)
     state_action = model.append_task(torch.cat([next_state.detach(), clip.action], dim=-1), clip.task)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
 
     known = next_state.detach()
-    foreseen = model.foresee(tokens, known, clip.action, clip.anchor, clip.anchor_state)
-    seen = model.pixel_inputs(obs, known, clip.anchor, foreseen)
+    found = model.look_up(known, clip.action, clip.anchor, clip.anchor_state)
+    seen = model.pixel_inputs(obs, known, clip.anchor, found)
 
     def fold(values: Tensor) -> Tensor:
         return repeat(values, "b t ... -> (k b t) ...", k=len(noise.x))

@@ -64,10 +64,7 @@ class ModelConfig:
     action_in: str = "both"  # which network is given the action; the other one is given the states alone
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
-    optical_flow: bool = False  # head=conv: it sees the last frame moved by a predicted flow, which is learnt
-    warp: bool = (
-        False  # head=conv: it can move the last frame (with a flow: once more), where the camera moves
-    )
+    warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
     anchor_frame: bool = False  # head=conv: it sees the first frame that was shown: what nobody drew
     anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
@@ -91,7 +88,6 @@ class ModelConfig:
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
     anchor_attention_weight: float = 0.2  # of the loss of what was looked up, of itself
-    optical_flow_weight: float = 1.0  # of the flow's own loss: what is measured between recorded frames
     state_weight: float = 0.1
     reward_weight: float = 0.01
     success_weight: float = 0.01
@@ -136,10 +132,6 @@ class ModelConfig:
             complain(
                 "head=conv mixes pixels of frames, and a velocity is none: set head=patch copy_last=false"
             )
-        if self.optical_flow and (self.head != "conv" or self.architecture == "copy_last"):
-            complain(
-                "optical_flow is of head=conv, which mixes what was moved with what is drawn: leave it out"
-            )
         if self.warp and self.head != "conv":
             complain("warp is of head=conv, which mixes what was moved with what is drawn: leave it out")
         if self.anchor_frame and self.head != "conv":
@@ -166,7 +158,6 @@ def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "bounded_gate": values.get("head") != "patch",
         "warp": False,
-        "optical_flow": False,
         "skip_connection": False,
         "anchor_frame": False,
         "anchor_attention": False,

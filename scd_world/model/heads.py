@@ -1,12 +1,10 @@
-"""What is read off the context before a pixel is drawn: next state, reward, success, and what moves."""
+"""What is known before a pixel is denoised: next state, reward, success, and what the anchor tells."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.model.layers import (
@@ -78,55 +76,3 @@ class AnchorAttention(nn.Module):
         see = attend_with_prefix(*self.block.keys_values(shown, now))
         found = self.block(self.position.expand(len(anchor), 1, -1, -1), condition, now, see)
         return self.patches.inverse(self.draw(found))[:, 0]
-
-
-class OpticalFlowHead(nn.Module):
-    """Says where each place of the next frame comes from, and moves the last frame there.
-
-    A mixture of pictures learns a motion slowly, from how its error changes with a small one; the optical
-    flow between recorded frames says what it is. V cameras, y x grid of the flow: `cells`² in each patch.
-    """
-
-    places: Tensor  # (H, W, 2)
-
-    def __init__(self, width: int, patches: Patches) -> None:
-        super().__init__()
-        self.patches, self.cells = patches, flow_cells(patches.patch)
-        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        # The last layer starts at zero: before training, nothing moves.
-        self.mlp = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), zero_init(nn.Linear(width, 2 * self.cells**2))
-        )
-        self.register_buffer("places", sampling_grid(*patches.size), persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Context tokens (…, M, D) → (…, V, y, x, 2): from how far right and below, in shares of a frame."""
-        out = self.mlp(self.norm(tokens[..., : self.patches.count, :])).float()
-        rows, columns = self.patches.grid
-        flow = rearrange(
-            out, "... (v r c) (two p q) -> ... v (r p) (c q) two", r=rows, c=columns, p=self.cells, two=2
-        )
-        return flow / flow.new_tensor([columns, rows])  # the network counts in patches
-
-    def move(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Moves frames (…, V·c, H, W) by their flow (…, V, y, x, 2)."""
-        apart = image.unflatten(-3, (self.patches.cameras, -1)).flatten(0, -4)
-        return moved(apart, flow.flatten(0, -4), self.places).view(image.shape)
-
-
-def flow_cells(patch: int) -> int:
-    """Gives how many cells of a flow lie in a patch, along each axis."""
-    return 2 if patch % 2 == 0 else 1
-
-
-def sampling_grid(height: int, width: int) -> Tensor:
-    """Gives where each pixel's middle is, (H, W, 2): x and y in [-1, 1]."""
-    return F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)[0]
-
-
-def moved(image: Tensor, flow: Tensor, places: Tensor) -> Tensor:
-    """Moves images (F, c, H, W) by a flow (F, y, x, 2) in shares of height and width, smooth between its
-    cells' middles; what comes from beyond the border is the border. places (H, W, 2)."""
-    smooth = F.interpolate(flow.movedim(-1, 1), image.shape[-2:], mode="bilinear", align_corners=False)
-    where = places + 2 * smooth.movedim(1, -1)
-    return F.grid_sample(image.float(), where, padding_mode="border", align_corners=False)

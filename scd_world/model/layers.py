@@ -176,7 +176,6 @@ class Patches(nn.Module):
         super().__init__()
         check_patch(patch, height, width)
         self.cameras, self.patch, self.grid = cameras, patch, (height // patch, width // patch)
-        self.size = height, width
         self.count = cameras * self.grid[0] * self.grid[1]
         self.values = 3 * patch * patch
 

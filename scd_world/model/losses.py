@@ -60,34 +60,16 @@ def head_losses(
     return losses
 
 
-def optical_flow_loss(clip: Clip, flow: Tensor, rows: int, columns: int) -> Tensor:
-    """Gives () how far a predicted flow (B, T, V, y, x, 2) is from the measured one, in patches, of which
-    there are rows × columns; what was measured badly counts less."""
-    measured, sure = clip.optical_flow.tensor_split([2], dim=-1)
-    error = (flow - measured) * flow.new_tensor([columns, rows])
-    loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.05, reduction="none") * sure
-    return (loss.mean((2, 3, 4, 5)) * clip.valid).mean()
-
-
-def foreseen_losses(
-    clip: Clip, flow: Tensor | None, found: Tensor | None, grid: tuple[int, int]
-) -> dict[str, Tensor]:
-    """Gives the losses of what is known before denoising: of a flow where it was measured, and of what was
-    found in the anchor, (B, T, C, H, W): as near to the next frame as that tells."""
-    losses = {}
-    if flow is not None and clip.optical_flow.numel():
-        losses["optical_flow"] = optical_flow_loss(clip, flow, *grid)
-    if found is not None:
-        error = (found.float() - clip.obs[:, 1:]).square().mean((2, 3, 4))
-        losses["anchor_attention"] = (error * clip.valid).mean()
-    return losses
+def anchor_loss(clip: Clip, found: Tensor) -> Tensor:
+    """Gives () how far what was found in the anchor, (B, T, C, H, W), is from the next frame."""
+    error = (found.float() - clip.obs[:, 1:]).square().mean((2, 3, 4))
+    return (error * clip.valid).mean()
 
 
 def total_loss(config: ModelConfig, losses: Mapping[str, Tensor]) -> Tensor:
     """Gives () the weighted sum."""
     total = losses["pixels"]
     weights = {
-        "optical_flow": config.optical_flow_weight,
         "anchor_attention": config.anchor_attention_weight,
         "state": config.state_weight,
         "reward": config.reward_weight,

@@ -14,7 +14,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.heads import moved, sampling_grid
 from scd_world.model.layers import Patches, modulate, zero_init
 
 COPY_BIAS = 2.0  # before training, a pixel is mostly what it was
@@ -151,19 +150,23 @@ class Warp(nn.Module):
     Of images from a camera that moves this keeps edges and texture, which a token would have to draw anew.
     """
 
-    places: Tensor  # (H, W, 2)
+    identity: Tensor  # (H, W, 2) where each pixel is: x and y in [-1, 1]
 
     def __init__(self, width: int, patches: Patches) -> None:
         super().__init__()
         self.patches = patches
         self.offset = zero_init(nn.Linear(width, 2))  # x and y, in patches; before training, nothing moves
-        self.register_buffer("places", sampling_grid(*patches.size), persistent=False)
+        (y, x), p = patches.grid, patches.patch
+        identity = F.affine_grid(torch.eye(2, 3)[None], [1, 1, y * p, x * p], align_corners=False)[0]
+        self.register_buffer("identity", identity, persistent=False)
 
     def forward(self, tokens: Tensor, image: Tensor) -> Tensor:
         """tokens (F, 1, N, D), image (F·V, 3, H, W) → the image, moved."""
         y, x = self.patches.grid
-        offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) y x d", y=y, x=x)
-        return moved(image, offset / offset.new_tensor([x, y]), self.places)
+        offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) d y x", y=y, x=x)
+        offset = F.interpolate(offset, image.shape[-2:], mode="bilinear", align_corners=False)
+        where = self.identity + offset.movedim(1, -1) * offset.new_tensor([2 / x, 2 / y])
+        return F.grid_sample(image.float(), where, padding_mode="border", align_corners=False)
 
 
 class ChannelNorm(nn.Module):
@@ -182,8 +185,8 @@ def make_pixel_head(
     config: ModelConfig, patches: Patches, background: Tensor, prior_renders: bool
 ) -> PatchHead | ConvHead:
     """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
-    # The last frame, moved and as it was, the prior's drawing, what was looked up in the anchor, the anchor.
-    given = config.optical_flow + 1 + prior_renders + config.anchor_attention + config.anchor_frame
+    # The last frame, the prior's drawing, what was looked up in the anchor, the anchor.
+    given = 1 + prior_renders + config.anchor_attention + config.anchor_frame
     if config.head == "patch":
         return PatchHead(config.width, patches, config.copy_last, config.bounded_gate)
     return ConvHead(

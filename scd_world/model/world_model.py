@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
 from scd_world.model.flow import interpolate, logit_normal, shift_time
-from scd_world.model.heads import AnchorAttention, LowDimHeads, OpticalFlowHead
+from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.history import corrupt_history, previous_state_action
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
-from scd_world.model.losses import foreseen_losses, head_losses, pixel_loss, pixel_weight, total_loss
+from scd_world.model.losses import anchor_loss, head_losses, pixel_loss, pixel_weight, total_loss
 from scd_world.model.noise import Noise, NoiseSampler
 from scd_world.model.prior import PriorPrediction, StatePrior
 from scd_world.model.rollout_state import RolloutState
@@ -38,16 +38,6 @@ class Encoded(NamedTuple):
 
     tokens: Tensor  # (…, M, D), off whose last token the heads read
     memory: Any  # what drawing the next frame needs besides, the core's own business
-
-
-class Foreseen(NamedTuple):
-    """What is known of the next frame before any of it is denoised."""
-
-    flow: Tensor | None  # (…, V, y, x, 2) from where each of its places comes
-    found: Tensor | None  # (…, C, H, W) what the anchor tells of it
-
-
-NOTHING = Foreseen(None, None)
 
 
 class Core(nn.Module, ABC):
@@ -119,7 +109,6 @@ class WorldModel(nn.Module):
         self.schema, self.prior, self.core = schema, prior, core
         config = core.config
         patches, sizes = core.patches, (config.width, config.heads, config.fourier_octaves)
-        self.flow = OpticalFlowHead(config.width, patches) if config.optical_flow else None
         self.anchor_attention = (
             AnchorAttention(patches, len(schema.state), len(schema.action), *sizes)
             if config.anchor_attention
@@ -157,35 +146,28 @@ class WorldModel(nn.Module):
         hot = hot.view(len(task), *[1] * (values.ndim - 2), self.core.num_tasks)
         return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
 
-    def foresee(
-        self, tokens: Tensor, state: Tensor, action: Tensor, anchor: Tensor, anchor_state: Tensor
-    ) -> Foreseen:
-        """Says of the next frame what needs no denoising. tokens (B, …, M, D), state (B, …, S) the next one,
-        action (B, …, A) that leads there; anchor (B, C, H, W), anchor_state (B, S)."""
-        flow = None if self.flow is None else self.flow(tokens)
+    def look_up(self, state: Tensor, action: Tensor, anchor: Tensor, anchor_state: Tensor) -> Tensor | None:
+        """Draws what the anchor (B, C, H, W), seen at anchor_state (B, S), tells of the next frame: of its
+        state (B, …, S) and the action (B, …, A) that leads there → (B, …, C, H, W); None without one."""
         if self.anchor_attention is None:
-            return Foreseen(flow, None)
-        seen = (at_all_steps(x, state.shape[:-1]).flatten(0, state.ndim - 2) for x in (anchor, anchor_state))
+            return None
+        rows = state.shape[:-1]
+        seen = [at_all_steps(x, rows).flatten(0, len(rows) - 1) for x in (anchor, anchor_state)]
         given = torch.cat([state, action], dim=-1).flatten(0, -2)
-        found = self.anchor_attention(next(seen), given, next(seen))
-        return Foreseen(flow, found.unflatten(0, state.shape[:-1]))
+        return self.anchor_attention(seen[0], given, seen[1]).unflatten(0, rows)
 
     def pixel_inputs(
-        self, last: Tensor, state: Tensor, anchor: Tensor, foreseen: Foreseen = NOTHING
+        self, last: Tensor, state: Tensor, anchor: Tensor, found: Tensor | None = None
     ) -> Tensor:
-        """Gives what the pixel head sees at full resolution, (…, I·C, H, W): of the last frame (…, C, H, W)
-        what the flow makes of it, where the model predicts one; that frame; the prior's drawing of the next
-        state (…, S), where it has a renderer; what was found in the anchor, and the anchor (B, C, H, W),
-        where the model looks at one."""
+        """Gives what the pixel head sees at full resolution, (…, I·C, H, W): the last frame (…, C, H, W); the
+        prior's drawing of the next state (…, S), where it has a renderer; what was found in the anchor, and
+        the anchor (B, C, H, W), where the model looks at one."""
         images = [last]
-        if self.flow is not None:
-            assert foreseen.flow is not None
-            images = [self.flow.move(last, foreseen.flow).to(last.dtype), last]
         if self.prior.has_renderer:
             drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
             images.append(drawn.to(last.dtype))
-        if foreseen.found is not None:
-            images.append(foreseen.found.to(last.dtype))
+        if found is not None:
+            images.append(found.to(last.dtype))
         if self.config.anchor_frame:
             images.append(at_all_steps(anchor, last.shape[:-3]).to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
@@ -228,13 +210,14 @@ class WorldModel(nn.Module):
         known = next_state.detach()
         state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
-        foreseen = self.foresee(encoded.tokens, known, clip.action, clip.anchor, clip.anchor_state)
+        found = self.look_up(known, clip.action, clip.anchor, clip.anchor_state)
         out = self.core.denoise_clip(
-            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor, foreseen)
+            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor, found)
         )
         losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
         losses |= self.head_losses(clip, heads, next_state)
-        losses |= foreseen_losses(clip, *foreseen, self.core.patches.grid)
+        if found is not None:
+            losses["anchor_attention"] = anchor_loss(clip, found)
         return total_loss(self.config, losses), losses
 
     def encode_clip(
@@ -283,10 +266,8 @@ class WorldModel(nn.Module):
             state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
-            foreseen = self.foresee(
-                encoded.tokens, next_state, clip.action[:, i], clip.anchor, clip.anchor_state
-            )
-            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, foreseen)
+            found = self.look_up(next_state, clip.action[:, i], clip.anchor, clip.anchor_state)
+            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
         assert noise.self_rollout is not None
@@ -356,8 +337,8 @@ class WorldModel(nn.Module):
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
         state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
-        foreseen = self.foresee(encoded.tokens, state, action, s.anchor, s.anchor_state)
-        seen = self.pixel_inputs(s.obs, state, s.anchor, foreseen)
+        found = self.look_up(state, action, s.anchor, s.anchor_state)
+        seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         prev = torch.cat([s.state, action], dim=-1)

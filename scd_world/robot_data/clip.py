@@ -32,8 +32,6 @@ class Clip:
     task: Tensor  # (B,) int, which of the schema's tasks
     anchor: Tensor  # (B, C, H, W) in [-1, 1], an earlier frame of the episode, or the clip's first
     anchor_state: Tensor  # (B, S) the state there
-    # (B, T, V, y, x, 3) where obs[:, i+1] comes from, and how sure that is; (B, T, 0) where nobody measured.
-    optical_flow: Tensor
 
     @property
     def num_steps(self) -> int:
@@ -52,8 +50,7 @@ class Clip:
 
         windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
         `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,); where the loader gives one,
-        `anchor` uint8 (B, V, H, W, 3) and `anchor_state` (B, S),
-        `optical_flow` (B, T, V, y, x, 3).
+        `anchor` uint8 (B, V, H, W, 3) and `anchor_state` (B, S).
         """
         obs, state = encode(windows["pixels"]), stats.encode_state(windows["state"])
         earlier = "anchor" in windows
@@ -68,9 +65,6 @@ class Clip:
             task=windows["task"],
             anchor=encode(windows["anchor"]) if earlier else obs[:, 0],
             anchor_state=stats.encode_state(windows["anchor_state"]) if earlier else state[:, 0],
-            optical_flow=windows["optical_flow"].float()
-            if "optical_flow" in windows
-            else obs.new_zeros(*windows["action"].shape[:2], 0),
         )
 
     def rows(self, rows: slice) -> Clip:

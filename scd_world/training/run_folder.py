@@ -1,7 +1,6 @@
 """A run's folder: one trainer at a time, its log, its checkpoints, and the world it ends with.
 
-config.json · log.jsonl · tensorboard/ · pretraining/ · codec/ · latents.zarr · optical_flow.npz ·
-checkpoints/ · world/
+config.json · log.jsonl · tensorboard/ · pretraining/ · codec/ · latents.zarr · checkpoints/ · world/
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ class RunFolder:
         self.tensorboard, self.log = self.path / "tensorboard", self.path / "log.jsonl"
         self.pretraining = self.path / "pretraining"  # until the first checkpoint
         self.codec, self.latents = self.path / "codec", self.path / "latents.zarr"  # where one is learnt
-        self.optical_flow = self.path / "optical_flow.npz"  # where a model learns from it
         self.stats = self.path / "stats.safetensors"  # of the world that this training started from
 
     def claim(self, command: str) -> None:

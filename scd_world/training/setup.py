@@ -14,13 +14,11 @@ from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_world.codec.codec import Codec
-from scd_world.model.heads import flow_cells
 from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
 from scd_world.training.export import pick_starts
-from scd_world.training.optical_flow import optical_flow
 from scd_world.training.pretrain import Pretraining
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.validation import HeldOutValidation
@@ -75,17 +73,9 @@ def first_normalizer(
     return Normalizer.load(run.stats), {}
 
 
-def training_windows(pretraining: Pretraining, kept_flow: Path) -> WindowLoader:
-    """Gives this process' share of the training windows; kept_flow: the file where their optical flow is
-    kept."""
+def training_windows(pretraining: Pretraining) -> WindowLoader:
+    """Gives this process' share of the training windows."""
     config, accelerator = pretraining.config, pretraining.accelerator
-    flow = None
-    if config.model.optical_flow:
-        patch, seen = config.model.patch, pretraining.store.schema
-        cells = flow_cells(patch)
-        grid = seen.height // patch * cells, seen.width // patch * cells
-        with accelerator.main_process_first():
-            flow = optical_flow(pretraining.recorded, grid, kept_flow)
     return WindowLoader(
         pretraining.store,
         pretraining.episodes,
@@ -96,7 +86,6 @@ def training_windows(pretraining: Pretraining, kept_flow: Path) -> WindowLoader:
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         anchors=config.model.anchor_frame,
-        optical_flow=flow,
     )
 
 

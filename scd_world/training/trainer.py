@@ -88,7 +88,7 @@ class Trainer:
         self.codec = self.make_codec(resuming=checkpoint is not None)
         with accelerator.main_process_first():
             self.pretraining.store = latent_store(store, self.codec.codec, run.latents, accelerator.device)
-        self.loader = training_windows(self.pretraining, run.optical_flow)
+        self.loader = training_windows(self.pretraining)
         self.parent: dict[str, Any] | None = None  # provenance of the world that this one started from
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
         torch.manual_seed(config.seed)

@@ -42,10 +42,8 @@ class WindowLoader:
         rank: int = 0,
         world_size: int = 1,
         anchors: bool = False,
-        optical_flow: np.ndarray | None = None,
     ) -> None:
-        """anchors: with each window an earlier frame of its episode, and the state there. optical_flow (F, V,
-        y, x, 3): of each of the store's frames from the one before, which the windows then have too."""
+        """anchors: with each window an earlier frame of its episode, and the state there."""
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size counts all processes' windows: {batch_size} does not divide by {world_size}"
@@ -55,7 +53,6 @@ class WindowLoader:
         self.store, self.num_steps, self.seed = store, num_steps, seed
         self.batch_size, self.motion_share = batch_size, motion_share
         self.rank, self.world_size, self.anchors = rank, world_size, anchors
-        self.optical_flow = optical_flow
         self.episodes = self._long_enough(np.asarray(episodes))
         self.windows = self._windows()  # (N, 2) episode, frame
         self.moving = self.windows[self._moves()]
@@ -72,11 +69,6 @@ class WindowLoader:
             earlier = (back * (frames + 1)).astype(int)  # any frame up to the window's first
             windows["anchor"] = self.store.frames(episodes, earlier)
             windows["anchor_state"] = self.store.state[self.store.starts[episodes] + earlier]
-        if self.optical_flow is not None:
-            after = np.minimum(
-                frames[:, None] + np.arange(1, self.num_steps + 1), self.store.lengths[episodes, None] - 1
-            )
-            windows["optical_flow"] = self.optical_flow[self.store.starts[episodes, None] + after]
         return {name: torch.from_numpy(values) for name, values in windows.items()}
 
     def addresses(self, step: int) -> np.ndarray:
