@@ -56,7 +56,7 @@ class DecoderContext(NamedTuple):
         """The same for K draws of each frame, draws first."""
 
         def draws(x: Tensor) -> Tensor:
-            return x.expand(K, *x.shape).flatten(0, 1)
+            return torch.cat([x] * K)  # on a CPU gradients of an expanded tensor are summed ten times slower
 
         ctx_kv = tuple((draws(k), draws(v)) for k, v in self.ctx_kv)
         return DecoderContext(
@@ -148,9 +148,9 @@ class Decoder(nn.Module):
             ctx_kv.append((k, v))
             return k, v, None
 
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             h = block(h, c, rotary, keep)
-        return tuple(ctx_kv)
+        return *ctx_kv, *(block.keys_values(h, c, rotary) for block in self.blocks[-1:])
 
     def denoise(
         self, x_t: Tensor, t: Tensor, context: DecoderContext, pixel_inputs: Tensor, s: Tensor | None = None
@@ -169,11 +169,9 @@ class Decoder(nn.Module):
         if self.target_time is not None:
             time = time + self.target_time(t if s is None else s)
         c = (time + context.condition)[:, None, None]
+        prefix, last = context.prefix_tokens.shape[2], len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            h = block(
-                h,
-                c,
-                context.rotary,
-                attend_with_prefix(*context.ctx_kv[i]) if context.ctx_kv else attend_within,
-            )
+            attend = attend_with_prefix(*context.ctx_kv[i]) if context.ctx_kv else attend_within
+            # Nobody reads what the last layer would make of the prefix.
+            h = block(h, c, context.rotary, attend, first=prefix if i == last else 0)
         return self.pixel_head(h[:, :, -self.patches.count :], c, pixel_inputs, x_t, t)

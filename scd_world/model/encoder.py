@@ -16,6 +16,7 @@ from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import (
     Block,
     FourierEmbedder,
+    FrameBand,
     Patches,
     Rotary,
     band_mask,
@@ -54,10 +55,11 @@ class Encoder(nn.Module):
     def forward(self, obs: Tensor, state_action: Tensor, delta_features: Tensor) -> Tensor:
         """Encodes all frames of a clip: (B, T, C, H, W), (B, T, S + A), (B, T, R) → (B, T, M, D)."""
         h, c = self.embed(obs, state_action, delta_features)
-        mask = band_mask(h.shape[1], h.shape[2], self.window, h.device)
-        rotary = self.rotary(torch.arange(h.shape[1], device=h.device))
+        T, M = h.shape[1:3]
+        band = FrameBand(T, self.window, band_mask(T, M, self.window, h.device))
+        rotary = self.rotary(torch.arange(T, device=h.device))
         for block in self.blocks:
-            h = block(h, c, rotary, lambda k, v: (k, v, mask))
+            h = block(h, c, rotary, lambda k, v: (k, v, band))
         return h
 
     def step(self, obs: Tensor, state_action: Tensor, delta_features: Tensor, cache: RingKVCache) -> Tensor:

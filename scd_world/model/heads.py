@@ -73,6 +73,6 @@ class AnchorAttention(nn.Module):
         condition = self.modulation_embed(torch.cat([since, state_action], dim=-1))[:, None, None]
         now = self.rotary(torch.zeros(1, dtype=torch.long, device=anchor.device))  # however long ago it was
         shown = self.patch_embed(self.patches(anchor[:, None])) + self.position
-        see = attend_with_prefix(*self.block.keys_values(shown, now))
+        see = attend_with_prefix(*self.block.attention.keys_values(self.block.norm1(shown), now))
         found = self.block(self.position.expand(len(anchor), 1, -1, -1), condition, now, see)
         return self.patches.inverse(self.draw(found))[:, 0]

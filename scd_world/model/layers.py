@@ -7,22 +7,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from scd_world.utils.banded_attention import banded_attention
 from scd_world.utils.checks import check_patch
+
+
+class FrameBand(NamedTuple):
+    """Frame i sees frame j where 0 ≤ i − j < window, of queries and keys of the same frames."""
+
+    frames: int
+    window: int
+    mask: Tensor  # (T·M, T·M) bool: the same, token by token
+
 
 # What a block's queries may see: gets the new keys and values (B, h, T·M, d), gives the keys and values to
 # attend to and a boolean mask that broadcasts to (B, h, queries, keys), True = visible, or None = all.
-AttendTo = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+AttendTo = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | FrameBand | None]]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | FrameBand | None) -> Tensor:
     """Softmax attention, (B, h, queries, d). On the CPU, torch's fused kernel has a slow backward pass."""
-    if q.is_cuda or not torch.is_grad_enabled():
+    fused = q.is_cuda or not torch.is_grad_enabled()
+    if isinstance(mask, FrameBand):
+        if not (fused or torch.compiler.is_compiling()):
+            return banded_attention(q, k, v, mask.frames, mask.window)
+        mask = mask.mask
+    if fused:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
@@ -54,11 +70,13 @@ class Rotary(nn.Module):
         self.register_buffer("frame", frequencies(of_frame, 1000.0), persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames (T,) int → cosines and sines (T·M, d/2). In float64: an episode has no last frame."""
+        """frames (T,) int → cosines (T·M, d), and sines with the signs that `rotate` wants. In float64: an
+        episode has no last frame."""
         T, M = len(frames), len(self.space)
         time = (frames.double()[:, None] * self.frame)[:, None].expand(T, M, -1)
         angles = torch.cat([time, self.space.expand(T, M, -1)], dim=-1).flatten(0, 1)
-        return angles.cos().float(), angles.sin().float()
+        cos, sin = angles.cos().float(), angles.sin().float()
+        return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def frequencies(count: int, longest: float) -> Tensor:
@@ -66,9 +84,8 @@ def frequencies(count: int, longest: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the pairs (x1, x2) of the last dimension."""
-    x1, x2 = x.chunk(2, dim=-1)
-    return torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
+    """Rotates the pairs (x1, x2) of the last dimension: (x1 cos − x2 sin, x2 cos + x1 sin)."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 class Attention(nn.Module):
@@ -80,22 +97,27 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(width // heads, eps=1e-6)
         self.out = nn.Linear(width, width)
 
-    def forward(self, h: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
+    def forward(self, h: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo, first: int = 0) -> Tensor:
+        """h (B, T, M, D) → (B, T, M − first, D); of one frame the tokens before `first` are seen alone."""
         T = h.shape[1]
-        q, k, v = rearrange(self.qkv(h), "b t m (three h d) -> three b h (t m) d", three=3, h=self.heads)
+        q, k, v = self.split_heads(self.qkv(h))
         cos, sin = (angles.to(v.dtype) for angles in rotary)
         q = rotate(self.q_norm(q).to(v.dtype), cos, sin)
         k = rotate(self.k_norm(k).to(v.dtype), cos, sin)
-        mixed = attention(q, *memory(k, v))
+        mixed = attention(q[:, :, first:] if first else q, *memory(k, v))
         return self.out(rearrange(mixed, "b h (t m) d -> b t m (h d)", t=T))
 
     def keys_values(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Gives keys and values (B, h, T·M, d) of tokens (B, T, M, D) that look at nothing themselves."""
+        """Gives what others see of tokens (B, T, M, D) that ask nothing: (B, h, T·M, d) each."""
         D = h.shape[-1]
-        kv = F.linear(h, self.qkv.weight[D:], self.qkv.bias[D:])
-        k, v = rearrange(kv, "b t m (two h d) -> two b h (t m) d", two=2, h=self.heads)
+        k, v = self.split_heads(F.linear(h, self.qkv.weight[D:], self.qkv.bias[D:]))
         cos, sin = (angles.to(v.dtype) for angles in rotary)
         return rotate(self.k_norm(k).to(v.dtype), cos, sin), v
+
+    def split_heads(self, values: Tensor) -> Tensor:
+        """(B, T, M, n·D) → (n, B, h, T·M, d): queries, keys and values, or keys and values alone."""
+        d = self.q_norm.normalized_shape[0]
+        return rearrange(values, "b t m (n h d) -> n b h (t m) d", h=self.heads, d=d)
 
 
 class Block(nn.Module):
@@ -109,15 +131,20 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.modulation = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, 6 * width)))
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo) -> Tensor:
-        """h (B, T, M, D), c (B, T, 1, D) → (B, T, M, D)."""
+    def forward(
+        self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo, first: int = 0
+    ) -> Tensor:
+        """h (B, T, M, D), c (B, T, 1, D) → (B, T, M − first, D): of one frame, the tokens before `first` are
+        seen by the others and go no further."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
-        h = h + gate1 * self.attention(modulate(self.norm1(h), shift1, scale1), rotary, memory)
+        mixed = self.attention(modulate(self.norm1(h), shift1, scale1), rotary, memory, first)
+        h = (h[:, :, first:] if first else h) + gate1 * mixed
         return h + gate2 * self.mlp(modulate(self.norm2(h), shift2, scale2))
 
-    def keys_values(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Gives keys and values of tokens (B, T, M, D) that come from elsewhere: `attend_with_prefix`."""
-        return self.attention.keys_values(self.norm1(h), rotary)
+    def keys_values(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Gives what others see here of h (B, T, M, D) that goes no further: (B, h, T·M, d) each."""
+        shift, scale, *_ = self.modulation(c).chunk(6, dim=-1)
+        return self.attention.keys_values(modulate(self.norm1(h), shift, scale), rotary)
 
 
 class FourierEmbedder(nn.Module):

@@ -16,12 +16,14 @@ from scd_world.baselines.dense import DenseTransformer
 from scd_world.model.decoder import Decoder
 from scd_world.model.layers import Block
 from scd_world.training.config import TrainConfig
+from scd_world.utils.allocator import keep_freed_memory
 from scd_world.utils.checks import complain
 from scd_world.utils.devices import pick_device
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    pick_device(config.device)  # refuses one that is not there
+    if pick_device(config.device).type == "cpu":  # refuses one that is not there
+        keep_freed_memory()
     # Buffers are constants, and gradients need no copy of their own.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # The others wait while the first one decodes a dataset; ten minutes is NCCL's own patience.
