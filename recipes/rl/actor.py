@@ -18,30 +18,39 @@ from view import FURTHEST, SIZE, BlockView, as_state
 
 from scd_policies.policy import check_batch
 
+WAVES = 128
 SEEN = gymnasium.spaces.Box(-np.inf, np.inf, (SIZE,), np.float32)
 ANSWERS = gymnasium.spaces.Box(-FURTHEST, FURTHEST, (2,), np.float32)
 
 
-class Normalized(BaseFeaturesExtractor):
-    """Scales what the policy sees by what the recordings showed."""
+class FourierFeatures(BaseFeaturesExtractor):
+    """Scales what the policy sees by what the recordings showed; random waves beside it, because contact is a
+    matter of few pixels, and a small network alone smooths that out. Nothing here learns."""
 
     mean: Tensor  # (F,)
     std: Tensor  # (F,)
+    waves: Tensor  # (WAVES, F)
+    phase: Tensor  # (WAVES,)
 
     def __init__(self, observation_space: gymnasium.Space) -> None:
         assert isinstance(observation_space, gymnasium.spaces.Box)
-        super().__init__(observation_space, *observation_space.shape)
-        self.register_buffer("mean", torch.zeros(self.features_dim))
-        self.register_buffer("std", torch.ones(self.features_dim))
+        (F,) = observation_space.shape
+        super().__init__(observation_space, F + WAVES)
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("mean", torch.zeros(F))
+        self.register_buffer("std", torch.ones(F))
+        self.register_buffer("waves", torch.randn(WAVES, F, generator=generator) / 2)
+        self.register_buffer("phase", torch.rand(WAVES, generator=generator) * 2 * torch.pi)
 
     def forward(self, seen: Tensor) -> Tensor:
-        return (seen - self.mean) / self.std
+        scaled = (seen - self.mean) / self.std
+        return torch.cat([scaled, (scaled @ self.waves.T + self.phase).sin()], dim=-1)
 
 
 NET: dict[str, Any] = {
-    "net_arch": {"pi": [256, 256], "vf": [256, 256]},
+    "net_arch": {"pi": [256, 256], "vf": [128, 128]},
     "activation_fn": torch.nn.ReLU,
-    "features_extractor_class": Normalized,
+    "features_extractor_class": FourierFeatures,
 }
 
 
@@ -80,7 +89,7 @@ def clone(
     )
     x, y = torch.from_numpy(seen), torch.from_numpy(answer)
     scale = actor.features_extractor
-    assert isinstance(scale, Normalized)
+    assert isinstance(scale, FourierFeatures)
     scale.mean.copy_(x.mean(0))
     scale.std.copy_(x.std(0).clamp_min(1e-3))
     networks = [actor.mlp_extractor.policy_net, actor.action_net]

@@ -38,13 +38,14 @@ class Settings:
     rows: int = 128
     rollout: int = 32  # steps of each row between two updates
     batch_size: int = 512
-    epochs: int = 4
+    epochs: int = 3
     lr: float = 3e-4
     target_kl: float = 0.02  # an update that goes further ends early
     log_std: float = -1.8  # of an answer, where learning begins
     warm_up: int = 5  # updates in which the value alone learns: an untrained one would ruin what was cloned
     max_uncertainty: float | None = None  # an episode ends where the world is less sure
-    evaluate_every: int = 50  # updates
+    evaluate_every: int = 60  # updates
+    checkpoint_every: int = 10  # updates
     episodes: int = 60  # of an evaluation
     seed: int = 0
 
@@ -54,6 +55,7 @@ class Settings:
 
 
 FIRST_SEED = 80_000  # of the simulator's starts on which every evaluation plays
+TIMES = "seconds", "cpu_seconds"  # of learning, without evaluations
 
 
 def make_learner(envs: PushInside, settings: Settings) -> PPO:
@@ -106,41 +108,41 @@ def improve(
     out.mkdir(parents=True, exist_ok=True)
     file, envs = out / "checkpoint.pt", make_envs(world, starts, settings, view)
     model = make_learner(envs, settings)
-    judged: list[dict[str, Any]] = []
+    spent, judged = dict.fromkeys(TIMES, 0.0), []
     if file.exists():
-        model, judged = resume(file, envs, settings)
+        model, spent, judged = resume(file, envs, settings)
     else:
         prepare(model)
-        judged.append(evaluation(model, world, view, settings, 0.0))
+        judged.append(evaluation(model, world, view, settings) | spent)
         write(out, judged)
     while model.num_timesteps < settings.steps:
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         updates = model.num_timesteps // settings.update
         actor_learns(model, updates >= settings.warm_up)
         model.learn(settings.update, log_interval=None, reset_num_timesteps=False)
-        seconds = judged[-1].get("seconds_since", 0.0) + time.perf_counter() - began
-        judged[-1]["seconds_since"] = seconds
-        if (updates + 1) % settings.evaluate_every == 0 or model.num_timesteps >= settings.steps:
-            judged.append(evaluation(model, world, view, settings, judged[-1]["seconds"] + seconds))
-            save(file, model, envs, settings, judged)
+        for name, now, then in zip(TIMES, (time.perf_counter(), time.process_time()), began, strict=True):
+            spent[name] += now - then
+        over = model.num_timesteps >= settings.steps
+        if over or (updates + 1) % settings.evaluate_every == 0:
+            judged.append(evaluation(model, world, view, settings) | spent)
             write(out, judged)
+        if over or (updates + 1) % settings.checkpoint_every == 0:
+            save(file, model, envs, settings, spent, judged)
     return judged
 
 
-def evaluation(
-    model: PPO, world: World, view: BlockView, settings: Settings, seconds: float
-) -> dict[str, Any]:
+def evaluation(model: PPO, world: World, view: BlockView, settings: Settings) -> dict[str, Any]:
     """Judges the policy as it is; prints a line."""
     found = judge(ViewPolicy(model.policy, view), world, FIRST_SEED, settings.episodes)
     rates = {side: float(np.mean(found[side])) for side in ("world", "simulator")}
     std = model.policy.log_std.exp().mean().item()
     print(
-        f"{model.num_timesteps:>9,} steps, {seconds:5.0f} s: world {rates['world']:.2f}, simulator "
+        f"{model.num_timesteps:>9,} steps: world {rates['world']:.2f}, simulator "
         f"{rates['simulator']:.2f}, highest reward there {np.mean(found['simulator_reward']):.2f}; "
         f"std {std:.3f}",
         flush=True,
     )
-    return {"steps": model.num_timesteps, "seconds": seconds, "std": std, **found}
+    return {"steps": model.num_timesteps, "std": std, **found}
 
 
 def actor_learns(model: PPO, learns: bool) -> None:
@@ -151,7 +153,14 @@ def actor_learns(model: PPO, learns: bool) -> None:
     actor.log_std.requires_grad_(learns)
 
 
-def save(file: Path, model: PPO, envs: PushInside, settings: Settings, judged: list[dict[str, Any]]) -> None:
+def save(
+    file: Path,
+    model: PPO,
+    envs: PushInside,
+    settings: Settings,
+    spent: dict[str, float],
+    judged: list[dict[str, Any]],
+) -> None:
     """Writes a checkpoint, whole or not at all."""
     learner = io.BytesIO()
     model.save(learner)
@@ -162,6 +171,7 @@ def save(file: Path, model: PPO, envs: PushInside, settings: Settings, judged: l
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state(),  # noqa: NPY002  # PPO shuffles with it
         "python": random.getstate(),
+        "spent": spent,
         "judged": judged,
     }
     part = file.with_suffix(".part")
@@ -169,12 +179,15 @@ def save(file: Path, model: PPO, envs: PushInside, settings: Settings, judged: l
     os.replace(part, file)
 
 
-def resume(file: Path, envs: PushInside, settings: Settings) -> tuple[PPO, list[dict[str, Any]]]:
+def resume(
+    file: Path, envs: PushInside, settings: Settings
+) -> tuple[PPO, dict[str, float], list[dict[str, Any]]]:
     """Goes on from a checkpoint of one's own: it is read as code, as every pickle is."""
     held = torch.load(file, weights_only=False)
     theirs, ours = held["settings"], asdict(settings)
     changed = {name: (theirs[name], ours[name]) for name in ours if theirs[name] != ours[name]}
-    changed.pop("steps", None)  # to go on further is no other experiment
+    for name in ("steps", "evaluate_every", "checkpoint_every"):
+        changed.pop(name, None)  # to go on further, or to look more often, is no other experiment
     if changed:
         named = ", ".join(f"{name} was {was!r}, now {now!r}" for name, (was, now) in changed.items())
         raise ValueError(f"{file} was made with other settings ({named}): give those, or another folder")
@@ -184,7 +197,7 @@ def resume(file: Path, envs: PushInside, settings: Settings) -> tuple[PPO, list[
     torch.set_rng_state(held["torch"])
     np.random.set_state(held["numpy"])  # noqa: NPY002
     random.setstate(held["python"])
-    return model, held["judged"]
+    return model, held["spent"], held["judged"]
 
 
 def write(out: Path, judged: list[dict[str, Any]]) -> None:

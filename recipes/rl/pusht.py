@@ -80,7 +80,8 @@ def clone_once(file: Path, data: LowDimData, view: BlockView, demos: int, steps:
         flush=True,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(actor.state_dict(), file)
+    cloned = ("features_extractor", "mlp_extractor.policy_net", "action_net")
+    torch.save({name: part for name, part in actor.state_dict().items() if name.startswith(cloned)}, file)
 
 
 def learning_starts(data: LowDimData) -> tuple[np.ndarray, np.ndarray]:
@@ -99,8 +100,8 @@ def main() -> None:
     parser.add_argument("recording", type=Path, help="LeRobotDataset of PushT, with or without images")
     parser.add_argument("out", type=Path)
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--demos", type=int, default=100, help="recorded episodes to clone")
-    parser.add_argument("--clone-steps", type=int, default=3000)
+    parser.add_argument("--demos", type=int, default=300, help="recorded episodes to clone")
+    parser.add_argument("--clone-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=Settings.steps, help="imagined, of an arm")
     parser.add_argument("--episodes", type=int, default=Settings.episodes, help="of an evaluation")
     parser.add_argument("--evaluate-every", type=int, default=Settings.evaluate_every, help="updates")
@@ -116,9 +117,7 @@ def main() -> None:
     inside = replace(world, starts=start_states(world, data.state, data.action, addresses))
 
     def begin_as_the_clone(model: PPO) -> None:
-        log_std = model.policy.log_std.detach().clone()
-        model.policy.load_state_dict(torch.load(cloned))
-        model.policy.log_std.data.copy_(log_std)
+        model.policy.load_state_dict(torch.load(cloned), strict=False)  # the value is not cloned
 
     for arm in args.arms:
         own, from_clone = ARMS[arm]

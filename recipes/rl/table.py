@@ -50,7 +50,7 @@ def row(name: str, one: dict[str, Any], before: dict[str, Any]) -> list[str]:
     return [
         name,
         f"{one['steps']:,}",
-        f"{one['seconds'] / 60:.0f}",
+        f"{one['cpu_seconds'] / 60:.0f}",
         rate(one["world"]),
         rate(one["simulator"]),
         signed(interval(world - simulator)),
@@ -64,7 +64,7 @@ def report(folder: Path, figure: Path | None) -> None:
     arms = {
         file.parent.name: json.loads(file.read_text()) for file in sorted(folder.glob("*/evaluations.json"))
     }
-    head = ["", "steps", "min", "world", "simulator", "world − simulator", "gain", "highest reward"]
+    head = ["", "steps", "CPU min", "world", "simulator", "world − simulator", "gain", "highest reward"]
     rows = [
         row(f"{name}{at}", judged[i], judged[0])
         for name, judged in arms.items()
