@@ -6,12 +6,15 @@ from typing import Any
 
 import gymnasium
 
+NAMES = ("pusht", "pendulum", "so101")
+
 
 def make(name: str, **kwargs: Any) -> gymnasium.Env:
     """Makes the simulator called `name`, truncating episodes as a user of it expects.
 
-    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, small images), or the id of any
-    registered Gymnasium environment that observes or renders images (see `adapter.adapt` for its `kwargs`).
+    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, small images), `so101` (LeRobot's own
+    arm, in MuJoCo; the extra of that name), or the id of any registered Gymnasium environment that observes
+    or renders images (see `adapter.adapt` for its `kwargs`).
     All take `render_images=False`: no `pixels`, and many times as fast.
     """
     if name == "pusht":
@@ -22,6 +25,10 @@ def make(name: str, **kwargs: Any) -> gymnasium.Env:
         from scd_envs.simulators.pendulum import Pendulum
 
         return _time_limit(Pendulum, 200, kwargs)
+    if name == "so101":
+        from scd_envs.simulators.so101 import SO101Pick
+
+        return _time_limit(SO101Pick, 50, kwargs)
     from scd_envs.simulators.adapter import adapt
 
     return adapt(name, **kwargs)
