@@ -150,7 +150,10 @@ class Decoder(nn.Module):
 
         for block in self.blocks[:-1]:
             h = block(h, c, rotary, keep)
-        return *ctx_kv, *(block.keys_values(h, c, rotary) for block in self.blocks[-1:])
+        for last in self.blocks[-1:]:  # none, or one: nobody reads what it would make of the context
+            assert isinstance(last, Block)
+            ctx_kv.append(last.keys_values(h, c, rotary))
+        return tuple(ctx_kv)
 
     def denoise(
         self, x_t: Tensor, t: Tensor, context: DecoderContext, pixel_inputs: Tensor, s: Tensor | None = None

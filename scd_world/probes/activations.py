@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.model.layers import AttendTo, Attention
+from scd_world.model.layers import AttendTo, Attention, FrameBand
 from scd_world.model.world_model import WorldModel
 from scd_world.probes.interventions import PassTracker, dense_core
 
@@ -98,6 +98,7 @@ def past_share(
     def mark_past(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         zero, one = (memory(k, torch.full_like(v, x))[1][0, 0, :, 0].clone() for x in (0.0, 1.0))
         keys, values, mask = memory(k, v)
+        assert not isinstance(mask, FrameBand)  # of SCD's encoder alone
         past = zero == one  # the frame's own values are those that follow the argument
         visible = past.new_ones(len(past)) if mask is None else mask
         uniform.append((visible & past).sum() / visible.sum())
