@@ -2,7 +2,7 @@
 
     python recipes/memory/leave_and_return.py runs/memory/false/world runs/memory/true/world
 
-A camera that pans along a table (`scd_envs.simulators.panning_camera`; recipes/memory/train.sh makes the
+A camera that pans along a table (`scd_envs.simulators.panning_camera`; recipes/memory/world.sh makes the
 worlds) shows a world four frames at rest, pans away until nothing of them is seen, and comes back after 30
 steps to a quarter of a view from where it began. Nothing on the table moves; each table has its own things.
 Measured there, of what the shown frames showed: PSNR, and by how many gray levels the middles of the things
