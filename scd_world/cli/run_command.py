@@ -120,14 +120,14 @@ def run_command(name: str) -> None:
     command = COMMANDS[name]
 
     @hydra.main(version_base="1.3", config_path=None, config_name=name)
-    @plain_errors()  # in here as well: Hydra would show a traceback
     def run(config: DictConfig) -> None:
-        # From here on, Hydra is out of the game.
-        settings = to_settings(config, command.config, f"scd-{name}")
-        if command.choose:
-            typed = dict(word.split("=", 1) for word in HydraConfig.get().overrides.task)
-            settings = load(command.choose)(settings, typed)
-        load(command.run)(settings)
+        # From here on, Hydra is out of the game. No decorator: a launcher may send this to another machine.
+        with plain_errors():  # in here as well: Hydra would show a traceback
+            settings = to_settings(config, command.config, f"scd-{name}")
+            if command.choose:
+                typed = dict(word.split("=", 1) for word in HydraConfig.get().overrides.task)
+                settings = load(command.choose)(settings, typed)
+            load(command.run)(settings)
 
     with plain_errors():
         choices = {group: PRESETS[group] for group in command.presets}

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import cloudpickle
+import hydra
 import pytest
 from hydra import compose, initialize
 from hydra.errors import ConfigCompositionException
@@ -10,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd_datasets.config import OnBadEpisode
-from scd_world.cli import run_command  # noqa: F401  stores the configs
+from scd_world.cli import run_command  # stores the configs
 from scd_world.rollouts.config import PolicyShare
 
 
@@ -67,3 +69,13 @@ def test_help_imports_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_launcher_can_send_a_command_to_another_machine(monkeypatch):
+    """Hydra's launchers pickle what they run: nothing in it may be bound to this process."""
+    sent = []
+    monkeypatch.setattr(hydra, "main", lambda **_: lambda run: lambda: sent.append(cloudpickle.dumps(run)))
+    for name in run_command.COMMANDS:
+        monkeypatch.setattr(sys, "argv", [f"scd-{name}"])
+        run_command.run_command(name)
+    assert len(sent) == len(run_command.COMMANDS)
