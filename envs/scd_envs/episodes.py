@@ -20,7 +20,9 @@ from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.precision import use_bf16
+from scd_world.world.readout import Readout
 from scd_world.world.starts import StartState
+from scd_world.world.state_path import StatePath
 from scd_world.world.transfer import HostCopy
 from scd_world.world.world import World
 
@@ -45,7 +47,7 @@ class BatchState:
     starts: np.ndarray  # (B, 2) int64, episode and frame
     tasks: np.ndarray  # (B,) int64, index into the schema's tasks
     steps: np.ndarray  # (B,) int64, since the start
-    pixels: Tensor  # (B, V, H, W, 3) uint8, on the host, or where the model is
+    pixels: Tensor  # (B, V, H, W, 3) uint8, on the host, or where the model is; V = 0: none is drawn
     state: np.ndarray  # (B, S) raw units
     reward: np.ndarray  # (B,) float64, of the last step
     probability: np.ndarray  # (B,) float64, of success
@@ -71,7 +73,7 @@ class ImaginedEpisodes:
     the model is.
 
     Raises ValueError for settings that this world cannot follow: a start or a task that it does not have,
-    `max_uncertainty` where it predicts no uncertainty.
+    `max_uncertainty` where it predicts no uncertainty, `render_images=False` where its images count.
     """
 
     def __init__(self, world: World, num_rows: int, settings: Settings, on_device: bool = False) -> None:
@@ -79,6 +81,12 @@ class ImaginedEpisodes:
         self.image_device = world.device if on_device else torch.device("cpu")
         self.num_rows = num_rows
         self.has_uncertainty = bool(world.schema.state) and world.model.prior.has_uncertainty
+        self.has_uncertainty &= settings.with_uncertainty
+        self.render_images = settings.render_images
+        # what the rows are stepped by
+        self.path: World | StatePath = (
+            world if settings.render_images else StatePath(world, settings.with_uncertainty)
+        )
         self.compiled = settings.compile
         self.follow(settings)
         self.bf16 = use_bf16(settings.precision, world.device)
@@ -142,17 +150,18 @@ class ImaginedEpisodes:
 
     def start_rows(self, rows: np.ndarray, starts: Sequence[EpisodeStart]) -> None:
         """Begins episodes in `rows`, from these starts and their contexts; the first call begins all rows."""
-        context = self.world.config.window
+        context = self.world.config.window if self.render_images else 1
         recorded = [self.world.starts.get(s.episode, s.frame, context) for s in starts]
         recorded = [
             found if start.task is None else replace(found, task=start.task)
             for found, start in zip(recorded, starts, strict=True)
         ]
-        images = torch.from_numpy(np.stack([found.pixels[-1] for found in recorded])).to(self.image_device)
+        images = self._shown_first(recorded)
         if len(rows) == self.num_rows:  # afresh, so that equal seeds give equal bits
-            self.batch = self._new_batch(self.world.reset(recorded), images)
-            with self._precision():
-                self.world.prepare(self.state.rollout, self.num_steps, self.compiled)
+            self.batch = self._new_batch(self.path.reset(recorded), images)
+            if self.render_images:
+                with self._precision():
+                    self.world.prepare(self.state.rollout, self.num_steps, self.compiled)
         else:
             self._restart(rows, recorded)
             put_rows(self.state.pixels, rows, images)  # as recorded, to the bit
@@ -169,7 +178,7 @@ class ImaginedEpisodes:
         now = self.state
         staying = np.setdiff1d(now.members, rows)
         if len(staying) == 0:
-            now.rollout, now.members = self.world.reset(recorded), rows
+            now.rollout, now.members = self.path.reset(recorded), rows
             return
         if not np.isin(rows, now.members).all():
             places = np.flatnonzero(np.isin(now.members, staying))
@@ -178,7 +187,7 @@ class ImaginedEpisodes:
             now.members = np.concatenate([now.members[places], rows])
         place = np.zeros(self.num_rows, np.int64)
         place[now.members] = np.arange(len(now.members))
-        self.world.reset_rows(now.rollout, place[rows], recorded)
+        self.path.reset_rows(now.rollout, place[rows], recorded)
 
     def drop_finished(self) -> None:
         """Takes the rows that are over out of the model's batch, once they are half of it; not where each
@@ -203,15 +212,9 @@ class ImaginedEpisodes:
         if not acting.any():
             return
         active = acting[now.members]  # (M,)
-        device, members = self.world.device, now.members
-        seeds, steps = (torch.from_numpy(of[members]) for of in (now.noise_seeds, now.steps))
-        noise = row_noise(seeds, steps, self.world.frame_shape, device)
-        action = np.where(active[:, None], action[members], self.idle_action)
-        with self._precision():
-            now.rollout = self.world.step(now.rollout, action, noise, self.num_steps, self.compiled)
-
-        readout = self.world.readout(now.rollout)
-        stays = self.image_device == device
+        members = now.members
+        readout = self._imagine(np.where(active[:, None], action[members], self.idle_action))
+        stays = self.image_device == self.world.device
         images = None if stays else HostCopy(readout.pixels)  # on their way while the host does what follows
         out, rows = readout.wait(), members[active]
         now.state[rows] = out.state[active]
@@ -223,6 +226,25 @@ class ImaginedEpisodes:
         now.truncated[rows] = now.steps[rows] >= self.horizon
         now.truncated[rows] |= now.uncertainty[rows] > self.max_uncertainty
         self._show(readout.pixels if images is None else images.wait(), active)
+
+    def _imagine(self, action: np.ndarray) -> Readout:
+        """Steps the rows of the model's batch; action (M, A)."""
+        now = self.state
+        if isinstance(self.path, StatePath):
+            now.rollout = self.path.step(now.rollout, action)
+        else:
+            seeds, steps = (torch.from_numpy(of[now.members]) for of in (now.noise_seeds, now.steps))
+            noise = row_noise(seeds, steps, self.world.frame_shape, self.world.device)
+            with self._precision():
+                now.rollout = self.world.step(now.rollout, action, noise, self.num_steps, self.compiled)
+        return self.path.readout(now.rollout)
+
+    def _shown_first(self, recorded: Sequence[StartState]) -> Tensor:
+        """Gives the images (r, V, H, W, 3) that these starts show; of no camera, where none is drawn."""
+        if not self.render_images:
+            shape = image_shape(len(recorded), self.world.schema, drawn=False)
+            return torch.zeros(shape, dtype=torch.uint8, device=self.image_device)
+        return torch.from_numpy(np.stack([found.pixels[-1] for found in recorded])).to(self.image_device)
 
     def _show(self, pixels: Tensor, active: np.ndarray) -> None:
         """Takes over the images (M, V, H, W, 3) of those rows of the model's batch that are active."""
@@ -274,9 +296,9 @@ def array_specs(B: int, schema: DataSchema) -> dict[str, tuple[tuple[int, ...], 
     }
 
 
-def image_shape(B: int, schema: DataSchema) -> tuple[int, int, int, int, int]:
-    """Gives (B, V, H, W, 3)."""
-    return B, len(schema.cameras), schema.height, schema.width, 3
+def image_shape(B: int, schema: DataSchema, drawn: bool = True) -> tuple[int, int, int, int, int]:
+    """Gives (B, V, H, W, 3); V = 0 where no image is drawn."""
+    return B, len(schema.cameras) if drawn else 0, schema.height, schema.width, 3
 
 
 def take_rows(images: Tensor, rows: np.ndarray) -> Tensor:

@@ -31,6 +31,11 @@ class Settings:
     starts: (episode, frame) addresses from which reset samples; None: the first frames of episodes if the
     world has any, else all its start states.
     task: of all episodes, one of those that the world was trained on; None: the one recorded at each start.
+    render_images: False draws no image: observations have no `pixels`, `render` gives None, and a step costs
+    a small part (`docs/environment.md`); state, reward, success and uncertainty are the same. For worlds in
+    which the images add nothing to these, such as the shipped PushT's.
+    with_uncertainty: False, together with render_images=False, tells no uncertainty: `info` has none, and a
+    step costs a further small part.
     precision: fp32; or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU; what
     a row imagines then depends a little on how many rows there are; auto: bf16 where it is fast.
     compile: on a CPU, a step is compiled once for each batch size, with a C++ compiler: it is 1.4 times as
@@ -48,6 +53,8 @@ class Settings:
     max_uncertainty: float | None = None
     starts: Sequence[tuple[int, int]] | None = None
     task: str | None = None
+    render_images: bool = True
+    with_uncertainty: bool = True
     precision: str = "fp32"
     compile: bool = False
 
@@ -56,9 +63,22 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not is_whole(value) or value < 1):
                 raise ValueError(f"{name} must be a whole number ≥ 1 or None; got {value!r}")
-        for name in ("clip_actions", "compile"):
+        for name in ("clip_actions", "render_images", "with_uncertainty", "compile"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ValueError(f"{name} is True or False; got {getattr(self, name)!r}")
+        if self.render_images and not self.with_uncertainty:
+            raise ValueError(
+                "with_uncertainty=False is for render_images=False: beside an image it saves nothing"
+            )
+        if self.compile and not self.render_images:
+            raise ValueError(
+                "compile=True compiles the drawing of images, which render_images=False leaves out"
+            )
+        if not self.with_uncertainty and self.max_uncertainty is not None:
+            raise ValueError(
+                f"max_uncertainty={self.max_uncertainty!r} needs the uncertainty that with_uncertainty=False "
+                "leaves out: drop one of them"
+            )
         if not isinstance(self.task, str | None):
             raise ValueError(f"task is a text, one of the world's tasks, or None; got {self.task!r}")
         if self.precision not in ("fp32", "bf16", "auto"):

@@ -21,13 +21,13 @@ Array = np.ndarray | Tensor
 ANY = np.finfo(np.float32).max  # states are imagined, so the data's range does not bound them
 
 
-def observation_space(schema: DataSchema) -> spaces.Dict:
+def observation_space(schema: DataSchema, with_images: bool = True) -> spaces.Dict:
     """Gives `pixels` (one camera: a Box; several: a Dict by name) and the schema's low-dimensional keys."""
-    image = spaces.Box(0, 255, (schema.height, schema.width, 3), np.uint8)
-    several = len(schema.cameras) > 1
-    entries: dict[str, spaces.Space] = {
-        "pixels": spaces.Dict(dict.fromkeys(schema.cameras, image)) if several else image
-    }
+    entries: dict[str, spaces.Space] = {}
+    if with_images:
+        image = spaces.Box(0, 255, (schema.height, schema.width, 3), np.uint8)
+        several = len(schema.cameras) > 1
+        entries["pixels"] = spaces.Dict(dict.fromkeys(schema.cameras, image)) if several else image
     for key in ("agent_pos", "environment_state"):
         if size := len(getattr(schema, key)):
             entries[key] = spaces.Box(-ANY, ANY, (size,), np.float32)
@@ -43,9 +43,11 @@ def action_space(schema: DataSchema) -> spaces.Box:
 
 def observation(schema: DataSchema, pixels: Array, state: Array) -> dict[str, Any]:
     """Makes an observation of pixels uint8 (…, V, H, W, 3) and state (…, S), in arrays of its own, or both
-    tensors."""
-    by_camera = {name: own(pixels[..., v, :, :, :]) for v, name in enumerate(schema.cameras)}
-    obs: dict[str, Any] = {"pixels": by_camera if len(by_camera) > 1 else by_camera[schema.cameras[0]]}
+    tensors; of V = 0 cameras, where no image was drawn, without `pixels`."""
+    obs: dict[str, Any] = {}
+    if pixels.shape[-4]:
+        by_camera = {name: own(pixels[..., v, :, :, :]) for v, name in enumerate(schema.cameras)}
+        obs["pixels"] = by_camera if len(by_camera) > 1 else by_camera[schema.cameras[0]]
     split = len(schema.agent_pos)
     if schema.agent_pos:
         obs["agent_pos"] = own(state[..., :split])

@@ -92,8 +92,8 @@ class WorldVectorEnv(VectorEnv):
         self.episodes = ImaginedEpisodes(self.world, num_envs, options, self.on_device)
         self.options = options
         self.metadata = {**world_metadata(self.world, render_mode), "autoreset_mode": self.autoreset_mode}
-        self.render_mode = render_mode
-        self.single_observation_space = spaces.observation_space(self.schema)
+        self.render_mode = render_mode if options.render_images else None
+        self.single_observation_space = spaces.observation_space(self.schema, options.render_images)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.single_action_space = spaces.action_space(self.schema)
         self.action_space = batch_space(self.single_action_space, num_envs)

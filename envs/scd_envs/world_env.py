@@ -25,7 +25,8 @@ class WorldEnv(gymnasium.Env):
 
     ## Observation space
     `pixels` uint8 (H, W, 3) in [0, 255], with several cameras a Dict of them by name; `agent_pos` (P,) and
-    `environment_state` (E,) float32 in raw units, where the data has them.
+    `environment_state` (E,) float32 in raw units, where the data has them. No `pixels` with
+    `render_images=False`.
 
     ## Action space
     Box (A,) with the bounds of the recorded actions, float32 in raw units. A dimension that never moved has a
@@ -80,8 +81,8 @@ class WorldEnv(gymnasium.Env):
         self.episodes = ImaginedEpisodes(self.world, 1, options)
         self.clip_actions = options.clip_actions
         self.metadata = world_metadata(self.world, render_mode)
-        self.render_mode = render_mode
-        self.observation_space = spaces.observation_space(self.schema)
+        self.render_mode = render_mode if options.render_images else None
+        self.observation_space = spaces.observation_space(self.schema, options.render_images)
         self.action_space = spaces.action_space(self.schema)
         self._closed = False
 

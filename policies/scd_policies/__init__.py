@@ -18,18 +18,26 @@ PLANNERS = {
     "mppi": "scd_policies.planners.mpc:MPPI",
     "gradient": "scd_policies.planners.gradient:Gradient",
 }
-NAMES = ("random_walk", "scripted_pusht", "replay", "nearest_neighbor", "lerobot", *PLANNERS)
+NAMES = (
+    "random_walk",
+    "scripted_pusht",
+    "scripted_so101",
+    "replay",
+    "nearest_neighbor",
+    "lerobot",
+    *PLANNERS,
+)
 FORMER_NAMES = {"clone": "nearest_neighbor"}
 
 
 def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
     """Makes the policy called `name` for one environment's (not the vector environment's) action space.
 
-    `random_walk`, `scripted_pusht` (`skill` in [0, 1]), `replay` (`actions`: one (T, A) array per episode),
-    `nearest_neighbor` (`path`: file of the demonstrations that it imitates) or `lerobot` (`path`: folder or
-    Hub id of any LeRobot policy); or a planner, `best_of_n`, `icem`, `mppi`, `gradient` (`world`: a folder or
-    Hub id; see `planners/config.py`). Or `module:name`, a class of your own that keeps the protocol `Policy`:
-    it is imported, and called with the action space and the `kwargs`.
+    `random_walk`, `scripted_pusht` and `scripted_so101` (`skill` in [0, 1]), `replay` (`actions`: one (T, A)
+    array per episode), `nearest_neighbor` (`path`: file of the demonstrations that it imitates) or `lerobot`
+    (`path`: folder or Hub id of any LeRobot policy); or a planner, `best_of_n`, `icem`, `mppi`, `gradient`
+    (`world`: a folder or Hub id; see `planners/config.py`). Or `module:name`, a class of your own that keeps
+    the protocol `Policy`: it is imported, and called with the action space and the `kwargs`.
 
     Raises ValueError for an unknown name, and for an action space or arguments that the policy cannot take.
     """
@@ -46,6 +54,10 @@ def policy_class(name: str) -> Callable[..., Policy]:
         from scd_policies.scripted_pusht import ScriptedPushT
 
         return ScriptedPushT
+    if name == "scripted_so101":
+        from scd_policies.scripted_so101 import ScriptedSO101
+
+        return ScriptedSO101
     if name == "replay":
         from scd_policies.replay import Replay
 

@@ -83,13 +83,17 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
     state_action = model.append_task(torch.cat([next_state.detach(), clip.action], dim=-1), clip.task)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
 
+    known = next_state.detach()
+    found = model.look_up(known, clip.action, clip.anchor, clip.anchor_state)
+    seen = model.pixel_inputs(obs, known, clip.anchor, found)
+
     def fold(values: Tensor) -> Tensor:
         return repeat(values, "b t ... -> (k b t) ...", k=len(noise.x))
 
     return DistillBatch(
         h=fold(h),
         state_action=fold(state_action),
-        pixel_inputs=fold(model.pixel_inputs(obs, next_state.detach(), clip.anchor)),
+        pixel_inputs=fold(seen),
         x=fold(clip.obs[:, 1:]),
         noise=noise.x.flatten(0, 2),
         weight=fold(weight),

@@ -66,6 +66,7 @@ class ModelConfig:
     conv_channels: int = 32  # head=conv
     warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
     anchor_frame: bool = False  # head=conv: it sees the first frame that was shown: what nobody drew
+    anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
@@ -86,6 +87,7 @@ class ModelConfig:
     state_noise: float = 0.03  # Gaussian noise on the encoder's input state, in units of its usual change
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
+    anchor_attention_weight: float = 0.2  # of the loss of what was looked up, of itself
     state_weight: float = 0.1
     reward_weight: float = 0.01
     success_weight: float = 0.01
@@ -134,6 +136,11 @@ class ModelConfig:
             complain("warp is of head=conv, which mixes what was moved with what is drawn: leave it out")
         if self.anchor_frame and self.head != "conv":
             complain("anchor_frame is of head=conv, which mixes it with what is drawn: leave it out")
+        if self.anchor_attention and not (self.anchor_frame and self.architecture != "copy_last"):
+            complain(
+                "anchor_attention looks at the anchor frame: set anchor_frame=true, or leave it out; "
+                "architecture=copy_last has neither"
+            )
         if self.skip_connection and self.head != "conv":
             complain(
                 "skip_connection is of head=conv, which mixes the noisy frame with the others: leave it out"
@@ -153,6 +160,7 @@ def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
         "warp": False,
         "skip_connection": False,
         "anchor_frame": False,
+        "anchor_attention": False,
         **values,
     }
 

@@ -26,12 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.model.layers import (
-    AttendTo,
     Block,
     FourierEmbedder,
     Patches,
     Rotary,
     TimestepEmbedder,
+    attend_with_prefix,
+    attend_within,
     position_embedding,
     token_positions,
     zero_slice,
@@ -177,17 +178,3 @@ class Decoder(nn.Module):
             # Nobody reads what the last layer would make of the prefix.
             h = block(h, c, context.rotary, attend, first=prefix if i == last else 0)
         return self.pixel_head(h[:, :, -self.patches.count :], c, pixel_inputs, x_t, t)
-
-
-def attend_within(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
-    """A frame that sees nothing but its own tokens."""
-    return k, v, None
-
-
-def attend_with_prefix(keys: Tensor, values: Tensor) -> AttendTo:
-    """The ctx_kv of tokens that see others beside themselves."""
-
-    def see(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
-        return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2), None
-
-    return see

@@ -226,6 +226,20 @@ class Patches(nn.Module):
         return rows, columns
 
 
+def attend_within(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
+    """A frame that sees nothing but its own tokens."""
+    return k, v, None
+
+
+def attend_with_prefix(keys: Tensor, values: Tensor) -> AttendTo:
+    """Tokens that see others beside themselves, of which there are keys and values (B, h, m, d)."""
+
+    def see(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, None]:
+        return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2), None
+
+    return see
+
+
 def zero_init[L: nn.Linear | nn.Conv2d](layer: L) -> L:
     """Sets weights and bias to zero: before training, the layer adds nothing."""
     assert layer.bias is not None

@@ -60,10 +60,21 @@ def head_losses(
     return losses
 
 
+def anchor_loss(clip: Clip, found: Tensor) -> Tensor:
+    """Gives () how far what was found in the anchor, (B, T, C, H, W), is from the next frame."""
+    error = (found.float() - clip.obs[:, 1:]).square().mean((2, 3, 4))
+    return (error * clip.valid).mean()
+
+
 def total_loss(config: ModelConfig, losses: Mapping[str, Tensor]) -> Tensor:
     """Gives () the weighted sum."""
     total = losses["pixels"]
-    weights = {"state": config.state_weight, "reward": config.reward_weight, "success": config.success_weight}
+    weights = {
+        "anchor_attention": config.anchor_attention_weight,
+        "state": config.state_weight,
+        "reward": config.reward_weight,
+        "success": config.success_weight,
+    }
     for name, weight in weights.items():
         if name in losses:
             total = total + weight * losses[name]

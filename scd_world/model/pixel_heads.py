@@ -78,6 +78,7 @@ class ConvHead(nn.Module):
         warps: bool = False,
         skips: bool = False,
     ) -> None:
+        """given: images in `pixel_inputs`; warps: it moves the first one; skips: it sees the noisy one."""
         super().__init__()
         self.patches, self.skips = patches, skips
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
@@ -184,7 +185,8 @@ def make_pixel_head(
     config: ModelConfig, patches: Patches, background: Tensor, prior_renders: bool
 ) -> PatchHead | ConvHead:
     """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
-    given = 1 + prior_renders + config.anchor_frame  # the last frame, the prior's drawing, the anchor
+    # The last frame, the prior's drawing, what was looked up in the anchor, the anchor.
+    given = 1 + prior_renders + config.anchor_attention + config.anchor_frame
     if config.head == "patch":
         return PatchHead(config.width, patches, config.copy_last, config.bounded_gate)
     return ConvHead(

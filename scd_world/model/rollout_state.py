@@ -20,6 +20,7 @@ class RolloutState:
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
     anchor: Tensor  # (B, C, H, W) the first that was shown; (B, 0, H, W) where a model looks at none
+    anchor_state: Tensor  # (B, S) the state there; (B, 0) where no model looks anything up
     detail: Tensor  # (B, C', H, W) what a codec has to add to the picture of the anchor; often empty, C' = 0
     ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
     steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known
@@ -27,8 +28,8 @@ class RolloutState:
     steps: int  # the cache's count of steps when this was made
 
     PER_ROW = (
-        "obs", "state", "prev", "reward", "success", "task", "anchor", "detail", "ensemble",
-        "steps_since_observed",
+        "obs", "state", "prev", "reward", "success", "task", "anchor", "anchor_state",
+        "detail", "ensemble", "steps_since_observed",
     )  # fmt: skip
 
     def fork(self) -> RolloutState:

@@ -10,7 +10,7 @@ B batch, T steps, K noise draws, C H W frame, M tokens per frame, D width, S sta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
 from scd_world.model.flow import interpolate, logit_normal, shift_time
-from scd_world.model.heads import LowDimHeads
+from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.history import corrupt_history, previous_state_action
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
-from scd_world.model.losses import head_losses, pixel_loss, pixel_weight, total_loss
+from scd_world.model.losses import anchor_loss, head_losses, pixel_loss, pixel_weight, total_loss
 from scd_world.model.noise import Noise, NoiseSampler
 from scd_world.model.prior import PriorPrediction, StatePrior
 from scd_world.model.rollout_state import RolloutState
@@ -107,6 +107,13 @@ class WorldModel(nn.Module):
     def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
         super().__init__()
         self.schema, self.prior, self.core = schema, prior, core
+        config = core.config
+        patches, sizes = core.patches, (config.width, config.heads, config.fourier_octaves)
+        self.anchor_attention = (
+            AnchorAttention(patches, len(schema.state), len(schema.action), *sizes)
+            if config.anchor_attention
+            else None
+        )
         self.register_buffer("background", normalizer.background.clone(), persistent=False)
         self.register_buffer("hold_action", normalizer.hold_action.clone(), persistent=False)
 
@@ -139,17 +146,30 @@ class WorldModel(nn.Module):
         hot = hot.view(len(task), *[1] * (values.ndim - 2), self.core.num_tasks)
         return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
 
-    def pixel_inputs(self, last: Tensor, state: Tensor, anchor: Tensor) -> Tensor:
-        """Gives what the pixel head sees at full resolution: the last frame (…, C, H, W) and behind it, where
-        the prior has a renderer, its drawing of the next state (…, S), and, where the model looks at one, the
-        anchor (B, C, H, W)."""
+    def look_up(self, state: Tensor, action: Tensor, anchor: Tensor, anchor_state: Tensor) -> Tensor | None:
+        """Draws what the anchor (B, C, H, W), seen at anchor_state (B, S), tells of the next frame: of its
+        state (B, …, S) and the action (B, …, A) that leads there → (B, …, C, H, W); None without one."""
+        if self.anchor_attention is None:
+            return None
+        rows = state.shape[:-1]
+        seen = [at_all_steps(x, rows).flatten(0, len(rows) - 1) for x in (anchor, anchor_state)]
+        given = torch.cat([state, action], dim=-1).flatten(0, -2)
+        return self.anchor_attention(seen[0], given, seen[1]).unflatten(0, rows)
+
+    def pixel_inputs(
+        self, last: Tensor, state: Tensor, anchor: Tensor, found: Tensor | None = None
+    ) -> Tensor:
+        """Gives what the pixel head sees at full resolution, (…, I·C, H, W): the last frame (…, C, H, W); the
+        prior's drawing of the next state (…, S), where it has a renderer; what was found in the anchor, and
+        the anchor (B, C, H, W), where the model looks at one."""
         images = [last]
         if self.prior.has_renderer:
             drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
             images.append(drawn.to(last.dtype))
+        if found is not None:
+            images.append(found.to(last.dtype))
         if self.config.anchor_frame:
-            of_all_steps = anchor if last.ndim == anchor.ndim else anchor[:, None].expand(last.shape)
-            images.append(of_all_steps.to(last.dtype))
+            images.append(at_all_steps(anchor, last.shape[:-3]).to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
@@ -190,11 +210,14 @@ class WorldModel(nn.Module):
         known = next_state.detach()
         state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
+        found = self.look_up(known, clip.action, clip.anchor, clip.anchor_state)
         out = self.core.denoise_clip(
-            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor)
+            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor, found)
         )
         losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
         losses |= self.head_losses(clip, heads, next_state)
+        if found is not None:
+            losses["anchor_attention"] = anchor_loss(clip, found)
         return total_loss(self.config, losses), losses
 
     def encode_clip(
@@ -243,7 +266,8 @@ class WorldModel(nn.Module):
             state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
-            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor)
+            found = self.look_up(next_state, clip.action[:, i], clip.anchor, clip.anchor_state)
+            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
         assert noise.self_rollout is not None
@@ -259,12 +283,13 @@ class WorldModel(nn.Module):
         prev: Tensor | None = None,
         task: Tensor | None = None,
         anchor: Tensor | None = None,
+        anchor_state: Tensor | None = None,
     ) -> RolloutState:
         """Starts B episodes at their first frame.
 
         obs (B, C, H, W) in [-1, 1], state (B, S); prev (B, S + A): state and action one frame earlier where
-        known (None: nothing moves yet); task (B,) int (None: the first); anchor (B, C, H, W): the first frame
-        that was shown (None: this one).
+        known (None: nothing moves yet); task (B,) int (None: the first); anchor (B, C, H, W), anchor_state
+        (B, S): the first frame that was shown, and the state there (None: this one).
         """
         B, cache = len(obs), self.core.empty_cache(len(obs), obs.device)
         nothing = torch.zeros(B, device=obs.device)
@@ -280,6 +305,7 @@ class WorldModel(nn.Module):
             nothing.clone(),
             task,
             self.as_anchor(obs if anchor is None else anchor),
+            self.as_anchor_state(state if anchor_state is None else anchor_state),
             obs[:, :0],  # whoever has a codec knows more of it
             ensemble,
             since,
@@ -290,6 +316,11 @@ class WorldModel(nn.Module):
     def as_anchor(self, obs: Tensor) -> Tensor:
         """Gives what is kept of the first frame that is shown: all, or nothing where no model looks at it."""
         return obs.clone() if self.config.anchor_frame else obs[:, :0]
+
+    def as_anchor_state(self, state: Tensor) -> Tensor:
+        """Gives what is kept of the state (B, S) at that frame: all, or nothing where no model looks it
+        up."""
+        return state.clone() if self.config.anchor_attention else state[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:
@@ -306,7 +337,8 @@ class WorldModel(nn.Module):
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
         state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
-        seen = self.pixel_inputs(s.obs, state, s.anchor)
+        found = self.look_up(state, action, s.anchor, s.anchor_state)
+        seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         prev = torch.cat([s.state, action], dim=-1)
@@ -351,6 +383,11 @@ class WorldModel(nn.Module):
             steps_since_observed=steps_since_observed,
             steps=s.cache.steps,
         )
+
+
+def at_all_steps(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """Gives what is of each episode, (B, …), at each of its steps: (*rows, …), rows being (B,) or (B, T)."""
+    return x if len(rows) == 1 else x[:, None].expand(*rows, *x.shape[1:])
 
 
 def observe_context(model: WorldModel, clip: Clip, context: int) -> RolloutState:

@@ -45,6 +45,7 @@ class RankConfig:
     policies: Any  # a list of {name:…, policy:…, policy_kwargs:{…}, …}, or a YAML file with one
     out: str  # folder of the results and of the report; results that are there are not played again
     simulator: str = "pusht"  # the reality: pusht, or another simulator whose reset takes an exact state
+    simulator_kwargs: dict[str, Any] = field(default_factory=dict)  # the simulator's own arguments
     labels: str | None = None  # or a file of real outcomes: CSV or JSON of policy, episode, success
 
     episodes: int = 48  # of each policy on each side: the same starts and the same seeds

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from scd_envs import simulators
 from scd_envs.settings import start_pool, task_index
 from scd_envs.simulators.vector import SimulatorVectorEnv
 from scd_envs.spaces import action_space
@@ -136,6 +137,7 @@ class RankingResults:
             }
         else:
             played["simulator"] = config.simulator
+            played |= {"simulator_kwargs": config.simulator_kwargs} if config.simulator_kwargs else {}
         return hashlib.sha256(json.dumps(played, sort_keys=True).encode()).hexdigest()
 
     def play(self, entry: PolicyEntry, side: str) -> dict[str, Any]:
@@ -202,9 +204,9 @@ class RankingResults:
         )
 
     def simulation(self, entry: PolicyEntry) -> VectorEnv:
-        """Makes the simulator's environments; without images where PushT's policy needs none."""
-        blind = self.config.simulator == "pusht" and not entry.needs_images
-        settings = {"render_images": False} if blind else {}
+        """Makes the simulator's environments; one of ours without images where the policy needs none."""
+        blind = self.config.simulator in simulators.NAMES and not entry.needs_images
+        settings = self.config.simulator_kwargs | ({"render_images": False} if blind else {})
         rows = min(self.config.batch_size, len(self.starts))
         return SimulatorVectorEnv(self.config.simulator, rows, max_episode_steps=self.max_steps, **settings)
 

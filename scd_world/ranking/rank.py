@@ -95,7 +95,7 @@ def refuse_unranked(world: World, config: RankConfig, entries: Sequence[PolicyEn
 
 def refuse_unpaired(config: RankConfig, schema: DataSchema) -> None:
     """Raises ValueError where the simulator cannot start as the world does: its episodes would be others."""
-    env = simulators.make(config.simulator)
+    env = simulators.make(config.simulator, **config.simulator_kwargs)
     observed = cast("spaces.Dict", env.observation_space).spaces | {"action": env.action_space}
     sizes = {key: spaces.flatdim(space) for key, space in observed.items()}
     env.close()

@@ -31,6 +31,7 @@ class Clip:
     valid: Tensor  # (B, T) 0 or 1
     task: Tensor  # (B,) int, which of the schema's tasks
     anchor: Tensor  # (B, C, H, W) in [-1, 1], an earlier frame of the episode, or the clip's first
+    anchor_state: Tensor  # (B, S) the state there
 
     @property
     def num_steps(self) -> int:
@@ -49,19 +50,21 @@ class Clip:
 
         windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
         `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,); where the loader gives one,
-        `anchor` uint8 (B, V, H, W, 3).
+        `anchor` uint8 (B, V, H, W, 3) and `anchor_state` (B, S).
         """
-        obs = encode(windows["pixels"])
+        obs, state = encode(windows["pixels"]), stats.encode_state(windows["state"])
+        earlier = "anchor" in windows
         return cls(
             obs=obs,
-            state=stats.encode_state(windows["state"]),
+            state=state,
             prev=stats.encode_prev(windows["prev"]),
             action=stats.encode_action(windows["action"]),
             reward=stats.encode_reward(windows["reward"]),
             success=windows["success"].float(),
             valid=windows["valid"].float(),
             task=windows["task"],
-            anchor=encode(windows["anchor"]) if "anchor" in windows else obs[:, 0],
+            anchor=encode(windows["anchor"]) if earlier else obs[:, 0],
+            anchor_state=stats.encode_state(windows["anchor_state"]) if earlier else state[:, 0],
         )
 
     def rows(self, rows: slice) -> Clip:

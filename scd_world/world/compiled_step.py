@@ -70,7 +70,7 @@ class Stepper:
 
 
 READ = [name for name in RolloutState.PER_ROW if name != "detail"]  # of pictures alone
-CHANGED = [name for name in READ if name != "anchor"]
+CHANGED = [name for name in READ if name not in ("anchor", "anchor_state")]
 
 
 class StepGraph:

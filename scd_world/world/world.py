@@ -27,6 +27,7 @@ import scd_world
 from scd_world.codec.codec import Codec, Identity
 from scd_world.model.config import ModelConfig
 from scd_world.model.history import previous_state_action
+from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
@@ -103,6 +104,12 @@ class World:
             return 0, *self.frame_shape[1:]
         return self.schema.channels, self.schema.height, self.schema.width
 
+    @property
+    def images_add_nothing(self) -> bool:
+        """Says whether the state prior is all there is of state, reward and success: a world told where
+        things are can be trained with these losses at 0, and its heads then add zeros."""
+        return bool(self.model.prior.num_features) and self.model.core.heads.adds_nothing
+
     @cached_property
     def fingerprint(self) -> str:
         """Of all that stepping depends on: sizes, schema, weights, statistics (32 MB are hashed in .1 s)."""
@@ -132,7 +139,8 @@ class World:
         """
         first = self.first_frames(starts) if self.config.anchor_frame else None
         anchor = None if first is None else self.codec.encode(first)
-        s = self.model.initial(*self.last_frames(starts), self.tasks(starts), anchor)
+        shown = self.stats.encode_state(self.first_states(starts))
+        s = self.model.initial(*self.last_frames(starts), self.tasks(starts), anchor, shown)
         s = s if first is None else self.keep_detail(s, first)
         self.encode_context(s, np.arange(len(starts)), starts)
         return s
@@ -148,6 +156,9 @@ class World:
         if self.config.anchor_frame:
             first = self.first_frames(starts)
             s.anchor[index] = self.codec.encode(first)
+            s.anchor_state[index] = self.model.as_anchor_state(
+                self.stats.encode_state(self.first_states(starts))
+            )
             s.detail[index] = self.codec.detail(first, s.anchor[index])
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
@@ -208,6 +219,11 @@ class World:
 
     def readout(self, s: RolloutState) -> Readout:
         """Begins to read off what the rows imagined: nothing here waits for the device."""
+        packed = self.packed_numbers(s)
+        return Readout(self.pixels(s).contiguous(), packed, s.cache.steps)
+
+    def packed_numbers(self, s: RolloutState) -> HostCopy:
+        """Sends the numbers that a `Readout` holds on their way to the host."""
         numbers = [
             s.success.float(),
             self.stats.decode_reward(s.reward).float(),
@@ -215,16 +231,27 @@ class World:
             s.obs.flatten(1).sum(1).float(),  # finite where all pixels are
         ]
         state = self.stats.decode_state(s.state).float()
-        packed = HostCopy(torch.cat([torch.stack(numbers, dim=1), state], dim=1))
-        return Readout(self.pixels(s).contiguous(), packed, s.cache.steps)
+        return HostCopy(torch.cat([torch.stack(numbers, dim=1), state], dim=1))
 
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the model's frame, state, and state and action one frame earlier (at rest at an episode's
         first)."""
         pixels = torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
+        return self.codec.encode(pixels), *self.last_states(starts)
+
+    def last_states(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor]:
+        """Gives, of the same, the state (B, S), and state and action one frame earlier (B, S + A)."""
         state = self.tensor(np.stack([start.state[-1] for start in starts]))
         prev = self.tensor(np.stack([start.last_prev for start in starts]))
-        return self.codec.encode(pixels), self.stats.encode_state(state), self.stats.encode_prev(prev)
+        return self.stats.encode_state(state), self.stats.encode_prev(prev)
+
+    def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
+        """Gives the members (B, M, 2·S + A) that tell the uncertainty, where they begin."""
+        return self.model.prior.init_ensemble(prev, state)
+
+    def empty_cache(self, rows: int) -> RingKVCache:
+        """Gives the memory of rows that have seen nothing."""
+        return self.model.core.empty_cache(rows, self.device)
 
     def images(self, s: RolloutState) -> Tensor:
         """Gives what the robot sees, (B, C, H, W) in [-1, 1]."""
@@ -241,6 +268,10 @@ class World:
     def first_frames(self, starts: Sequence[StartState]) -> Tensor:
         """Gives the first frame that each start state shows, uint8 (r, V, H, W, 3)."""
         return torch.from_numpy(np.stack([start.pixels[0] for start in starts])).to(self.device)
+
+    def first_states(self, starts: Sequence[StartState]) -> Tensor:
+        """Gives the state there, raw (r, S)."""
+        return self.tensor(np.stack([start.state[0] for start in starts]))
 
     def tasks(self, starts: Sequence[StartState]) -> Tensor:
         """Gives (B,) int: which of the schema's tasks each row does."""

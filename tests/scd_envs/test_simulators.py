@@ -25,7 +25,7 @@ def play(env, seed, steps=15):
     return observed
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "panning_camera"])
 def test_it_keeps_gymnasiums_contract(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -33,7 +33,7 @@ def test_it_keeps_gymnasiums_contract(name):
         check_env(simulators.make(name).unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "panning_camera"])
 def test_one_seed_one_episode(name):
     env = simulators.make(name)
     first, again, other = play(env, 3), play(simulators.make(name), 3), play(env, 4)
@@ -140,7 +140,7 @@ def test_what_cannot_be_adapted_is_named():
         simulators.make("FrozenLake-v1", render_images=False)
 
 
-@pytest.mark.parametrize("name", ["pusht", "pendulum", "MountainCarContinuous-v0"])
+@pytest.mark.parametrize("name", [*NAMES, "panning_camera", "MountainCarContinuous-v0"])
 def test_unrendered_it_is_the_same_without_its_images(name):
     rendered, unrendered = simulators.make(name), simulators.make(name, render_images=False)
     rendered.action_space.seed(0)
@@ -172,7 +172,35 @@ def test_importing_scd_envs_is_light():
     assert heavy.strip() == "set()"
 
 
+def test_what_a_panning_camera_saw_is_there_when_it_comes_back():
+    env = simulators.make("panning_camera")
+    obs, _ = env.reset(seed=1, options={"agent_pos": [0.3]})
+    away = [env.step([1.0])[0] for _ in range(10)]
+    assert (
+        away[0]["pixels"][:, :-6] == np.roll(obs["pixels"], -6, 1)[:, :-6]
+    ).mean() > 0.9  # .12 of 48 columns
+    assert (away[-1]["pixels"] != obs["pixels"]).mean() > 0.2
+    back = [env.step([-1.0])[0] for _ in range(10)][-1]
+    np.testing.assert_allclose(back["agent_pos"], obs["agent_pos"], atol=1e-6)
+    assert (back["pixels"] == obs["pixels"]).all()
+    other, _ = env.reset(seed=2, options={"agent_pos": [0.3]})
+    assert (other["pixels"] != obs["pixels"]).any()
+
+
+def test_a_panning_camera_names_wrong_places_and_actions():
+    env = simulators.make("panning_camera")
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="0 to 2"):
+        env.reset(options={"agent_pos": [2.5]})
+    with pytest.raises(ValueError, match="only reset option"):
+        env.reset(options={"place": [1.0]})
+    with pytest.raises(ValueError, match="finite speed"):
+        env.step(np.array([np.nan]))
+
+
 @pytest.mark.parametrize("name", ["Foo-v9", "Pendulum-v99", "nowhere:Foo-v1"])
 def test_an_environment_that_is_not_there_is_refused_with_those_that_are(name):
-    with pytest.raises(ValueError, match=rf"no environment '{name}': .* There are pusht, pendulum, and"):
+    with pytest.raises(
+        ValueError, match=rf"no environment '{name}': .* There are pusht, pendulum, panning_camera, and"
+    ):
         simulators.make(name)

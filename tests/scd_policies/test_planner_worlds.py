@@ -11,7 +11,6 @@ from scd_policies.planners.history import History
 from scd_policies.planners.imagination import (
     ImageImagination,
     StateImagination,
-    images_add_nothing,
     open_imagination,
 )
 from scd_world.codec.codec import AutoencoderCodec
@@ -63,7 +62,7 @@ def test_the_state_path_is_the_worlds_own(world, last):
     silence_heads(world)
     on_a_circle = torch.tensor([[-1.0, 0, 0, 0, 1, 0, 0, 1, 0, 0]])  # x² + y² = 1, in part
     world.model.prior.dynamics.constraints.set(torch.zeros(3), torch.eye(3), on_a_circle)
-    assert images_add_nothing(world)
+    assert world.images_add_nothing
     path = open_imagination(world, SCORED, base_needs_images=False)
     assert isinstance(path, StateImagination)
     s = path.begin(shown(world, path.frames, 7, last).start(), copies=2, seed=0)
@@ -83,7 +82,7 @@ def test_the_state_path_is_the_worlds_own(world, last):
 
 
 def test_where_images_count_the_whole_world_is_stepped(world):
-    assert not images_add_nothing(world)
+    assert not world.images_add_nothing
     found = open_imagination(world, SCORED, base_needs_images=False)
     assert isinstance(found, ImageImagination)
     start = shown(world, found.frames, 7, 5).start()

@@ -55,7 +55,8 @@ def test_replay_plays_its_recordings_and_holds_the_last_action():
 
 def test_wrong_use_is_answered_in_words():
     with pytest.raises(
-        ValueError, match="there are random_walk, scripted_pusht, replay, nearest_neighbor, lerobot"
+        ValueError,
+        match="there are random_walk, scripted_pusht, scripted_so101, replay, nearest_neighbor, lerobot",
     ):
         make("expert", BOX)
     with pytest.raises(ValueError, match="'clone' is called 'nearest_neighbor' now"):

@@ -43,7 +43,7 @@ class WindowLoader:
         world_size: int = 1,
         anchors: bool = False,
     ) -> None:
-        """anchors: with each window an earlier frame of its episode."""
+        """anchors: with each window an earlier frame of its episode, and the state there."""
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size counts all processes' windows: {batch_size} does not divide by {world_size}"
@@ -68,6 +68,7 @@ class WindowLoader:
             back = np.random.default_rng([self.seed, step, 1]).random(self.batch_size)[mine]
             earlier = (back * (frames + 1)).astype(int)  # any frame up to the window's first
             windows["anchor"] = self.store.frames(episodes, earlier)
+            windows["anchor_state"] = self.store.state[self.store.starts[episodes] + earlier]
         return {name: torch.from_numpy(values) for name, values in windows.items()}
 
     def addresses(self, step: int) -> np.ndarray:

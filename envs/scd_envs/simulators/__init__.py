@@ -6,12 +6,16 @@ from typing import Any
 
 import gymnasium
 
+NAMES = ("pusht", "pendulum", "so101", "panning_camera")
+
 
 def make(name: str, **kwargs: Any) -> gymnasium.Env:
     """Makes the simulator called `name`, truncating episodes as a user of it expects.
 
-    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, small images), or the id of any
-    registered Gymnasium environment that observes or renders images (see `adapter.adapt` for its `kwargs`).
+    `pusht` (gym-pusht, 96 × 96), `pendulum` (Pendulum-v1's physics, small images), `so101` (LeRobot's own
+    arm, in MuJoCo; the extra of that name), `panning_camera` (a view that moves along a table: a test of
+    memory), or the id of any registered Gymnasium environment that observes or renders images (see
+    `adapter.adapt` for its `kwargs`).
     All take `render_images=False`: no `pixels`, and many times as fast.
     """
     if name == "pusht":
@@ -22,6 +26,14 @@ def make(name: str, **kwargs: Any) -> gymnasium.Env:
         from scd_envs.simulators.pendulum import Pendulum
 
         return _time_limit(Pendulum, 200, kwargs)
+    if name == "panning_camera":
+        from scd_envs.simulators.panning_camera import PanningCamera
+
+        return _time_limit(PanningCamera, 100, kwargs)
+    if name == "so101":
+        from scd_envs.simulators.so101 import SO101Pick
+
+        return _time_limit(SO101Pick, 50, kwargs)
     from scd_envs.simulators.adapter import adapt
 
     return adapt(name, **kwargs)

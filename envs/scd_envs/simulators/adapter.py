@@ -109,8 +109,8 @@ def _make(gym_id: str, kwargs: dict[str, Any]) -> gymnasium.Env:
         return gymnasium.make(gym_id, **kwargs)
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(
-            f"no environment {gym_id!r}: {error} There are pusht, pendulum, and the ids of registered "
-            "Gymnasium environments, also as module:id, the module being imported first"
+            f"no environment {gym_id!r}: {error} There are pusht, pendulum, panning_camera, and the ids of "
+            "registered Gymnasium environments, also as module:id, the module being imported first"
         ) from error
 
 

@@ -174,12 +174,6 @@ def rest_action(world: World, start: StartState) -> Tensor:
     return (low + high) / 2 + rest * (high - low) / 2
 
 
-def images_add_nothing(world: World) -> bool:
-    """Says whether the state prior is all there is of state, reward and success: a world told where things
-    are can be trained with these losses at 0, and its heads then add zeros."""
-    return bool(world.model.prior.num_features) and world.model.core.heads.adds_nothing
-
-
 def open_imagination(
     world: str | Path | World | Imagination, config: PlannerConfig, base_needs_images: bool
 ) -> Imagination:
@@ -192,7 +186,7 @@ def open_imagination(
         found = world
     elif isinstance(world, str | Path | World):
         opened = world if isinstance(world, World) else World.load(world, pick_device(config.device))
-        alone = images_add_nothing(opened) and not base_needs_images
+        alone = opened.images_add_nothing and not base_needs_images
         state_only = alone if config.state_only is None else config.state_only
         if state_only and base_needs_images:
             raise ValueError(

@@ -45,12 +45,14 @@ def test_an_anchor_is_an_earlier_frame_of_the_windows_episode_and_changes_nothin
         WindowLoader(store, EVERY, 64, 5, 1, anchors=True),
     )
     batch = loader.batch(3)
-    anchor = batch.pop("anchor").numpy()
+    anchor, anchor_state = batch.pop("anchor").numpy(), batch.pop("anchor_state").numpy()
     assert same(batch, plain.batch(3))
     lags = []
-    for (episode, frame), picture in zip(loader.addresses(3), anchor, strict=True):
+    for (episode, frame), picture, state in zip(loader.addresses(3), anchor, anchor_state, strict=True):
         shown = store.frames(np.full(frame + 1, episode), np.arange(frame + 1))
-        lags.append(np.flatnonzero((shown == picture).all((1, 2, 3, 4)))[-1] - frame)
+        found = np.flatnonzero((shown == picture).all((1, 2, 3, 4)))[-1]
+        lags.append(found - frame)
+        assert (store.state[store.starts[episode] + found] == state).all()
     assert max(lags) <= 0
     assert min(lags) < -5
     parts = [

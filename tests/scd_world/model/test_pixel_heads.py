@@ -188,6 +188,12 @@ def test_a_head_that_warps_learns_how_far_a_camera_turned():
     assert loss < 0.1 * copied
 
 
+def test_where_there_is_no_anchor_nothing_is_looked_up():
+    for changes in ({}, {"anchor_frame": True, "architecture": "copy_last"}):
+        with pytest.raises(ValueError, match="anchor_attention looks at the anchor frame"):
+            ModelConfig(anchor_attention=True, **changes)
+
+
 @pytest.mark.parametrize("name", ["warp", "skip_connection", "anchor_frame"])
 def test_a_head_that_mixes_nothing_is_not_asked_to(name):
     with pytest.raises(ValueError, match=f"{name} is of head=conv"):

@@ -203,6 +203,53 @@ def test_training_looks_at_the_anchor_as_stepping_does(schema, stats, clip):
     assert plain.initial(clip.obs[:, 0], clip.state[:, 0]).anchor.numel() == 0
 
 
+def test_what_is_looked_up_in_the_anchor_goes_by_where_it_was_seen(schema, stats, clip):
+    """The state of the anchor stays with it, tells in training and in stepping, and only of the picture."""
+    config = replace(CONFIG, anchor_frame=True, anchor_attention=True)
+    model = filled(make_model(config, schema, stats))
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
+    s = model.observe(s, clip.action[:, 0], clip.obs[:, 1], clip.state[:, 1])
+    assert torch.equal(s.anchor_state, clip.state[:, 0])
+    noise = torch.randn_like(s.obs)
+    other = replace(s.fork(), anchor_state=-s.anchor_state)
+    after, otherwise = (model.imagine(at, clip.action[:, 1], noise) for at in (s, other))
+    assert torch.equal(after.anchor_state, clip.state[:, 0])
+    assert not torch.equal(after.obs, otherwise.obs)
+    assert torch.equal(after.state, otherwise.state)
+    fixed = quiet(model, clip)
+    here, there = (
+        model.loss(replace(clip, anchor_state=to), fixed)[1] for to in (clip.state[:, 0], clip.state[:, 3])
+    )
+    assert here["pixels"] != there["pixels"]
+    assert here["state"] == there["state"]
+    plain = filled(make_model(replace(CONFIG, anchor_frame=True), schema, stats))
+    assert plain.initial(clip.obs[:, 0], clip.state[:, 0]).anchor_state.numel() == 0
+
+
+def test_in_training_a_frame_is_drawn_as_stepping_draws_it(schema, stats, clip):
+    """With the same context, anchor and noisy frame, the decoder says the same."""
+    model = filled(make_model(replace(CONFIG, anchor_frame=True, anchor_attention=True), schema, stats))
+    obs, state = clip.obs[:, :-1], clip.state[:, :-1]
+    noise = quiet(model, clip, ctx=torch.zeros_like(quiet(model, clip).ctx))
+    encoded, _, following = model.encode_clip(clip, noise, obs, state)
+    given = model.append_task(torch.cat([following, clip.action], -1), clip.task)
+    x_t, t = torch.randn(1, *obs.shape), torch.full((1, *obs.shape[:2]), 0.7)
+    found = model.look_up(following, clip.action, clip.anchor, clip.anchor_state)
+    seen = model.pixel_inputs(obs, following, clip.anchor, found)
+    whole = model.core.denoise_clip(x_t, t, encoded, given, seen).unflatten(0, obs.shape[:2])
+    s = model.initial(obs[:, 0], state[:, 0], clip.prev, clip.task, clip.anchor, clip.anchor_state)
+    one, _, next_state = model.encode_and_predict(s, clip.action[:, 0])
+    found = model.look_up(next_state, clip.action[:, 0], s.anchor, s.anchor_state)
+    alone = model.core.decoder(
+        x_t[0, :, 0],
+        t[0, :, 0],
+        one.tokens,
+        given[:, 0],
+        model.pixel_inputs(s.obs, next_state, s.anchor, found),
+    )
+    torch.testing.assert_close(alone, whole[:, 0], rtol=1e-3, atol=1e-4)
+
+
 def test_guidance_of_one_costs_and_changes_nothing(model, clip, monkeypatch):
     def frame(g: float) -> torch.Tensor:
         s = with_config(model, guidance=g, ctx_noise=0.3).initial(clip.obs[:, 0], clip.state[:, 0])
@@ -278,7 +325,7 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         state[:, 1:, 0] = act[..., 1]
         nothing, task = torch.zeros(B, T), torch.zeros(B, dtype=torch.long)
         prev, valid = torch.zeros(B, 3 + 2), torch.ones(B, T)
-        return Clip(obs, state, prev, act, nothing, nothing, valid, task, obs[:, 0])
+        return Clip(obs, state, prev, act, nothing, nothing, valid, task, obs[:, 0], state[:, 0])
 
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
     for _ in range(250):

@@ -14,7 +14,7 @@ import scd_policies
 from scd_envs.simulators.pusht import GOAL_POSE, block_keypoints
 from scd_world.model.config import ModelConfig
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
-from scd_world.ranking.play import RankingResults, identity, source_of
+from scd_world.ranking.play import RankingResults, choose_starts, identity, source_of
 from scd_world.ranking.rank import rank, read_labels, refuse_unpaired
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
@@ -254,6 +254,19 @@ def test_labels_from_a_file_stand_for_reality(config, played, tmp_path, kind):
     assert {side for _, side in played} == {"world"}
     assert report["agreement"]["episodes"]["count"] == 12
     assert report["without_group"] == {}  # of three policies, too few are left
+
+
+def test_a_simulators_own_arguments_reach_it_and_count_for_its_side_alone(config):
+    entry, world = PolicyEntry("expert", "scripted_pusht"), World.load(config.world)
+    plain, small = (
+        RankingResults(replace(config, simulator_kwargs=kwargs), world, choose_starts(world, 1, seed=0))
+        for kwargs in ({}, {"size": 16})
+    )
+    assert plain.digest(entry, "simulator") != small.digest(entry, "simulator")
+    assert plain.digest(entry, "world") == small.digest(entry, "world")
+    assert small.simulation(entry).single_observation_space["pixels"].shape == (16, 16, 3)
+    without = replace(entry, needs_images=False)
+    assert "pixels" not in small.simulation(without).single_observation_space.spaces
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# A world of the SO-101 from its camera and joints alone, and how it ranks policies (docs/so101.md):
+#
+#     pip install 'lerobot_env_scd_world[so101]'      # MuJoCo and the arm; pictures need EGL or OSMesa
+#     recipes/so101/world.sh data/so101 runs/so101    # record, learn, simulate, rank
+#     recipes/so101/world.sh data/so101 runs/so101 rank
+#
+# Every part goes on where a kill left it. BUDGET: seconds of training. BLOCK=told gives the world the block's
+# recorded pose as well (another OUT): no robot knows it, and the report has to say so.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+export MUJOCO_GL=${MUJOCO_GL:-egl}
+
+DATA=$1 OUT=$2 PARTS=${3:-record learn estimator simulate rank}
+BUDGET=${BUDGET:-3600} BLOCK=${BLOCK:-unknown} EPISODES=${EPISODES:-300} STARTS=${STARTS:-40}
+POLICIES=${POLICIES:-$here/policies.yaml}
+
+record() { "$here/record.sh" "$DATA"; }
+
+# One episode in seven is held out: its first frame is a start of the ranking.
+learn() {
+    if [ "$BLOCK" = told ]; then
+        IMAGES=render_images:false SEED=1000000 EPISODES=$((4 * EPISODES)) "$here/record.sh" "${DATA}_blind"
+        scd-data data.root="$DATA" data.image_size=64 out="$OUT/data.zarr"
+        scd-train data=zarr data.root="$OUT/data.zarr" data.holdout=0.14 "prior.extra_datasets=[${DATA}_blind]" \
+            model=small model.patch=8 steps=1000000 time_budget="$BUDGET" checkpoint_every=250 out="$OUT/train"
+    else
+        READ="data.image_size=64 data.drop_features=[observation.environment_state]" \
+            TRAIN="data.holdout=0.14 prior.outcome.time_share=0.03" BUDGET=$BUDGET \
+            "$here/../cameras/world.sh" "$DATA" "$OUT" "prepare train"
+    fi
+    scd-evaluate world="$OUT/train/world" data.root="$OUT/data.zarr" windows=40 draws=1 sweep_starts=0 \
+        out="$OUT/evaluation"
+}
+
+# What the policies know of the block: what a network finds in the picture.
+estimator() { python "$here/estimator.py" "$DATA" "$OUT/train/world" runs/so101_estimator.safetensors; }
+
+# The same policies in MuJoCo, from the very episodes that the world starts from.
+simulate() {
+    python "$here/simulate.py" "$DATA" "$OUT/train/world" "$POLICIES" "$OUT/simulator.csv" --episodes "$STARTS"
+}
+
+rank() {
+    scd-rank world="$OUT/train/world" policies="$POLICIES" labels="$OUT/simulator.csv" episodes="$STARTS" \
+        batch_size="$STARTS" max_steps=40 num_steps=1 out="$OUT/rank"
+}
+
+mkdir -p "$OUT"
+for part in $PARTS; do "$part"; done
