@@ -32,7 +32,7 @@ class Noise:
     history_x: Tensor | None = None  # (B, T, C, H, W) their noise
     history_clean: Tensor | None = None  # (B, T) uniform, which of them stay clean
 
-    def rows(self, rows: slice) -> Noise:
+    def rows(self, rows: slice | Tensor) -> Noise:
         """The noise of these rows of the batch."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         mine: dict[str, Any] = {

@@ -256,6 +256,14 @@ class WorldModel(nn.Module):
         The recorded state stays: it says where things are, so that what is learnt is to redraw them there,
         and not to hedge. Each frame is drawn as when stepping, from its own frames before it.
         """
+        assert noise.self_rollout is not None
+        imagined = noise.self_rollout < self.config.self_rollout_share
+        rows = rows_to_roll_out(imagined)
+        frames = self.roll_out(clip.rows(rows), noise.rows(rows), obs[rows], state[rows])
+        return torch.where(imagined[:, None, None, None, None], obs.index_copy(0, rows, frames), obs)
+
+    def roll_out(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:
+        """Gives frames (B, T, C, H, W): the first of obs, and those that the model draws after it."""
         prev = previous_state_action(state, clip.action, clip.prev)
         frames = [obs[:, 0]]
         cache = self.core.empty_cache(len(obs), obs.device)
@@ -270,9 +278,7 @@ class WorldModel(nn.Module):
             seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps)
             frames.append(drawn.clamp(-1, 1).to(obs.dtype))
-        assert noise.self_rollout is not None
-        imagined = noise.self_rollout < self.config.self_rollout_share
-        return torch.where(imagined[:, None, None, None, None], torch.stack(frames, dim=1), obs)
+        return torch.stack(frames, dim=1)
 
     # ---- stepping --------------------------------------------------------------------------------------
 
@@ -388,6 +394,17 @@ class WorldModel(nn.Module):
 def at_all_steps(x: Tensor, rows: Sequence[int]) -> Tensor:
     """Gives what is of each episode, (B, …), at each of its steps: (*rows, …), rows being (B,) or (B, T)."""
     return x if len(rows) == 1 else x[:, None].expand(*rows, *x.shape[1:])
+
+
+def rows_to_roll_out(imagined: Tensor) -> Tensor:
+    """Gives the numbers (R,) of those clips whose past is imagined, of all (B,).
+
+    One at least: processes that share weights call the networks equally often. All of them where asking
+    would wait for a GPU, or break a graph.
+    """
+    if imagined.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.arange(len(imagined), device=imagined.device)
+    return imagined.nonzero()[:, 0] if imagined.any() else torch.zeros(1, dtype=torch.long)
 
 
 def observe_context(model: WorldModel, clip: Clip, context: int) -> RolloutState:

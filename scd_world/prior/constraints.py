@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.robot_data.normalizer import Normalizer
@@ -28,8 +29,11 @@ MAX_CORRECTION = 0.5  # of the usual change per step: a constraint corrects, it 
 class StateConstraints(nn.Module):
     mean: Tensor  # (S,)
     basis: Tensor  # (r, S) orthonormal: the directions in which states are free
-    pairs: Tensor  # (2, r·(r + 1) / 2)
     quadratics: Tensor  # (m, features) combinations that are zero in all recorded states
+    # The same as q(z) = constant + linear z + ½ zᵀ hessian z:
+    constant: Tensor  # (m,)
+    linear: Tensor  # (m, r)
+    hessian: Tensor  # (r, m·r), of each of the m its rows side by side
 
     def __init__(self, normalizer: Normalizer) -> None:
         """Every number of the state is free; `fit` changes that."""
@@ -43,7 +47,9 @@ class StateConstraints(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("basis", basis)
         self.register_buffer("quadratics", quadratics)
-        self.register_buffer("pairs", index_pairs(len(basis)).to(basis.device), persistent=False)
+        forms = quadratic_forms(quadratics, len(basis))
+        for name, part in zip(("constant", "linear", "hessian"), forms, strict=True):
+            self.register_buffer(name, part, persistent=False)
         self.any = len(basis) < len(mean) or len(quadratics) > 0
 
     def fit(self, state: Tensor) -> None:
@@ -70,8 +76,8 @@ class StateConstraints(nn.Module):
 
     def correction(self, z: Tensor) -> Tensor:
         """(…, r) the shortest step after which q(z) = 0, to first order; never a long one."""
-        q = quadratic_features(z, self.pairs) @ self.quadratics.T  # (…, m)
-        slope = torch.einsum("mf,...fr->...mr", self.quadratics, quadratic_jacobian(z, self.pairs))
+        slope = self.linear + (z @ self.hessian).unflatten(-1, self.linear.shape)  # (…, m, r)
+        q = self.constant + ((self.linear + slope) @ z[..., None])[..., 0] / 2  # (…, m)
         gram = slope @ slope.mT
         damping = 1e-3 * (gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + 1e-6)
         gram = gram + damping * torch.eye(q.shape[-1], device=z.device)
@@ -92,13 +98,16 @@ def quadratic_features(z: Tensor, pairs: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(z[..., :1]), z, z[..., i] * z[..., j]], dim=-1)
 
 
-def quadratic_jacobian(z: Tensor, pairs: Tensor) -> Tensor:
-    """(…, features, r) their derivatives."""
-    r, (i, j) = z.shape[-1], pairs
-    eye = torch.eye(r, device=z.device, dtype=z.dtype)
-    products = z[..., j, None] * eye[i] + z[..., i, None] * eye[j]
-    fixed = torch.cat([torch.zeros_like(eye[:1]), eye]).expand(*z.shape[:-1], -1, -1)
-    return torch.cat([fixed, products], dim=-2)
+def quadratic_forms(quadratics: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives constant (m,), linear (m, r) and Hessian (r, m·r) of combinations (m, features) of r numbers."""
+    m = len(quadratics)
+    if not m:
+        return quadratics.new_zeros(0), quadratics.new_zeros(0, r), quadratics.new_zeros(r, 0)
+    constant, linear, products = quadratics.split([1, r, r * (r + 1) // 2], dim=1)
+    half = quadratics.new_zeros(m, r, r)
+    i, j = index_pairs(r).to(half.device)
+    half[:, i, j] = products
+    return constant[:, 0].clone(), linear.clone(), rearrange(half + half.mT, "m r s -> s (m r)")
 
 
 def fit_constraints(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -67,7 +67,7 @@ class Clip:
             anchor_state=stats.encode_state(windows["anchor_state"]) if earlier else state[:, 0],
         )
 
-    def rows(self, rows: slice) -> Clip:
+    def rows(self, rows: slice | Tensor) -> Clip:
         return Clip(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def to(self, device: torch.device | str) -> Clip:

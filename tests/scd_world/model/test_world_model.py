@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from scd_world.model.config import ACTION_IN, ModelConfig
 from scd_world.model.history import corrupt_history, previous_state_action
@@ -177,6 +178,17 @@ def test_own_history_replaces_the_past_of_some_clips_with_what_stepping_would_sh
     with_config(model, self_rollout_share=0.5)
     # One process and several learn the same.
     torch.testing.assert_close(parts[0] / 3 + parts[1] * 2 / 3, loss, rtol=1e-3, atol=0)
+
+
+def test_own_history_costs_as_much_as_the_clips_that_have_one(model, clip):
+    def operations(share: float) -> int:
+        with_config(model, self_rollout_share=share)
+        noise = quiet(model, clip, self_rollout=torch.tensor([0.1, 0.9, 0.6]))
+        with FlopCounterMode(display=False) as counted:
+            model.self_rollout_history(clip, noise, clip.obs[:, :-1], clip.state[:, :-1])
+        return counted.get_total_flops()
+
+    assert operations(0.5) < 0.4 * operations(1.0)
 
 
 def test_the_anchor_is_the_first_frame_that_was_shown_and_draws_along(schema, stats, clip):

@@ -12,7 +12,7 @@ from scd_world.prior.constraints import (
     constant_quadratics,
     index_pairs,
     quadratic_features,
-    quadratic_jacobian,
+    quadratic_forms,
 )
 from scd_world.robot_data.normalizer import Normalizer
 
@@ -103,12 +103,18 @@ def test_a_switch_is_not_thrown_by_its_law(schema):
     assert (moved - between).norm(dim=-1).max() <= constraints.farthest + 1e-5
 
 
-def test_slopes_are_derivatives():
-    z = torch.randn(4, 3, dtype=torch.float64)
-    slopes = quadratic_jacobian(z, index_pairs(z.shape[-1]))
+def test_values_and_slopes_are_those_of_the_combinations():
+    g = torch.Generator().manual_seed(0)
+    z, quadratics = (torch.randn(n, dtype=torch.float64, generator=g) for n in ((4, 3), (2, 10)))
+    constant, linear, hessian = quadratic_forms(quadratics, 3)
+    slope = linear + (z @ hessian).unflatten(-1, (2, 3))
+
+    def value(x: torch.Tensor) -> torch.Tensor:
+        return quadratic_features(x, index_pairs(3)) @ quadratics.T
+
+    torch.testing.assert_close(constant + ((linear + slope) @ z[..., None])[..., 0] / 2, value(z))
     for row in range(4):
-        wanted = torch.autograd.functional.jacobian(lambda x: quadratic_features(x, index_pairs(3)), z[row])
-        torch.testing.assert_close(slopes[row], wanted)
+        torch.testing.assert_close(slope[row], torch.autograd.functional.jacobian(value, z[row]))
 
 
 def test_every_row_obeys_the_quadratic_law():
