@@ -11,8 +11,8 @@ the turns, with its quartiles. How far losses, images or states are from those b
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def take_modules() -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in PACKAGES}
 
 
-def updates(version: Version, world: str, store: str, keeps_memory: bool) -> Callable[[int], dict[str, Any]]:
+def updates(version: Version, world: str, store: str) -> Callable[[int], dict[str, Any]]:
     """Gives what does update number i of a training that goes on from a world."""
     with version:
         from scd_datasets.store.loader import WindowLoader
@@ -79,7 +79,6 @@ def updates(version: Version, world: str, store: str, keeps_memory: bool) -> Cal
         batch = WindowLoader(windows, episodes, 8, 8, 0, 0.5, anchors=anchors).batch(0)
 
     def update(step: int) -> dict[str, Any]:
-        tell_allocator(keeps_memory)
         with version:
             values, _ = learner.update(batch, step, 1e-4)
         return {"loss": float(values["loss"])}
@@ -107,13 +106,19 @@ def steps(version: Version, world: str, rows: int) -> Callable[[int], dict[str, 
     return step
 
 
-def tell_allocator(keep: bool) -> None:
-    """Lets glibc keep freed memory as `scd_world/utils/allocator.py` does, or as it does by itself once large
-    tensors have come by: mapped from 32 MiB on, given back beyond 64 MiB."""
-    libc = ctypes.CDLL(None)
-    mapped, trimmed, padded = (2**30, 2**31 - 1, 2**26) if keep else (2**25, 2**26, 2**17)
-    for name, value in ((-3, mapped), (-1, trimmed), (-2, padded)):
-        libc.mallopt(name, value)
+def watch_memory(name: str, update: Callable[[int], dict[str, Any]], turns: int) -> None:
+    """Prints what an update takes, how much of it the system, and how many pages it had to bring."""
+    taken = []
+    for i in range(turns + 3):
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        update(i)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        pairs = ((getattr(after, key), getattr(before, key)) for key in ("ru_utime", "ru_stime", "ru_minflt"))
+        taken.append([late - early for late, early in pairs])
+    own, system, pages = np.median(taken[3:], axis=0)
+    print(
+        f"{name}: {1e3 * (own + system):.0f} ms, {1e3 * system:.0f} of them the system's, {pages:.0f} pages"
+    )
 
 
 def take_turns(name: str, versions: dict[str, Callable[[int], dict[str, Any]]], turns: int) -> None:
@@ -153,10 +158,16 @@ def main() -> None:
     torch.set_num_threads(1)
     before, now = Version(args.before), Version(HERE)
     if args.store:
+        update = updates(before, args.world, args.store)
+        watch_memory("an update before", update, args.turns)
+        with now:
+            from scd_world.utils.allocator import keep_freed_memory
+
+            keep_freed_memory()
+        watch_memory("the same, freed memory kept", update, args.turns)
         versions = {
-            "before": updates(before, args.world, args.store, False),
-            "before, memory kept": updates(before, args.world, args.store, True),
-            "now": updates(now, args.world, args.store, True),
+            "before": updates(before, args.world, args.store),
+            "now": updates(now, args.world, args.store),
         }
         take_turns("update of 64 frames", versions, args.turns)
     for rows in args.rows:
