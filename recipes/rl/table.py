@@ -20,6 +20,7 @@ from scd_world.reporting.plotting import COLORS, new_figure
 from scd_world.reporting.tables import table
 
 DRAWS = 10_000
+HEAD = ["", "steps", "CPU min", "world", "simulator", "world − simulator", "gain", "highest reward"]
 SIDES = {"world": COLORS[0], "simulator": COLORS[1]}
 
 
@@ -50,7 +51,7 @@ def row(name: str, one: dict[str, Any], before: dict[str, Any]) -> list[str]:
     return [
         name,
         f"{one['steps']:,}",
-        f"{one['cpu_seconds'] / 60:.0f}",
+        f"{one['cpu_seconds'] / 60:.1f}",
         rate(one["world"]),
         rate(one["simulator"]),
         signed(interval(world - simulator)),
@@ -64,13 +65,12 @@ def report(folder: Path, figure: Path | None) -> None:
     arms = {
         file.parent.name: json.loads(file.read_text()) for file in sorted(folder.glob("*/evaluations.json"))
     }
-    head = ["", "steps", "CPU min", "world", "simulator", "world − simulator", "gain", "highest reward"]
     rows = [
         row(f"{name}{at}", judged[i], judged[0])
         for name, judged in arms.items()
         for at, i in ((", before", 0), ("", -1))
     ]
-    print(table(head, rows))
+    print(table(HEAD, rows))
     if figure is not None:
         plot(arms, figure)
 
@@ -78,7 +78,7 @@ def report(folder: Path, figure: Path | None) -> None:
 def plot(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Shows success on both sides against imagined steps, with intervals, one panel per arm."""
     with new_figure(path, 3.3 * len(arms), 2.8) as figure:
-        axes = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
+        axes = figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
         for ax, (name, judged) in zip(axes, arms.items(), strict=True):
             steps = np.array([one["steps"] for one in judged]) / 1e6
             for side, color in SIDES.items():

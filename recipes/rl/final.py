@@ -1,0 +1,61 @@
+"""Judges the clone and what every arm of pusht.py has learned on starts that no evaluation has played.
+
+    python recipes/rl/final.py envs/scd_envs/worlds/pusht data/pushes runs/rl
+
+The evaluations along the way are seen by whoever stops a run or picks settings; these starts are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+
+import torch
+from actor import ANSWERS, NET, SEEN, ViewPolicy
+from judge import judge
+from pusht import make_view, read_recording
+from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
+from table import HEAD, row
+
+from scd_world.reporting.tables import table
+from scd_world.world.world import World
+
+FIRST_SEED = 90_000
+
+
+def learned(out: Path) -> dict[str, tuple[ActorCriticPolicy, dict[str, float]]]:
+    """Gives the clone and each arm's policy, with the steps and the processor time that it took."""
+    cloned = ActorCriticPolicy(SEEN, ANSWERS, lambda _: 0.0, **NET)
+    cloned.load_state_dict(torch.load(out / "clone.pt"), strict=False)
+    found = {"the clone itself": (cloned, {"steps": 0, "cpu_seconds": 0.0})}
+    for file in sorted(out.glob("*/checkpoint.pt")):
+        held = torch.load(file, weights_only=False)  # one's own: it is read as code, as every pickle is
+        model = PPO.load(io.BytesIO(held["learner"]), device="cpu")
+        spent = {"steps": model.num_timesteps, "cpu_seconds": held["spent"]["cpu_seconds"]}
+        found[file.parent.name] = model.policy, spent
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("world")
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--episodes", type=int, default=200)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    world = World.load(args.world)
+    view = make_view(read_recording(args.recording, world), world)
+    judged = {}
+    for name, (actor, spent) in learned(args.out).items():
+        judged[name] = judge(ViewPolicy(actor, view), world, FIRST_SEED, args.episodes) | spent
+        (args.out / "final.json").write_text(json.dumps(judged))
+        print(row(name, judged[name], judged["the clone itself"]), flush=True)
+    print(table(HEAD, [row(name, one, judged["the clone itself"]) for name, one in judged.items()]))
+
+
+if __name__ == "__main__":
+    main()
