@@ -86,10 +86,11 @@ def record_activations(model: WorldModel) -> Iterator[RecordedActivations]:
 
 
 def past_share(
-    attention: Attention, h: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo
+    attention: Attention, h: Tensor, rotary: tuple[Tensor, Tensor], memory: AttendTo, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Computes the share (B,) of the frame's attention that falls on the keys of other frames, mean over
-    heads and tokens; and that share () under uniform attention. Before the layer itself runs.
+    heads and tokens (from `first` on); and that share () under uniform attention. Before the layer itself
+    runs.
 
     The attention mixes, instead of the values, 1 for a past key and 0 for a key of the frame itself.
     """
@@ -106,7 +107,7 @@ def past_share(
 
     hook = attention.out.register_forward_pre_hook(lambda _, args: mixed.append(args[0]))
     with hook:
-        attention.forward(h, rotary, mark_past)
+        attention.forward(h, rotary, mark_past, first)
     return mixed[0].mean((1, 2, 3)), uniform[0]
 
 

@@ -60,10 +60,11 @@ def test_operations_are_those_of_a_hand_count(fusion):
     time = mlp([128, D, D])
     encoder = into + 2 * mlp(with_deltas) + 2 * block(M, W * M, D)
     once, decoder = 2 * mlp(state_action), into + time + head
-    if fusion == "concat":  # the context goes through the layers at each step
-        decoder += block(M + N, M + N, D)
+    # The context is seen in the last layer, and goes no further: it has keys and values there.
+    if fusion == "concat":  # it goes through the layers at each step
+        decoder += block(N, M + N, D) + 2 * M * 3 * D * D
     else:  # or once
-        once, decoder = once + block(M, M, D), decoder + block(N, M + N, D)
+        once, decoder = once + 2 * M * 2 * D * D + 2 * 6 * D * D, decoder + block(N, M + N, D)
     ensemble = MEMBERS * linear  # its members, for the uncertainty
     assert count_cost(scd, 1, T).flops == linear + ensemble + encoder + heads + once + T * decoder
     read = into + 2 * mlp(with_deltas) + time + 3 * block(M, (W + 1) * M, D)
@@ -77,7 +78,7 @@ def test_blocks_run_as_often_as_each_model_says(num_steps):
     passes = {
         n: count_cost(m, 3, num_steps).block_passes for n, m in models("causal_dit", "regression").items()
     }
-    context = 1  # its own pass through the decoder's layer
+    context = TINY.decoder_layers - 1  # its own pass through all layers of the decoder but the last
     assert passes["scd"] == 2 + context + num_steps
     assert passes["regression"] == 2 + context + 1
     assert passes["causal_dit"] == 3 * (1 + num_steps)
