@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Settings.steps, help="imagined, of an arm")
     parser.add_argument("--episodes", type=int, default=Settings.episodes, help="of an evaluation")
     parser.add_argument("--evaluate-every", type=int, default=Settings.evaluate_every, help="updates")
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="of the learning, not of the clone")
     parser.add_argument("--figure", type=Path, default=None)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -121,7 +122,7 @@ def main() -> None:
 
     for arm in args.arms:
         own, from_clone = ARMS[arm]
-        common = {name: getattr(args, name) for name in ("steps", "episodes", "evaluate_every")}
+        common = {name: getattr(args, name) for name in ("steps", "episodes", "evaluate_every", "seed")}
         print(f"{arm}:", flush=True)
         prepare = begin_as_the_clone if from_clone else lambda model: None
         improve(args.out / arm, inside, starts, view, Settings(**common | own), prepare)
