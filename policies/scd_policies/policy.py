@@ -51,6 +51,18 @@ def bounded_box(action_space: gymnasium.Space) -> gymnasium.spaces.Box:
     return box
 
 
+def into_box(actions: Sequence[np.ndarray], box: gymnasium.spaces.Box) -> np.ndarray:
+    """Gives the actions (A,) of B rows as a batch (B, A) that the box allows, in its type."""
+    return np.clip(np.stack(actions), box.low, box.high).astype(box.dtype)
+
+
+def lack_of_skill(skill: float) -> float:
+    """Gives 1 − `skill`, of a scripted policy; ValueError where that is no number from 0 to 1."""
+    if not 0 <= skill <= 1:
+        raise ValueError(f"skill is a number from 0 to 1, got {skill}")
+    return 1.0 - skill
+
+
 def check_batch(obs: dict[str, Any], rows: int) -> None:
     """Raises ValueError unless every key of `obs` has as many rows as the policy was reset with."""
     for key, value in obs.items():

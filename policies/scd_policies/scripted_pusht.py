@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from scd_policies import pusht_geometry
-from scd_policies.policy import bounded_box, check_batch, generators
+from scd_policies.policy import bounded_box, check_batch, generators, into_box, lack_of_skill
 from scd_world.utils.rigid_fit import rigid_fit
 
 GOAL_ANGLE = np.pi / 4
@@ -71,10 +71,8 @@ class ScriptedPushT:
     """
 
     def __init__(self, action_space: gymnasium.Space, skill: float = 1.0) -> None:
-        if not 0 <= skill <= 1:
-            raise ValueError(f"skill is a number from 0 to 1, got {skill}")
+        self._unskilled = lack_of_skill(skill)
         self._box = bounded_box(action_space)
-        self._unskilled = 1.0 - skill
         self._rows: list[_EpisodeMemory] = []
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -103,7 +101,7 @@ class ScriptedPushT:
             self._target(row, agent, points)
             for row, agent, points in zip(self._rows, agents, keypoints, strict=True)
         ]
-        return np.clip(np.stack(targets), self._box.low, self._box.high).astype(self._box.dtype)
+        return into_box(targets, self._box)
 
     def _target(self, row: _EpisodeMemory, agent: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
         view = _view(agent, keypoints, row.goal_error)

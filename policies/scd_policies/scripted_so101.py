@@ -9,7 +9,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from scd_policies.policy import bounded_box, check_batch, generators
+from scd_policies.policy import bounded_box, check_batch, generators, into_box, lack_of_skill
 from scd_policies.so101_kinematics import fingertips, joints_above
 
 # The joints; the block's position alone, or with its quaternion.
@@ -61,14 +61,12 @@ class ScriptedSO101:
     """
 
     def __init__(self, action_space: gymnasium.Space, skill: float = 1.0) -> None:
-        if not 0 <= skill <= 1:
-            raise ValueError(f"skill is a number from 0 to 1, got {skill}")
+        self._unskilled = lack_of_skill(skill)
         self._box = bounded_box(action_space)
         if self._box.shape != (6,):
             raise ValueError(
                 f"the scripted SO-101 moves six joints; actions have {self._box.shape[0]} numbers"
             )
-        self._unskilled = 1.0 - skill
         self._rows: list[_EpisodeMemory] = []
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -89,7 +87,7 @@ class ScriptedSO101:
         joints = obs["agent_pos"].astype(np.float64)
         blocks = obs["environment_state"][:, :3].astype(np.float64)
         targets = [self._target(*row) for row in zip(self._rows, joints, blocks, strict=True)]
-        return np.clip(np.stack(targets), self._box.low, self._box.high).astype(self._box.dtype)
+        return into_box(targets, self._box)
 
     def _target(self, row: _EpisodeMemory, joints: np.ndarray, block: np.ndarray) -> np.ndarray:
         kick = np.sqrt(1 - NOISE_KEPT**2) * self._unskilled * NOISE_STD

@@ -138,8 +138,9 @@ class World:
         starts: from `World.starts.get(episode, frame, context)`; their contexts may differ in length.
         """
         first = self.first_frames(starts) if self.config.anchor_frame else None
-        anchor = None if first is None else self.codec.encode(first)
-        shown = self.stats.encode_state(self.first_states(starts))
+        anchor = shown = None
+        if first is not None:
+            anchor, shown = self.codec.encode(first), self.first_states(starts)
         s = self.model.initial(*self.last_frames(starts), self.tasks(starts), anchor, shown)
         s = s if first is None else self.keep_detail(s, first)
         self.encode_context(s, np.arange(len(starts)), starts)
@@ -156,9 +157,7 @@ class World:
         if self.config.anchor_frame:
             first = self.first_frames(starts)
             s.anchor[index] = self.codec.encode(first)
-            s.anchor_state[index] = self.model.as_anchor_state(
-                self.stats.encode_state(self.first_states(starts))
-            )
+            s.anchor_state[index] = self.model.as_anchor_state(self.first_states(starts))
             s.detail[index] = self.codec.detail(first, s.anchor[index])
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
@@ -270,8 +269,8 @@ class World:
         return torch.from_numpy(np.stack([start.pixels[0] for start in starts])).to(self.device)
 
     def first_states(self, starts: Sequence[StartState]) -> Tensor:
-        """Gives the state there, raw (r, S)."""
-        return self.tensor(np.stack([start.state[0] for start in starts]))
+        """Gives the model's state there, (r, S)."""
+        return self.stats.encode_state(self.tensor(np.stack([start.state[0] for start in starts])))
 
     def tasks(self, starts: Sequence[StartState]) -> Tensor:
         """Gives (B,) int: which of the schema's tasks each row does."""
