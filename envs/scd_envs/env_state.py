@@ -90,7 +90,7 @@ def check_rollout(s: RolloutState, members: np.ndarray, path: World | StatePath)
     world = path if isinstance(path, World) else path.world
     if not isinstance(s, RolloutState):
         raise TypeError(f"the state's rollout is {s!r:.80}; expected RolloutState")
-    S, A, M = len(world.schema.state), len(world.schema.action), len(members)
+    S, A, M = len(world.model.schema.state), len(world.schema.action), len(members)
     row = torch.zeros(1, S + A, device=world.device)
     ensemble = path.init_ensemble(row, row[:, :S])
     shapes = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scd_world.codec.config import CodecConfig
+from scd_world.codec.config import CodecSettings
 from scd_world.model.config import ARCHITECTURES, ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.utils.checks import above, complain, one_of
@@ -22,7 +22,7 @@ class BenchConfig:
     world: str | None = None  # folder, or name on the Hub, whose model to measure; None: `model`
     model: ModelConfig = field(default_factory=ModelConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
-    codec: CodecConfig = field(default_factory=CodecConfig)  # codec.kind=autoencoder: `model` draws latents
+    codec: CodecSettings = field(default_factory=CodecSettings)  # autoencoder: `model` draws latents
     baselines: list[str] = field(default_factory=list)  # of the same size, run along: [causal_dit]
     store: str | None = None  # a window store whose reading speed is measured too
     # environment: steps through Gymnasium, images on the host and on the device, with and without the model;

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scd_world.codec.config import SHRINK, CodecConfig
+from scd_world.codec.config import SHRINK, CodecSettings
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.training.config import TrainConfig
@@ -61,9 +61,10 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
 def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, Choice]:
     """Gives the choices for a recording on a device, cpu or cuda; some follow from what was `given`."""
     kind = given.get("codec", given.get("codec.kind"))
-    if kind is None and "model.patch" in given and not data.environment_state:
+    known = data.environment_state or given.get("codec.objects", "0") != "0"  # where things are
+    if kind is None and "model.patch" in given and not known:
         return {"codec.kind": Choice("identity", "model.patch counts pixels; without it, latents are learnt")}
-    if (kind or ("identity" if data.environment_state else "autoencoder")) == "identity":
+    if (kind or ("identity" if known else "autoencoder")) == "identity":
         return {}
     patch = min(PATCHES, key=lambda p: abs(math.log(tokens(data, p) / TOKENS[device])))
     choices = {
@@ -125,7 +126,7 @@ def begun(config: TrainConfig, given: Mapping[str, str]) -> dict[str, Choice] | 
 
 def kept(file: Path, names: Iterable[str], why: str) -> dict[str, Choice]:
     """Reads those of the settings that a config.json has."""
-    older = {"codec": asdict(CodecConfig())}  # had no other
+    older = {"codec": asdict(CodecSettings())}  # had no other
     settings = flat({**older, **json.loads(file.read_text(encoding="utf-8"))})
     return {name: Choice(settings[name], why) for name in names if name in settings}
 
@@ -136,7 +137,7 @@ def chosen_names() -> list[str]:
 
 def of_a_world() -> list[str]:
     """Lists the settings that a world's config.json has."""
-    parts: dict[str, Any] = {"codec": CodecConfig(), "model": ModelConfig(), "prior": PriorConfig()}
+    parts: dict[str, Any] = {"codec": CodecSettings(), "model": ModelConfig(), "prior": PriorConfig()}
     return list(flat({name: asdict(part) for name, part in parts.items()}))
 
 

@@ -7,14 +7,18 @@ step ("High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112
 What coding loses of a frame, its *detail*, is known of one that was shown: it is given back wherever an
 imagined latent is still what was shown there.
 
-F frames, V cameras, C = 3·V channels, H W pixels, h w cells of a model's frame.
+And a model's state is the recorded one with where the things in the pictures are, if any were found
+(`scd_world.objects`).
+
+F frames, V cameras, C = 3·V channels, H W pixels, h w cells of a model's frame; B recordings, S state, N
+numbers that are found.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +26,7 @@ from torch import Tensor, nn
 
 from scd_world.codec.autoencoder import Autoencoder
 from scd_world.codec.config import SHRINK, CodecConfig, model_schema
+from scd_world.objects.finder import ObjectFinder
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
 
@@ -37,6 +42,9 @@ class Codec(nn.Module, ABC):
         super().__init__()
         self.config, self.schema = config, schema
         self.model_schema = model_schema(config, schema)
+        self.finder: ObjectFinder | None = None
+        if config.found:
+            self.finder = ObjectFinder(torch.zeros(len(schema.cameras), 3, schema.height, schema.width), [])
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
@@ -59,6 +67,27 @@ class Codec(nn.Module, ABC):
         added to the images of `shown`, (…, C, H, W), or (…, 0, h, w) where no detail is kept."""
         return shown[..., :0, :, :]
 
+    @property
+    def is_plain(self) -> bool:
+        """Says whether a model sees just what was recorded."""
+        return False
+
+    def find(self, pixels: Tensor) -> Tensor:
+        """Follows what is known by sight through frames uint8 (B, T, V, H, W, 3): (B, T, N)."""
+        if self.finder is None:
+            return torch.zeros(*pixels.shape[:2], 0, device=pixels.device)
+        return self.finder.find(pixels.unbind(1))
+
+    def complete(self, windows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Gives windows as the store has them, what is found in their frames beside the recorded state.
+
+        Each frame's by itself and those before it. One frame before the first, things are taken to be there.
+        """
+        if self.finder is None:
+            return dict(windows)
+        found = self.find(windows["pixels"])
+        return {**windows, **with_found(windows["state"], windows["prev"], found)}
+
     def decode_pixels(self, obs: Tensor, shown: Tensor | None = None, detail: Tensor | None = None) -> Tensor:
         """A model's frames (…, C, h, w) → uint8 (…, V, H, W, 3)."""
         return decode_pixels(self.decode(obs, shown, detail))
@@ -66,17 +95,34 @@ class Codec(nn.Module, ABC):
     @property
     def fingerprint(self) -> str:
         """A hash of all that coding depends on."""
-        digest = hashlib.sha256(repr(self.config).encode())
+        config = self.config
+        named = f"CodecConfig(kind={config.kind!r}, width={config.width!r})" + repr(config.found or "")[2:]
+        digest = hashlib.sha256(named.encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
+def with_found(state: Tensor, prev: Tensor, found: Tensor) -> dict[str, Tensor]:
+    """Puts what was found (B, T, N) beside the recorded state (B, T, S), and into prev (B, S + A), state and
+    action one frame before the first: things are taken to have been where they are then."""
+    S = state.shape[-1]
+    found = found.to(state)
+    return {
+        "state": torch.cat([state, found], -1),
+        "prev": torch.cat([prev[:, :S], found[:, 0], prev[:, S:]], -1),
+    }
+
+
 class Identity(Codec):
     """A model's frames are the pixels."""
 
-    def __init__(self, schema: DataSchema) -> None:
-        super().__init__(CodecConfig(), schema)
+    def __init__(self, schema: DataSchema, found: tuple[str, ...] = ()) -> None:
+        super().__init__(CodecConfig(found=found), schema)
+
+    @property
+    def is_plain(self) -> bool:
+        return self.finder is None
 
     def encode(self, pixels: Tensor) -> Tensor:
         return encode_pixels(pixels)
@@ -141,4 +187,6 @@ def by_camera(network: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
 
 def make_codec(config: CodecConfig, schema: DataSchema) -> Codec:
     """Builds the codec that these settings mean, for recorded frames of this schema."""
-    return Identity(schema) if config.kind == "identity" else AutoencoderCodec(config, schema)
+    if config.kind == "identity":
+        return Identity(schema, config.found)
+    return AutoencoderCodec(config, schema)

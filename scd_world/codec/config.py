@@ -9,11 +9,12 @@ from scd_world.utils.checks import above, between, one_of
 from scd_world.utils.field_types import check_types
 
 KINDS = ("identity", "autoencoder")
+MOST_OBJECTS = 8  # of a camera
 SHRINK = 4  # a latent's sides are this much smaller than the frame's
 
 
 @dataclass(frozen=True)
-class CodecConfig:
+class CodecSettings:
     """What stands between recorded frames and those that a model knows.
 
     identity: nothing, the model draws pixels. autoencoder: latents of a quarter of the height and width with
@@ -35,8 +36,24 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
-class CodecTrainConfig(CodecConfig):
+class CodecConfig(CodecSettings):
+    """A codec as it is, once all is learnt."""
+
+    # Names of the numbers that are read off the frames: further ones of the state that a model sees.
+    found: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "found", tuple(self.found))  # JSON knows lists alone
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class CodecTrainConfig(CodecSettings):
     """A codec, and how it is pretrained, before all else."""
+
+    # Things that are sought in the frames of each camera that stands still, at most: rigid ones that a robot
+    # moves. Where they are becomes part of the state (scd_world.objects).
+    objects: int = 0
 
     steps: int = 4000  # updates, at most as many as the world gets
     batch_size: int = 8  # frames per update
@@ -46,6 +63,7 @@ class CodecTrainConfig(CodecConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        between("codec.objects", self.objects, 0, MOST_OBJECTS)
         above("codec.steps", self.steps, 0)
         between("codec.batch_size", self.batch_size, 1, 65_536)
         above("codec.lr", self.lr, 0)
@@ -54,15 +72,18 @@ class CodecTrainConfig(CodecConfig):
 
     @property
     def architecture(self) -> CodecConfig:
-        """What a world has to remember of it."""
-        return CodecConfig(**{f.name: getattr(self, f.name) for f in fields(CodecConfig)})
+        """What a world has to remember of it, before anything is found."""
+        return CodecConfig(**{f.name: getattr(self, f.name) for f in fields(CodecSettings)})
 
 
 def model_schema(config: CodecConfig, schema: DataSchema) -> DataSchema:
-    """Gives the schema of what a model sees: the recorded one, with the size of the codec's frames.
+    """Gives the schema of what a model sees: the recorded one, with the size of the codec's frames, and what
+    is found in them.
 
     ValueError where an autoencoder's cells do not divide the recorded frames.
     """
+    if config.found:
+        schema = replace(schema, environment_state=schema.environment_state + config.found)
     if config.kind == "identity":
         return schema
     if schema.height % SHRINK or schema.width % SHRINK:

@@ -108,7 +108,7 @@ class DistillConfig:
             **values,
             model=self.student(teacher),
             prior=PriorTrainConfig(**asdict(prior)),
-            codec=CodecTrainConfig(**asdict(codec)),
+            codec=CodecTrainConfig(kind=codec.kind, width=codec.width),
             init=self.init or self.world,
             teacher=digest,
         )

@@ -59,7 +59,7 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
     others = [world.provenance for world in loaded.values() if world is not first]
     chosen = select_eval_episodes(first.provenance, store, None, compared=others)
     windows = spread_windows(store, chosen.episodes, choice)
-    batches = load_batches(store, windows, choice.context, choice.batch_size, device)
+    batches = load_batches(store, windows, choice.context, choice.batch_size, first)
     reference = [first_frames(first, batch, max(config.report_steps), config.seed) for batch in batches]
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for name, world in tqdm(loaded.items(), "steps", unit="world"):

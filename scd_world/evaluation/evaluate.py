@@ -64,7 +64,7 @@ from scd_world.robot_data.normalizer import decode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
 from scd_world.utils.output_folder import claim_folder, written_since
-from scd_world.world.model_card import what_it_draws, what_it_is_given
+from scd_world.world.model_card import what_it_draws, what_it_finds, what_it_is_given
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class Evaluator:
         with self.progress(loop.draws * sum(w.steps for w in self.windows), "open loop") as bar:
             for first in range(0, len(self.windows), self.config.batch_size):
                 rows = slice(first, min(first + self.config.batch_size, len(self.windows)))
-                batch = load_batch(self.store, self.windows[rows], self.config.context, self.world.device)
+                batch = self.load(self.windows[rows])
                 imagined = self.true_actions(loop, rows, batch, bar.update)
                 videos += [
                     window_video(batch, i - first, imagined)
@@ -274,12 +274,16 @@ class Evaluator:
             last = batch.pixels[:, batch.context - 1, None].cpu()[whole]
             self.copies.append((true, last.expand_as(true)))
 
+    def load(self, windows: list[Window]) -> WindowBatch:
+        world = self.world
+        return load_batch(self.store, windows, self.config.context, world.device, world.codec)
+
     def actions(self, episodes: np.ndarray) -> tuple[dict[str, dict], dict]:
         """Measures the sweep of every action dimension and the null action, from the same starts."""
         if not self.swept:
             return {}, {}
         config, names = self.config, self.store.schema.state
-        batch = load_batch(self.store, self.swept, config.context, self.world.device)
+        batch = self.load(self.swept)
         in_data = action_response.slopes_in_data(self.store, episodes, config.sweep_steps)
         moving = int((~self.world.stats.constant_actions).sum())
         total = len(self.swept) * moving * config.sweep_values * config.sweep_steps
@@ -339,7 +343,9 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
     """Names the world and its model, as plain data."""
     return {
         "source": config.world,
-        "given": what_it_is_given(world.schema) + what_it_draws(world.provenance.get("codec") or {}),
+        "given": what_it_is_given(world.schema)
+        + what_it_finds(world.codec.config.found)
+        + what_it_draws(world.provenance.get("codec") or {}),
         "codec": asdict(world.codec.config),
         "num_steps": config.num_steps or world.config.num_steps,
         "model": asdict(world.config),

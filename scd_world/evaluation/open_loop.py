@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scd_datasets.store.store import WindowStore
+from scd_world.codec.codec import Codec, with_found
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.metrics.block_shape import block_shape
 from scd_world.metrics.image import changed_pixels, largest_change, psnr, sharpness, spread, ssim
@@ -76,6 +77,7 @@ class WindowBatch:
     success: Tensor  # (B, k−1+T)
     recorded: Tensor  # (B, T) bool: this action, reward and success were recorded
     valid: Tensor  # (B, T) bool: and so was the frame after it
+    found: Tensor  # (B, k+T, N) where the world finds things in each frame, knowing those before it
 
     @property
     def steps(self) -> int:
@@ -106,8 +108,7 @@ class WindowBatch:
         return Clip.from_windows(
             {
                 "pixels": self.pixels[:, frames],
-                "state": self.state[:, frames],
-                "prev": self.prev,
+                **with_found(self.state[:, frames], self.prev, self.found[:, frames]),
                 "task": self.task,
                 "action": self.action[:, steps],
                 "reward": self.reward[:, steps],
@@ -120,9 +121,16 @@ class WindowBatch:
 
 
 def load_batch(
-    store: WindowStore, windows: list[Window], context: int, device: torch.device | str
+    store: WindowStore,
+    windows: list[Window],
+    context: int,
+    device: torch.device | str,
+    codec: Codec | None = None,
 ) -> WindowBatch:
-    """Reads windows from the store, and pads them to the longest."""
+    """Reads windows from the store, and pads them to the longest.
+
+    codec: of the world that is to imagine them; None where none is.
+    """
     longest = max(window.steps for window in windows)
     rows = [read_padded(store, window, context, longest) for window in windows]
     arrays = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(device) for name in rows[0]}
@@ -140,15 +148,16 @@ def load_batch(
         success=arrays["success"].float(),
         recorded=recorded,
         valid=arrays["valid"][:, context - 1 :] & recorded,
+        found=codec.find(arrays["pixels"]) if codec else arrays["state"][..., :0],
     )
 
 
 def load_batches(
-    store: WindowStore, windows: list[Window], context: int, batch_size: int, device: torch.device | str
+    store: WindowStore, windows: list[Window], context: int, batch_size: int, world: World
 ) -> list[WindowBatch]:
-    """Reads all windows, `batch_size` of them together."""
+    """Reads all windows, `batch_size` of them together, for a world to imagine."""
     parts = [windows[i : i + batch_size] for i in range(0, len(windows), batch_size)]
-    return [load_batch(store, part, context, device) for part in parts]
+    return [load_batch(store, part, context, world.device, world.codec) for part in parts]
 
 
 def read_padded(store: WindowStore, window: Window, context: int, longest: int) -> dict[str, np.ndarray]:
@@ -255,7 +264,7 @@ class OpenLoopResults:
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
             self.put("largest_change", rows, h, largest_change(imagined, copied), valid)
         unseen = ~valid[:, None]
-        state = world.stats.decode_state(s.state)
+        state = world.decode_state(s.state)
         self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()
         self.true_state[rows, h - 1] = batch.true_state(h).masked_fill(unseen, torch.nan).cpu().numpy()
         self.record_uncertainty(world, rows, h, s, batch)
@@ -290,7 +299,13 @@ class OpenLoopResults:
     def record_uncertainty(
         self, world: World, rows: slice, h: int, s: RolloutState, batch: WindowBatch
     ) -> None:
-        error = s.state - world.stats.encode_state(batch.true_state(h))
+        found = batch.found[:, batch.context - 1 + h]
+        error = s.state - world.stats.encode_state(torch.cat([batch.true_state(h), found], -1))
+        if found.shape[-1]:
+            imagined = world.stats.decode_state(s.state)[..., -found.shape[-1] :]
+            for name, where in {"imagined": imagined, "copy": batch.found[:, batch.context - 1]}.items():
+                apart = torch.linalg.vector_norm((where - found).unflatten(-1, (-1, 2)), dim=-1)
+                self.put(f"object_distance_{name}", rows, h, apart.mean(-1), batch.valid[:, h - 1])
         pairs = {
             "uncertainty": world.model.prior.expected_error(s.ensemble),
             "state_error": error.square().mean(-1).sqrt() / 2,

@@ -53,6 +53,9 @@ def predict_batch(
     """Predicts these episodes together; gives for each the fields of `OutcomePredictions`."""
     lengths = store.lengths[episodes]
     windows = [store.windows(np.array([e]), np.array([0]), int(store.lengths[e])) for e in episodes]
+    for window in windows:
+        found = world.codec.find(torch.from_numpy(window["pixels"]).to(world.device)).cpu().numpy()
+        window["state"] = np.concatenate([window["state"], found], -1)
 
     def column(name: str, i: int) -> torch.Tensor:
         """Stacks step i of all episodes, (B, …); an episode that is over repeats its last."""

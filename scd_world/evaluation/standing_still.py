@@ -118,7 +118,7 @@ def drift_of(
 ) -> tuple[np.ndarray, ...]:
     """Measures each moment's drift at each step, (M, H): from the last shown, from the first imagined frame,
     and that of the recordings, NaN once they moved."""
-    batch = load_batch(store, moments, config.context, world.device)
+    batch = load_batch(store, moments, config.context, world.device, world.codec)
     rows = [store.starts[w.episode] + w.frame + np.arange(w.steps) for w in moments]
     held = world.tensor(np.stack([np.median(store.action[r], axis=0) for r in rows]))
     noise = RowNoise(moments, world.frame_shape, config.seed)

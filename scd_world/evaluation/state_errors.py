@@ -20,8 +20,9 @@ AGENT = StateError("agent_distance", "agent", "Agent: position error", UNKNOWN)
 ENVIRONMENT = StateError(
     "error_environment_state", "environment state", "Environment state: mean error", UNKNOWN
 )
+OBJECTS = StateError("object_distance", "objects found", "Objects found in the pictures: distance", "px")
 OF_MEASURES = tuple(error for measure in MEASURES for error in measure.errors)
-SHOWN = (AGENT, *OF_MEASURES, ENVIRONMENT)  # in tables and figures, in this order
+SHOWN = (AGENT, *OF_MEASURES, OBJECTS, ENVIRONMENT)  # in tables and figures, in this order
 
 
 def state_errors(state: np.ndarray, truth: np.ndarray, schema: DataSchema) -> dict[str, np.ndarray]:

@@ -125,7 +125,7 @@ class Probe:
             context=context,
         )
         windows = spread_windows(self.store, self.chosen.episodes, choice)
-        return load_batches(self.store, windows, context, config.batch_size, self.world.device)
+        return load_batches(self.store, windows, context, config.batch_size, self.world)
 
     # ---- all of it -------------------------------------------------------------------------------------
 

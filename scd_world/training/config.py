@@ -83,6 +83,11 @@ class TrainConfig:
                 f"model.patch={self.model.patch}: with codec=autoencoder it counts cells of a latent, which "
                 "come in pairs: set an even number, such as 4 (16 pixels)"
             )
+        if self.codec.objects and self.prior.extra_datasets:
+            complain(
+                f"prior.extra_datasets={self.prior.extra_datasets} were recorded without images, in which "
+                f"codec.objects={self.codec.objects} would look for things: leave one of the two out"
+            )
 
     @property
     def patch_pixels(self) -> int:

@@ -20,8 +20,13 @@ IMAGES = {  # of an evaluation, in a packaged world's card
 }
 
 
-def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: int) -> StartStates:
-    """About `count` pieces of `frames` frames, spread over these episodes; each one's first among them."""
+def pick_starts(
+    store: WindowStore, episodes: np.ndarray, count: int, frames: int, seen: WindowStore | None = None
+) -> StartStates:
+    """About `count` pieces of `frames` frames, spread over these episodes; each one's first among them.
+
+    seen: the same recordings as a model sees them, with what was found in the frames behind their state.
+    """
     chosen = episodes[np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)]
     each = max(1, count // len(chosen))
     rows, addresses = [], []
@@ -33,6 +38,9 @@ def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: in
         addresses.append(np.stack([np.full_like(kept, store.episode_index[episode]), kept], axis=1))
     places = np.concatenate(rows)
     windows = store.windows(places[:, 0], places[:, 1], num_steps=1)
+    found = np.zeros((0, 0), np.float32)
+    if seen is not None and len(seen.schema.state) > len(store.schema.state):
+        found = seen.state[seen.starts[places[:, 0]] + places[:, 1], len(store.schema.state) :]
     order = np.lexsort(np.concatenate(addresses).T[::-1])
     return StartStates(
         pixels=windows["pixels"][order, 0],
@@ -40,6 +48,7 @@ def pick_starts(store: WindowStore, episodes: np.ndarray, count: int, frames: in
         action=windows["action"][order, 0],
         addresses=np.concatenate(addresses)[order].astype(np.int64),
         task=windows["task"][order] if len(store.schema.tasks) > 1 else np.zeros(0, np.int64),
+        found=found[order] if len(found) else found,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,7 @@ from scd_world.codec.config import CodecConfig
 from scd_world.codec.fit_codec import fit_codec, fit_unchanged, reconstruction
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
+from scd_world.training.found_objects import find_things, follow_things
 from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.run_folder import RunFolder
 from scd_world.utils.atomic_folder import DamagedFolder, verify, write_folder
@@ -69,7 +71,8 @@ def codec_of(pretraining: Pretraining, run: RunFolder, resuming: bool) -> Traine
         "codec": asdict(config.codec), "store": store.fingerprint, "seed": config.seed, "init": config.init,
         "episodes": [int(i) for i in pretraining.episodes],
     }  # fmt: skip
-    if config.codec.kind != "identity" and (kept := read_codec(run.codec, store, depends_on, resuming)):
+    kept_at_all = config.codec.kind != "identity" or config.codec.objects > 0
+    if kept_at_all and (kept := read_codec(run.codec, store, depends_on, resuming)):
         pretraining.earlier_seconds += kept.seconds
         return kept
     if config.init is not None and not resuming:
@@ -78,7 +81,9 @@ def codec_of(pretraining: Pretraining, run: RunFolder, resuming: bool) -> Traine
         made = TrainedCodec(Identity(store.schema), {})
     else:
         made = learn_codec(pretraining)
-    if config.codec.kind != "identity" and pretraining.main:
+    if config.codec.objects and config.init is None:
+        made = with_finder(made, pretraining)
+    if kept_at_all and pretraining.main:
         write_folder(run.codec, lambda folder: write_codec(folder, made, depends_on))
     return made
 
@@ -92,6 +97,18 @@ def codec_of_world(world: str, kind: str, schema: DataSchema) -> TrainedCodec:
         raise ValueError(f"{world} has codec={theirs} and this training codec={kind}: set codec={theirs}")
     codec = weights.read_codec(folder / weights.CODEC, replace(config, schema=schema))
     return TrainedCodec(codec, config.provenance.get("codec") or {})
+
+
+def with_finder(made: TrainedCodec, pretraining: Pretraining) -> TrainedCodec:
+    """Looks for things in the frames of the training episodes, and gives a codec that knows them by sight."""
+    store, settings, began = pretraining.recorded, pretraining.config, time.monotonic()
+    finder = find_things(store, pretraining.episodes, settings.codec.objects, settings.seed)
+    config = replace(made.codec.config, found=finder.names(store.schema.cameras))
+    codec = make_codec(config, store.schema)
+    known = {f"finder.{name}": value for name, value in finder.state_dict().items()}
+    codec.load_state_dict({**made.codec.state_dict(), **known})
+    codec = codec.eval().requires_grad_(False)
+    return TrainedCodec(codec, made.quality, made.seconds + time.monotonic() - began)
 
 
 def learn_codec(pretraining: Pretraining) -> TrainedCodec:
@@ -182,17 +199,24 @@ def read_codec(
         log.warning("%s was learnt with other settings, or from other frames; it is learnt anew", folder)
         return None
     codec = make_codec(CodecConfig(**kept["config"]), store.schema)
-    codec.load_state_dict({UNCHANGED: torch.zeros(()), **load_file(folder / "weights.safetensors")})
+    older = {} if isinstance(codec, Identity) else {UNCHANGED: torch.zeros(())}  # kept no detail
+    codec.load_state_dict({**older, **load_file(folder / "weights.safetensors")})
     return TrainedCodec(codec.eval().requires_grad_(False), kept["quality"], kept["seconds"])
 
 
 # ---- the recording as the model sees it ------------------------------------------------------------
 
 
-def latent_store(store: WindowStore, codec: Codec, out: Path, device: torch.device) -> WindowStore:
-    """Gives the store of what the model sees: `store` itself with the identity, else its latents in 8 bits,
-    at `out`, encoded once. An interrupted call goes on where it was."""
-    if isinstance(codec, Identity):
+def latent_store(
+    store: WindowStore, codec: Codec, out: Path, device: torch.device, episodes: np.ndarray
+) -> WindowStore:
+    """Gives the store of what the model sees: `store` itself where a codec changes nothing, else its latents
+    in 8 bits and what is found in its frames, at `out`, encoded once. An interrupted call goes on where it
+    was.
+
+    episodes: the training's; no other tells where the robot is in a picture.
+    """
+    if codec.is_plain:
         return store
     source = hashlib.sha256(f"{store.fingerprint} {codec.fingerprint}".encode()).hexdigest()
     with store_lock(out):
@@ -201,9 +225,10 @@ def latent_store(store: WindowStore, codec: Codec, out: Path, device: torch.devi
                 link(known, out)
             else:
                 codec.to(device)
+                found = follow_things(store, codec.finder, episodes, out) if codec.finder else None
                 with StoreWriter(out, codec.model_schema, source, store.imagined) as writer:
                     for episode in tqdm(
-                        latent_episodes(store, codec, device, writer), "encoding", len(store.lengths),
+                        latent_episodes(store, codec, device, writer, found), "encoding", len(store.lengths),
                         unit="episode", mininterval=BAR_SECONDS,
                     ):  # fmt: skip
                         writer.append(episode)
@@ -213,10 +238,15 @@ def latent_store(store: WindowStore, codec: Codec, out: Path, device: torch.devi
 
 
 def latent_episodes(
-    store: WindowStore, codec: Codec, device: torch.device, writer: StoreWriter
+    store: WindowStore,
+    codec: Codec,
+    device: torch.device,
+    writer: StoreWriter,
+    found: np.ndarray | None,
 ) -> Iterator[EpisodeArrays]:
-    """Yields the store's episodes with latents in the place of pixels; those that the writer kept as they
-    are."""
+    """Yields the store's episodes with latents in the place of pixels, and what was found (F, N) beside their
+    state; those that the writer kept as they are."""
+    state = store.state if found is None else np.concatenate([store.state, found], axis=1)
     for episode, (start, length) in enumerate(zip(store.starts, store.lengths, strict=True)):
         index, rows = int(store.episode_index[episode]), slice(start, start + length)
         latents = (
@@ -228,7 +258,7 @@ def latent_episodes(
             ])
         )  # fmt: skip
         yield EpisodeArrays(
-            latents, store.state[rows], store.action[rows], store.reward[rows], store.success[rows], index,
+            latents, state[rows], store.action[rows], store.reward[rows], store.success[rows], index,
             int(store.task[episode]),
         )  # fmt: skip
 
@@ -238,4 +268,6 @@ def encode(
 ) -> np.ndarray:
     """Encodes `count` frames of an episode: uint8 (count, V, h, w, 3)."""
     pixels = store.windows(np.array([episode]), np.array([first]), count)["pixels"][0, :count]
+    if isinstance(codec, Identity):
+        return pixels
     return decode_pixels(codec.encode(torch.from_numpy(pixels).to(device))).cpu().numpy()

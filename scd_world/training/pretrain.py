@@ -12,6 +12,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,11 @@ class Pretraining:
         self.stages = PretrainStages(folder, stage_dependencies(config, store), writes=self.main)
         self.earlier_seconds = 0.0  # that earlier calls of this run gave to the stages
         episodes, self.held_out = store.split(config.data.holdout)
-        self.episodes, self.calibration, self.threshold = self.split_calibration(episodes)
+        self.episodes, self.apart, self.threshold = self.split_calibration(episodes)
 
-    def split_calibration(self, episodes: np.ndarray) -> tuple[np.ndarray, LowDimData, float]:
+    def split_calibration(self, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Sets some of the training's episodes apart: nothing learns from them, so they tell how far to trust
-        what was learnt. Gives the others, their data, and the hash below which an episode is set apart."""
+        what was learnt. Gives the others, these, and the hash below which an episode is set apart."""
         stored = store_low_dim(self.store, episodes)
         wanted = self.config.prior.kind == "state" and self.store.schema.state
         hashes = split_hash(stored)
@@ -83,7 +84,12 @@ class Pretraining:
         apart = hashes < threshold
         if apart.all():
             threshold, apart = 0.0, np.zeros_like(apart)
-        return episodes[~apart], stored.select(np.flatnonzero(apart)), threshold
+        return episodes[~apart], episodes[apart], threshold
+
+    @cached_property
+    def calibration(self) -> LowDimData:
+        """The data of the episodes that are set apart, as the model sees them."""
+        return store_low_dim(self.store, self.apart)
 
     def fit_closed_form(self, prior: StatePrior, normalizer: Normalizer) -> None:
         """Fits what needs seconds: at every start, so that a resumed run begins as the first one did."""

@@ -94,7 +94,7 @@ def world_of(model: WorldModel, normalizer: Normalizer, codec: Codec, pretrainin
     held_out = pretraining.held_out
     episodes = held_out if len(held_out) else pretraining.episodes
     count, window = pretraining.config.num_start_states, model.config.window
-    starts = pick_starts(pretraining.recorded, episodes, count, window)
+    starts = pick_starts(pretraining.recorded, episodes, count, window, pretraining.store)
     average = deepcopy(model).eval().requires_grad_(False)
     return World(average, normalizer, starts, codec=codec).to(pretraining.accelerator.device)
 

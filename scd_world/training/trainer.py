@@ -87,7 +87,8 @@ class Trainer:
         self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
         self.codec = self.make_codec(resuming=checkpoint is not None)
         with accelerator.main_process_first():
-            self.pretraining.store = latent_store(store, self.codec.codec, run.latents, accelerator.device)
+            episodes, device = self.pretraining.episodes, accelerator.device
+            self.pretraining.store = latent_store(store, self.codec.codec, run.latents, device, episodes)
         self.loader = training_windows(self.pretraining)
         self.parent: dict[str, Any] | None = None  # provenance of the world that this one started from
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
@@ -310,7 +311,7 @@ class Trainer:
             self.seconds_so_far(),
             self.last_eval,
             self.parent,
-        ) | {"codec": self.codec.quality}
+        ) | {"codec": self.codec.quality, "found": list(self.codec.codec.config.found)}
 
     def save_world(self) -> None:
         made = self.provenance()

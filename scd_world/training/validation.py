@@ -30,7 +30,7 @@ class HeldOutValidation:
         """windows: as the store gives them, on the world's device."""
         self.config, self.stats, self.world = config, world.stats, world
         self.first = windows["pixels"][:, 0]
-        self.clip = Clip.from_windows(windows, world.stats, world.codec.encode)
+        self.clip = Clip.from_windows(world.codec.complete(windows), world.stats, world.codec.encode)
         self.truth = encode_pixels(windows["pixels"])  # (B, T+1, C, H, W) what is drawn is compared with
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scd_world.prior.config import PriorConfig
@@ -28,7 +28,11 @@ def model_card(schema: DataSchema, prior: PriorConfig, made: Mapping[str, Any]) 
         f"{len(schema.cameras)} camera(s) of {schema.height}×{schema.width} pixels at {schema.fps} frames "
         f"per second; action {', '.join(schema.action)}.{data_notes(schema)}",
         "",
-        what_it_is_given(schema) + " " + what_its_prior_is(prior) + what_it_draws(made.get("codec") or {}),
+        what_it_is_given(schema)
+        + what_it_finds(made.get("found") or ())
+        + " "
+        + what_its_prior_is(prior)
+        + what_it_draws(made.get("codec") or {}),
         "",
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of "
         f"{made['sequence_length']} steps in {training_hours(made)}, on {made['episodes']} episodes of "
@@ -69,6 +73,17 @@ def what_it_is_given(schema: DataSchema) -> str:
             f"It is given cameras and proprioception ({robot} numbers), which every robot has, and no more."
         )
     return "It is given cameras alone."
+
+
+def what_it_finds(found: Sequence[str]) -> str:
+    """Says what is read off the pictures, by the names of the numbers; "" where nothing is."""
+    if not found:
+        return ""
+    things = sorted({name.rsplit(" ", 2)[0] for name in found})
+    return (
+        f" It finds things in its pictures by itself, by sight ({', '.join(things)}): {len(found)} numbers "
+        "of where they are, which nobody tells it."
+    )
 
 
 def what_its_prior_is(prior: PriorConfig) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from scd_world.robot_data.schema import DataSchema
 
 MOST_BYTES = 2**34  # of one array: a file of a kilobyte can claim to hold more than a machine
+MAY_LACK = {"task", "found"}
 NAMES = {"u": "bytes", "f": "real numbers", "i": "whole numbers"}
 
 
@@ -25,6 +26,8 @@ class StartState:
     action: np.ndarray  # float32 (k − 1, A)
     prev: np.ndarray  # float32 (S + A,) state and action before the first; none known: its own and NaN
     task: int = 0  # which of the schema's tasks
+    # float32 (k, N): where the things in its pictures are; None: to be found by the world that starts from it
+    found: np.ndarray | None = None
 
     @property
     def last_prev(self) -> np.ndarray:
@@ -44,6 +47,8 @@ class StartStates:
     addresses: np.ndarray  # int64 (F, 2): episode of the dataset and frame in it, sorted
     # (F,) which of the schema's tasks; empty where there is one alone
     task: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    # float32 (F, N): where the things in the pictures are; empty where nobody looked
+    found: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @cached_property
     def rows(self) -> dict[tuple[int, int], int]:
@@ -79,6 +84,7 @@ class StartStates:
             action=self.action[first:row],
             prev=np.concatenate(known),
             task=int(self.task[row]) if len(self.task) else 0,
+            found=self.found[frames] if len(self.found) else None,
         )
 
     def filter_by_task(self, task: int, pool: np.ndarray) -> np.ndarray:
@@ -116,7 +122,7 @@ class StartStates:
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         arrays = {part.name: getattr(self, part.name) for part in fields(self)}
-        return {name: value for name, value in arrays.items() if name != "task" or len(value)}
+        return {name: value for name, value in arrays.items() if name not in MAY_LACK or len(value)}
 
     @classmethod
     def load(cls, folder: Path) -> StartStates:
@@ -127,7 +133,7 @@ class StartStates:
             with zarr.config.set({"array.read_missing_chunks": False}):
                 group = zarr.open_group(str(folder), mode="r")
                 found = sorted(group.array_keys())
-                if not set(names) - {"task"} <= set(found) <= set(names):
+                if not set(names) - MAY_LACK <= set(found) <= set(names):
                     raise ValueError(f"holds the arrays {found}; expected {names}")
                 arrays: dict[str, Any] = {name: plain(group[name]) for name in found}
         # What a file that is no zarr array raises, as deep as it was read; a missing chunk among them.
@@ -135,8 +141,9 @@ class StartStates:
             raise ValueError(f"cannot be read as zarr arrays: {error!r:.200}") from error
         return cls(**arrays)
 
-    def check(self, schema: DataSchema) -> None:
-        """Raises ValueError unless there are starts, all of them finite, of data of this schema."""
+    def check(self, schema: DataSchema, found: int = 0) -> None:
+        """Raises ValueError unless there are starts, all of them finite, of data of this schema, with as many
+        numbers found in each picture."""
         F = len(self.addresses)
         expected = {
             "pixels": ("u", (F, len(schema.cameras), schema.height, schema.width, 3)),
@@ -144,6 +151,8 @@ class StartStates:
             "action": ("f", (F, len(schema.action))),
             "addresses": ("i", (F, 2)),
         } | ({"task": ("i", (F,))} if len(self.task) else {})
+        if len(self.found):
+            expected["found"] = ("f", (F, found))
         for name, (kind, shape) in expected.items():
             found = getattr(self, name)
             if found.dtype.kind != kind or found.shape != shape or not F:
@@ -151,7 +160,7 @@ class StartStates:
                     f"{name} is {found.dtype} of shape {found.shape}; by the schema and the addresses, of "
                     f"which there is one or more, expected {NAMES[kind]} of shape {shape}"
                 )
-        for name in ("state", "action"):
+        for name in ("state", "action", *(["found"] if len(self.found) else [])):
             if len(wrong := np.flatnonzero(~np.isfinite(getattr(self, name)).all(1))):
                 episode, frame = self.addresses[wrong[0]]
                 raise ValueError(f"{name} of episode {episode}, frame {frame} is not finite")

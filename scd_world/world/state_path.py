@@ -47,6 +47,7 @@ class StatePath:
 
     def reset(self, starts: Sequence[StartState]) -> RolloutState:
         """Starts one row per start state, each from its last frame's state and what was one frame before."""
+        starts = self.world.complete(starts)
         state, prev = self.world.last_states(starts)
         B = len(starts)
         nothing, blank = torch.zeros(B, device=state.device), state.new_zeros(B, *self.frame_shape)
@@ -71,7 +72,7 @@ class StatePath:
         """Starts these rows (r,) of `s` anew, in place. RuntimeError where `s` was stepped on already."""
         s.check()
         index = torch.as_tensor(rows, device=s.state.device)
-        s.state[index], s.prev[index] = self.world.last_states(starts)
+        s.state[index], s.prev[index] = self.world.last_states(self.world.complete(starts))
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0

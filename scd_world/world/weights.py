@@ -87,7 +87,8 @@ def read_codec(file: Path, config: WorldConfig) -> Codec:
     with blaming(file.with_name("config.json")):
         codec = make_codec(config.codec, config.schema)
     if codec.state_dict():
-        weights = {UNCHANGED: torch.zeros(()), **read_tensors(file)}  # older files keep no detail
+        older = {} if config.codec.kind == "identity" else {UNCHANGED: torch.zeros(())}  # kept no detail
+        weights = {**older, **read_tensors(file)}
         check_finite(file, weights)
         load_weights(file, codec, weights, "codec")
     return codec.eval().requires_grad_(False)

@@ -120,7 +120,7 @@ class World:
             for name, value in part.items():
                 digest.update(name.encode())
                 digest.update(value.detach().cpu().contiguous().numpy())
-        if not isinstance(self.codec, Identity):
+        if not self.codec.is_plain:
             digest.update(self.codec.fingerprint.encode())
         return digest.hexdigest()
 
@@ -137,6 +137,7 @@ class World:
 
         starts: from `World.starts.get(episode, frame, context)`; their contexts may differ in length.
         """
+        starts = self.complete(starts)
         first = self.first_frames(starts) if self.config.anchor_frame else None
         anchor = shown = None
         if first is not None:
@@ -152,6 +153,7 @@ class World:
         rows: r indices into s; starts: r start states. RuntimeError where `s` was stepped on already.
         """
         s.check()
+        starts = self.complete(starts)
         index = torch.as_tensor(rows, device=self.device)
         s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
         if self.config.anchor_frame:
@@ -229,8 +231,28 @@ class World:
             self.model.prior.expected_error(s.ensemble).float(),
             s.obs.flatten(1).sum(1).float(),  # finite where all pixels are
         ]
-        state = self.stats.decode_state(s.state).float()
+        state = self.decode_state(s.state).float()
         return HostCopy(torch.cat([torch.stack(numbers, dim=1), state], dim=1))
+
+    def complete(self, starts: Sequence[StartState]) -> list[StartState]:
+        """Gives the starts as the model knows them: what is found in their pictures is part of the state, and
+        looked for where it is not known. One frame before the first, things are taken to be there."""
+        if not self.codec.config.found:
+            return list(starts)
+        completed = []
+        for start in starts:
+            found, S = start.found, len(self.schema.state)
+            if found is None:
+                pixels = torch.from_numpy(start.pixels)[None].to(self.device)
+                found = self.codec.find(pixels)[0].cpu().numpy()
+            prev = np.concatenate([start.prev[:S], found[0], start.prev[S:]], dtype=np.float32)
+            state = np.concatenate([start.state, found], axis=1, dtype=np.float32)
+            completed.append(replace(start, state=state, prev=prev))
+        return completed
+
+    def decode_state(self, state: Tensor) -> Tensor:
+        """Gives the recorded part (…, S), raw units, of a model's state."""
+        return self.stats.decode_state(state)[..., : len(self.schema.state)]
 
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the model's frame, state, and state and action one frame earlier (at rest at an episode's
@@ -342,7 +364,7 @@ class World:
         model = make_model(of_model, weights, config, normalizer)
         with blaming(folder / "starts"):
             starts = StartStates.load(folder / "starts")
-            starts.check(config.schema)
+            starts.check(config.schema, len(config.codec.found))
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
         return cls(model, normalizer, starts, card, config.provenance, codec).to(device)
 

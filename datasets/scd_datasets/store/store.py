@@ -140,7 +140,7 @@ class WindowStore:
         rows = starts[:, None] + np.minimum(steps, lengths[:, None] - 1)
         taken = rows[:, :-1]
         return {
-            "pixels": self._gather_pixels(rows),
+            "pixels": self.pixels_of_rows(rows),
             "state": self.state[rows],
             "prev": previous_state_action(self.state, self.action, rows[:, 0], starts),
             "action": self.action[taken],
@@ -156,7 +156,7 @@ class WindowStore:
         Raises ValueError where an episode has no such frame, or there is no such episode.
         """
         self._check(np.asarray(episodes), np.asarray(frames), 1)
-        return self._gather_pixels(self.starts[episodes] + frames)
+        return self.pixels_of_rows(self.starts[episodes] + frames)
 
     def split(self, holdout: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Splits the episodes: training, held out; both sorted.
@@ -208,7 +208,8 @@ class WindowStore:
                 f"episode's {self.lengths[episodes[i]]} steps; the last start is {last_start[i]}"
             )
 
-    def _gather_pixels(self, rows: np.ndarray) -> np.ndarray:
+    def pixels_of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Reads the frames of rows (…,), uint8 (…, V, H, W, 3)."""
         if isinstance(self._pixels, np.ndarray):
             return self._pixels[rows]
         unique, inverse = np.unique(rows, return_inverse=True)

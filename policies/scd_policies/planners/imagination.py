@@ -84,11 +84,13 @@ class StateImagination(Imagination):
                 "state_only=false, or train a world with prior=state"
             )
         self.world, self.schema, self.device = world, world.schema, world.device
+        self.needs_images = bool(world.codec.config.found)  # to find where things are
         self.with_uncertainty = with_uncertainty
         self.has_uncertainty = world.model.prior.has_uncertainty
 
     def begin(self, start: StartState, copies: int, seed: int) -> StateRollout:
         world, stats = self.world, self.world.stats
+        (start,) = world.complete([start])
         prev = stats.encode_prev(world.tensor(start.last_prev)[None]).expand(copies, -1)
         state = stats.encode_state(world.tensor(start.state[-1])[None]).expand(copies, -1)
         ensemble = world.model.prior.init_ensemble(prev, state)
@@ -109,7 +111,7 @@ class StateImagination(Imagination):
         return StateRollout(torch.cat([s.state, action], dim=-1), after, ensemble, s.steps + 1), outcome
 
     def observation(self, s: StateRollout) -> dict[str, np.ndarray]:
-        return low_dim(self.world.stats.decode_state(s.state.detach()).cpu().numpy(), self.schema)
+        return low_dim(self.world.decode_state(s.state.detach()).cpu().numpy(), self.schema)
 
     def rest_action(self, start: StartState) -> Tensor:
         return rest_action(self.world, start)
@@ -152,7 +154,7 @@ class ImageImagination(Imagination):
         cameras = {name: shown[:, v] for v, name in enumerate(self.schema.cameras)}
         pixels = cameras if len(cameras) > 1 else shown[:, 0]
         return {"pixels": pixels} | low_dim(
-            world.stats.decode_state(s.rollout.state).float().cpu().numpy(), self.schema
+            world.decode_state(s.rollout.state).float().cpu().numpy(), self.schema
         )
 
     def rest_action(self, start: StartState) -> Tensor:
@@ -168,6 +170,7 @@ def low_dim(state: np.ndarray, schema: DataSchema) -> dict[str, np.ndarray]:
 
 def rest_action(world: World, start: StartState) -> Tensor:
     """Gives (A,): the action, raw units, under which the start's state stays, as the recordings have it."""
+    (start,) = world.complete([start])
     state = world.stats.encode_state(world.tensor(start.state[-1]))
     rest = standstill(state, world.stats.hold_action)[len(state) :]
     low, high = world.stats.action_low, world.stats.action_high

@@ -33,7 +33,7 @@ from tests.scd_world.conftest import SLIDE, TINY, slide_episode
 from tests.scd_world.training.test_trainer import assert_equal, final, train_and_crash
 
 LEARNT = CodecTrainConfig("autoencoder", width=4, steps=3, batch_size=4)
-CPU = torch.device("cpu")
+CPU, EVERY = torch.device("cpu"), np.arange(8)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def codec() -> AutoencoderCodec:
 
 def test_a_latent_store_holds_every_frame_encoded_and_all_else_as_it_was(slide_store, codec, tmp_path):
     store = WindowStore.open(slide_store)
-    made = latent_store(store, codec, tmp_path / "latents.zarr", CPU)
+    made = latent_store(store, codec, tmp_path / "latents.zarr", CPU, EVERY)
     for episode, frame in ((0, 0), (3, 23), (7, 11)):
         place = np.array([episode]), np.array([frame])
         recorded, latent = store.windows(*place, 1), made.windows(*place, 1)
@@ -70,19 +70,19 @@ def test_a_latent_store_holds_every_frame_encoded_and_all_else_as_it_was(slide_s
 
 def test_it_is_encoded_once_and_anew_for_another_codec(slide_store, codec, tmp_path, monkeypatch):
     store, out = WindowStore.open(slide_store), tmp_path / "latents.zarr"
-    first = latent_store(store, codec, out, CPU).fingerprint
+    first = latent_store(store, codec, out, CPU, EVERY).fingerprint
     with monkeypatch.context() as patch:
         patch.setattr(latents, "encode", None)  # whoever calls it fails
-        assert latent_store(store, codec, out, CPU).fingerprint == first
-        elsewhere = latent_store(store, codec, tmp_path / "elsewhere.zarr", CPU)  # found by its digest
+        assert latent_store(store, codec, out, CPU, EVERY).fingerprint == first
+        elsewhere = latent_store(store, codec, tmp_path / "elsewhere.zarr", CPU, EVERY)  # found by its digest
         assert elsewhere.fingerprint == first
     other = AutoencoderCodec(codec.config, SLIDE)
-    assert latent_store(store, other, out, CPU).fingerprint != first
+    assert latent_store(store, other, out, CPU, EVERY).fingerprint != first
 
 
 def test_the_identity_needs_no_store_of_its_own(world, slide_store, tmp_path):
     store = WindowStore.open(slide_store)
-    assert latent_store(store, world.codec, tmp_path / "latents.zarr", CPU) is store
+    assert latent_store(store, world.codec, tmp_path / "latents.zarr", CPU, EVERY) is store
     assert not (tmp_path / "latents.zarr").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_world_of_latents_shows_what_the_robot_sees(coded, tmp_path):
     assert world.schema == SLIDE
     assert (world.model.schema.height, world.frame_shape) == (4, (3, 4, 4))
     made = json.loads((folder / "config.json").read_text())
-    assert made["codec"] == {"kind": "autoencoder", "width": 4}
+    assert made["codec"] == {"kind": "autoencoder", "width": 4, "found": []}
     assert {"psnr", "worst_psnr", "ssim"} == made["provenance"]["codec"].keys()
     assert f"come back at {made['provenance']['codec']['psnr']:.1f} dB" in (folder / "README.md").read_text()
     env = gymnasium.make("scd_world/World-v0", world=str(folder), device="cpu")

@@ -1,0 +1,71 @@
+"""What a camera would see if only the robot were there: the middle of frames in which it stood alike.
+
+No network draws it: it is what nine frames of other episodes, nearest by the robot's own state, agree on.
+Where they do not, somebody moved a thing, and the background is expected.
+
+R recorded frames, F frames, S robot state, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scd_world.objects.sprite import Scenes
+
+NEIGHBORS, AGREE = 9, 7
+TOLD_BY = 5  # neighbors that a place is told by
+DIFFERS = 0.1  # of 2: how far from the background the expected color is where the robot is
+NEARBY = 3  # px on each side that a robot may be off
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Frames of one camera, and how the robot stood."""
+
+    frames: Tensor  # uint8 (R, 3, H, W)
+    state: Tensor  # (R, S) each number's deviation 1; S = 0: nobody knows where the robot is
+    episode: Tensor  # (R,)
+    background: Tensor  # uint8 (3, H, W)
+
+    def scenes(self, frames: Tensor, state: Tensor, episode: Tensor) -> Scenes:
+        """Gives what is expected of frames uint8 (F, 3, H, W), from others than those of their episodes (F,).
+
+        state (F, S) in the same units.
+        """
+        seen, still = unit(frames), unit(self.background)[None]
+        if not self.state.shape[1] or len(self.state) < 4 * NEIGHBORS:
+            return Scenes(seen, still, torch.zeros_like(still[:, :1], dtype=torch.bool))
+        apart = torch.cdist(state, self.state)
+        apart.masked_fill_(episode[:, None] == self.episode, torch.inf)
+        near = self.frames[apart.topk(NEIGHBORS, largest=False).indices]  # (F, 9, 3, H, W)
+        usual = middle(*(middle(*near[:, i : i + 3].unbind(1)) for i in (0, 3, 6)))
+        apart = torch.maximum(near, usual[:, None]) - torch.minimum(near, usual[:, None])  # uint8
+        same = (apart.amax(2) < DIFFERS * 127.5).sum(1) >= AGREE  # (F, H, W)
+        usual = unit(usual)
+        robot = same[:, None] & ((usual - still).abs().amax(1, keepdim=True) > DIFFERS)
+        expected = torch.where(robot, usual, still)
+        nearby = F.max_pool2d(robot.float(), 2 * NEARBY + 1, 1, NEARBY) > 0
+        return Scenes(seen, expected, nearby)
+
+    def tells(self, state: Tensor, episode: Tensor, places: Tensor) -> float:
+        """Gives how much of the variance of places (F, 2) follows from states (F, S): as the means of those
+        at the nearest states of other episodes have it."""
+        if not self.state.shape[1] or len(state) < 4 * NEIGHBORS:
+            return 0.0
+        apart = torch.cdist(state, state).masked_fill_(episode[:, None] == episode, torch.inf)
+        likely = places[apart.topk(TOLD_BY, largest=False).indices].mean(1)
+        return 1 - ((places - likely).square().sum() / (places - places.mean(0)).square().sum()).item()
+
+
+def middle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Gives the median of three, number by number."""
+    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
+
+
+def unit(pixels: Tensor) -> Tensor:
+    """uint8 → [-1, 1]."""
+    return pixels.float() / 127.5 - 1
