@@ -86,7 +86,8 @@ class ObjectFinder(nn.Module):
 
         expect: what is expected in a camera's frames; None: its background.
         """
-        things, poses = self.things, [None] * self.count
+        things = self.things
+        poses: list[Tensor | None] = [None] * self.count
         rows: list[Tensor] = []
         for time, now in enumerate(frames):
             views = now.to(self.background.device).movedim(-1, 2)

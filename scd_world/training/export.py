@@ -38,7 +38,7 @@ def pick_starts(
         addresses.append(np.stack([np.full_like(kept, store.episode_index[episode]), kept], axis=1))
     places = np.concatenate(rows)
     windows = store.windows(places[:, 0], places[:, 1], num_steps=1)
-    found = np.zeros((0, 0), np.float32)
+    found: np.ndarray = np.zeros((0, 0), np.float32)
     if seen is not None and len(seen.schema.state) > len(store.schema.state):
         found = seen.state[seen.starts[places[:, 0]] + places[:, 1], len(store.schema.state) :]
     order = np.lexsort(np.concatenate(addresses).T[::-1])

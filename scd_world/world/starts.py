@@ -154,10 +154,10 @@ class StartStates:
         if len(self.found):
             expected["found"] = ("f", (F, found))
         for name, (kind, shape) in expected.items():
-            found = getattr(self, name)
-            if found.dtype.kind != kind or found.shape != shape or not F:
+            array = getattr(self, name)
+            if array.dtype.kind != kind or array.shape != shape or not F:
                 raise ValueError(
-                    f"{name} is {found.dtype} of shape {found.shape}; by the schema and the addresses, of "
+                    f"{name} is {array.dtype} of shape {array.shape}; by the schema and the addresses, of "
                     f"which there is one or more, expected {NAMES[kind]} of shape {shape}"
                 )
         for name in ("state", "action", *(["found"] if len(self.found) else [])):
