@@ -6,6 +6,11 @@ Each arm of ARMS plays the same seeds; what counts is success in the simulator, 
 `simulator` plans as `best of 50` does, with the simulator itself as its model: the bound. Every episode is
 kept in <out>/<arm>.jsonl, and the same command goes on where it was interrupted; the table and the picture
 come from these files (table.py).
+
+    python recipes/planning/pusht.py runs/found/train/world runs/planning_eyes --eyes data/pusht
+
+With a world that finds the block in pictures by itself, the pusher looks, too (eyes.py): neither is told
+where the block is.
 """
 
 from __future__ import annotations
@@ -16,7 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from eyes import Eyes, fit_corners
 from simulator_model import SimulatorModel
 from table import report
 
@@ -47,24 +54,31 @@ ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
-def build(arm: str, env: Any, world: World) -> Policy:
-    """Makes the policy of an arm, for the simulator `env`."""
+def build(arm: str, env: Any, world: World, corners: np.ndarray | None) -> Policy:
+    """Makes the policy of an arm, for the simulator `env`. corners: of a base policy that looks (eyes.py)."""
     planner, settings, _ = ARMS[arm]
+    base: Policy = make(SKILL["base"], env.action_space)
+    if corners is not None:
+        assert world.codec.finder is not None
+        base = Eyes(base, world.codec.finder, corners)
     if not planner:
-        base = make(SKILL["base"], env.action_space)
         return DegradedPolicy(base, env.action_space, Degradation(**SKILL["base_degrade"]))
+    if corners is not None and "base" in settings:
+        settings = settings | {"base": base}
     model = SimulatorModel(env, world.schema) if planner == "simulator" else world
     name = "best_of_n" if planner == "simulator" else planner
     return make(name, env.action_space, world=model, **settings)
 
 
-def play(arm: str, world: World, out: Path, first_seed: int, max_steps: int) -> None:
+def play(
+    arm: str, world: World, out: Path, first_seed: int, max_steps: int, corners: np.ndarray | None
+) -> None:
     """Plays the episodes of an arm that are still missing."""
-    env = simulators.make("pusht", render_images=False)
+    env = simulators.make("pusht", render_images=corners is not None)
     file = out / f"{arm}.jsonl"
     done = {json.loads(line)["seed"] for line in file.read_text().splitlines()} if file.exists() else set()
     missing = [seed for seed in range(first_seed, first_seed + ARMS[arm][2]) if seed not in done]
-    policy = build(arm, env, world)
+    policy = build(arm, env, world, corners)
     for seed in missing:
         began = time.perf_counter()
         (episode,) = episodes(env, policy, [seed], max_steps=max_steps)
@@ -87,13 +101,15 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seed", type=int, default=80_000, help="of the first episode")
     parser.add_argument("--max-steps", type=int, default=200)
+    parser.add_argument("--eyes", default=None, help="recording with the block's corners: the pusher looks")
     parser.add_argument("--figure", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     world = World.load(args.world)
+    corners = fit_corners(args.eyes, world) if args.eyes else None
     for arm in args.arms:
-        play(arm, world, args.out, args.seed, args.max_steps)
+        play(arm, world, args.out, args.seed, args.max_steps, corners)
     report(args.out, args.figure)
 
 

@@ -5,13 +5,14 @@
 #     recipes/so101/world.sh data/so101 runs/so101    # record, learn, simulate, rank
 #     recipes/so101/world.sh data/so101 runs/so101 rank
 #
-# Every part goes on where a kill left it. BUDGET: seconds of training. BLOCK=told gives the world the block's
-# recorded pose as well (another OUT): no robot knows it, and the report has to say so.
+# Every part goes on where a kill left it. BUDGET: seconds of training. The world finds the block in its pictures
+# by itself (BLOCK=found). BLOCK=unknown leaves that out, and BLOCK=told gives it the block's recorded pose (another
+# OUT each): no robot knows it, and the report has to say so.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export MUJOCO_GL=${MUJOCO_GL:-egl}
 
-BUDGET=${BUDGET:-3600} BLOCK=${BLOCK:-unknown} EPISODES=${EPISODES:-300} STARTS=${STARTS:-40}
+BUDGET=${BUDGET:-3600} BLOCK=${BLOCK:-found} EPISODES=${EPISODES:-300} STARTS=${STARTS:-40}
 DATA=$1 OUT=$2 POLICIES=$here/policies.yaml
 
 record() { "$here/record.sh" "$DATA"; }
@@ -23,6 +24,12 @@ learn() {
         IMAGES=render_images:false SEED=1000000 EPISODES=$((4 * EPISODES)) "$here/record.sh" "${DATA}_blind"
         scd-data data.root="$DATA" data.image_size=64 out="$OUT/data.zarr"
         scd-train data=zarr data.root="$OUT/data.zarr" data.holdout=0.14 "prior.extra_datasets=[${DATA}_blind]" \
+            model="${MODEL:-small}" model.patch=8 prior.dynamics.time_share=0.4 prior.dynamics.steps=30000 \
+            steps=1000000 time_budget="$BUDGET" checkpoint_every=250 out="$OUT/train"
+    elif [ "$BLOCK" = found ]; then
+        scd-data data.root="$DATA" data.image_size=64 "data.drop_features=[observation.environment_state]" \
+            out="$OUT/data.zarr"
+        scd-train data=zarr data.root="$OUT/data.zarr" data.holdout=0.14 codec.objects=1 \
             model="${MODEL:-small}" model.patch=8 prior.dynamics.time_share=0.4 prior.dynamics.steps=30000 \
             steps=1000000 time_budget="$BUDGET" checkpoint_every=250 out="$OUT/train"
     else

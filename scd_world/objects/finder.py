@@ -80,14 +80,19 @@ class ObjectFinder(nn.Module):
         return tuple(found)
 
     @torch.no_grad()
-    def find(self, frames: Iterable[Tensor], expect: Expect | None = None) -> Tensor:
+    def find(
+        self, frames: Iterable[Tensor], expect: Expect | None = None, before: Tensor | None = None
+    ) -> Tensor:
         """Follows the things through frames in their order, each uint8 (B, V, H, W, 3), later ones of the
         first recordings alone; gives where they are, (B, T, N) in px, and NaN after a recording's end.
 
-        expect: what is expected in a camera's frames; None: its background.
+        expect: what is expected in a camera's frames; None: its background. before (B, N): where the things
+        were one frame earlier; None: nobody knows.
         """
         things = self.things
         poses: list[Tensor | None] = [None] * self.count
+        if before is not None:
+            poses = [*self.poses(before)]
         rows: list[Tensor] = []
         for time, now in enumerate(frames):
             views = now.to(self.background.device).movedim(-1, 2)
@@ -96,8 +101,8 @@ class ObjectFinder(nn.Module):
             for i, (camera, sprite) in enumerate(things):
                 if camera not in scenes:
                     scenes[camera] = (expect or self.background_alone)(camera, views[:, camera], time)
-                before = poses[i]
-                pose, _ = follow(sprite, scenes[camera], None if before is None else before[: len(now)])
+                last = poses[i]
+                pose, _ = follow(sprite, scenes[camera], None if last is None else last[: len(now)])
                 poses[i] = pose
                 where.append(numbers(sprite, pose))
                 if any(other.camera == camera for other in things[i + 1 :]):

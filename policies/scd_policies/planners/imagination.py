@@ -111,7 +111,7 @@ class StateImagination(Imagination):
         return StateRollout(torch.cat([s.state, action], dim=-1), after, ensemble, s.steps + 1), outcome
 
     def observation(self, s: StateRollout) -> dict[str, np.ndarray]:
-        return low_dim(self.world.decode_state(s.state.detach()).cpu().numpy(), self.schema)
+        return observed_state(self.world, s.state.detach())
 
     def rest_action(self, start: StartState) -> Tensor:
         return rest_action(self.world, start)
@@ -153,19 +153,20 @@ class ImageImagination(Imagination):
         shown = world.pixels(s.rollout).cpu().numpy()
         cameras = {name: shown[:, v] for v, name in enumerate(self.schema.cameras)}
         pixels = cameras if len(cameras) > 1 else shown[:, 0]
-        return {"pixels": pixels} | low_dim(
-            world.decode_state(s.rollout.state).float().cpu().numpy(), self.schema
-        )
+        return {"pixels": pixels} | observed_state(world, s.rollout.state)
 
     def rest_action(self, start: StartState) -> Tensor:
         return rest_action(self.world, start)
 
 
-def low_dim(state: np.ndarray, schema: DataSchema) -> dict[str, np.ndarray]:
-    """Gives states (N, S) as the keys that an environment observes."""
-    split = len(schema.agent_pos)
-    parts = {"agent_pos": state[:, :split], "environment_state": state[:, split:]}
-    return {key: value.astype(np.float32) for key, value in parts.items() if value.shape[1]}
+def observed_state(world: World, state: Tensor) -> dict[str, np.ndarray]:
+    """Gives a model's states (N, S) as the keys that an environment observes, and as `objects` where the
+    world has the things that it finds in pictures, (N, N') px."""
+    raw = world.stats.decode_state(state).float().cpu().numpy()
+    known = len(world.schema.state)
+    agent, environment, found = np.split(raw, [len(world.schema.agent_pos), known], axis=1)
+    parts = {"agent_pos": agent, "environment_state": environment, "objects": found}
+    return {key: value for key, value in parts.items() if value.shape[1]}
 
 
 def rest_action(world: World, start: StartState) -> Tensor:

@@ -143,7 +143,9 @@ def test_rows_and_the_state_alone_start_from_the_same(world):
     for other in (again.state, alone.state, planned.begin(start, 1, 0).state):
         assert torch.equal(other, s.state)
     assert world.outputs(s)["state"].shape == (1, 2)
-    assert planned.observation(planned.begin(start, 1, 0))["agent_pos"].shape == (1, 2)
+    observed = planned.observation(planned.begin(start, 1, 0))
+    assert observed["agent_pos"].shape == (1, 2)
+    assert np.abs(observed["objects"][0, :2] - true_middle(start.pixels[-1, 0])).max() < 3
 
 
 def test_an_environment_s_state_is_saved_and_taken_up(folder):
