@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from scd_datasets.store.statistics import background
 from scd_datasets.store.store import WindowStore, rows_of
-from scd_world.objects.discover import discover
-from scd_world.objects.expected import Recorded
+from scd_world.objects.discover import STANDS_OUT, discover
+from scd_world.objects.expected import Recorded, unit
 from scd_world.objects.finder import ObjectFinder, Thing
 from scd_world.objects.sprite import Scenes
 from scd_world.robot_data.normalizer import decode_pixels
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 600  # frames in which things are looked for
 MOST_BYTES = 2**29  # of the frames that tell what is expected
 POOL = 8000  # of them, at most
+STILL = 1 / 3  # share of a camera's picture that may change, where it stands still
 TOGETHER = 64  # episodes that are followed side by side
 
 
@@ -39,7 +40,7 @@ class RobotPictures:
     """Frames of the training episodes by how the robot stands: what a camera sees but for the things."""
 
     def __init__(self, store: WindowStore, episodes: np.ndarray, seed: int) -> None:
-        self.store, self.cameras = store, range(len(store.schema.cameras))
+        self.store, cameras = store, range(len(store.schema.cameras))
         rows = rows_of(store.starts, store.lengths, episodes)
         state = torch.from_numpy(store.state[rows, : len(store.schema.agent_pos)])
         self.mean, self.scale = state.mean(0), state.std(0, correction=0).clamp_min(1e-6)
@@ -52,7 +53,7 @@ class RobotPictures:
         states, of = self.standing(some), torch.from_numpy(episode_of(store, some))
         self.recorded = [
             Recorded(pixels[:, camera].contiguous(), states, of, self.background[camera])
-            for camera in self.cameras
+            for camera in cameras
         ]
         self.looked_at = np.sort(rng.permutation(rows)[:LOOKED_AT])
 
@@ -60,6 +61,11 @@ class RobotPictures:
         """Gives how the robot stands in rows of the store, each number's deviation 1."""
         state = torch.from_numpy(self.store.state[rows, : len(self.store.schema.agent_pos)])
         return (state - self.mean) / self.scale
+
+    def moving_share(self, camera: int, frames: Tensor) -> float:
+        """Gives which share of a frame, of uint8 (F, 3, H, W), is usually not as the background is."""
+        apart = (unit(frames) - unit(self.background[camera])).abs().amax(1) > STANDS_OUT
+        return apart.float().mean((1, 2)).median().item()
 
     def scenes(self, camera: int, frames: Tensor, rows: np.ndarray) -> Scenes:
         """Gives frames uint8 (F, 3, H, W) of these rows of the store, with what is expected in them."""
@@ -81,7 +87,10 @@ def find_things(store: WindowStore, episodes: np.ndarray, most: int, seed: int) 
     frames = torch.from_numpy(store.pixels_of_rows(rows)).movedim(-1, 2)
     standing, of = pictures.standing(rows), torch.from_numpy(episode_of(store, rows))
     things: list[Thing] = []
-    for camera in pictures.cameras:
+    for camera, name in enumerate(store.schema.cameras):
+        if (share := pictures.moving_share(camera, frames[:, camera])) > STILL:
+            log.info("%s does not stand still (%.0f %% of it changes): nothing is sought", name, 100 * share)
+            continue
         scenes = pictures.scenes(camera, frames[:, camera].contiguous(), rows)
         told = partial(pictures.recorded[camera].tells, standing, of)
         for found in discover(scenes, most, seed, told):
@@ -89,7 +98,7 @@ def find_things(store: WindowStore, episodes: np.ndarray, most: int, seed: int) 
             turns = "its turn can be told" if sprite.turns else "its turn cannot be told"
             log.info(
                 "%s: found a thing of %.0f px, %s; it explains %.0f %% of what the robot does not",
-                store.schema.cameras[camera], 2 * sprite.radius, turns, 100 * min(1.0, found.share),
+                name, 2 * sprite.radius, turns, 100 * min(1.0, found.share),
             )  # fmt: skip
             things.append(Thing(camera, sprite))
     if not things:

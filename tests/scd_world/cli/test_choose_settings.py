@@ -22,6 +22,21 @@ def test_where_a_simulator_tells_the_state_nothing_is_changed():
     assert choose(BLIND, {"codec.kind": "identity"}, "cuda") == {}
 
 
+def test_where_things_are_looked_for_the_state_is_known():
+    assert choose(BLIND, {"codec.objects": "1"}, "cpu") == {}
+    assert choose(BLIND, {"codec.objects": "0"}, "cpu")["codec.kind"].value == "autoencoder"
+    both = choose(BLIND, {"codec.objects": "1", "codec.kind": "autoencoder"}, "cpu")
+    assert "model.warp" in both
+    assert "codec.objects" not in both
+
+
+def test_a_run_that_looks_for_things_goes_on_without_being_told_again(training, tmp_path):
+    config = training(codec=CodecTrainConfig(objects=1))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(asdict(config)))
+    assert choose_settings(training(), {}).codec == config.codec
+
+
 def test_a_patch_in_pixels_means_pixels():
     """Commands that were right before there was a codec do what they did, and say what else there is."""
     choices = choose(BLIND, {"model.patch": "16"}, "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -214,6 +215,25 @@ def test_no_held_out_episode_tells_what_to_expect(table):
 def test_pictures_without_a_thing_are_refused_before_anything_is_learnt(training):
     with pytest.raises(ValueError, match=r"nothing rigid was found that moves on its own.*codec\.objects=0"):
         train(training(codec=CodecTrainConfig(objects=1)))
+
+
+def test_a_camera_that_moves_is_left_alone_and_said(table, tmp_path, caplog):
+    """Its background is nobody's; the other camera's things are found all the same."""
+    caplog.set_level(logging.INFO)
+    schema = replace(PUSHED, cameras=("top", "wrist"))
+
+    def with_wrist(index: int) -> EpisodeArrays:
+        episode = pushing_episode(index)
+        rows = np.arange(SIDE)[:, None] + np.arange(SIDE)
+        shift = np.random.default_rng(index).integers(0, SIDE, LENGTH)
+        wrist = (8 * ((rows + shift[:, None, None]) % SIDE))[:, None, :, :, None].astype(np.uint8)
+        return replace(episode, pixels=np.concatenate([episode.pixels, wrist.repeat(3, -1)], 1))
+
+    store = write_store(tmp_path / "two.zarr", schema, map(with_wrist, range(EPISODES)))
+    finder = find_things(store, np.arange(EPISODES), 1, 0)
+    assert [thing.camera for thing in finder.things] == [0]
+    assert "wrist does not stand still" in caplog.text
+    assert "top: found a thing" in caplog.text
 
 
 def test_recordings_without_images_are_refused_beside_it(seeing):
