@@ -24,7 +24,7 @@ EPISODES, EVERY = 40, 8  # of which the map is fitted to every eighth frame
 
 class Eyes:
     """Acts as `policy` does on the environment state that it sees in the picture or, in a world that finds
-    things, on what that imagines of them."""
+    objects, on what that imagines of them."""
 
     def __init__(self, policy: Policy, finder: ObjectFinder, corners: np.ndarray) -> None:
         """corners (N + 1, S): the environment state of what is found and a 1."""

@@ -69,9 +69,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
     patch = min(PATCHES, key=lambda p: abs(math.log(tokens(data, p) / TOKENS[device])))
     choices = {
         "codec.kind": Choice("autoencoder", "nobody tells where things are: pictures are learnt as latents"),
-        "codec.objects": Choice(
-            0, "1 looks for a rigid thing that is moved before a still camera"
-        ),
+        "codec.objects": Choice(0, "1 looks for a rigid object that is moved before a still camera"),
         "model.patch": Choice(patch, f"{tokens(data, patch):.0f} tokens for {data.height}×{data.width}"),
         "model.change_weight": Choice(0.0, "of pixels, not of latents"),
         "model.foreground_weight": Choice(0.0, "of pixels, not of latents"),

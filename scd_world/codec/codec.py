@@ -7,7 +7,7 @@ step ("High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112
 What coding loses of a frame, its *detail*, is known of one that was shown: it is given back wherever an
 imagined latent is still what was shown there.
 
-And a model's state is the recorded one with where the things in the pictures are, if any were found
+And a model's state is the recorded one with where the objects in the pictures are, if any were found
 (`scd_world.objects`).
 
 F frames, V cameras, C = 3·V channels, H W pixels, h w cells of a model's frame; B recordings, S state, N
@@ -81,7 +81,7 @@ class Codec(nn.Module, ABC):
     def complete(self, windows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gives windows as the store has them, what is found in their frames beside the recorded state.
 
-        Each frame's by itself and those before it. One frame before the first, things are taken to be there.
+        Each frame's by itself and those before it. One frame before the first, objects are taken to be there.
         """
         if self.finder is None:
             return dict(windows)
@@ -105,7 +105,7 @@ class Codec(nn.Module, ABC):
 
 def with_found(state: Tensor, prev: Tensor, found: Tensor) -> dict[str, Tensor]:
     """Puts what was found (B, T, N) beside the recorded state (B, T, S), and into prev (B, S + A), state and
-    action one frame before the first: things are taken to have been where they are then."""
+    action one frame before the first: objects are taken to have been where they are then."""
     S = state.shape[-1]
     found = found.to(state)
     return {

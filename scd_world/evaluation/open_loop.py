@@ -77,7 +77,7 @@ class WindowBatch:
     success: Tensor  # (B, k−1+T)
     recorded: Tensor  # (B, T) bool: this action, reward and success were recorded
     valid: Tensor  # (B, T) bool: and so was the frame after it
-    found: Tensor  # (B, k+T, N) where the world finds things in each frame, knowing those before it
+    found: Tensor  # (B, k+T, N) where the world finds objects in each frame, knowing those before it
 
     @property
     def steps(self) -> int:

@@ -1,10 +1,10 @@
-"""Finds what things there are in a camera's frames besides the robot, and what they look like.
+"""Finds what objects there are in a camera's frames besides the robot, and what they look like.
 
 A first guess is cut out of one frame: a piece that nothing explains. It is sought in the other frames, and
 its picture fitted to all the places where it was found; then it is sought again, with the better picture
 (an alternation as in "Transformation-Invariant Clustering and Dimensionality Reduction Using EM", Frey &
 Jojic, 2000, with the poses found by search). Of several first guesses the one that explains most stays.
-What it explains is then expected, and the next thing is sought.
+What it explains is then expected, and the next object is sought.
 
 F frames, H W pixels.
 """
@@ -20,19 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.objects.sprite import (
-    CAP,
-    FINER,
-    Scenes,
-    Sprite,
-    bounded_gain,
-    crops,
-    draw,
-    in_own_frame,
-    refine,
-    sample,
-    search,
-)
+from scd_world.objects.pose import CAP, bounded_gain, refine, search
+from scd_world.objects.scenes import Scenes, crops
+from scd_world.objects.sprite import FINER, Sprite, draw, in_own_frame, sample
 
 STANDS_OUT = 0.15  # of 2, the range of a color
 SMALLEST = 12  # pixels of a piece
@@ -40,7 +30,7 @@ LARGEST = 0.3  # of the image's shorter side: half a piece's
 GUESSES, TRIED = 6, 160  # first guesses; frames in which each is sought
 ROUNDS = 2  # of searching anew
 FIT_STEPS, FIT_BATCH, FIT_RATE = 160, 48, 2e-2
-WORTH = 0.2  # share of what stands out that a thing has to explain
+WORTH = 0.2  # share of what stands out that an object has to explain
 ROBOTS = 0.75  # share of the variance of its place that how the robot stands tells, where it is the robot's
 ROBOT_PARTS = 3  # that are looked past
 TURN_GAIN = 1.04  # by how much more a turning sprite has to explain to be taken for one
@@ -48,7 +38,7 @@ TURN_GAIN = 1.04  # by how much more a turning sprite has to explain to be taken
 
 @dataclass(frozen=True)
 class Found:
-    """One thing, and how well it is known."""
+    """One object, and how well it is known."""
 
     sprite: Sprite
     pose: Tensor  # (F, 3) in the frames that it was learnt from
@@ -58,19 +48,19 @@ class Found:
 
 @torch.no_grad()
 def discover(scenes: Scenes, most: int, seed: int, told: Callable[[Tensor], float]) -> list[Found]:
-    """Finds up to `most` things in frames that are spread over the recording, the robot's parts aside.
+    """Finds up to `most` objects in frames that are spread over the recording, the robot's parts aside.
 
     told: how much of the variance of places (F, 2) follows from how the robot stands, at most 1.
     """
     found: list[Found] = []
     for number in range(most + ROBOT_PARTS):
-        if (thing := discover_one(scenes, seed + number, told)) is None:
+        if (candidate := discover_one(scenes, seed + number, told)) is None:
             break
-        found.append(thing)
-        scenes = with_drawn(scenes, thing.sprite, thing.pose)
+        found.append(candidate)
+        scenes = with_drawn(scenes, candidate.sprite, candidate.pose)
         if sum(not other.is_robot for other in found) == most:
             break
-    return [thing for thing in found if not thing.is_robot]
+    return [candidate for candidate in found if not candidate.is_robot]
 
 
 def discover_one(scenes: Scenes, seed: int, told: Callable[[Tensor], float]) -> Found | None:
@@ -179,7 +169,7 @@ def fit_picture(
 
 
 def with_drawn(scenes: Scenes, sprite: Sprite, pose: Tensor) -> Scenes:
-    """The same scenes, the thing at poses (F, 3) now expected."""
+    """The same scenes, the object at poses (F, 3) now expected."""
     H, W = scenes.frames.shape[-2:]
     steps = (torch.arange(n, device=pose.device) + 0.5 for n in (H, W))
     at = torch.stack(torch.meshgrid(*steps, indexing="ij"))[None].expand(len(pose), -1, -1, -1)

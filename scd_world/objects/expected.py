@@ -1,7 +1,7 @@
 """What a camera would see if only the robot were there: the middle of frames in which it stood alike.
 
 No network draws it: it is what nine frames of other episodes, nearest by the robot's own state, agree on.
-Where they do not, somebody moved a thing, and the background is expected.
+Where they do not, somebody moved an object, and the background is expected.
 
 R recorded frames, F frames, S robot state, H W pixels.
 """
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.objects.sprite import Scenes
+from scd_world.objects.scenes import Scenes
 
 NEIGHBORS, AGREE = 9, 7
 TOLD_BY = 5  # neighbors that a place is told by

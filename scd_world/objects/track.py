@@ -1,6 +1,6 @@
-"""Follows known things through episodes: sought in the first frame, refined from frame to frame.
+"""Follows known objects through episodes: sought in the first frame, refined from frame to frame.
 
-F frames in all, B episodes side by side, K things, H W pixels.
+F frames in all, B episodes side by side, K objects, H W pixels.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scd_world.objects.sprite import Scenes, Sprite, fits, refine, search
+from scd_world.objects.pose import fits, refine, search
+from scd_world.objects.scenes import Scenes
+from scd_world.objects.sprite import Sprite
 
 STEPS = 4  # Gauss-Newton steps from one frame's pose to the next's
 DOUBT, LOST = 0.8, 0.4  # share of it that looks as it should: below, it is sought anew; below, it is not seen
@@ -16,7 +18,7 @@ BETTER = 1.1  # times as much another place has to explain
 
 
 def follow(sprite: Sprite, scenes: Scenes, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Finds the thing in one frame of each of B episodes; gives poses (B, 3), and whether it was seen (B,).
+    """Finds the object in one frame of each of B episodes; gives poses (B, 3), and whether it was seen (B,).
 
     previous (B, 3): where it was one frame earlier; None: nobody knows. Where it is not seen, it is taken to
     be where it was.
@@ -37,7 +39,7 @@ def follow(sprite: Sprite, scenes: Scenes, previous: Tensor | None) -> tuple[Ten
 
 
 def numbers(sprite: Sprite, pose: Tensor) -> Tensor:
-    """Gives what a state holds of poses (…, 3): row and column of the middle, px, and of a turning thing of
+    """Gives what a state holds of poses (…, 3): row and column of the middle, px, and of a turning object of
     a second point as well, half its radius from the first. (…, 2 or 4)"""
     middle, turn = pose[..., :2], pose[..., 2:]
     if not sprite.turns:

@@ -86,7 +86,7 @@ class TrainConfig:
         if self.codec.objects and self.prior.extra_datasets:
             complain(
                 f"prior.extra_datasets={self.prior.extra_datasets} were recorded without images, in which "
-                f"codec.objects={self.codec.objects} would look for things: leave one of the two out"
+                f"codec.objects={self.codec.objects} would look for objects: leave one of the two out"
             )
 
     @property

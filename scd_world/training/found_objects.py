@@ -1,4 +1,4 @@
-"""Where the things in a recording's pictures are: found once, before anything is learnt from them.
+"""Where the objects in a recording's pictures are: found once, before anything is learnt from them.
 
 What they look like is learnt from frames of the training episodes; then they are followed through all
 episodes.
@@ -23,13 +23,13 @@ from scd_datasets.store.statistics import background
 from scd_datasets.store.store import WindowStore, rows_of
 from scd_world.objects.discover import STANDS_OUT, discover
 from scd_world.objects.expected import Recorded, unit
-from scd_world.objects.finder import ObjectFinder, Thing
-from scd_world.objects.sprite import Scenes
+from scd_world.objects.finder import KnownObject, ObjectFinder
+from scd_world.objects.scenes import Scenes
 from scd_world.robot_data.normalizer import decode_pixels
 from scd_world.utils.atomic_folder import replace_file
 
 log = logging.getLogger(__name__)
-LOOKED_AT = 600  # frames in which things are looked for
+LOOKED_AT = 600  # frames in which objects are looked for
 MOST_BYTES = 2**29  # of the frames that tell what is expected
 POOL = 8000  # of them, at most
 STILL = 1 / 3  # share of a camera's picture that may change, where it stands still
@@ -37,7 +37,7 @@ TOGETHER = 64  # episodes that are followed side by side
 
 
 class RobotPictures:
-    """Frames of the training episodes by how the robot stands: what a camera sees but for the things."""
+    """Frames of the training episodes by how the robot stands: what a camera sees but for the objects."""
 
     def __init__(self, store: WindowStore, episodes: np.ndarray, seed: int) -> None:
         self.store, cameras = store, range(len(store.schema.cameras))
@@ -77,8 +77,8 @@ def episode_of(store: WindowStore, rows: np.ndarray) -> np.ndarray:
     return np.searchsorted(store.starts, rows, side="right") - 1
 
 
-def find_things(store: WindowStore, episodes: np.ndarray, most: int, seed: int) -> ObjectFinder:
-    """Finds what a robot may move, up to `most` things in each camera's pictures; says what it found.
+def find_objects(store: WindowStore, episodes: np.ndarray, most: int, seed: int) -> ObjectFinder:
+    """Finds what a robot may move, up to `most` objects in each camera's pictures; says what it found.
 
     ValueError where there is none.
     """
@@ -86,7 +86,7 @@ def find_things(store: WindowStore, episodes: np.ndarray, most: int, seed: int) 
     rows = pictures.looked_at
     frames = torch.from_numpy(store.pixels_of_rows(rows)).movedim(-1, 2)
     standing, of = pictures.standing(rows), torch.from_numpy(episode_of(store, rows))
-    things: list[Thing] = []
+    objects: list[KnownObject] = []
     for camera, name in enumerate(store.schema.cameras):
         if (share := pictures.moving_share(camera, frames[:, camera])) > STILL:
             log.info("%s does not stand still (%.0f %% of it changes): nothing is sought", name, 100 * share)
@@ -97,20 +97,20 @@ def find_things(store: WindowStore, episodes: np.ndarray, most: int, seed: int) 
             sprite = found.sprite
             turns = "its turn can be told" if sprite.turns else "its turn cannot be told"
             log.info(
-                "%s: found a thing of %.0f px, %s; it explains %.0f %% of what the robot does not",
+                "%s: found an object of %.0f px, %s; it explains %.0f %% of what the robot does not",
                 name, 2 * sprite.radius, turns, 100 * min(1.0, found.share),
             )  # fmt: skip
-            things.append(Thing(camera, sprite))
-    if not things:
+            objects.append(KnownObject(camera, sprite))
+    if not objects:
         raise ValueError(
             f"codec.objects={most}: in the pictures of {', '.join(store.schema.cameras)} nothing rigid was "
             "found that moves on its own before a still background: set codec.objects=0"
         )
-    return ObjectFinder(pictures.background.float() / 127.5 - 1, things)
+    return ObjectFinder(pictures.background.float() / 127.5 - 1, objects)
 
 
-def follow_things(store: WindowStore, finder: ObjectFinder, episodes: np.ndarray, out: Path) -> np.ndarray:
-    """Follows the things through all episodes: (F, N). An interrupted call goes on where it was.
+def follow_objects(store: WindowStore, finder: ObjectFinder, episodes: np.ndarray, out: Path) -> np.ndarray:
+    """Follows the objects through all episodes: (F, N). An interrupted call goes on where it was.
 
     episodes: those of the training; out: the store that is to be written, beside which pieces are kept.
     """
@@ -121,7 +121,7 @@ def follow_things(store: WindowStore, finder: ObjectFinder, episodes: np.ndarray
         digest.update(value.cpu().contiguous().numpy().tobytes())
     pieces = out.with_name(f".{out.name}.{digest.hexdigest()[:12]}.npz")
     done: dict[str, np.ndarray] = dict(np.load(pieces)) if pieces.exists() else {}
-    with tqdm(total=len(store.state), desc="finding things", unit="frame", mininterval=10) as bar:
+    with tqdm(total=len(store.state), desc="finding objects", unit="frame", mininterval=10) as bar:
         for first in range(0, len(order), TOGETHER):
             if str(first) not in done:
                 done[str(first)] = follow_episodes(pictures, finder, order[first : first + TOGETHER], bar)
@@ -145,7 +145,7 @@ def save(file: Path, arrays: dict[str, np.ndarray]) -> None:
 def follow_episodes(
     pictures: RobotPictures, finder: ObjectFinder, episodes: np.ndarray, bar: tqdm
 ) -> np.ndarray:
-    """Follows the things through some episodes, longest first: (E, T, N), NaN after an episode's end."""
+    """Follows the objects through some episodes, longest first: (E, T, N), NaN after an episode's end."""
     store = pictures.store
     rows = [
         store.starts[episodes[store.lengths[episodes] > t]] + t

@@ -35,7 +35,7 @@ from scd_world.codec.config import CodecConfig
 from scd_world.codec.fit_codec import fit_codec, fit_unchanged, reconstruction
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
-from scd_world.training.found_objects import find_things, follow_things
+from scd_world.training.found_objects import find_objects, follow_objects
 from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.run_folder import RunFolder
 from scd_world.utils.atomic_folder import DamagedFolder, verify, write_folder
@@ -100,9 +100,9 @@ def codec_of_world(world: str, kind: str, schema: DataSchema) -> TrainedCodec:
 
 
 def with_finder(made: TrainedCodec, pretraining: Pretraining) -> TrainedCodec:
-    """Looks for things in the frames of the training episodes, and gives a codec that knows them by sight."""
+    """Looks for objects in the training episodes, and gives a codec that knows them by sight."""
     store, settings, began = pretraining.recorded, pretraining.config, time.monotonic()
-    finder = find_things(store, pretraining.episodes, settings.codec.objects, settings.seed)
+    finder = find_objects(store, pretraining.episodes, settings.codec.objects, settings.seed)
     config = replace(made.codec.config, found=finder.names(store.schema.cameras))
     codec = make_codec(config, store.schema)
     known = {f"finder.{name}": value for name, value in finder.state_dict().items()}
@@ -225,7 +225,7 @@ def latent_store(
                 link(known, out)
             else:
                 codec.to(device)
-                found = follow_things(store, codec.finder, episodes, out) if codec.finder else None
+                found = follow_objects(store, codec.finder, episodes, out) if codec.finder else None
                 with StoreWriter(out, codec.model_schema, source, store.imagined) as writer:
                     for episode in tqdm(
                         latent_episodes(store, codec, device, writer, found), "encoding", len(store.lengths),

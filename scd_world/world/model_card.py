@@ -79,9 +79,9 @@ def what_it_finds(found: Sequence[str]) -> str:
     """Says what is read off the pictures, by the names of the numbers; "" where nothing is."""
     if not found:
         return ""
-    things = sorted({name.rsplit(" ", 2)[0] for name in found})
+    objects = sorted({name.rsplit(" ", 2)[0] for name in found})
     return (
-        f" It finds things in its pictures by itself, by sight ({', '.join(things)}): {len(found)} numbers "
+        f" It finds objects in its pictures by itself, by sight ({', '.join(objects)}): {len(found)} numbers "
         "of where they are, which nobody tells it."
     )
 

@@ -26,7 +26,7 @@ class StartState:
     action: np.ndarray  # float32 (k − 1, A)
     prev: np.ndarray  # float32 (S + A,) state and action before the first; none known: its own and NaN
     task: int = 0  # which of the schema's tasks
-    # float32 (k, N): where the things in its pictures are; None: to be found by the world that starts from it
+    # float32 (k, N): where the objects in its pictures are; None: to be found by whoever starts from it
     found: np.ndarray | None = None
 
     @property
@@ -47,7 +47,7 @@ class StartStates:
     addresses: np.ndarray  # int64 (F, 2): episode of the dataset and frame in it, sorted
     # (F,) which of the schema's tasks; empty where there is one alone
     task: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    # float32 (F, N): where the things in the pictures are; empty where nobody looked
+    # float32 (F, N): where the objects in the pictures are; empty where nobody looked
     found: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @cached_property

@@ -236,7 +236,7 @@ class World:
 
     def complete(self, starts: Sequence[StartState]) -> list[StartState]:
         """Gives the starts as the model knows them: what is found in their pictures is part of the state, and
-        looked for where it is not known. One frame before the first, things are taken to be there."""
+        looked for where it is not known. One frame before the first, objects are taken to be there."""
         if not self.codec.config.found:
             return list(starts)
         completed = []

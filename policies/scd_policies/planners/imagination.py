@@ -161,7 +161,7 @@ class ImageImagination(Imagination):
 
 def observed_state(world: World, state: Tensor) -> dict[str, np.ndarray]:
     """Gives a model's states (N, S) as the keys that an environment observes, and as `objects` where the
-    world has the things that it finds in pictures, (N, N') px."""
+    world has the objects that it finds in pictures, (N, N') px."""
     raw = world.stats.decode_state(state).float().cpu().numpy()
     known = len(world.schema.state)
     agent, environment, found = np.split(raw, [len(world.schema.agent_pos), known], axis=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scd_world.objects.expected import Recorded
-from scd_world.objects.sprite import Scenes
+from scd_world.objects.scenes import Scenes
 
 SIDE = 48
 COLORS = {"L": (0.8, -0.6, -0.6), "disc": (0.8, -0.6, -0.6), "robot": (-0.7, -0.2, 0.9)}
@@ -42,7 +42,7 @@ def cover(shape: str, pose: Tensor) -> Tensor:
 
 
 def picture(layers: list[tuple[str, Tensor]]) -> Tensor:
-    """uint8 (3, H, W) of things at poses (3,), the last one on top."""
+    """uint8 (3, H, W) of objects at poses (3,), the last one on top."""
     image = table()
     for shape, pose in layers:
         share = cover(shape, pose)
@@ -51,7 +51,7 @@ def picture(layers: list[tuple[str, Tensor]]) -> Tensor:
 
 
 def random_poses(count: int, seed: int, margin: float = 9.0) -> Tensor:
-    """(count, 3), whole things inside."""
+    """(count, 3), whole objects inside."""
     rand = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed))
     places = margin + (SIDE - 2 * margin) * rand[:, :2]
     return torch.cat([places, 2 * math.pi * rand[:, 2:]], 1)

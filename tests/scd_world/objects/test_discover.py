@@ -5,7 +5,7 @@ import torch
 from scene import COLORS, recording, scenes_of
 
 from scd_world.objects.discover import discover, first_guesses, standing_out
-from scd_world.objects.sprite import search
+from scd_world.objects.pose import search
 
 COUNT = 240
 
@@ -23,19 +23,19 @@ def the_l():
 
 
 def test_the_l_is_found_and_looks_like_one(the_l):
-    (thing,), _, _ = the_l
-    color, cover = thing.sprite.image.split([3, 1])
+    (known,), _, _ = the_l
+    color, cover = known.sprite.image.split([3, 1])
     solid = cover[0] > 0.9
-    area = solid.float().mean().item() * (2 * thing.sprite.radius) ** 2
+    area = solid.float().mean().item() * (2 * known.sprite.radius) ** 2
     assert area == pytest.approx(16 * 4 + 8 * 4, rel=0.2)
     mean = color[:, solid].mean(1)
     assert (mean - torch.tensor(COLORS["L"])).abs().max() < 0.1
 
 
 def test_its_turn_is_told_and_follows_the_true_one(the_l):
-    (thing,), scenes, poses = the_l
-    assert thing.sprite.turns
-    pose, _ = search(thing.sprite, scenes)
+    (known,), scenes, poses = the_l
+    assert known.sprite.turns
+    pose, _ = search(known.sprite, scenes)
     apart = torch.polar(torch.ones(COUNT), pose[:, 2] - poses[:, 2])
     usual = apart.sum() / apart.sum().abs()  # the picture may be turned as it likes
     off = (apart / usual).angle().abs()
@@ -44,8 +44,8 @@ def test_its_turn_is_told_and_follows_the_true_one(the_l):
 
 
 def test_the_turn_of_a_disc_is_not_told():
-    (thing,), _, _ = found_in("disc")
-    assert not thing.sprite.turns
+    (known,), _, _ = found_in("disc")
+    assert not known.sprite.turns
 
 
 def test_a_robot_alone_is_no_thing():

@@ -1,12 +1,12 @@
-"""Known things are followed through frames, each by itself and those before it, and kept on disk."""
+"""Known objects are followed through frames, each by itself and those before it, and kept on disk."""
 
 import pytest
 import torch
 from scene import picture, recording, scenes_of, table
-from test_sprite import l_shape
+from test_pose import l_shape
 
 from scd_world.objects.expected import Recorded, middle
-from scd_world.objects.finder import ObjectFinder, Thing
+from scd_world.objects.finder import KnownObject, ObjectFinder
 from scd_world.objects.track import numbers, pose_of
 
 STEPS = 12
@@ -26,7 +26,7 @@ def film(poses: torch.Tensor, hidden: range = range(0)) -> torch.Tensor:
 
 @pytest.fixture
 def finder() -> ObjectFinder:
-    return ObjectFinder(table()[None], [Thing(0, l_shape())])
+    return ObjectFinder(table()[None], [KnownObject(0, l_shape())])
 
 
 def test_it_is_followed_to_a_small_part_of_a_pixel(finder):
@@ -84,7 +84,7 @@ def test_weights_of_something_else_are_refused(finder):
         other.load_state_dict(finder.state_dict())
 
 
-# ---- what is expected without the things ---------------------------------------------------------------
+# ---- what is expected without the objects ---------------------------------------------------------------
 
 
 def test_the_robot_is_expected_where_its_state_says_and_nothing_else():

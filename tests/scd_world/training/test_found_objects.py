@@ -1,4 +1,4 @@
-"""A training that finds out by itself where things lie; what goes in and out is as recorded."""
+"""A training that finds out by itself where objects lie; what goes in and out is as recorded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from scd_world.evaluation.evaluate import evaluate
 from scd_world.prior.config import PriorTrainConfig
 from scd_world.training import found_objects
 from scd_world.training.config import TrainConfig
-from scd_world.training.found_objects import RobotPictures, find_things, follow_things
+from scd_world.training.found_objects import RobotPictures, find_objects, follow_objects
 from scd_world.training.trainer import train
 from scd_world.world.state_path import StatePath
 from scd_world.world.world import World
@@ -69,7 +69,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def seeing(training, table) -> Callable[..., TrainConfig]:
-    """As `training`, of the table, with one thing that is sought."""
+    """As `training`, of the table, with one object that is sought."""
 
     def build(out: str = "run", **changes: object) -> TrainConfig:
         data = DataConfig(kind="zarr", root=str(table), holdout=0.25)
@@ -81,7 +81,7 @@ def seeing(training, table) -> Callable[..., TrainConfig]:
 
 @pytest.fixture(scope="module")
 def folder(table, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world that finds a thing."""
+    """A world that finds an object."""
     prior = PriorTrainConfig()
     quick = {name: replace(getattr(prior, name), steps=2) for name in ("dynamics", "outcome", "renderer")}
     out = tmp_path_factory.mktemp("found") / "run"
@@ -116,7 +116,7 @@ def test_what_goes_in_and_out_is_as_recorded(world, folder):
     assert set(obs) == {"pixels", "agent_pos"}
     obs, *_ = env.step(env.action_space.sample())
     assert env.observation_space.contains(obs)
-    assert "finds things in its pictures by itself" in (folder / "README.md").read_text()
+    assert "finds objects in its pictures by itself" in (folder / "README.md").read_text()
 
 
 def test_what_is_found_is_where_it_lies(world):
@@ -167,7 +167,7 @@ def test_an_evaluation_reads_pictures_and_says_how_far_things_are_off(folder, ta
     evaluate(config)
     report = json.loads((tmp_path / "evaluation" / "report.json").read_text())
     assert len(report["curves"]["object_distance_imagined"]["mean"]) == 3
-    assert "finds things in its pictures" in report["world"]["given"]
+    assert "finds objects in its pictures" in report["world"]["given"]
     assert "objects found, px" in (tmp_path / "evaluation" / "report.md").read_text()
 
 
@@ -185,9 +185,9 @@ def test_a_student_finds_what_its_teacher_finds(folder, table, tmp_path):
 def test_a_run_that_was_killed_while_it_looked_goes_on_where_it_was(table, tmp_path, monkeypatch):
     store, out = WindowStore.open(table), tmp_path / "latents.zarr"
     episodes, _ = store.split(0.25)
-    finder = find_things(store, episodes, 1, 0)
+    finder = find_objects(store, episodes, 1, 0)
     monkeypatch.setattr(found_objects, "TOGETHER", 8)
-    whole = follow_things(store, finder, episodes, out)
+    whole = follow_objects(store, finder, episodes, out)
     calls: list[int] = []
     follow = found_objects.follow_episodes
 
@@ -199,8 +199,8 @@ def test_a_run_that_was_killed_while_it_looked_goes_on_where_it_was(table, tmp_p
 
     monkeypatch.setattr(found_objects, "follow_episodes", killed)
     with pytest.raises(KeyboardInterrupt):
-        follow_things(store, finder, episodes, out)
-    assert np.array_equal(follow_things(store, finder, episodes, out), whole)
+        follow_objects(store, finder, episodes, out)
+    assert np.array_equal(follow_objects(store, finder, episodes, out), whole)
     assert len(calls) == 4  # two of three had been kept
     assert not list(tmp_path.iterdir())
 
@@ -218,7 +218,7 @@ def test_pictures_without_a_thing_are_refused_before_anything_is_learnt(training
 
 
 def test_a_camera_that_moves_is_left_alone_and_said(table, tmp_path, caplog):
-    """Its background is nobody's; the other camera's things are found all the same."""
+    """Its background is nobody's; the other camera's objects are found all the same."""
     caplog.set_level(logging.INFO)
     schema = replace(PUSHED, cameras=("top", "wrist"))
 
@@ -230,10 +230,10 @@ def test_a_camera_that_moves_is_left_alone_and_said(table, tmp_path, caplog):
         return replace(episode, pixels=np.concatenate([episode.pixels, wrist.repeat(3, -1)], 1))
 
     store = write_store(tmp_path / "two.zarr", schema, map(with_wrist, range(EPISODES)))
-    finder = find_things(store, np.arange(EPISODES), 1, 0)
-    assert [thing.camera for thing in finder.things] == [0]
+    finder = find_objects(store, np.arange(EPISODES), 1, 0)
+    assert [known.camera for known in finder.objects] == [0]
     assert "wrist does not stand still" in caplog.text
-    assert "top: found a thing" in caplog.text
+    assert "top: found an object" in caplog.text
 
 
 def test_recordings_without_images_are_refused_beside_it(seeing):

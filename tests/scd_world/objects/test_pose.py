@@ -7,7 +7,9 @@ import torch
 from scene import COLORS, SIDE, cover, picture, random_poses, table
 
 from scd_world.objects.expected import unit
-from scd_world.objects.sprite import Scenes, Sprite, crops, draw, fits, refine, search
+from scd_world.objects.pose import fits, refine, search
+from scd_world.objects.scenes import Scenes, crops
+from scd_world.objects.sprite import Sprite, draw
 
 RADIUS = 10.0
 
