@@ -7,12 +7,13 @@
 # Every part goes on where a kill left it. READ is how the recording is read (scd-data's settings), BUDGET the
 # seconds of training in all, PIECE the seconds that one call may take: with PIECE=500 the same call is repeated
 # until it says "finished". TRAIN are further settings of scd-train; what it is not given, it chooses by the data
-# and the device. On a machine without network, `prepare` and the wheels are made elsewhere, and OUT is carried.
+# and the device. PRIOR are those of the state prior. On a machine without network, `prepare` and the wheels are made elsewhere, and OUT is carried.
 set -euo pipefail
 
 DATA=$1 OUT=$2 PARTS=${3:-prepare train distill evaluate}
 read -ra READ <<< "${READ:-data.image_size=96}"
 read -ra TRAIN <<< "${TRAIN:-}"
+read -ra PRIOR <<< "${PRIOR:-prior.dynamics.time_share=0.06 prior.outcome.time_share=0.01}"
 BUDGET=${BUDGET:-14400}
 LIMIT=(${PIECE:+time_limit="$PIECE"})
 
@@ -20,7 +21,7 @@ prepare() { scd-data data.root="$DATA" "${READ[@]}" out="$OUT/data.zarr"; }
 
 train() {
     scd-train data=zarr data.root="$OUT/data.zarr" out="$OUT/train" steps=1000000 time_budget="$BUDGET" \
-        prior.dynamics.time_share=0.06 prior.outcome.time_share=0.01 checkpoint_every=250 "${LIMIT[@]}" "${TRAIN[@]}"
+        "${PRIOR[@]}" checkpoint_every=250 "${LIMIT[@]}" "${TRAIN[@]}"
 }
 
 distill() { # from the four denoising steps of the world to two, on rollouts of its own: it stays sharp

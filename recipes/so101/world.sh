@@ -30,8 +30,11 @@ learn() {
         scd-data data.root="$DATA" data.image_size=64 "data.drop_features=[observation.environment_state]" \
             out="$OUT/data.zarr"
         scd-train data=zarr data.root="$OUT/data.zarr" data.holdout=0.14 codec.objects=1 \
-            model="${MODEL:-small}" model.patch=8 prior.dynamics.time_share=0.4 prior.dynamics.steps=30000 \
-            steps=1000000 time_budget="$BUDGET" checkpoint_every=250 out="$OUT/train"
+            model="${MODEL:-small}" model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat \
+            model.num_steps=1 model.noise_samples=1 model.state_weight=0 model.reward_weight=0 model.success_weight=0 \
+            batch_size=6 sequence_length=6 optimizer.lr=8e-4 prior.dynamics.steps=800 prior.dynamics.batch_size=64 \
+            prior.dynamics.time_share=0.4 prior.outcome.steps=1000 prior.renderer.steps=6000 \
+            prior.renderer.time_share=0.3 steps=1000000 time_budget="$BUDGET" checkpoint_every=250 out="$OUT/train"
     else
         READ="data.image_size=64 data.drop_features=[observation.environment_state]" \
             TRAIN="data.holdout=0.14 prior.outcome.time_share=0.03" BUDGET=$BUDGET \

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.objects.pose import CAP, bounded_gain, refine, search
+from scd_world.objects.pose import CAP, bounded_gain, fits, refine, search
 from scd_world.objects.scenes import Scenes, crops
 from scd_world.objects.sprite import FINER, Sprite, draw, in_own_frame, sample
 
@@ -31,8 +31,9 @@ GUESSES, TRIED = 6, 160  # first guesses; frames in which each is sought
 ROUNDS = 2  # of searching anew
 FIT_STEPS, FIT_BATCH, FIT_RATE = 160, 48, 2e-2
 WORTH = 0.2  # share of what stands out that an object has to explain
-ROBOTS = 0.75  # share of the variance of its place that how the robot stands tells, where it is the robot's
-ROBOT_PARTS = 3  # that are looked past
+ROBOTS = 0.6  # share of the variance of its place that how the robot stands tells, where it is the robot's
+RIGID = 0.7  # share of an object that usually looks as it should; of a part of an arm, less
+LOOKED_PAST = 3  # parts of the robot, and what is not rigid
 TURN_GAIN = 1.04  # by how much more a turning sprite has to explain to be taken for one
 
 
@@ -43,7 +44,13 @@ class Found:
     sprite: Sprite
     pose: Tensor  # (F, 3) in the frames that it was learnt from
     share: float  # of what stood out before
-    is_robot: bool  # its place follows from how the robot stands
+    looks_right: float  # median share of it that looks as it should
+    told: float  # share of the variance of its place that follows from how the robot stands
+
+    @property
+    def counts(self) -> bool:
+        """Says whether it is a rigid object, and not the robot's."""
+        return self.looks_right > RIGID and self.told < ROBOTS
 
 
 @torch.no_grad()
@@ -53,14 +60,14 @@ def discover(scenes: Scenes, most: int, seed: int, told: Callable[[Tensor], floa
     told: how much of the variance of places (F, 2) follows from how the robot stands, at most 1.
     """
     found: list[Found] = []
-    for number in range(most + ROBOT_PARTS):
+    for number in range(most + LOOKED_PAST):
         if (candidate := discover_one(scenes, seed + number, told)) is None:
             break
         found.append(candidate)
         scenes = with_drawn(scenes, candidate.sprite, candidate.pose)
-        if sum(not other.is_robot for other in found) == most:
+        if sum(other.counts for other in found) == most:
             break
-    return [candidate for candidate in found if not candidate.is_robot]
+    return [candidate for candidate in found if candidate.counts]
 
 
 def discover_one(scenes: Scenes, seed: int, told: Callable[[Tensor], float]) -> Found | None:
@@ -83,7 +90,8 @@ def discover_one(scenes: Scenes, seed: int, told: Callable[[Tensor], float]) -> 
     share = gain.clamp_min(0).sum() / (difference * standing_out(scenes)).sum().clamp_min(1e-6)
     if share < WORTH:
         return None
-    return Found(sprite, pose, share.item(), told(pose[:, :2]) > ROBOTS)
+    looks_right = fits(sprite, scenes, pose).median().item()
+    return Found(sprite, pose, share.item(), looks_right, told(pose[:, :2]))
 
 
 def learn(sprite: Sprite, scenes: Scenes, generator: torch.Generator) -> tuple[Sprite, float]:
