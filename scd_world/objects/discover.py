@@ -31,6 +31,7 @@ GUESSES, TRIED = 6, 160  # first guesses; frames in which each is sought
 ROUNDS = 2  # of searching anew
 FIT_STEPS, FIT_BATCH, FIT_RATE = 160, 48, 2e-2
 WORTH = 0.2  # share of what stands out that an object has to explain
+LEAST = 4 * CAP  # of a usual frame: four pixels
 ROBOTS = 0.6  # share of the variance of its place that how the robot stands tells, where it is the robot's
 RIGID = 0.7  # share of an object that usually looks as it should; of a part of an arm, less
 LOOKED_PAST = 3  # parts of the robot, and what is not rigid
@@ -88,7 +89,7 @@ def discover_one(scenes: Scenes, seed: int, told: Callable[[Tensor], float]) -> 
     pose, gain = torch.where((more > gain)[:, None], again, pose), torch.maximum(gain, more)
     difference = (scenes.frames - scenes.expected).square().mean(1, keepdim=True).clamp_max(CAP)
     share = gain.clamp_min(0).sum() / (difference * standing_out(scenes)).sum().clamp_min(1e-6)
-    if share < WORTH:
+    if share < WORTH or gain.median() < LEAST:
         return None
     looks_right = fits(sprite, scenes, pose).median().item()
     return Found(sprite, pose, share.item(), looks_right, told(pose[:, :2]))

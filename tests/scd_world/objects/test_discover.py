@@ -7,7 +7,7 @@ from scene import COLORS, recording, scenes_of
 from scd_world.objects.discover import discover, first_guesses, standing_out
 from scd_world.objects.pose import search
 
-COUNT = 240
+COUNT = 160
 
 
 def found_in(shape: str | None, most: int = 1):
@@ -54,7 +54,7 @@ def test_a_robot_alone_is_no_thing():
 
 
 def test_no_more_is_found_than_there_is(the_l):
-    found, _, _ = found_in("L", most=3)
+    found, _, _ = found_in("L", most=2)
     assert len(found) == 1
 
 
