@@ -13,7 +13,6 @@ from scd_datasets.store.store import WindowStore
 from scd_world.benchmark import async_envs, environment, figures, quality, stepping, training
 from scd_world.benchmark.config import BenchConfig
 from scd_world.codec.codec import Codec, make_codec
-from scd_world.codec.config import CodecConfig
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import write_json
@@ -96,8 +95,7 @@ def what_to_measure(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, Code
     if config.world:
         world = World.load(config.world)
         return world.config, world.prior_config, world.codec
-    codec = CodecConfig(kind=config.codec.kind, width=config.codec.width)
-    return config.model, config.prior, make_codec(codec, plain_schema(config))
+    return config.model, config.prior, make_codec(config.codec.architecture, plain_schema(config))
 
 
 def plain_schema(config: BenchConfig) -> DataSchema:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +143,11 @@ class AutoencoderCodec(Codec):
         self.network = Autoencoder(config.width)
         # () how far a latent may be from the one that was shown and still be the same; 0: no detail is kept
         self.register_buffer(UNCHANGED, torch.zeros(()))
+
+    def _load_from_state_dict(self, weights: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes weights of older files, too: they keep no detail."""
+        weights.setdefault(prefix + UNCHANGED, torch.zeros(()))
+        super()._load_from_state_dict(weights, prefix, *rest)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.checks import above, between, one_of
@@ -33,6 +33,11 @@ class CodecSettings:
     def shrink(self) -> int:
         """How much smaller the sides of the model's frames are than those of the recorded ones."""
         return 1 if self.kind == "identity" else SHRINK
+
+    @property
+    def architecture(self) -> CodecConfig:
+        """What a world has to remember of it, before anything is found."""
+        return CodecConfig(kind=self.kind, width=self.width)
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,6 @@ class CodecTrainConfig(CodecSettings):
         above("codec.lr", self.lr, 0)
         between("codec.noise", self.noise, 0, 1)
         between("codec.time_share", self.time_share, 1e-6, 0.9)
-
-    @property
-    def architecture(self) -> CodecConfig:
-        """What a world has to remember of it, before anything is found."""
-        return CodecConfig(**{f.name: getattr(self, f.name) for f in fields(CodecSettings)})
 
 
 def model_schema(config: CodecConfig, schema: DataSchema) -> DataSchema:

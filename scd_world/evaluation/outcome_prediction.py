@@ -54,7 +54,7 @@ def predict_batch(
     lengths = store.lengths[episodes]
     windows = [store.windows(np.array([e]), np.array([0]), int(store.lengths[e])) for e in episodes]
     for window in windows:
-        found = world.codec.find(torch.from_numpy(window["pixels"]).to(world.device)).cpu().numpy()
+        found = world.codec.find(torch.from_numpy(window["pixels"])).cpu().numpy()
         window["state"] = np.concatenate([window["state"], found], -1)
 
     def column(name: str, i: int) -> torch.Tensor:

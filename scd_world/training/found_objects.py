@@ -106,7 +106,7 @@ def find_objects(store: WindowStore, episodes: np.ndarray, most: int, seed: int)
             f"codec.objects={most}: in the pictures of {', '.join(store.schema.cameras)} nothing rigid was "
             "found that moves on its own before a still background: set codec.objects=0"
         )
-    return ObjectFinder(pictures.background.float() / 127.5 - 1, objects)
+    return ObjectFinder(unit(pictures.background), objects)
 
 
 def follow_objects(store: WindowStore, finder: ObjectFinder, episodes: np.ndarray, out: Path) -> np.ndarray:

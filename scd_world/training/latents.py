@@ -30,7 +30,7 @@ from scd_datasets.store.loader import WindowLoader, prefetch
 from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import StoreWriter, store_lock
 from scd_world.codec.autoencoder import Autoencoder
-from scd_world.codec.codec import UNCHANGED, AutoencoderCodec, Codec, Identity, make_codec
+from scd_world.codec.codec import AutoencoderCodec, Codec, Identity, make_codec
 from scd_world.codec.config import CodecConfig
 from scd_world.codec.fit_codec import fit_codec, fit_unchanged, reconstruction
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
@@ -199,8 +199,7 @@ def read_codec(
         log.warning("%s was learnt with other settings, or from other frames; it is learnt anew", folder)
         return None
     codec = make_codec(CodecConfig(**kept["config"]), store.schema)
-    older = {} if isinstance(codec, Identity) else {UNCHANGED: torch.zeros(())}  # kept no detail
-    codec.load_state_dict({**older, **load_file(folder / "weights.safetensors")})
+    codec.load_state_dict(load_file(folder / "weights.safetensors"))
     return TrainedCodec(codec.eval().requires_grad_(False), kept["quality"], kept["seconds"])
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from scd_world.codec.codec import UNCHANGED, Codec, make_codec
+from scd_world.codec.codec import Codec, make_codec
 from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.utils.atomic_folder import DamagedFolder, blaming
@@ -87,8 +87,7 @@ def read_codec(file: Path, config: WorldConfig) -> Codec:
     with blaming(file.with_name("config.json")):
         codec = make_codec(config.codec, config.schema)
     if codec.state_dict():
-        older = {} if config.codec.kind == "identity" else {UNCHANGED: torch.zeros(())}  # kept no detail
-        weights = {**older, **read_tensors(file)}
+        weights = read_tensors(file)
         check_finite(file, weights)
         load_weights(file, codec, weights, "codec")
     return codec.eval().requires_grad_(False)

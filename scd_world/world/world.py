@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import scd_world
-from scd_world.codec.codec import Codec, Identity
+from scd_world.codec.codec import Codec, Identity, with_found
 from scd_world.model.config import ModelConfig
 from scd_world.model.history import previous_state_action
 from scd_world.model.kv_cache import RingKVCache
@@ -239,16 +239,14 @@ class World:
         looked for where it is not known. One frame before the first, objects are taken to be there."""
         if not self.codec.config.found:
             return list(starts)
-        completed = []
-        for start in starts:
-            found, S = start.found, len(self.schema.state)
-            if found is None:
-                pixels = torch.from_numpy(start.pixels)[None].to(self.device)
-                found = self.codec.find(pixels)[0].cpu().numpy()
-            prev = np.concatenate([start.prev[:S], found[0], start.prev[S:]], dtype=np.float32)
-            state = np.concatenate([start.state, found], axis=1, dtype=np.float32)
-            completed.append(replace(start, state=state, prev=prev))
-        return completed
+        return [replace(start, **self.state_and_prev(start)) for start in starts]
+
+    def state_and_prev(self, start: StartState) -> dict[str, Any]:
+        """Gives state (k, S + N) and prev (S + N + A) of a start with what is found in its pictures."""
+        state, prev = (torch.from_numpy(values)[None] for values in (start.state, start.prev))
+        known = None if start.found is None else torch.from_numpy(start.found)[None]
+        found = self.codec.find(torch.from_numpy(start.pixels)[None]) if known is None else known
+        return {name: value[0].numpy() for name, value in with_found(state, prev, found).items()}
 
     def decode_state(self, state: Tensor) -> Tensor:
         """Gives the recorded part (…, S), raw units, of a model's state."""

@@ -10,6 +10,7 @@ pytest.importorskip("gym_pusht")
 from scd_envs import simulators
 from scd_policies import make
 from scd_policies.rollout import rollout
+from tests.scd_policies.conftest import actions_of_rows
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,7 @@ def test_without_skill_it_never_does(env):
 def test_a_row_of_a_batch_equals_that_episode_alone(env):
     observed = [env.reset(seed=seed)[0] for seed in range(5)]
     batch = {key: np.stack([obs[key] for obs in observed]) for key in observed[0]}
-    together, alone = (make("scripted_pusht", env.action_space, skill=0.5) for _ in range(2))
-    together.reset(range(5))
-    actions = [together.act(batch) for _ in range(3)]
-    for row in range(5):
-        alone.reset([row])
-        for action in actions:
-            one = alone.act({key: value[row : row + 1] for key, value in batch.items()})
-            np.testing.assert_array_equal(one[0], action[row])
+    actions_of_rows(lambda: make("scripted_pusht", env.action_space, skill=0.5), batch)
 
 
 def test_a_push_turns_the_block_as_the_twist_says(env):
