@@ -95,7 +95,8 @@ def what_to_measure(config: BenchConfig) -> tuple[ModelConfig, PriorConfig, Code
     if config.world:
         world = World.load(config.world)
         return world.config, world.prior_config, world.codec
-    return config.model, config.prior, make_codec(config.codec.architecture, plain_schema(config))
+    codec = make_codec(config.codec.architecture, plain_schema(config))
+    return config.model, config.prior.architecture(), codec
 
 
 def plain_schema(config: BenchConfig) -> DataSchema:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from scd_world.codec.config import CodecSettings
 from scd_world.model.config import ARCHITECTURES, ModelConfig
-from scd_world.prior.config import PriorConfig
+from scd_world.prior.config import PriorSettings
 from scd_world.utils.checks import above, complain, one_of
 
 
@@ -21,7 +21,7 @@ class BenchConfig:
 
     world: str | None = None  # folder, or name on the Hub, whose model to measure; None: `model`
     model: ModelConfig = field(default_factory=ModelConfig)
-    prior: PriorConfig = field(default_factory=PriorConfig)
+    prior: PriorSettings = field(default_factory=PriorSettings)
     codec: CodecSettings = field(default_factory=CodecSettings)  # autoencoder: `model` draws latents
     baselines: list[str] = field(default_factory=list)  # of the same size, run along: [causal_dit]
     store: str | None = None  # a window store whose reading speed is measured too

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from scd_world.codec.config import SHRINK, CodecSettings
 from scd_world.model.config import ModelConfig
-from scd_world.prior.config import PriorConfig
+from scd_world.prior.config import PriorSettings
 from scd_world.training.config import TrainConfig
 from scd_world.utils.settings_diff import flat
 
@@ -138,7 +138,7 @@ def chosen_names() -> list[str]:
 
 def of_a_world() -> list[str]:
     """Lists the settings that a world's config.json has."""
-    parts: dict[str, Any] = {"codec": CodecSettings(), "model": ModelConfig(), "prior": PriorConfig()}
+    parts: dict[str, Any] = {"codec": CodecSettings(), "model": ModelConfig(), "prior": PriorSettings()}
     return list(flat({name: asdict(part) for name, part in parts.items()}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from scd_world.robot_data.schema import DataSchema
@@ -50,6 +51,11 @@ class CodecConfig(CodecSettings):
     def __post_init__(self) -> None:
         object.__setattr__(self, "found", tuple(self.found))  # JSON knows lists alone
         super().__post_init__()
+
+    @property
+    def object_sizes(self) -> tuple[int, ...]:
+        """How many of the numbers are each object's: 4 where its turn can be told, else 2."""
+        return tuple(Counter(name.rsplit(" ", 2)[0] for name in self.found).values())
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from scd_datasets.config import DataConfig
 from scd_world.codec.config import CodecConfig, CodecTrainConfig
@@ -107,7 +107,7 @@ class DistillConfig:
         return Distillation(
             **values,
             model=self.student(teacher),
-            prior=PriorTrainConfig(**asdict(prior)),
+            prior=PriorTrainConfig(**prior.settings),
             codec=CodecTrainConfig(kind=codec.kind, width=codec.width),
             init=self.init or self.world,
             teacher=digest,

@@ -91,7 +91,7 @@ class Distiller(Trainer):
         starts at zero."""
         teacher, start = self.teacher, self.config.init
         self.parent = teacher.provenance
-        student = build_model(self.config.model, self.config.prior, teacher.model.schema, teacher.stats)
+        student = build_model(self.config.model, teacher.prior_config, teacher.model.schema, teacher.stats)
         weights = teacher.model if resuming or start is None else World.load(start).model
         try:
             missing = student.load_state_dict(weights.state_dict(), strict=False).missing_keys

@@ -5,19 +5,21 @@ Without torch, so that --help answers at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from scd_world.utils.checks import above, between, complain, one_of
 from scd_world.utils.field_types import check_types
 
 KINDS = ("state", "none")
+MOST_OBJECTS = 64
 LARGEST_BATCH = 2**20  # beyond, a number is a slip
 # Beyond these a value is a slip, or a file that nobody should build.
 BOUNDS = {"layers": (0, 256), "width": (1, 16384), "renderer_parts": (0, 4096)}
 
 
 @dataclass(frozen=True)
-class PriorConfig:
+class PriorSettings:
     """What a state prior is made of. `none`: there is none, plain SCD."""
 
     kind: str = "state"
@@ -30,6 +32,37 @@ class PriorConfig:
         one_of("prior.kind", self.kind, KINDS)
         for name, (low, high) in BOUNDS.items():
             between(f"prior.{name}", getattr(self, name), low, high)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(PriorSettings)}
+
+    def architecture(self, objects: tuple[int, ...] = ()) -> PriorConfig:
+        """Gives what a world has to remember of it. objects: the sizes of those that its codec finds."""
+        return PriorConfig(**self.settings, objects=objects if self.layers else ())
+
+
+@dataclass(frozen=True)
+class PriorConfig(PriorSettings):
+    """A state prior as it is, once it is known what is found by sight."""
+
+    # How many of the state's last numbers are each object's that goes on in its own frame of reference.
+    objects: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objects", tuple(self.objects))  # JSON knows lists alone
+        super().__post_init__()
+        if len(self.objects) > MOST_OBJECTS or any(size not in (2, 4) for size in self.objects):
+            complain(
+                f"prior.objects={self.objects}: expected the sizes of at most {MOST_OBJECTS} objects, 2 or 4 "
+                "numbers each"
+            )
+
+    @property
+    def as_saved(self) -> dict[str, Any]:
+        """Gives plain JSON; without objects that of worlds that knew of none."""
+        values = asdict(self)
+        return values if self.objects else {k: v for k, v in values.items() if k != "objects"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +123,7 @@ class RendererPretrainConfig:
 
 
 @dataclass(frozen=True)
-class PriorTrainConfig(PriorConfig):
+class PriorTrainConfig(PriorSettings):
     """A state prior, and how it is pretrained before the first window."""
 
     # LeRobotDatasets of further episodes of the same robot; they need no images.
@@ -114,11 +147,6 @@ class PriorTrainConfig(PriorConfig):
                 "prior=none learns nothing from state alone, so prior.extra_datasets would be read for "
                 "nothing: leave it out, or set prior=state"
             )
-
-    @property
-    def architecture(self) -> PriorConfig:
-        """What a world has to remember of it."""
-        return PriorConfig(**{f.name: getattr(self, f.name) for f in fields(PriorConfig)})
 
 
 PRIORS = {kind: PriorTrainConfig(kind=kind) for kind in KINDS}

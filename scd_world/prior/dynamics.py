@@ -2,24 +2,27 @@
 
 Robots under position control follow a linear model closely, and what they push follows from where it is and
 where they go: neither needs a pixel, both are learnt from thousands of times more steps than images allow
-(`fit_dynamics.py`). What is not in the recorded state, the world model's heads add.
+(`fit_dynamics.py`). What was found by sight goes on in its own frame of reference (`object_dynamics.py`).
+What is not in the state, the world model's heads add.
 
 S state size, A action size; everything in model units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from scd_world.model.layers import zero_init
 from scd_world.model.prior import PriorPrediction
 from scd_world.prior.constraints import StateConstraints
+from scd_world.prior.fourier_mlp import FourierMLP
 from scd_world.prior.linear_dynamics import LinearDynamics
+from scd_world.prior.object_dynamics import ObjectDynamics
 from scd_world.robot_data.normalizer import Normalizer
-from scd_world.utils.precision import full_precision, half_precision
+from scd_world.utils.precision import full_precision
 
 
 class Transition(NamedTuple):
@@ -30,14 +33,19 @@ class Transition(NamedTuple):
 
 
 class StateDynamics(nn.Module):
-    def __init__(self, normalizer: Normalizer, width: int, layers: int) -> None:
-        """With no `layers` the linear model is all there is."""
+    def __init__(self, normalizer: Normalizer, width: int, layers: int, objects: Sequence[int] = ()) -> None:
+        """With no `layers` the linear model is all there is. objects: how many of the state's last numbers
+        are each object's that was found by sight."""
         super().__init__()
         self.linear, self.constraints = LinearDynamics(normalizer), StateConstraints(normalizer)
         S = len(normalizer.state_low)
         learns = bool(S and layers)
         inputs = 3 * S + 2 * len(normalizer.action_low)
-        self.residual_net = FourierMLP(inputs, S, width, layers) if learns else None
+        self.told = S - sum(objects) if learns else S  # numbers that the first network predicts
+        self.residual_net = FourierMLP(inputs, self.told, width, layers) if learns else None
+        self.objects = nn.ModuleList(
+            ObjectDynamics(normalizer, objects, i, width, layers) for i in range(len(objects)) if learns
+        )
         # Reward and success have a network of their own, or the few successes drown.
         self.outcome_net = FourierMLP(S, 2, width, max(1, layers - 1)) if learns else None
 
@@ -57,12 +65,34 @@ class StateDynamics(nn.Module):
             # asinh: most velocities are small, and some are twenty times the usual.
             turn = prev[..., state.shape[-1] :] - action
             inputs = torch.cat([linear.delta_features.asinh(), state, action, turn], dim=-1)
-            residual = self.residual_net(inputs.float(), bf16)
-        after = self.project(linear.state + self.linear.residual_scale * residual)
+            scale = self.linear.residual_scale[: self.told]
+            after = linear.state[..., : self.told] + scale * self.residual_net(inputs.float(), bf16)
+            if self.objects:
+                others = linear.state[..., self.told :]
+                before, now, expected = (  # the robot learns where it goes itself from itself alone
+                    torch.cat([x[..., : self.told].detach(), x[..., self.told : state.shape[-1]]], -1)
+                    for x in (prev, state, torch.cat([after, others], -1))
+                )
+                found = [one(before, now, expected, action, bf16) for one in self.objects]
+                after = torch.cat([after, *found], -1)
+        after = self.project(after)
         # Detached: the prior learns where things go, not what draws them well.
         expected = ((after - state) / self.linear.delta_scale).detach()
         velocity = linear.delta_features[..., : state.shape[-1]]
         return Transition(after, torch.cat([velocity, expected], dim=-1))
+
+    def fit_closed_form(self, prev: Tensor, state: Tensor, action: Tensor, after: Tensor) -> None:
+        """Fits what needs seconds, to R recorded transitions; after (R, S): the next states."""
+        self.linear.fit(prev, state, action, after)
+        for one in self.objects:
+            one.fit(state, after)  # type: ignore[operator]
+
+    @property
+    def trained(self) -> nn.Module | None:
+        """All that learns where states lead."""
+        if self.residual_net is None or not self.objects:
+            return self.residual_net
+        return nn.ModuleList([self.residual_net, *self.objects])
 
     def project(self, state: Tensor) -> Tensor:
         """Gives the state (…, S) that obeys what all recordings obeyed (`constraints.py`)."""
@@ -78,31 +108,3 @@ class StateDynamics(nn.Module):
         with full_precision(after):
             reward, success = self.outcome_net(after.float()).unbind(-1)
         return reward, success
-
-
-class FourierMLP(nn.Module):
-    """Residual layers on learnt Fourier features: contact is a matter of half a pixel between two things."""
-
-    def __init__(self, size: int, out: int, width: int, layers: int) -> None:
-        super().__init__()
-        self.fourier = nn.Linear(size, width)
-        nn.init.normal_(self.fourier.weight, std=0.5)
-        nn.init.uniform_(self.fourier.bias, -torch.pi, torch.pi)
-        self.embed = nn.Linear(size + width, width)
-        self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, 2 * width),
-                nn.GELU(),
-                zero_init(nn.Linear(2 * width, width)),
-            )
-            for _ in range(layers)
-        )
-        self.out = nn.Sequential(nn.LayerNorm(width), zero_init(nn.Linear(width, out)))
-
-    def forward(self, x: Tensor, bf16: bool = False) -> Tensor:
-        h = self.embed(torch.cat([x, self.fourier(x).sin()], dim=-1))
-        with half_precision(x, bf16):
-            for layer in self.layers:
-                h = h + layer(h)
-        return self.out(h)

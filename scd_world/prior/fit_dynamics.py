@@ -20,6 +20,7 @@ from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import DynamicsPretrainConfig
 from scd_world.prior.dynamics import StateDynamics
+from scd_world.prior.fourier_mlp import FourierMLP
 from scd_world.prior.trajectories import StateTrajectories
 
 
@@ -39,7 +40,8 @@ def fit_dynamics(
     length, singles = config.rollout_length, recorded.sequences(1)
     while not len((sequences := recorded.sequences(length))[0]) and length > 1:
         length //= 2  # short episodes
-    if dynamics.residual_net is None or not len(sequences[0]):
+    network = dynamics.trained
+    if network is None or not len(sequences[0]):
         return
 
     def loss(progress: float) -> Tensor:
@@ -54,9 +56,10 @@ def fit_dynamics(
         return rollout_loss(dynamics, recorded, row, last, perturbation, steps, bf16)
 
     stage = stage or PretrainStage()
-    inner = [p for p in dynamics.residual_net.layers.parameters() if p.ndim == 2]
-    optimizers = muon_and_adamw(dynamics.residual_net, inner, config.muon_lr, config.lr, beta2=0.98)
-    stage.start(dynamics.residual_net, optimizers, generator, ema=0.999)
+    layers = [part.layers for part in network.modules() if isinstance(part, FourierMLP)]
+    inner = [p for each in layers for p in each.parameters() if p.ndim == 2]
+    optimizers = muon_and_adamw(network, inner, config.muon_lr, config.lr, beta2=0.98)
+    stage.start(network, optimizers, generator, ema=0.999)
     yield from stage.run(config.steps, lambda progress: lr_schedule(progress, 0.02, 0.5, 0.01), loss)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from scd_world.model.prior import PriorPrediction, StatePrior
-from scd_world.prior.config import PriorConfig, PriorTrainConfig
+from scd_world.prior.config import PriorConfig
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.uncertainty import EnsembleUncertainty
@@ -26,15 +26,21 @@ class PretrainedStatePrior(StatePrior):
     def __init__(self, config: PriorConfig, normalizer: Normalizer, with_renderer: bool) -> None:
         """with_renderer: whether the pixel head can use a drawing of the state."""
         super().__init__()
-        self.config = config.architecture if isinstance(config, PriorTrainConfig) else config
+        self.config = config
         S = len(normalizer.state_low)
         self.num_features = 2 * S
-        self.dynamics = StateDynamics(normalizer, config.width, config.layers)
+        self.dynamics = StateDynamics(normalizer, config.width, config.layers, config.objects)
         self.uncertainty = EnsembleUncertainty(S)
         self.renderer: StateRenderer | None = None
         if with_renderer and config.renderer_parts and S:
             renderer = StateRenderer(S, normalizer.background, config.renderer_parts)
             self.renderer = renderer.requires_grad_(False)  # pretrained, and held from then on
+
+    def fit_closed_form(self, transitions: tuple[Tensor, Tensor, Tensor, Tensor], state: Tensor) -> None:
+        """Fits what needs seconds: the dynamics to transitions (previous state and action (R, S + A), state
+        (R, S), action (R, A), next state (R, S)), and constraints to all recorded states (F, S)."""
+        self.dynamics.fit_closed_form(*transitions)
+        self.dynamics.constraints.fit(state)
 
     @property
     def delta_scale(self) -> Tensor:  # type: ignore[override]

@@ -35,7 +35,6 @@ from scd_datasets.store.store import WindowStore
 from scd_world.model.prior import StatePrior
 from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.calibrate import calibrate_uncertainty
-from scd_world.prior.closed_form import fit_closed_form
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome
 from scd_world.prior.fit_renderer import fit_renderer
@@ -96,7 +95,7 @@ class Pretraining:
         if isinstance(prior, PretrainedStatePrior):
             state = torch.from_numpy(store_low_dim(self.store, self.episodes).state)
             recorded = transitions(self.store, self.episodes, normalizer)
-            fit_closed_form(prior, recorded, normalizer.encode_state(state))
+            prior.fit_closed_form(recorded, normalizer.encode_state(state))
 
     def run(self, prior: StatePrior, normalizer: Normalizer, parent: dict[str, Any] | None) -> None:
         """Runs all stages on a prior that is still on the CPU. Every process comes to the same.

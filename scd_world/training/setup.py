@@ -14,6 +14,7 @@ from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_world.codec.codec import Codec
+from scd_world.codec.config import CodecConfig
 from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.robot_data.normalizer import Normalizer
@@ -31,12 +32,13 @@ log = logging.getLogger(__name__)
 
 
 def first_model(
-    config: TrainConfig, pretraining: Pretraining, run: RunFolder, resuming: bool
+    config: TrainConfig, pretraining: Pretraining, run: RunFolder, resuming: bool, codec: CodecConfig
 ) -> tuple[WorldModel, Normalizer, dict[str, Any] | None]:
     """Builds the model before its first update, its prior pretrained: model, units, and the provenance of the
     world that its weights come from. What a checkpoint will bring is left as it comes (`resuming`)."""
     normalizer, fitted = first_normalizer(config, pretraining, run, resuming)
-    model = build_model(config.model, config.prior, pretraining.store.schema, normalizer)
+    prior = config.prior.architecture(codec.object_sizes)
+    model = build_model(config.model, prior, pretraining.store.schema, normalizer)
     if fitted:
         model.load_state_dict(fitted, strict=False)
     elif config.init is None and not (resuming and run.stats.exists()):

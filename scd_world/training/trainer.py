@@ -110,7 +110,9 @@ class Trainer:
 
     def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
         """Builds the model before its first update; what a checkpoint will bring is left as it comes."""
-        model, normalizer, self.parent = first_model(self.config, self.pretraining, self.run, resuming)
+        model, normalizer, self.parent = first_model(
+            self.config, self.pretraining, self.run, resuming, self.codec.codec.config
+        )
         self.seconds += self.pretraining.earlier_seconds
         return model, normalizer
 

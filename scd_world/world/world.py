@@ -114,7 +114,7 @@ class World:
     def fingerprint(self) -> str:
         """Of all that stepping depends on: sizes, schema, weights, statistics (32 MB are hashed in .1 s)."""
         digest = hashlib.sha256(
-            json.dumps([asdict(self.config), asdict(self.prior_config), self.schema.to_dict()]).encode()
+            json.dumps([asdict(self.config), self.prior_config.as_saved, self.schema.to_dict()]).encode()
         )
         for part in (self.model.state_dict(), vars(self.stats)):
             for name, value in part.items():
@@ -325,7 +325,7 @@ class World:
             "scd_world": scd_world.__version__,
             "torch": torch.__version__,
             "model": asdict(self.config),
-            "prior": asdict(self.prior_config),
+            "prior": self.prior_config.as_saved,
             "codec": asdict(self.codec.config),
             "schema": self.schema.to_dict(),
             "provenance": self.provenance,
