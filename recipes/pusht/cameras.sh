@@ -13,7 +13,7 @@ here=$(dirname "$0")
 [ -d "$1" ] || record out="$1" episodes="${EPISODES:-420}"
 OBJECTS=${OBJECTS:-1}
 if [ "$OBJECTS" != 0 ]; then # as the shipped world is trained, whose block is told; one denoising step, none to distill
-    PRIOR="prior.width=320 prior.dynamics.steps=6000 prior.dynamics.batch_size=256 prior.dynamics.rollout_length=6
+    PRIOR="prior.width=320 prior.dynamics.steps=3000 prior.dynamics.batch_size=256 prior.dynamics.rollout_length=6
         prior.dynamics.lr=1.5e-3 prior.dynamics.time_share=0.45 prior.outcome.lr=1.5e-3 prior.outcome.steps=3000
         prior.outcome.time_share=0.03 prior.renderer.steps=14000 prior.renderer.time_share=0.18"
     TRAIN="codec.objects=$OBJECTS model=small model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat
