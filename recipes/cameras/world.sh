@@ -7,7 +7,8 @@
 # Every part goes on where a kill left it. READ is how the recording is read (scd-data's settings), BUDGET the
 # seconds of training in all, PIECE the seconds that one call may take: with PIECE=500 the same call is repeated
 # until it says "finished". TRAIN are further settings of scd-train; what it is not given, it chooses by the data
-# and the device. PRIOR are those of the state prior. On a machine without network, `prepare` and the wheels are made elsewhere, and OUT is carried.
+# and the device. PRIOR are those of the state prior. On a machine without network, `prepare` and the wheels are
+# made elsewhere, and OUT is carried.
 set -euo pipefail
 
 DATA=$1 OUT=$2 PARTS=${3:-prepare train distill evaluate}

@@ -65,15 +65,15 @@ class StateDynamics(nn.Module):
             # asinh: most velocities are small, and some are twenty times the usual.
             turn = prev[..., state.shape[-1] :] - action
             inputs = torch.cat([linear.delta_features.asinh(), state, action, turn], dim=-1)
-            scale = self.linear.residual_scale[: self.told]
-            after = linear.state[..., : self.told] + scale * self.residual_net(inputs.float(), bf16)
-            if self.objects:
-                others = linear.state[..., self.told :]
-                before, now, expected = (  # the robot learns where it goes itself from itself alone
-                    torch.cat([x[..., : self.told].detach(), x[..., self.told : state.shape[-1]]], -1)
-                    for x in (prev, state, torch.cat([after, others], -1))
+            told, end = self.told, state.shape[-1]
+            scale = self.linear.residual_scale[:told]
+            after = linear.state[..., :told] + scale * self.residual_net(inputs.float(), bf16)
+            if self.objects:  # detached: the robot learns where it goes from itself alone
+                before, now = (
+                    torch.cat([x[..., :told].detach(), x[..., told:end]], -1) for x in (prev, state)
                 )
-                found = [one(before, now, expected, action, bf16) for one in self.objects]
+                ahead = torch.cat([after.detach(), linear.state[..., told:]], -1)
+                found = [one(before, now, ahead, action, bf16) for one in self.objects]
                 after = torch.cat([after, *found], -1)
         after = self.project(after)
         # Detached: the prior learns where things go, not what draws them well.

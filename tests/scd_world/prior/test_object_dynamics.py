@@ -22,14 +22,12 @@ RADIUS = 6.0  # px
 
 def units(low: Tensor, high: Tensor, usual: Tensor, actions: int) -> Normalizer:
     """Gives the units of states between two, raw, that usually change by so much."""
-    neutral = {
-        "hold_action": torch.zeros(actions, len(low) + 1),
-        **dict.fromkeys(("action_low",), -torch.ones(actions)),
-        "action_high": torch.ones(actions),
-        **dict.fromkeys(("reward_mean", "reward_std"), torch.zeros(())),
-        "background": torch.zeros(3, 8, 8),
-    }
-    return Normalizer(low, high, usual / ((high - low) / 2), **neutral)
+    return Normalizer(
+        state_low=low, state_high=high, state_delta_rms=usual / ((high - low) / 2),
+        hold_action=torch.zeros(actions, len(low) + 1),
+        action_low=-torch.ones(actions), action_high=torch.ones(actions),
+        reward_mean=torch.zeros(()), reward_std=torch.zeros(()), background=torch.zeros(3, 8, 8),
+    )  # fmt: skip
 
 
 def of_a_table(objects: int = 1, numbers: int = 4) -> Normalizer:
