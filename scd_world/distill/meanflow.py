@@ -20,6 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scd_world.distill.objective import DecoderObjective, column, read_clip, uniform
 from scd_world.model.flow import VelocityField, interpolate, shift_time
 from scd_world.model.noise import Noise
+from scd_world.model.pixel_heads import Warp
+from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.clip import Clip
 
 SMALLEST_T = 0.01  # a decoder that predicts x gives v = (x_t − x) / t
@@ -28,6 +30,12 @@ SMALLEST_ERROR = 1e-3  # c of the loss ‖Δ‖² / (‖Δ⁻‖² + c): frames 
 
 class MeanFlow(DecoderObjective):
     """The loss above."""
+
+    def __init__(self, model: WorldModel, teacher: WorldModel) -> None:
+        super().__init__(model, teacher)
+        for part in model.modules():
+            if isinstance(part, Warp):
+                part.sample = sample_bilinear
 
     def sample_noise(self, clip: Clip, generator: torch.Generator) -> Noise:
         """Samples two t for each noisy frame: for where the stretch begins, and for how long it is."""
@@ -56,6 +64,27 @@ class MeanFlow(DecoderObjective):
 def stretch(share: Tensor) -> Tensor:
     """Turns uniform samples into s / t: a quarter down to 0, a quarter of no length, half in between."""
     return ((share - 0.25) * 2).clamp(0, 1)
+
+
+def sample_bilinear(image: Tensor, where: Tensor) -> Tensor:
+    """Does what `Warp.sample` does, of operations that have a forward derivative: grid_sample has none.
+
+    image (F, C, H, W), where (F, h, w, 2) x and y in [-1, 1] → (F, C, h, w).
+    """
+    C, H, W = image.shape[1:]
+    end = where.new_tensor([W, H])
+    place = (((where + 1) * end - 1) / 2).clamp_min(0).minimum(end - 1)
+    corner = place.detach().floor()
+    right, down = (place - corner).unbind(-1)
+    (x, y), (x_next, y_next) = corner.long().unbind(-1), (corner + 1).minimum(end - 1).long().unbind(-1)
+
+    def at(row: Tensor, column: Tensor) -> Tensor:
+        cell = (row * W + column).flatten(1)[:, None].expand(-1, C, -1)
+        return image.flatten(2).gather(2, cell).unflatten(2, row.shape[1:])
+
+    above = torch.lerp(at(y, x), at(y, x_next), right[:, None])
+    below = torch.lerp(at(y_next, x), at(y_next, x_next), right[:, None])
+    return torch.lerp(above, below, down[:, None])
 
 
 def average_and_target(

@@ -8,6 +8,8 @@ F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_input
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -151,6 +153,7 @@ class Warp(nn.Module):
     """
 
     identity: Tensor  # (H, W, 2) where each pixel is: x and y in [-1, 1]
+    sample = staticmethod(partial(F.grid_sample, padding_mode="border", align_corners=False))
 
     def __init__(self, width: int, patches: Patches) -> None:
         super().__init__()
@@ -166,7 +169,7 @@ class Warp(nn.Module):
         offset = rearrange(self.offset(tokens).float(), "f 1 (v y x) d -> (f v) d y x", y=y, x=x)
         offset = F.interpolate(offset, image.shape[-2:], mode="bilinear", align_corners=False)
         where = self.identity + offset.movedim(1, -1) * offset.new_tensor([2 / x, 2 / y])
-        return F.grid_sample(image.float(), where, padding_mode="border", align_corners=False)
+        return self.sample(image.float(), where)
 
 
 class ChannelNorm(nn.Module):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ from scd_world.distill.config import DistillConfig
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import distill
 from scd_world.distill.dmd import DistributionMatching
-from scd_world.distill.meanflow import MeanFlow, average_and_target, stretch
+from scd_world.distill.meanflow import MeanFlow, average_and_target, sample_bilinear, stretch
 from scd_world.distill.objective import read_clip
 from scd_world.distill.self_rollout import SelfRollout
 from scd_world.metrics.image import sharpness
 from scd_world.model.flow import euler_sample_interval
+from scd_world.model.pixel_heads import Warp
 from scd_world.model.world_model import WorldModel
 from scd_world.training.config import TrainConfig
 from scd_world.training.learner import Learner
@@ -90,6 +92,21 @@ def test_one_distilled_step_ends_where_many_small_ones_do(loss):
         )
     assert undistilled > 0.9
     assert distilled < 0.5 * undistilled
+
+
+def test_a_warp_moves_alike_with_a_forward_derivative_and_without():
+    image, where = torch.randn(2, 3, 5, 7), 2.4 * torch.rand(2, 4, 6, 2) - 1.2  # beyond the border, too
+    torch.testing.assert_close(sample_bilinear(image, where), Warp.sample(image, where), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("objective", [MeanFlow, partial(Consistency, grid=8)])
+def test_a_world_that_warps_can_be_distilled(clip, objective):
+    model = filled(make_model(replace(CONFIG, warp=True, skip_connection=True), SCHEMA, make_stats(SCHEMA)))
+    learner = objective(student(model), model)
+    loss, _ = learner(clip, learner.sample_noise(clip, torch.Generator().manual_seed(3)))
+    loss.backward()
+    warp = next(part for part in learner.model.modules() if isinstance(part, Warp))
+    assert warp.offset.weight.grad.abs().sum() > 0
 
 
 def test_the_forward_derivative_is_the_one_of_finite_differences(model, clip):
