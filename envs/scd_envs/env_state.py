@@ -66,8 +66,8 @@ def check_batch(batch: BatchState, episodes: ImaginedEpisodes) -> None:
     pixels, images = batch.pixels, image_shape(B, schema, episodes.render_images)
     if not isinstance(pixels, Tensor) or pixels.shape != images or pixels.dtype != torch.uint8:
         raise ValueError(f"the state's pixels is {describe(pixels)}; expected torch.uint8 of shape {images}")
-    for name, (shape, dtype) in array_specs(B, schema).items():
-        array = getattr(batch, name)
+    for name, (shape, dtype) in array_specs(B, episodes.world).items():
+        array = getattr(batch, name, None)  # of an earlier version: perhaps it had none
         if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
             raise ValueError(
                 f"the state's {name} is {describe(array)}; expected {np.dtype(dtype)} of shape {shape}"

@@ -1,7 +1,8 @@
 """Episodes imagined side by side in one world: what the single and the vector environment have in common.
 
-B rows, V cameras, H W pixels, S state size, A action size. Row i has noise of its own (`model/noise.py`), so
-that what it imagines depends neither on how many rows there are nor on when the others are reset.
+B rows, V cameras, H W pixels, S state size, A action size, N numbers of what was found by sight. Row i has
+noise of its own (`model/noise.py`), so that what it imagines depends neither on how many rows there are nor
+on when the others are reset.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class BatchState:
     uncertainty: np.ndarray  # (B,) float64, of the state; NaN where no state prior predicts it
     terminated: np.ndarray  # (B,) bool
     truncated: np.ndarray  # (B,) bool
+    objects: np.ndarray  # (B, N) float32, px: where they are in the pictures
 
     def copy(self) -> BatchState:
         """Copies the state: stepping one leaves the other as it is."""
@@ -172,6 +174,10 @@ class ImaginedEpisodes:
         now.state[rows] = [found.state[-1] for found in recorded]
         for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
             array[rows] = 0
+        if now.objects.size:  # found by whoever starts from it
+            state = self.world.stats.decode_state(now.rollout.state).float().cpu().numpy()
+            started = np.isin(now.members, rows)
+            now.objects[now.members[started]] = state[started, now.state.shape[1] :]
 
     def _restart(self, rows: np.ndarray, recorded: Sequence[StartState]) -> None:
         """Begins `rows` again in the model's batch; those that had left it come back."""
@@ -217,7 +223,7 @@ class ImaginedEpisodes:
         stays = self.image_device == self.world.device
         images = None if stays else HostCopy(readout.pixels)  # on their way while the host does what follows
         out, rows = readout.wait(), members[active]
-        now.state[rows] = out.state[active]
+        now.state[rows], now.objects[rows] = out.state[active], out.objects[active]
         now.reward[rows] = out.reward[active] if schema.reward else 0
         now.probability[rows] = out.success[active] if schema.success else 0
         now.uncertainty[rows] = out.uncertainty[active]
@@ -257,19 +263,24 @@ class ImaginedEpisodes:
             put_rows(now.pixels, now.members[active], take_rows(pixels, np.flatnonzero(active)))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Gives what info holds, of all rows: key → (B,). `uncertainty` is left out where the world predicts
-        none. (The key `episode` belongs to Gymnasium's RecordEpisodeStatistics.)"""
+        """Gives what info holds, of all rows: key → (B,), of objects (B, N). `uncertainty` is left out where
+        the world predicts none, `objects` where it finds none. (The key `episode` belongs to Gymnasium's
+        RecordEpisodeStatistics.)"""
         now = self.state
-        return {
+        columns = {
             "is_success": now.probability > self.success_threshold,
             "success_probability": now.probability,
             "start_episode": now.starts[:, 0],
             "start_frame": now.starts[:, 1],
-        } | ({"uncertainty": now.uncertainty} if self.has_uncertainty else {})
+        }
+        columns |= {"uncertainty": now.uncertainty} if self.has_uncertainty else {}
+        return columns | ({"objects": now.objects} if now.objects.size else {})
 
     def info(self, row: int) -> dict[str, Any]:
-        """Gives a row's info, as Python's own numbers."""
-        return {key: values[row].item() for key, values in self.columns().items()}
+        """Gives a row's info, as Python's own numbers; objects as an array."""
+        columns = self.columns()
+        objects = {"objects": columns.pop("objects")[row].copy()} if "objects" in columns else {}
+        return {key: values[row].item() for key, values in columns.items()} | objects
 
     def go_on_from(self, batch: BatchState) -> None:
         """Takes over a copy of a state that `check_state` let pass."""
@@ -280,17 +291,18 @@ class ImaginedEpisodes:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _new_batch(self, rollout: RolloutState, pixels: Tensor) -> BatchState:
-        specs = array_specs(self.num_rows, self.world.schema)
+        specs = array_specs(self.num_rows, self.world)
         arrays: dict[str, Any] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specs.items()}
         return BatchState(rollout=rollout, members=np.arange(self.num_rows), pixels=pixels, **arrays)
 
 
-def array_specs(B: int, schema: DataSchema) -> dict[str, tuple[tuple[int, ...], type]]:
+def array_specs(B: int, world: World) -> dict[str, tuple[tuple[int, ...], type]]:
     """Gives shape and type of the arrays in a BatchState of B rows, but those of its members."""
     return {
         **dict.fromkeys(("noise_seeds", "tasks", "steps"), ((B,), np.int64)),
         "starts": ((B, 2), np.int64),
-        "state": ((B, len(schema.state)), np.float32),
+        "state": ((B, len(world.schema.state)), np.float32),
+        "objects": ((B, len(world.codec.config.found)), np.float32),
         **dict.fromkeys(("reward", "probability", "uncertainty"), ((B,), np.float64)),
         **dict.fromkeys(("terminated", "truncated"), ((B,), np.bool_)),
     }

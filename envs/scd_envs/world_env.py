@@ -50,7 +50,8 @@ class WorldEnv(gymnasium.Env):
     ## Info
     `is_success` bool; `success_probability` in [0, 1]; `uncertainty`, the expected error of the state as a
     share of the recorded ranges, 0 or more (missing where the data has no state or the world no state
-    prior); and the start's address, `start_episode` and `start_frame`.
+    prior); the start's address, `start_episode` and `start_frame`; and, in a world that finds objects by
+    sight, `objects` float32 (N,), where they are in the pictures, px (`metadata["objects"]`: the N names).
 
     ## Arguments
     `world`: folder, Hub id or World. `device`: where a world is loaded; None: CPU; "auto": CUDA if available.
@@ -171,7 +172,7 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
     `views`: camera → (top, left, height, width) of its image in the frame; around it, letterboxed frames are
     black. `recorded`: camera → (height, width) in which it was recorded. `constant_actions`: name → value of
     each action that never moved, of which a line is logged. `camera_keys`: camera → what its dataset calls it
-    (LeRobot's key).
+    (LeRobot's key). `objects`: what the numbers of `info["objects"]` are.
     """
     if render_mode not in (None, *WorldEnv.metadata["render_modes"]):
         raise ValueError(f"render_mode is 'rgb_array' or None; got {render_mode!r}")
@@ -188,6 +189,7 @@ def world_metadata(world: World, render_mode: str | None) -> dict[str, Any]:
         "render_fps": max(1, round(schema.fps)),
         "predicts_reward": schema.reward,
         "predicts_success": schema.success,
+        "objects": tuple(world.codec.config.found),
         "views": schema.views,
         "recorded": schema.recorded_sizes,
         "constant_actions": constant,

@@ -1,6 +1,6 @@
 """What a step's rows imagined, in raw units, as it comes off the device: images there, numbers underway.
 
-B rows, V cameras, H W pixels, S state size.
+B rows, V cameras, H W pixels, S state size, N numbers of what is found in the pictures.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Numbers(NamedTuple):
     reward: np.ndarray  # (B,) raw units
     success: np.ndarray  # (B,) probability
     uncertainty: np.ndarray  # (B,) error of the state to expect; NaN where no prior tells it
+    objects: np.ndarray  # (B, N) px: where what was found by sight is
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Readout:
     """What B rows imagined. All numbers come in one transfer, ahead of the images."""
 
     pixels: Tensor  # uint8 (B, V, H, W, 3) on the device
-    packed: HostCopy  # float32 (B, 4 + S): success, reward, uncertainty, sum of the model's frame, state
+    # float32 (B, 4 + S + N): success, reward, uncertainty, sum of the model's frame, state, objects
+    packed: HostCopy
+    state_size: int  # S
     steps: int  # that the batch has taken
 
     def wait(self) -> Numbers:
@@ -37,7 +40,8 @@ class Readout:
         packed = self.packed.wait().numpy()
         (success, reward, uncertainty, frame), state = packed[:, :4].T, packed[:, 4:]
         check_rows({"obs": frame, "state": state, "reward": reward, "success": success}, self.steps)
-        return Numbers(state, reward, success, uncertainty)
+        state, objects = np.split(state, [self.state_size], axis=1)
+        return Numbers(state, reward, success, uncertainty, objects)
 
 
 def check_rows(values: Mapping[str, np.ndarray], steps: int) -> None:

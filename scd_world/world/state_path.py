@@ -103,7 +103,8 @@ class StatePath:
         """Begins to read off what the rows predicted; of no camera."""
         _, H, W = self.frame_shape
         images = torch.zeros(len(s.state), 0, H, W, 3, dtype=torch.uint8, device=s.state.device)
-        return Readout(images, self.world.packed_numbers(s), s.cache.steps)
+        packed = self.world.packed_numbers(s)
+        return Readout(images, packed, len(self.world.schema.state), s.cache.steps)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         """Gives (B, M, 2·S + A); M = 0 without uncertainty."""

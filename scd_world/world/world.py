@@ -211,17 +211,21 @@ class World:
 
     def outputs(self, s: RolloutState) -> dict[str, np.ndarray]:
         """Gives fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
-        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it.
+        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it; and, in a world
+        that finds some by sight, objects (B, N), px.
 
         FloatingPointError where a row imagined what is no number.
         """
         readout = self.readout(s)
-        return {"pixels": readout.pixels.cpu().numpy(), **readout.wait()._asdict()}
+        numbers = readout.wait()._asdict()
+        if not self.codec.config.found:
+            del numbers["objects"]
+        return {"pixels": readout.pixels.cpu().numpy(), **numbers}
 
     def readout(self, s: RolloutState) -> Readout:
         """Begins to read off what the rows imagined: nothing here waits for the device."""
         packed = self.packed_numbers(s)
-        return Readout(self.pixels(s).contiguous(), packed, s.cache.steps)
+        return Readout(self.pixels(s).contiguous(), packed, len(self.schema.state), s.cache.steps)
 
     def packed_numbers(self, s: RolloutState) -> HostCopy:
         """Sends the numbers that a `Readout` holds on their way to the host."""
@@ -231,7 +235,7 @@ class World:
             self.model.prior.expected_error(s.ensemble).float(),
             s.obs.flatten(1).sum(1).float(),  # finite where all pixels are
         ]
-        state = self.decode_state(s.state).float()
+        state = self.stats.decode_state(s.state).float()
         return HostCopy(torch.cat([torch.stack(numbers, dim=1), state], dim=1))
 
     def complete(self, starts: Sequence[StartState]) -> list[StartState]:

@@ -119,6 +119,30 @@ def test_what_goes_in_and_out_is_as_recorded(world, folder):
     assert "finds objects in its pictures by itself" in (folder / "README.md").read_text()
 
 
+def test_an_environment_says_where_the_objects_are(world):
+    """At the start as they were found, then as they are imagined; alike in one row and in many."""
+    many = gymnasium.make_vec("scd_world/World-v0", 2, world=world)
+    one = gymnasium.make("scd_world/World-v0", world=world)
+    assert one.metadata["objects"] == world.codec.config.found
+    start = dict(zip(("episode", "frame"), map(int, world.starts.addresses[3]), strict=True))
+    _, first = one.reset(seed=3, options=start)
+    shown = world.starts.get(*start.values())
+    np.testing.assert_allclose(first["objects"], shown.found[-1], atol=1e-3)
+    _, infos = many.reset(seed=[3, 4], options={key: [value] * 2 for key, value in start.items()})
+    action = one.action_space.sample()
+    _, _, _, _, then = one.step(action)
+    *_, thens = many.step(np.stack([action] * 2))
+    assert infos["objects"].shape == thens["objects"].shape == (2, 4)
+    np.testing.assert_allclose(infos["objects"][0], first["objects"], atol=1e-4)
+    np.testing.assert_allclose(thens["objects"][0], then["objects"], atol=1e-3)
+    imagined = one.unwrapped.episodes.state.rollout.state
+    np.testing.assert_array_equal(then["objects"], world.stats.decode_state(imagined)[0, 2:])
+    saved = one.unwrapped.get_state()
+    one.step(action)
+    one.unwrapped.set_state(saved)
+    np.testing.assert_array_equal(one.unwrapped.episodes.info(0)["objects"], then["objects"])
+
+
 def test_what_is_found_is_where_it_lies(world):
     found, pixels = world.starts.found[:, :2], world.starts.pixels[:, 0]
     off = found - true_middle(pixels)
