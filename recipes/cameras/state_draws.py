@@ -1,0 +1,126 @@
+"""How much of a picture does a robot's own state tell? Recorded states of held-out episodes, nothing shown.
+
+    python recipes/cameras/state_draws.py runs/mine/train runs/mine/data.zarr
+
+RUN is the folder of a training with codec=autoencoder: its latents and its world are what is measured. PSNR
+of pictures, decoded, in dB: the mean picture, the picture of the nearest recorded state, the mean of the
+fifteen nearest, and both kinds of renderer, each trained for SECONDS on single frames of the other episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scd_datasets.store.loader import WindowLoader
+from scd_datasets.store.store import WindowStore
+from scd_world.metrics.image import psnr
+from scd_world.optim.pretraining import PretrainStage
+from scd_world.renderers.config import RendererPretrainConfig
+from scd_world.renderers.convolutional import ConvRenderer
+from scd_world.renderers.fit import fit_renderer
+from scd_world.renderers.parts import PartsRenderer
+from scd_world.renderers.renderer import Renderer
+from scd_world.reporting.tables import table
+from scd_world.robot_data.normalizer import encode_pixels
+from scd_world.training.pretrain import first_frames
+from scd_world.world.world import World
+
+EVERY = 5  # of held-out frames, those that are measured
+KNOWN = 2  # of the others, those that are looked among for the nearest
+NEAREST = 15
+LOT = 32
+BATCH = {"parts": 32, "convolutions": 64}
+
+
+def frames(store: WindowStore, episodes: np.ndarray, every: int) -> tuple[Tensor, Tensor]:
+    """Reads pixels uint8 (F, V, H, W, 3) and raw states (F, S)."""
+    of = np.concatenate([np.full(len(range(0, store.lengths[e], every)), e) for e in episodes])
+    at = np.concatenate([np.arange(0, store.lengths[e], every) for e in episodes])
+    windows = store.windows(of, np.minimum(at, store.lengths[of] - 2), 1)
+    return torch.from_numpy(windows["pixels"][:, 0]), torch.from_numpy(windows["state"][:, 0])
+
+
+def train(
+    renderer: Renderer, store: WindowStore, episodes: np.ndarray, world: World, batch: int, seconds: float
+) -> int:
+    """Trains a renderer for so long; gives how many updates that were."""
+    config = RendererPretrainConfig(steps=100_000, batch_size=batch)
+    loader = WindowLoader(store, episodes, config.batch_size, 1, seed=0)
+
+    def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for i in itertools.count(first):
+            yield first_frames(loader.batch(i), world.stats, torch.device("cpu"))
+
+    return sum(1 for _ in fit_renderer(renderer, batches, 0, config, False, PretrainStage(seconds)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--seconds", type=float, default=120, help="of training of each renderer")
+    parser.add_argument("--parts", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=64)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    torch.set_num_threads(1)
+    world = World.load(args.run / "world")
+    latents, store = (
+        WindowStore.open(path, in_memory=False) for path in (args.run / "latents.zarr", args.store)
+    )
+    held_out = {int(e) for e in world.provenance["held_out_episodes"]}
+    held = np.array([i for i, e in enumerate(store.episode_index) if int(e) in held_out])
+    others = np.setdiff1d(np.arange(len(store.lengths)), held)
+    pictures, _ = frames(store, held, EVERY)
+    _, raw = frames(latents, held, EVERY)
+    known, known_raw = frames(latents, others, KNOWN)
+    obs, state, known_state = encode_pixels(known), *(world.stats.encode_state(x) for x in (raw, known_raw))
+    scale = known_state.std(0).clamp_min(1e-6)
+
+    def decoded(draw: Callable[[Tensor], Tensor]) -> float:
+        made = [psnr(world.codec.decode(draw(s)), encode_pixels(p)) for s, p in zip(*lots, strict=True)]
+        return torch.cat(made).mean().item()
+
+    def nearest(count: int) -> Callable[[Tensor], Tensor]:
+        def draw(lot: Tensor) -> Tensor:
+            far = torch.cdist(lot / scale, known_state / scale)
+            return torch.stack([obs[row].mean(0) for row in far.topk(count, largest=False).indices])
+
+        return draw
+
+    lots = state.split(LOT), pictures.split(LOT)
+    mean = obs.mean(0, keepdim=True)
+    rivals = {
+        "mean picture": lambda lot: mean.expand(len(lot), -1, -1, -1),
+        "nearest state's": nearest(1),
+        f"mean of the {NEAREST} nearest": nearest(NEAREST),
+    }
+    lines = [[name, "", f"{decoded(draw):.1f}"] for name, draw in rivals.items()]
+    size, background = state.shape[1], world.stats.background
+    kinds: dict[str, Renderer] = {
+        "parts": PartsRenderer(size, background, args.parts),
+        "convolutions": ConvRenderer(size, background, args.channels),
+    }
+    for kind, renderer in kinds.items():
+        began = time.perf_counter()
+        updates = train(renderer, latents, others, world, BATCH[kind], args.seconds)
+        with torch.no_grad():
+            drawn = decoded(renderer)
+        lines.append([kind, f"{updates} in {time.perf_counter() - began:.0f} s", f"{drawn:.1f}"])
+    print(
+        f"{len(state)} frames of {len(held)} held-out episodes, {len(others)} others, {size} numbers a state"
+    )
+    print(table(["drawn of the state alone", "updates", "PSNR, dB"], lines))
+
+
+if __name__ == "__main__":
+    main()
