@@ -78,8 +78,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.skip_connection": Choice(True, "what is settled of a frame is kept between denoising steps"),
         "model.t_shift": Choice(0.15, "what a few frames leave open is small beside the noise"),
         "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
-        "prior.renderer_parts": Choice(0, "of pixels, not of latents"),
-        "prior.renderer_channels": Choice(64, "where the robot stands tells much of what its cameras see"),
+        "prior.renderer_parts": Choice(0, "a robot's joints alone draw no picture"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
     }
     if device == "cuda" and "model" not in given:

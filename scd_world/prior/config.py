@@ -8,19 +8,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from scd_world.renderers.config import RendererPretrainConfig
-from scd_world.utils.checks import LARGEST_BATCH, above, between, complain, one_of
+from scd_world.utils.checks import above, between, complain, one_of
 from scd_world.utils.field_types import check_types
 
 KINDS = ("state", "none")
 MOST_OBJECTS = 64
+LARGEST_BATCH = 2**20  # beyond, a number is a slip
 # Beyond these a value is a slip, or a file that nobody should build.
-BOUNDS = {
-    "layers": (0, 256),
-    "width": (1, 16384),
-    "renderer_parts": (0, 4096),
-    "renderer_channels": (0, 4096),
-}
+BOUNDS = {"layers": (0, 256), "width": (1, 16384), "renderer_parts": (0, 4096)}
 
 
 @dataclass(frozen=True)
@@ -30,10 +25,7 @@ class PriorSettings:
     kind: str = "state"
     layers: int = 3  # of the network that predicts the next state without pixels; 0: the linear model alone
     width: int = 256
-    # What the state alone draws (head=conv), of parts that move, or of convolutions in their place; 0 and 0:
-    # no renderer.
-    renderer_parts: int = 24
-    renderer_channels: int = 0
+    renderer_parts: int = 24  # frames of reference of what the state alone draws (head=conv); 0: no renderer
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
@@ -68,9 +60,9 @@ class PriorConfig(PriorSettings):
 
     @property
     def as_saved(self) -> dict[str, Any]:
-        """Gives plain JSON; without objects and convolutions that of worlds that knew of none."""
-        later = ("objects", "renderer_channels")
-        return {k: v for k, v in asdict(self).items() if v or k not in later}
+        """Gives plain JSON; without objects that of worlds that knew of none."""
+        values = asdict(self)
+        return values if self.objects else {k: v for k, v in values.items() if k != "objects"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +101,25 @@ class OutcomePretrainConfig:
             above(f"prior.outcome.{name}", getattr(self, name), 0)
         above("prior.outcome.steps", self.steps, -1)
         between("prior.outcome.batch_size", self.batch_size, 1, LARGEST_BATCH)
+
+
+@dataclass(frozen=True)
+class RendererPretrainConfig:
+    """How what the state alone draws is pretrained (prior.renderer_parts > 0)."""
+
+    steps: int = 4000  # updates, at most as many as the world gets
+    batch_size: int = 32  # frames per update
+    cell_share: float = 0.25  # share of a frame that is looked at, half of it where something stands out
+    lr: float = 5e-3
+    foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
+    time_share: float = 0.15  # of time_limit and time_budget, at most
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "time_share"):
+            above(f"prior.renderer.{name}", getattr(self, name), 0)
+        above("prior.renderer.steps", self.steps, -1)
+        between("prior.renderer.batch_size", self.batch_size, 1, LARGEST_BATCH)
+        between("prior.renderer.cell_share", self.cell_share, 0, 1)
 
 
 @dataclass(frozen=True)

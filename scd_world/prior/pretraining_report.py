@@ -18,8 +18,8 @@ from scd_world.metrics.image import psnr
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fit_dynamics import step_loss
 from scd_world.prior.fit_outcome import predict_next_states
+from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.trajectories import StateTrajectories
-from scd_world.renderers.renderer import Renderer
 
 ROWS = 20_000  # steps that are looked at, at most
 FRAMES = 64
@@ -78,7 +78,7 @@ def outcome_result(dynamics: StateDynamics, held: StateTrajectories) -> list[Sta
 
 
 @torch.no_grad()
-def renderer_result(renderer: Renderer, state: Tensor, truth: Tensor) -> list[StageResult]:
+def renderer_result(renderer: StateRenderer, state: Tensor, truth: Tensor) -> list[StageResult]:
     """PSNR of frames (F, C, H, W) from their states (F, S); the baseline is the background."""
     frames = renderer(state).clamp(-1, 1), renderer.background.expand_as(truth)
     own, baseline = (psnr(frame, truth).mean().item() for frame in frames)

@@ -1,7 +1,7 @@
 """The state prior: what recorded state alone tells of the next step, learnt before the first image.
 
 A linear model, a network on top of it and the constraints that all recorded states obey (`dynamics.py`); a
-renderer that draws a state (`renderers`); an ensemble that tells how far an imagined state may be off
+renderer that draws a state (`renderer.py`); an ensemble that tells how far an imagined state may be off
 (`uncertainty.py`). Worth its cost where the state says where things are: a simulator's `environment_state`,
 a tracker, or a robot whose own joints are all that moves.
 
@@ -15,10 +15,8 @@ from torch import Tensor
 from scd_world.model.prior import PriorPrediction, StatePrior
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.dynamics import StateDynamics
+from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.uncertainty import EnsembleUncertainty
-from scd_world.renderers.convolutional import ConvRenderer
-from scd_world.renderers.parts import PartsRenderer
-from scd_world.renderers.renderer import Renderer
 from scd_world.robot_data.normalizer import Normalizer
 
 
@@ -33,13 +31,10 @@ class PretrainedStatePrior(StatePrior):
         self.num_features = 2 * S
         self.dynamics = StateDynamics(normalizer, config.width, config.layers, config.objects)
         self.uncertainty = EnsembleUncertainty(S)
-        self.renderer: Renderer | None = None
-        if with_renderer and S and config.renderer_channels:
-            self.renderer = ConvRenderer(S, normalizer.background, config.renderer_channels)
-        elif with_renderer and S and config.renderer_parts:
-            self.renderer = PartsRenderer(S, normalizer.background, config.renderer_parts)
-        if self.renderer is not None:
-            self.renderer.requires_grad_(False)  # pretrained, and held from then on
+        self.renderer: StateRenderer | None = None
+        if with_renderer and config.renderer_parts and S:
+            renderer = StateRenderer(S, normalizer.background, config.renderer_parts)
+            self.renderer = renderer.requires_grad_(False)  # pretrained, and held from then on
 
     def fit_closed_form(self, transitions: tuple[Tensor, Tensor, Tensor, Tensor], state: Tensor) -> None:
         """Fits what needs seconds: the dynamics to transitions (previous state and action (R, S + A), state

@@ -37,6 +37,7 @@ from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.calibrate import calibrate_uncertainty
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome
+from scd_world.prior.fit_renderer import fit_renderer
 from scd_world.prior.pretraining_report import (
     FRAMES,
     StageResult,
@@ -46,7 +47,6 @@ from scd_world.prior.pretraining_report import (
 )
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.trajectories import StateTrajectories
-from scd_world.renderers.fit import fit_renderer
 from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer

@@ -9,8 +9,6 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
-LARGEST_BATCH = 2**20  # beyond, a number is a slip
-
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 

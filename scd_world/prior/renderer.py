@@ -1,10 +1,11 @@
-"""A renderer of parts that keep their looks and change their places.
+"""The state-conditioned renderer: parts that keep their looks and change their places.
 
 A robot's link, or a block that is pushed, is the same thing wherever it lies: in a frame of reference that
 moves with it, it never changes. So the state is turned into K frames of reference, a linear map of the state
 plus what a small network adds, and a function of a pixel's coordinates in all K frames, the same for every
 image, gives its color. Where the state holds a pose to half a pixel, so does the drawing, however long the
-rollout; what no state holds is left to the decoder.
+rollout; what no state holds is left to the decoder, which gets this drawing beside the last frame
+(`pixel_heads.py`). Run once per frame, pretrained before the rest (`fit_renderer.py`).
 
 F frames, S state, K parts, P cells of the image, V cameras, C = 3·V channels, H W frame.
 """
@@ -12,22 +13,18 @@ F frames, S state, K parts, P cells of the image, V cameras, C = 3·V channels, 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.model.layers import zero_init
-from scd_world.renderers.config import RendererPretrainConfig
-from scd_world.renderers.renderer import Renderer
 from scd_world.utils.precision import full_precision
 
 CELL = 2  # pixels: one evaluation of the function draws CELL² of them
 FINENESS = 6.0  # deviation of the Fourier features' frequencies, radians over half an image
 BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
-DIFFERS = 0.1  # of 2, the range of a color
 
 
-class PartsRenderer(Renderer):
+class StateRenderer(nn.Module):
     cell_grid: Tensor  # (3, P)
     background_cells: Tensor  # (P, V, 3, CELL²)
 
@@ -70,30 +67,6 @@ class PartsRenderer(Renderer):
         """(1, C, H, W)"""
         return self.to_frame(self.background_cells[None])
 
-    def slow_parameters(self) -> list[nn.Parameter]:
-        """Lists hundreds of weights that AdamW moves all at once: at the others' rate they throw the parts
-        about, gradients grow a thousandfold, and nothing is drawn any more (four of four renderers of an arm
-        within 400 updates, docs/arm.md)."""
-        return [*self.pose_residual.parameters(), *self.fourier.parameters()]
-
-    def loss(
-        self, state: Tensor, obs: Tensor, config: RendererPretrainConfig, generator: torch.Generator
-    ) -> Tensor:
-        """Mean square error from a share `cells` of the cells; most of a frame is background, so half of them
-        are drawn from where something stands out, and weigh less for it. A pixel that differs from the
-        background weighs `foreground` more."""
-        truth = self.to_cells(obs)
-        differs = (truth - self.background_cells).abs().amax(3, keepdim=True) > DIFFERS  # (F, P, V, 1, CELL²)
-        chance = cell_probabilities(differs.any(4).any(2)[..., 0], self.grid_size)
-        count = max(1, round(config.cell_share * chance.shape[1]))
-        chosen = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(obs.device)
-        row = torch.arange(len(obs), device=obs.device)[:, None]
-        cells = self.cell_grid[:, chosen].movedim(1, 0), self.background_cells[chosen]
-        drawn = self.render_cells(state, *cells)
-        error = (1 + config.foreground_weight * differs[row, chosen]) * (drawn - truth[row, chosen]).square()
-        often = chance.shape[1] * chance[row, chosen]  # how often a cell is looked at, of once
-        return (error.mean((2, 3, 4)) / often).mean()
-
     def render_cells(self, state: Tensor, cells: Tensor, background: Tensor) -> Tensor:
         """Draws some cells, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
         (F or 1, 3, n); and what of the background is there, (F or 1, n, V, 3, CELL²)."""
@@ -135,12 +108,3 @@ def cell_grid(height: int, width: int, cell: int) -> Tensor:
     rows, columns = ((i + 0.5) * cell - n / 2 for i, n in ((rows, height), (columns, width)))
     grid = torch.stack(torch.meshgrid(rows / half, columns / half, indexing="ij")).flatten(1)
     return torch.cat([grid, torch.ones(1, grid.shape[1])])
-
-
-def cell_probabilities(differs: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """(F, P), adding up to 1: half of it evenly, half where something differs (F, P) or a neighbor does."""
-    seen = differs.view(-1, 1, *grid_size).float()
-    near = F.max_pool2d(seen, 3, stride=1, padding=1).flatten(1)
-    evenly = torch.full_like(near, 1 / near.shape[1])
-    near = torch.where(near.any(1, keepdim=True), near, 1.0)
-    return 0.5 * evenly + 0.5 * near / near.sum(1, keepdim=True)
