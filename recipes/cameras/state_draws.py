@@ -4,7 +4,7 @@
 
 RUN is the folder of a training with codec=autoencoder: its latents and its world are what is measured. PSNR
 of pictures, decoded, in dB: the mean picture, the picture of the nearest recorded state, the mean of the
-fifteen nearest, and both kinds of renderer, each trained for SECONDS on single frames of the other episodes.
+fifteen nearest, and the state prior's renderer, trained for SECONDS on single frames of the other episodes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.store import WindowStore
 from scd_world.metrics.image import psnr
 from scd_world.optim.pretraining import PretrainStage
-from scd_world.renderers.config import RendererPretrainConfig
-from scd_world.renderers.convolutional import ConvRenderer
-from scd_world.renderers.fit import fit_renderer
-from scd_world.renderers.parts import PartsRenderer
-from scd_world.renderers.renderer import Renderer
+from scd_world.prior.config import PriorConfig, RendererPretrainConfig
+from scd_world.prior.fit_renderer import fit_renderer
+from scd_world.prior.renderer import StateRenderer
 from scd_world.reporting.tables import table
 from scd_world.robot_data.normalizer import encode_pixels
 from scd_world.training.pretrain import first_frames
@@ -38,7 +36,6 @@ EVERY = 5  # of held-out frames, those that are measured
 KNOWN = 2  # of the others, those that are looked among for the nearest
 NEAREST = 15
 LOT = 32
-BATCH = {"parts": 32, "convolutions": 64}
 
 
 def frames(store: WindowStore, episodes: np.ndarray, every: int) -> tuple[Tensor, Tensor]:
@@ -50,10 +47,10 @@ def frames(store: WindowStore, episodes: np.ndarray, every: int) -> tuple[Tensor
 
 
 def train(
-    renderer: Renderer, store: WindowStore, episodes: np.ndarray, world: World, batch: int, seconds: float
+    renderer: StateRenderer, store: WindowStore, episodes: np.ndarray, world: World, seconds: float
 ) -> int:
     """Trains a renderer for so long; gives how many updates that were."""
-    config = RendererPretrainConfig(steps=100_000, batch_size=batch)
+    config = RendererPretrainConfig(steps=100_000)
     loader = WindowLoader(store, episodes, config.batch_size, 1, seed=0)
 
     def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,9 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("store", type=Path)
-    parser.add_argument("--seconds", type=float, default=120, help="of training of each renderer")
-    parser.add_argument("--parts", type=int, default=4)
-    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=120, help="of the renderer's training")
+    parser.add_argument("--parts", type=int, default=PriorConfig.renderer_parts)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
@@ -105,20 +101,14 @@ def main() -> None:
         f"mean of the {NEAREST} nearest": nearest(NEAREST),
     }
     lines = [[name, "", f"{decoded(draw):.1f}"] for name, draw in rivals.items()]
-    size, background = state.shape[1], world.stats.background
-    kinds: dict[str, Renderer] = {
-        "parts": PartsRenderer(size, background, args.parts),
-        "convolutions": ConvRenderer(size, background, args.channels),
-    }
-    for kind, renderer in kinds.items():
-        began = time.perf_counter()
-        updates = train(renderer, latents, others, world, BATCH[kind], args.seconds)
-        with torch.no_grad():
-            drawn = decoded(renderer)
-        lines.append([kind, f"{updates} in {time.perf_counter() - began:.0f} s", f"{drawn:.1f}"])
-    print(
-        f"{len(state)} frames of {len(held)} held-out episodes, {len(others)} others, {size} numbers a state"
-    )
+    torch.manual_seed(0)
+    renderer = StateRenderer(state.shape[1], world.stats.background, args.parts)
+    began = time.perf_counter()
+    updates = train(renderer, latents, others, world, args.seconds)
+    took = time.perf_counter() - began
+    with torch.no_grad():
+        lines.append(["renderer", f"{updates} in {took:.0f} s", f"{decoded(renderer):.1f}"])
+    print(f"{len(state)} frames of {len(held)} held-out episodes; {state.shape[1]} numbers a state")
     print(table(["drawn of the state alone", "updates", "PSNR, dB"], lines))
 
 
