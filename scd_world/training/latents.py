@@ -195,6 +195,7 @@ def read_codec(
         log.warning("%s; the codec is learnt from its beginning", error)
         return None
     kept = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
+    kept["depends_on"]["codec"].setdefault("objects", 0)  # none were sought before there was that setting
     if not needed and kept["depends_on"] != json.loads(json.dumps(depends_on)):
         log.warning("%s was learnt with other settings, or from other frames; it is learnt anew", folder)
         return None

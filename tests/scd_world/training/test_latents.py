@@ -27,7 +27,7 @@ from scd_world.training import latents
 from scd_world.training.config import TrainConfig
 from scd_world.training.latents import latent_store
 from scd_world.training.trainer import train
-from scd_world.utils.atomic_folder import DamagedFolder
+from scd_world.utils.atomic_folder import DamagedFolder, write_manifest
 from scd_world.world.world import World
 from tests.scd_world.conftest import SLIDE, TINY, slide_episode
 from tests.scd_world.training.test_trainer import assert_equal, final, train_and_crash
@@ -142,6 +142,17 @@ def test_other_settings_are_learnt_anew_before_a_checkpoint_and_refused_after(co
     assert World.load(folder).codec.config.width == 6
     with pytest.raises(ValueError, match=r"codec\.width: 6 before, 4 now"):
         train(coded(steps=6))
+
+
+def test_a_codec_of_before_objects_could_be_sought_is_not_learnt_twice(coded, monkeypatch):
+    train_and_crash(monkeypatch, coded(), 0)
+    folder = Path(coded().out) / "codec"
+    kept = json.loads((folder / "codec.json").read_text())
+    assert kept["depends_on"]["codec"].pop("objects") == 0
+    (folder / "codec.json").write_text(json.dumps(kept))
+    write_manifest(folder)
+    monkeypatch.setattr(latents, "learn_codec", None)
+    train(coded())
 
 
 def test_a_world_hands_its_codec_on(coded, training, monkeypatch, slide_store):
