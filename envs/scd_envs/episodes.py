@@ -175,9 +175,9 @@ class ImaginedEpisodes:
         for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
             array[rows] = 0
         if now.objects.size:  # found by whoever starts from it
-            state = self.world.stats.decode_state(now.rollout.state).float().cpu().numpy()
+            objects = self.world.decode_objects(now.rollout.state).float().cpu().numpy()
             started = np.isin(now.members, rows)
-            now.objects[now.members[started]] = state[started, now.state.shape[1] :]
+            now.objects[now.members[started]] = objects[started]
 
     def _restart(self, rows: np.ndarray, recorded: Sequence[StartState]) -> None:
         """Begins `rows` again in the model's batch; those that had left it come back."""

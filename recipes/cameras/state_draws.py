@@ -22,6 +22,7 @@ from torch import Tensor
 
 from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.store import WindowStore
+from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.metrics.image import psnr
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.prior.config import PriorConfig, RendererPretrainConfig
@@ -73,8 +74,7 @@ def main() -> None:
     latents, store = (
         WindowStore.open(path, in_memory=False) for path in (args.run / "latents.zarr", args.store)
     )
-    held_out = {int(e) for e in world.provenance["held_out_episodes"]}
-    held = np.array([i for i, e in enumerate(store.episode_index) if int(e) in held_out])
+    held = select_eval_episodes(world.provenance, store, None).episodes
     others = np.setdiff1d(np.arange(len(store.lengths)), held)
     pictures, _ = frames(store, held, EVERY)
     _, raw = frames(latents, held, EVERY)

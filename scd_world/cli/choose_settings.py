@@ -78,7 +78,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.skip_connection": Choice(True, "what is settled of a frame is kept between denoising steps"),
         "model.t_shift": Choice(0.15, "what a few frames leave open is small beside the noise"),
         "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
-        "prior.renderer_parts": Choice(0, "a robot's joints alone draw no picture"),
+        "prior.renderer_parts": Choice(0, "what the joints draw blurs what was just shown"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
     }
     if device == "cuda" and "model" not in given:

@@ -302,7 +302,7 @@ class OpenLoopResults:
         found = batch.found[:, batch.context - 1 + h]
         error = s.state - world.stats.encode_state(torch.cat([batch.true_state(h), found], -1))
         if found.shape[-1]:
-            imagined = world.stats.decode_state(s.state)[..., -found.shape[-1] :]
+            imagined = world.decode_objects(s.state)
             for name, where in {"imagined": imagined, "copy": batch.found[:, batch.context - 1]}.items():
                 apart = torch.linalg.vector_norm((where - found).unflatten(-1, (-1, 2)), dim=-1)
                 self.put(f"object_distance_{name}", rows, h, apart.mean(-1), batch.valid[:, h - 1])

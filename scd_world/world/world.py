@@ -256,6 +256,10 @@ class World:
         """Gives the recorded part (…, S), raw units, of a model's state."""
         return self.stats.decode_state(state)[..., : len(self.schema.state)]
 
+    def decode_objects(self, state: Tensor) -> Tensor:
+        """Gives the rest of it (…, N), px: where what was found by sight is."""
+        return self.stats.decode_state(state)[..., len(self.schema.state) :]
+
     def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the model's frame, state, and state and action one frame earlier (at rest at an episode's
         first)."""
