@@ -78,9 +78,11 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.skip_connection": Choice(True, "what is settled of a frame is kept between denoising steps"),
         "model.t_shift": Choice(0.15, "what a few frames leave open is small beside the noise"),
         "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
-        "prior.renderer_parts": Choice(0, "what the joints draw blurs what was just shown"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
     }
+    if given.get("prior", given.get("prior.kind")) != "none" and given.get("prior.renderer_parts") != "0":
+        why = "what the joints draw does not drift: it corrects what is imagined"
+        choices["model.state_filter"] = Choice(True, why)
     if device == "cuda" and "model" not in given:
         why = "a GPU"
         choices |= {

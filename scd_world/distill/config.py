@@ -98,16 +98,19 @@ class DistillConfig:
         )
 
     def training(
-        self, teacher: ModelConfig, prior: PriorConfig, codec: CodecConfig, digest: str
+        self, teacher: ModelConfig, prior: PriorConfig, codec: CodecConfig, digest: str, apart: float | None
     ) -> Distillation:
-        """Gives the trainer's settings. prior, codec: the teacher's; digest: of its weights."""
+        """Gives the trainer's settings. prior, codec: the teacher's; digest: of its weights; apart: its
+        calibration_share, None where it is not known: what it did not learn from, nor does the student."""
         names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
         # The number of steps of a frame is part of the student's model.
         values = {name: getattr(self, name) for name in names - {"num_steps", "init"}}
         return Distillation(
             **values,
             model=self.student(teacher),
-            prior=PriorTrainConfig(**prior.settings),
+            prior=PriorTrainConfig(
+                **prior.settings, **({} if apart is None else {"calibration_share": apart})
+            ),
             codec=CodecTrainConfig(kind=codec.kind, width=codec.width),
             init=self.init or self.world,
             teacher=digest,

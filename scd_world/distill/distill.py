@@ -51,7 +51,11 @@ def distill(config: DistillConfig) -> Path:
             "has a decoder separate from its encoder, and it is the decoder that is distilled"
         )
     settings = config.training(
-        teacher.config, teacher.prior_config, teacher.codec.config, weights_digest(teacher)
+        teacher.config,
+        teacher.prior_config,
+        teacher.codec.config,
+        weights_digest(teacher),
+        teacher.provenance.get("calibration_share"),
     )
     accelerator = make_accelerator(settings)
     if accelerator.is_main_process:

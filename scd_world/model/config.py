@@ -68,6 +68,7 @@ class ModelConfig:
     anchor_frame: bool = False  # head=conv: it sees the first frame that was shown: what nobody drew
     anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
+    state_filter: bool = False  # what the prior draws of a state corrects the frame, instead of being seen
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (
@@ -161,6 +162,7 @@ def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
         "skip_connection": False,
         "anchor_frame": False,
         "anchor_attention": False,
+        "state_filter": False,
         **values,
     }
 

@@ -188,8 +188,8 @@ def make_pixel_head(
     config: ModelConfig, patches: Patches, background: Tensor, prior_renders: bool
 ) -> PatchHead | ConvHead:
     """Builds the last layer, tokens to a frame: of every core the same. background (C, H, W)."""
-    # The last frame, the prior's drawing, what was looked up in the anchor, the anchor.
-    given = 1 + prior_renders + config.anchor_attention + config.anchor_frame
+    # The last frame, the prior's drawing where it is no filter, what was looked up in the anchor, the anchor.
+    given = 1 + (prior_renders and not config.state_filter) + config.anchor_attention + config.anchor_frame
     if config.head == "patch":
         return PatchHead(config.width, patches, config.copy_last, config.bounded_gate)
     return ConvHead(

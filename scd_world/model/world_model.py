@@ -98,11 +98,15 @@ class Core(nn.Module, ABC):
         return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
 
 
+FILTERED = 64  # imagined steps that have a gain of their own; later ones have the last one's
+
+
 class WorldModel(nn.Module):
     """A core and a state prior, as one thing that learns from clips and steps under actions."""
 
     background: Tensor  # (C, H, W) the median of the data, which what stands out differs from
     hold_action: Tensor  # (A, S + 1) the action under which a state stays
+    filter_gain: Tensor  # (FILTERED,) how far an imagined frame is moved toward the drawing of its state
 
     def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
         super().__init__()
@@ -116,6 +120,9 @@ class WorldModel(nn.Module):
         )
         self.register_buffer("background", normalizer.background.clone(), persistent=False)
         self.register_buffer("hold_action", normalizer.hold_action.clone(), persistent=False)
+        self.filters = config.state_filter and prior.has_renderer
+        # Measured once all else is learnt (`fit_filter.py`): until then nothing is corrected.
+        self.register_buffer("filter_gain", torch.zeros(FILTERED), persistent=self.filters)
 
     @property
     def config(self) -> ModelConfig:
@@ -160,10 +167,10 @@ class WorldModel(nn.Module):
         self, last: Tensor, state: Tensor, anchor: Tensor, found: Tensor | None = None
     ) -> Tensor:
         """Gives what the pixel head sees at full resolution, (…, I·C, H, W): the last frame (…, C, H, W); the
-        prior's drawing of the next state (…, S), where it has a renderer; what was found in the anchor, and
-        the anchor (B, C, H, W), where the model looks at one."""
+        prior's drawing of the next state (…, S), where it has a renderer that does not correct frames; what
+        was found in the anchor, and the anchor (B, C, H, W), where the model looks at one."""
         images = [last]
-        if self.prior.has_renderer:
+        if self.prior.has_renderer and not self.filters:
             drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
             images.append(drawn.to(last.dtype))
         if found is not None:
@@ -171,6 +178,18 @@ class WorldModel(nn.Module):
         if self.config.anchor_frame:
             images.append(at_all_steps(anchor, last.shape[:-3]).to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
+
+    def correct(self, obs: Tensor, state: Tensor, steps_since_observed: Tensor) -> Tensor:
+        """Moves frames (B, C, H, W) toward what the prior draws of their state (B, S), as far as that was
+        nearer to recordings after so many imagined steps, (B,) int.
+
+        The drawing knows nothing of what the state does not tell, and does not drift: it is to a rollout what
+        a measurement is to a Kalman filter.
+        """
+        if not self.filters:
+            return obs
+        gain = self.filter_gain[steps_since_observed.clamp(max=FILTERED - 1)][:, None, None, None]
+        return torch.lerp(obs, self.prior.render(state).to(obs.dtype), gain.to(obs.dtype))
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -276,8 +295,8 @@ class WorldModel(nn.Module):
             start = noise.x[0, :, i - 1]
             found = self.look_up(next_state, clip.action[:, i], clip.anchor, clip.anchor_state)
             seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
-            drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps)
-            frames.append(drawn.clamp(-1, 1).to(obs.dtype))
+            drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps).clamp(-1, 1)
+            frames.append(self.correct(drawn, next_state, torch.full_like(clip.task, i)).to(obs.dtype))
         return torch.stack(frames, dim=1)
 
     # ---- stepping --------------------------------------------------------------------------------------
@@ -346,9 +365,10 @@ class WorldModel(nn.Module):
         found = self.look_up(state, action, s.anchor, s.anchor_state)
         seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
+        obs = self.correct(obs.clamp(-1, 1), state, s.steps_since_observed)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         prev = torch.cat([s.state, action], dim=-1)
-        return self.next_state(s, heads, prev, obs.clamp(-1, 1), state, ensemble, s.steps_since_observed + 1)
+        return self.next_state(s, heads, prev, obs, state, ensemble, s.steps_since_observed + 1)
 
     def encode_and_predict(
         self, s: RolloutState, action: Tensor

@@ -83,6 +83,12 @@ class TrainConfig:
                 f"model.patch={self.model.patch}: with codec=autoencoder it counts cells of a latent, which "
                 "come in pairs: set an even number, such as 4 (16 pixels)"
             )
+        if self.model.state_filter and not (self.prior.kind == "state" and self.prior.renderer_parts):
+            complain(
+                f"model.state_filter corrects frames by what the prior draws, and prior={self.prior.kind} "
+                f"with prior.renderer_parts={self.prior.renderer_parts} draws nothing: set prior=state and "
+                "prior.renderer_parts=24, or model.state_filter=false"
+            )
         if self.codec.objects and self.prior.extra_datasets:
             complain(
                 f"prior.extra_datasets={self.prior.extra_datasets} were recorded without images, in which "

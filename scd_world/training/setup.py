@@ -15,7 +15,8 @@ from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_world.codec.codec import Codec
 from scd_world.codec.config import CodecConfig
-from scd_world.model.world_model import WorldModel
+from scd_world.model.world_model import FILTERED, WorldModel
+from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
@@ -29,6 +30,7 @@ from scd_world.world.build_model import build_model
 from scd_world.world.world import World, init_from
 
 log = logging.getLogger(__name__)
+FILTER_WINDOWS = 24
 
 
 def first_model(
@@ -99,6 +101,18 @@ def world_of(model: WorldModel, normalizer: Normalizer, codec: Codec, pretrainin
     starts = pick_starts(pretraining.recorded, episodes, count, window, pretraining.store)
     average = deepcopy(model).eval().requires_grad_(False)
     return World(average, normalizer, starts, codec=codec).to(pretraining.accelerator.device)
+
+
+def filter_clip(pretraining: Pretraining, normalizer: Normalizer) -> Clip | None:
+    """Picks windows that the gains of a model's filter are measured on, of episodes that nothing is learnt
+    from; None where there are none."""
+    config, store, apart = pretraining.config, pretraining.store, pretraining.apart
+    if not len(apart) or (usual := int(np.median(store.lengths[apart]))) < config.eval_context:
+        return None
+    num_steps = min(config.eval_context - 1 + FILTERED, usual)
+    loader = WindowLoader(store, apart, FILTER_WINDOWS, num_steps, config.seed, config.data.motion_share)
+    windows = {name: value.to(pretraining.accelerator.device) for name, value in loader.batch(0).items()}
+    return Clip.from_windows(windows, normalizer)
 
 
 def held_out_validation(pretraining: Pretraining, world: World) -> HeldOutValidation:

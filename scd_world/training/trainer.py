@@ -21,7 +21,7 @@ from tqdm import tqdm
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.loader import prefetch
 from scd_datasets.store.store import WindowStore
-from scd_world.model.world_model import WorldModel
+from scd_world.model.world_model import FILTERED, WorldModel
 from scd_world.optim.schedule import learning_rate
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.reporting.tables import significant
@@ -37,9 +37,16 @@ from scd_world.training.pretrain import BAR_SECONDS, Pretraining
 from scd_world.training.rng import of_rank, restore_rng, rng_state
 from scd_world.training.run_folder import RunFolder, check_continuation
 from scd_world.training.run_log import Meter, NonFiniteGuard, RunLog, Throughput
-from scd_world.training.setup import first_model, held_out_validation, training_windows, world_of
+from scd_world.training.setup import (
+    filter_clip,
+    first_model,
+    held_out_validation,
+    training_windows,
+    world_of,
+)
 from scd_world.training.validation import copies
 from scd_world.utils.interruption import Interrupted, StopSignal
+from scd_world.world.fit_filter import fit_filter
 from scd_world.world.model_card import model_card
 
 log = logging.getLogger(__name__)
@@ -151,6 +158,8 @@ class Trainer:
                         self.save()
             if self.finished and self.config.model.state_weight:  # the prior has learnt on beside the images
                 self.recalibrate()
+            if self.finished and self.world.model.filters:
+                self.fit_filter()
             if self.finished and self.evaluated_at != self.step:
                 self.evaluate()
             if self.saved_at != self.step:
@@ -270,6 +279,20 @@ class Trainer:
             prior, self.world.stats, self.parent
         ):
             self.curve, self.saved_at = prior.uncertainty.calibration_curve.clone(), -1
+
+    def fit_filter(self) -> None:
+        """Measures how far the drawing of a state corrects a frame, of the world as it is in the end."""
+        clip = filter_clip(self.pretraining, self.world.stats)
+        if clip is None:
+            self.log_main("filter: no episode is set apart to measure it on: nothing is corrected")
+            return
+        self.load_average()
+        gain = self.world.model.filter_gain
+        fit_filter(self.world.model, clip, self.config.eval_context, self.config.seed)
+        self.learner.model.filter_gain.copy_(gain)
+        self.saved_at = self.evaluated_at = -1
+        at = ", ".join(f"{gain[k - 1]:.2f} at {k}" for k in (1, 4, 16, FILTERED))
+        self.log_main(f"filter: moved toward the drawing of the state, by {at} imagined steps")
 
     # ---- checkpoints -----------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class WindowLoader:
             )
         if short.any():
             log.warning(
-                "%d of %d training episodes are shorter than %d steps and left out",
+                "%d of %d episodes are shorter than %d steps and left out",
                 short.sum(),
                 len(short),
                 self.num_steps,

@@ -69,7 +69,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(store):
 def test_short_episodes_are_left_out_and_said(store, caplog):
     with caplog.at_level(logging.WARNING):
         loader = WindowLoader(store, EVERY, 8, 15, seed=0)
-    assert "2 of 4 training episodes are shorter than 15 steps" in caplog.text
+    assert "2 of 4 episodes are shorter than 15 steps" in caplog.text
     assert set(loader.windows[:, 0]) == {1, 3}
     with pytest.raises(ValueError, match="the longest has 30"):
         WindowLoader(store, EVERY, 8, 31, seed=0)

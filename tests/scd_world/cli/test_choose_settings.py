@@ -72,6 +72,7 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
         skip_connection=True,
         t_shift=0.15,
         frame_blend=0.0,
+        state_filter=True,
     )
     assert chosen.optimizer == config.optimizer
     assert chosen.codec == config.codec

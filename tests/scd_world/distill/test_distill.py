@@ -282,6 +282,22 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
 
 
 @pytest.mark.slow
+def test_a_students_filter_is_measured_anew(training, tmp_path):
+    model, prior = (
+        replace(training().model, state_filter=True),
+        replace(training().prior, calibration_share=0.4),
+    )
+    world = train(training("teacher", model=model, prior=prior))
+    config = DistillConfig(
+        world=str(world), out=str(tmp_path / "student"), data=training().data, steps=2, batch_size=4,
+        sequence_length=4, device="cpu", precision="fp32", report_windows=0, method="dmd", num_start_states=2,
+    )  # fmt: skip
+    gains = [World.load(folder).model.filter_gain for folder in (world, distill(config))]
+    assert all(gain.any() for gain in gains)
+    assert not torch.equal(*gains)
+
+
+@pytest.mark.slow
 def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillation):
     config = distillation("run", steps=1, report_windows=4, report_horizon=4, report_steps=[1, 2])
     config = replace(config, compare_worlds={"the same": config.world})
@@ -322,8 +338,9 @@ def test_every_setting_that_a_training_has_too_reaches_it():
     shared = {f.name for f in fields(DistillConfig)} & {f.name for f in fields(TrainConfig)}
     shared -= {"num_steps", "init"}
     config = DistillConfig(world="w", out="o")
-    training = config.training(CONFIG, PRIOR, CodecConfig(), "digest")
+    training = config.training(CONFIG, PRIOR, CodecConfig(), "digest", 0.2)
     assert "self_rollout_start" in shared
+    assert training.prior.calibration_share == 0.2  # nor does the student learn from these
     for name in shared:
         assert getattr(training, name) == getattr(config, name), name
 
@@ -333,7 +350,7 @@ def test_the_student_of_a_guided_teacher_is_not_guided_again():
     guided = replace(CONFIG, guidance=1.5)
     assert config.student(guided).guidance == 1.0
     assert replace(config, method="rollout").student(guided).guidance == 1.5
-    assert asdict(config.training(guided, PRIOR, CodecConfig(), "abc"))["teacher"] == "abc"
+    assert asdict(config.training(guided, PRIOR, CodecConfig(), "abc", None))["teacher"] == "abc"
 
 
 def test_a_blurred_frame_has_weaker_edges():

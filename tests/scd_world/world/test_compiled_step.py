@@ -52,6 +52,17 @@ def test_a_recorded_step_equals_a_step_also_past_the_window_and_leaves_what_is_s
         assert torch.equal(shown, kept)
 
 
+def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip):
+    model = filled(make_model(replace(CONFIG, state_filter=True), schema, stats))
+    model.filter_gain.copy_(torch.linspace(0.1, 0.9, len(model.filter_gain)))
+    plain, s = begin(model, clip), begin(model, clip)
+    step = StepGraph(model, s, 2, again)
+    for i in range(clip.num_steps):
+        plain = model.imagine(plain, clip.action[:, i], noise_of(clip, i), 2)
+        s = step(s, clip.action[:, i], noise_of(clip, i))
+        assert equal(s, plain)
+
+
 def test_two_that_step_in_turn_do_not_meet(model, clip):
     s, act = begin(model, clip), clip.action
     step = StepGraph(model, s, 1, again)
@@ -128,14 +139,17 @@ class Devices(TorchDispatchMode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["scd", "causal_dit", "far", "far_long", "diffusion_forcing", "regression"])
+@pytest.mark.parametrize(
+    "kind", ["scd", "scd, filtered", "causal_dit", "far", "far_long", "diffusion_forcing", "regression"]
+)
 def test_nothing_in_a_step_waits_for_the_host(schema, kind):
     """`.item()` raises on a tensor without values; an index or constant from the host is a second device."""
     schema = replace(schema, height=16, width=16)
     stats = make_stats(schema)
     square = torch.zeros(1, 1 + 3 + 6)
     square[0, 0], square[0, 4] = -1.0, 1.0
-    model = make_model(replace(CONFIG, architecture=kind), schema, stats)
+    architecture, _, filtered = kind.partition(", ")
+    model = make_model(replace(CONFIG, architecture=architecture, state_filter=bool(filtered)), schema, stats)
     model.prior.dynamics.constraints.set(torch.zeros(3), torch.eye(3), square)  # one, that a step obeys
     with FakeTensorMode():
         on_gpu(model)
