@@ -50,8 +50,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
             return config
         choices = choose(data, given, device_kind(config.device))
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
-            for mixed in ("model.warp", "model.anchor_frame", "model.skip_connection"):
-                choices.pop(mixed, None)
+            for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter"):
+                choices.pop(f"model.{mixed}", None)
         told = [f"\n  {name}={shown(choice.value)} ({choice.why})" for name, choice in choices.items()]
         if told:
             log.info("not given, so chosen:%s", "".join(told))
@@ -80,7 +80,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
     }
-    if given.get("prior", given.get("prior.kind")) != "none" and given.get("prior.renderer_parts") != "0":
+    if draws(given):
         why = "what the joints draw does not drift: it corrects what is imagined"
         choices["model.state_filter"] = Choice(True, why)
     if device == "cuda" and "model" not in given:
@@ -94,6 +94,16 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
             "optimizer.lr": Choice(3e-4, "of a larger model"),
         }
     return without(choices, given)
+
+
+def draws(given: Mapping[str, str]) -> bool:
+    """Says whether nothing was given that leaves out what a filter needs: the drawing of a state, and the
+    frame that was shown."""
+    kind = given.get("prior", given.get("prior.kind", "state"))
+    anchor = given.get("model.anchor_frame", "true").lower()
+    return (
+        kind == "state" and given.get("prior.renderer_parts") != "0" and anchor in ("true", "1", "yes", "on")
+    )
 
 
 def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str, Choice]:

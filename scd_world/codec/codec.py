@@ -30,6 +30,7 @@ from scd_world.codec.config import SHRINK, CodecConfig, model_schema
 from scd_world.objects.finder import ObjectFinder
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
+from scd_world.robot_data.unchanged import unchanged
 
 UNCHANGED = "unchanged"  # name of the one number that is fitted beside the network
 PART = 64  # frames of one camera that are coded together: their features would fill the memory
@@ -172,15 +173,10 @@ class AutoencoderCodec(Codec):
 
 
 def unchanged_share(obs: Tensor, shown: Tensor, scale: Tensor) -> Tensor:
-    """Gives how surely each pixel is what was shown there, (…, C, H, W) in [0, 1], of latents (…, C, h, w):
-
-    exp(−(d / scale)²), d the largest difference of a camera's channels, a mean over 3 × 3 cells.
-    """
-    shape = obs.shape[:-3]
-    apart = (obs - shown).abs().reshape(-1, 3, *obs.shape[-2:]).amax(1, keepdim=True)
-    same = torch.exp(-(F.avg_pool2d(apart, 3, 1, 1) / scale).square())
+    """Gives how surely a pixel is what was shown there, (…, C, H, W) in [0, 1], of latents (…, C, h, w)."""
+    same = unchanged(obs.reshape(-1, *obs.shape[-3:]), shown.reshape(-1, *obs.shape[-3:]), scale)
     same = F.interpolate(same, scale_factor=SHRINK, mode="bilinear", align_corners=False)
-    return same.expand(-1, 3, -1, -1).reshape(*shape, -1, *same.shape[-2:])
+    return same.repeat_interleave(3, dim=1).reshape(*obs.shape[:-3], -1, *same.shape[-2:])
 
 
 def by_camera(network: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:

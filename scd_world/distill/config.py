@@ -102,15 +102,14 @@ class DistillConfig:
     ) -> Distillation:
         """Gives the trainer's settings. prior, codec: the teacher's; digest: of its weights; apart: its
         calibration_share, None where it is not known: what it did not learn from, nor does the student."""
+        learnt = PriorTrainConfig(**prior.settings)
         names = {f.name for f in fields(self)} & {f.name for f in fields(Distillation)}
         # The number of steps of a frame is part of the student's model.
         values = {name: getattr(self, name) for name in names - {"num_steps", "init"}}
         return Distillation(
             **values,
             model=self.student(teacher),
-            prior=PriorTrainConfig(
-                **prior.settings, **({} if apart is None else {"calibration_share": apart})
-            ),
+            prior=learnt if apart is None else replace(learnt, calibration_share=apart),
             codec=CodecTrainConfig(kind=codec.kind, width=codec.width),
             init=self.init or self.world,
             teacher=digest,

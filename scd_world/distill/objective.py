@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from scd_world.model.flow import VelocityField
 from scd_world.model.heads import LowDimHeads
-from scd_world.model.history import previous_state_action
 from scd_world.model.noise import Noise
 from scd_world.model.scd import SCD
 from scd_world.model.world_model import WorldModel
-from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.clip import Clip, previous_state_action
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class ModelConfig:
     anchor_frame: bool = False  # head=conv: it sees the first frame that was shown: what nobody drew
     anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
-    state_filter: bool = False  # what the prior draws of a state corrects the frame, instead of being seen
+    state_filter: bool = False  # what the prior draws of a state is not seen, but corrects the frame
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (
@@ -142,12 +142,19 @@ class ModelConfig:
                 "anchor_attention looks at the anchor frame: set anchor_frame=true, or leave it out; "
                 "architecture=copy_last has neither"
             )
+        if self.state_filter and not self.anchor_frame:
+            complain("state_filter corrects by the anchor frame, too: set anchor_frame=true, or leave it out")
         if self.skip_connection and self.head != "conv":
             complain(
                 "skip_connection is of head=conv, which mixes the noisy frame with the others: leave it out"
             )
         if self.copy_last and self.predict == "v":
             complain("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
+
+    @property
+    def keeps_anchor_state(self) -> bool:
+        """Says whether stepping asks for the state at the first frame that was shown."""
+        return self.anchor_attention or self.state_filter
 
 
 def of_file(values: Mapping[str, Any]) -> dict[str, Any]:

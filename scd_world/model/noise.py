@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scd_world.model.config import ModelConfig
+from scd_world.robot_data.clip import Clip, shift_right
+
 OF_DRAWS = ("t", "x")  # the fields whose first axis is K; of all others it is B
 
 
@@ -96,3 +99,20 @@ def shifted(x: Tensor, places: int) -> Tensor:
 def uniform(bits: Tensor, place: int) -> Tensor:
     """(0, 1), of the `BITS` bits that begin at `place`."""
     return (((bits >> place) & ((1 << BITS) - 1)).float() + 0.5) * 2.0**-BITS
+
+
+def corrupt_history(
+    config: ModelConfig, clip: Clip, noise: Noise, delta_scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gives frames (B, T, C, H, W) and states (B, T, S) with noise and blends of neighboring frames.
+
+    When stepping, the history is the model's own work: this makes it forgiving. delta_scale (S,): the usual
+    change of the state per step.
+    """
+    level = noise.corruption_level[:, None, None, None, None]
+    obs = clip.obs[:, :-1]
+    obs = obs + config.frame_blend * level * (shift_right(obs) - obs)
+    state = clip.state[:, :-1] + config.state_noise * delta_scale * noise.state
+    if noise.obs is not None:
+        obs = obs + config.frame_noise * level * noise.obs
+    return obs, state

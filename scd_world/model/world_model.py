@@ -19,16 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
+from scd_world.model.filter import StateFilter
 from scd_world.model.flow import interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
-from scd_world.model.history import corrupt_history, previous_state_action
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
 from scd_world.model.losses import anchor_loss, head_losses, pixel_loss, pixel_weight, total_loss
-from scd_world.model.noise import Noise, NoiseSampler
+from scd_world.model.noise import Noise, NoiseSampler, corrupt_history
 from scd_world.model.prior import PriorPrediction, StatePrior
 from scd_world.model.rollout_state import RolloutState
-from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.clip import Clip, previous_state_action
 from scd_world.robot_data.normalizer import Normalizer, standstill
 from scd_world.robot_data.schema import DataSchema
 
@@ -98,15 +98,11 @@ class Core(nn.Module, ABC):
         return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
 
 
-FILTERED = 64  # imagined steps that have a gain of their own; later ones have the last one's
-
-
 class WorldModel(nn.Module):
     """A core and a state prior, as one thing that learns from clips and steps under actions."""
 
     background: Tensor  # (C, H, W) the median of the data, which what stands out differs from
     hold_action: Tensor  # (A, S + 1) the action under which a state stays
-    filter_gain: Tensor  # (FILTERED,) how far an imagined frame is moved toward the drawing of its state
 
     def __init__(self, schema: DataSchema, normalizer: Normalizer, prior: StatePrior, core: Core) -> None:
         super().__init__()
@@ -120,9 +116,8 @@ class WorldModel(nn.Module):
         )
         self.register_buffer("background", normalizer.background.clone(), persistent=False)
         self.register_buffer("hold_action", normalizer.hold_action.clone(), persistent=False)
-        self.filters = config.state_filter and prior.has_renderer
-        # Measured once all else is learnt (`fit_filter.py`): until then nothing is corrected.
-        self.register_buffer("filter_gain", torch.zeros(FILTERED), persistent=self.filters)
+        filters = config.state_filter and prior.has_renderer  # no state, no drawing
+        self.filter = StateFilter(len(schema.cameras)) if filters else None
 
     @property
     def config(self) -> ModelConfig:
@@ -170,7 +165,7 @@ class WorldModel(nn.Module):
         prior's drawing of the next state (…, S), where it has a renderer that does not correct frames; what
         was found in the anchor, and the anchor (B, C, H, W), where the model looks at one."""
         images = [last]
-        if self.prior.has_renderer and not self.filters:
+        if self.prior.has_renderer and self.filter is None:
             drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
             images.append(drawn.to(last.dtype))
         if found is not None:
@@ -179,17 +174,15 @@ class WorldModel(nn.Module):
             images.append(at_all_steps(anchor, last.shape[:-3]).to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
 
-    def correct(self, obs: Tensor, state: Tensor, steps_since_observed: Tensor) -> Tensor:
-        """Moves frames (B, C, H, W) toward what the prior draws of their state (B, S), as far as that was
-        nearer to recordings after so many imagined steps, (B,) int.
-
-        The drawing knows nothing of what the state does not tell, and does not drift: it is to a rollout what
-        a measurement is to a Kalman filter.
-        """
-        if not self.filters:
+    def correct(
+        self, obs: Tensor, state: Tensor, anchor: Tensor, anchor_state: Tensor, steps_since_observed: Tensor
+    ) -> Tensor:
+        """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter;
+        anchor (B, C, H, W), anchor_state (B, S), steps_since_observed (B,) int."""
+        if self.filter is None:
             return obs
-        gain = self.filter_gain[steps_since_observed.clamp(max=FILTERED - 1)][:, None, None, None]
-        return torch.lerp(obs, self.prior.render(state).to(obs.dtype), gain.to(obs.dtype))
+        drawn = self.prior.render(torch.cat([state, anchor_state])).to(obs.dtype)
+        return self.filter(obs, drawn[: len(obs)], anchor, drawn[len(obs) :], steps_since_observed)
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -296,7 +289,9 @@ class WorldModel(nn.Module):
             found = self.look_up(next_state, clip.action[:, i], clip.anchor, clip.anchor_state)
             seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps).clamp(-1, 1)
-            frames.append(self.correct(drawn, next_state, torch.full_like(clip.task, i)).to(obs.dtype))
+            age = torch.full_like(clip.task, i)
+            drawn = self.correct(drawn, next_state, clip.anchor, clip.anchor_state, age)
+            frames.append(drawn.to(obs.dtype))
         return torch.stack(frames, dim=1)
 
     # ---- stepping --------------------------------------------------------------------------------------
@@ -343,9 +338,8 @@ class WorldModel(nn.Module):
         return obs.clone() if self.config.anchor_frame else obs[:, :0]
 
     def as_anchor_state(self, state: Tensor) -> Tensor:
-        """Gives what is kept of the state (B, S) at that frame: all, or nothing where no model looks it
-        up."""
-        return state.clone() if self.config.anchor_attention else state[:, :0]
+        """Gives what is kept of the state (B, S) at that frame: all, or nothing where no model asks."""
+        return state.clone() if self.config.keeps_anchor_state else state[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:
@@ -365,7 +359,7 @@ class WorldModel(nn.Module):
         found = self.look_up(state, action, s.anchor, s.anchor_state)
         seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
-        obs = self.correct(obs.clamp(-1, 1), state, s.steps_since_observed)
+        obs = self.correct(obs.clamp(-1, 1), state, s.anchor, s.anchor_state, s.steps_since_observed)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         prev = torch.cat([s.state, action], dim=-1)
         return self.next_state(s, heads, prev, obs, state, ensemble, s.steps_since_observed + 1)

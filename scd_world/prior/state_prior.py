@@ -24,7 +24,7 @@ class PretrainedStatePrior(StatePrior):
     has_uncertainty = True
 
     def __init__(self, config: PriorConfig, normalizer: Normalizer, with_renderer: bool) -> None:
-        """with_renderer: whether a drawing of the state is of use: to a head that sees it, or to a filter."""
+        """with_renderer: whether the pixel head, or a filter, can use a drawing of the state."""
         super().__init__()
         self.config = config
         S = len(normalizer.state_low)

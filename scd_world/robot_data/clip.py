@@ -72,3 +72,14 @@ class Clip:
 
     def to(self, device: torch.device | str) -> Clip:
         return Clip(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def previous_state_action(state: Tensor, act: Tensor, first: Tensor) -> Tensor:
+    """State and action one frame earlier (B, T, S + A), of states (B, T, S) and actions (B, T, A); before the
+    first frame `first` (B, S + A)."""
+    return shift_right(torch.cat([state, act], dim=-1), first)
+
+
+def shift_right(x: Tensor, first: Tensor | None = None) -> Tensor:
+    """What was one frame earlier, (B, T, …); before the first frame `first`, or else nothing has moved."""
+    return torch.cat([x[:, :1] if first is None else first[:, None], x[:, :-1]], dim=1)

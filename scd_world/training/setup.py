@@ -15,7 +15,8 @@ from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_world.codec.codec import Codec
 from scd_world.codec.config import CodecConfig
-from scd_world.model.world_model import FILTERED, WorldModel
+from scd_world.model.filter import STEPS
+from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.robot_data.normalizer import Normalizer
@@ -104,12 +105,12 @@ def world_of(model: WorldModel, normalizer: Normalizer, codec: Codec, pretrainin
 
 
 def filter_clip(pretraining: Pretraining, normalizer: Normalizer) -> Clip | None:
-    """Picks windows that the gains of a model's filter are measured on, of episodes that nothing is learnt
+    """Picks windows that a model's filter is measured on, of episodes that nothing is learnt
     from; None where there are none."""
     config, store, apart = pretraining.config, pretraining.store, pretraining.apart
     if not len(apart) or (usual := int(np.median(store.lengths[apart]))) < config.eval_context:
         return None
-    num_steps = min(config.eval_context - 1 + FILTERED, usual)
+    num_steps = min(config.eval_context - 1 + STEPS, usual)
     loader = WindowLoader(store, apart, FILTER_WINDOWS, num_steps, config.seed, config.data.motion_share)
     windows = {name: value.to(pretraining.accelerator.device) for name, value in loader.batch(0).items()}
     return Clip.from_windows(windows, normalizer)

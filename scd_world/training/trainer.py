@@ -21,7 +21,7 @@ from tqdm import tqdm
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.loader import prefetch
 from scd_datasets.store.store import WindowStore
-from scd_world.model.world_model import FILTERED, WorldModel
+from scd_world.model.world_model import WorldModel
 from scd_world.optim.schedule import learning_rate
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.reporting.tables import significant
@@ -158,7 +158,7 @@ class Trainer:
                         self.save()
             if self.finished and self.config.model.state_weight:  # the prior has learnt on beside the images
                 self.recalibrate()
-            if self.finished and self.world.model.filters:
+            if self.finished and self.world.model.filter is not None:
                 self.fit_filter()
             if self.finished and self.evaluated_at != self.step:
                 self.evaluate()
@@ -287,12 +287,13 @@ class Trainer:
             self.log_main("filter: no episode is set apart to measure it on: nothing is corrected")
             return
         self.load_average()
-        gain = self.world.model.filter_gain
         fit_filter(self.world.model, clip, self.config.eval_context, self.config.seed)
-        self.learner.model.filter_gain.copy_(gain)
+        # The average takes its buffers from the model that learns.
+        for name, value in self.world.model.named_buffers():
+            if name.startswith("filter."):
+                self.learner.model.get_buffer(name).copy_(value)
         self.saved_at = self.evaluated_at = -1
-        at = ", ".join(f"{gain[k - 1]:.2f} at {k}" for k in (1, 4, 16, FILTERED))
-        self.log_main(f"filter: moved toward the drawing of the state, by {at} imagined steps")
+        self.log_main(f"filter: measured on {len(clip.action)} windows of episodes that are not learnt from")
 
     # ---- checkpoints -----------------------------------------------------------------------------
 

@@ -26,13 +26,13 @@ from torch import Tensor
 import scd_world
 from scd_world.codec.codec import Codec, Identity, with_found
 from scd_world.model.config import ModelConfig
-from scd_world.model.history import previous_state_action
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
+from scd_world.robot_data.clip import previous_state_action
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.atomic_folder import MANIFEST, blaming, names_in, refuse_foreign, verify, write_folder

@@ -13,9 +13,8 @@ from scd_datasets.config import DataConfig
 from scd_world.baselines.diffusion_forcing import LEVEL
 from scd_world.baselines.far import CLEAN_TIME
 from scd_world.model.config import ARCHITECTURES, ModelConfig
-from scd_world.model.history import previous_state_action
 from scd_world.model.world_model import WorldModel
-from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.clip import Clip, previous_state_action
 from scd_world.training.trainer import train
 from scd_world.world.world import World
 from tests.conftest import CONFIG, filled, make_model

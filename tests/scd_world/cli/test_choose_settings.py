@@ -80,9 +80,20 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
     assert "model.patch" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "given", [{"prior": "none"}, {"prior.renderer_parts": "0"}, {"model.anchor_frame": "False"}]
+)
+def test_nothing_is_corrected_without_what_that_takes(training, given):
+    config = training(codec=CodecTrainConfig("autoencoder"))
+    assert choose_settings(config, {"codec": "autoencoder"}).model.state_filter
+    assert not choose_settings(config, {"codec": "autoencoder", **given}).model.state_filter
+
+
 def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
     nano = choose_settings(training(model=MODELS["nano"]), {"model": "nano", "codec": "autoencoder"})
-    assert not any((nano.model.warp, nano.model.anchor_frame, nano.model.skip_connection))
+    assert not any(
+        (nano.model.warp, nano.model.anchor_frame, nano.model.skip_connection, nano.model.state_filter)
+    )
     assert nano.model.change_weight == 0
 
 

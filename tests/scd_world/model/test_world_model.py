@@ -9,11 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scd_world.model.config import ACTION_IN, ModelConfig
-from scd_world.model.history import corrupt_history, previous_state_action
-from scd_world.model.noise import Noise
+from scd_world.model.noise import Noise, corrupt_history
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
-from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.clip import Clip, previous_state_action
 from tests.conftest import CONFIG, filled, make_model
 
 

@@ -115,25 +115,26 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
 @pytest.mark.slow
 def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog):
     caplog.set_level("INFO")
-    model, prior = replace(TINY, state_filter=True), replace(training().prior, calibration_share=0.4)
+    model = replace(TINY, state_filter=True, anchor_frame=True)
+    prior = replace(training().prior, calibration_share=0.4)
     config = training(model=model, prior=prior)
-    gain = World.load(train(config)).model.filter_gain
-    assert ((gain > 0) & (gain <= 1)).any()
-    assert "filter: moved toward the drawing of the state" in caplog.text
+    strength = World.load(train(config)).model.filter.strength
+    assert strength.any()
+    assert "filter: measured on 24 windows of episodes that are not learnt from" in caplog.text
     again = World.load(train(config))  # resumed at its end
-    assert torch.equal(again.model.filter_gain, gain)
+    assert torch.equal(again.model.filter.strength, strength)
     further = World.load(train(replace(config, steps=config.steps + 4)))
-    assert not torch.equal(further.model.filter_gain, gain)  # of weights that have learnt on
+    assert not torch.equal(further.model.filter.strength, strength)  # of weights that have learnt on
     caplog.clear()
     alone = training("alone", model=model, prior=replace(prior, calibration_share=0.0))
-    assert not World.load(train(alone)).model.filter_gain.any()
+    assert not World.load(train(alone)).model.filter.strength.any()
     assert "no episode is set apart" in caplog.text
 
 
 def test_a_filter_that_would_draw_nothing_is_refused(training):
     for prior in (PriorTrainConfig(kind="none"), PriorTrainConfig(renderer_parts=0)):
         with pytest.raises(ValueError, match="draws nothing: set prior=state"):
-            training(model=replace(TINY, state_filter=True), prior=prior)
+            training(model=replace(TINY, state_filter=True, anchor_frame=True), prior=prior)
 
 
 @pytest.mark.slow

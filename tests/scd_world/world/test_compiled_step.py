@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from scd_world.model.filter import STEPS
 from scd_world.model.rollout_state import RolloutState
 from scd_world.world.compiled_step import StepGraph, Stepper
 from tests.conftest import CONFIG, filled, make_clip, make_model, make_stats
@@ -53,8 +54,8 @@ def test_a_recorded_step_equals_a_step_also_past_the_window_and_leaves_what_is_s
 
 
 def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip):
-    model = filled(make_model(replace(CONFIG, state_filter=True), schema, stats))
-    model.filter_gain.copy_(torch.linspace(0.1, 0.9, len(model.filter_gain)))
+    model = filled(make_model(replace(CONFIG, state_filter=True, anchor_frame=True), schema, stats))
+    model.filter.strength.copy_(torch.linspace(0.1, 0.9, STEPS)[:, None])
     plain, s = begin(model, clip), begin(model, clip)
     step = StepGraph(model, s, 2, again)
     for i in range(clip.num_steps):
@@ -149,7 +150,11 @@ def test_nothing_in_a_step_waits_for_the_host(schema, kind):
     square = torch.zeros(1, 1 + 3 + 6)
     square[0, 0], square[0, 4] = -1.0, 1.0
     architecture, _, filtered = kind.partition(", ")
-    model = make_model(replace(CONFIG, architecture=architecture, state_filter=bool(filtered)), schema, stats)
+    model = make_model(
+        replace(CONFIG, architecture=architecture, state_filter=bool(filtered), anchor_frame=bool(filtered)),
+        schema,
+        stats,
+    )
     model.prior.dynamics.constraints.set(torch.zeros(3), torch.eye(3), square)  # one, that a step obeys
     with FakeTensorMode():
         on_gpu(model)

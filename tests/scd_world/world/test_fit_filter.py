@@ -5,18 +5,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scd_world.model.world_model import FILTERED, WorldModel, observe_context
+from scd_world.model.filter import STEPS, StateFilter, drawing_error
+from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
+from scd_world.world import fit_filter as fitting
 from scd_world.world.fit_filter import fit_filter
 from scd_world.world.world import World
 from tests.conftest import CONFIG, filled, make_clip, make_model
 
 CONTEXT = 2
+FILTERED = replace(CONFIG, state_filter=True, anchor_frame=True)
 
 
 @pytest.fixture
 def model(schema, stats) -> WorldModel:
-    return filled(make_model(replace(CONFIG, state_filter=True), schema, stats)).eval().requires_grad_(False)
+    return filled(make_model(FILTERED, schema, stats)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def clip(clip) -> Clip:
+    return replace(clip, valid=torch.ones_like(clip.valid))
 
 
 def rollout(model: WorldModel, clip: Clip, seed: int = 0) -> list[torch.Tensor]:
@@ -42,49 +50,75 @@ def test_until_it_is_measured_nothing_is_corrected(model, clip):
 
 def test_where_the_imagination_is_right_nothing_is_corrected(model, clip):
     fit_filter(model, with_future(clip, rollout(model, clip)), CONTEXT, seed=0)
-    assert not model.filter_gain.any()
+    assert not model.filter.strength.any()
 
 
-def test_where_the_drawing_is_right_it_is_taken(model, clip):
-    model.filter_gain.fill_(1.0)
+def test_where_the_drawing_is_right_it_is_taken(model, clip, monkeypatch):
+    monkeypatch.setattr(fitting, "REACHES", (1e-6,))  # of nothing that was shown: the drawing alone
+    model.filter.reach.fill_(1e-6)
+    model.filter.strength.fill_(1e6)
     drawn = rollout(model, clip)
-    fit_filter(model, with_future(clip, drawn), CONTEXT, seed=0)
-    torch.testing.assert_close(model.filter_gain, torch.ones(FILTERED))
     s = observe_context(model, clip, CONTEXT)
     s = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
-    torch.testing.assert_close(s.obs, model.prior.render(s.state))
+    torch.testing.assert_close(s.obs, model.prior.render(s.state), atol=1e-4, rtol=0)
+    fit_filter(model, with_future(clip, drawn), CONTEXT, seed=0)
+    off = drawing_error(clip.obs[:, 0], model.prior.render(clip.state[:, 0]))
+    assert (model.filter.strength / (model.filter.strength + off.amax(0)) > 0.9).all()
 
 
-def test_the_gain_is_the_one_of_least_error_where_something_was_recorded(model, clip):
-    """Of the first step, whose past no gain has touched."""
-    frame = rollout(model, clip)
-    model.filter_gain.fill_(1.0)
-    drawn = rollout(model, clip)[0]
-    between = torch.lerp(frame[0], drawn, 0.3) + 0.01 * torch.randn_like(drawn)
-    between[0] = drawn[0]  # of a row that ended with its context
-    recorded = replace(with_future(clip, [between, *frame[1:]]), valid=torch.ones_like(clip.valid))
+def test_the_strength_is_the_one_of_least_error_where_something_was_recorded(model, clip, monkeypatch):
+    """Of the first step, whose past nothing has corrected; of a row that ended with its context nothing."""
+    monkeypatch.setattr(fitting, "REACHES", (0.3,))
+    plain = rollout(model, clip)
+    model.filter.reach.fill_(0.3)
+    model.filter.strength.fill_(0.04)
+    between = rollout(model, clip)[0]
+    spoilt = between.clone()
+    spoilt[0] = plain[0][0]
+    recorded = replace(with_future(clip, [spoilt, *plain[1:]]), valid=clip.valid.clone())
     recorded.valid[0] = 0.0
     fit_filter(model, recorded, CONTEXT, seed=0)
-    assert model.filter_gain[0] == pytest.approx(0.3, abs=0.02)
+    torch.testing.assert_close(model.filter.strength[0], torch.full((2,), 0.04), rtol=0.2, atol=0)
+    assert (model.filter.strength >= 0).all()
 
 
-def test_steps_beyond_those_measured_have_the_last_gain(model, schema):
+def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema):
     clip = make_clip(schema, B=3, T=5)
     fit_filter(model, clip, CONTEXT, seed=0)
     measured = clip.num_steps - CONTEXT + 1
-    assert (model.filter_gain[measured:] == model.filter_gain[measured - 1]).all()
-    state, late = torch.zeros(2, len(schema.state)), torch.tensor([FILTERED + 100, FILTERED - 1])
-    first, second = (
-        model.correct(clip.obs[:2, 0], state, late),
-        model.correct(clip.obs[:2, 0], state, late.flip(0)),
-    )
-    torch.testing.assert_close(first, second)
+    assert (model.filter.strength[measured:] == model.filter.strength[measured - 1]).all()
+    model.filter.strength[-1] = 0.1
+    late = torch.tensor([STEPS + 100, STEPS - 1, STEPS])
+    frames = clip.obs[:1, :4].expand(3, -1, -1, -1, -1).unbind(1)
+    once = model.filter(*frames, late)
+    torch.testing.assert_close(once, once[:1].expand_as(once))
+    assert not torch.equal(once, frames[0])
 
 
-def test_a_world_keeps_its_gains(model, schema, stats, world, tmp_path):
-    model.filter_gain.copy_(torch.linspace(0, 0.5, FILTERED))
+def test_a_drawing_that_was_far_off_corrects_little():
+    """Each camera by itself; and where the drawing says that nothing has changed, what was shown is kept."""
+    corrects = StateFilter(cameras=2)
+    corrects.strength.fill_(0.05)
+    corrects.reach.fill_(0.1)
+    g = torch.Generator().manual_seed(0)
+    anchor, drawn, obs = torch.rand(3, 1, 6, 8, 8, generator=g)
+    shown_drawn = anchor.clone()
+    shown_drawn[:, 3:] += 1.0  # the second camera's
+    frame = corrects(obs, drawn, anchor, shown_drawn, torch.zeros(1, dtype=torch.long))
+    torch.testing.assert_close(frame[:, :3], drawn[:, :3])  # was right where it was seen: it is taken
+    far = (frame - obs)[:, 3:].abs().mean() / (drawn - obs)[:, 3:].abs().mean()
+    assert far < 0.1
+    still = corrects.measured(shown_drawn, anchor, shown_drawn)
+    torch.testing.assert_close(still, anchor)
+
+
+def test_a_world_keeps_its_filter(model, schema, stats, world, tmp_path):
+    model.filter.strength.copy_(torch.linspace(0, 0.5, STEPS)[:, None])
+    model.filter.reach.fill_(0.2)
     folder = World(model, stats, world.starts).save(tmp_path / "world", weights="int8")
     again = World.load(folder)
-    torch.testing.assert_close(again.model.filter_gain, model.filter_gain, rtol=0, atol=0)
+    torch.testing.assert_close(again.model.filter.state_dict(), model.filter.state_dict(), rtol=0, atol=0)
     assert again.config.state_filter
-    assert "filter_gain" not in make_model(CONFIG, schema, stats).state_dict()
+    assert make_model(CONFIG, schema, stats).filter is None
+    with pytest.raises(ValueError, match="state_filter=true"):
+        fit_filter(make_model(CONFIG, schema, stats), make_clip(schema, B=1, T=3), CONTEXT, seed=0)

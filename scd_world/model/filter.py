@@ -1,0 +1,56 @@
+"""A filter: what the state alone draws corrects the frame that was imagined.
+
+A rollout drifts; what the state prior draws of a state (`prior.render`) does not, and knows less. That
+drawing d is to the rollout what a measurement is to a Kalman filter. With x the imagined frame, a the first
+frame that was shown (the anchor), and d_a the drawing of the state there:
+
+    m = d + w·(a − d_a)      w = exp(−(|d − d_a| / reach)²)
+    x ← x + g·(m − x)        g = P_k / (P_k + R²),  R = mean (a − d_a)²
+
+Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). R is
+how far off the drawing was where that could be seen: of a state unlike all that were recorded it is far off,
+and corrects nothing. P_k, how much is to be corrected after k imagined steps, and the reach are measured
+(`fit_filter.py`), not learnt.
+
+B rows, V cameras, C = 3·V channels, H W frame.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scd_world.robot_data.unchanged import unchanged
+
+STEPS = 64  # imagined steps that have a strength of their own; later ones have the last one's
+
+
+class StateFilter(nn.Module):
+    """Corrects frames. Until it is measured, by nothing."""
+
+    strength: Tensor  # (STEPS, V) P_k
+    reach: Tensor  # ()
+
+    def __init__(self, cameras: int) -> None:
+        super().__init__()
+        self.register_buffer("strength", torch.zeros(STEPS, cameras))
+        self.register_buffer("reach", torch.ones(()))
+
+    def forward(
+        self, obs: Tensor, drawn: Tensor, anchor: Tensor, anchor_drawn: Tensor, steps_since_observed: Tensor
+    ) -> Tensor:
+        """obs, drawn, anchor, anchor_drawn (B, C, H, W); steps_since_observed (B,) int → (B, C, H, W)."""
+        strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
+        gain = strength / (strength + drawing_error(anchor, anchor_drawn)).clamp_min(1e-12)
+        gain = gain.repeat_interleave(3, dim=1)[..., None, None]
+        return obs + gain * (self.measured(drawn, anchor, anchor_drawn) - obs)
+
+    def measured(self, drawn: Tensor, anchor: Tensor, anchor_drawn: Tensor) -> Tensor:
+        """Gives m, (B, C, H, W)."""
+        same = unchanged(drawn, anchor_drawn, self.reach).repeat_interleave(3, dim=1)
+        return drawn + same * (anchor - anchor_drawn)
+
+
+def drawing_error(anchor: Tensor, anchor_drawn: Tensor) -> Tensor:
+    """Gives R², (B, V)."""
+    return (anchor - anchor_drawn).square().unflatten(1, (-1, 3)).mean((2, 3, 4)).square()
