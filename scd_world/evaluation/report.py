@@ -15,7 +15,8 @@ HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
 
 
 def pixel_table(curves: dict[str, dict]) -> str:
-    """Tabulates PSNR, SSIM and sharpness beside copy-last's."""
+    """Tabulates PSNR, SSIM and sharpness beside copy-last's, and where the state prior draws, what that draws
+    of the imagined state, without any past."""
     head = [
         "step",
         "windows",
@@ -30,6 +31,9 @@ def pixel_table(curves: dict[str, dict]) -> str:
         "copy-last",
     ]
     names = ("psnr_changed_imagined", "psnr_changed_copy")
+    rivals = ["psnr_drawn"] if "psnr_drawn" in curves else []
+    if rivals:
+        head.insert(4, "state alone")
     rows = []
     for i in table_rows(curves):
         gain = curves["psnr_gain"]
@@ -37,7 +41,8 @@ def pixel_table(curves: dict[str, dict]) -> str:
         if np.isfinite(gain["low"][i]):  # of one episode alone there is none
             between += f" [{number(gain['low'][i])}, {number(gain['high'][i])}]"
         row = [str(i + 1), str(curves["psnr_imagined"]["count"][i])]
-        row += [number(curves[name]["mean"][i]) for name in ("psnr_imagined", "psnr_copy")] + [between]
+        shown = ("psnr_imagined", "psnr_copy", *rivals)
+        row += [number(curves[name]["mean"][i]) for name in shown] + [between]
         row += [number(curves[name]["mean"][i]) for name in names]
         row += [number(curves[name]["mean"][i], 4) for name in ("ssim_imagined", "ssim_copy")]
         row += [number(curves[name]["mean"][i]) for name in ("sharpness_imagined", "sharpness_copy")]

@@ -35,7 +35,7 @@ from scd_world.evaluation.pusht_errors import block_errors
 from scd_world.evaluation.report import markdown
 from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.evaluation.state_errors import ENVIRONMENT, error_units, errors_to_show, state_errors
-from scd_world.metrics.image import PSNR_CAP
+from scd_world.metrics.image import PSNR_CAP, psnr
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import plain
@@ -154,6 +154,9 @@ def test_a_perfect_imagination_scores_the_cap_and_no_error(store, slide_world):
     mse = ((pixels[1:] - pixels[0]) ** 2).mean((1, 2, 3, 4))
     by_hand = 10 * np.log10(255**2 / np.maximum(mse, 1 / 12))
     np.testing.assert_allclose(curves["psnr_copy"][0], by_hand, rtol=1e-4)
+    drawn = slide_world.model.prior.render(slide_world.stats.encode_state(batch.true_state(3)))
+    of_state = psnr(slide_world.codec.decode(drawn), batch.truth(3))
+    np.testing.assert_allclose(curves["psnr_drawn"][:, 2], of_state.numpy(), rtol=1e-4)
 
 
 def test_no_result_depends_on_the_batch(store, slide_world):
