@@ -34,6 +34,8 @@ ENDLESS = {"success_threshold": 1.0, "horizon": 1_000_000_000}
 PLAIN: dict[str, Any] = {
     "warp": False,
     "anchor_frame": False,
+    "anchor_attention": False,
+    "state_filter": False,
     "skip_connection": False,
 }  # a head that mixes nothing
 CELL = 2  # pixels, high and wide, of the frame that a model without work copies

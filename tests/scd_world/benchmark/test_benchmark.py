@@ -24,6 +24,7 @@ from scd_world.codec.config import CodecConfig
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.uncertainty import MEMBERS
+from tests.conftest import CONFIG, make_model
 
 TINY = ModelConfig(width=16, heads=2, encoder_layers=2, decoder_layers=1, patch=8, window=4, head="patch")
 LINEAR = PriorConfig(layers=0)
@@ -231,6 +232,12 @@ def test_a_world_without_a_model_answers_as_much_as_the_world(world, kind):
         assert sizes(theirs) == sizes(ours)
     assert rest[4].keys() | {"uncertainty", "_uncertainty"} == whole[4].keys()
     assert sum(p.numel() for p in envs[1].world.model.parameters()) < 10
+
+
+def test_of_a_world_that_looks_at_its_anchor_and_corrects_its_frames_nothing_is_left(world):
+    config = replace(CONFIG, anchor_frame=True, anchor_attention=True, state_filter=True)
+    world.model = make_model(config, world.schema, world.stats)
+    assert without_model(world).model.filter is None
 
 
 @pytest.mark.slow
