@@ -8,9 +8,9 @@ frame that was shown (the anchor), and d_a the drawing of the state there:
     x ← x + g·(m − x)        g = P_k / (P_k + R²),  R = mean (a − d_a)²
 
 Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). R is
-how far off the drawing was where that could be seen: of a state unlike all that were recorded it is far off,
-and corrects nothing. P_k, how much is to be corrected after k imagined steps, and the reach are measured
-(`fit_filter.py`), not learnt.
+how far off the drawing was where that could be seen; where it was farther off than ever when the filter was
+measured, of a pose unlike all that were recorded, it corrects nothing (the gate of a Kalman filter). P_k, how
+much is to be corrected after k imagined steps, and the reach are measured (`fit_filter.py`), not learnt.
 
 B rows, V cameras, C = 3·V channels, H W frame.
 """
@@ -24,24 +24,29 @@ from scd_world.robot_data.unchanged import unchanged
 
 STEPS = 64  # imagined steps that have a strength of their own; later ones have the last one's
 
+GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
+
 
 class StateFilter(nn.Module):
     """Corrects frames. Until it is measured, by nothing."""
 
     strength: Tensor  # (STEPS, V) P_k
     reach: Tensor  # ()
+    farthest: Tensor  # (V,) the largest R² where the strength was measured
 
     def __init__(self, cameras: int) -> None:
         super().__init__()
         self.register_buffer("strength", torch.zeros(STEPS, cameras))
         self.register_buffer("reach", torch.ones(()))
+        self.register_buffer("farthest", torch.zeros(cameras))
 
     def forward(
         self, obs: Tensor, drawn: Tensor, anchor: Tensor, anchor_drawn: Tensor, steps_since_observed: Tensor
     ) -> Tensor:
         """obs, drawn, anchor, anchor_drawn (B, C, H, W); steps_since_observed (B,) int → (B, C, H, W)."""
         strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
-        gain = strength / (strength + drawing_error(anchor, anchor_drawn)).clamp_min(1e-12)
+        error = drawing_error(anchor, anchor_drawn)
+        gain = strength / (strength + error).clamp_min(1e-12) * (error <= GATE * self.farthest)
         gain = gain.repeat_interleave(3, dim=1)[..., None, None]
         return obs + gain * (self.measured(drawn, anchor, anchor_drawn) - obs)
 

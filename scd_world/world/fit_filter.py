@@ -38,6 +38,8 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
     anchor, anchor_drawn = clip.obs[:, 0], model.prior.render(clip.state[:, 0])
     fit_reach(corrects, model, clip)
+    off = drawing_error(anchor, anchor_drawn)
+    corrects.farthest.copy_(off.amax(0))
     corrects.strength.zero_()
     generator = torch.Generator(clip.obs.device).manual_seed(seed)
     s, errors = observe_context(model, clip, context), torch.zeros(())
@@ -47,8 +49,8 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
         s = model.imagine(s, clip.action[:, i], noise)  # of strength 0 as yet: uncorrected
         drawn = model.prior.render(s.state)
         m = corrects.measured(drawn, anchor, anchor_drawn)
-        off, valid = drawing_error(anchor, anchor_drawn), clip.valid[:, i, None]
-        errors = MEMORY * errors.to(m) + errors_at(STRENGTHS.to(m), s.obs, m, clip.obs[:, i + 1], off, valid)
+        found = errors_at(STRENGTHS.to(m), s.obs, m, clip.obs[:, i + 1], off, clip.valid[:, i, None])
+        errors = MEMORY * errors.to(m) + found
         corrects.strength[k] = STRENGTHS.to(m)[errors.argmin(0)]
         s = replace(s, obs=corrects(s.obs, drawn, anchor, anchor_drawn, age))
     corrects.strength[k + 1 :] = corrects.strength[k]

@@ -56,6 +56,7 @@ def test_a_recorded_step_equals_a_step_also_past_the_window_and_leaves_what_is_s
 def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip):
     model = filled(make_model(replace(CONFIG, state_filter=True, anchor_frame=True), schema, stats))
     model.filter.strength.copy_(torch.linspace(0.1, 0.9, STEPS)[:, None])
+    model.filter.farthest.fill_(1e6)
     plain, s = begin(model, clip), begin(model, clip)
     step = StepGraph(model, s, 2, again)
     for i in range(clip.num_steps):

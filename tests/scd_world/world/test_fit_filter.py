@@ -57,6 +57,7 @@ def test_where_the_drawing_is_right_it_is_taken(model, clip, monkeypatch):
     monkeypatch.setattr(fitting, "REACHES", (1e-6,))  # of nothing that was shown: the drawing alone
     model.filter.reach.fill_(1e-6)
     model.filter.strength.fill_(1e6)
+    model.filter.farthest.fill_(1e6)
     drawn = rollout(model, clip)
     s = observe_context(model, clip, CONTEXT)
     s = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
@@ -72,6 +73,7 @@ def test_the_strength_is_the_one_of_least_error_where_something_was_recorded(mod
     plain = rollout(model, clip)
     model.filter.reach.fill_(0.3)
     model.filter.strength.fill_(0.04)
+    model.filter.farthest.fill_(1e6)
     between = rollout(model, clip)[0]
     spoilt = between.clone()
     spoilt[0] = plain[0][0]
@@ -88,6 +90,7 @@ def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema
     measured = clip.num_steps - CONTEXT + 1
     assert (model.filter.strength[measured:] == model.filter.strength[measured - 1]).all()
     model.filter.strength[-1] = 0.1
+    model.filter.farthest.fill_(1e6)
     late = torch.tensor([STEPS + 100, STEPS - 1, STEPS])
     frames = clip.obs[:1, :4].expand(3, -1, -1, -1, -1).unbind(1)
     once = model.filter(*frames, late)
@@ -100,6 +103,7 @@ def test_a_drawing_that_was_far_off_corrects_little():
     corrects = StateFilter(cameras=2)
     corrects.strength.fill_(0.05)
     corrects.reach.fill_(0.1)
+    corrects.farthest.fill_(2.0)
     g = torch.Generator().manual_seed(0)
     anchor, drawn, obs = torch.rand(3, 1, 6, 8, 8, generator=g)
     shown_drawn = anchor.clone()
@@ -108,6 +112,10 @@ def test_a_drawing_that_was_far_off_corrects_little():
     torch.testing.assert_close(frame[:, :3], drawn[:, :3])  # was right where it was seen: it is taken
     far = (frame - obs)[:, 3:].abs().mean() / (drawn - obs)[:, 3:].abs().mean()
     assert far < 0.1
+    corrects.farthest[1] = 0.4
+    gated = corrects(obs, drawn, anchor, shown_drawn, torch.zeros(1, dtype=torch.long))
+    assert torch.equal(gated[:, 3:], obs[:, 3:])  # farther off than ever when the strength was measured
+    assert torch.equal(gated[:, :3], frame[:, :3])
     still = corrects.measured(shown_drawn, anchor, shown_drawn)
     torch.testing.assert_close(still, anchor)
 
