@@ -87,6 +87,25 @@ def test_links_lead_somewhere(page: str) -> None:
     assert not missing, f"{page} points at {missing}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_headings_that_are_there(page: str) -> None:
+    """By the names that GitHub gives them."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    missing = []
+    for file, name in re.findall(r"\]\(([^)#:]*\.md)?#([^)]+)\)", text):
+        target = (ROOT / page).parent / file if file else ROOT / page
+        if name not in headings(target.read_text(encoding="utf-8")):
+            missing.append(f"{file}#{name}")
+    assert not missing
+
+
+def headings(text: str) -> set[str]:
+    """Lists the anchors of a page's headings."""
+    found = re.findall(r"^#+ (.+)$", text, re.M)
+    shown = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in found]  # of a link, its text
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in shown}
+
+
 def test_the_file_tree_is_the_one_on_disk() -> None:
     ((_, tree),) = blocks("docs/architecture.md", "")
     base, missing = ROOT, []

@@ -98,6 +98,10 @@ class Core(nn.Module, ABC):
         return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
 
 
+# Share of the self-rollouts that no filter corrects: where its gate is shut, a model has to stand by itself.
+UNCORRECTED = 0.3
+
+
 class WorldModel(nn.Module):
     """A core and a state prior, as one thing that learns from clips and steps under actions."""
 
@@ -277,6 +281,7 @@ class WorldModel(nn.Module):
     def roll_out(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:
         """Gives frames (B, T, C, H, W): the first of obs, and those that the model draws after it."""
         prev = previous_state_action(state, clip.action, clip.prev)
+        alone = (noise.corruption_level < UNCORRECTED)[:, None, None, None]
         frames = [obs[:, 0]]
         cache = self.core.empty_cache(len(obs), obs.device)
         for i in range(clip.num_steps - 1):
@@ -290,8 +295,8 @@ class WorldModel(nn.Module):
             seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps).clamp(-1, 1)
             age = torch.full_like(clip.task, i)
-            drawn = self.correct(drawn, next_state, clip.anchor, clip.anchor_state, age)
-            frames.append(drawn.to(obs.dtype))
+            corrected = self.correct(drawn, next_state, clip.anchor, clip.anchor_state, age)
+            frames.append(torch.where(alone, drawn, corrected).to(obs.dtype))
         return torch.stack(frames, dim=1)
 
     # ---- stepping --------------------------------------------------------------------------------------

@@ -130,3 +130,16 @@ def test_a_world_keeps_its_filter(model, schema, stats, world, tmp_path):
     assert make_model(CONFIG, schema, stats).filter is None
     with pytest.raises(ValueError, match="state_filter=true"):
         fit_filter(make_model(CONFIG, schema, stats), make_clip(schema, B=1, T=3), CONTEXT, seed=0)
+
+
+def test_some_of_the_rollouts_that_are_learnt_from_are_not_corrected(model, clip):
+    """Where the gate is shut a model has to stand by itself."""
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
+    noise = replace(noise, corruption_level=torch.tensor([0.0, 0.9, 0.9]))
+    obs, state = clip.obs[:, :-1], clip.state[:, :-1]
+    plain = model.roll_out(clip, noise, obs, state)
+    model.filter.strength.fill_(0.1)
+    model.filter.farthest.fill_(1e6)
+    corrected = model.roll_out(clip, noise, obs, state)
+    torch.testing.assert_close(corrected[0], plain[0], rtol=0, atol=1e-6)
+    assert all((corrected[row, 1:] - plain[row, 1:]).abs().amax() > 1e-3 for row in (1, 2))
