@@ -80,9 +80,15 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
     }
-    if draws(given):
-        why = "what the joints draw does not drift: it corrects what is imagined"
-        choices["model.state_filter"] = Choice(True, why)
+    filters = corrects(given)
+    why = "what the joints draw does not drift: it corrects what is imagined"
+    otherwise = "what the joints draw, seen, blurs what was just shown"
+    choices |= {
+        "model.state_filter": Choice(filters, why if filters else "as asked, or nothing is drawn"),
+        "prior.renderer_parts": Choice(
+            PriorSettings().renderer_parts if filters else 0, why if filters else otherwise
+        ),
+    }
     if device == "cuda" and "model" not in given:
         why = "a GPU"
         choices |= {
@@ -96,14 +102,13 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
     return without(choices, given)
 
 
-def draws(given: Mapping[str, str]) -> bool:
-    """Says whether nothing was given that leaves out what a filter needs: the drawing of a state, and the
-    frame that was shown."""
+def corrects(given: Mapping[str, str]) -> bool:
+    """Says whether nothing was given that leaves out a filter, or what it needs: the drawing of a state, and
+    the frame that was shown."""
     kind = given.get("prior", given.get("prior.kind", "state"))
-    anchor = given.get("model.anchor_frame", "true").lower()
-    return (
-        kind == "state" and given.get("prior.renderer_parts") != "0" and anchor in ("true", "1", "yes", "on")
-    )
+    wanted = (given.get(f"model.{name}", "true").lower() for name in ("state_filter", "anchor_frame"))
+    asked = all(value in ("true", "1", "yes", "on") for value in wanted)
+    return kind == "state" and given.get("prior.renderer_parts") != "0" and asked
 
 
 def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str, Choice]:

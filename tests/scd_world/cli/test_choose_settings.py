@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from scd_world.cli.choose_settings import Recording, choose, choose_settings, with_choices
+from scd_world.cli.choose_settings import Choice, Recording, choose, choose_settings, with_choices
 from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import MODELS
 from scd_world.training.config import TrainConfig
@@ -81,12 +81,22 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
 
 
 @pytest.mark.parametrize(
-    "given", [{"prior": "none"}, {"prior.renderer_parts": "0"}, {"model.anchor_frame": "False"}]
+    "given",
+    [
+        {"prior": "none"},
+        {"prior.renderer_parts": "0"},
+        {"model.anchor_frame": "False"},
+        {"model.state_filter": "no"},
+    ],
 )
-def test_nothing_is_corrected_without_what_that_takes(training, given):
+def test_nothing_is_drawn_that_would_correct_nothing(training, given):
     config = training(codec=CodecTrainConfig("autoencoder"))
-    assert choose_settings(config, {"codec": "autoencoder"}).model.state_filter
-    assert not choose_settings(config, {"codec": "autoencoder", **given}).model.state_filter
+    chosen = choose_settings(config, {"codec": "autoencoder"})
+    assert chosen.model.state_filter
+    assert chosen.prior.renderer_parts > 0
+    choices = choose(BLIND, {"codec": "autoencoder", **given}, "cpu")
+    assert choices.get("prior.renderer_parts", Choice(0, "")).value == 0
+    assert not choices.get("model.state_filter", Choice(False, "")).value
 
 
 def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
