@@ -261,9 +261,7 @@ class OpenLoopResults:
                 self.put(f"psnr_changed_{name}", rows, h, psnr(obs, truth, changed), valid)
                 self.put(f"ssim_{name}", rows, h, ssim(obs, truth), valid)
                 self.put(f"sharpness_{name}", rows, h, sharpness(obs), valid)
-            if (
-                world.model.prior.has_renderer
-            ):  # what the state tells by itself: the rival of all that is drawn
+            if world.model.prior.has_renderer:  # what the state tells by itself is a rival, too
                 drawn = world.codec.decode(world.model.prior.render(s.state))
                 self.put("psnr_drawn", rows, h, psnr(drawn, truth), valid)
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)

@@ -46,7 +46,7 @@ class StateFilter(nn.Module):
         """obs, drawn, anchor, anchor_drawn (B, C, H, W); steps_since_observed (B,) int → (B, C, H, W)."""
         strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
         error = drawing_error(anchor, anchor_drawn)
-        gain = strength / (strength + error).clamp_min(1e-12) * (error <= GATE * self.farthest)
+        gain = kalman_gain(strength, error) * (error <= GATE * self.farthest)
         gain = gain.repeat_interleave(3, dim=1)[..., None, None]
         return obs + gain * (self.measured(drawn, anchor, anchor_drawn) - obs)
 
@@ -54,6 +54,11 @@ class StateFilter(nn.Module):
         """Gives m, (B, C, H, W)."""
         same = unchanged(drawn, anchor_drawn, self.reach).repeat_interleave(3, dim=1)
         return drawn + same * (anchor - anchor_drawn)
+
+
+def kalman_gain(strength: Tensor, error: Tensor) -> Tensor:
+    """Gives P / (P + R²), 0 where both are."""
+    return strength / (strength + error).clamp_min(1e-12)
 
 
 def drawing_error(anchor: Tensor, anchor_drawn: Tensor) -> Tensor:

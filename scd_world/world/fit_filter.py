@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scd_world.model.filter import STEPS, StateFilter, drawing_error
+from scd_world.model.filter import STEPS, StateFilter, drawing_error, kalman_gain
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 
@@ -37,7 +37,7 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     if corrects is None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
     anchor, anchor_drawn = clip.obs[:, 0], model.prior.render(clip.state[:, 0])
-    fit_reach(corrects, model, clip)
+    fit_reach(corrects, model, clip, anchor_drawn)
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
     corrects.strength.zero_()
@@ -56,9 +56,9 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     corrects.strength[k + 1 :] = corrects.strength[k]
 
 
-def fit_reach(corrects: StateFilter, model: WorldModel, clip: Clip) -> None:
-    """Sets the reach by the frames of a clip and the first one of each row."""
-    anchor, anchor_drawn = clip.obs[:, 0], model.prior.render(clip.state[:, 0])
+def fit_reach(corrects: StateFilter, model: WorldModel, clip: Clip, anchor_drawn: Tensor) -> None:
+    """Sets the reach by the frames of a clip and the first one of each row, drawn (N, C, H, W)."""
+    anchor = clip.obs[:, 0]
     steps = range(1, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
     drawn = {i: model.prior.render(clip.state[:, i]) for i in steps}
     errors = {}
@@ -71,15 +71,12 @@ def fit_reach(corrects: StateFilter, model: WorldModel, clip: Clip) -> None:
     corrects.reach.fill_(min(errors, key=errors.__getitem__))
 
 
-def errors_at(
-    strengths: Tensor, x: Tensor, m: Tensor, y: Tensor, drawing_error: Tensor, valid: Tensor
-) -> Tensor:
+def errors_at(strengths: Tensor, x: Tensor, m: Tensor, y: Tensor, off: Tensor, valid: Tensor) -> Tensor:
     """Gives the square error (P, V) of frames that are corrected at each strength, but for a constant.
 
-    strengths (P,); x, m, y (N, C, H, W); drawing_error (N, V); valid (N, 1).
+    strengths (P,); x, m, y (N, C, H, W); off (N, V), their R²; valid (N, 1).
     """
     toward, missing = ((to - x).unflatten(1, (-1, 3)) for to in (m, y))
     fits, moves = (valid * (toward * other).sum((2, 3, 4)) for other in (missing, toward))  # (N, V)
-    strength = strengths[:, None, None]
-    gain = strength / (strength + drawing_error).clamp_min(1e-12)
+    gain = kalman_gain(strengths[:, None, None], off)
     return (gain.square() * moves - 2 * gain * fits).sum(1)
