@@ -161,12 +161,13 @@ def of_a_world() -> list[str]:
 
 def recording(config: TrainConfig) -> Recording:
     """Looks at what was recorded; nothing is decoded."""
-    from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE
-    from scd_datasets.sources.open_source import open_source
     from scd_datasets.store.store import WindowStore
     from scd_world.training.check_settings import is_recording
 
-    if is_recording(config.data):
+    if is_recording(config.data):  # a store is read without what reads recordings, which a node may not have
+        from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE
+        from scd_datasets.sources.open_source import open_source
+
         source = open_source(config.data, config.patch_pixels)
         return Recording(source.grid.height, source.grid.width, bool(source.names(ENVIRONMENT_STATE)))
     schema = WindowStore.open(config.data.root or "", in_memory=False).schema

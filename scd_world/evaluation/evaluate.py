@@ -391,7 +391,10 @@ def write_figures(out: Path, report: dict[str, Any], videos: list[WindowVideo], 
     for i, v in enumerate(shown):
         write_strip(out / f"strip_{i}.png", v)
     images = video.compare([v.true for v in shown], [v.imagined for v in shown], context, names)
-    video.write_mp4(out / "film.mp4", images, store.schema.fps)
+    try:
+        video.write_mp4(out / "film.mp4", images, store.schema.fps)
+    except ImportError as missing:  # as on a node that has torch and little else
+        log.warning("no film.mp4 (%s): film.webp shows the same", missing)
     video.write_animation(out / "film.webp", images, store.schema.fps)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-
 from scd_datasets.sources.source import EpisodeIndex, Finding, VideoSpan, listed
 
 POINTER = b"version https://git-lfs"
@@ -51,6 +49,8 @@ def video_facts(file: Path) -> VideoFacts | str:
     """Reads a video's header; a text says why it cannot be opened."""
     if fault := file_fault(file):
         return fault
+    import av
+
     try:
         container = av.open(str(file))
     except (av.FFmpegError, OSError, ValueError) as error:
