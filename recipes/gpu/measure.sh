@@ -5,8 +5,8 @@
 #     SIZE=toy DEVICE=cpu recipes/gpu/measure.sh runs/toy     # the rehearsal: the same calls, small
 #     recipes/gpu/measure.sh runs/gpu "stepping training"     # some parts alone
 #
-# Each part leaves OUT/<part>/bench.md and bench.json; a part that fails or takes too long does not stop the
-# others. No store is read, and nothing is fetched.
+# Each part leaves OUT/<part>/bench.md and bench.json, written anew after each measurement; a part that fails or
+# takes too long does not stop the others. No store is read, and nothing is fetched.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ ! -d .venv/bin ] || PATH="$PWD/.venv/bin:$PATH"
@@ -25,7 +25,7 @@ bench() { # part, the most seconds that it may take, settings
     echo "== $part: scd-bench ${*:3}"
     timeout "$most" python -c "import sys; sys.argv[0] = 'scd-bench'; from scd_world.cli.commands import bench; bench()" \
         "${@:3}" device="$DEVICE" seconds="$seconds" out="$OUT/$part" 2> "$OUT/$part.log" ||
-        echo "$part failed or took longer than $most s: $OUT/$part.log"
+        echo "$part failed or took longer than $most s: $OUT/$part.log; what it had is in $OUT/$part"
     echo "== $part: $((SECONDS - began)) s"
 }
 

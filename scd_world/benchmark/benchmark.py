@@ -48,22 +48,24 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         config.max_round_seconds,
         config.compile,
     )
+    write(report, config.out)
     if config.training:
         learned = WindowStore.open(config.store).schema if config.store else schema
         models = stepping.build_models(model, prior, config.baselines, learned, device)
         report["training"] = training.compare_training(
             models, config.store, config.train_batch_size, config.sequence_length, config.seconds
         )
+        write(report, config.out)
     if config.evaluations:
         report["quality"] = quality.quality(config.evaluations, device, config.seconds)
     if config.compare == "environment":
-        report["environment"] = environment.compare_environments(
-            World.load(str(config.world), device),
-            config.batch_sizes,
-            config.num_steps,
-            config.precision,
-            config.seconds,
-        )
+        report["environment"] = []
+        world = World.load(str(config.world), device)
+        for rows in config.batch_sizes:
+            report["environment"] += environment.compare_environments(
+                world, [rows], config.num_steps, config.precision, config.seconds
+            )
+            write(report, config.out)
     if config.compare == "async":
         report["async"] = async_envs.compare_async(
             str(config.world),
@@ -72,14 +74,18 @@ def bench(config: BenchConfig) -> dict[str, Any]:
             device.type,
             config.precision,
         )
-    text = markdown(report)
-    if config.out:
-        out = Path(config.out)
-        write_json(out / "bench.json", report)
-        (out / "bench.md").write_text(text, encoding="utf-8")
-        write_figures(out, json.loads((out / "bench.json").read_text(encoding="utf-8")))
-    print(text)
+    write(report, config.out)
+    print(markdown(report))
     return report
+
+
+def write(report: dict[str, Any], out: str | None) -> None:
+    """Writes what was measured so far: whoever stops the command loses what was still to come, no more."""
+    if not out:
+        return
+    write_json(Path(out) / "bench.json", report)
+    (Path(out) / "bench.md").write_text(markdown(report), encoding="utf-8")
+    write_figures(Path(out), json.loads((Path(out) / "bench.json").read_text(encoding="utf-8")))
 
 
 def write_figures(out: Path, report: dict[str, Any]) -> None:

@@ -6,9 +6,12 @@ goes on as it was begun. From Python, settings are what they are said to be.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +26,7 @@ from scd_world.utils.settings_diff import flat
 log = logging.getLogger(__name__)
 TOKENS = {"cpu": 64, "cuda": 192}  # per camera and frame, about: what a step costs goes by them
 PATCHES = (2, 4, 8, 16)  # cells of a latent
+WORTH_COMPILING = 600.0  # s of training
 
 
 class Recording(NamedTuple):
@@ -42,20 +46,37 @@ class Choice(NamedTuple):
 
 def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfig:
     """Gives the settings with those chosen that were not `given` (name → value, as typed); says which."""
-    choices = begun(config, given)
+    device, choices = device_kind(config.device), begun(config, given)
+    new: dict[str, Choice] = {}
     if choices is None:
         try:
             data = recording(config)
         except (OSError, ValueError):  # whoever reads it will say what is wrong, with all else that is
             return config
-        choices = choose(data, given, device_kind(config.device))
+        new = choose(data, given, device)
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
             for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter"):
-                choices.pop(f"model.{mixed}", None)
-        told = [f"\n  {name}={shown(choice.value)} ({choice.why})" for name, choice in choices.items()]
-        if told:
-            log.info("not given, so chosen:%s", "".join(told))
-    return with_choices(config, {name: choice.value for name, choice in choices.items()})
+                new.pop(f"model.{mixed}", None)
+    new |= choose_speed(config, given, device)
+    if new:
+        told = [f"\n  {name}={shown(choice.value)} ({choice.why})" for name, choice in new.items()]
+        log.info("not given, so chosen:%s", "".join(told))
+    return with_choices(config, {name: choice.value for name, choice in ((choices or {}) | new).items()})
+
+
+def choose_speed(config: TrainConfig, given: Mapping[str, str], device: str) -> dict[str, Choice]:
+    """Gives what the machine does fastest, on which nothing else depends: chosen anew where a run goes on."""
+    seconds = min(config.time_budget or math.inf, config.time_limit or math.inf)
+    if device != "cuda" or "compile" in given or seconds < WORTH_COMPILING or not can_compile():
+        return {}
+    return {"compile": Choice(True, "an update is about twice as fast, after two minutes of set-up")}
+
+
+def can_compile() -> bool:
+    """Says whether this process trains alone, and finds what torch.compile needs for a GPU."""
+    compiler = any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return alone and compiler and importlib.util.find_spec("triton") is not None
 
 
 def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, Choice]:

@@ -8,7 +8,15 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from scd_world.cli.choose_settings import Choice, Recording, choose, choose_settings, with_choices
+from scd_world.cli.choose_settings import (
+    Choice,
+    Recording,
+    can_compile,
+    choose,
+    choose_settings,
+    choose_speed,
+    with_choices,
+)
 from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import MODELS
 from scd_world.training.config import TrainConfig
@@ -138,3 +146,34 @@ def test_data_that_cannot_be_read_is_left_to_whoever_reads_it(training):
 def test_nested_settings_are_changed_by_name():
     config = with_choices(TrainConfig(out="o"), {"model.width": 64, "model.heads": 1, "sequence_length": 5})
     assert (config.model.width, config.model.heads, config.sequence_length) == (64, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "settings", "compiles"),
+    [
+        ("cuda", {}, {}, True),
+        ("cpu", {}, {}, False),
+        ("cuda", {"compile": "false"}, {}, False),
+        ("cuda", {}, {"time_budget": 300.0}, False),  # a third of it would be set-up
+        ("cuda", {}, {"time_limit": 300.0, "time_budget": 7200.0}, False),
+    ],
+)
+def test_a_gpu_compiles_where_the_time_is_worth_it(training, monkeypatch, device, given, settings, compiles):
+    monkeypatch.setattr("scd_world.cli.choose_settings.can_compile", lambda: True)
+    assert bool(choose_speed(replace(training(), **settings), given, device)) == compiles
+
+
+def test_nothing_is_compiled_without_a_compiler_or_in_several_processes(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for name in ("cc", "gcc", "clang"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert can_compile()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not can_compile()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert not can_compile()

@@ -16,9 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from scd_datasets.sources.lerobot.features import LOW_DIM, Feature, is_set_aside
 from scd_datasets.sources.lerobot.keys import rename
 from scd_datasets.sources.paths import fill
@@ -204,6 +201,9 @@ def _count_findings(file: Path, info: dict[str, Any], episodes: list[EpisodeInde
 
 
 def _rows_v3(root: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa  # imported where a file is opened: a window store is read without it
+    import pyarrow.parquet as pq
+
     rows = []
     for file in sorted((root / EPISODES).glob("*/*.parquet")):
         try:
