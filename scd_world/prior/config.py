@@ -34,6 +34,11 @@ class PriorSettings:
             between(f"prior.{name}", getattr(self, name), low, high)
 
     @property
+    def draws(self) -> bool:
+        """Says whether a picture is drawn of a state."""
+        return self.kind == "state" and self.renderer_parts > 0
+
+    @property
     def settings(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(PriorSettings)}
 

@@ -52,6 +52,8 @@ class TrainConfig:
     steps: int = 20_000  # updates; may be raised when resuming
     batch_size: int = 16  # windows per update, of all processes together
     sequence_length: int = 8  # steps of a window: each is predicted from those before it
+    # Cells of the model's frames, be they pixels or a codec's, by which all frames of a clip are moved alike.
+    random_shift: int = 0
     self_rollout_start: float = 0.5  # share of the training before self-rollouts: copying comes first
     grad_accumulation: int = 1  # parts in which a batch is computed: less memory, the same update
     seed: int = 0
@@ -77,17 +79,33 @@ class TrainConfig:
         one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         if self.num_steps is not None:
             between("num_steps", self.num_steps, 1, 1000)
+        between("random_shift", self.random_shift, 0, 4096)
         check_course(self)
         if self.codec.kind == "autoencoder" and self.model.patch % 2:
             complain(
                 f"model.patch={self.model.patch}: with codec=autoencoder it counts cells of a latent, which "
                 "come in pairs: set an even number, such as 4 (16 pixels)"
             )
-        if self.model.state_filter and not (self.prior.kind == "state" and self.prior.renderer_parts):
+        if self.model.state_filter and not self.prior.draws:
             complain(
                 f"model.state_filter corrects frames by what the prior draws, and prior={self.prior.kind} "
                 f"with prior.renderer_parts={self.prior.renderer_parts} draws nothing: set prior=state and "
                 "prior.renderer_parts=24, or model.state_filter=false"
+            )
+        if self.random_shift and self.model.foreground_weight:
+            complain(
+                f"random_shift={self.random_shift} moves frames before a background that stays, by which "
+                f"model.foreground_weight={self.model.foreground_weight:g} weighs: set one of them to 0"
+            )
+        if (
+            self.random_shift
+            and self.prior.draws
+            and self.model.head == "conv"
+            and not self.model.state_filter
+        ):
+            complain(
+                f"random_shift={self.random_shift} moves frames, not what the prior draws of a state into "
+                "them: set random_shift=0, prior.renderer_parts=0, or model.state_filter=true"
             )
         if self.codec.objects and self.prior.extra_datasets:
             complain(

@@ -29,6 +29,7 @@ from scd_world.optim.optimizer import (
     optimizer_state,
     set_learning_rate,
 )
+from scd_world.robot_data.augmentation import random_shifts, shift_clip
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.training.config import TrainConfig
@@ -37,6 +38,7 @@ from scd_world.utils.checks import complain
 from scd_world.utils.precision import use_bf16
 
 CRITIC = "critic."  # before the names of its weights, in a checkpoint
+SHIFT = 1  # beside seed and step: the random numbers of augmentation are others than those of the noise
 
 
 class Part(NamedTuple):
@@ -95,7 +97,9 @@ class Learner:
         """
         clip = Clip.from_windows({k: v.to(self.device) for k, v in windows.items()}, self.stats)
         noise = self.sample_noise(clip, step)
-        values = self.backward(clip, noise.without_self_rollout() if recorded else noise)
+        if recorded:
+            noise = noise.without_self_rollout()
+        values = self.backward(self.augment(clip, noise, step), noise)
         norms = [clip_gradients(part.net, self.config.optimizer.grad_clip_norm) for part in self.parts]
         bad = ~torch.isfinite(sum(norms[1:], norms[0]))
         for part in self.parts:
@@ -127,10 +131,26 @@ class Learner:
     def sample_noise(self, clip: Clip, step: int) -> Noise:
         """This process' rows of the one draw that (seed, step) gives for the whole batch."""
         self.generator.manual_seed(derive_seed(self.config.seed, step))
-        here = len(clip.action)
-        first = here * self.accelerator.process_index
         whole = self.objective.sample_noise(expand_batch(clip, self.config.batch_size), self.generator)
-        return whole.rows(slice(first, first + here))
+        return whole.rows(self.own_rows(clip))
+
+    def augment(self, clip: Clip, noise: Noise, step: int) -> Clip:
+        """Moves this process' clips, each by what (seed, step) gives for it; not those of self-rollouts that
+        the prior's drawing corrects, which knows but one place."""
+        if not self.config.random_shift:
+            return clip
+        dice = torch.Generator().manual_seed(derive_seed(self.config.seed, step, SHIFT))
+        shifts = random_shifts(self.config.batch_size, self.config.random_shift, dice)[self.own_rows(clip)]
+        shifts = shifts.to(self.device)
+        if noise.self_rollout is not None and self.model.filter is not None:
+            stays = noise.self_rollout < self.config.model.self_rollout_share
+            shifts = shifts.masked_fill(stays[:, None], 0)
+        return shift_clip(clip, shifts)
+
+    def own_rows(self, clip: Clip) -> slice:
+        """Gives which rows of the whole batch this process' clips are."""
+        first = len(clip.action) * self.accelerator.process_index
+        return slice(first, first + len(clip.action))
 
     # ---- state -----------------------------------------------------------------------------------
 
