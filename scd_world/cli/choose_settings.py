@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 TOKENS = {"cpu": 64, "cuda": 192}  # per camera and frame, about: what a step costs goes by them
 PATCHES = (2, 4, 8, 16)  # cells of a latent
 WORTH_COMPILING = 600.0  # s of training
+PASSES = (
+    60  # over the recordings: of CR5 and G1 the held-out loss is lowest after 47 and 78 (docs/cameras.md)
+)
+FEWEST, MOST = 3000, 20_000  # updates
 
 
 class Recording(NamedTuple):
@@ -35,6 +39,7 @@ class Recording(NamedTuple):
     height: int  # of the frames that are learnt from
     width: int
     environment_state: bool  # of things that no robot knows by itself
+    frames: int  # that are learnt from
 
 
 class Choice(NamedTuple):
@@ -120,7 +125,26 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
             "sequence_length": Choice(16, why),
             "optimizer.lr": Choice(3e-4, "of a larger model"),
         }
+    choices |= {
+        "steps": enough_steps(data.frames, {name: c.value for name, c in choices.items()} | {**given})
+    }
     return without(choices, given)
+
+
+def enough_steps(frames: int, settings: Mapping[str, Any]) -> Choice:
+    """Gives the updates after which recordings have been seen often enough: then they are learnt by heart."""
+    batch, length = (
+        int(settings.get(name, default))
+        for name, default in (
+            ("batch_size", TrainConfig.batch_size),
+            ("sequence_length", TrainConfig.sequence_length),
+        )
+    )
+    steps = round(frames * PASSES / max(batch * length, 1))
+    return Choice(
+        min(max(steps, FEWEST), MOST),
+        f"{PASSES} passes over {frames:,} frames, within {FEWEST:,} to {MOST:,}",
+    )
 
 
 def corrects(given: Mapping[str, str]) -> bool:
@@ -171,7 +195,7 @@ def kept(file: Path, names: Iterable[str], why: str) -> dict[str, Choice]:
 
 
 def chosen_names() -> list[str]:
-    return list(choose(Recording(96, 96, environment_state=False), {}, "cuda"))
+    return list(choose(Recording(96, 96, environment_state=False, frames=0), {}, "cuda"))
 
 
 def of_a_world() -> list[str]:
@@ -190,9 +214,13 @@ def recording(config: TrainConfig) -> Recording:
         from scd_datasets.sources.open_source import open_source
 
         source = open_source(config.data, config.patch_pixels)
-        return Recording(source.grid.height, source.grid.width, bool(source.names(ENVIRONMENT_STATE)))
-    schema = WindowStore.open(config.data.root or "", in_memory=False).schema
-    return Recording(schema.height, schema.width, bool(schema.environment_state))
+        frames = sum(episode.length for episode in source.episodes)
+        size, told = (source.grid.height, source.grid.width), source.names(ENVIRONMENT_STATE)
+    else:
+        store = WindowStore.open(config.data.root or "", in_memory=False)
+        frames, schema = int(store.lengths.sum()), store.schema
+        size, told = (schema.height, schema.width), schema.environment_state
+    return Recording(*size, bool(told), round(frames * (1 - config.data.holdout)))
 
 
 def device_kind(device: str) -> str:

@@ -93,6 +93,11 @@ class RunLog:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
+    def read(self, name: str) -> dict[int, float]:
+        """Gives a value by its step, of all steps at which it was written."""
+        rows = [json.loads(line) for line in self.path.open(encoding="utf-8")] if self.path.exists() else []
+        return {row["step"]: row[name] for row in rows if name in row}
+
     def close(self) -> None:
         self.writer.close()
 

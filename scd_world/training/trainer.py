@@ -44,7 +44,7 @@ from scd_world.training.setup import (
     training_windows,
     world_of,
 )
-from scd_world.training.validation import copies
+from scd_world.training.validation import copies, past_its_best
 from scd_world.utils.interruption import Interrupted, StopSignal
 from scd_world.world.fit_filter import fit_filter
 from scd_world.world.model_card import model_card
@@ -162,6 +162,8 @@ class Trainer:
                 self.fit_filter()
             if self.finished and self.evaluated_at != self.step:
                 self.evaluate()
+            if self.finished and self.main and (what := past_its_best(self.run_log.read("eval/loss"))):
+                log.warning("held-out episodes: %s", what)
             if self.saved_at != self.step:
                 self.save()
         reason = self.stop.name or ("finished" if self.finished else "time_limit")

@@ -20,6 +20,7 @@ from scd_world.training.config import TrainConfig
 from scd_world.world.world import World
 
 HORIZONS = (1, 4, 16)  # open-loop steps at which quality is reported
+LATE, RISEN = 0.75, 1.02  # a best evaluation is early, a loss is higher than there
 MOVES = 8.0  # gray levels: a pixel that changes as much is no noise of a camera
 
 
@@ -81,6 +82,20 @@ def copies(values: Mapping[str, float]) -> str | None:
     if all(abs(values[f"eval/psnr_h{h}"] - values[f"eval/psnr_copy_h{h}"]) < TIE for h in steps):
         return "the imagined pictures are as good as a copy of the last frame, and no better"
     return None
+
+
+def past_its_best(losses: Mapping[int, float]) -> str | None:
+    """Says that a training learns its recordings by heart, by the held-out loss at each evaluated step; None:
+    it does not, or not for long."""
+    if not losses:
+        return None
+    last, best = max(losses), min(losses, key=losses.__getitem__)
+    if best > LATE * last or losses[last] < RISEN * losses[best]:
+        return None
+    return (
+        f"the loss was lowest at step {best} ({losses[best]:.4g}) and is {losses[last]:.4g} at step {last}: "
+        "from there on the recordings were learnt by heart; record more of them, or set fewer steps"
+    )
 
 
 def compare(drawn: Tensor, truth: Tensor, still: Tensor, valid: Tensor, h: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from scd_datasets.store.store import WindowStore
 from scd_world.cli.choose_settings import (
     Choice,
     Recording,
@@ -21,11 +22,11 @@ from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import MODELS
 from scd_world.training.config import TrainConfig
 
-BLIND = Recording(96, 128, environment_state=False)
+BLIND = Recording(96, 128, environment_state=False, frames=16_200)
 
 
 def test_where_a_simulator_tells_the_state_nothing_is_changed():
-    assert choose(Recording(96, 96, environment_state=True), {}, "cpu") == {}
+    assert choose(Recording(96, 96, environment_state=True, frames=1000), {}, "cpu") == {}
     assert choose(BLIND, {"codec": "identity"}, "cpu") == {}
     assert choose(BLIND, {"codec.kind": "identity"}, "cuda") == {}
 
@@ -57,7 +58,7 @@ def test_a_patch_in_pixels_means_pixels():
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 96), (96, 128), (256, 256), (96, 256)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_latents_of_any_size_get_about_as_many_tokens(height, width, device):
-    choices = choose(Recording(height, width, environment_state=False), {}, device)
+    choices = choose(Recording(height, width, environment_state=False, frames=1000), {}, device)
     patch = choices["model.patch"].value
     tokens = height * width / (4 * patch) ** 2
     assert choices["codec.kind"].value == "autoencoder"
@@ -177,3 +178,33 @@ def test_nothing_is_compiled_without_a_compiler_or_in_several_processes(monkeypa
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.setenv("CC", "no-such-compiler")
     assert not can_compile()
+
+
+@pytest.mark.parametrize(
+    ("frames", "device", "given", "steps"),
+    [
+        (16_200, "cpu", {}, 7594),  # of 16 clips of 8 steps
+        (16_200, "cuda", {}, 3797),  # of 16 clips of 16
+        (16_200, "cpu", {"batch_size": "8", "sequence_length": "4"}, 20_000),
+        (16_200, "cpu", {"batch_size": "32"}, 3797),
+        (
+            1_000,
+            "cpu",
+            {},
+            2000,
+        ),  # a few recordings are soon known by heart, and still take so long to be learnt
+    ],
+)
+def test_recordings_are_gone_over_about_sixty_times(frames, device, given, steps):
+    data = Recording(96, 128, environment_state=False, frames=frames)
+    assert choose(data, given, device)["steps"].value == steps
+    assert "steps" not in choose(data, {**given, "steps": "10"}, device)
+
+
+def test_frames_that_are_held_out_are_not_counted(training, slide_store, caplog):
+    caplog.set_level(logging.INFO)
+    config = training(codec=CodecTrainConfig("autoencoder"), batch_size=1, sequence_length=1)
+    chosen = choose_settings(config, {"codec": "autoencoder", "batch_size": "1", "sequence_length": "1"})
+    total = int(WindowStore.open(str(slide_store), in_memory=False).lengths.sum())
+    assert f"60 passes over {round(0.75 * total):,} frames" in caplog.text
+    assert chosen.steps == max(3000, round(0.75 * total) * 60)

@@ -36,7 +36,7 @@ from scd_world.training.distributed import make_accelerator
 from scd_world.training.learner import Learner, check_division
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
-from scd_world.training.validation import compare, compare_state, copies
+from scd_world.training.validation import compare, compare_state, copies, past_its_best
 from scd_world.utils.interruption import Interrupted
 from scd_world.world.world import World
 from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
@@ -129,6 +129,23 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog):
     alone = training("alone", model=model, prior=replace(prior, calibration_share=0.0))
     assert not World.load(train(alone)).model.filter.strength.any()
     assert "no episode is set apart" in caplog.text
+
+
+def test_what_is_learnt_by_heart_is_said(training, caplog):
+    assert past_its_best({}) is None
+    assert past_its_best({1000: 0.5, 2500: 0.4, 3000: 0.41}) is None  # not for long
+    assert past_its_best({1000: 0.4, 2000: 0.402, 3000: 0.404}) is None
+    said = past_its_best({1000: 0.45, 3000: 0.4392, 6000: 0.4571, 6346: 0.462})
+    assert said is not None
+    assert "lowest at step 3000 (0.4392) and is 0.462 at step 6346" in said
+    config = training(steps=2, eval_every=1)
+    train(config)
+    assert "by heart" not in caplog.text
+    losses = {1: 0.1, 2: 1.0, 4: 1.0}
+    with (Path(config.out) / "log.jsonl").open("w") as file:
+        file.writelines(json.dumps({"step": k, "eval/loss": v}) + "\n" for k, v in losses.items() if k < 3)
+    train(replace(config, steps=4))
+    assert "held-out episodes: the loss was lowest at step 1 (0.1)" in caplog.text
 
 
 def test_a_filter_that_would_draw_nothing_is_refused(training):
