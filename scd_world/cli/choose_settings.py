@@ -28,7 +28,7 @@ TOKENS = {"cpu": 64, "cuda": 192}  # per camera and frame, about: what a step co
 PATCHES = (2, 4, 8, 16)  # cells of a latent
 WORTH_COMPILING = 600.0  # s of training
 PASSES = (
-    60  # over the recordings: of CR5 and G1 the held-out loss is lowest after 47 and 78 (docs/cameras.md)
+    60  # over the recordings: the held-out loss of two robots is lowest after 47 and 78 (docs/cameras.md)
 )
 FEWEST, MOST = 3000, 20_000  # updates
 
@@ -62,11 +62,18 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
             for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter"):
                 new.pop(f"model.{mixed}", None)
+        settled = with_choices(config, values(new))
+        if settled.codec.kind == "autoencoder" and "steps" not in given:
+            new["steps"] = enough_steps(data.frames, settled)
     new |= choose_speed(config, given, device)
     if new:
         told = [f"\n  {name}={shown(choice.value)} ({choice.why})" for name, choice in new.items()]
         log.info("not given, so chosen:%s", "".join(told))
-    return with_choices(config, {name: choice.value for name, choice in ((choices or {}) | new).items()})
+    return with_choices(config, values((choices or {}) | new))
+
+
+def values(choices: Mapping[str, Choice]) -> dict[str, Any]:
+    return {name: choice.value for name, choice in choices.items()}
 
 
 def choose_speed(config: TrainConfig, given: Mapping[str, str], device: str) -> dict[str, Choice]:
@@ -125,26 +132,14 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
             "sequence_length": Choice(16, why),
             "optimizer.lr": Choice(3e-4, "of a larger model"),
         }
-    choices |= {
-        "steps": enough_steps(data.frames, {name: c.value for name, c in choices.items()} | {**given})
-    }
     return without(choices, given)
 
 
-def enough_steps(frames: int, settings: Mapping[str, Any]) -> Choice:
+def enough_steps(frames: int, config: TrainConfig) -> Choice:
     """Gives the updates after which recordings have been seen often enough: then they are learnt by heart."""
-    batch, length = (
-        int(settings.get(name, default))
-        for name, default in (
-            ("batch_size", TrainConfig.batch_size),
-            ("sequence_length", TrainConfig.sequence_length),
-        )
-    )
-    steps = round(frames * PASSES / max(batch * length, 1))
-    return Choice(
-        min(max(steps, FEWEST), MOST),
-        f"{PASSES} passes over {frames:,} frames, within {FEWEST:,} to {MOST:,}",
-    )
+    steps = round(frames * PASSES / (config.batch_size * config.sequence_length))
+    why = f"{PASSES} passes over {frames:,} frames, within {FEWEST:,} to {MOST:,} updates"
+    return Choice(min(max(steps, FEWEST), MOST), why)
 
 
 def corrects(given: Mapping[str, str]) -> bool:
@@ -195,7 +190,7 @@ def kept(file: Path, names: Iterable[str], why: str) -> dict[str, Choice]:
 
 
 def chosen_names() -> list[str]:
-    return list(choose(Recording(96, 96, environment_state=False, frames=0), {}, "cuda"))
+    return [*choose(Recording(96, 96, environment_state=False, frames=0), {}, "cuda"), "steps"]
 
 
 def of_a_world() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from scd_world.cli.choose_settings import (
     choose,
     choose_settings,
     choose_speed,
+    enough_steps,
     with_choices,
 )
 from scd_world.codec.config import CodecTrainConfig
@@ -181,30 +183,33 @@ def test_nothing_is_compiled_without_a_compiler_or_in_several_processes(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("frames", "device", "given", "steps"),
+    ("frames", "batch_size", "sequence_length", "steps"),
     [
-        (16_200, "cpu", {}, 7594),  # of 16 clips of 8 steps
-        (16_200, "cuda", {}, 3797),  # of 16 clips of 16
-        (16_200, "cpu", {"batch_size": "8", "sequence_length": "4"}, 20_000),
-        (16_200, "cpu", {"batch_size": "32"}, 3797),
-        (
-            1_000,
-            "cpu",
-            {},
-            2000,
-        ),  # a few recordings are soon known by heart, and still take so long to be learnt
+        (16_200, 16, 8, 7594),
+        (16_200, 16, 16, 3797),
+        (16_200, 8, 4, 20_000),
+        (1_000, 16, 8, 3000),  # a few recordings are soon known by heart, and still take so long to be learnt
     ],
 )
-def test_recordings_are_gone_over_about_sixty_times(frames, device, given, steps):
-    data = Recording(96, 128, environment_state=False, frames=frames)
-    assert choose(data, given, device)["steps"].value == steps
-    assert "steps" not in choose(data, {**given, "steps": "10"}, device)
+def test_recordings_are_gone_over_about_sixty_times(training, frames, batch_size, sequence_length, steps):
+    config = training(batch_size=batch_size, sequence_length=sequence_length)
+    assert enough_steps(frames, config).value == steps
 
 
 def test_frames_that_are_held_out_are_not_counted(training, slide_store, caplog):
     caplog.set_level(logging.INFO)
     config = training(codec=CodecTrainConfig("autoencoder"), batch_size=1, sequence_length=1)
-    chosen = choose_settings(config, {"codec": "autoencoder", "batch_size": "1", "sequence_length": "1"})
-    total = int(WindowStore.open(str(slide_store), in_memory=False).lengths.sum())
-    assert f"60 passes over {round(0.75 * total):,} frames" in caplog.text
-    assert chosen.steps == max(3000, round(0.75 * total) * 60)
+    chosen = choose_settings(config, {"codec": "autoencoder"})
+    learnt_from = round(0.75 * WindowStore.open(str(slide_store), in_memory=False).lengths.sum())
+    assert f"60 passes over {learnt_from:,} frames" in caplog.text
+    assert chosen.steps == max(3000, learnt_from * 60)
+    assert choose_settings(config, {"codec": "autoencoder", "steps": "8"}).steps == config.steps
+    assert choose_settings(training(), {"codec": "identity"}).steps == config.steps
+
+
+def test_a_run_goes_on_for_as_many_steps_as_were_chosen(training):
+    config = training(codec=CodecTrainConfig("autoencoder"), batch_size=1, sequence_length=1)
+    begun = choose_settings(config, {"codec": "autoencoder"})
+    Path(config.out).mkdir()
+    (Path(config.out) / "config.json").write_text(json.dumps(asdict(begun)))
+    assert choose_settings(config, {"codec": "autoencoder", "batch_size": "2"}).steps == begun.steps
