@@ -5,10 +5,10 @@
 #     recipes/cameras/world.sh data/mine runs/mine train      # one part alone
 #
 # Every part goes on where a kill left it. READ is how the recording is read (scd-data's settings), BUDGET the
-# seconds of training in all, PIECE the seconds that one call may take: with PIECE=500 the same call is repeated
-# until it says "finished". TRAIN are further settings of scd-train; what it is not given, it chooses by the data
-# and the device. PRIOR are those of the state prior. On a machine without network, `prepare` and the wheels are
-# made elsewhere, and OUT is carried.
+# most seconds of training in all (it ends sooner once the recording has been gone over often enough), PIECE the
+# seconds that one call may take: with PIECE=500 the same call is repeated until it says "finished". TRAIN are
+# further settings of scd-train; what it is not given, it chooses by the data and the device. PRIOR are those of
+# the state prior. On a machine without network, `prepare` and the wheels are made elsewhere, and OUT is carried.
 set -euo pipefail
 
 DATA=$1 OUT=$2 PARTS=${3:-prepare train distill evaluate}
@@ -21,7 +21,7 @@ LIMIT=(${PIECE:+time_limit="$PIECE"})
 prepare() { scd-data data.root="$DATA" "${READ[@]}" out="$OUT/data.zarr"; }
 
 train() {
-    scd-train data=zarr data.root="$OUT/data.zarr" out="$OUT/train" steps=1000000 time_budget="$BUDGET" \
+    scd-train data=zarr data.root="$OUT/data.zarr" out="$OUT/train" time_budget="$BUDGET" \
         "${PRIOR[@]}" checkpoint_every=250 "${LIMIT[@]}" "${TRAIN[@]}"
 }
 

@@ -16,7 +16,7 @@ if [ "$OBJECTS" != 0 ]; then # as the shipped world is trained, whose block is t
     PRIOR="prior.width=320 prior.dynamics.steps=3000 prior.dynamics.batch_size=256 prior.dynamics.rollout_length=6
         prior.dynamics.lr=1.5e-3 prior.dynamics.time_share=0.45 prior.outcome.lr=1.5e-3 prior.outcome.steps=3000
         prior.outcome.time_share=0.03 prior.renderer.steps=14000 prior.renderer.time_share=0.18"
-    TRAIN="codec.objects=$OBJECTS model=small model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat
+    TRAIN="codec.objects=$OBJECTS steps=1000000 model=small model.patch=16 model.window=4 model.encoder_layers=3 model.fusion=concat
         model.num_steps=1 model.state_weight=0 model.reward_weight=0 model.success_weight=0 model.change_weight=1
         model.noise_samples=1 model.ctx_noise=0.1 model.self_rollout_share=0.5 batch_size=6 sequence_length=6
         optimizer.lr=8e-4 optimizer.decoder_lr_ratio=1.0 optimizer.warmup_share=0.03 optimizer.decay_share=0.6
