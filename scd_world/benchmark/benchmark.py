@@ -59,12 +59,13 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     if config.evaluations:
         report["quality"] = quality.quality(config.evaluations, device, config.seconds)
     if config.compare == "environment":
-        report["environment"] = []
         world = World.load(str(config.world), device)
-        for rows in config.batch_sizes:
-            report["environment"] += environment.compare_environments(
-                world, [rows], config.num_steps, config.precision, config.seconds
-            )
+        rows = environment.compare_environments(
+            world, config.batch_sizes, config.num_steps, config.precision, config.seconds
+        )
+        report["environment"] = []
+        for row in rows:
+            report["environment"].append(row)
             write(report, config.out)
     if config.compare == "async":
         report["async"] = async_envs.compare_async(
@@ -75,17 +76,19 @@ def bench(config: BenchConfig) -> dict[str, Any]:
             config.precision,
         )
     write(report, config.out)
+    if config.out:
+        write_figures(
+            Path(config.out), json.loads((Path(config.out) / "bench.json").read_text(encoding="utf-8"))
+        )
     print(markdown(report))
     return report
 
 
 def write(report: dict[str, Any], out: str | None) -> None:
     """Writes what was measured so far: whoever stops the command loses what was still to come, no more."""
-    if not out:
-        return
-    write_json(Path(out) / "bench.json", report)
-    (Path(out) / "bench.md").write_text(markdown(report), encoding="utf-8")
-    write_figures(Path(out), json.loads((Path(out) / "bench.json").read_text(encoding="utf-8")))
+    if out:
+        write_json(Path(out) / "bench.json", report)
+        (Path(out) / "bench.md").write_text(markdown(report), encoding="utf-8")
 
 
 def write_figures(out: Path, report: dict[str, Any]) -> None:

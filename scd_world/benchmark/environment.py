@@ -7,7 +7,7 @@ take turns, step by step, as in `stepping.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import product
@@ -75,12 +75,12 @@ def without_model(world: World) -> World:
 
 def compare_environments(
     world: World, rows: Sequence[int], num_steps: Sequence[int], precision: str, seconds: float
-) -> list[dict[str, Any]]:
-    """Gives one row per number of rows, denoising steps and kind of observation: milliseconds per step.
+) -> Iterator[dict[str, Any]]:
+    """Yields one row per number of rows, denoising steps and kind of observation: milliseconds per step.
 
     seconds: of each number of rows and denoising steps.
     """
-    idle, found = without_model(world), []
+    idle = without_model(world)
     for count, n in product(rows, num_steps):
         settings: dict[str, Any] = {"num_envs": count, "num_steps": n, **ENDLESS}
         with ExitStack() as stack:
@@ -92,8 +92,8 @@ def compare_environments(
                     stack.enter_context(closing(env)) for env in (whole, rest)
                 )
             ms = time_steps(envs, world.device, seconds)
-        found += [
-            {
+        for kind in OBSERVATIONS:
+            yield {
                 "rows": count,
                 "num_steps": n,
                 "observations": kind,
@@ -102,9 +102,6 @@ def compare_environments(
                 "steps_per_s": count / ms[kind, True] * 1e3,
                 "without_model_ms": ms[kind, False],
             }
-            for kind in OBSERVATIONS
-        ]
-    return found
 
 
 def time_steps(
