@@ -201,13 +201,12 @@ def of_a_world() -> list[str]:
 
 def recording(config: TrainConfig) -> Recording:
     """Looks at what was recorded; nothing is decoded."""
+    from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE
+    from scd_datasets.sources.open_source import open_source
     from scd_datasets.store.store import WindowStore
     from scd_world.training.check_settings import is_recording
 
-    if is_recording(config.data):  # a store is read without what reads recordings, which a node may not have
-        from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE
-        from scd_datasets.sources.open_source import open_source
-
+    if is_recording(config.data):
         source = open_source(config.data, config.patch_pixels)
         frames = sum(episode.length for episode in source.episodes)
         size, told = (source.grid.height, source.grid.width), source.names(ENVIRONMENT_STATE)

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.config import DataConfig
-from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_world.robot_data.compatibility import check_rate
@@ -44,6 +43,10 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
             except (OSError, ValueError) as error:
                 complain(str(error))
         for root in config.prior.extra_datasets:
+            from scd_datasets.sources.lerobot.reader import (
+                LeRobotFolder,
+            )  # needs pyarrow, and a store does not
+
             try:
                 LeRobotFolder(root, keys=config.data.low_dim_keys)
             except (OSError, ValueError) as error:

@@ -15,7 +15,6 @@ import numpy as np
 
 from scd_datasets.preparation.check import valid_episodes
 from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
-from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DropFeatures, Source
 from scd_datasets.sources.strided import Strided
 from scd_datasets.store.store import WindowStore, previous_state_action, rows_of
@@ -107,6 +106,8 @@ def dataset_low_dim(
 
     Raises ValueError for another robot, and for a damaged episode without `skip_bad`.
     """
+    from scd_datasets.sources.lerobot.reader import LeRobotFolder  # needs pyarrow, and a store does not
+
     source = drop_unknown_features(LeRobotFolder(root, keys=keys, in_order=in_order), schema)
     if source.imagined:
         log.warning("%s is %s: the state prior learns what that world predicts", root, source.imagined)

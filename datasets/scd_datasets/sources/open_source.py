@@ -10,8 +10,6 @@ from scd_datasets.sources.hdf5.files import hdf5_files, several
 from scd_datasets.sources.hdf5.layouts import ALOHA, first_layout
 from scd_datasets.sources.hdf5.recording import Hdf5Recording
 from scd_datasets.sources.images import MULTIPLE
-from scd_datasets.sources.lerobot.reader import LeRobotFolder, download
-from scd_datasets.sources.replay.buffer import ReplayBuffer
 from scd_datasets.sources.replay.zarr_files import is_replay_buffer
 from scd_datasets.sources.source import DropFeatures, Source
 from scd_datasets.sources.strided import Strided
@@ -37,6 +35,10 @@ def is_other_recording(root: Path) -> bool:
 
 def open_layout(config: SourceConfig, multiple: int) -> Source:
     """Opens it by the layout that is found on disk; ValueError where `data.fps` contradicts the recording."""
+    # Of what they need, PyAV and pyarrow, a machine that reads window stores alone may have nothing.
+    from scd_datasets.sources.lerobot.reader import LeRobotFolder, download
+    from scd_datasets.sources.replay.buffer import ReplayBuffer
+
     root = Path(config.root) if config.root else download(str(config.repo_id), config.revision)
     letterbox = config.resize == "letterbox"
     if is_replay_buffer(root):

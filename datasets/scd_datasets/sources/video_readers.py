@@ -12,13 +12,11 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import av
+import av.filter
 import numpy as np
-
-if TYPE_CHECKING:  # imported where a video is opened: a window store is read without it
-    import av
-    import av.filter
 
 DECODERS = ("auto", "torchcodec", "pyav")
 # FFmpeg's quicker default darkens by two gray levels on the way from YUV.
@@ -51,8 +49,6 @@ class PyAVReader:
     """Decodes with PyAV, which brings its own FFmpeg: a `VideoReader`."""
 
     def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None:
-        import av
-
         self._fps, self._size, self._in_order = fps, size, in_order
         self._scaler: av.filter.Graph | None = None  # made for the first frame
         self._frames: Iterator[av.VideoFrame] | None = None
@@ -71,8 +67,6 @@ class PyAVReader:
         self._stream.codec_context.thread_count = 1  # episodes are decoded side by side, which costs less
 
     def read(self, start: float, out: np.ndarray, every: int = 1) -> int:
-        import av
-
         half, seen, needed = 0.5 / self._fps, 0, (len(out) - 1) * every + 1
         try:
             self._go_to(start - half)
@@ -117,8 +111,6 @@ class PyAVReader:
 
 def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
     """Makes the filter that turns frames like this one into RGB of `size`."""
-    import av.filter
-
     height, width = size
     graph = av.filter.Graph()
     graph.link_nodes(

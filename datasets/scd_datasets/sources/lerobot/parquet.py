@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
 
 from scd_datasets.sources.paths import inside
 from scd_datasets.sources.picture_files import open_image
-
-if TYPE_CHECKING:  # imported where a file is opened: a window store is read without it
-    import pyarrow as pa
 
 
 def numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -22,9 +22,6 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
 
     Raises ValueError for anything but numbers, and for rows of different lengths.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     array: Any = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -46,15 +43,11 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def read_columns(file: Path, names: list[str]) -> dict[str, np.ndarray]:
     """Reads {name: (F, …)} of all rows; ValueError names the column that is missing or holds no numbers."""
-    import pyarrow.parquet as pq
-
     opened = pq.ParquetFile(file)
     if missing := [name for name in names if name not in opened.schema_arrow.names]:
         raise ValueError(f"it has no column {', '.join(missing)}")
@@ -69,8 +62,6 @@ def read_columns(file: Path, names: list[str]) -> dict[str, np.ndarray]:
 
 def row_group_sizes(file: Path) -> list[int]:
     """Gives the rows of each of the file's groups, which are read one by one."""
-    import pyarrow.parquet as pq
-
     metadata = pq.read_metadata(file)
     return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 

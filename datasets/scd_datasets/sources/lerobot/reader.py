@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from scd_datasets.sources.images import MULTIPLE, ImageGrid, region_of, resize
@@ -50,9 +52,6 @@ from scd_datasets.sources.lerobot.video_files import (
 )
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, every_nth
 from scd_datasets.sources.video_readers import VideoReader, video_class
-
-if TYPE_CHECKING:  # imported where a file is opened: a window store is read without it
-    import pyarrow as pa
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 EIGHT_BIT = (
@@ -150,8 +149,6 @@ class LeRobotFolder:
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
         """Reads {key: (L, …)} of `low_dim_keys`, as recorded."""
-        import pyarrow as pa
-
         try:
             columns = self._file(episode.file)
             rows = self._rows(episode)
@@ -238,9 +235,6 @@ class LeRobotFolder:
 
     def _first_image(self, episode: EpisodeIndex, stored: str) -> Image.Image | None:
         """Opens the first image of a camera; None where that fails: the check will say of which episode."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             table = pq.ParquetFile(self.root / episode.file).read_row_group(0, columns=[stored])
             return next(images(table[stored].slice(0, 1), self.root))
@@ -262,8 +256,6 @@ class LeRobotFolder:
     # ------------------------------------------------------------------------------------- files
 
     def _read_file(self, file: str) -> dict[str, np.ndarray]:
-        import pyarrow.parquet as pq
-
         stored = {key: self.features[key].stored for key in self.low_dim_keys}
         there = pq.read_schema(self.root / file).names  # what no robot measured may be listed and left out
         stored = {key: name for key, name in stored.items() if key not in BOOKKEEPING or name in there}
@@ -271,8 +263,6 @@ class LeRobotFolder:
         return {key: columns[name] for key, name in stored.items()}
 
     def _read_row_group(self, file: str, group: int, key: str) -> pa.Table:
-        import pyarrow.parquet as pq
-
         return pq.ParquetFile(self.root / file).read_row_group(group, columns=[key])
 
     def _rows(self, episode: EpisodeIndex) -> np.ndarray:
@@ -284,8 +274,6 @@ class LeRobotFolder:
 
     def _fill(self, episode: EpisodeIndex, camera: str, out: np.ndarray, every: int) -> None:
         """Writes every n-th of the camera's frames, resized, into `out` uint8 (⌈L/n⌉, h, w, 3)."""
-        import pyarrow as pa
-
         key, count = self.cameras[camera], 0
         file = episode.videos[key].file if self._is_video(key) else episode.file
         try:
