@@ -50,6 +50,7 @@ ARMS: dict[str, tuple[str, dict[str, Any], int]] = {
     "gradient + base": ("gradient", GRADIENT | SKILL, 24),
     "icem": ("icem", SEARCH, 24),
     "mppi + base": ("mppi", SEARCH | SKILL, 24),
+    "mppi": ("mppi", SEARCH, 24),
     "gradient": ("gradient", GRADIENT, 24),
 }
 

@@ -8,16 +8,16 @@ The evaluations along the way are seen by whoever stops a run or picks settings;
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from pathlib import Path
 
 import torch
-from actor import ANSWERS, NET, SEEN, ViewPolicy
+from actor import ViewPolicy
+from cloning import load_clone
 from judge import judge
+from learners import Settings, from_bytes, make_policy
 from pusht import make_view, read_recording
-from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import BasePolicy
 from table import HEAD, row
 
 from scd_world.reporting.tables import table
@@ -26,14 +26,15 @@ from scd_world.world.world import World
 FIRST_SEED = 90_000
 
 
-def learned(out: Path) -> dict[str, tuple[ActorCriticPolicy, dict[str, float]]]:
-    """Gives the clone and each arm's policy, with the steps and the processor time that it took."""
-    cloned = ActorCriticPolicy(SEEN, ANSWERS, lambda _: 0.0, **NET)
-    cloned.load_state_dict(torch.load(out / "clone.pt"), strict=False)
-    found = {"the clone itself": (cloned, {"steps": 0, "cpu_seconds": 0.0})}
+def learned(out: Path) -> dict[str, tuple[BasePolicy, dict[str, float]]]:
+    """Gives the clones and each arm's policy, with the steps and the processor time that it took."""
+    found: dict[str, tuple[BasePolicy, dict[str, float]]] = {}
+    for file in sorted(out.glob("clone_*.pt")):
+        load_clone(file, policy := make_policy(algorithm := file.stem.removeprefix("clone_")))
+        found[f"the clone, {algorithm}"] = policy, {"steps": 0, "cpu_seconds": 0.0}
     for file in sorted(out.glob("*/checkpoint.pt")):
         held = torch.load(file, weights_only=False)  # one's own: it is read as code, as every pickle is
-        model = PPO.load(io.BytesIO(held["learner"]), device="cpu")
+        model = from_bytes(held, Settings(**held["settings"]))
         spent = {"steps": model.num_timesteps, "cpu_seconds": held["spent"]["cpu_seconds"]}
         found[file.parent.name] = model.policy, spent
     return found
@@ -53,8 +54,8 @@ def main() -> None:
     for name, (actor, spent) in learned(args.out).items():
         judged[name] = judge(ViewPolicy(actor, view), world, FIRST_SEED, args.episodes) | spent
         (args.out / "final.json").write_text(json.dumps(judged))
-        print(row(name, judged[name], judged["the clone itself"]), flush=True)
-    print(table(HEAD, [row(name, one, judged["the clone itself"]) for name, one in judged.items()]))
+        print(row(name, judged[name], judged["the clone, ppo"]), flush=True)
+    print(table(HEAD, [row(name, one, judged["the clone, ppo"]) for name, one in judged.items()]))
 
 
 if __name__ == "__main__":

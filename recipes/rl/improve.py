@@ -1,4 +1,4 @@
-"""Improves an actor by PPO inside a world, judged on both sides as it goes; stopped, it goes on where it was.
+"""Improves an actor inside a world by PPO or SAC, judged on both sides; stopped, it goes on where it was.
 
 A checkpoint is one file, written whole or not at all: the learner with its optimizer, every row of the
 environment, the random generators, and what was judged so far. What comes after is as if nothing had
@@ -7,72 +7,30 @@ happened, to the last bit (on one kind of machine).
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from actor import NET, ViewPolicy
-from inside import DISCOUNT, PushInside
+from actor import ViewPolicy
+from inside import PushInside
 from judge import MAX_STEPS, judge
-from stable_baselines3 import PPO
+from learners import Settings, actor_learns, from_bytes, make_learner, to_bytes
+from stable_baselines3 import PPO, SAC
 from view import BlockView
 
 from scd_envs.sb3 import WorldVecEnv
 from scd_world.world.world import World
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Says how an arm learns. A changed one does not fit a checkpoint, and is refused."""
-
-    steps: int = 1_000_000  # imagined, of all rows together
-    rows: int = 128
-    rollout: int = 32  # steps of each row between two updates
-    batch_size: int = 512
-    epochs: int = 3
-    lr: float = 3e-4
-    target_kl: float = 0.02  # an update that goes further ends early
-    log_std: float = -1.8  # of an answer, where learning begins
-    warm_up: int = 5  # updates in which the value alone learns: an untrained one would ruin what was cloned
-    max_uncertainty: float | None = None  # an episode ends where the world is less sure
-    evaluate_every: int = 60  # updates
-    checkpoint_every: int = 10  # updates
-    episodes: int = 60  # of an evaluation
-    seed: int = 0
-
-    @property
-    def update(self) -> int:
-        return self.rows * self.rollout
-
-
 FIRST_SEED = 80_000  # of the simulator's starts on which every evaluation plays
 TIMES = "seconds", "cpu_seconds"  # of learning, without evaluations
-
-
-def make_learner(envs: PushInside, settings: Settings) -> PPO:
-    """Makes an untrained PPO."""
-    return PPO(
-        "MlpPolicy",
-        envs,
-        n_steps=settings.rollout,
-        batch_size=settings.batch_size,
-        n_epochs=settings.epochs,
-        learning_rate=settings.lr,
-        gamma=DISCOUNT,
-        target_kl=settings.target_kl,
-        policy_kwargs=NET | {"log_std_init": settings.log_std},
-        seed=settings.seed,
-        device="cpu",
-    )
 
 
 def make_envs(world: World, starts: np.ndarray, settings: Settings, view: BlockView) -> PushInside:
@@ -97,7 +55,7 @@ def improve(
     starts: np.ndarray,
     view: BlockView,
     settings: Settings,
-    prepare: Callable[[PPO], None],
+    prepare: Callable[[PPO | SAC], None],
 ) -> list[dict[str, Any]]:
     """Learns `settings.steps` steps, from a checkpoint in `out` or anew; gives what was judged.
 
@@ -131,45 +89,33 @@ def improve(
     return judged
 
 
-def evaluation(model: PPO, world: World, view: BlockView, settings: Settings) -> dict[str, Any]:
+def evaluation(model: PPO | SAC, world: World, view: BlockView, settings: Settings) -> dict[str, Any]:
     """Judges the policy as it is; prints a line."""
     found = judge(ViewPolicy(model.policy, view), world, FIRST_SEED, settings.episodes)
     rates = {side: float(np.mean(found[side])) for side in ("world", "simulator")}
-    std = model.policy.log_std.exp().mean().item()
     print(
         f"{model.num_timesteps:>9,} steps: world {rates['world']:.2f}, simulator "
-        f"{rates['simulator']:.2f}, highest reward there {np.mean(found['simulator_reward']):.2f}; "
-        f"std {std:.3f}",
+        f"{rates['simulator']:.2f}, highest reward there {np.mean(found['simulator_reward']):.2f}",
         flush=True,
     )
-    return {"steps": model.num_timesteps, "std": std, **found}
-
-
-def actor_learns(model: PPO, learns: bool) -> None:
-    """Holds the actor, or lets it learn."""
-    actor = model.policy
-    for part in (actor.mlp_extractor.policy_net, actor.action_net):
-        part.requires_grad_(learns)
-    actor.log_std.requires_grad_(learns)
+    return {"steps": model.num_timesteps, **found}
 
 
 def save(
     file: Path,
-    model: PPO,
+    model: PPO | SAC,
     envs: PushInside,
     settings: Settings,
     spent: dict[str, float],
     judged: list[dict[str, Any]],
 ) -> None:
     """Writes a checkpoint, whole or not at all."""
-    learner = io.BytesIO()
-    model.save(learner)
     held = {
         "settings": asdict(settings),
-        "learner": learner.getvalue(),
+        **to_bytes(model),
         "envs": envs.get_state(),
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),  # noqa: NPY002  # PPO shuffles with it
+        "numpy": np.random.get_state(),  # noqa: NPY002  # both draw their batches with it
         "python": random.getstate(),
         "spent": spent,
         "judged": judged,
@@ -181,10 +127,10 @@ def save(
 
 def resume(
     file: Path, envs: PushInside, settings: Settings
-) -> tuple[PPO, dict[str, float], list[dict[str, Any]]]:
+) -> tuple[PPO | SAC, dict[str, float], list[dict[str, Any]]]:
     """Goes on from a checkpoint of one's own: it is read as code, as every pickle is."""
     held = torch.load(file, weights_only=False)
-    theirs, ours = held["settings"], asdict(settings)
+    theirs, ours = asdict(Settings()) | held["settings"], asdict(settings)
     changed = {name: (theirs[name], ours[name]) for name in ours if theirs[name] != ours[name]}
     for name in ("steps", "evaluate_every", "checkpoint_every"):
         changed.pop(name, None)  # to go on further, or to look more often, is no other experiment
@@ -193,7 +139,7 @@ def resume(
         raise ValueError(f"{file} was made with other settings ({named}): give those, or another folder")
     envs.reset()  # rows to put the saved ones into
     envs.set_state(held["envs"])
-    model = PPO.load(io.BytesIO(held["learner"]), env=envs, device="cpu", force_reset=False)
+    model = from_bytes(held, settings, envs)
     torch.set_rng_state(held["torch"])
     np.random.set_state(held["numpy"])  # noqa: NPY002
     random.setstate(held["python"])

@@ -1,4 +1,4 @@
-"""PushT inside a world, as PPO takes it: the policy's view, a reward shaped by what the world predicts.
+"""PushT inside a world, as a learner takes it: the policy's view, a reward shaped by what the world predicts.
 
     Φ(s) = COVERED · predicted reward − distance of the block's points / NEAR
     r    = γ · Φ(s′) − Φ(s) + SUCCESS where the world predicts success
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from actor import ANSWERS, SEEN
+from learners import DISCOUNT
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from view import BlockView, as_state
 
 from scd_envs.sb3 import WorldVecEnv
 
-DISCOUNT = 0.99
 COVERED, NEAR, SUCCESS = 2.0, 60.0, 2.0  # NEAR in px
 
 

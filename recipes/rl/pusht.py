@@ -1,4 +1,4 @@
-"""Improves a policy inside a world: cloned from recordings of PushT, then PPO in the imagination.
+"""Improves a policy inside a world: cloned from recordings of PushT, then PPO or SAC in the imagination.
 
     scd-record env=pusht 'env_kwargs={render_images:false}' \\
         'policy_mixture=[{policy:scripted_pusht,degrade:{noise:5}}]' \\
@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from actor import clone
-from improve import Settings, improve
+from cloning import clone, load_clone, save_clone
+from improve import improve
 from judge import start_states
-from stable_baselines3 import PPO
+from learners import Settings
+from stable_baselines3 import PPO, SAC
 from table import report
 from view import BlockView
 
@@ -35,6 +36,8 @@ ARMS: dict[str, tuple[dict[str, Any], bool]] = {
     "clone": ({}, True),
     "clone, uncertain ends": ({"max_uncertainty": 0.02}, True),
     "from scratch": ({"log_std": -0.5, "warm_up": 0, "lr": 3e-4, "target_kl": 0.05}, False),
+    "clone, SAC": ({"algorithm": "sac", "warm_up": 10}, True),
+    "from scratch, SAC": ({"algorithm": "sac", "log_std": -0.5, "warm_up": 0}, False),
 }
 SUCCESSES = 20  # of recorded episodes, at least, to know the goal from
 
@@ -67,21 +70,20 @@ def make_view(data: LowDimData, world: World) -> BlockView:
     return BlockView(data.state[ends, 2:], low, high)
 
 
-def clone_once(file: Path, data: LowDimData, view: BlockView, demos: int, steps: int) -> None:
+def clone_once(file: Path, algorithm: str, data: LowDimData, view: BlockView, demos: int, steps: int) -> None:
     """Clones the first `demos` recorded episodes that succeeded into `file`, if it is not there."""
     if file.exists():
         return
     chosen = data.select(np.flatnonzero(ended_well(data))[:demos])
     last = chosen.prev[:, -chosen.action.shape[1] :].copy()
     last[chosen.starts] = np.nan  # before an episode nothing was done
-    actor, loss = clone(view.features(chosen.state, last), view.answer(chosen.state, chosen.action), steps)
+    seen, answer = view.features(chosen.state, last), view.answer(chosen.state, chosen.action)
+    policy, loss = clone(algorithm, seen, answer, steps)
     print(
         f"cloned {len(chosen.lengths)} demonstrations, {len(chosen.state):,} steps: loss {loss:.3f}",
         flush=True,
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cloned = ("features_extractor", "mlp_extractor.policy_net", "action_net")
-    torch.save({name: part for name, part in actor.state_dict().items() if name.startswith(cloned)}, file)
+    save_clone(file, policy)
 
 
 def learning_starts(data: LowDimData) -> tuple[np.ndarray, np.ndarray]:
@@ -112,20 +114,24 @@ def main() -> None:
     torch.set_num_threads(1)
     world = World.load(args.world)
     data = read_recording(args.recording, world)
-    view, cloned = make_view(data, world), args.out / "clone.pt"
-    clone_once(cloned, data, view, args.demos, args.clone_steps)
+    view = make_view(data, world)
     addresses, starts = learning_starts(data)
     inside = replace(world, starts=start_states(world, data.state, data.action, addresses))
-
-    def begin_as_the_clone(model: PPO) -> None:
-        model.policy.load_state_dict(torch.load(cloned), strict=False)  # the value is not cloned
 
     for arm in args.arms:
         own, from_clone = ARMS[arm]
         common = {name: getattr(args, name) for name in ("steps", "episodes", "evaluate_every", "seed")}
+        settings = Settings(**common | own)
+        cloned = args.out / f"clone_{settings.algorithm}.pt"
+        if from_clone:
+            clone_once(cloned, settings.algorithm, data, view, args.demos, args.clone_steps)
         print(f"{arm}:", flush=True)
-        prepare = begin_as_the_clone if from_clone else lambda model: None
-        improve(args.out / arm, inside, starts, view, Settings(**common | own), prepare)
+
+        def begin(model: PPO | SAC, cloned: Path | None = cloned if from_clone else None) -> None:
+            if cloned is not None:
+                load_clone(cloned, model.policy)
+
+        improve(args.out / arm, inside, starts, view, settings, begin)
     report(args.out, args.figure)
 
 

@@ -1,6 +1,5 @@
 """The recipe that improves a policy inside a world: it goes on as if it had never been stopped."""
 
-import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ pytest.importorskip(
     "stable_baselines3", reason="Stable-Baselines3 is an extra: pip install 'lerobot_env_scd_world[sb3]'"
 )
 
-from stable_baselines3 import PPO
-
 RECIPE = Path(__file__).parents[2] / "recipes" / "rl"
 
 
@@ -26,7 +23,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "rl"
 def recipe():
     """The recipe's modules, found as when one of them is run."""
     sys.path.insert(0, str(RECIPE))
-    names = ("view", "actor", "inside", "judge", "improve")
+    names = ("view", "actor", "learners", "cloning", "inside", "judge", "improve")
     yield {name: __import__(name) for name in names}
     sys.path.remove(str(RECIPE))
     for name in names:
@@ -58,20 +55,21 @@ def test_an_answer_leads_to_the_action_that_it_was_read_off(recipe, pusht, view)
 
 
 @pytest.mark.slow
-def test_stopped_and_gone_on_it_learns_the_same(recipe, pusht, view, tmp_path, monkeypatch):
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_stopped_and_gone_on_it_learns_the_same(recipe, pusht, view, tmp_path, monkeypatch, algorithm):
     for module in ("judge", "improve"):
         monkeypatch.setattr(recipe[module], "MAX_STEPS", 6)
-    improve, Settings = recipe["improve"].improve, recipe["improve"].Settings
-    settings = Settings(
-        rows=4, rollout=8, batch_size=16, epochs=2, warm_up=1, max_uncertainty=0.02,
-        steps=96, evaluate_every=3, checkpoint_every=1, episodes=2,
+    improve, learners = recipe["improve"].improve, recipe["learners"]
+    settings = learners.Settings(
+        algorithm=algorithm, gradient_steps=2, memory=64, rows=4, rollout=8, batch_size=16, epochs=2,
+        warm_up=1, max_uncertainty=0.02, steps=96, evaluate_every=3, checkpoint_every=1, episodes=2,
     )  # fmt: skip
     starts = pusht.starts.addresses
 
     def learn(out, **changes):
         judged = improve(out, pusht, starts, view, replace(settings, **changes), lambda model: None)
         saved = torch.load(out / "checkpoint.pt", weights_only=False)
-        weights = PPO.load(io.BytesIO(saved["learner"]), device="cpu").policy.state_dict()
+        weights = learners.from_bytes(saved, settings).policy.state_dict()
         saved["learner_state"] = {name: weight.tolist() for name, weight in weights.items()}
         return judged, saved
 
@@ -90,25 +88,53 @@ def test_stopped_and_gone_on_it_learns_the_same(recipe, pusht, view, tmp_path, m
         learn(tmp_path / "parts", lr=0.1)
 
 
-def test_only_the_value_learns_at_first(recipe, pusht, view):
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_only_the_value_learns_at_first(recipe, pusht, view, algorithm):
     """An untrained value would drive the cloned actor away before it knows anything."""
-    improve = recipe["improve"]
-    settings = improve.Settings(rows=2, rollout=8, batch_size=16, epochs=1)
-    model = improve.make_learner(improve.make_envs(pusht, pusht.starts.addresses, settings, view), settings)
+    learners = recipe["learners"]
+    settings = learners.Settings(algorithm=algorithm, rows=2, rollout=8, batch_size=16, epochs=1)
+    envs = recipe["improve"].make_envs(pusht, pusht.starts.addresses, settings, view)
+    model = learners.make_learner(envs, settings)
 
     def parts():
+        value = model.policy.critic if algorithm == "sac" else model.policy.value_net
         return [
             [p.detach().clone() for p in part.parameters()]
-            for part in (model.policy.action_net, model.policy.value_net)
+            for part in (learners.actor_parts(model.policy)[-1], value)
         ]
 
     before = parts()
-    improve.actor_learns(model, False)
+    learners.actor_learns(model, False)
     model.learn(16)
     held = parts()
-    improve.actor_learns(model, True)
+    learners.actor_learns(model, True)
     model.learn(16)
     after = parts()
     assert all(torch.equal(a, b) for a, b in zip(before[0], held[0], strict=True))
     assert not torch.equal(before[1][0], held[1][0])
     assert not torch.equal(held[0][0], after[0][0])
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_a_learner_begins_as_its_clone(recipe, pusht, view, tmp_path, algorithm):
+    """What is cloned must survive the file and the learner's own networks: scales, squashing, noise."""
+    learners, cloning = recipe["learners"], recipe["cloning"]
+    rng = np.random.default_rng(0)
+    seen = rng.normal(3, 2, (512, recipe["view"].SIZE)).astype(np.float32)
+    answer = np.clip(seen[:, :2] / 3, -2.5, 2.5)
+    policy, loss = cloning.clone(algorithm, seen, answer, steps=300)
+    assert loss < 0.3 < np.abs(answer - np.median(answer, 0)).mean()
+    cloning.save_clone(tmp_path / "clone.pt", policy)
+    settings = learners.Settings(algorithm=algorithm, rows=2, batch_size=64)
+    envs = recipe["improve"].make_envs(pusht, pusht.starts.addresses, settings, view)
+    model = learners.make_learner(envs, settings)
+    cloning.load_clone(tmp_path / "clone.pt", model.policy)
+    theirs, ours = (one.predict(seen, deterministic=True)[0] for one in (policy, model.policy))
+    np.testing.assert_array_equal(theirs, ours)
+    np.testing.assert_allclose(
+        learners.mean_answer(model.policy, torch.from_numpy(seen)).detach().clip(-3, 3), ours, atol=1e-5
+    )
+    torch.manual_seed(0)
+    drawn = np.stack([model.policy.predict(seen, deterministic=False)[0] for _ in range(32)])
+    near = np.abs(answer).max(1) < 0.5  # where tanh hardly squeezes the noise
+    assert drawn[:, near].std(0).mean() == pytest.approx(np.exp(settings.log_std), rel=0.15)
