@@ -33,7 +33,7 @@ class Settings:
     rollout: int = 32  # steps of each row in an update
     batch_size: int = 512
     epochs: int = 3  # PPO's, over what an update played
-    gradient_steps: int = 16  # SAC's, after each step of all rows
+    gradient_steps: int = 8  # SAC's, after each step of all rows
     memory: int = 300_000  # steps that SAC keeps
     lr: float = 3e-4
     target_kl: float = 0.02  # one of PPO's updates that goes further ends early

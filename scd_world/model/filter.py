@@ -12,10 +12,15 @@ how far off the drawing was where that could be seen; where it was farther off t
 measured, of a pose unlike all that were recorded, it corrects nothing (the gate of a Kalman filter). P_k, how
 much is to be corrected after k imagined steps, and the reach are measured (`fit_filter.py`), not learnt.
 
+And where the robot stands still, so does the picture: of a state that goes on by less than `still` the frame
+before is kept as it is.
+
 B rows, V cameras, C = 3·V channels, H W frame.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,27 +38,53 @@ class StateFilter(nn.Module):
     strength: Tensor  # (STEPS, V) P_k
     reach: Tensor  # ()
     farthest: Tensor  # (V,) the largest R² where the strength was measured
+    still: Tensor  # () motion below which the frame before is kept
 
     def __init__(self, cameras: int) -> None:
         super().__init__()
         self.register_buffer("strength", torch.zeros(STEPS, cameras))
         self.register_buffer("reach", torch.ones(()))
         self.register_buffer("farthest", torch.zeros(cameras))
+        self.register_buffer("still", torch.zeros(()))
 
     def forward(
-        self, obs: Tensor, drawn: Tensor, anchor: Tensor, anchor_drawn: Tensor, steps_since_observed: Tensor
+        self,
+        obs: Tensor,
+        last: Tensor,
+        motion: Tensor,
+        drawn: Tensor,
+        anchor: Tensor,
+        anchor_drawn: Tensor,
+        steps_since_observed: Tensor,
     ) -> Tensor:
-        """obs, drawn, anchor, anchor_drawn (B, C, H, W); steps_since_observed (B,) int → (B, C, H, W)."""
+        """obs, last, drawn, anchor, anchor_drawn (B, C, H, W); motion (B,) of the state that leads to obs, as
+        `motion_of` has it; steps_since_observed (B,) int → (B, C, H, W)."""
         strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
         error = drawing_error(anchor, anchor_drawn)
         gain = kalman_gain(strength, error) * (error <= GATE * self.farthest)
         gain = gain.repeat_interleave(3, dim=1)[..., None, None]
-        return obs + gain * (self.measured(drawn, anchor, anchor_drawn) - obs)
+        corrected = obs + gain * (self.measured(drawn, anchor, anchor_drawn) - obs)
+        return torch.where(self.rests(motion), last, corrected)
+
+    def rests(self, motion: Tensor) -> Tensor:
+        """Says of motion (B,) whether the frame before is kept, bool (B, 1, 1, 1)."""
+        return (motion < self.still)[:, None, None, None]
 
     def measured(self, drawn: Tensor, anchor: Tensor, anchor_drawn: Tensor) -> Tensor:
         """Gives m, (B, C, H, W)."""
         same = unchanged(drawn, anchor_drawn, self.reach).repeat_interleave(3, dim=1)
         return drawn + same * (anchor - anchor_drawn)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Takes filters from before they knew of standing still, too: they keep nothing."""
+        state_dict.setdefault(f"{prefix}still", torch.zeros(()))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def motion_of(last: Tensor, state: Tensor, usual: Tensor) -> Tensor:
+    """Gives how far a state (B, S) is from the one before, (B,): 1 where each dimension goes on by its usual
+    change per step (S,)."""
+    return ((state - last) / usual).float().square().mean(-1).sqrt()
 
 
 def kalman_gain(strength: Tensor, error: Tensor) -> Tensor:

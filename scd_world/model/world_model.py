@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.filter import StateFilter
+from scd_world.model.filter import StateFilter, motion_of
 from scd_world.model.flow import interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
@@ -179,14 +179,23 @@ class WorldModel(nn.Module):
         return torch.cat(images, dim=-3) if len(images) > 1 else last
 
     def correct(
-        self, obs: Tensor, state: Tensor, anchor: Tensor, anchor_state: Tensor, steps_since_observed: Tensor
+        self,
+        obs: Tensor,
+        state: Tensor,
+        last: tuple[Tensor, Tensor],
+        anchor: tuple[Tensor, Tensor],
+        steps_since_observed: Tensor,
     ) -> Tensor:
-        """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter;
-        anchor (B, C, H, W), anchor_state (B, S), steps_since_observed (B,) int."""
+        """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter.
+
+        last, anchor: frame and state before these, and those that the episode began with;
+        steps_since_observed (B,) int.
+        """
         if self.filter is None:
             return obs
-        drawn = self.prior.render(torch.cat([state, anchor_state])).to(obs.dtype)
-        return self.filter(obs, drawn[: len(obs)], anchor, drawn[len(obs) :], steps_since_observed)
+        drawn = self.prior.render(torch.cat([state, anchor[1]])).to(obs.dtype).tensor_split(2)
+        motion = motion_of(last[1], state, self.prior.delta_scale)
+        return self.filter(obs, last[0], motion, drawn[0], anchor[0], drawn[1], steps_since_observed)
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -295,7 +304,8 @@ class WorldModel(nn.Module):
             seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps).clamp(-1, 1)
             age = torch.full_like(clip.task, i)
-            corrected = self.correct(drawn, next_state, clip.anchor, clip.anchor_state, age)
+            last, anchor = (frames[-1], state[:, i]), (clip.anchor, clip.anchor_state)
+            corrected = self.correct(drawn, next_state, last, anchor, age)
             frames.append(torch.where(alone, drawn, corrected).to(obs.dtype))
         return torch.stack(frames, dim=1)
 
@@ -364,7 +374,8 @@ class WorldModel(nn.Module):
         found = self.look_up(state, action, s.anchor, s.anchor_state)
         seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
-        obs = self.correct(obs.clamp(-1, 1), state, s.anchor, s.anchor_state, s.steps_since_observed)
+        last, anchor = (s.obs, s.state), (s.anchor, s.anchor_state)
+        obs = self.correct(obs.clamp(-1, 1), state, last, anchor, s.steps_since_observed)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         prev = torch.cat([s.state, action], dim=-1)
         return self.next_state(s, heads, prev, obs, state, ensemble, s.steps_since_observed + 1)

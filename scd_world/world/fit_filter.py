@@ -6,25 +6,28 @@ a rollout, of the imagined x, the measured m and the recorded y,
     P_k = argmin Σ ‖x + g·(m − x) − y‖²     g = P / (P + R²) in each row
 
 over all rows, the corrected frame being the past of step k + 1: the gains of a Kalman filter whose noise is
-measured instead of modeled. On episodes that nothing was learnt from: what was learnt by heart is drawn
-better than anything will be.
+measured instead of modeled. Before that, by rollouts that nothing corrects, the motion is found below which
+the frame before is nearer to the next one than what was imagined of it. On episodes that nothing was learnt
+from: what was learnt by heart is drawn better than anything will be.
 
 N rows, V cameras, C = 3·V channels, H W frame.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from scd_world.model.filter import STEPS, StateFilter, drawing_error, kalman_gain
+from scd_world.model.filter import STEPS, StateFilter, drawing_error, kalman_gain, motion_of
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 
 REACHES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)  # of [-1, 1]
 STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
+STILL = (0.02, 0.05, 0.1, 0.2, 0.4)  # of the usual change per step
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
@@ -41,19 +44,48 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
     corrects.strength.zero_()
-    generator = torch.Generator(clip.obs.device).manual_seed(seed)
+    corrects.still.zero_()
+    corrects.still.fill_(fit_still(model, clip, context, seed))
     s, errors = observe_context(model, clip, context), torch.zeros(())
-    for k, i in enumerate(range(context - 1, clip.num_steps)[:STEPS]):
-        age = s.steps_since_observed
-        noise = torch.randn(s.obs.shape, generator=generator, device=generator.device)
-        s = model.imagine(s, clip.action[:, i], noise)  # of strength 0 as yet: uncorrected
+    for k, (i, noise) in enumerate(noisy_steps(clip, context, seed)):
+        last, s = s, model.imagine(s, clip.action[:, i], noise)  # of strength 0 as yet
         drawn = model.prior.render(s.state)
         m = corrects.measured(drawn, anchor, anchor_drawn)
-        found = errors_at(STRENGTHS.to(m), s.obs, m, clip.obs[:, i + 1], off, clip.valid[:, i, None])
+        motion = motion_of(last.state, s.state, model.prior.delta_scale)
+        moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
+        found = errors_at(STRENGTHS.to(m), s.obs, m, clip.obs[:, i + 1], off, moved)
         errors = MEMORY * errors.to(m) + found
         corrects.strength[k] = STRENGTHS.to(m)[errors.argmin(0)]
-        s = replace(s, obs=corrects(s.obs, drawn, anchor, anchor_drawn, age))
+        age = last.steps_since_observed
+        s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age))
     corrects.strength[k + 1 :] = corrects.strength[k]
+
+
+def noisy_steps(clip: Clip, context: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Gives each step of a clip after its context, STEPS at most, and the noise (N, C, H, W) of its frame."""
+    generator = torch.Generator(clip.obs.device).manual_seed(seed)
+    for i in range(context - 1, clip.num_steps)[:STEPS]:
+        yield i, torch.randn(clip.obs[:, 0].shape, generator=generator, device=generator.device)
+
+
+def fit_still(model: WorldModel, clip: Clip, context: int, seed: int) -> float:
+    """Finds the largest of STILL up to which, wherever the clip's states move so little, the frame before is
+    nearer to the recorded next one than the imagined one is; 0 without any."""
+    edges = clip.obs.new_tensor(STILL)
+    kept, imagined = clip.obs.new_zeros(2, len(STILL) + 1)
+    s = observe_context(model, clip, context)
+    for i, noise in noisy_steps(clip, context, seed):
+        last, s = s, model.imagine(s, clip.action[:, i], noise)
+        motion = torch.bucketize(motion_of(last.state, s.state, model.prior.delta_scale), edges)
+        for total, frame in ((kept, last.obs), (imagined, s.obs)):
+            off = (frame - clip.obs[:, i + 1]).square().sum((1, 2, 3))
+            total.index_add_(0, motion, clip.valid[:, i] * off)
+    still = 0.0
+    for edge, by_keeping, by_imagining in zip(STILL, kept.tolist(), imagined.tolist(), strict=False):
+        if by_keeping > by_imagining:
+            break
+        still = edge if by_imagining else still  # where nothing moved so little, nothing is known
+    return still
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, clip: Clip, anchor_drawn: Tensor) -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scd_world.model.filter import STEPS, StateFilter, drawing_error
+from scd_world.model import world_model
+from scd_world.model.filter import STEPS, StateFilter, drawing_error, motion_of
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 from scd_world.world import fit_filter as fitting
@@ -92,10 +93,10 @@ def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema
     model.filter.strength[-1] = 0.1
     model.filter.farthest.fill_(1e6)
     late = torch.tensor([STEPS + 100, STEPS - 1, STEPS])
-    frames = clip.obs[:1, :4].expand(3, -1, -1, -1, -1).unbind(1)
-    once = model.filter(*frames, late)
+    obs, last, *drawn = clip.obs[:1, :5].expand(3, -1, -1, -1, -1).unbind(1)
+    once = model.filter(obs, last, torch.ones(3), *drawn, late)
     torch.testing.assert_close(once, once[:1].expand_as(once))
-    assert not torch.equal(once, frames[0])
+    assert not torch.equal(once, obs)
 
 
 def test_a_drawing_that_was_far_off_corrects_little():
@@ -108,16 +109,59 @@ def test_a_drawing_that_was_far_off_corrects_little():
     anchor, drawn, obs = torch.rand(3, 1, 6, 8, 8, generator=g)
     shown_drawn = anchor.clone()
     shown_drawn[:, 3:] += 1.0  # the second camera's
-    frame = corrects(obs, drawn, anchor, shown_drawn, torch.zeros(1, dtype=torch.long))
+    last, motion, first = torch.zeros_like(obs), torch.ones(1), torch.zeros(1, dtype=torch.long)
+    frame = corrects(obs, last, motion, drawn, anchor, shown_drawn, first)
     torch.testing.assert_close(frame[:, :3], drawn[:, :3])  # was right where it was seen: it is taken
     far = (frame - obs)[:, 3:].abs().mean() / (drawn - obs)[:, 3:].abs().mean()
     assert far < 0.1
     corrects.farthest[1] = 0.4
-    gated = corrects(obs, drawn, anchor, shown_drawn, torch.zeros(1, dtype=torch.long))
+    gated = corrects(obs, last, motion, drawn, anchor, shown_drawn, first)
     assert torch.equal(gated[:, 3:], obs[:, 3:])  # farther off than ever when the strength was measured
     assert torch.equal(gated[:, :3], frame[:, :3])
     still = corrects.measured(shown_drawn, anchor, shown_drawn)
     torch.testing.assert_close(still, anchor)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_where_recordings_rest_the_frame_before_is_kept(model, clip, monkeypatch, keeps):
+    """The first row's state rests; whether its picture does the recordings tell, and other rows go on."""
+    for module in (world_model, fitting):
+        monkeypatch.setattr(module, "motion_of", lambda last, state, usual: torch.tensor([0.01, 1.0, 1.0]))
+    plain = rollout(model, clip)
+    recorded = [frame.clone() for frame in plain]
+    if keeps:
+        for frame in recorded:
+            frame[0] = clip.obs[0, CONTEXT - 1]
+    fit_filter(model, with_future(clip, recorded), CONTEXT, seed=0)
+    assert model.filter.still.item() == pytest.approx(0.02 if keeps else 0.0)
+    for frame, was in zip(rollout(model, clip), plain, strict=True):
+        torch.testing.assert_close(frame[1:], was[1:])
+        assert torch.equal(frame[0], clip.obs[0, CONTEXT - 1]) == keeps
+
+
+def test_what_moves_less_than_it_rests_is_kept_in_training_too(model, clip):
+    model.filter.still.fill_(1e6)
+    s = observe_context(model, clip, CONTEXT)
+    again = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
+    assert torch.equal(again.obs, s.obs)
+    noise = model.sample_noise(clip, torch.Generator().manual_seed(0))
+    noise = replace(noise, corruption_level=torch.ones(len(clip.obs)))  # none that nothing corrects
+    frames = model.roll_out(clip, noise, clip.obs[:, :-1], clip.state[:, :-1])
+    assert torch.equal(frames, frames[:, :1].expand_as(frames))
+
+
+def test_motion_is_one_where_each_dimension_goes_on_as_usual():
+    usual, last = torch.tensor([0.1, 2.0]), torch.zeros(3, 2)
+    state = torch.tensor([[0.0, 0.0], [0.1, -2.0], [0.2, 0.0]])
+    torch.testing.assert_close(motion_of(last, state, usual), torch.tensor([0.0, 1.0, 2**0.5]))
+
+
+def test_a_filter_from_before_keeps_nothing(model):
+    weights = model.state_dict()
+    del weights["filter.still"]
+    model.filter.still.fill_(0.1)
+    model.load_state_dict(weights)
+    assert model.filter.still == 0
 
 
 def test_a_world_keeps_its_filter(model, schema, stats, world, tmp_path):
