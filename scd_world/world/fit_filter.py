@@ -27,7 +27,8 @@ from scd_world.robot_data.clip import Clip
 
 REACHES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)  # of [-1, 1]
 STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
-STILL = (0.02, 0.05, 0.1, 0.2, 0.4)  # of the usual change per step
+# Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
+STILL = (0.01, 0.02, 0.05)
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 

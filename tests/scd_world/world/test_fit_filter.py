@@ -126,7 +126,7 @@ def test_a_drawing_that_was_far_off_corrects_little():
 def test_where_recordings_rest_the_frame_before_is_kept(model, clip, monkeypatch, keeps):
     """The first row's state rests; whether its picture does the recordings tell, and other rows go on."""
     for module in (world_model, fitting):
-        monkeypatch.setattr(module, "motion_of", lambda last, state, usual: torch.tensor([0.01, 1.0, 1.0]))
+        monkeypatch.setattr(module, "motion_of", lambda last, state, usual: torch.tensor([0.015, 1.0, 1.0]))
     plain = rollout(model, clip)
     recorded = [frame.clone() for frame in plain]
     if keeps:
