@@ -35,7 +35,7 @@ class ScdPlannerPolicy(PreTrainedPolicy):
         world = open_world(config.world, config.device or "auto")
         self.schema = world.schema
         low, high = (np.array(bound, np.float32) for bound in self.schema.action_bounds)
-        (wanted,) = (config.output_features or {"action": None}).values()
+        wanted = config.action_feature
         if wanted is not None and tuple(wanted.shape) != low.shape:
             raise ValueError(
                 f"the environment takes actions {tuple(wanted.shape)}, and {config.world} was trained on "

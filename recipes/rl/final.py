@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from actor import ViewPolicy
@@ -26,18 +27,28 @@ from scd_world.world.world import World
 FIRST_SEED = 90_000
 
 
-def learned(out: Path) -> dict[str, tuple[BasePolicy, dict[str, float]]]:
+def learned(out: Path) -> dict[str, tuple[BasePolicy, dict[str, Any]]]:
     """Gives the clones and each arm's policy, with the steps and the processor time that it took."""
-    found: dict[str, tuple[BasePolicy, dict[str, float]]] = {}
+    found: dict[str, tuple[BasePolicy, dict[str, Any]]] = {}
     for file in sorted(out.glob("clone_*.pt")):
         load_clone(file, policy := make_policy(algorithm := file.stem.removeprefix("clone_")))
-        found[f"the clone, {algorithm}"] = policy, {"steps": 0, "cpu_seconds": 0.0}
+        found[clone_of(algorithm)] = policy, {"steps": 0, "cpu_seconds": 0.0, "algorithm": algorithm}
     for file in sorted(out.glob("*/checkpoint.pt")):
         held = torch.load(file, weights_only=False)  # one's own: it is read as code, as every pickle is
-        model = from_bytes(held, Settings(**held["settings"]))
+        settings = Settings(**held["settings"])
+        model = from_bytes(held, settings)
         spent = {"steps": model.num_timesteps, "cpu_seconds": held["spent"]["cpu_seconds"]}
-        found[file.parent.name] = model.policy, spent
+        found[file.parent.name] = model.policy, spent | {"algorithm": settings.algorithm}
     return found
+
+
+def clone_of(algorithm: str) -> str:
+    return f"the clone, {algorithm}"
+
+
+def beginning(judged: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Gives what an arm's gain is counted from: its own learner's clone; itself where none was cloned."""
+    return judged.get(clone_of(judged[name]["algorithm"]), judged[name])
 
 
 def main() -> None:
@@ -54,8 +65,8 @@ def main() -> None:
     for name, (actor, spent) in learned(args.out).items():
         judged[name] = judge(ViewPolicy(actor, view), world, FIRST_SEED, args.episodes) | spent
         (args.out / "final.json").write_text(json.dumps(judged))
-        print(row(name, judged[name], judged["the clone, ppo"]), flush=True)
-    print(table(HEAD, [row(name, one, judged["the clone, ppo"]) for name, one in judged.items()]))
+        print(row(name, judged[name], beginning(judged, name)), flush=True)
+    print(table(HEAD, [row(name, one, beginning(judged, name)) for name, one in judged.items()]))
 
 
 if __name__ == "__main__":

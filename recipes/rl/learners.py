@@ -51,17 +51,25 @@ class Settings:
 
 
 CLASSES: dict[str, type[PPO] | type[SAC]] = {"ppo": PPO, "sac": SAC}
-NET: dict[str, dict[str, Any]] = {
-    "ppo": {"net_arch": {"pi": [256, 256], "vf": [128, 128]}, "activation_fn": nn.ReLU},
-    "sac": {"net_arch": {"pi": [256, 256], "qf": [256, 256]}, "activation_fn": nn.ReLU},
+LAYERS = {
+    "ppo": {"pi": [256, 256], "vf": [128, 128]},
+    "sac": {"pi": [256, 256], "qf": [256, 256]},
 }
-EXTRACTOR = {"features_extractor_class": FourierFeatures}
 
 
 def make_policy(algorithm: str) -> BasePolicy:
     """Makes the untrained networks of a learner, without an environment."""
     kind = ActorCriticPolicy if algorithm == "ppo" else SACPolicy
-    return kind(SEEN, ANSWERS, lambda _: 0.0, **NET[algorithm], **EXTRACTOR)
+    return kind(SEEN, ANSWERS, lambda _: 0.0, **network(algorithm))
+
+
+def network(algorithm: str) -> dict[str, Any]:
+    """Gives what Stable-Baselines3 builds a learner's networks of."""
+    return {
+        "net_arch": LAYERS[algorithm],
+        "activation_fn": nn.ReLU,
+        "features_extractor_class": FourierFeatures,
+    }
 
 
 def make_learner(envs: VecEnv, settings: Settings) -> PPO | SAC:
@@ -75,7 +83,7 @@ def make_learner(envs: VecEnv, settings: Settings) -> PPO | SAC:
         "seed": settings.seed,
         "device": "cpu",
     }
-    net = NET[settings.algorithm] | EXTRACTOR
+    net = network(settings.algorithm)
     if settings.algorithm == "ppo":
         return quiet(
             PPO(

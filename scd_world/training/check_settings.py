@@ -43,9 +43,8 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
             except (OSError, ValueError) as error:
                 complain(str(error))
         for root in config.prior.extra_datasets:
-            from scd_datasets.sources.lerobot.reader import (
-                LeRobotFolder,
-            )  # needs pyarrow, and a store does not
+            # It needs pyarrow, and a store does not.
+            from scd_datasets.sources.lerobot.reader import LeRobotFolder
 
             try:
                 LeRobotFolder(root, keys=config.data.low_dim_keys)
