@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scd_world.model.kv_cache import RingKVCache
+from scd_world.model.kv_cache import RingKVCache, put_into_slot
 
 
 class TwoScaleKVCache(RingKVCache):
@@ -44,12 +44,12 @@ class TwoScaleKVCache(RingKVCache):
         """The current frame's (B, h, M or M + G, d) into their slots; all of (B, h, …, d) comes back."""
         for memory, new in ((self.keys[layer], keys), (self.values[layer], values)):
             near, far = memory.tensor_split([self.border], dim=2)
-            full, few = new.to(memory.dtype)[:, :, None].tensor_split([self.tokens], dim=3)
+            full, few = new.tensor_split([self.tokens], dim=2)
             slots = near.unflatten(2, (self.near_slots, self.tokens))
-            slots.index_copy_(2, (self.position % self.near_slots)[None], full)
-            if few.shape[3]:
+            put_into_slot(slots, self.position % self.near_slots, full)
+            if few.shape[2]:
                 slots = far.unflatten(2, (self.far_slots, self.coarse))
-                slots.index_copy_(2, (self.position % self.far_slots)[None], few)
+                put_into_slot(slots, self.position % self.far_slots, few)
         return self.keys[layer].to(keys.dtype), self.values[layer].to(values.dtype)
 
     def visible(self) -> Tensor:

@@ -45,9 +45,9 @@ class RingKVCache:
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Puts the current frame's (B, h, M, d) into its slot; all slots, (B, h, W·M, d), come back."""
-        slot = (self.position % self.window)[None]
-        self.keys[layer].index_copy_(2, slot, keys[:, :, None].to(self.keys.dtype))
-        self.values[layer].index_copy_(2, slot, values[:, :, None].to(self.values.dtype))
+        slot = self.position % self.window
+        put_into_slot(self.keys[layer], slot, keys)
+        put_into_slot(self.values[layer], slot, values)
         return self.keys[layer].flatten(2, 3).to(keys.dtype), self.values[layer].flatten(2, 3).to(
             values.dtype
         )
@@ -95,3 +95,13 @@ class RingKVCache:
         copy.keys, copy.values = self.keys[:, rows], self.values[:, rows]
         copy.position, copy.first = self.position.clone(), self.first[rows]
         return copy
+
+
+def put_into_slot(slots: Tensor, slot: Tensor, new: Tensor) -> None:
+    """Writes one frame's (B, h, M, d) into slot number `slot`, (), of (B, h, W, M, d), in place."""
+    new = new[:, :, None].to(slots.dtype)
+    if torch.compiler.is_compiling():  # of an index_copy_, torch 2.11 makes C++ that does not compile
+        chosen = torch.arange(slots.shape[2], device=slots.device) == slot
+        slots.copy_(torch.where(chosen[:, None, None], new, slots))
+    else:
+        slots.index_copy_(2, slot[None], new)

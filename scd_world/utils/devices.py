@@ -28,8 +28,13 @@ def machine_info(device: torch.device) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Linux says more in /proc/cpuinfo than through platform."""
+    """Gives the processor's name."""
+    return cpu_fact("model name") or platform.processor()
+
+
+def cpu_fact(name: str) -> str:
+    """Gives what /proc/cpuinfo says of the first processor, more than platform does; "" where it is not."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+    return found[0] if found else ""

@@ -1,4 +1,4 @@
-"""A disk that takes no more: one class of error for it, whoever writes, and how much room there is."""
+"""The disk: one class of error where it takes no more, how much room there is, and where a cache may lie."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ def room(needed: int, folder: Path) -> str:
     """Says how many bytes are needed, and how many are free where `folder` is, or is to be."""
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     return f"it takes {megabytes(needed)}, and {megabytes(shutil.disk_usage(there).free)} are free"
+
+
+def cache_folder() -> Path:
+    """Gives the folder of what this machine keeps and can make anew: SCD_CACHE, else scd_world in
+    XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("SCD_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scd_world"
 
 
 def megabytes(size: int) -> str:

@@ -1,5 +1,5 @@
 """A whole step at once: on a GPU one CUDA graph, recorded once and launched as a whole; on a CPU, if wanted,
-compiled to code of its own.
+compiled to code of its own (`packaged_step.py`).
 
 A step of a small world is a thousand small kernels, and a host cannot launch them as fast as a GPU is done
 with them, nor call them as fast as a CPU is. A step can be recorded because it never waits for the host:
@@ -25,6 +25,7 @@ from torch import Tensor
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel
+from scd_world.world.packaged_step import CHANGED, READ, PackagedStep
 
 log = logging.getLogger(__name__)
 WARM_UP = 3  # runs before the recording: what libraries allocate and choose at first must not be in it
@@ -37,7 +38,7 @@ class Stepper:
 
     def __init__(self, model: WorldModel) -> None:
         self.model = model
-        self.graphs: dict[tuple[int, int, bool], StepGraph | None] = {}
+        self.graphs: dict[tuple[int, int, bool], StepGraph | PackagedStep | None] = {}
 
     def __call__(
         self,
@@ -52,7 +53,7 @@ class Stepper:
 
     def prepare(
         self, s: RolloutState, num_steps: int | None = None, compiled: bool = False
-    ) -> StepGraph | None:
+    ) -> StepGraph | PackagedStep | None:
         """The step for as many rows as `s` has, recorded where there is none yet; `s` stays as it is."""
         kind = s.obs.device.type
         if kind != "cuda" and not compiled:
@@ -60,17 +61,15 @@ class Stepper:
         num_steps = num_steps or self.model.config.num_steps
         key = len(s.obs), num_steps, torch.is_autocast_enabled(kind)
         if key not in self.graphs:
-            record = cuda_graph if kind == "cuda" else compiled_step
             try:
-                self.graphs[key] = StepGraph(self.model, s, num_steps, record)
+                if kind == "cuda":
+                    self.graphs[key] = StepGraph(self.model, s, num_steps, cuda_graph)
+                else:
+                    self.graphs[key] = PackagedStep(self.model, s, num_steps)
             except RuntimeError as error:  # slower, and right
-                log.warning("no %s of a step (%s): its kernels are called one by one", record.__name__, error)
+                log.warning("a step is not one piece (%s): its kernels are called one by one", error)
                 self.graphs[key] = None
         return self.graphs[key]
-
-
-READ = [name for name in RolloutState.PER_ROW if name != "detail"]  # of pictures alone
-CHANGED = [name for name in READ if name not in ("anchor", "anchor_state")]
 
 
 class StepGraph:
@@ -144,14 +143,3 @@ def cuda_graph(step: Replay) -> Replay:
     with torch.cuda.graph(graph):
         step()
     return graph.replay
-
-
-def compiled_step(step: Replay) -> Replay:
-    """Generates code for what `step` does on the CPU, and compiles it: what is done pixel by pixel is one
-    loop then. Takes minutes on few cores (`docs/bench.md`) and a C++ compiler; what was compiled once is
-    found again on the disk."""
-    once = torch.no_grad()(torch.compile(step, dynamic=False))
-    # Each batch size, number of denoising steps and world is another code; the limit is meant for accidents.
-    with torch._dynamo.config.patch(recompile_limit=256):
-        once()
-    return once

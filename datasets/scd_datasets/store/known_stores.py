@@ -1,6 +1,6 @@
 """Where on this machine a recording was turned into a store: what is decoded once is not decoded again.
 
-A small file per store in the cache folder (SCD_CACHE, else XDG_CACHE_HOME or ~/.cache) names the place.
+A small file per store in the cache folder (`cache_folder`) names the place.
 The store stays where the command that built it put it; another command links its files, which no command ever
 changes, and so has a store of its own at no cost.
 """
@@ -15,15 +15,9 @@ from pathlib import Path
 from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import refuse_foreign_store
 from scd_world.utils.atomic_folder import TEMP, beside, replace_folder, replace_text
+from scd_world.utils.disk import cache_folder
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Gives the folder in which this machine's stores are noted."""
-    if own := os.environ.get("SCD_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scd_world"
 
 
 def remember(store: WindowStore) -> None:

@@ -5,7 +5,6 @@ a GPU would have to wait for shows on tensors that only claim to lie on one.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -198,32 +197,3 @@ def test_on_a_gpu_a_graph_is_recorded_once_and_steps_like_the_model(model, clip,
             torch.testing.assert_close(s.obs, plain.obs)
             torch.testing.assert_close(s.state, plain.state)
     assert [graph is not None for graph in stepper.graphs.values()] == [True]
-
-
-@pytest.mark.slow
-def test_on_a_cpu_a_step_is_compiled_if_wanted_once_and_as_a_whole(model, clip, monkeypatch):
-    """All but the C++, which takes a minute to compile, and is torch's."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    torch._dynamo.reset()
-    counted = torch._dynamo.utils.counters
-    counted.clear()
-    stepper, plain, s = Stepper(model), begin(model, clip), begin(model, clip)
-    for i in range(clip.num_steps):  # past the window too
-        plain = model.imagine(plain, clip.action[:, i], noise_of(clip, i), 1)
-        s = stepper(s, clip.action[:, i], noise_of(clip, i), 1, compiled=True)
-        for name in RolloutState.PER_ROW:
-            torch.testing.assert_close(getattr(s, name), getattr(plain, name))
-    assert counted["stats"]["unique_graphs"] == 1
-    assert not counted["graph_break"]
-
-
-def test_a_step_that_cannot_be_compiled_is_taken_as_it_is(model, clip, monkeypatch, caplog):
-    def no_compiler(step):
-        raise RuntimeError("no C++ compiler")
-
-    monkeypatch.setattr("scd_world.world.compiled_step.compiled_step", no_compiler)
-    stepper, plain = Stepper(model), begin(model, clip)
-    plain = model.imagine(plain, clip.action[:, 0], noise_of(clip, 0), 1)
-    s = stepper(begin(model, clip), clip.action[:, 0], noise_of(clip, 0), 1, compiled=True)
-    assert equal(s, plain)
-    assert "no C++ compiler" in caplog.text
