@@ -5,12 +5,14 @@ drawing d is to the rollout what a measurement is to a Kalman filter. With x the
 frame that was shown (the anchor), and d_a the drawing of the state there:
 
     m = d + w·(a − d_a)      w = exp(−(|d − d_a| / reach)²)
-    x ← x + g·(m − x)        g = P_k / (P_k + R²),  R = mean (a − d_a)²
+    x ← x + g·G(m − x)       g = P_k / (P_k + R²),  R = mean (a − d_a)²
 
 Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). R is
 how far off the drawing was where that could be seen; where it was farther off than ever when the filter was
-measured, of a pose unlike all that were recorded, it corrects nothing (the gate of a Kalman filter). P_k, how
-much is to be corrected after k imagined steps, and the reach are measured (`fit_filter.py`), not learnt.
+measured, of a pose unlike all that were recorded, it corrects nothing (the gate of a Kalman filter). G is a
+Gaussian blur: a drawing is a mean of what a state may look like, and right where it is coarse; the grain of
+what was imagined is none of its business, unless the drawing has it, too (G = 1). P_k, how much is to be
+corrected after k imagined steps, the reach and the width of G are measured (`fit_filter.py`), not learnt.
 
 And where the robot stands still, so does the picture: of a state that goes on by less than `still` the frame
 before is kept as it is.
@@ -24,11 +26,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scd_world.robot_data.unchanged import unchanged
 
 STEPS = 64  # imagined steps that have a strength of their own; later ones have the last one's
 
+RADIUS = 24  # of G, cells: three times the widest
 GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
 
 
@@ -39,6 +43,7 @@ class StateFilter(nn.Module):
     reach: Tensor  # ()
     farthest: Tensor  # (V,) the largest R² where the strength was measured
     still: Tensor  # () motion below which the frame before is kept
+    kernel: Tensor  # (V, 2·RADIUS + 1) G, along either axis
 
     def __init__(self, cameras: int) -> None:
         super().__init__()
@@ -46,6 +51,7 @@ class StateFilter(nn.Module):
         self.register_buffer("reach", torch.ones(()))
         self.register_buffer("farthest", torch.zeros(cameras))
         self.register_buffer("still", torch.zeros(()))
+        self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))
 
     def forward(
         self,
@@ -63,7 +69,7 @@ class StateFilter(nn.Module):
         error = drawing_error(anchor, anchor_drawn)
         gain = kalman_gain(strength, error) * (error <= GATE * self.farthest)
         gain = gain.repeat_interleave(3, dim=1)[..., None, None]
-        corrected = obs + gain * (self.measured(drawn, anchor, anchor_drawn) - obs)
+        corrected = obs + gain * self.coarse(self.measured(drawn, anchor, anchor_drawn) - obs)
         return torch.where(self.rests(motion), last, corrected)
 
     def rests(self, motion: Tensor) -> Tensor:
@@ -75,10 +81,27 @@ class StateFilter(nn.Module):
         same = unchanged(drawn, anchor_drawn, self.reach).repeat_interleave(3, dim=1)
         return drawn + same * (anchor - anchor_drawn)
 
+    def coarse(self, difference: Tensor) -> Tensor:
+        """Gives G of (B, C, H, W); what lies beyond an edge is as the edge is."""
+        kernel = self.kernel.repeat_interleave(3, dim=0)[:, None, None]  # (C, 1, 1, 2·RADIUS + 1)
+        with torch.autocast(difference.device.type, enabled=False):
+            for _ in range(2):  # along each axis
+                padded = functional.pad(difference.float(), (RADIUS, RADIUS, 0, 0), mode="replicate")
+                difference = functional.conv2d(padded, kernel, groups=len(kernel)).mT
+        return difference
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Takes filters from before they knew of standing still, too: they keep nothing."""
+        """Takes filters from before they knew of standing still, or of grain, too: they keep nothing."""
         state_dict.setdefault(f"{prefix}still", torch.zeros(()))
+        state_dict.setdefault(f"{prefix}kernel", gaussian(0.0).repeat(len(self.kernel), 1))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def gaussian(width: float) -> Tensor:
+    """Gives the blur of a standard deviation of `width` cells, (2·RADIUS + 1,); of 0 none."""
+    away = torch.arange(-RADIUS, RADIUS + 1).float()
+    kernel = torch.exp(-0.5 * (away / width).square()) if width else (away == 0).float()
+    return kernel / kernel.sum()
 
 
 def motion_of(last: Tensor, state: Tensor, usual: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 The reach is the one that brings drawings of recorded states nearest to the recorded frames. After k steps of
 a rollout, of the imagined x, the measured m and the recorded y,
 
-    P_k = argmin Σ ‖x + g·(m − x) − y‖²     g = P / (P + R²) in each row
+    P_k = argmin Σ ‖x + g·G(m − x) − y‖²     g = P / (P + R²) in each row
 
 over all rows, the corrected frame being the past of step k + 1: the gains of a Kalman filter whose noise is
-measured instead of modeled. Before that, by rollouts that nothing corrects, the motion is found below which
-the frame before is nearer to the next one than what was imagined of it. On episodes that nothing was learnt
-from: what was learnt by heart is drawn better than anything will be.
+measured instead of modeled. So for several widths of the blur G, and of those that come within TOLERANCE of
+the nearest to the recorded frames each camera gets the one whose frames are as sharp as they: least error
+alone would blur whatever is uncertain. Before that, by rollouts that nothing corrects, the motion is found
+below which the frame before is nearer to the next one than what was imagined of it. On episodes that nothing
+was learnt from: what was learnt by heart is drawn better than anything will be.
 
 N rows, V cameras, C = 3·V channels, H W frame.
 """
@@ -21,7 +23,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scd_world.model.filter import STEPS, StateFilter, drawing_error, kalman_gain, motion_of
+from scd_world.model.filter import STEPS, StateFilter, drawing_error, gaussian, kalman_gain, motion_of
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 
@@ -30,6 +32,8 @@ STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
 # Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
 STILL = (0.01, 0.02, 0.05)
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
+WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
+TOLERANCE = 0.25  # dB
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
 
@@ -47,19 +51,57 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     corrects.strength.zero_()
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, clip, context, seed))
+    found = []
+    for width in WIDTHS:
+        corrects.kernel.copy_(gaussian(width))
+        error, unsharp = fit_strength(model, clip, context, seed, anchor_drawn, off)
+        found.append((error, unsharp, corrects.strength.clone()))
+        if (error > torch.stack([e for e, *_ in found]).amin(0) + TOLERANCE).all():
+            break  # a wider one would be worse still
+    errors, unsharp = (torch.stack([values[i] for values in found]) for i in range(2))
+    unsharp[errors > errors.amin(0) + TOLERANCE] = torch.inf
+    for camera, best in enumerate(unsharp.argmin(0).tolist()):
+        corrects.kernel[camera] = gaussian(WIDTHS[best])
+        corrects.strength[:, camera] = found[best][2][:, camera]
+
+
+def fit_strength(
+    model: WorldModel, clip: Clip, context: int, seed: int, anchor_drawn: Tensor, off: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sets the strength at each step, under the blur that there is; gives how far off the corrected frames
+    then are, dB, and how unlike the recorded ones in sharpness, both (V,). off (N, V): R²."""
+    corrects, anchor = model.filter, clip.obs[:, 0]
+    assert corrects is not None
     s, errors = observe_context(model, clip, context), torch.zeros(())
+    decibels, grain = [], torch.zeros(2, len(corrects.farthest), device=anchor.device)
     for k, (i, noise) in enumerate(noisy_steps(clip, context, seed)):
-        last, s = s, model.imagine(s, clip.action[:, i], noise)  # of strength 0 as yet
-        drawn = model.prior.render(s.state)
-        m = corrects.measured(drawn, anchor, anchor_drawn)
+        corrects.strength[k:] = 0.0
+        last, s = s, model.imagine(s, clip.action[:, i], noise)
+        drawn, recorded = model.prior.render(s.state), clip.obs[:, i + 1]
+        toward = corrects.coarse(corrects.measured(drawn, anchor, anchor_drawn) - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
-        found = errors_at(STRENGTHS.to(m), s.obs, m, clip.obs[:, i + 1], off, moved)
-        errors = MEMORY * errors.to(m) + found
-        corrects.strength[k] = STRENGTHS.to(m)[errors.argmin(0)]
+        found = errors_at(STRENGTHS.to(toward), toward, recorded - s.obs, off, moved)
+        errors = MEMORY * errors.to(toward) + found
+        corrects.strength[k] = STRENGTHS.to(toward)[errors.argmin(0)]
         age = last.steps_since_observed
         s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age))
+        valid = clip.valid[:, i, None]
+        if valid.any():
+            decibels.append(10 * (valid * by_camera((s.obs - recorded).square())).sum(0).log10())
+            grain += torch.stack([(valid * sharpness_of(frame)).sum(0) for frame in (s.obs, recorded)])
     corrects.strength[k + 1 :] = corrects.strength[k]
+    return torch.stack(decibels).mean(0), (grain[0] / grain[1]).log().abs()
+
+
+def sharpness_of(frames: Tensor) -> Tensor:
+    """Gives the mean absolute difference of neighboring cells of (N, C, H, W), (N, V)."""
+    return by_camera(frames.diff(dim=-1).abs()) + by_camera(frames.diff(dim=-2).abs())
+
+
+def by_camera(values: Tensor) -> Tensor:
+    """Averages (N, C, H, W) over all of a camera, (N, V)."""
+    return values.unflatten(1, (-1, 3)).mean((2, 3, 4))
 
 
 def noisy_steps(clip: Clip, context: int, seed: int) -> Iterator[tuple[int, Tensor]]:
@@ -104,12 +146,13 @@ def fit_reach(corrects: StateFilter, model: WorldModel, clip: Clip, anchor_drawn
     corrects.reach.fill_(min(errors, key=errors.__getitem__))
 
 
-def errors_at(strengths: Tensor, x: Tensor, m: Tensor, y: Tensor, off: Tensor, valid: Tensor) -> Tensor:
+def errors_at(strengths: Tensor, toward: Tensor, missing: Tensor, off: Tensor, valid: Tensor) -> Tensor:
     """Gives the square error (P, V) of frames that are corrected at each strength, but for a constant.
 
-    strengths (P,); x, m, y (N, C, H, W); off (N, V), their R²; valid (N, 1).
+    strengths (P,); toward, missing (N, C, H, W): the whole correction, and what would be the right one; off
+    (N, V), their R²; valid (N, 1).
     """
-    toward, missing = ((to - x).unflatten(1, (-1, 3)) for to in (m, y))
+    toward, missing = (values.unflatten(1, (-1, 3)) for values in (toward, missing))
     fits, moves = (valid * (toward * other).sum((2, 3, 4)) for other in (missing, toward))  # (N, V)
     gain = kalman_gain(strengths[:, None, None], off)
     return (gain.square() * moves - 2 * gain * fits).sum(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scd_world.model import world_model
-from scd_world.model.filter import STEPS, StateFilter, drawing_error, motion_of
+from scd_world.model.filter import STEPS, StateFilter, drawing_error, gaussian, motion_of
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 from scd_world.world import fit_filter as fitting
@@ -71,6 +71,7 @@ def test_where_the_drawing_is_right_it_is_taken(model, clip, monkeypatch):
 def test_the_strength_is_the_one_of_least_error_where_something_was_recorded(model, clip, monkeypatch):
     """Of the first step, whose past nothing has corrected; of a row that ended with its context nothing."""
     monkeypatch.setattr(fitting, "REACHES", (0.3,))
+    monkeypatch.setattr(fitting, "WIDTHS", (0.0,))
     plain = rollout(model, clip)
     model.filter.reach.fill_(0.3)
     model.filter.strength.fill_(0.04)
@@ -122,6 +123,49 @@ def test_a_drawing_that_was_far_off_corrects_little():
     torch.testing.assert_close(still, anchor)
 
 
+def test_what_is_right_in_the_large_alone_is_corrected_in_the_large(model, clip, monkeypatch):
+    """A recording that differs from what was imagined by a coarse correction: its grain is the imagined."""
+    monkeypatch.setattr(fitting, "REACHES", (0.3,))
+    monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0))
+    monkeypatch.setattr(fitting, "TOLERANCE", 0.0)
+    model.filter.reach.fill_(0.3)
+    model.filter.farthest.fill_(1e6)
+    for width in (2.0, 0.0):
+        model.filter.kernel.copy_(gaussian(width))
+        model.filter.strength.fill_(1.0)
+        fit_filter(model, with_future(clip, rollout(model, clip)), CONTEXT, seed=0)
+        assert torch.equal(model.filter.kernel, gaussian(width).expand(2, -1))
+
+
+def test_of_two_that_are_as_near_the_sharper_is_taken_by_each_camera_for_itself(model, clip, monkeypatch):
+    told = iter([([5.0, 5.0], [0.9, 0.1]), ([5.2, 5.2], [0.1, 0.2]), ([5.4, 5.1], [0.0, 0.3])])
+
+    def fit_strength(model, *_):
+        error, unsharp = next(told)
+        model.filter.strength += 1.0
+        return torch.tensor(error), torch.tensor(unsharp)
+
+    monkeypatch.setattr(fitting, "fit_strength", fit_strength)
+    monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0, 4.0))
+    fit_filter(model, clip, CONTEXT, seed=0)
+    assert torch.equal(model.filter.kernel, torch.stack([gaussian(2.0), gaussian(0.0)]))
+    assert torch.equal(model.filter.strength, torch.tensor([[2.0, 1.0]]).expand(STEPS, -1))
+
+
+def test_a_blur_keeps_what_is_coarse_and_takes_what_is_fine():
+    corrects = StateFilter(cameras=2)
+    even = torch.ones(1, 6, 8, 12)
+    fine = even * torch.tensor([1.0, -1.0]).repeat(6)
+    both = (even + fine).clone()
+    assert torch.equal(corrects.coarse(both), both)  # until it is measured there is none
+    corrects.kernel[1] = gaussian(2.0)
+    out = corrects.coarse(both)
+    assert torch.equal(out[:, :3], both[:, :3])
+    torch.testing.assert_close(out[:, 3:, :, 4:8], even[:, 3:, :, 4:8], atol=0.05, rtol=0)
+    upright = corrects.coarse(both.mT).mT  # both axes alike
+    torch.testing.assert_close(upright, out)
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_where_recordings_rest_the_frame_before_is_kept(model, clip, monkeypatch, keeps):
     """The first row's state rests; whether its picture does the recordings tell, and other rows go on."""
@@ -156,12 +200,14 @@ def test_motion_is_one_where_each_dimension_goes_on_as_usual():
     torch.testing.assert_close(motion_of(last, state, usual), torch.tensor([0.0, 1.0, 2**0.5]))
 
 
-def test_a_filter_from_before_keeps_nothing(model):
+def test_a_filter_from_before_keeps_nothing_and_blurs_nothing(model):
     weights = model.state_dict()
-    del weights["filter.still"]
+    del weights["filter.still"], weights["filter.kernel"]
     model.filter.still.fill_(0.1)
+    model.filter.kernel.copy_(gaussian(2.0))
     model.load_state_dict(weights)
     assert model.filter.still == 0
+    assert torch.equal(model.filter.kernel, gaussian(0.0).expand(2, -1))
 
 
 def test_a_world_keeps_its_filter(model, schema, stats, world, tmp_path):
