@@ -40,6 +40,7 @@ class Recording(NamedTuple):
     width: int
     environment_state: bool  # of things that no robot knows by itself
     frames: int  # that are learnt from
+    cameras: int = 1
 
 
 class Choice(NamedTuple):
@@ -94,14 +95,18 @@ def can_compile() -> bool:
 def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, Choice]:
     """Gives the choices for a recording on a device, cpu or cuda; some follow from what was `given`."""
     kind = given.get("codec", given.get("codec.kind"))
-    known = data.environment_state or given.get("codec.objects", "0") != "0"  # where things are
+    found = given.get("codec.objects", "0") != "0"
+    known = data.environment_state or (found and data.cameras == 1)  # where all things are that are seen
     if kind is None and "model.patch" in given and not known:
         return {"codec.kind": Choice("identity", "model.patch counts pixels; without it, latents are learnt")}
     if (kind or ("identity" if known else "autoencoder")) == "identity":
         return {}
+    why = "nobody tells where things are: pictures are learnt as latents"
+    if found:
+        why = "what is found is known in one camera's picture, and here are several: latents"
     patch = min(PATCHES, key=lambda p: abs(math.log(tokens(data, p) / TOKENS[device])))
     choices = {
-        "codec.kind": Choice("autoencoder", "nobody tells where things are: pictures are learnt as latents"),
+        "codec.kind": Choice("autoencoder", why),
         "codec.objects": Choice(0, "1 looks for a rigid object that is moved before a still camera"),
         "model.patch": Choice(patch, f"{tokens(data, patch):.0f} tokens for {data.height}×{data.width}"),
         "model.change_weight": Choice(0.0, "of pixels, not of latents"),
@@ -210,11 +215,13 @@ def recording(config: TrainConfig) -> Recording:
         source = open_source(config.data, config.patch_pixels)
         frames = sum(episode.length for episode in source.episodes)
         size, told = (source.grid.height, source.grid.width), source.names(ENVIRONMENT_STATE)
+        cameras = len(source.sizes)
     else:
         store = WindowStore.open(config.data.root or "", in_memory=False)
         frames, schema = int(store.lengths.sum()), store.schema
         size, told = (schema.height, schema.width), schema.environment_state
-    return Recording(*size, bool(told), round(frames * (1 - config.data.holdout)))
+        cameras = len(schema.cameras)
+    return Recording(*size, bool(told), round(frames * (1 - config.data.holdout)), cameras)
 
 
 def device_kind(device: str) -> str:

@@ -3,12 +3,12 @@
 The reach is the one that brings drawings of recorded states nearest to the recorded frames. After k steps of
 a rollout, of the imagined x, the measured m and the recorded y,
 
-    P_k = argmin Σ ‖x + g·G(m − x) − y‖²     g = P / (P + R²) in each row
+    P_k = argmin Σ ‖x + g·G(m − x) − y‖²     g = P / (P + R²) in each row,  P_k ≥ P_(k−1)
 
 over all rows, the corrected frame being the past of step k + 1: the gains of a Kalman filter whose noise is
-measured instead of modeled. So for several widths of the blur G, and of those that come within TOLERANCE of
-the nearest to the recorded frames each camera gets the one whose frames are as sharp as they: least error
-alone would blur whatever is uncertain. Before that, by rollouts that nothing corrects, the motion is found
+measured instead of modeled. So for several widths of the blur G, of which each camera gets the one of least
+error in dB plus GRAIN times |ln| of how sharp its frames are beside the recorded ones: error alone would blur
+whatever is uncertain. Before that, by rollouts that nothing corrects, the motion is found
 below which the frame before is nearer to the next one than what was imagined of it. On episodes that nothing
 was learnt from: what was learnt by heart is drawn better than anything will be.
 
@@ -33,7 +33,7 @@ STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
 STILL = (0.01, 0.02, 0.05)
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
-TOLERANCE = 0.25  # dB
+GRAIN = 1.0  # dB that a picture e times too soft, or too grainy, is worse
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
 
@@ -55,25 +55,25 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     for width in WIDTHS:
         corrects.kernel.copy_(gaussian(width))
         error, unsharp = fit_strength(model, clip, context, seed, anchor_drawn, off)
-        found.append((error, unsharp, corrects.strength.clone()))
-        if (error > torch.stack([e for e, *_ in found]).amin(0) + TOLERANCE).all():
-            break  # a wider one would be worse still
-    errors, unsharp = (torch.stack([values[i] for values in found]) for i in range(2))
-    unsharp[errors > errors.amin(0) + TOLERANCE] = torch.inf
-    for camera, best in enumerate(unsharp.argmin(0).tolist()):
+        found.append((error + GRAIN * unsharp, corrects.strength.clone()))
+        if (error > torch.stack([cost for cost, _ in found]).amin(0)).all():
+            break  # a wider one would be farther off still
+    costs = torch.stack([cost for cost, _ in found])
+    for camera, best in enumerate(costs.argmin(0).tolist()):
         corrects.kernel[camera] = gaussian(WIDTHS[best])
-        corrects.strength[:, camera] = found[best][2][:, camera]
+        corrects.strength[:, camera] = found[best][1][:, camera]
 
 
 def fit_strength(
     model: WorldModel, clip: Clip, context: int, seed: int, anchor_drawn: Tensor, off: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sets the strength at each step, under the blur that there is; gives how far off the corrected frames
-    then are, dB, and how unlike the recorded ones in sharpness, both (V,). off (N, V): R²."""
+    then are, dB, and |ln| of their sharpness beside the recorded ones', both (V,). off (N, V): R²."""
     corrects, anchor = model.filter, clip.obs[:, 0]
     assert corrects is not None
-    s, errors = observe_context(model, clip, context), torch.zeros(())
-    decibels, grain = [], torch.zeros(2, len(corrects.farthest), device=anchor.device)
+    strengths, errors = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
+    s = observe_context(model, clip, context)
+    decibels, unsharp = [], []
     for k, (i, noise) in enumerate(noisy_steps(clip, context, seed)):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
@@ -81,17 +81,18 @@ def fit_strength(
         toward = corrects.coarse(corrects.measured(drawn, anchor, anchor_drawn) - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
-        found = errors_at(STRENGTHS.to(toward), toward, recorded - s.obs, off, moved)
-        errors = MEMORY * errors.to(toward) + found
-        corrects.strength[k] = STRENGTHS.to(toward)[errors.argmin(0)]
+        errors = MEMORY * errors + errors_at(strengths, toward, recorded - s.obs, off, moved)
+        weaker = strengths[:, None] < corrects.strength[k - 1] * bool(k)  # what a rollout loses it has lost
+        corrects.strength[k] = strengths[errors.masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
         s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age))
         valid = clip.valid[:, i, None]
         if valid.any():
             decibels.append(10 * (valid * by_camera((s.obs - recorded).square())).sum(0).log10())
-            grain += torch.stack([(valid * sharpness_of(frame)).sum(0) for frame in (s.obs, recorded)])
+            found, wanted = ((valid * sharpness_of(frame)).sum(0) for frame in (s.obs, recorded))
+            unsharp.append((found / wanted).log().abs())
     corrects.strength[k + 1 :] = corrects.strength[k]
-    return torch.stack(decibels).mean(0), (grain[0] / grain[1]).log().abs()
+    return torch.stack(decibels).mean(0), torch.stack(unsharp).mean(0)
 
 
 def sharpness_of(frames: Tensor) -> Tensor:

@@ -41,6 +41,14 @@ def test_where_things_are_looked_for_the_state_is_known():
     assert "codec.objects" not in both
 
 
+def test_what_one_camera_finds_another_does_not_know():
+    choices = choose(BLIND._replace(cameras=2), {"codec.objects": "1"}, "cpu")
+    assert choices["codec.kind"].value == "autoencoder"
+    assert "several" in choices["codec.kind"].why
+    assert choices["model.state_filter"].value is True
+    assert "codec.objects" not in choices
+
+
 def test_a_run_that_looks_for_things_goes_on_without_being_told_again(training, tmp_path):
     config = training(codec=CodecTrainConfig(objects=1))
     (tmp_path / "run").mkdir()

@@ -127,7 +127,6 @@ def test_what_is_right_in_the_large_alone_is_corrected_in_the_large(model, clip,
     """A recording that differs from what was imagined by a coarse correction: its grain is the imagined."""
     monkeypatch.setattr(fitting, "REACHES", (0.3,))
     monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0))
-    monkeypatch.setattr(fitting, "TOLERANCE", 0.0)
     model.filter.reach.fill_(0.3)
     model.filter.farthest.fill_(1e6)
     for width in (2.0, 0.0):
@@ -137,7 +136,7 @@ def test_what_is_right_in_the_large_alone_is_corrected_in_the_large(model, clip,
         assert torch.equal(model.filter.kernel, gaussian(width).expand(2, -1))
 
 
-def test_of_two_that_are_as_near_the_sharper_is_taken_by_each_camera_for_itself(model, clip, monkeypatch):
+def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, monkeypatch):
     told = iter([([5.0, 5.0], [0.9, 0.1]), ([5.2, 5.2], [0.1, 0.2]), ([5.4, 5.1], [0.0, 0.3])])
 
     def fit_strength(model, *_):
