@@ -38,9 +38,10 @@ class Settings:
     step costs a further small part.
     precision: fp32; or bf16: matrices are multiplied in bfloat16, faster for several rows, or on a GPU; what
     a row imagines then depends a little on how many rows there are; auto: bf16 where it is fast.
-    compile: on a CPU, a step is compiled once for each batch size, with a C++ compiler: it is 1.4 times as
-    fast then. The first reset took 125 s on two cores of an AMD EPYC shared with other work, 34 s where the
-    code was found on the disk (`docs/bench.md`). On a GPU it is a CUDA graph in any case.
+    compile: on a CPU, a step is compiled once for each batch size, with a C++ compiler: it is 1.6 times as
+    fast then. The first reset compiles, for a minute or two; the code is kept in the cache folder, and loads
+    in a fraction of a second when this world is stepped again (`docs/bench.md`). On a GPU a step is a CUDA
+    graph in any case.
 
     Raises ValueError for a value out of its range. Starts, tasks and uncertainty are checked against a world
     when an environment is made.

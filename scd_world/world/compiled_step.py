@@ -14,8 +14,10 @@ B rows, A action size, C H W frame.
 from __future__ import annotations
 
 import logging
+import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +30,7 @@ from scd_world.model.world_model import WorldModel
 from scd_world.world.packaged_step import CHANGED, READ, PackagedStep
 
 log = logging.getLogger(__name__)
+MANY = 8  # rows from which on several CPU threads are faster
 WARM_UP = 3  # runs before the recording: what libraries allocate and choose at first must not be in it
 Replay = Callable[[], None]
 
@@ -48,8 +51,9 @@ class Stepper:
         num_steps: int | None = None,
         compiled: bool = False,
     ) -> RolloutState:
-        graph = self.prepare(s, num_steps, compiled)
-        return self.model.imagine(s, act, noise, num_steps) if graph is None else graph(s, act, noise)
+        with own_threads(s.obs.device, len(s.obs)):
+            graph = self.prepare(s, num_steps, compiled)
+            return self.model.imagine(s, act, noise, num_steps) if graph is None else graph(s, act, noise)
 
     def prepare(
         self, s: RolloutState, num_steps: int | None = None, compiled: bool = False
@@ -65,11 +69,28 @@ class Stepper:
                 if kind == "cuda":
                     self.graphs[key] = StepGraph(self.model, s, num_steps, cuda_graph)
                 else:
-                    self.graphs[key] = PackagedStep(self.model, s, num_steps)
+                    with own_threads(s.obs.device, len(s.obs)):
+                        self.graphs[key] = PackagedStep(self.model, s, num_steps)
             except RuntimeError as error:  # slower, and right
                 log.warning("a step is not one piece (%s): its kernels are called one by one", error)
                 self.graphs[key] = None
         return self.graphs[key]
+
+
+@contextmanager
+def own_threads(device: torch.device, rows: int) -> Iterator[None]:
+    """Steps few rows on one CPU thread, where threads sleep while they wait for one another, as `import
+    scd_world` has it (OMP_WAIT_POLICY): waking them a thousand times takes longer than what they take over."""
+    threads = torch.get_num_threads()
+    sleeping = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+    if device.type != "cpu" or rows >= MANY or threads == 1 or not sleeping:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class StepGraph:

@@ -123,6 +123,18 @@ def test_an_outdated_one_is_refused(model, clip):
         step(s, clip.action[:, 0], noise_of(clip, 0))
 
 
+@pytest.mark.parametrize(("rows", "policy", "used"), [(1, "passive", 1), (8, "passive", 2), (1, "active", 2)])
+def test_few_rows_are_stepped_by_one_thread_where_threads_sleep(model, clip, monkeypatch, rows, policy, used):
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    torch.set_num_threads(2)
+    seen = []
+    monkeypatch.setattr(model, "imagine", lambda *_: seen.append(torch.get_num_threads()))
+    chosen = torch.zeros(rows, dtype=torch.long)
+    Stepper(model)(begin(model, clip, chosen), clip.action[chosen, 0], torch.zeros(rows))
+    assert seen == [used]
+    assert torch.get_num_threads() == 2
+
+
 class Devices(TorchDispatchMode):
     """Notes every operation whose tensors lie on more than one device: a copy that a GPU waits for."""
 
