@@ -80,7 +80,7 @@ class Stepper:
 @contextmanager
 def own_threads(device: torch.device, rows: int) -> Iterator[None]:
     """Steps few rows on one CPU thread, where threads sleep while they wait for one another, as `import
-    scd_world` has it (OMP_WAIT_POLICY): waking them a thousand times takes longer than what they take over."""
+    scd_world` has it (OMP_WAIT_POLICY): waking them a thousand times takes longer than they save."""
     threads = torch.get_num_threads()
     sleeping = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
     if device.type != "cpu" or rows >= MANY or threads == 1 or not sleeping:
