@@ -64,7 +64,11 @@ class PackagedStep:
     def __call__(self, s: RolloutState, act: Tensor, noise: Tensor) -> RolloutState:
         """As `imagine(s, act, noise)`: act (B, A), noise (B, C, H, W). Consumes `s` as that does."""
         s.check()
-        after = self.run(inputs(s, act, noise))
+        given = inputs(s, act, noise)
+        after = self.run(given)
+        for own, used in zip(parts(s.cache).values(), given[len(READ) : -2], strict=True):
+            if used.data_ptr() != own.data_ptr():  # it lay otherwise: the copy was changed in its place
+                own.copy_(used)
         s.cache.steps += 1
         values: dict[str, Any] = dict(zip(CHANGED, after, strict=True))
         return replace(s, **values, steps=s.cache.steps)

@@ -94,6 +94,16 @@ def test_tensors_are_laid_out_as_the_code_takes_for_granted(model, clip):
     }  # in place, no copy
 
 
+def test_a_cache_that_is_laid_out_otherwise_is_written_too(model, clip, as_it_is):
+    plain, s, stepper = begin(model, clip), begin(model, clip), Stepper(model)
+    s.cache.keys = s.cache.keys.transpose(0, 1).contiguous().transpose(0, 1)
+    assert not s.cache.keys.is_contiguous()
+    for i in range(3):
+        plain = model.imagine(plain, clip.action[:, i], noise_of(clip, i), 1)
+        s = stepper(s, clip.action[:, i], noise_of(clip, i), 1, compiled=True)
+        close(s, plain)
+
+
 def test_code_is_found_by_the_same_step_alone(schema, stats, model, clip, as_it_is):
     s = begin(model, clip)
     PackagedStep(model, s, 1)
