@@ -205,7 +205,7 @@ def imagine_steps(
 def start_windows(world: World, batch: WindowBatch) -> RolloutState:
     """Observes the whole context; the rollout then stands at its last frame."""
     s = observe_context(world.model, batch.clip(world, batch.context), batch.context)
-    return world.keep_detail(s, batch.pixels[:, 0])
+    return world.keep_detail(s, batch.pixels[:, batch.context - 1])
 
 
 class OpenLoopResults:

@@ -65,7 +65,7 @@ class ModelConfig:
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
-    anchor_frame: bool = False  # head=conv: it sees the first frame that was shown: what nobody drew
+    anchor_frame: bool = False  # head=conv: it sees the last frame that was shown: what nobody drew
     anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
     state_filter: bool = False  # what the prior draws of a state is not seen, but corrects the frame
@@ -153,7 +153,7 @@ class ModelConfig:
 
     @property
     def keeps_anchor_state(self) -> bool:
-        """Says whether stepping asks for the state at the first frame that was shown."""
+        """Says whether stepping asks for the state at the last frame that was shown."""
         return self.anchor_attention or self.state_filter
 
 

@@ -44,7 +44,7 @@ class LowDimHeads(nn.Module):
 
 
 class AnchorAttention(nn.Module):
-    """Draws the next frame as far as the anchor, the first frame that was shown, tells it: an object that
+    """Draws the next frame as far as the anchor, the last frame that was shown, tells it: an object that
     left the view and comes back is the same object.
 
     The encoder's window is some frames long. The anchor stays for the whole episode, and with it the state

@@ -188,7 +188,7 @@ class WorldModel(nn.Module):
     ) -> Tensor:
         """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter.
 
-        last, anchor: frame and state before these, and those that the episode began with;
+        last, anchor: frame and state before these, and those that were shown last;
         steps_since_observed (B,) int.
         """
         if self.filter is None:
@@ -317,14 +317,11 @@ class WorldModel(nn.Module):
         state: Tensor,
         prev: Tensor | None = None,
         task: Tensor | None = None,
-        anchor: Tensor | None = None,
-        anchor_state: Tensor | None = None,
     ) -> RolloutState:
         """Starts B episodes at their first frame.
 
         obs (B, C, H, W) in [-1, 1], state (B, S); prev (B, S + A): state and action one frame earlier where
-        known (None: nothing moves yet); task (B,) int (None: the first); anchor (B, C, H, W), anchor_state
-        (B, S): the first frame that was shown, and the state there (None: this one).
+        known (None: nothing moves yet); task (B,) int (None: the first).
         """
         B, cache = len(obs), self.core.empty_cache(len(obs), obs.device)
         nothing = torch.zeros(B, device=obs.device)
@@ -339,8 +336,8 @@ class WorldModel(nn.Module):
             nothing,
             nothing.clone(),
             task,
-            self.as_anchor(obs if anchor is None else anchor),
-            self.as_anchor_state(state if anchor_state is None else anchor_state),
+            self.as_anchor(obs),
+            self.as_anchor_state(state),
             obs[:, :0],  # whoever has a codec knows more of it
             ensemble,
             since,
@@ -349,7 +346,7 @@ class WorldModel(nn.Module):
         )
 
     def as_anchor(self, obs: Tensor) -> Tensor:
-        """Gives what is kept of the first frame that is shown: all, or nothing where no model looks at it."""
+        """Gives what is kept of the last frame that was shown: all, or nothing where no model looks at it."""
         return obs.clone() if self.config.anchor_frame else obs[:, :0]
 
     def as_anchor_state(self, state: Tensor) -> Tensor:
@@ -362,6 +359,12 @@ class WorldModel(nn.Module):
         _, heads, _ = self.encode_and_predict(s, action)
         prev = torch.cat([s.state, action], dim=-1)
         ensemble = self.prior.init_ensemble(prev, state)
+        s = replace(
+            s,
+            anchor=self.as_anchor(obs),
+            anchor_state=self.as_anchor_state(state),
+            detail=obs[:, :0],  # it was of the frame that was shown before
+        )
         return self.next_state(s, heads, prev, obs, state, ensemble, torch.zeros_like(s.steps_since_observed))
 
     @torch.no_grad()

@@ -37,6 +37,8 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
     with all_at_once():
         check_division(config, num_processes)
         check_fsdp(config.fsdp, num_processes)
+        if config.random_shift:
+            check_random_shift(config)
         for world in [*([] if config.init is None else [config.init]), *worlds]:
             try:
                 schemas.append(read_config(find_folder(world)).schema)
@@ -55,6 +57,21 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
             check_recording(config, source)
             for schema in schemas:
                 check_rate(schema, source.fps, source.root, config.data.stride)
+
+
+def check_random_shift(config: TrainConfig) -> None:
+    """Complains of what would stay where it is while frames are moved."""
+    moved, model = f"random_shift={config.random_shift} moves frames", config.model
+    if model.foreground_weight:
+        complain(
+            f"{moved} before a background that stays, by which model.foreground_weight="
+            f"{model.foreground_weight:g} weighs: set one of them to 0"
+        )
+    if config.prior.draws and model.head == "conv" and not model.state_filter:
+        complain(
+            f"{moved}, not what the prior draws of a state into them: set random_shift=0, "
+            "prior.renderer_parts=0, or model.state_filter=true"
+        )
 
 
 def is_recording(data: DataConfig) -> bool:

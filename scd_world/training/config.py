@@ -92,21 +92,6 @@ class TrainConfig:
                 f"with prior.renderer_parts={self.prior.renderer_parts} draws nothing: set prior=state and "
                 "prior.renderer_parts=24, or model.state_filter=false"
             )
-        if self.random_shift and self.model.foreground_weight:
-            complain(
-                f"random_shift={self.random_shift} moves frames before a background that stays, by which "
-                f"model.foreground_weight={self.model.foreground_weight:g} weighs: set one of them to 0"
-            )
-        if (
-            self.random_shift
-            and self.prior.draws
-            and self.model.head == "conv"
-            and not self.model.state_filter
-        ):
-            complain(
-                f"random_shift={self.random_shift} moves frames, not what the prior draws of a state into "
-                "them: set random_shift=0, prior.renderer_parts=0, or model.state_filter=true"
-            )
         if self.codec.objects and self.prior.extra_datasets:
             complain(
                 f"prior.extra_datasets={self.prior.extra_datasets} were recorded without images, in which "

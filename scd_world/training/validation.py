@@ -30,7 +30,7 @@ class HeldOutValidation:
     def __init__(self, config: TrainConfig, windows: Mapping[str, Tensor], world: World) -> None:
         """windows: as the store gives them, on the world's device."""
         self.config, self.stats, self.world = config, world.stats, world
-        self.first = windows["pixels"][:, 0]
+        self.shown = windows["pixels"][:, config.eval_context - 1]
         self.clip = Clip.from_windows(world.codec.complete(windows), world.stats, world.codec.encode)
         self.truth = encode_pixels(windows["pixels"])  # (B, T+1, C, H, W) what is drawn is compared with
 
@@ -46,7 +46,7 @@ class HeldOutValidation:
         still = self.truth[:, context - 1]
         generator = torch.Generator(clip.obs.device).manual_seed(self.config.seed)
         values = action_sensitivity(model, clip, generator)
-        s = self.world.keep_detail(observe_context(model, clip, context), self.first)
+        s = self.world.keep_detail(observe_context(model, clip, context), self.shown)
         for h in range(1, clip.num_steps - context + 2):
             if stop():
                 return None

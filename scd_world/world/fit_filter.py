@@ -44,8 +44,8 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     corrects = model.filter
     if corrects is None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
-    anchor, anchor_drawn = clip.obs[:, 0], model.prior.render(clip.state[:, 0])
-    fit_reach(corrects, model, clip, anchor_drawn)
+    anchor, anchor_drawn = clip.obs[:, context - 1], model.prior.render(clip.state[:, context - 1])
+    fit_reach(corrects, model, clip, context, anchor_drawn)
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
     corrects.strength.zero_()
@@ -69,7 +69,7 @@ def fit_strength(
 ) -> tuple[Tensor, Tensor]:
     """Sets the strength at each step, under the blur that there is; gives how far off the corrected frames
     then are, dB, and |ln| of their sharpness beside the recorded ones', both (V,). off (N, V): R²."""
-    corrects, anchor = model.filter, clip.obs[:, 0]
+    corrects, anchor = model.filter, clip.obs[:, context - 1]
     assert corrects is not None
     strengths, errors = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
     s = observe_context(model, clip, context)
@@ -132,10 +132,13 @@ def fit_still(model: WorldModel, clip: Clip, context: int, seed: int) -> float:
     return still
 
 
-def fit_reach(corrects: StateFilter, model: WorldModel, clip: Clip, anchor_drawn: Tensor) -> None:
-    """Sets the reach by the frames of a clip and the first one of each row, drawn (N, C, H, W)."""
-    anchor = clip.obs[:, 0]
-    steps = range(1, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
+def fit_reach(
+    corrects: StateFilter, model: WorldModel, clip: Clip, context: int, anchor_drawn: Tensor
+) -> None:
+    """Sets the reach by the frames of a clip that follow those shown, the last of which is drawn (N, C, H,
+    W) of each row's state."""
+    anchor = clip.obs[:, context - 1]
+    steps = range(context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
     drawn = {i: model.prior.render(clip.state[:, i]) for i in steps}
     errors = {}
     for reach in REACHES:

@@ -138,12 +138,9 @@ class World:
         starts: from `World.starts.get(episode, frame, context)`; their contexts may differ in length.
         """
         starts = self.complete(starts)
-        first = self.first_frames(starts) if self.config.anchor_frame else None
-        anchor = shown = None
-        if first is not None:
-            anchor, shown = self.codec.encode(first), self.first_states(starts)
-        s = self.model.initial(*self.last_frames(starts), self.tasks(starts), anchor, shown)
-        s = s if first is None else self.keep_detail(s, first)
+        shown = self.last_frames(starts)
+        s = self.model.initial(self.codec.encode(shown), *self.last_states(starts), self.tasks(starts))
+        s = self.keep_detail(s, shown)
         self.encode_context(s, np.arange(len(starts)), starts)
         return s
 
@@ -155,12 +152,12 @@ class World:
         s.check()
         starts = self.complete(starts)
         index = torch.as_tensor(rows, device=self.device)
-        s.obs[index], s.state[index], s.prev[index] = self.last_frames(starts)
+        shown = self.last_frames(starts)
+        s.obs[index] = obs = self.codec.encode(shown)
+        s.state[index], s.prev[index] = self.last_states(starts)
         if self.config.anchor_frame:
-            first = self.first_frames(starts)
-            s.anchor[index] = self.codec.encode(first)
-            s.anchor_state[index] = self.model.as_anchor_state(self.first_states(starts))
-            s.detail[index] = self.codec.detail(first, s.anchor[index])
+            s.anchor[index], s.detail[index] = obs, self.codec.detail(shown, obs)
+            s.anchor_state[index] = self.model.as_anchor_state(s.state[index])
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
@@ -260,14 +257,13 @@ class World:
         """Gives the rest of it (…, N), px: where what was found by sight is."""
         return self.stats.decode_state(state)[..., len(self.schema.state) :]
 
-    def last_frames(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives the model's frame, state, and state and action one frame earlier (at rest at an episode's
-        first)."""
-        pixels = torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
-        return self.codec.encode(pixels), *self.last_states(starts)
+    def last_frames(self, starts: Sequence[StartState]) -> Tensor:
+        """Gives the last frame that each start state shows, uint8 (r, V, H, W, 3)."""
+        return torch.from_numpy(np.stack([start.pixels[-1] for start in starts])).to(self.device)
 
     def last_states(self, starts: Sequence[StartState]) -> tuple[Tensor, Tensor]:
-        """Gives, of the same, the state (B, S), and state and action one frame earlier (B, S + A)."""
+        """Gives the model's state there (r, S), and state and action one frame earlier (r, S + A), at rest at
+        an episode's first."""
         state = self.tensor(np.stack([start.state[-1] for start in starts]))
         prev = self.tensor(np.stack([start.last_prev for start in starts]))
         return self.stats.encode_state(state), self.stats.encode_prev(prev)
@@ -288,17 +284,9 @@ class World:
         """Gives the same as uint8 (B, V, H, W, 3)."""
         return self.codec.decode_pixels(s.obs, s.anchor, s.detail)
 
-    def keep_detail(self, s: RolloutState, first: Tensor) -> RolloutState:
-        """Keeps of the first frames that were shown, uint8 (B, V, H, W, 3), what their code has lost."""
-        return replace(s, detail=self.codec.detail(first, s.anchor)) if self.config.anchor_frame else s
-
-    def first_frames(self, starts: Sequence[StartState]) -> Tensor:
-        """Gives the first frame that each start state shows, uint8 (r, V, H, W, 3)."""
-        return torch.from_numpy(np.stack([start.pixels[0] for start in starts])).to(self.device)
-
-    def first_states(self, starts: Sequence[StartState]) -> Tensor:
-        """Gives the model's state there, (r, S)."""
-        return self.stats.encode_state(self.tensor(np.stack([start.state[0] for start in starts])))
+    def keep_detail(self, s: RolloutState, shown: Tensor) -> RolloutState:
+        """Keeps of the last frames that were shown, uint8 (B, V, H, W, 3), what their code has lost."""
+        return replace(s, detail=self.codec.detail(shown, s.anchor)) if self.config.anchor_frame else s
 
     def tasks(self, starts: Sequence[StartState]) -> Tensor:
         """Gives (B,) int: which of the schema's tasks each row does."""

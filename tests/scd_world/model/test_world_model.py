@@ -190,16 +190,18 @@ def test_own_history_costs_as_much_as_the_clips_that_have_one(model, clip):
     assert operations(0.5) < 0.4 * operations(1.0)
 
 
-def test_the_anchor_is_the_first_frame_that_was_shown_and_draws_along(schema, stats, clip):
+def test_the_anchor_is_the_last_frame_that_was_shown_and_draws_along(schema, stats, clip):
     model = filled(make_model(replace(CONFIG, anchor_frame=True, skip_connection=True), schema, stats))
     s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
     assert torch.equal(s.anchor, clip.obs[:, 0])
+    s = replace(s, detail=torch.ones_like(s.obs))
     s = model.observe(s, clip.action[:, 0], clip.obs[:, 1], clip.state[:, 1])
-    assert torch.equal(s.anchor, clip.obs[:, 0])
+    assert torch.equal(s.anchor, clip.obs[:, 1])
+    assert s.detail.numel() == 0  # of another frame
     noise = torch.randn_like(s.obs)
     other = replace(s.fork(), anchor=s.anchor.roll(1, 0))
     after, otherwise = (model.imagine(at, clip.action[:, 1], noise) for at in (s, other))
-    assert torch.equal(after.anchor, clip.obs[:, 0])
+    assert torch.equal(after.anchor, clip.obs[:, 1])
     assert not torch.equal(after.obs, otherwise.obs)
     assert torch.equal(after.state, otherwise.state)
 
@@ -220,11 +222,11 @@ def test_what_is_looked_up_in_the_anchor_goes_by_where_it_was_seen(schema, stats
     model = filled(make_model(config, schema, stats))
     s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
     s = model.observe(s, clip.action[:, 0], clip.obs[:, 1], clip.state[:, 1])
-    assert torch.equal(s.anchor_state, clip.state[:, 0])
+    assert torch.equal(s.anchor_state, clip.state[:, 1])
     noise = torch.randn_like(s.obs)
     other = replace(s.fork(), anchor_state=-s.anchor_state)
     after, otherwise = (model.imagine(at, clip.action[:, 1], noise) for at in (s, other))
-    assert torch.equal(after.anchor_state, clip.state[:, 0])
+    assert torch.equal(after.anchor_state, clip.state[:, 1])
     assert not torch.equal(after.obs, otherwise.obs)
     assert torch.equal(after.state, otherwise.state)
     fixed = quiet(model, clip)
@@ -248,7 +250,8 @@ def test_in_training_a_frame_is_drawn_as_stepping_draws_it(schema, stats, clip):
     found = model.look_up(following, clip.action, clip.anchor, clip.anchor_state)
     seen = model.pixel_inputs(obs, following, clip.anchor, found)
     whole = model.core.denoise_clip(x_t, t, encoded, given, seen).unflatten(0, obs.shape[:2])
-    s = model.initial(obs[:, 0], state[:, 0], clip.prev, clip.task, clip.anchor, clip.anchor_state)
+    s = model.initial(obs[:, 0], state[:, 0], clip.prev, clip.task)
+    s = replace(s, anchor=clip.anchor, anchor_state=clip.anchor_state)
     one, _, next_state = model.encode_and_predict(s, clip.action[:, 0])
     found = model.look_up(next_state, clip.action[:, 0], s.anchor, s.anchor_state)
     alone = model.core.decoder(

@@ -84,3 +84,16 @@ def test_a_store_s_episodes_are_looked_at_before_pretraining(training, monkeypat
     monkeypatch.setattr(Pretraining, "run", lambda *_: pytest.fail("it is pretraining"))
     with pytest.raises(ValueError, match="eval_context=25: the longest held-out episode has 24 steps"):
         train(training(eval_context=25))
+
+
+def test_frames_are_not_moved_where_something_in_them_stays(training, recording):
+    """Asked once all is settled: what scd-train chooses for latents is neither of the two."""
+    config = training(data=recording, random_shift=1, sequence_length=3)
+    with pytest.raises(ValueError, match="2 things are wrong") as error:
+        check_before_decoding(config, 1)
+    assert "background that stays" in str(error.value)
+    assert "not what the prior draws" in str(error.value)
+    chosen = replace(config.model, foreground_weight=0.0, state_filter=True, anchor_frame=True)
+    check_before_decoding(replace(config, model=chosen), 1)
+    with pytest.raises(ValueError, match="random_shift"):
+        replace(config, random_shift=-1)

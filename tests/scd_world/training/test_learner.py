@@ -65,14 +65,3 @@ def test_what_the_state_draws_into_stays_where_it_is(moving):
     assert moved[:4] == [(0, 0)] * 4
     assert any(by != (0, 0) for by in moved[4:])
     assert any(by != (0, 0) for by in moved_by(clip, learner(config).augment(clip, noise, 0))[:4])
-
-
-def test_frames_are_not_moved_where_something_in_them_stays(training):
-    config = training()
-    with pytest.raises(ValueError, match="background that stays"):
-        replace(config, random_shift=1)
-    still = replace(config.model, foreground_weight=0.0)
-    with pytest.raises(ValueError, match="not what the prior draws"):
-        replace(config, model=still, random_shift=1)
-    with pytest.raises(ValueError, match="random_shift"):
-        replace(config, random_shift=-1)

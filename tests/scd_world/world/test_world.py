@@ -226,21 +226,21 @@ def test_a_restarted_row_is_a_fresh_episode_and_the_others_go_on(world):
     assert np.array_equal(together["pixels"][0], unhindered["pixels"][0])
 
 
-def test_each_row_keeps_the_first_frame_that_its_start_shows(world, schema, stats):
+def test_each_row_keeps_the_last_frame_that_its_start_shows(world, schema, stats):
     config = replace(CONFIG, anchor_frame=True, anchor_attention=True)
     world = World(filled(make_model(config, schema, stats)).eval(), stats, world.starts)
     moments = [world.starts.get(7, f, 3) for f in (2, 4)]
     s = walk(world, world.reset(moments), 2, slice(2))
-    shown = world.codec.encode(torch.from_numpy(np.stack([moment.pixels[0] for moment in moments])))
+    shown = world.codec.encode(torch.from_numpy(np.stack([moment.pixels[-1] for moment in moments])))
     assert torch.equal(s.anchor, shown)
-    shown_state = stats.encode_state(torch.from_numpy(np.stack([moment.state[0] for moment in moments])))
+    shown_state = stats.encode_state(torch.from_numpy(np.stack([moment.state[-1] for moment in moments])))
     assert torch.equal(s.anchor_state, shown_state)
     fresh = world.starts.get(4, 4, 3)
     world.reset_rows(s, [1], [fresh])
     assert torch.equal(s.anchor[0], shown[0])
     assert torch.equal(s.anchor_state[0], shown_state[0])
-    assert torch.equal(s.anchor_state[1], stats.encode_state(torch.from_numpy(fresh.state[0])))
-    assert torch.equal(s.anchor[1], world.codec.encode(torch.from_numpy(fresh.pixels[:1]))[0])
+    assert torch.equal(s.anchor_state[1], stats.encode_state(torch.from_numpy(fresh.state[-1])))
+    assert torch.equal(s.anchor[1], world.codec.encode(torch.from_numpy(fresh.pixels[-1:]))[0])
     together = world.outputs(walk(world, s, 4, slice(2), seed=5))
     alone = world.outputs(walk(world, world.reset([fresh]), 4, slice(1, 2), seed=5))
     assert_same(together, alone, slice(1, 2))
