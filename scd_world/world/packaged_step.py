@@ -19,7 +19,7 @@ import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy as shallow_copy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 READ = [name for name in RolloutState.PER_ROW if name != "detail"]  # of pictures alone
 CHANGED = [name for name in READ if name not in ("anchor", "anchor_state")]
 FAILURES = (RuntimeError, OSError, SubprocessError, AttributeError, TypeError)  # of compilers, and of loading
+KEPT = 32  # packages of tens of MB each: any change of the code or the weights makes another
 Run = Callable[[list[Tensor]], list[Tensor]]
 
 
@@ -148,7 +149,11 @@ def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def find(path: Path) -> Run | None:
     """Gives what runs the code that was kept in `path`; None where there is none, or it is damaged."""
     try:
-        return load(path) if path.exists() else None
+        if not path.exists():
+            return None
+        with suppress(OSError):  # another user's
+            path.touch()  # `forget` goes by when they were used last
+        return load(path)
     except FAILURES:
         path.unlink(missing_ok=True)
         return None
@@ -164,7 +169,15 @@ def compile_to(path: Path, step: StepOfTensors, s: RolloutState) -> Run:
         program = torch.export.export(step, (inputs(s.fork(), act, torch.zeros_like(s.obs)),), strict=False)
         made = torch._inductor.aoti_compile_and_package(program, package_path=f"{scratch}/step.pt2")
         os.replace(made, path)
+    forget(path.parent)
     return load(path)
+
+
+def forget(folder: Path) -> None:
+    """Removes all packages in `folder` but the KEPT that were used last: they can be made anew."""
+    with suppress(OSError):  # others do the same, or own them
+        for path in sorted(folder.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            path.unlink()
 
 
 def load(path: Path) -> Run:

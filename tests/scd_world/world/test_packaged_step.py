@@ -4,6 +4,7 @@ One test compiles in earnest, for half a minute: torch made C++ of a step once t
 others what stands for compiled code is the step itself.
 """
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -174,3 +175,16 @@ def test_what_cannot_be_compiled_is_stepped_as_it_is(model, clip, monkeypatch, c
     assert equal(s, model.imagine(begin(model, clip), clip.action[:, 0], noise_of(clip, 0), 1))
     assert "no C++ compiler" in caplog.text
     assert "more" not in caplog.text
+
+
+def test_what_was_used_longest_ago_is_forgotten(monkeypatch, tmp_path):
+    monkeypatch.setattr(packaged_step, "KEPT", 2)
+    monkeypatch.setattr(packaged_step, "load", lambda path: path)
+    for age, name in enumerate(("oldest", "older", "old", "new")):
+        path = tmp_path / f"{name}.pt2"
+        path.touch()
+        os.utime(path, (1000 + age, 1000 + age))
+    (tmp_path / "another").touch()
+    assert packaged_step.find(tmp_path / "oldest.pt2") is not None  # used again
+    packaged_step.forget(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"oldest.pt2", "new.pt2", "another"}
