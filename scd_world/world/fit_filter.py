@@ -3,10 +3,11 @@
 The reach is the one that brings drawings of recorded states nearest to the recorded frames. After k steps of
 a rollout, of the imagined x, the measured m and the recorded y,
 
-    P_k = argmin Σ ‖x + g·G(m − x) − y‖²     g = P / (P + R²) in each row,  P_k ≥ P_(k−1)
+    P_k = argmin Σ ‖x + g·G(m − x) − y‖² / ‖x − y‖²     g = P / (P + R²) in each row,  P_k ≥ P_(k−1)
 
 over all rows, the corrected frame being the past of step k + 1: the gains of a Kalman filter whose noise is
-measured instead of modeled. So for several widths of the blur G, of which each camera gets the one of least
+measured instead of modeled. Each error counts beside the uncorrected one, as dB have it: else the few rows
+that went astray would settle what is done to all. So for several widths of the blur G, of which each camera gets the one of least
 error in dB plus GRAIN times |ln| of how sharp its frames are beside the recorded ones: error alone would blur
 whatever is uncertain. Before that, by rollouts that nothing corrects, the motion is found
 below which the frame before is nearer to the next one than what was imagined of it. On episodes that nothing
@@ -34,6 +35,7 @@ STILL = (0.01, 0.02, 0.05)
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
 GRAIN = 1.0  # dB that a picture e times too soft, or too grainy, is worse
+UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
 
@@ -151,12 +153,14 @@ def fit_reach(
 
 
 def errors_at(strengths: Tensor, toward: Tensor, missing: Tensor, off: Tensor, valid: Tensor) -> Tensor:
-    """Gives the square error (P, V) of frames that are corrected at each strength, but for a constant.
+    """Gives the square error (P, V) of frames that are corrected at each strength, beside that of each row's
+    uncorrected one, and but for a constant.
 
     strengths (P,); toward, missing (N, C, H, W): the whole correction, and what would be the right one; off
     (N, V), their R²; valid (N, 1).
     """
     toward, missing = (values.unflatten(1, (-1, 3)) for values in (toward, missing))
-    fits, moves = (valid * (toward * other).sum((2, 3, 4)) for other in (missing, toward))  # (N, V)
+    counts = valid / missing.square().mean((2, 3, 4)).clamp_min(UNSEEN)  # (N, V)
+    fits, moves = (counts * (toward * other).sum((2, 3, 4)) for other in (missing, toward))  # (N, V)
     gain = kalman_gain(strengths[:, None, None], off)
     return (gain.square() * moves - 2 * gain * fits).sum(1)

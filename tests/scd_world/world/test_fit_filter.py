@@ -232,3 +232,20 @@ def test_some_of_the_rollouts_that_are_learnt_from_are_not_corrected(model, clip
     corrected = model.roll_out(clip, noise, obs, state)
     torch.testing.assert_close(corrected[0], plain[0], rtol=0, atol=1e-6)
     assert all((corrected[row, 1:] - plain[row, 1:]).abs().amax() > 1e-3 for row in (1, 2))
+
+
+def test_each_row_s_error_counts_beside_its_uncorrected_one():
+    """A row that went ten times as far astray has no more to say than the others; of errors that nobody sees
+    none has."""
+    g = torch.Generator().manual_seed(0)
+    toward, missing = torch.randn(2, 3, 6, 8, 8, generator=g)
+    rows, off, valid = (
+        torch.tensor([1.0, 10.0, 0.3])[:, None, None, None],
+        torch.full((3, 2), 0.1),
+        torch.ones(3, 1),
+    )
+    plain = fitting.errors_at(fitting.STRENGTHS, toward, missing, off, valid)
+    scaled = fitting.errors_at(fitting.STRENGTHS, rows * toward, rows * missing, off, valid)
+    torch.testing.assert_close(scaled, plain)
+    unseen = fitting.errors_at(fitting.STRENGTHS, 1e-4 * toward, 1e-4 * missing, off, valid)
+    assert unseen.abs().max() < 1e-3 * plain.abs().max()
