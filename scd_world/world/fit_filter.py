@@ -7,11 +7,11 @@ a rollout, of the imagined x, the measured m and the recorded y,
 
 over all rows, the corrected frame being the past of step k + 1: the gains of a Kalman filter whose noise is
 measured instead of modeled. Each error counts beside the uncorrected one, as dB have it: else the few rows
-that went astray would settle what is done to all. So for several widths of the blur G, of which each camera gets the one of least
-error in dB plus GRAIN times |ln| of how sharp its frames are beside the recorded ones: error alone would blur
-whatever is uncertain. Before that, by rollouts that nothing corrects, the motion is found
-below which the frame before is nearer to the next one than what was imagined of it. On episodes that nothing
-was learnt from: what was learnt by heart is drawn better than anything will be.
+that went astray would settle what is done to all. So for several widths of the blur G, of which each camera
+gets the one of least error in dB plus GRAIN times |ln| of how sharp its frames are beside the recorded ones:
+error alone would blur whatever is uncertain. Before that, by rollouts that nothing corrects, the motion is
+found below which the frame before is nearer to the next one than what was imagined of it. On episodes that
+nothing was learnt from: what was learnt by heart is drawn better than anything will be.
 
 N rows, V cameras, C = 3·V channels, H W frame.
 """
