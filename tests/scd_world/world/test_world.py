@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scd_world.codec.codec import AutoencoderCodec
+from scd_world.codec.config import CodecConfig
 from scd_world.utils.atomic_folder import write_manifest
 from scd_world.world.world import World, init_from
 from tests.conftest import CONFIG, filled, make_model
@@ -244,6 +246,23 @@ def test_each_row_keeps_the_last_frame_that_its_start_shows(world, schema, stats
     together = world.outputs(walk(world, s, 4, slice(2), seed=5))
     alone = world.outputs(walk(world, world.reset([fresh]), 4, slice(1, 2), seed=5))
     assert_same(together, alone, slice(1, 2))
+
+
+def test_a_start_looks_just_as_it_was_recorded(world, schema, stats):
+    """Whatever its codec loses: at each start that comes back, of the last frame of several that moved."""
+    codec = AutoencoderCodec(CodecConfig("autoencoder", width=8), replace(schema, height=32, width=48))
+    codec.unchanged.fill_(0.1)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(world.starts.pixels), 2, 32, 48, 3), np.uint8)
+    starts = replace(world.starts, pixels=pixels)
+    model = filled(make_model(replace(CONFIG, anchor_frame=True), schema, stats)).eval()
+    world = World(model, stats, starts, codec=codec)
+    moments = [starts.get(7, frame, 3) for frame in (2, 4)]
+    s = world.reset(moments)
+    assert np.array_equal(world.outputs(s)["pixels"], np.stack([moment.pixels[-1] for moment in moments]))
+    assert not np.array_equal(codec.decode_pixels(s.obs).numpy(), world.outputs(s)["pixels"])
+    fresh = starts.get(4, 4, 3)
+    world.reset_rows(s, [1], [fresh])
+    assert np.array_equal(world.outputs(s)["pixels"][1], fresh.pixels[-1])
 
 
 def test_starts_are_addressed(world):
