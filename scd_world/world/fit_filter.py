@@ -7,11 +7,13 @@ a rollout, of the imagined x, the measured m and the recorded y,
 
 over all rows, the corrected frame being the past of step k + 1: the gains of a Kalman filter whose noise is
 measured instead of modeled. Each error counts beside the uncorrected one, as dB have it: else the few rows
-that went astray would settle what is done to all. So for several widths of the blur G, of which each camera
-gets the one of least error in dB plus GRAIN times |ln| of how sharp its frames are beside the recorded ones:
-error alone would blur whatever is uncertain. Before that, by rollouts that nothing corrects, the motion is
-found below which the frame before is nearer to the next one than what was imagined of it. On episodes that
-nothing was learnt from: what was learnt by heart is drawn better than anything will be.
+that went astray would settle what is done to all. What a step corrects need not be corrected again, and P_k
+knows no later step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most.
+So for several widths of the blur G, of which each camera gets the one of least error in dB plus GRAIN times
+|ln| of how sharp its frames are beside the recorded ones: error alone would blur whatever is uncertain.
+Before that, by rollouts that nothing corrects, the motion is found below which the frame before is nearer to
+the next one than what was imagined of it. On episodes that nothing was learnt from: what was learnt by heart
+is drawn better than anything will be.
 
 N rows, V cameras, C = 3·V channels, H W frame.
 """
@@ -36,6 +38,7 @@ COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
 GRAIN = 1.0  # dB that a picture e times too soft, or too grainy, is worse
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
+SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
 
@@ -64,6 +67,9 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     for camera, best in enumerate(costs.argmin(0).tolist()):
         corrects.kernel[camera] = gaussian(WIDTHS[best])
         corrects.strength[:, camera] = found[best][1][:, camera]
+    whole, shares = corrects.strength.clone(), clip.obs.new_tensor(SHARES)
+    costs = torch.stack([corrected_cost(model, clip, context, seed, share * whole) for share in shares])
+    corrects.strength.copy_(shares[costs.argmin(0)] * whole)
 
 
 def fit_strength(
@@ -75,7 +81,7 @@ def fit_strength(
     assert corrects is not None
     strengths, errors = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
     s = observe_context(model, clip, context)
-    decibels, unsharp = [], []
+    measured = []
     for k, (i, noise) in enumerate(noisy_steps(clip, context, seed)):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
@@ -88,13 +94,32 @@ def fit_strength(
         corrects.strength[k] = strengths[errors.masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
         s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age))
-        valid = clip.valid[:, i, None]
-        if valid.any():
-            decibels.append(10 * (valid * by_camera((s.obs - recorded).square())).sum(0).log10())
-            found, wanted = ((valid * sharpness_of(frame)).sum(0) for frame in (s.obs, recorded))
-            unsharp.append((found / wanted).log().abs())
+        measured += how_far_off(s.obs, recorded, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
-    return torch.stack(decibels).mean(0), torch.stack(unsharp).mean(0)
+    error, unsharp = torch.stack(measured).mean(0)
+    return error, unsharp
+
+
+def corrected_cost(model: WorldModel, clip: Clip, context: int, seed: int, strength: Tensor) -> Tensor:
+    """Gives the error in dB and GRAIN of a rollout that is corrected by a strength (STEPS, V): (V,)."""
+    assert model.filter is not None
+    model.filter.strength.copy_(strength)
+    s, measured = observe_context(model, clip, context), []
+    for i, noise in noisy_steps(clip, context, seed):
+        s = model.imagine(s, clip.action[:, i], noise)
+        measured += how_far_off(s.obs, clip.obs[:, i + 1], clip.valid[:, i, None])
+    error, unsharp = torch.stack(measured).mean(0)
+    return error + GRAIN * unsharp
+
+
+def how_far_off(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
+    """Gives the error of the valid (N, 1) rows in dB, and |ln| of their sharpness beside the recorded ones':
+    one (2, V); nothing where none is."""
+    if not valid.any():
+        return []
+    error = 10 * (valid * by_camera((frames - recorded).square())).sum(0).log10()
+    found, wanted = ((valid * sharpness_of(frame)).sum(0) for frame in (frames, recorded))
+    return [torch.stack([error, (found / wanted).log().abs()])]
 
 
 def sharpness_of(frames: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ def test_the_strength_is_the_one_of_least_error_where_something_was_recorded(mod
     """Of the first step, whose past nothing has corrected; of a row that ended with its context nothing."""
     monkeypatch.setattr(fitting, "REACHES", (0.3,))
     monkeypatch.setattr(fitting, "WIDTHS", (0.0,))
+    monkeypatch.setattr(fitting, "SHARES", (1.0,))
     plain = rollout(model, clip)
     model.filter.reach.fill_(0.3)
     model.filter.strength.fill_(0.04)
@@ -146,9 +147,15 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0, 4.0))
+    costs = {0.5: [1.0, 3.0], 1.0: [2.0, 2.0], 0.25: [1.0, 3.0]}
+
+    def corrected_cost(model, clip, context, seed, strength):
+        return torch.tensor(costs[strength[0, 0].item() / 2.0])
+
+    monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
     fit_filter(model, clip, CONTEXT, seed=0)
     assert torch.equal(model.filter.kernel, torch.stack([gaussian(2.0), gaussian(0.0)]))
-    assert torch.equal(model.filter.strength, torch.tensor([[2.0, 1.0]]).expand(STEPS, -1))
+    assert torch.equal(model.filter.strength, torch.tensor([[1.0, 1.0]]).expand(STEPS, -1))
 
 
 def test_a_blur_keeps_what_is_coarse_and_takes_what_is_fine():
