@@ -101,7 +101,7 @@ def fit_strength(
 
 
 def corrected_cost(model: WorldModel, clip: Clip, context: int, seed: int, strength: Tensor) -> Tensor:
-    """Gives the error in dB and GRAIN of a rollout that is corrected by a strength (STEPS, V): (V,)."""
+    """Sets the strength (STEPS, V); gives what a rollout is off that is corrected so, dB with GRAIN, (V,)."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
     s, measured = observe_context(model, clip, context), []

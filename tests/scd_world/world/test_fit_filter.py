@@ -256,3 +256,22 @@ def test_each_row_s_error_counts_beside_its_uncorrected_one():
     torch.testing.assert_close(scaled, plain)
     unseen = fitting.errors_at(fitting.STRENGTHS, 1e-4 * toward, 1e-4 * missing, off, valid)
     assert unseen.abs().max() < 1e-3 * plain.abs().max()
+
+
+def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkeypatch):
+    """Step by step the whole is found; no share of that brings a rollout nearer to recordings."""
+    wholes, fit = [], fitting.fit_strength
+
+    def remember(*given):
+        found = fit(*given)
+        wholes.append(model.filter.strength.clone())
+        return found
+
+    monkeypatch.setattr(fitting, "fit_strength", remember)
+    monkeypatch.setattr(fitting, "WIDTHS", (0.0,))
+    fit_filter(model, clip, CONTEXT, seed=0)
+    chosen, (whole,) = model.filter.strength.clone(), wholes
+    assert whole.any()
+    strengths = [chosen, *(share * whole for share in fitting.SHARES)]
+    least, *others = (fitting.corrected_cost(model, clip, CONTEXT, 0, strength) for strength in strengths)
+    assert all((least <= other + 1e-6).all() for other in others)
