@@ -26,11 +26,11 @@ from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.metrics.image import psnr
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.prior.config import PriorConfig, RendererPretrainConfig
-from scd_world.prior.fit_renderer import fit_renderer
+from scd_world.prior.fit_renderer import FramesToDraw, fit_renderer
 from scd_world.prior.renderer import StateRenderer
 from scd_world.reporting.tables import table
 from scd_world.robot_data.normalizer import encode_pixels
-from scd_world.training.pretrain import first_frames
+from scd_world.training.pretrain import frames_to_draw
 from scd_world.world.world import World
 
 EVERY = 5  # of held-out frames, those that are measured
@@ -54,9 +54,9 @@ def train(
     config = RendererPretrainConfig(steps=100_000)
     loader = WindowLoader(store, episodes, config.batch_size, 1, seed=0)
 
-    def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(first: int) -> Iterator[FramesToDraw]:
         for i in itertools.count(first):
-            yield first_frames(loader.batch(i), world.stats, torch.device("cpu"))
+            yield frames_to_draw(loader.batch(i), world.stats, torch.device("cpu"))
 
     return sum(1 for _ in fit_renderer(renderer, batches, 0, config, False, PretrainStage(seconds)))
 

@@ -52,8 +52,14 @@ class StatePrior(nn.Module, ABC):
         """Says whether the prior can draw a state."""
 
     @abstractmethod
-    def render(self, state: Tensor) -> Tensor:
-        """Draws (F, S) as frames (F, C, H, W); only where there is a renderer."""
+    def render(self, state: Tensor, scene: Tensor | None = None) -> Tensor:
+        """Draws (F, S) as frames (F, C, H, W); only where there is a renderer. scene (F, Z): where it draws
+        by one."""
+
+    @abstractmethod
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
+        """Reads off a frame (F, C, H, W) and the state (F, S) there what no state tells of a scene, (F, Z); Z
+        = 0 where the state alone is drawn."""
 
     @property
     @abstractmethod
@@ -105,8 +111,11 @@ class NoPrior(StatePrior):
     def project(self, state: Tensor) -> Tensor:
         return state.float()
 
-    def render(self, state: Tensor) -> Tensor:
+    def render(self, state: Tensor, scene: Tensor | None = None) -> Tensor:
         raise RuntimeError("NoPrior draws nothing: ask has_renderer first")
+
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
+        return shown_state[:, :0]
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return prev.new_zeros(len(prev), 0, prev.shape[-1] + state.shape[-1])

@@ -193,7 +193,8 @@ class WorldModel(nn.Module):
         """
         if self.filter is None:
             return obs
-        drawn = self.prior.render(torch.cat([state, anchor[1]])).to(obs.dtype).tensor_split(2)
+        scene = self.prior.scene(*anchor).repeat(2, 1)
+        drawn = self.prior.render(torch.cat([state, anchor[1]]), scene).to(obs.dtype).tensor_split(2)
         motion = motion_of(last[1], state, self.prior.delta_scale)
         return self.filter(obs, last[0], motion, drawn[0], anchor[0], drawn[1], steps_since_observed)
 

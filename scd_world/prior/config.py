@@ -15,7 +15,7 @@ KINDS = ("state", "none")
 MOST_OBJECTS = 64
 LARGEST_BATCH = 2**20  # beyond, a number is a slip
 # Beyond these a value is a slip, or a file that nobody should build.
-BOUNDS = {"layers": (0, 256), "width": (1, 16384), "renderer_parts": (0, 4096)}
+BOUNDS = {"layers": (0, 256), "width": (1, 16384), "renderer_parts": (0, 4096), "scene_features": (0, 4096)}
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class PriorSettings:
     layers: int = 3  # of the network that predicts the next state without pixels; 0: the linear model alone
     width: int = 256
     renderer_parts: int = 24  # frames of reference of what the state alone draws (head=conv); 0: no renderer
+    scene_features: int = 0  # numbers read off the last shown frame that it draws by, too (state_filter)
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
@@ -65,9 +66,9 @@ class PriorConfig(PriorSettings):
 
     @property
     def as_saved(self) -> dict[str, Any]:
-        """Gives plain JSON; without objects that of worlds that knew of none."""
-        values = asdict(self)
-        return values if self.objects else {k: v for k, v in values.items() if k != "objects"}
+        """Gives plain JSON; without objects, or a scene, that of worlds that knew of none."""
+        new = ("objects", "scene_features")
+        return {name: value for name, value in asdict(self).items() if value or name not in new}
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class RendererPretrainConfig:
     batch_size: int = 32  # frames per update
     cell_share: float = 0.25  # share of a frame that is looked at, half of it where something stands out
     lr: float = 5e-3
+    weight_decay: float = 0.0  # against what a few recordings are learnt by heart
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
     time_share: float = 0.15  # of time_limit and time_budget, at most
 
@@ -123,6 +125,7 @@ class RendererPretrainConfig:
         for name in ("lr", "time_share"):
             above(f"prior.renderer.{name}", getattr(self, name), 0)
         above("prior.renderer.steps", self.steps, -1)
+        between("prior.renderer.weight_decay", self.weight_decay, 0, 100)
         between("prior.renderer.batch_size", self.batch_size, 1, LARGEST_BATCH)
         between("prior.renderer.cell_share", self.cell_share, 0, 1)
 

@@ -2,7 +2,8 @@
 
 A frame by itself is cheap to learn from: no history, no noise, no rollout. And most of it is background:
 half of the cells that an update looks at are drawn from where something stands out, and weigh less for it.
-What has been learnt then is held.
+Where a scene representation is learnt as well, each frame comes with another one of its episode, off which it
+is read. An average of the weights is left, which knows less by heart than the last ones, and is held.
 
 F frames, C channels (3 per camera), H W pixels, P cells of the image, n of them looked at.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +30,23 @@ WARM_UP = 50  # updates
 # within 400 updates, docs/arm.md). A gradient many times the usual one is cut to that.
 POSE_LR_RATIO = 0.2  # of the learning rate
 CLIP = 0.1
+SCENE_LR_RATIO = 0.2  # of the same
+SCENE_NOISE = 0.1  # deviation, of (-1, 1): scenes that differ by less are drawn alike
+AVERAGE = 0.999  # decay of the average of the weights
+
+
+class FramesToDraw(NamedTuple):
+    """Frames, and what they are drawn by."""
+
+    obs: Tensor  # (F, C, H, W)
+    state: Tensor  # (F, S)
+    shown: Tensor  # (F, C, H, W) another frame of each one's episode, off which the scene is read
+    shown_state: Tensor  # (F, S) the state there
 
 
 def fit_renderer(
     renderer: StateRenderer,
-    frames: Callable[[int], Generator[tuple[Tensor, Tensor]]],
+    frames: Callable[[int], Generator[FramesToDraw]],
     seed: int,
     config: RendererPretrainConfig,
     bf16: bool,
@@ -40,24 +54,27 @@ def fit_renderer(
 ) -> Generator[Tensor]:
     """Trains `renderer` in place; yields the loss of each update.
 
-    frames(first): batches of states (F, S) and their frames (F, C, H, W) from number `first` on, without end,
-    on the renderer's device.
+    frames(first): batches from number `first` on, without end, on the renderer's device.
     """
     device, generator = renderer.background_cells.device, torch.Generator().manual_seed(seed)
     stage, steps = stage or PretrainStage(), config.steps
-    pose = [*renderer.pose_residual.parameters(), *renderer.fourier.parameters()]
-    others = [p for p in renderer.parameters() if all(p is not b for b in pose)]
-    optimizers = [
-        (torch.optim.AdamW(part, weight_decay=0.0, fused=True), rate * config.lr)
-        for part, rate in ((others, 1.0), (pose, POSE_LR_RATIO))
+    slower = [
+        ([*renderer.pose_residual.parameters(), *renderer.fourier.parameters()], POSE_LR_RATIO),
+        ([] if renderer.scene_encoder is None else [*renderer.scene_encoder.parameters()], SCENE_LR_RATIO),
     ]
-    stage.start(renderer, optimizers, generator, clip=CLIP)
+    named = {id(p) for part, _ in slower for p in part}
+    others = [p for p in renderer.parameters() if id(p) not in named]
+    optimizers = [
+        (torch.optim.AdamW(part, weight_decay=config.weight_decay, fused=True), rate * config.lr)
+        for part, rate in ((others, 1.0), *slower)
+        if part
+    ]
+    stage.start(renderer, optimizers, generator, AVERAGE, CLIP)
     with closing(frames(stage.update)) as batches:
 
         def loss(progress: float) -> Tensor:
-            state, obs = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                return renderer_loss(renderer, state, obs, config, generator)
+                return renderer_loss(renderer, next(batches), config, generator)
 
         def rates(progress: float) -> float:
             """Counted in updates, the warm-up is as long whether or not time ends the stage sooner."""
@@ -67,14 +84,14 @@ def fit_renderer(
 
 
 def renderer_loss(
-    renderer: StateRenderer,
-    state: Tensor,
-    obs: Tensor,
-    config: RendererPretrainConfig,
-    generator: torch.Generator,
+    renderer: StateRenderer, frames: FramesToDraw, config: RendererPretrainConfig, generator: torch.Generator
 ) -> Tensor:
-    """Mean square error of frames (F, C, H, W), from a share `cells` of their cells; a pixel that differs
-    from the background weighs `foreground` more."""
+    """Mean square error of frames, from a share `cell_share` of their cells; a pixel that differs from the
+    background weighs `foreground_weight` more."""
+    obs = frames.obs
+    scene = renderer.scene(frames.shown, frames.shown_state)
+    noise = torch.randn(scene.shape, generator=generator).to(scene)
+    state = torch.cat([frames.state, scene + SCENE_NOISE * noise], dim=-1)
     truth = renderer.to_cells(obs)
     differs = (truth - renderer.background_cells).abs().amax(3, keepdim=True) > DIFFERS  # (F, P, V, 1, CELL²)
     chance = cell_probabilities(differs.any(4).any(2)[..., 0], renderer.grid_size)

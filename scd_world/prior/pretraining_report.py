@@ -18,6 +18,7 @@ from scd_world.metrics.image import psnr
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fit_dynamics import step_loss
 from scd_world.prior.fit_outcome import predict_next_states
+from scd_world.prior.fit_renderer import FramesToDraw
 from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.trajectories import StateTrajectories
 
@@ -78,10 +79,12 @@ def outcome_result(dynamics: StateDynamics, held: StateTrajectories) -> list[Sta
 
 
 @torch.no_grad()
-def renderer_result(renderer: StateRenderer, state: Tensor, truth: Tensor) -> list[StageResult]:
-    """PSNR of frames (F, C, H, W) from their states (F, S); the baseline is the background."""
-    frames = renderer(state).clamp(-1, 1), renderer.background.expand_as(truth)
-    own, baseline = (psnr(frame, truth).mean().item() for frame in frames)
+def renderer_result(renderer: StateRenderer, frames: FramesToDraw) -> list[StageResult]:
+    """PSNR of frames that are drawn; the baseline is the background."""
+    truth, scene = frames.obs, renderer.scene(frames.shown, frames.shown_state)
+    drawn = renderer(torch.cat([frames.state, scene], dim=-1)).clamp(-1, 1)
+    pictures = drawn, renderer.background.expand_as(truth)
+    own, baseline = (psnr(picture, truth).mean().item() for picture in pictures)
     return [StageResult("PSNR of a frame, dB", own, "the background", baseline, higher_is_better=True)]
 
 

@@ -7,12 +7,19 @@ image, gives its color. Where the state holds a pose to half a pixel, so does th
 rollout; what no state holds is left to the decoder, which gets this drawing beside the last frame
 (`pixel_heads.py`). Run once per frame, pretrained before the rest (`fit_renderer.py`).
 
-F frames, S state, K parts, P cells of the image, V cameras, C = 3·V channels, H W frame.
+A state may be joined by a scene representation: a few numbers that a network reads off a frame that was shown
+and the state there, learnt with the renderer so that other frames of the same episode can be drawn ("Neural
+scene representation and rendering", Eslami et al., Science 2018). It holds what an episode is about and no
+state says: the light, the table, where things lie.
+
+F frames, S state, Z scene representation, K parts, P cells of the image, V cameras, C = 3·V channels, H W
+frame.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -24,14 +31,49 @@ FINENESS = 6.0  # deviation of the Fourier features' frequencies, radians over h
 BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
 
 
+class SceneEncoder(nn.Module):
+    """Reads a scene representation off a frame and the state there."""
+
+    def __init__(self, size: int, frame: torch.Size, features: int, channels: int = 48) -> None:
+        """size: S; frame: (C, H, W); features: Z."""
+        super().__init__()
+        C, *sides = frame
+        self.layers = nn.ModuleList()
+        for inputs in (C, channels, channels):
+            self.layers.append(nn.Conv2d(inputs, channels, 3, stride=2, padding=1))
+            sides = [(n + 1) // 2 for n in sides]
+        self.mlp = nn.Sequential(
+            *(nn.Linear(channels * sides[0] * sides[1] + size, 256), nn.GELU()),
+            *(nn.Linear(256, 128), nn.GELU()),
+            nn.Linear(128, features),
+        )
+
+    def forward(self, frame: Tensor, state: Tensor) -> Tensor:
+        """frame (F, C, H, W) in [-1, 1], state (F, S) → (F, Z) in (-1, 1)."""
+        for layer in self.layers:
+            frame = F.gelu(layer(frame))
+        return torch.tanh(self.mlp(torch.cat([frame.flatten(1), state], dim=-1)).float())
+
+
 class StateRenderer(nn.Module):
     cell_grid: Tensor  # (3, P)
     background_cells: Tensor  # (P, V, 3, CELL²)
 
-    def __init__(self, size: int, background: Tensor, parts: int, width: int = 96, hidden: int = 256) -> None:
-        """size: S; background (C, H, W) in [-1, 1]."""
+    def __init__(
+        self,
+        size: int,
+        background: Tensor,
+        parts: int,
+        width: int = 96,
+        hidden: int = 256,
+        scene_features: int = 0,
+    ) -> None:
+        """size: S; background (C, H, W) in [-1, 1]; scene_features: Z, 0: the state alone is drawn."""
         super().__init__()
         C, H, W = background.shape
+        encoder = SceneEncoder(size, background.shape, scene_features) if scene_features else None
+        self.scene_encoder = encoder
+        size += scene_features
         self.cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
         # Of each part its turn (as a complex number) and its place.
@@ -59,8 +101,12 @@ class StateRenderer(nn.Module):
         self.register_buffer("background_cells", self.to_cells(background), persistent=False)
 
     def forward(self, state: Tensor) -> Tensor:
-        """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]."""
+        """State (F, S + Z), scene and all, in model units → frame (F, C, H, W) in about [-1, 1]."""
         return self.to_frame(self.render_cells(state, self.cell_grid, self.background_cells))
+
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
+        """Reads the scene representation (F, Z) off a frame (F, C, H, W) and the state (F, S) there."""
+        return shown_state[:, :0] if self.scene_encoder is None else self.scene_encoder(shown, shown_state)
 
     @property
     def background(self) -> Tensor:
@@ -68,7 +114,7 @@ class StateRenderer(nn.Module):
         return self.to_frame(self.background_cells[None])
 
     def render_cells(self, state: Tensor, cells: Tensor, background: Tensor) -> Tensor:
-        """Draws some cells, (F, n, V, 3, CELL²): state (F, S); (row, column, 1) of the cells
+        """Draws some cells, (F, n, V, 3, CELL²): state (F, S + Z); (row, column, 1) of the cells
         (F or 1, 3, n); and what of the background is there, (F or 1, n, V, 3, CELL²)."""
         with full_precision(state):  # bf16 does not know where a pixel is
             features = self.coord_embed.weight @ self.part_transforms(state.float())  # (F, width, 3)

@@ -10,6 +10,7 @@ B rows, S state, A action, C H W frame; everything in model units.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from scd_world.model.prior import PriorPrediction, StatePrior
@@ -33,7 +34,8 @@ class PretrainedStatePrior(StatePrior):
         self.uncertainty = EnsembleUncertainty(S)
         self.renderer: StateRenderer | None = None
         if with_renderer and config.renderer_parts and S:
-            renderer = StateRenderer(S, normalizer.background, config.renderer_parts)
+            scene = config.scene_features
+            renderer = StateRenderer(S, normalizer.background, config.renderer_parts, scene_features=scene)
             self.renderer = renderer.requires_grad_(False)  # pretrained, and held from then on
 
     def fit_closed_form(self, transitions: tuple[Tensor, Tensor, Tensor, Tensor], state: Tensor) -> None:
@@ -60,9 +62,12 @@ class PretrainedStatePrior(StatePrior):
     def has_renderer(self) -> bool:  # type: ignore[override]
         return self.renderer is not None
 
-    def render(self, state: Tensor) -> Tensor:
+    def render(self, state: Tensor, scene: Tensor | None = None) -> Tensor:
         assert self.renderer is not None
-        return self.renderer(state)
+        return self.renderer(state if scene is None else torch.cat([state, scene], dim=-1))
+
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
+        return shown_state[:, :0] if self.renderer is None else self.renderer.scene(shown, shown_state)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return self.uncertainty.init_ensemble(prev, state)

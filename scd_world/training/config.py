@@ -92,6 +92,11 @@ class TrainConfig:
                 f"with prior.renderer_parts={self.prior.renderer_parts} draws nothing: set prior=state and "
                 "prior.renderer_parts=24, or model.state_filter=false"
             )
+        if self.prior.scene_features and not self.model.state_filter:
+            complain(
+                f"prior.scene_features={self.prior.scene_features} are read off a shown frame, which is kept "
+                "for model.state_filter: set prior.scene_features=0, or model.state_filter=true"
+            )
         if self.codec.objects and self.prior.extra_datasets:
             complain(
                 f"prior.extra_datasets={self.prior.extra_datasets} were recorded without images, in which "

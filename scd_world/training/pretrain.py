@@ -37,7 +37,7 @@ from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.calibrate import calibrate_uncertainty
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome
-from scd_world.prior.fit_renderer import fit_renderer
+from scd_world.prior.fit_renderer import FramesToDraw, fit_renderer
 from scd_world.prior.pretraining_report import (
     FRAMES,
     StageResult,
@@ -177,23 +177,25 @@ class Pretraining:
             return
         torch.manual_seed(self.config.seed)
         share, seed = self.config.data.motion_share, self.config.seed
-        loader = WindowLoader(self.store, self.episodes, config.batch_size, 1, seed, share)
+        renderer = prior.renderer
+        sees = renderer.scene_encoder is not None
+        loader = WindowLoader(self.store, self.episodes, config.batch_size, 1, seed, share, anchors=sees)
         device = self.accelerator.device
         bf16, units = use_bf16(self.config.precision, device), normalizer.to(device)
-        renderer = prior.renderer.to(device).requires_grad_(True)
+        renderer = renderer.to(device).requires_grad_(True)
         stage = self.stage("renderer", config.time_share)
 
-        def frames(first: int) -> Generator[tuple[Tensor, Tensor]]:
+        def frames(first: int) -> Generator[FramesToDraw]:
             with closing(prefetch(loader, first)) as batches:
                 for windows in batches:
-                    yield first_frames(windows, units, device)
+                    yield frames_to_draw(windows, units, device)
 
         losses = fit_renderer(renderer, frames, seed, config, bf16, stage)
         self.run_stage(stage, "renderer", losses, config.steps)
         renderer.requires_grad_(False)
         if len(self.held_out):
-            held = WindowLoader(self.store, self.held_out, FRAMES, 1, seed).batch(0)
-            self.report_stage("renderer", renderer_result(renderer, *first_frames(held, units, device)))
+            held = WindowLoader(self.store, self.held_out, FRAMES, 1, seed, anchors=sees).batch(0)
+            self.report_stage("renderer", renderer_result(renderer, frames_to_draw(held, units, device)))
 
     # ---- one stage -------------------------------------------------------------------------------------
 
@@ -256,12 +258,10 @@ def stage_dependencies(config: TrainConfig, store: WindowStore) -> dict[str, Any
     return depends | {"store": store.fingerprint}
 
 
-def first_frames(
-    windows: dict[str, Tensor], normalizer: Normalizer, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Gives state (F, S) and frame (F, C, H, W) of each window's first moment, on the device."""
+def frames_to_draw(windows: dict[str, Tensor], normalizer: Normalizer, device: torch.device) -> FramesToDraw:
+    """Gives each window's first frame, and its anchor, on the device."""
     clip = Clip.from_windows({name: value.to(device) for name, value in windows.items()}, normalizer)
-    return clip.state[:, 0], clip.obs[:, 0]
+    return FramesToDraw(clip.obs[:, 0], clip.state[:, 0], clip.anchor, clip.anchor_state)
 
 
 def to_trajectories(data: LowDimData, normalizer: Normalizer) -> StateTrajectories:

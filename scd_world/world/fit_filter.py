@@ -49,8 +49,10 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     corrects = model.filter
     if corrects is None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
-    anchor, anchor_drawn = clip.obs[:, context - 1], model.prior.render(clip.state[:, context - 1])
-    fit_reach(corrects, model, clip, context, anchor_drawn)
+    anchor, anchor_state = clip.obs[:, context - 1], clip.state[:, context - 1]
+    scene = model.prior.scene(anchor, anchor_state)
+    anchor_drawn = model.prior.render(anchor_state, scene)
+    fit_reach(corrects, model, clip, context, scene, anchor_drawn)
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
     corrects.strength.zero_()
@@ -79,19 +81,28 @@ def fit_strength(
     then are, dB, and |ln| of their sharpness beside the recorded ones', both (V,). off (N, V): R²."""
     corrects, anchor = model.filter, clip.obs[:, context - 1]
     assert corrects is not None
-    strengths, errors = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
+    strengths, sums = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
     s = observe_context(model, clip, context)
+    scene = model.prior.scene(s.anchor, s.anchor_state)
     measured = []
     for k, (i, noise) in enumerate(noisy_steps(clip, context, seed)):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
-        drawn, recorded = model.prior.render(s.state), clip.obs[:, i + 1]
+        drawn, recorded = model.prior.render(s.state, scene), clip.obs[:, i + 1]
         toward = corrects.coarse(corrects.measured(drawn, anchor, anchor_drawn) - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
-        errors = MEMORY * errors + errors_at(strengths, toward, recorded - s.obs, off, moved)
+        gain = kalman_gain(strengths[:, None, None], off)
+        sums = MEMORY * sums + torch.stack(
+            [
+                errors_at(gain, toward, recorded - s.obs, moved),
+                sharpness_at(gain, toward, s.obs, moved),
+                (moved * sharpness_of(recorded)).sum(0).expand(len(gain), -1),
+            ]
+        )
+        cost = 10 * sums[0].log10() + GRAIN * (sums[1] / sums[2]).log().abs()
         weaker = strengths[:, None] < corrects.strength[k - 1] * bool(k)  # what a rollout loses it has lost
-        corrects.strength[k] = strengths[errors.masked_fill(weaker, torch.inf).argmin(0)]
+        corrects.strength[k] = strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
         s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age))
         measured += how_far_off(s.obs, recorded, clip.valid[:, i, None])
@@ -160,13 +171,13 @@ def fit_still(model: WorldModel, clip: Clip, context: int, seed: int) -> float:
 
 
 def fit_reach(
-    corrects: StateFilter, model: WorldModel, clip: Clip, context: int, anchor_drawn: Tensor
+    corrects: StateFilter, model: WorldModel, clip: Clip, context: int, scene: Tensor, anchor_drawn: Tensor
 ) -> None:
-    """Sets the reach by the frames of a clip that follow those shown, the last of which is drawn (N, C, H,
-    W) of each row's state."""
+    """Sets the reach by the frames of a clip that follow those shown; of the last of these the scene (N, Z),
+    and the drawing (N, C, H, W)."""
     anchor = clip.obs[:, context - 1]
     steps = range(context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
-    drawn = {i: model.prior.render(clip.state[:, i]) for i in steps}
+    drawn = {i: model.prior.render(clip.state[:, i], scene) for i in steps}
     errors = {}
     for reach in REACHES:
         corrects.reach.fill_(reach)
@@ -177,15 +188,20 @@ def fit_reach(
     corrects.reach.fill_(min(errors, key=errors.__getitem__))
 
 
-def errors_at(strengths: Tensor, toward: Tensor, missing: Tensor, off: Tensor, valid: Tensor) -> Tensor:
-    """Gives the square error (P, V) of frames that are corrected at each strength, beside that of each row's
-    uncorrected one, and but for a constant.
+def errors_at(gain: Tensor, toward: Tensor, missing: Tensor, valid: Tensor) -> Tensor:
+    """Gives the square error of frames that are corrected by each gain, beside that of each row's uncorrected
+    one, summed over rows, (P, V).
 
-    strengths (P,); toward, missing (N, C, H, W): the whole correction, and what would be the right one; off
-    (N, V), their R²; valid (N, 1).
+    gain (P, N, V); toward, missing (N, C, H, W): the whole correction, and what would be the right one; valid
+    (N, 1).
     """
-    toward, missing = (values.unflatten(1, (-1, 3)) for values in (toward, missing))
-    counts = valid / missing.square().mean((2, 3, 4)).clamp_min(UNSEEN)  # (N, V)
-    fits, moves = (counts * (toward * other).sum((2, 3, 4)) for other in (missing, toward))  # (N, V)
-    gain = kalman_gain(strengths[:, None, None], off)
-    return (gain.square() * moves - 2 * gain * fits).sum(1)
+    wanted = by_camera(missing.square())
+    counts = valid / wanted.clamp_min(UNSEEN)  # (N, V)
+    fits, moves = (counts * by_camera(toward * other) for other in (missing, toward))  # (N, V)
+    return (gain.square() * moves - 2 * gain * fits + counts * wanted).sum(1)
+
+
+def sharpness_at(gain: Tensor, toward: Tensor, frames: Tensor, valid: Tensor) -> Tensor:
+    """Gives how sharp frames (N, C, H, W) are that are corrected by each gain, summed over rows, (P, V)."""
+    gains = gain.repeat_interleave(3, dim=2)[..., None, None]
+    return torch.stack([(valid * sharpness_of(frames + g * toward)).sum(0) for g in gains])

@@ -113,8 +113,10 @@ def test_nothing_is_drawn_that_would_correct_nothing(training, given):
     chosen = choose_settings(config, {"codec": "autoencoder"})
     assert chosen.model.state_filter
     assert chosen.prior.renderer_parts > 0
+    assert chosen.prior.scene_features > 0
     choices = choose(BLIND, {"codec": "autoencoder", **given}, "cpu")
     assert choices.get("prior.renderer_parts", Choice(0, "")).value == 0
+    assert "prior.scene_features" not in choices
     assert not choices.get("model.state_filter", Choice(False, "")).value
 
 
@@ -124,6 +126,7 @@ def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
         (nano.model.warp, nano.model.anchor_frame, nano.model.skip_connection, nano.model.state_filter)
     )
     assert nano.model.change_weight == 0
+    assert nano.prior.scene_features == 0
 
 
 def test_a_run_goes_on_as_it_began(training, tmp_path):

@@ -12,11 +12,11 @@ from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_world.prior.config import PriorConfig, RendererPretrainConfig
-from scd_world.prior.fit_renderer import fit_renderer, renderer_loss
+from scd_world.prior.fit_renderer import FramesToDraw, fit_renderer, renderer_loss
 from scd_world.prior.pretraining_report import renderer_result
 from scd_world.prior.renderer import StateRenderer, cell_grid
 from scd_world.robot_data.normalizer import Normalizer
-from scd_world.training.pretrain import first_frames
+from scd_world.training.pretrain import frames_to_draw
 from tests.conftest import make_model
 
 
@@ -33,13 +33,18 @@ def bars(count: int, size: int = 24, seed: int = 0) -> tuple[torch.Tensor, torch
     return state, (2 * inside - 1).view(count, 1, size, size).expand(-1, 3, -1, -1)
 
 
+def alone(state: torch.Tensor, obs: torch.Tensor) -> FramesToDraw:
+    """Frames whose episodes show nothing else."""
+    return FramesToDraw(obs, state, obs, state)
+
+
 def frames_of(store: WindowStore, stats: Normalizer, batch_size: int):
-    """Batches of (state, frame) from a number on, as a training gives them."""
+    """Batches from a number on, as a training gives them."""
     loader = WindowLoader(store, np.arange(len(store.lengths)), batch_size, 1, seed=0)
 
-    def frames(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def frames(first: int) -> Iterator[FramesToDraw]:
         for i in itertools.count(first):
-            yield first_frames(loader.batch(i), stats, torch.device("cpu"))
+            yield frames_to_draw(loader.batch(i), stats, torch.device("cpu"))
 
     return frames
 
@@ -64,7 +69,7 @@ def test_a_part_that_turns_is_learnt_from_single_frames():
     )
     for update in range(400):
         lot = torch.randint(512, (16,))
-        loss = renderer_loss(renderer, state[lot], obs[lot], config, g)
+        loss = renderer_loss(renderer, alone(state[lot], obs[lot]), config, g)
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - update / 400)
         optimizer.zero_grad()
         loss.backward()
@@ -73,13 +78,53 @@ def test_a_part_that_turns_is_learnt_from_single_frames():
     with torch.no_grad():
         error = (renderer(state) - obs).square().mean()
     assert error < 0.1 * (obs + 1).square().mean()
-    (result,) = renderer_result(renderer, state, obs)
+    (result,) = renderer_result(renderer, alone(state, obs))
     assert result.value > result.baseline_value + 10  # dB
     assert not result.failed
     with torch.no_grad():
         renderer.mlp[-1].bias += 30 * (torch.arange(16) >= 12)  # it has gone out: background alone
-    (nothing,) = renderer_result(renderer, state, obs)
+    (nothing,) = renderer_result(renderer, alone(state, obs))
     assert nothing.failed
+
+
+@pytest.mark.slow
+def test_what_no_state_tells_is_read_off_another_frame_of_the_episode():
+    """In some episodes the light is on, in others not: nobody is told."""
+    config = RendererPretrainConfig(steps=200, foreground_weight=0.0, cell_share=0.5, lr=1e-2)
+
+    def episodes(seed: int) -> FramesToDraw:
+        (state, obs), (shown_state, shown) = (bars(16, seed=2 * seed + i) for i in range(2))
+        light = torch.rand(16, 1, 1, 1, generator=torch.Generator().manual_seed(seed)) - 0.5
+        return FramesToDraw(light + (obs + 1) / 8, state, light + (shown + 1) / 8, shown_state)
+
+    def batches(first: int) -> Iterator[FramesToDraw]:
+        return (episodes(i) for i in itertools.count(first))
+
+    torch.manual_seed(0)
+    renderer = StateRenderer(4, torch.zeros(3, 24, 24), 8, 32, 32, scene_features=2)
+    for _ in fit_renderer(renderer, batches, 0, config, bf16=False):
+        pass
+    unseen = episodes(10_000)
+    with torch.no_grad():
+        scene = renderer.scene(unseen.shown, unseen.shown_state)
+        drawn, of_others = (renderer(torch.cat([unseen.state, s], 1)) for s in (scene, scene.roll(1, 0)))
+    unknown = (unseen.obs - unseen.obs.mean(0)).square().mean()
+    assert (drawn - unseen.obs).square().mean() < 0.3 * unknown
+    assert (of_others - unseen.obs).square().mean() > unknown
+
+
+def test_without_a_scene_the_state_alone_is_drawn_as_before():
+    torch.manual_seed(0)
+    plain = StateRenderer(3, torch.zeros(3, 8, 8), parts=2)
+    names = set(plain.state_dict())
+    assert plain.scene(torch.rand(2, 3, 8, 8), torch.rand(2, 3)).shape == (2, 0)
+    more = StateRenderer(3, torch.zeros(3, 8, 8), parts=2, scene_features=5)
+    new = set(more.state_dict()) - names
+    assert new == {name for name in more.state_dict() if name.startswith("scene_encoder.")}
+    assert new
+    scene = more.scene(torch.rand(2, 3, 8, 8), torch.rand(2, 3))
+    assert scene.shape == (2, 5)
+    assert (scene.abs() < 1).all()
 
 
 def test_a_frame_of_reference_moves_with_its_place_and_turns_with_its_turn():
@@ -174,7 +219,7 @@ def test_a_share_of_the_cells_tells_the_loss_of_all():
     torch.nn.init.normal_(renderer.mlp[-1].weight, std=0.1)
     config = RendererPretrainConfig(foreground_weight=3.0, cell_share=0.2)
     with torch.no_grad():
-        few = torch.stack([renderer_loss(renderer, state, obs, config, g) for _ in range(400)])
+        few = torch.stack([renderer_loss(renderer, alone(state, obs), config, g) for _ in range(400)])
         differs = (obs + 1).abs() > 0.1
         whole = ((1 + 3 * differs) * (renderer(state) - obs).square()).mean()
     torch.testing.assert_close(few.mean(), whole, rtol=0.02, atol=0)

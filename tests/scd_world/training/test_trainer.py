@@ -155,6 +155,11 @@ def test_a_filter_that_would_draw_nothing_is_refused(training):
             training(model=replace(TINY, state_filter=True, anchor_frame=True), prior=prior)
 
 
+def test_a_scene_that_would_be_read_off_nothing_is_refused(training):
+    with pytest.raises(ValueError, match=r"scene_features=4 .*set prior\.scene_features=0"):
+        training(prior=PriorTrainConfig(scene_features=4))
+
+
 @pytest.mark.slow
 def test_more_steps_go_on_from_the_end(training):
     train(training(steps=4))

@@ -8,6 +8,7 @@ import torch
 from scd_world.model import world_model
 from scd_world.model.filter import STEPS, StateFilter, drawing_error, gaussian, motion_of
 from scd_world.model.world_model import WorldModel, observe_context
+from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.clip import Clip
 from scd_world.world import fit_filter as fitting
 from scd_world.world.fit_filter import fit_filter
@@ -99,6 +100,28 @@ def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema
     once = model.filter(obs, last, torch.ones(3), *drawn, late)
     torch.testing.assert_close(once, once[:1].expand_as(once))
     assert not torch.equal(once, obs)
+
+
+def test_the_scene_that_is_drawn_is_the_one_that_was_shown_last(schema, stats, clip, world, tmp_path):
+    """In measuring, stepping and training; and a world keeps what it is read by."""
+    prior = PriorConfig(renderer_parts=2, scene_features=3)
+    model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
+    fit_filter(model, clip, CONTEXT, seed=0)
+    model.filter.strength.fill_(1e6)
+    model.filter.reach.fill_(1e-9)  # of nothing that was shown: the drawing alone
+    model.filter.farthest.fill_(1e6)
+    model.filter.kernel.copy_(gaussian(0.0))
+    s = observe_context(model, clip, CONTEXT)
+    scene = model.prior.scene(clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1])
+    assert scene.shape == (len(clip.obs), 3)
+    s = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
+    torch.testing.assert_close(s.obs, model.prior.render(s.state, scene), atol=1e-4, rtol=0)
+    again = World.load(World(model, stats, world.starts).save(tmp_path / "world"))
+    assert again.prior_config.scene_features == 3
+    torch.testing.assert_close(
+        again.model.prior.scene(clip.obs[:, 0], clip.state[:, 0]),
+        model.prior.scene(clip.obs[:, 0], clip.state[:, 0]),
+    )
 
 
 def test_a_drawing_that_was_far_off_corrects_little():
@@ -246,16 +269,29 @@ def test_each_row_s_error_counts_beside_its_uncorrected_one():
     none has."""
     g = torch.Generator().manual_seed(0)
     toward, missing = torch.randn(2, 3, 6, 8, 8, generator=g)
-    rows, off, valid = (
-        torch.tensor([1.0, 10.0, 0.3])[:, None, None, None],
-        torch.full((3, 2), 0.1),
-        torch.ones(3, 1),
-    )
-    plain = fitting.errors_at(fitting.STRENGTHS, toward, missing, off, valid)
-    scaled = fitting.errors_at(fitting.STRENGTHS, rows * toward, rows * missing, off, valid)
+    rows, valid = torch.tensor([1.0, 10.0, 0.3])[:, None, None, None], torch.ones(3, 1)
+    gain = torch.linspace(0, 1, 5)[:, None, None].expand(5, 3, 2)
+    plain = fitting.errors_at(gain, toward, missing, valid)
+    torch.testing.assert_close(plain[0], torch.full((2,), 3.0))  # uncorrected, each row is as it was
+    scaled = fitting.errors_at(gain, rows * toward, rows * missing, valid)
     torch.testing.assert_close(scaled, plain)
-    unseen = fitting.errors_at(fitting.STRENGTHS, 1e-4 * toward, 1e-4 * missing, off, valid)
+    unseen = fitting.errors_at(gain, 1e-4 * toward, 1e-4 * missing, valid)
     assert unseen.abs().max() < 1e-3 * plain.abs().max()
+
+
+def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, monkeypatch):
+    """The more grain counts, the more of it is left, and the farther off the frames are."""
+    anchor, anchor_state = clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1]
+    model.filter.reach.fill_(0.3)
+    model.filter.farthest.fill_(1e6)
+    anchor_drawn = model.prior.render(anchor_state)
+    off, found = drawing_error(anchor, anchor_drawn), []
+    for grain in (0.0, 100.0):
+        monkeypatch.setattr(fitting, "GRAIN", grain)
+        found.append(fitting.fit_strength(model, clip, CONTEXT, 0, anchor_drawn, off))
+    (error, unsharp), (error_with, unsharp_with) = found
+    assert (error < error_with).all()
+    assert (unsharp > unsharp_with).all()
 
 
 def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkeypatch):
