@@ -130,7 +130,7 @@ def make_clip(schema: DataSchema, B: int, T: int, seed: int = 0) -> Clip:
         valid=torch.ones(B, T),
         task=torch.arange(B) % max(len(schema.tasks), 1),
         anchor=torch.rand(B, schema.channels, schema.height, schema.width, generator=g) * 2 - 1,
-        anchor_state=torch.rand(B, len(schema.state), generator=g) * 2 - 1,
+        anchor_state=torch.rand(B, 2 * len(schema.state) + len(schema.action), generator=g) * 2 - 1,
     )
 
 

@@ -99,7 +99,7 @@ def check_rollout(s: RolloutState, members: np.ndarray, path: World | StatePath)
         "prev": (S + A,),
         **dict.fromkeys(("reward", "success", "task", "steps_since_observed"), ()),
         "anchor": (path.frame_shape[0] * world.config.anchor_frame, *path.frame_shape[1:]),
-        "anchor_state": (S * world.config.keeps_anchor_state,),
+        "anchor_state": ((2 * S + A) * world.config.keeps_anchor_state,),
         "detail": path.detail_shape,
         "ensemble": tuple(ensemble.shape[1:]),
     }

@@ -52,14 +52,14 @@ class StatePrior(nn.Module, ABC):
         """Says whether the prior can draw a state."""
 
     @abstractmethod
-    def render(self, state: Tensor, scene: Tensor | None = None) -> Tensor:
-        """Draws (F, S) as frames (F, C, H, W); only where there is a renderer. scene (F, Z): where it draws
-        by one."""
+    def render(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
+        """Draws (F, S) as frames (F, C, H, W); only where there is a renderer. Where it draws by more: prev
+        (F, S + A), state and action one frame earlier, and scene (F, Z)."""
 
     @abstractmethod
     def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
-        """Reads off a frame (F, C, H, W) and the state (F, S) there what no state tells of a scene, (F, Z); Z
-        = 0 where the state alone is drawn."""
+        """Reads off a frame (F, C, H, W) and the state (F, S, …) there what no state tells of a scene, (F,
+        Z); Z = 0 where the state alone is drawn."""
 
     @property
     @abstractmethod
@@ -111,7 +111,7 @@ class NoPrior(StatePrior):
     def project(self, state: Tensor) -> Tensor:
         return state.float()
 
-    def render(self, state: Tensor, scene: Tensor | None = None) -> Tensor:
+    def render(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
         raise RuntimeError("NoPrior draws nothing: ask has_renderer first")
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class RolloutState:
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
     anchor: Tensor  # (B, C, H, W) the last that was shown; (B, 0, H, W) where a model looks at none
-    anchor_state: Tensor  # (B, S) the state there; (B, 0) where no model asks for it
+    anchor_state: Tensor  # (B, 2·S + A) state there, and prev; (B, 0) where no model asks for it
     detail: Tensor  # (B, C', H, W) what a codec has to add to the picture of the anchor; often empty, C' = 0
     ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
     steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known

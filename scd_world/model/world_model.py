@@ -153,12 +153,12 @@ class WorldModel(nn.Module):
         return torch.cat([values, hot.expand(*values.shape[:-1], -1)], dim=-1)
 
     def look_up(self, state: Tensor, action: Tensor, anchor: Tensor, anchor_state: Tensor) -> Tensor | None:
-        """Draws what the anchor (B, C, H, W), seen at anchor_state (B, S), tells of the next frame: of its
-        state (B, …, S) and the action (B, …, A) that leads there → (B, …, C, H, W); None without one."""
+        """Draws what the anchor (B, C, H, W), seen at anchor_state (B, 2·S + A), tells of the next frame: of
+        its state (B, …, S) and the action (B, …, A) that leads there → (B, …, C, H, W); None without one."""
         if self.anchor_attention is None:
             return None
-        rows = state.shape[:-1]
-        seen = [at_all_steps(x, rows).flatten(0, len(rows) - 1) for x in (anchor, anchor_state)]
+        rows, shown_state = state.shape[:-1], anchor_state[:, : state.shape[-1]]
+        seen = [at_all_steps(x, rows).flatten(0, len(rows) - 1) for x in (anchor, shown_state)]
         given = torch.cat([state, action], dim=-1).flatten(0, -2)
         return self.anchor_attention(seen[0], given, seen[1]).unflatten(0, rows)
 
@@ -182,21 +182,26 @@ class WorldModel(nn.Module):
         self,
         obs: Tensor,
         state: Tensor,
-        last: tuple[Tensor, Tensor],
-        anchor: tuple[Tensor, Tensor],
+        last: Tensor,
+        prev: Tensor,
+        anchor: Tensor,
+        anchor_state: Tensor,
         steps_since_observed: Tensor,
     ) -> Tensor:
         """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter.
 
-        last, anchor: frame and state before these, and those that were shown last;
-        steps_since_observed (B,) int.
+        last (B, C, H, W), prev (B, S + A): the frame before these, and state and action there; anchor (B, C,
+        H, W), anchor_state (B, 2·S + A); steps_since_observed (B,) int.
         """
         if self.filter is None:
             return obs
-        scene = self.prior.scene(*anchor).repeat(2, 1)
-        drawn = self.prior.render(torch.cat([state, anchor[1]]), scene).to(obs.dtype).tensor_split(2)
-        motion = motion_of(last[1], state, self.prior.delta_scale)
-        return self.filter(obs, last[0], motion, drawn[0], anchor[0], drawn[1], steps_since_observed)
+        S = state.shape[-1]
+        shown, shown_prev = anchor_state.tensor_split([S], dim=-1)
+        scene = self.prior.scene(anchor, anchor_state).repeat(2, 1)
+        drawn = self.prior.render(torch.cat([state, shown]), torch.cat([prev, shown_prev]), scene)
+        now, then = drawn.to(obs.dtype).tensor_split(2)
+        motion = motion_of(prev[:, :S], state, self.prior.delta_scale)
+        return self.filter(obs, last, motion, now, anchor, then, steps_since_observed)
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -305,8 +310,9 @@ class WorldModel(nn.Module):
             seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps).clamp(-1, 1)
             age = torch.full_like(clip.task, i)
-            last, anchor = (frames[-1], state[:, i]), (clip.anchor, clip.anchor_state)
-            corrected = self.correct(drawn, next_state, last, anchor, age)
+            before = torch.cat([state[:, i], clip.action[:, i]], dim=-1)
+            shown = clip.anchor, clip.anchor_state
+            corrected = self.correct(drawn, next_state, frames[-1], before, *shown, age)
             frames.append(torch.where(alone, drawn, corrected).to(obs.dtype))
         return torch.stack(frames, dim=1)
 
@@ -338,7 +344,7 @@ class WorldModel(nn.Module):
             nothing.clone(),
             task,
             self.as_anchor(obs),
-            self.as_anchor_state(state),
+            self.as_anchor_state(state, prev),
             obs[:, :0],  # whoever has a codec knows more of it
             ensemble,
             since,
@@ -350,9 +356,10 @@ class WorldModel(nn.Module):
         """Gives what is kept of the last frame that was shown: all, or nothing where no model looks at it."""
         return obs.clone() if self.config.anchor_frame else obs[:, :0]
 
-    def as_anchor_state(self, state: Tensor) -> Tensor:
-        """Gives what is kept of the state (B, S) at that frame: all, or nothing where no model asks."""
-        return state.clone() if self.config.keeps_anchor_state else state[:, :0]
+    def as_anchor_state(self, state: Tensor, prev: Tensor) -> Tensor:
+        """Gives what is kept of the state (B, S) at that frame, and of state and action one frame earlier (B,
+        S + A): all, (B, 2·S + A), or nothing where no model asks."""
+        return torch.cat([state, prev], dim=-1) if self.config.keeps_anchor_state else state[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:
@@ -363,7 +370,7 @@ class WorldModel(nn.Module):
         s = replace(
             s,
             anchor=self.as_anchor(obs),
-            anchor_state=self.as_anchor_state(state),
+            anchor_state=self.as_anchor_state(state, prev),
             detail=obs[:, :0],  # it was of the frame that was shown before
         )
         return self.next_state(s, heads, prev, obs, state, ensemble, torch.zeros_like(s.steps_since_observed))
@@ -378,10 +385,9 @@ class WorldModel(nn.Module):
         found = self.look_up(state, action, s.anchor, s.anchor_state)
         seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
-        last, anchor = (s.obs, s.state), (s.anchor, s.anchor_state)
-        obs = self.correct(obs.clamp(-1, 1), state, last, anchor, s.steps_since_observed)
+        prev, age = torch.cat([s.state, action], dim=-1), s.steps_since_observed
+        obs = self.correct(obs.clamp(-1, 1), state, s.obs, prev, s.anchor, s.anchor_state, age)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
-        prev = torch.cat([s.state, action], dim=-1)
         return self.next_state(s, heads, prev, obs, state, ensemble, s.steps_since_observed + 1)
 
     def encode_and_predict(

@@ -26,7 +26,7 @@ class PriorSettings:
     layers: int = 3  # of the network that predicts the next state without pixels; 0: the linear model alone
     width: int = 256
     renderer_parts: int = 24  # frames of reference of what the state alone draws (head=conv); 0: no renderer
-    scene_features: int = 0  # numbers read off the last shown frame that it draws by, too (state_filter)
+    scene_features: int = 0  # of the last shown frame, by which it draws, and by prev, too (state_filter)
 
     def __post_init__(self) -> None:
         check_types(self, "prior")

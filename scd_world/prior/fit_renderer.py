@@ -40,6 +40,7 @@ class FramesToDraw(NamedTuple):
 
     obs: Tensor  # (F, C, H, W)
     state: Tensor  # (F, S)
+    prev: Tensor  # (F, S + A) state and action one frame earlier
     shown: Tensor  # (F, C, H, W) another frame of each one's episode, off which the scene is read
     shown_state: Tensor  # (F, S) the state there
 
@@ -91,7 +92,7 @@ def renderer_loss(
     obs = frames.obs
     scene = renderer.scene(frames.shown, frames.shown_state)
     noise = torch.randn(scene.shape, generator=generator).to(scene)
-    state = torch.cat([frames.state, scene + SCENE_NOISE * noise], dim=-1)
+    given = renderer.inputs(frames.state, frames.prev, scene + SCENE_NOISE * noise)
     truth = renderer.to_cells(obs)
     differs = (truth - renderer.background_cells).abs().amax(3, keepdim=True) > DIFFERS  # (F, P, V, 1, CELL²)
     chance = cell_probabilities(differs.any(4).any(2)[..., 0], renderer.grid_size)
@@ -99,7 +100,7 @@ def renderer_loss(
     chosen = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(obs.device)
     row = torch.arange(len(obs), device=obs.device)[:, None]
     drawn = renderer.render_cells(
-        state, renderer.cell_grid[:, chosen].movedim(1, 0), renderer.background_cells[chosen]
+        given, renderer.cell_grid[:, chosen].movedim(1, 0), renderer.background_cells[chosen]
     )
     error = (1 + config.foreground_weight * differs[row, chosen]) * (drawn - truth[row, chosen]).square()
     often = chance.shape[1] * chance[row, chosen]  # how often a cell is looked at, of once

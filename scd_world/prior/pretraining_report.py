@@ -82,7 +82,7 @@ def outcome_result(dynamics: StateDynamics, held: StateTrajectories) -> list[Sta
 def renderer_result(renderer: StateRenderer, frames: FramesToDraw) -> list[StageResult]:
     """PSNR of frames that are drawn; the baseline is the background."""
     truth, scene = frames.obs, renderer.scene(frames.shown, frames.shown_state)
-    drawn = renderer(torch.cat([frames.state, scene], dim=-1)).clamp(-1, 1)
+    drawn = renderer(frames.state, frames.prev, scene).clamp(-1, 1)
     pictures = drawn, renderer.background.expand_as(truth)
     own, baseline = (psnr(picture, truth).mean().item() for picture in pictures)
     return [StageResult("PSNR of a frame, dB", own, "the background", baseline, higher_is_better=True)]

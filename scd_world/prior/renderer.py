@@ -7,13 +7,14 @@ image, gives its color. Where the state holds a pose to half a pixel, so does th
 rollout; what no state holds is left to the decoder, which gets this drawing beside the last frame
 (`pixel_heads.py`). Run once per frame, pretrained before the rest (`fit_renderer.py`).
 
-A state may be joined by a scene representation: a few numbers that a network reads off a frame that was shown
-and the state there, learnt with the renderer so that other frames of the same episode can be drawn ("Neural
-scene representation and rendering", Eslami et al., Science 2018). It holds what an episode is about and no
-state says: the light, the table, where things lie.
+A state may be joined by all else that is known: how fast it changes, for a picture may be older than the
+joints; the action that led there, for a gripper may be commanded and not measured; and a scene
+representation, a few numbers that a network reads off a frame that was shown and the state there, learnt with
+the renderer so that other frames of the same episode can be drawn ("Neural scene representation and
+rendering", Eslami et al., Science 2018): the light, the table, where things lie.
 
-F frames, S state, Z scene representation, K parts, P cells of the image, V cameras, C = 3·V channels, H W
-frame.
+F frames, S state, A action, Z scene representation, K parts, P cells of the image, V cameras, C = 3·V
+channels, H W frame.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from scd_world.utils.precision import full_precision
 CELL = 2  # pixels: one evaluation of the function draws CELL² of them
 FINENESS = 6.0  # deviation of the Fourier features' frequencies, radians over half an image
 BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
+VELOCITY = 0.1  # by which a usual change is given
 
 
 class SceneEncoder(nn.Module):
@@ -58,6 +60,7 @@ class SceneEncoder(nn.Module):
 class StateRenderer(nn.Module):
     cell_grid: Tensor  # (3, P)
     background_cells: Tensor  # (P, V, 3, CELL²)
+    usual_change: Tensor  # (S,)
 
     def __init__(
         self,
@@ -67,13 +70,18 @@ class StateRenderer(nn.Module):
         width: int = 96,
         hidden: int = 256,
         scene_features: int = 0,
+        actions: int = 0,
+        usual_change: Tensor | None = None,
     ) -> None:
-        """size: S; background (C, H, W) in [-1, 1]; scene_features: Z, 0: the state alone is drawn."""
+        """size: S; background (C, H, W) in [-1, 1]. scene_features: Z, 0: the state alone is drawn; else
+        actions: A, and usual_change (S,) of the state per step."""
         super().__init__()
         C, H, W = background.shape
-        encoder = SceneEncoder(size, background.shape, scene_features) if scene_features else None
-        self.scene_encoder = encoder
-        size += scene_features
+        self.state_size, self.scene_encoder = size, None
+        self.register_buffer("usual_change", usual_change, persistent=False)
+        if scene_features:
+            self.scene_encoder = SceneEncoder(size, background.shape, scene_features)
+            size += size + actions + scene_features
         self.cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
         # Of each part its turn (as a complex number) and its place.
@@ -100,13 +108,27 @@ class StateRenderer(nn.Module):
         self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)
         self.register_buffer("background_cells", self.to_cells(background), persistent=False)
 
-    def forward(self, state: Tensor) -> Tensor:
-        """State (F, S + Z), scene and all, in model units → frame (F, C, H, W) in about [-1, 1]."""
-        return self.to_frame(self.render_cells(state, self.cell_grid, self.background_cells))
+    def forward(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
+        """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]. Where there is a scene encoder:
+        prev (F, S + A), state and action one frame earlier, and scene (F, Z)."""
+        given = self.inputs(state, prev, scene)
+        return self.to_frame(self.render_cells(given, self.cell_grid, self.background_cells))
+
+    def inputs(self, state: Tensor, prev: Tensor | None, scene: Tensor | None) -> Tensor:
+        """Gives all that a frame is drawn by, (F, S) or (F, 2·S + A + Z)."""
+        if self.scene_encoder is None:
+            return state
+        assert prev is not None, "drawn by the state before, too"
+        assert scene is not None, "drawn by a scene, too"
+        last, action = prev.tensor_split([self.state_size], dim=-1)
+        velocity = (VELOCITY * (state - last) / self.usual_change).clamp(-1, 1)
+        return torch.cat([state, velocity, action, scene], dim=-1)
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
-        """Reads the scene representation (F, Z) off a frame (F, C, H, W) and the state (F, S) there."""
-        return shown_state[:, :0] if self.scene_encoder is None else self.scene_encoder(shown, shown_state)
+        """Reads the scene representation (F, Z) off a frame (F, C, H, W) and the state (F, S, …) there."""
+        if self.scene_encoder is None:
+            return shown_state[:, :0]
+        return self.scene_encoder(shown, shown_state[:, : self.state_size])
 
     @property
     def background(self) -> Tensor:
@@ -114,7 +136,7 @@ class StateRenderer(nn.Module):
         return self.to_frame(self.background_cells[None])
 
     def render_cells(self, state: Tensor, cells: Tensor, background: Tensor) -> Tensor:
-        """Draws some cells, (F, n, V, 3, CELL²): state (F, S + Z); (row, column, 1) of the cells
+        """Draws some cells, (F, n, V, 3, CELL²): state, what `inputs` gives; (row, column, 1) of the cells
         (F or 1, 3, n); and what of the background is there, (F or 1, n, V, 3, CELL²)."""
         with full_precision(state):  # bf16 does not know where a pixel is
             features = self.coord_embed.weight @ self.part_transforms(state.float())  # (F, width, 3)

@@ -10,10 +10,9 @@ B rows, S state, A action, C H W frame; everything in model units.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from scd_world.model.prior import PriorPrediction, StatePrior
+from scd_world.model.prior import SMALLEST_CHANGE, PriorPrediction, StatePrior
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.renderer import StateRenderer
@@ -34,8 +33,14 @@ class PretrainedStatePrior(StatePrior):
         self.uncertainty = EnsembleUncertainty(S)
         self.renderer: StateRenderer | None = None
         if with_renderer and config.renderer_parts and S:
-            scene = config.scene_features
-            renderer = StateRenderer(S, normalizer.background, config.renderer_parts, scene_features=scene)
+            renderer = StateRenderer(
+                S,
+                normalizer.background,
+                config.renderer_parts,
+                scene_features=config.scene_features,
+                actions=len(normalizer.action_low),
+                usual_change=normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE),
+            )
             self.renderer = renderer.requires_grad_(False)  # pretrained, and held from then on
 
     def fit_closed_form(self, transitions: tuple[Tensor, Tensor, Tensor, Tensor], state: Tensor) -> None:
@@ -62,9 +67,9 @@ class PretrainedStatePrior(StatePrior):
     def has_renderer(self) -> bool:  # type: ignore[override]
         return self.renderer is not None
 
-    def render(self, state: Tensor, scene: Tensor | None = None) -> Tensor:
+    def render(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
         assert self.renderer is not None
-        return self.renderer(state if scene is None else torch.cat([state, scene], dim=-1))
+        return self.renderer(state, prev, scene)
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
         return shown_state[:, :0] if self.renderer is None else self.renderer.scene(shown, shown_state)

@@ -31,7 +31,7 @@ class Clip:
     valid: Tensor  # (B, T) 0 or 1
     task: Tensor  # (B,) int, which of the schema's tasks
     anchor: Tensor  # (B, C, H, W) in [-1, 1], an earlier frame of the episode, or the clip's first
-    anchor_state: Tensor  # (B, S) the state there
+    anchor_state: Tensor  # (B, 2·S + A) the state there, and state and action one frame earlier
 
     @property
     def num_steps(self) -> int:
@@ -50,22 +50,30 @@ class Clip:
 
         windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
         `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,); where the loader gives one,
-        `anchor` uint8 (B, V, H, W, 3) and `anchor_state` (B, S).
+        `anchor` uint8 (B, V, H, W, 3), `anchor_state` (B, S) and `anchor_prev` (B, S + A).
         """
         obs, state = encode(windows["pixels"]), stats.encode_state(windows["state"])
-        earlier = "anchor" in windows
+        prev, anchor = stats.encode_prev(windows["prev"]), (obs[:, 0], state[:, 0])
+        shown_prev = prev
+        if "anchor" in windows:
+            anchor = encode(windows["anchor"]), stats.encode_state(windows["anchor_state"])
+            shown_prev = stats.encode_prev(windows["anchor_prev"])
         return cls(
             obs=obs,
             state=state,
-            prev=stats.encode_prev(windows["prev"]),
+            prev=prev,
             action=stats.encode_action(windows["action"]),
             reward=stats.encode_reward(windows["reward"]),
             success=windows["success"].float(),
             valid=windows["valid"].float(),
             task=windows["task"],
-            anchor=encode(windows["anchor"]) if earlier else obs[:, 0],
-            anchor_state=stats.encode_state(windows["anchor_state"]) if earlier else state[:, 0],
+            anchor=anchor[0],
+            anchor_state=torch.cat([anchor[1], shown_prev], dim=-1),
         )
+
+    def before(self, i: int) -> Tensor:
+        """Gives state and action one frame before frame i, (B, S + A)."""
+        return torch.cat([self.state[:, i - 1], self.action[:, i - 1]], dim=-1) if i else self.prev
 
     def rows(self, rows: slice | Tensor) -> Clip:
         return Clip(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})

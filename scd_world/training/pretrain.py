@@ -261,7 +261,7 @@ def stage_dependencies(config: TrainConfig, store: WindowStore) -> dict[str, Any
 def frames_to_draw(windows: dict[str, Tensor], normalizer: Normalizer, device: torch.device) -> FramesToDraw:
     """Gives each window's first frame, and its anchor, on the device."""
     clip = Clip.from_windows({name: value.to(device) for name, value in windows.items()}, normalizer)
-    return FramesToDraw(clip.obs[:, 0], clip.state[:, 0], clip.anchor, clip.anchor_state)
+    return FramesToDraw(clip.obs[:, 0], clip.state[:, 0], clip.prev, clip.anchor, clip.anchor_state)
 
 
 def to_trajectories(data: LowDimData, normalizer: Normalizer) -> StateTrajectories:

@@ -3,14 +3,15 @@
 The reach is the one that brings drawings of recorded states nearest to the recorded frames. After k steps of
 a rollout, of the imagined x, the measured m and the recorded y,
 
-    P_k = argmin Σ ‖x + g·G(m − x) − y‖² / ‖x − y‖²     g = P / (P + R²) in each row,  P_k ≥ P_(k−1)
+    P_k = argmin  10 lg Σ ‖x + g·G(m − x) − y‖² / ‖x − y‖²  +  GRAIN · |ln sharpness|     P_k ≥ P_(k−1)
 
-over all rows, the corrected frame being the past of step k + 1: the gains of a Kalman filter whose noise is
-measured instead of modeled. Each error counts beside the uncorrected one, as dB have it: else the few rows
-that went astray would settle what is done to all. What a step corrects need not be corrected again, and P_k
-knows no later step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most.
-So for several widths of the blur G, of which each camera gets the one of least error in dB plus GRAIN times
-|ln| of how sharp its frames are beside the recorded ones: error alone would blur whatever is uncertain.
+over all rows, g = P / (P + R²) in each, the corrected frame being the past of step k + 1: the gains of a
+Kalman filter whose noise is measured instead of modeled. Each error counts beside the uncorrected one, as dB
+have it: else the few rows that went astray would settle what is done to all. And error alone would blur
+whatever is uncertain: so how sharp the corrected frames are beside the recorded ones counts, too. What a step
+corrects need not be corrected again, and P_k knows no later step: so of the whole, a half and a quarter of it
+each camera gets what serves a rollout most. So for several widths of the blur G, of which each camera gets
+the one of least cost.
 Before that, by rollouts that nothing corrects, the motion is found below which the frame before is nearer to
 the next one than what was imagined of it. On episodes that nothing was learnt from: what was learnt by heart
 is drawn better than anything will be.
@@ -51,7 +52,7 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
     anchor, anchor_state = clip.obs[:, context - 1], clip.state[:, context - 1]
     scene = model.prior.scene(anchor, anchor_state)
-    anchor_drawn = model.prior.render(anchor_state, scene)
+    anchor_drawn = model.prior.render(anchor_state, clip.before(context - 1), scene)
     fit_reach(corrects, model, clip, context, scene, anchor_drawn)
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
@@ -88,7 +89,7 @@ def fit_strength(
     for k, (i, noise) in enumerate(noisy_steps(clip, context, seed)):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
-        drawn, recorded = model.prior.render(s.state, scene), clip.obs[:, i + 1]
+        drawn, recorded = model.prior.render(s.state, s.prev, scene), clip.obs[:, i + 1]
         toward = corrects.coarse(corrects.measured(drawn, anchor, anchor_drawn) - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
@@ -177,7 +178,7 @@ def fit_reach(
     and the drawing (N, C, H, W)."""
     anchor = clip.obs[:, context - 1]
     steps = range(context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
-    drawn = {i: model.prior.render(clip.state[:, i], scene) for i in steps}
+    drawn = {i: model.prior.render(clip.state[:, i], clip.before(i), scene) for i in steps}
     errors = {}
     for reach in REACHES:
         corrects.reach.fill_(reach)

@@ -60,7 +60,7 @@ class StatePath:
             success=nothing.clone(),
             task=self.world.tasks(starts),
             anchor=blank,
-            anchor_state=self.world.model.as_anchor_state(state),
+            anchor_state=self.world.model.as_anchor_state(state, prev),
             detail=blank,
             ensemble=self.init_ensemble(prev, state).clone(),
             steps_since_observed=torch.zeros(B, dtype=torch.long, device=state.device),

@@ -157,7 +157,7 @@ class World:
         s.state[index], s.prev[index] = self.last_states(starts)
         if self.config.anchor_frame:
             s.anchor[index], s.detail[index] = obs, self.codec.detail(shown, obs)
-            s.anchor_state[index] = self.model.as_anchor_state(s.state[index])
+            s.anchor_state[index] = self.model.as_anchor_state(s.state[index], s.prev[index])
         s.reward[index] = s.success[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0

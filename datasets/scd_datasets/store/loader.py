@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scd_datasets.store.store import WindowStore
+from scd_datasets.store.store import WindowStore, previous_state_action
 
 MOVED = 1e-3  # of a dimension's range: simulators settle, sensors tremble
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class WindowLoader:
         world_size: int = 1,
         anchors: bool = False,
     ) -> None:
-        """anchors: with each window an earlier frame of its episode, and the state there."""
+        """anchors: with each window an earlier frame of its episode, the state there, and state and action
+        one frame before that."""
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size counts all processes' windows: {batch_size} does not divide by {world_size}"
@@ -68,7 +69,11 @@ class WindowLoader:
             back = np.random.default_rng([self.seed, step, 1]).random(self.batch_size)[mine]
             earlier = (back * (frames + 1)).astype(int)  # any frame up to the window's first
             windows["anchor"] = self.store.frames(episodes, earlier)
-            windows["anchor_state"] = self.store.state[self.store.starts[episodes] + earlier]
+            starts = self.store.starts[episodes]
+            windows["anchor_state"] = self.store.state[starts + earlier]
+            windows["anchor_prev"] = previous_state_action(
+                self.store.state, self.store.action, starts + earlier, starts
+            )
         return {name: torch.from_numpy(values) for name, values in windows.items()}
 
     def addresses(self, step: int) -> np.ndarray:

@@ -45,14 +45,17 @@ def test_an_anchor_is_an_earlier_frame_of_the_windows_episode_and_changes_nothin
         WindowLoader(store, EVERY, 64, 5, 1, anchors=True),
     )
     batch = loader.batch(3)
-    anchor, anchor_state = batch.pop("anchor").numpy(), batch.pop("anchor_state").numpy()
+    anchor, *states = (batch.pop(f"anchor{of}").numpy() for of in ("", "_state", "_prev"))
     assert same(batch, plain.batch(3))
     lags = []
-    for (episode, frame), picture, state in zip(loader.addresses(3), anchor, anchor_state, strict=True):
+    for (episode, frame), picture, state, prev in zip(loader.addresses(3), anchor, *states, strict=True):
         shown = store.frames(np.full(frame + 1, episode), np.arange(frame + 1))
         found = np.flatnonzero((shown == picture).all((1, 2, 3, 4)))[-1]
         lags.append(found - frame)
-        assert (store.state[store.starts[episode] + found] == state).all()
+        row, first = store.starts[episode] + found, found == 0
+        assert (store.state[row] == state).all()
+        assert (np.r_[store.state[row - 1], store.action[row - 1]] == prev).all() or first
+        assert np.isnan(prev[len(state) :]).all() == first
     assert max(lags) <= 0
     assert min(lags) < -5
     parts = [

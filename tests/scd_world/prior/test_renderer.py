@@ -35,7 +35,7 @@ def bars(count: int, size: int = 24, seed: int = 0) -> tuple[torch.Tensor, torch
 
 def alone(state: torch.Tensor, obs: torch.Tensor) -> FramesToDraw:
     """Frames whose episodes show nothing else."""
-    return FramesToDraw(obs, state, obs, state)
+    return FramesToDraw(obs, state, state, obs, state)
 
 
 def frames_of(store: WindowStore, stats: Normalizer, batch_size: int):
@@ -95,19 +95,20 @@ def test_what_no_state_tells_is_read_off_another_frame_of_the_episode():
     def episodes(seed: int) -> FramesToDraw:
         (state, obs), (shown_state, shown) = (bars(16, seed=2 * seed + i) for i in range(2))
         light = torch.rand(16, 1, 1, 1, generator=torch.Generator().manual_seed(seed)) - 0.5
-        return FramesToDraw(light + (obs + 1) / 8, state, light + (shown + 1) / 8, shown_state)
+        obs, shown = (light + (picture + 1) / 8 for picture in (obs, shown))
+        return FramesToDraw(obs, state, state, shown, shown_state)
 
     def batches(first: int) -> Iterator[FramesToDraw]:
         return (episodes(i) for i in itertools.count(first))
 
     torch.manual_seed(0)
-    renderer = StateRenderer(4, torch.zeros(3, 24, 24), 8, 32, 32, scene_features=2)
+    renderer = StateRenderer(4, torch.zeros(3, 24, 24), 8, 32, 32, 2, 0, torch.ones(4))
     for _ in fit_renderer(renderer, batches, 0, config, bf16=False):
         pass
     unseen = episodes(10_000)
     with torch.no_grad():
         scene = renderer.scene(unseen.shown, unseen.shown_state)
-        drawn, of_others = (renderer(torch.cat([unseen.state, s], 1)) for s in (scene, scene.roll(1, 0)))
+        drawn, of_others = (renderer(unseen.state, unseen.prev, s) for s in (scene, scene.roll(1, 0)))
     unknown = (unseen.obs - unseen.obs.mean(0)).square().mean()
     assert (drawn - unseen.obs).square().mean() < 0.3 * unknown
     assert (of_others - unseen.obs).square().mean() > unknown
@@ -118,7 +119,7 @@ def test_without_a_scene_the_state_alone_is_drawn_as_before():
     plain = StateRenderer(3, torch.zeros(3, 8, 8), parts=2)
     names = set(plain.state_dict())
     assert plain.scene(torch.rand(2, 3, 8, 8), torch.rand(2, 3)).shape == (2, 0)
-    more = StateRenderer(3, torch.zeros(3, 8, 8), parts=2, scene_features=5)
+    more = StateRenderer(3, torch.zeros(3, 8, 8), parts=2, scene_features=5, usual_change=torch.ones(3))
     new = set(more.state_dict()) - names
     assert new == {name for name in more.state_dict() if name.startswith("scene_encoder.")}
     assert new

@@ -111,11 +111,12 @@ def test_the_scene_that_is_drawn_is_the_one_that_was_shown_last(schema, stats, c
     model.filter.reach.fill_(1e-9)  # of nothing that was shown: the drawing alone
     model.filter.farthest.fill_(1e6)
     model.filter.kernel.copy_(gaussian(0.0))
+    model.filter.still.zero_()
     s = observe_context(model, clip, CONTEXT)
     scene = model.prior.scene(clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1])
     assert scene.shape == (len(clip.obs), 3)
     s = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
-    torch.testing.assert_close(s.obs, model.prior.render(s.state, scene), atol=1e-4, rtol=0)
+    torch.testing.assert_close(s.obs, model.prior.render(s.state, s.prev, scene), atol=1e-4, rtol=0)
     again = World.load(World(model, stats, world.starts).save(tmp_path / "world"))
     assert again.prior_config.scene_features == 3
     torch.testing.assert_close(
