@@ -20,6 +20,7 @@ from scd_world.world.world_config import WorldConfig, fewest_weights
 
 CODEC = "codec.safetensors"  # in a world whose codec is learnt
 WEIGHTS = ("float32", "float16", "int8")  # in how many bits parameters are saved
+OF_FRAMES = ("core.", "prior.renderer.scene_encoder.")  # what is kept in int8
 ROW_SCALES = ".row_scales"  # behind the name of a matrix that is saved in 8 bits
 MAY_BE_NAN = "prior.uncertainty.calibration_curve"  # where no state says what to expect
 
@@ -48,15 +49,15 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 def as_saved(module: nn.Module, weights: str) -> dict[str, Tensor]:
     """Gives a module's tensors, with its parameters in fewer bits where `weights` is not float32.
 
-    float16: rounded. int8: of what denoises and encodes (`core`) each row of a matrix in whole numbers up to
-    127 times a scale of its own, all else in float16. Buffers are fits in closed form, and stay exact.
+    float16: rounded. int8: of what denoises and encodes frames each row of a matrix in whole numbers up to 127
+    times a scale of its own, all else in float16. Buffers are fits in closed form, and stay exact.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if weights == "float32":
         return tensors
     for name, _ in module.named_parameters():
         value = tensors[name]
-        if weights == "int8" and value.ndim > 1 and value.numel() and name.startswith("core."):
+        if weights == "int8" and value.ndim > 1 and value.numel() and name.startswith(OF_FRAMES):
             scales = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
             rows = scales.view(-1, *[1] * (value.ndim - 1))
             tensors[name], tensors[name + ROW_SCALES] = (value / rows).round().to(torch.int8), scales

@@ -116,7 +116,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
 def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog):
     caplog.set_level("INFO")
     model = replace(TINY, state_filter=True, anchor_frame=True)
-    prior = replace(training().prior, calibration_share=0.4)
+    prior = replace(training().prior, calibration_share=0.4, scene_features=3)
     config = training(model=model, prior=prior)
     strength = World.load(train(config)).model.filter.strength
     assert strength.any()

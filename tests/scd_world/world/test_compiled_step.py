@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from scd_world.model.filter import STEPS
 from scd_world.model.rollout_state import RolloutState
+from scd_world.prior.config import PriorConfig
 from scd_world.world.compiled_step import StepGraph, Stepper
 from tests.conftest import CONFIG, filled, make_clip, make_model, make_stats
 
@@ -53,7 +54,8 @@ def test_a_recorded_step_equals_a_step_also_past_the_window_and_leaves_what_is_s
 
 
 def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip):
-    model = filled(make_model(replace(CONFIG, state_filter=True, anchor_frame=True), schema, stats))
+    config = replace(CONFIG, state_filter=True, anchor_frame=True)
+    model = filled(make_model(config, schema, stats, PriorConfig(renderer_parts=2, scene_features=3)))
     model.filter.strength.copy_(torch.linspace(0.1, 0.9, STEPS)[:, None])
     model.filter.farthest.fill_(1e6)
     plain, s = begin(model, clip), begin(model, clip)
