@@ -261,7 +261,7 @@ class OpenLoopResults:
                 self.put(f"psnr_changed_{name}", rows, h, psnr(obs, truth, changed), valid)
                 self.put(f"ssim_{name}", rows, h, ssim(obs, truth), valid)
                 self.put(f"sharpness_{name}", rows, h, sharpness(obs), valid)
-            if world.model.prior.has_renderer:  # what the state tells by itself is a rival, too
+            if world.model.prior.has_renderer:  # what is drawn without imagining is a rival, too
                 prior = world.model.prior
                 drawn = world.codec.decode(
                     prior.render(s.state, s.prev, prior.scene(s.anchor, s.anchor_state))

@@ -33,7 +33,7 @@ def pixel_table(curves: dict[str, dict]) -> str:
     names = ("psnr_changed_imagined", "psnr_changed_copy")
     rivals = ["psnr_drawn"] if "psnr_drawn" in curves else []
     if rivals:
-        head.insert(4, "state alone")
+        head.insert(4, "drawing alone")
     rows = []
     for i in table_rows(curves):
         gain = curves["psnr_gain"]

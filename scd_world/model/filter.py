@@ -1,8 +1,9 @@
-"""A filter: what the state alone draws corrects the frame that was imagined.
+"""A filter: what is drawn without looking at frames between corrects the one that was imagined.
 
-A rollout drifts; what the state prior draws of a state (`prior.render`) does not, and knows less. That
-drawing d is to the rollout what a measurement is to a Kalman filter. With x the imagined frame, a the last
-frame that was shown (the anchor), and d_a the drawing of the state there:
+A rollout drifts; what the state prior draws of a state, and of what the last shown frame told of the scene
+(`prior.render`), does not, and knows less. That drawing d is to the rollout what a measurement is to a Kalman
+filter. With x the imagined frame, a the last frame that was shown (the anchor), and d_a the drawing of the
+state there:
 
     m = d + w·(a − d_a)      w = exp(−(|d − d_a| / reach)²)
     x ← x + g·G(m − x)       g = P_k / (P_k + R²),  R = mean (a − d_a)²

@@ -25,7 +25,7 @@ class PriorSettings:
     kind: str = "state"
     layers: int = 3  # of the network that predicts the next state without pixels; 0: the linear model alone
     width: int = 256
-    renderer_parts: int = 24  # frames of reference of what the state alone draws (head=conv); 0: no renderer
+    renderer_parts: int = 24  # frames of reference of what draws a state (head=conv); 0: no renderer
     scene_features: int = 0  # of the last shown frame, by which it draws, and by prev, too (state_filter)
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class OutcomePretrainConfig:
 
 @dataclass(frozen=True)
 class RendererPretrainConfig:
-    """How what the state alone draws is pretrained (prior.renderer_parts > 0)."""
+    """How the renderer of a state is pretrained (prior.renderer_parts > 0)."""
 
     steps: int = 4000  # updates, at most as many as the world gets
     batch_size: int = 32  # frames per update

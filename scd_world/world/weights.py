@@ -49,8 +49,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 def as_saved(module: nn.Module, weights: str) -> dict[str, Tensor]:
     """Gives a module's tensors, with its parameters in fewer bits where `weights` is not float32.
 
-    float16: rounded. int8: of what denoises and encodes frames each row of a matrix in whole numbers up to 127
-    times a scale of its own, all else in float16. Buffers are fits in closed form, and stay exact.
+    float16: rounded. int8: of what denoises and encodes frames each row of a matrix in whole numbers up to
+    127 times a scale of its own, all else in float16. Buffers are fits in closed form, and stay exact.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if weights == "float32":
