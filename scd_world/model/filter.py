@@ -9,8 +9,9 @@ state there:
     x ← x + g·G(m − x)       g = P_k / (P_k + R²),  R = mean (a − d_a)²
 
 Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). R is
-how far off the drawing was where that could be seen; where it was farther off than ever when the filter was
-measured, of a pose unlike all that were recorded, it corrects nothing (the gate of a Kalman filter). G is a
+how far off the drawing was where that could be seen. Of a state alone, in a pose unlike all that were
+recorded, a drawing is confetti: where it was farther off than ever when the filter was measured, it corrects
+nothing (the gate of a Kalman filter); one that knows the scene is better than none even there. G is a
 Gaussian blur: a drawing is a mean of what a state may look like, and right where it is coarse; the grain of
 what was imagined is none of its business, unless the drawing has it, too (G = 1). P_k, how much is to be
 corrected after k imagined steps, the reach and the width of G are measured (`fit_filter.py`), not learnt.
@@ -35,6 +36,7 @@ STEPS = 64  # imagined steps that have a strength of their own; later ones have 
 
 RADIUS = 24  # of G, cells: three times the widest
 GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
+OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
 
 
 class StateFilter(nn.Module):
@@ -42,7 +44,7 @@ class StateFilter(nn.Module):
 
     strength: Tensor  # (STEPS, V) P_k
     reach: Tensor  # ()
-    farthest: Tensor  # (V,) the largest R² where the strength was measured
+    farthest: Tensor  # (V,) the largest R² where the strength was measured, or OPEN
     still: Tensor  # () motion below which the frame before is kept
     kernel: Tensor  # (V, 2·RADIUS + 1) G, along either axis
 

@@ -98,7 +98,7 @@ class Core(nn.Module, ABC):
         return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
 
 
-# Share of the self-rollouts that no filter corrects: where its gate is shut, a model has to stand by itself.
+# Share of the self-rollouts that no filter corrects: where it says little, a model has to stand by itself.
 UNCORRECTED = 0.3
 
 

@@ -27,7 +27,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scd_world.model.filter import STEPS, StateFilter, drawing_error, gaussian, kalman_gain, motion_of
+from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, kalman_gain, motion_of
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 
@@ -56,6 +56,8 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     fit_reach(corrects, model, clip, context, scene, anchor_drawn)
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
+    if scene.shape[-1]:
+        corrects.farthest.fill_(OPEN)
     corrects.strength.zero_()
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, clip, context, seed))

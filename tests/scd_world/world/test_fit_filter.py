@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scd_world.model import world_model
-from scd_world.model.filter import STEPS, StateFilter, drawing_error, gaussian, motion_of
+from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, motion_of
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.clip import Clip
@@ -107,9 +107,9 @@ def test_the_scene_that_is_drawn_is_the_one_that_was_shown_last(schema, stats, c
     prior = PriorConfig(renderer_parts=2, scene_features=3)
     model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
     fit_filter(model, clip, CONTEXT, seed=0)
-    model.filter.strength.fill_(1e6)
+    assert (model.filter.farthest == OPEN).all()  # it is trusted of poses unlike all others, too
+    model.filter.strength.fill_(1e12)
     model.filter.reach.fill_(1e-9)  # of nothing that was shown: the drawing alone
-    model.filter.farthest.fill_(1e6)
     model.filter.kernel.copy_(gaussian(0.0))
     model.filter.still.zero_()
     s = observe_context(model, clip, CONTEXT)
