@@ -40,6 +40,7 @@ WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
 GRAIN = 1.0  # dB that a picture e times too soft, or too grainy, is worse
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
+AT_ONCE = 2**22  # numbers that are corrected together
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
 
@@ -207,4 +208,8 @@ def errors_at(gain: Tensor, toward: Tensor, missing: Tensor, valid: Tensor) -> T
 def sharpness_at(gain: Tensor, toward: Tensor, frames: Tensor, valid: Tensor) -> Tensor:
     """Gives how sharp frames (N, C, H, W) are that are corrected by each gain, summed over rows, (P, V)."""
     gains = gain.repeat_interleave(3, dim=2)[..., None, None]
-    return torch.stack([(valid * sharpness_of(frames + g * toward)).sum(0) for g in gains])
+    found = []
+    for some in gains.split(max(1, AT_ONCE // frames.numel())):
+        corrected = (frames + some * toward).flatten(0, 1)
+        found.append((valid * sharpness_of(corrected).unflatten(0, some.shape[:2])).sum(1))
+    return torch.cat(found)

@@ -295,6 +295,16 @@ def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, 
     assert (unsharp > unsharp_with).all()
 
 
+def test_how_sharp_frames_are_does_not_depend_on_how_many_are_looked_at_together(monkeypatch):
+    frames, toward = torch.randn(2, 3, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    gain, valid = torch.rand(5, 3, 2), torch.tensor([[1.0], [0.0], [1.0]])
+    together = fitting.sharpness_at(gain, toward, frames, valid)
+    monkeypatch.setattr(fitting, "AT_ONCE", 1)
+    torch.testing.assert_close(fitting.sharpness_at(gain, toward, frames, valid), together)
+    by_hand = frames[[0, 2]] + gain[3, [0, 2]].repeat_interleave(3, 1)[..., None, None] * toward[[0, 2]]
+    torch.testing.assert_close(together[3], fitting.sharpness_of(by_hand).sum(0))
+
+
 def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkeypatch):
     """Step by step the whole is found; no share of that brings a rollout nearer to recordings."""
     wholes, fit = [], fitting.fit_strength
