@@ -31,8 +31,8 @@ PASSES = (
     60  # over the recordings: the held-out loss of two robots is lowest after 47 and 78 (docs/cameras.md)
 )
 FEWEST, MOST = 3000, 20_000  # updates
-# Of three robots 4,000 updates draw up to 1.8 dB worse than 12,000 and more; 32 features draw no better than
-# these (docs/cameras.md 17).
+# Two of three robots are drawn better still after so many updates; more features draw no better than these
+# (docs/cameras.md 17).
 DRAWN, SCENE = 12_000, 12
 
 

@@ -42,7 +42,7 @@ class FramesToDraw(NamedTuple):
     state: Tensor  # (F, S)
     prev: Tensor  # (F, S + A) state and action one frame earlier
     shown: Tensor  # (F, C, H, W) another frame of each one's episode, off which the scene is read
-    shown_state: Tensor  # (F, S) the state there
+    shown_state: Tensor  # (F, S, …) the state there
 
 
 def fit_renderer(

@@ -69,11 +69,10 @@ class WindowLoader:
             back = np.random.default_rng([self.seed, step, 1]).random(self.batch_size)[mine]
             earlier = (back * (frames + 1)).astype(int)  # any frame up to the window's first
             windows["anchor"] = self.store.frames(episodes, earlier)
-            starts = self.store.starts[episodes]
-            windows["anchor_state"] = self.store.state[starts + earlier]
-            windows["anchor_prev"] = previous_state_action(
-                self.store.state, self.store.action, starts + earlier, starts
-            )
+            state, starts = self.store.state, self.store.starts[episodes]
+            rows = starts + earlier
+            windows["anchor_state"] = state[rows]
+            windows["anchor_prev"] = previous_state_action(state, self.store.action, rows, starts)
         return {name: torch.from_numpy(values) for name, values in windows.items()}
 
     def addresses(self, step: int) -> np.ndarray:
