@@ -1,25 +1,27 @@
 """What a robot may move is found in frames by itself, and what the robot is is left alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from scene import COLORS, recording, scenes_of
 
-from scd_world.objects.discover import discover, first_guesses, standing_out
+from scd_world.objects.discover import discover, first_guesses, standing_out, with_drawn
 from scd_world.objects.pose import search
 
-COUNT = 160
+COUNT = 96
 
 
-def found_in(shape: str | None, most: int = 1):
+def table(shape: str | None):
     frames, state, episode, poses = recording(COUNT, 7, shape)
     scenes, recorded = scenes_of(frames, state, episode)
-    found = discover(scenes, most, 0, lambda places: recorded.tells(state, episode, places))
-    return found, scenes, poses
+    return scenes, partial(recorded.tells, state, episode), poses
 
 
 @pytest.fixture(scope="module")
 def the_l():
-    return found_in("L")
+    scenes, told, poses = table("L")
+    return discover(scenes, 1, 0, told), scenes, poses
 
 
 def test_the_l_is_found_and_looks_like_one(the_l):
@@ -44,18 +46,21 @@ def test_its_turn_is_told_and_follows_the_true_one(the_l):
 
 
 def test_the_turn_of_a_disc_is_not_told():
-    (known,), _, _ = found_in("disc")
+    scenes, told, _ = table("disc")
+    (known,) = discover(scenes, 1, 0, told)
     assert not known.sprite.turns
 
 
 def test_a_robot_alone_is_no_thing():
-    found, _, _ = found_in(None)
-    assert found == []
+    scenes, told, _ = table(None)
+    assert discover(scenes, 1, 0, told) == []
 
 
 def test_no_more_is_found_than_there_is(the_l):
-    found, _, _ = found_in("L", most=2)
-    assert len(found) == 1
+    """Once the L is expected, what is left is the robot."""
+    (known,), scenes, _ = the_l
+    _, told, _ = table("L")
+    assert discover(with_drawn(scenes, known.sprite, known.pose), 1, 1, told) == []
 
 
 def test_first_guesses_are_whole_pieces():
