@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.statistics import compute_stats
-from scd_datasets.store.store import WindowStore
+from scd_datasets.store.store import rows_of
 from scd_world.codec.codec import Codec
 from scd_world.codec.config import CodecConfig
 from scd_world.model.filter import STEPS
@@ -74,7 +74,7 @@ def first_normalizer(
             "resume it, or choose another out="
         )
     with pretraining.accelerator.main_process_first():
-        copy_normalizer(config, config.init, pretraining.recorded, run.stats)
+        copy_normalizer(pretraining, config.init, run.stats)
     return Normalizer.load(run.stats), {}
 
 
@@ -126,26 +126,28 @@ def held_out_validation(pretraining: Pretraining, world: World) -> HeldOutValida
     return HeldOutValidation(config, windows, world)
 
 
-def copy_normalizer(config: TrainConfig, source: str, store: WindowStore, target: Path) -> None:
+def copy_normalizer(pretraining: Pretraining, source: str, target: Path) -> None:
     """Copies the statistics of the world `source`, also for when it is gone.
 
-    ValueError for a world with another prior and for another robot's data; what lies outside the world's
-    ranges is said.
+    ValueError for a world with another prior and for another robot's data; what the episodes that are learnt
+    from have outside the world's ranges is said.
     """
+    config, recorded = pretraining.config, pretraining.recorded
     world = World.load(source)
     kind = world.prior_config.kind
     if world.config.architecture == config.model.architecture != "copy_last" and kind != config.prior.kind:
         raise ValueError(
             f"{source} has prior={kind} and this training prior={config.prior.kind}: set prior={kind}"
         )
-    check_schema(world.schema, store.schema, store.path)
-    stats = world.stats
-    for what, recorded, low, high in (
+    check_schema(world.schema, recorded.schema, recorded.path)
+    stats, store = world.stats, pretraining.store  # with the objects that are found, as the world has them
+    rows = rows_of(store.starts, store.lengths, pretraining.episodes)
+    for what, values, low, high in (
         ("state", store.state, stats.state_low, stats.state_high),
         ("action", store.action, stats.action_low, stats.action_high),
     ):
-        names = getattr(store.schema, what)
-        out = (recorded.min(0) < low.numpy()) | (recorded.max(0) > high.numpy())
+        names, values = getattr(store.schema, what), values[rows]
+        out = (values.min(0) < low.numpy()) | (values.max(0) > high.numpy())
         if out.any():
             log.warning(
                 "%s of %s lies outside the range that %s was trained with; the range stays that one's",

@@ -35,6 +35,10 @@ from tests.scd_world.conftest import SLIDE, TINY
 
 SIDE, LENGTH, EPISODES = 32, 16, 24
 TABLE = replace(SLIDE, height=SIDE, width=SIDE, agent_pos=("row", "column"), horizon=LENGTH)
+QUICK = {
+    name: replace(getattr(PriorTrainConfig(), name), steps=2) for name in ("dynamics", "outcome", "renderer")
+}
+PRIOR = replace(PriorTrainConfig(), layers=1, width=32, renderer_parts=2, **QUICK)
 PUSHED = replace(TABLE, action=("down", "right"), action_low=(-1.0, -1.0), action_high=(1.0, 1.0))
 
 
@@ -82,13 +86,11 @@ def seeing(training, table) -> Callable[..., TrainConfig]:
 @pytest.fixture(scope="module")
 def folder(table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world that finds an object."""
-    prior = PriorTrainConfig()
-    quick = {name: replace(getattr(prior, name), steps=2) for name in ("dynamics", "outcome", "renderer")}
     out = tmp_path_factory.mktemp("found") / "run"
     config = TrainConfig(
         data=DataConfig(kind="zarr", root=str(table), holdout=0.25), codec=CodecTrainConfig(objects=1),
         model=replace(TINY, patch=16, state_weight=0.0, reward_weight=0.0, success_weight=0.0),
-        prior=replace(prior, layers=1, width=32, renderer_parts=2, **quick),
+        prior=PRIOR,
         steps=2, batch_size=2, sequence_length=4, device="cpu", out=str(out), num_start_states=4,
     )  # fmt: skip
     return train(config)
@@ -204,6 +206,16 @@ def test_a_student_finds_what_its_teacher_finds(folder, table, tmp_path):
     student, teacher = World.load(distill(config)), World.load(folder)
     assert student.codec.fingerprint == teacher.codec.fingerprint
     assert student.model.schema == teacher.model.schema
+
+
+def test_a_training_that_starts_from_a_world_finds_what_it_finds(folder, seeing, caplog):
+    world = World.load(folder)
+    config = seeing("on", init=str(folder), model=world.config, prior=PRIOR, steps=1)
+    on = World.load(train(config))
+    assert on.codec.fingerprint == world.codec.fingerprint
+    assert on.model.schema == world.model.schema
+    assert torch.equal(on.stats.state_low, world.stats.state_low)
+    assert "outside the range" not in caplog.text  # it learns from the same episodes
 
 
 def test_a_run_that_was_killed_while_it_looked_goes_on_where_it_was(table, tmp_path, monkeypatch):
