@@ -9,11 +9,11 @@ over all rows, g = P / (P + R²) in each, the corrected frame being the past of 
 Kalman filter whose noise is measured instead of modeled. Each error counts beside the uncorrected one, as dB
 have it: else the few rows that went astray would settle what is done to all. And error alone would blur
 whatever is uncertain: so how sharp the corrected frames are beside the recorded ones counts, too. Of the
-strengths whose cost is within MARGIN of the least the weakest is taken, as "Classification and Regression
-Trees" (Breiman et al., 1984) prunes by its 1 SE rule: a gain near 1 forgets all that was imagined. What a step
-corrects need not be corrected again, and P_k knows no later step: so of the whole, a half and a quarter of it
-each camera gets what serves a rollout most. So for several widths of the blur G, of which each camera gets
-the one of least cost.
+strengths whose cost is within MARGIN of the least the weakest is taken, as trees are pruned by the rule of
+one standard error ("Classification and Regression Trees", Breiman et al., 1984): the episodes are few, and a
+gain near 1 forgets all that was imagined. What a step corrects need not be corrected again, and P_k knows no
+later step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most. So for
+several widths of the blur G, of which each camera gets the one of least cost.
 Before that, by rollouts that nothing corrects, the motion is found below which the frame before is nearer to
 the next one than what was imagined of it. On episodes that nothing was learnt from: what was learnt by heart
 is drawn better than anything will be.
