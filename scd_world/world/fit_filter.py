@@ -8,12 +8,10 @@ a rollout, of the imagined x, the measured m and the recorded y,
 over all rows, g = P / (P + R²) in each, the corrected frame being the past of step k + 1: the gains of a
 Kalman filter whose noise is measured instead of modeled. Each error counts beside the uncorrected one, as dB
 have it: else the few rows that went astray would settle what is done to all. And error alone would blur
-whatever is uncertain: so how sharp the corrected frames are beside the recorded ones counts, too. Of the
-strengths whose cost is within MARGIN of the least the weakest is taken, as trees are pruned by the rule of
-one standard error ("Classification and Regression Trees", Breiman et al., 1984): the episodes are few, and a
-gain near 1 forgets all that was imagined. What a step corrects need not be corrected again, and P_k knows no
-later step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most. So for
-several widths of the blur G, of which each camera gets the one of least cost.
+whatever is uncertain: so how sharp the corrected frames are beside the recorded ones counts, too. What a step
+corrects need not be corrected again, and P_k knows no later step: so of the whole, a half and a quarter of it
+each camera gets what serves a rollout most. So for several widths of the blur G, of which each camera gets
+the one of least cost.
 Before that, by rollouts that nothing corrects, the motion is found below which the frame before is nearer to
 the next one than what was imagined of it. On episodes that nothing was learnt from: what was learnt by heart
 is drawn better than anything will be.
@@ -39,7 +37,6 @@ STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
 STILL = (0.01, 0.02, 0.05)
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
-MARGIN = 0.1  # dB: what a few episodes do not tell apart
 GRAIN = 1.0  # dB that a picture e times too soft, or too grainy, is worse
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
@@ -109,8 +106,7 @@ def fit_strength(
         )
         cost = 10 * sums[0].log10() + GRAIN * (sums[1] / sums[2]).log().abs()
         weaker = strengths[:, None] < corrects.strength[k - 1] * bool(k)  # what a rollout loses it has lost
-        cost = cost.nan_to_num(0.0).masked_fill(weaker, torch.inf)
-        corrects.strength[k] = strengths[(cost <= cost.amin(0) + MARGIN).int().argmax(0)]
+        corrects.strength[k] = strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
         s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age))
         measured += how_far_off(s.obs, recorded, clip.valid[:, i, None])
