@@ -6,6 +6,7 @@ import pytest
 import torch
 from scene import COLORS, recording, scenes_of
 
+from scd_world.objects import discover as discovery
 from scd_world.objects.discover import discover, first_guesses, standing_out, with_drawn
 from scd_world.objects.pose import search
 
@@ -56,8 +57,9 @@ def test_a_robot_alone_is_no_thing():
     assert discover(scenes, 1, 0, told) == []
 
 
-def test_no_more_is_found_than_there_is(the_l):
+def test_no_more_is_found_than_there_is(the_l, monkeypatch):
     """Once the L is expected, what is left is the robot."""
+    monkeypatch.setattr(discovery, "LOOKED_PAST", 0)
     (known,), scenes, _ = the_l
     _, told, _ = table("L")
     assert discover(with_drawn(scenes, known.sprite, known.pose), 1, 1, told) == []
