@@ -22,11 +22,11 @@ def table(shape: str | None):
 @pytest.fixture(scope="module")
 def the_l():
     scenes, told, poses = table("L")
-    return discover(scenes, 1, 0, told), scenes, poses
+    return discover(scenes, 1, 0, told), scenes, told, poses
 
 
 def test_the_l_is_found_and_looks_like_one(the_l):
-    (known,), _, _ = the_l
+    (known,), *_ = the_l
     color, cover = known.sprite.image.split([3, 1])
     solid = cover[0] > 0.9
     area = solid.float().mean().item() * (2 * known.sprite.radius) ** 2
@@ -36,7 +36,7 @@ def test_the_l_is_found_and_looks_like_one(the_l):
 
 
 def test_its_turn_is_told_and_follows_the_true_one(the_l):
-    (known,), scenes, poses = the_l
+    (known,), scenes, _, poses = the_l
     assert known.sprite.turns
     pose, _ = search(known.sprite, scenes)
     apart = torch.polar(torch.ones(COUNT), pose[:, 2] - poses[:, 2])
@@ -60,8 +60,7 @@ def test_a_robot_alone_is_no_thing():
 def test_no_more_is_found_than_there_is(the_l, monkeypatch):
     """Once the L is expected, what is left is the robot."""
     monkeypatch.setattr(discovery, "LOOKED_PAST", 0)
-    (known,), scenes, _ = the_l
-    _, told, _ = table("L")
+    (known,), scenes, told, _ = the_l
     assert discover(with_drawn(scenes, known.sprite, known.pose), 1, 1, told) == []
 
 
