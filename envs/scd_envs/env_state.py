@@ -72,7 +72,9 @@ def check_batch(batch: BatchState, episodes: ImaginedEpisodes) -> None:
             raise ValueError(
                 f"the state's {name} is {describe(array)}; expected {np.dtype(dtype)} of shape {shape}"
             )
-    finite = ["state", "reward", "probability"] + ["uncertainty"] * episodes.has_uncertainty
+    finite = ["state", "reward", "probability", "image_uncertainty"] + [
+        "uncertainty"
+    ] * episodes.has_uncertainty
     for name in finite:
         refuse(np.isfinite(getattr(batch, name)), np.arange(B), name, "is not finite")
     refuse(batch.steps >= 0, np.arange(B), "steps", "is negative")
@@ -97,7 +99,7 @@ def check_rollout(s: RolloutState, members: np.ndarray, path: World | StatePath)
         "obs": path.frame_shape,
         "state": (S,),
         "prev": (S + A,),
-        **dict.fromkeys(("reward", "success", "task", "steps_since_observed"), ()),
+        **dict.fromkeys(("reward", "success", "image_error", "task", "steps_since_observed"), ()),
         "anchor": (path.frame_shape[0] * world.config.anchor_frame, *path.frame_shape[1:]),
         "anchor_state": ((2 * S + A) * world.config.keeps_anchor_state,),
         "detail": path.detail_shape,
@@ -105,7 +107,7 @@ def check_rollout(s: RolloutState, members: np.ndarray, path: World | StatePath)
     }
     whole = ("task", "steps_since_observed")
     for name, shape in shapes.items():
-        value = getattr(s, name)
+        value: Any = getattr(s, name, None)  # of an earlier version: perhaps it had none
         check_tensor(name, value, (M, *shape), name not in whole, world.device)
         if name not in whole:
             refuse(finite_rows(value, 0), members, name, "is not finite")

@@ -53,6 +53,7 @@ class BatchState:
     reward: np.ndarray  # (B,) float64, of the last step
     probability: np.ndarray  # (B,) float64, of success
     uncertainty: np.ndarray  # (B,) float64, of the state; NaN where no state prior predicts it
+    image_uncertainty: np.ndarray  # (B,) float64, of the pictures; 1 where no filter predicts it
     terminated: np.ndarray  # (B,) bool
     truncated: np.ndarray  # (B,) bool
     objects: np.ndarray  # (B, N) float32, px: where they are in the pictures
@@ -75,7 +76,8 @@ class ImaginedEpisodes:
     the model is.
 
     Raises ValueError for settings that this world cannot follow: a start or a task that it does not have,
-    `max_uncertainty` where it predicts no uncertainty, `render_images=False` where its images count.
+    `max_uncertainty` or `max_image_uncertainty` where it predicts no such uncertainty, `render_images=False`
+    where its images count.
     """
 
     def __init__(self, world: World, num_rows: int, settings: Settings, on_device: bool = False) -> None:
@@ -84,6 +86,7 @@ class ImaginedEpisodes:
         self.num_rows = num_rows
         self.has_uncertainty = bool(world.schema.state) and world.model.prior.has_uncertainty
         self.has_uncertainty &= settings.with_uncertainty
+        self.has_image_uncertainty = settings.render_images and world.model.tells_image_error
         self.render_images = settings.render_images
         # what the rows are stepped by
         self.path: World | StatePath = (
@@ -106,10 +109,18 @@ class ImaginedEpisodes:
             raise ValueError(
                 f"max_uncertainty: this world has no {missing}, so it predicts no uncertainty; leave it out"
             )
+        if settings.max_image_uncertainty is not None and not self.has_image_uncertainty:
+            raise ValueError(
+                "max_image_uncertainty: this world has no filter that was measured "
+                "(model.state_filter=true), so it does not predict how far off its pictures are; leave it out"
+            )
         self.num_steps = settings.num_steps
         self.horizon = settings.horizon or self.world.schema.horizon
         self.success_threshold = settings.success_threshold
-        self.max_uncertainty = np.inf if settings.max_uncertainty is None else settings.max_uncertainty
+        self.max_uncertainty, self.max_image_uncertainty = (
+            np.inf if bound is None else bound
+            for bound in (settings.max_uncertainty, settings.max_image_uncertainty)
+        )
 
     @property
     def state(self) -> BatchState:
@@ -172,8 +183,9 @@ class ImaginedEpisodes:
         now.starts[rows] = [(start.episode, start.frame) for start in starts]
         now.tasks[rows] = [found.task for found in recorded]
         now.state[rows] = [found.state[-1] for found in recorded]
-        for array in (now.steps, now.reward, now.probability, now.uncertainty, now.terminated, now.truncated):
+        for array in (now.steps, now.reward, now.probability, now.terminated, now.truncated):
             array[rows] = 0
+        now.uncertainty[rows] = now.image_uncertainty[rows] = 0
         if now.objects.size:  # found by whoever starts from it
             objects = self.world.decode_objects(now.rollout.state).float().cpu().numpy()
             started = np.isin(now.members, rows)
@@ -227,10 +239,12 @@ class ImaginedEpisodes:
         now.reward[rows] = out.reward[active] if schema.reward else 0
         now.probability[rows] = out.success[active] if schema.success else 0
         now.uncertainty[rows] = out.uncertainty[active]
+        now.image_uncertainty[rows] = out.image_uncertainty[active]
         now.steps[rows] += 1
         now.terminated[rows] = now.probability[rows] > self.success_threshold
         now.truncated[rows] = now.steps[rows] >= self.horizon
         now.truncated[rows] |= now.uncertainty[rows] > self.max_uncertainty
+        now.truncated[rows] |= now.image_uncertainty[rows] > self.max_image_uncertainty
         self._show(readout.pixels if images is None else images.wait(), active)
 
     def _imagine(self, action: np.ndarray) -> Readout:
@@ -263,9 +277,9 @@ class ImaginedEpisodes:
             put_rows(now.pixels, now.members[active], take_rows(pixels, np.flatnonzero(active)))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Gives what info holds, of all rows: key → (B,), of objects (B, N). `uncertainty` is left out where
-        the world predicts none, `objects` where it finds none. (The key `episode` belongs to Gymnasium's
-        RecordEpisodeStatistics.)"""
+        """Gives what info holds, of all rows: key → (B,), of objects (B, N). `uncertainty` and
+        `image_uncertainty` are left out where the world predicts none, `objects` where it finds none. (The
+        key `episode` belongs to Gymnasium's RecordEpisodeStatistics.)"""
         now = self.state
         columns = {
             "is_success": now.probability > self.success_threshold,
@@ -274,6 +288,7 @@ class ImaginedEpisodes:
             "start_frame": now.starts[:, 1],
         }
         columns |= {"uncertainty": now.uncertainty} if self.has_uncertainty else {}
+        columns |= {"image_uncertainty": now.image_uncertainty} if self.has_image_uncertainty else {}
         return columns | ({"objects": now.objects} if now.objects.size else {})
 
     def info(self, row: int) -> dict[str, Any]:
@@ -303,7 +318,7 @@ def array_specs(B: int, world: World) -> dict[str, tuple[tuple[int, ...], type]]
         "starts": ((B, 2), np.int64),
         "state": ((B, len(world.schema.state)), np.float32),
         "objects": ((B, len(world.codec.config.found)), np.float32),
-        **dict.fromkeys(("reward", "probability", "uncertainty"), ((B,), np.float64)),
+        **dict.fromkeys(("reward", "probability", "uncertainty", "image_uncertainty"), ((B,), np.float64)),
         **dict.fromkeys(("terminated", "truncated"), ((B,), np.bool_)),
     }
 

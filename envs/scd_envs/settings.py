@@ -15,7 +15,9 @@ from scd_world.utils.checks import check_arguments
 from scd_world.world.world import World
 
 # what may change while episodes run
-CHANGEABLE = ("num_steps", "horizon", "clip_actions", "success_threshold", "max_uncertainty")
+CHANGEABLE = (
+    "num_steps", "horizon", "clip_actions", "success_threshold", "max_uncertainty", "max_image_uncertainty",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Settings:
     success_threshold: in [0, 1]; an episode terminates when the predicted probability exceeds it; 1.0: never.
     max_uncertainty: an episode is truncated when `info["uncertainty"]`, the expected error of the state as a
     share of the recorded ranges, exceeds it; None: never. For worlds with a state prior.
+    max_image_uncertainty: the same of `info["image_uncertainty"]`, the expected root mean square error of the
+    pictures as a share of the range from black to white: .1 is a PSNR of 20 dB. For worlds with a filter.
     starts: (episode, frame) addresses from which reset samples; None: the first frames of episodes if the
     world has any, else all its start states.
     task: of all episodes, one of those that the world was trained on; None: the one recorded at each start.
@@ -52,6 +56,7 @@ class Settings:
     clip_actions: bool = False
     success_threshold: float = 0.5
     max_uncertainty: float | None = None
+    max_image_uncertainty: float | None = None
     starts: Sequence[tuple[int, int]] | None = None
     task: str | None = None
     render_images: bool = True
@@ -80,17 +85,23 @@ class Settings:
                 f"max_uncertainty={self.max_uncertainty!r} needs the uncertainty that with_uncertainty=False "
                 "leaves out: drop one of them"
             )
+        if self.max_image_uncertainty is not None and not self.render_images:
+            raise ValueError(
+                f"max_image_uncertainty={self.max_image_uncertainty!r} is of the images that "
+                "render_images=False leaves out: drop one of them"
+            )
         if not isinstance(self.task, str | None):
             raise ValueError(f"task is a text, one of the world's tasks, or None; got {self.task!r}")
         if self.precision not in ("fp32", "bf16", "auto"):
             raise ValueError(f"precision is 'fp32', 'bf16' or 'auto'; got {self.precision!r}")
-        if self.max_uncertainty is not None and not (
-            is_real(self.max_uncertainty) and self.max_uncertainty > 0
-        ):
-            raise ValueError(
-                "max_uncertainty is a share of the recorded ranges, above 0, or None; "
-                f"got {self.max_uncertainty!r}"
-            )
+        ranges = {
+            "max_uncertainty": "the recorded ranges",
+            "max_image_uncertainty": "the range from black to white",
+        }
+        for name, range_ in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not (is_real(value) and value > 0):
+                raise ValueError(f"{name} is a share of {range_}, above 0, or None; got {value!r}")
         if not (is_real(self.success_threshold) and 0 <= self.success_threshold <= 1):
             raise ValueError(
                 f"success_threshold is a probability in [0, 1]; got {self.success_threshold!r}. "

@@ -181,7 +181,7 @@ class WorldVectorEnv(VectorEnv):
 
     def set_attr(self, name: str, values: Any) -> None:
         """Changes a setting of all rows, from the next step on: `num_steps`, `horizon`, `clip_actions`,
-        `success_threshold` or `max_uncertainty`.
+        `success_threshold`, `max_uncertainty` or `max_image_uncertainty`.
 
         values: the new one, or a list with it once per row. AttributeError for other names, ValueError for
         values that are impossible or not the same in all rows: they share one model.

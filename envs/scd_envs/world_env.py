@@ -45,13 +45,15 @@ class WorldEnv(gymnasium.Env):
     ## Episode end
     Terminated when the predicted success probability exceeds `success_threshold` (never where the data had no
     success: `metadata["predicts_success"]` is False then). Truncated after `horizon` steps, and where
-    `uncertainty` exceeds `max_uncertainty`.
+    `uncertainty` exceeds `max_uncertainty`, or `image_uncertainty` `max_image_uncertainty`.
 
     ## Info
     `is_success` bool; `success_probability` in [0, 1]; `uncertainty`, the expected error of the state as a
     share of the recorded ranges, 0 or more (missing where the data has no state or the world no state
-    prior); the start's address, `start_episode` and `start_frame`; and, in a world that finds objects by
-    sight, `objects` float32 (N,), where they are in the pictures, px (`metadata["objects"]`: the N names).
+    prior); `image_uncertainty`, the expected root mean square error of the pictures as a share of the range
+    from black to white, in [0, 1] (missing where the world has no filter); the start's address,
+    `start_episode` and `start_frame`; and, in a world that finds objects by sight, `objects` float32 (N,),
+    where they are in the pictures, px (`metadata["objects"]`: the N names).
 
     ## Arguments
     `world`: folder, Hub id or World. `device`: where a world is loaded; None: CPU; "auto": CUDA if available.

@@ -129,16 +129,32 @@ def outcomes(loop: OpenLoopResults, schema: DataSchema) -> dict[str, Any]:
     return scores
 
 
-def uncertainty(loop: OpenLoopResults, share: float = 0.1) -> dict[str, Any]:
-    """Scores the uncertainty: does it tell which states are wrong, and by how much? {}: the world has none.
+def state_uncertainty(loop: OpenLoopResults) -> dict[str, Any]:
+    """Scores the uncertainty of the state, as `uncertainty` does."""
+    return uncertainty(loop.uncertainty, loop.state_error)
 
+
+def image_uncertainty(loop: OpenLoopResults) -> dict[str, Any]:
+    """Scores that of the pictures, as `uncertainty` does."""
+    return uncertainty(loop.image_uncertainty, image_error(loop))
+
+
+def image_error(loop: OpenLoopResults) -> np.ndarray:
+    """Gives the pictures' root mean square errors, as shares of the range from black to white, (R, T)."""
+    return 10 ** (-loop.frames["psnr_imagined"] / 20)
+
+
+def uncertainty(predicted: np.ndarray, observed: np.ndarray, share: float = 0.1) -> dict[str, Any]:
+    """Scores an uncertainty: does it tell what is wrong, and by how much? {}: the world has none.
+
+    predicted, observed (R, T): the error to expect of each row and step, and the true one; NaN: unknown.
     Large errors are the largest `share` of all steps of all windows. `auroc` is how well the uncertainty
     flags them; `auroc_of_the_step` how well the number of the step alone does. By tenths of the steps, in
     the order of the predicted error: `predicted` and `observed`, its mean and that of the true error.
     """
-    known = np.isfinite(loop.state_error) & np.isfinite(loop.uncertainty)
-    predicted, observed = loop.uncertainty[known].astype(float), loop.state_error[known].astype(float)
-    step = np.broadcast_to(np.arange(loop.steps), known.shape)[known]
+    known = np.isfinite(observed) & np.isfinite(predicted)
+    step = np.broadcast_to(np.arange(known.shape[1]), known.shape)[known]
+    predicted, observed = predicted[known].astype(float), observed[known].astype(float)
     if not len(observed):
         return {}
     bound = float(np.quantile(observed, 1 - share))

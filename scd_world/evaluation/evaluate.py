@@ -26,9 +26,10 @@ from scd_world.evaluation.curves import (
     all_curves,
     as_lists,
     curve_report,
+    image_uncertainty,
     outcomes,
+    state_uncertainty,
     time_to_failure,
-    uncertainty,
     worst_windows,
 )
 from scd_world.evaluation.exports import FOLDER, write_predictions, write_recordings
@@ -133,7 +134,8 @@ def measure(
         "time_to_failure": time_to_failure(curves, means),
         "worst": [row | {"start": starts[row["window"]]} for row in worst_windows(loop, curves, WORST)],
         **outcomes(loop, schema),
-        "uncertainty": uncertainty(loop) if schema.state else {},
+        "uncertainty": state_uncertainty(loop) if schema.state else {},
+        "image_uncertainty": image_uncertainty(loop),
         "outcomes": run.outcomes(chosen.episodes, schema),
         "actions": {"loss_ratio": action_response.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
@@ -377,7 +379,9 @@ def write_figures(out: Path, report: dict[str, Any], videos: list[WindowVideo], 
     if success := report["outcomes"].get("success"):
         figures.plot_reliability(out / "success.png", success, report["outcomes"]["episodes"])
     if report["uncertainty"]:
-        figures.plot_uncertainty(out / "uncertainty.png", report["uncertainty"])
+        figures.plot_uncertainty(out / "uncertainty.png", report["uncertainty"], "the state")
+    if report["image_uncertainty"]:
+        figures.plot_uncertainty(out / "image_uncertainty.png", report["image_uncertainty"], "the picture")
     if report["sweep"]:
         held = f"each action dimension held for {report['settings']['sweep_steps']} steps"
         figures.plot_sweep(

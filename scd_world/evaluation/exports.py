@@ -12,6 +12,7 @@ import numpy as np
 
 from scd_datasets.store.store import WindowStore
 from scd_world.evaluation.config import EvaluateConfig
+from scd_world.evaluation.curves import image_error
 from scd_world.evaluation.open_loop import OpenLoopResults, WindowBatch, WindowVideo, load_batch
 from scd_world.reporting.rerun_file import Plot, write_recording
 from scd_world.reporting.video import GAIN, difference
@@ -129,5 +130,9 @@ def window_plots(
     if schema.state and np.isfinite(loop.uncertainty[row]).any():
         expected = np.stack([over(k, loop.uncertainty[row]), over(k, loop.state_error[row])], 1)
         outcome["error of the state"] = Plot(("uncertainty", "true error"), expected)
+    if np.isfinite(loop.image_uncertainty[row]).any():
+        observed = image_error(loop)[row]
+        expected = np.stack([over(k, loop.image_uncertainty[row]), over(k, observed)], 1)
+        outcome["error of the picture"] = Plot(("uncertainty", "true error"), expected)
     plots["outcome"] = outcome
     return {group: found for group, found in plots.items() if found}

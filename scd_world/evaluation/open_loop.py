@@ -231,6 +231,7 @@ class OpenLoopResults:
         self.reward, self.true_reward = empty(steps), empty(steps)
         self.success, self.true_success = empty(steps), empty(steps)
         self.uncertainty, self.state_error = empty(steps), empty(steps)
+        self.image_uncertainty = empty(steps)
 
     def by_draw(self, values: np.ndarray) -> np.ndarray:
         """Parts rows (R·N, …) into draws and windows (R, N, …)."""
@@ -316,6 +317,8 @@ class OpenLoopResults:
             "uncertainty": world.model.prior.expected_error(s.ensemble),
             "state_error": error.square().mean(-1).sqrt() / 2,
         }
+        if world.model.tells_image_error:
+            pairs["image_uncertainty"] = s.image_error
         for name, values in pairs.items():
             known = values.float().masked_fill(~batch.valid[:, h - 1], torch.nan)
             getattr(self, name)[rows, h - 1] = known.cpu().numpy()

@@ -273,6 +273,17 @@ def still_lines(report: dict[str, Any]) -> list[str]:
     ]
 
 
+def uncertainty_text(scores: dict[str, Any], of: str) -> str:
+    predicted, observed = ([f"{x:.2%}" for x in scores[key]] for key in ("predicted", "observed"))
+    return (
+        f"AUROC {number(scores['auroc'], 3)} for the tenth of the steps with the largest error of {of} (by "
+        f"the number of the step: {number(scores['auroc_of_the_step'], 3)}); mean error predicted "
+        f"{scores['mean_predicted']:.2%} of its range, observed {scores['mean_observed']:.2%}; in the most "
+        f"certain tenth {predicted[0]} and {observed[0]}, in the least certain {predicted[-1]} and "
+        f"{observed[-1]}"
+    )
+
+
 def outcome_lines(report: dict[str, Any]) -> list[str]:
     """Of the imagined steps, of the uncertainty, and of what is predicted from the recorded past."""
     lines = []
@@ -283,16 +294,9 @@ def outcome_lines(report: dict[str, Any]) -> list[str]:
             f"success: AUROC {number(success['auroc'], 3)}, "
             f"{success['positives']} of {success['steps']} steps are positive"
         )
-    if uncertainty := report.get("uncertainty"):
-        predicted, observed = ([f"{x:.2%}" for x in uncertainty[key]] for key in ("predicted", "observed"))
-        lines.append(
-            f"uncertainty: AUROC {number(uncertainty['auroc'], 3)} for the tenth of the steps with the "
-            f"largest error of the state (by the number of the step: "
-            f"{number(uncertainty['auroc_of_the_step'], 3)}); mean error predicted "
-            f"{uncertainty['mean_predicted']:.2%} of its range, observed "
-            f"{uncertainty['mean_observed']:.2%}; in the most certain tenth {predicted[0]} and "
-            f"{observed[0]}, in the least certain {predicted[-1]} and {observed[-1]}"
-        )
+    for name, of in {"uncertainty": "the state", "image_uncertainty": "the picture"}.items():
+        if scores := report.get(name):
+            lines.append(f"{name.replace('_', ' ')}: {uncertainty_text(scores, of)}")
     outcomes = report["outcomes"]
     if reward := outcomes.get("reward"):
         lines.append(

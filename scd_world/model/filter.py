@@ -19,12 +19,19 @@ corrected after k imagined steps, the reach and the width of G are measured (`fi
 And where the robot stands still, so does the picture: of a state that goes on by less than `still` the frame
 before is kept as it is.
 
+Like a Kalman filter, this one says how sure it is. The error of the picture to expect is
+
+    e = exp(w · [1, ln k, ln R, ln |m − x|])
+
+of the k-th step since a frame was shown, of how far off the drawing was there, and of how far apart drawing
+and imagination are now; w is measured, too.
+
 B rows, V cameras, C = 3·V channels, H W frame.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +43,26 @@ STEPS = 64  # imagined steps that have a strength of their own; later ones have 
 
 RADIUS = 24  # of G, cells: three times the widest
 GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
+UNSEEN = 1 / 255  # of [-1, 1]: half a gray level; differences below it are the same
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
 
 
+class Corrected(NamedTuple):
+    """What a filter makes of imagined frames."""
+
+    frame: Tensor  # (B, C, H, W)
+    error: Tensor  # (B,) error of the picture to expect, as `StateFilter.expected_error` has it
+
+
 class StateFilter(nn.Module):
-    """Corrects frames. Until it is measured, by nothing."""
+    """Corrects frames, and says how far off they are to be expected. Until it is measured, by nothing."""
 
     strength: Tensor  # (STEPS, V) P_k
     reach: Tensor  # ()
     farthest: Tensor  # (V,) the largest R² where the strength was measured, or OPEN
     still: Tensor  # () motion below which the frame before is kept
     kernel: Tensor  # (V, 2·RADIUS + 1) G, along either axis
+    error_weights: Tensor  # (4,) w; zeros before they are measured
 
     def __init__(self, cameras: int) -> None:
         super().__init__()
@@ -55,6 +71,7 @@ class StateFilter(nn.Module):
         self.register_buffer("farthest", torch.zeros(cameras))
         self.register_buffer("still", torch.zeros(()))
         self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))
+        self.register_buffer("error_weights", torch.zeros(4))
 
     def forward(
         self,
@@ -65,15 +82,35 @@ class StateFilter(nn.Module):
         anchor: Tensor,
         anchor_drawn: Tensor,
         steps_since_observed: Tensor,
-    ) -> Tensor:
+    ) -> Corrected:
         """obs, last, drawn, anchor, anchor_drawn (B, C, H, W); motion (B,) of the state that leads to obs, as
-        `motion_of` has it; steps_since_observed (B,) int → (B, C, H, W)."""
+        `motion_of` has it; steps_since_observed (B,) int."""
         strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
         error = drawing_error(anchor, anchor_drawn)
         gain = kalman_gain(strength, error) * (error <= GATE * self.farthest)
         gain = gain.repeat_interleave(3, dim=1)[..., None, None]
-        corrected = obs + gain * self.coarse(self.measured(drawn, anchor, anchor_drawn) - obs)
-        return torch.where(self.rests(motion), last, corrected)
+        rests = self.rests(motion)
+        innovation = self.measured(drawn, anchor, anchor_drawn) - torch.where(rests, last, obs)
+        frame = torch.where(rests, last, obs + gain * self.coarse(innovation))
+        return Corrected(frame, self.expected_error(steps_since_observed, error, innovation))
+
+    def expected_error(self, steps_since_observed: Tensor, error: Tensor, innovation: Tensor) -> Tensor:
+        """Gives e, (B,): the root mean square error of the picture to expect, as a share of the range from
+        black to white, 1 before it is measured. error (B, V): R²; innovation (B, C, H, W): m − x."""
+        return (
+            (self.error_features(steps_since_observed, error, innovation) @ self.error_weights)
+            .exp()
+            .clamp(max=1.0)
+        )
+
+    @staticmethod
+    def error_features(steps_since_observed: Tensor, error: Tensor, innovation: Tensor) -> Tensor:
+        """Gives what the error of the picture is told by, (B, 4); of several cameras the mean."""
+        apart = innovation.float().square().unflatten(1, (-1, 3)).mean((2, 3, 4)).sqrt()
+        off = error.float().sqrt().sqrt()  # R itself: see drawing_error
+        told = [(value + UNSEEN).log().mean(1) for value in (off, apart)]
+        k = (steps_since_observed + 1).log()
+        return torch.stack([torch.ones_like(k), k, *told], dim=1)
 
     def rests(self, motion: Tensor) -> Tensor:
         """Says of motion (B,) whether the frame before is kept, bool (B, 1, 1, 1)."""
@@ -94,8 +131,9 @@ class StateFilter(nn.Module):
         return difference
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Takes filters from before they knew of standing still, or of grain, too: they keep nothing."""
+        """Takes filters from before they knew of standing still, of grain, or of their error, too."""
         state_dict.setdefault(f"{prefix}still", torch.zeros(()))
+        state_dict.setdefault(f"{prefix}error_weights", torch.zeros(4))
         state_dict.setdefault(f"{prefix}kernel", gaussian(0.0).repeat(len(self.kernel), 1))
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -23,13 +23,14 @@ class RolloutState:
     anchor_state: Tensor  # (B, 2·S + A) state there, and prev; (B, 0) where no model asks for it
     detail: Tensor  # (B, C', H, W) what a codec has to add to the picture of the anchor; often empty, C' = 0
     ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
+    image_error: Tensor  # (B,) of the frame to expect, share of its range; 0: it was shown, 1: unknown
     steps_since_observed: Tensor  # (B,) int, imagined steps since the state was last known
     cache: RingKVCache
     steps: int  # the cache's count of steps when this was made
 
     PER_ROW = (
         "obs", "state", "prev", "reward", "success", "task", "anchor", "anchor_state",
-        "detail", "ensemble", "steps_since_observed",
+        "detail", "ensemble", "image_error", "steps_since_observed",
     )  # fmt: skip
 
     def fork(self) -> RolloutState:

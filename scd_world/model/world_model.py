@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.filter import StateFilter, motion_of
+from scd_world.model.filter import Corrected, StateFilter, motion_of
 from scd_world.model.flow import interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
@@ -135,6 +135,11 @@ class WorldModel(nn.Module):
     def device(self) -> torch.device:
         return self.background.device
 
+    @property
+    def tells_image_error(self) -> bool:
+        """Says whether it is known how far off an imagined frame is to be expected."""
+        return self.filter is not None and bool(self.filter.error_weights.any())
+
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Sets it for all parameters but those that were pretrained: these are held whatever is asked."""
         super().requires_grad_(requires_grad)
@@ -187,14 +192,14 @@ class WorldModel(nn.Module):
         anchor: Tensor,
         anchor_state: Tensor,
         steps_since_observed: Tensor,
-    ) -> Tensor:
+    ) -> Corrected:
         """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter.
 
         last (B, C, H, W), prev (B, S + A): the frame before these, and state and action there; anchor (B, C,
         H, W), anchor_state (B, 2·S + A); steps_since_observed (B,) int.
         """
         if self.filter is None:
-            return obs
+            return Corrected(obs, obs.new_ones(len(obs)))
         S = state.shape[-1]
         shown, shown_prev = anchor_state.tensor_split([S], dim=-1)
         scene = self.prior.scene(anchor, anchor_state).repeat(2, 1)
@@ -313,7 +318,7 @@ class WorldModel(nn.Module):
             before = torch.cat([state[:, i], clip.action[:, i]], dim=-1)
             shown = clip.anchor, clip.anchor_state
             corrected = self.correct(drawn, next_state, frames[-1], before, *shown, age)
-            frames.append(torch.where(alone, drawn, corrected).to(obs.dtype))
+            frames.append(torch.where(alone, drawn, corrected.frame).to(obs.dtype))
         return torch.stack(frames, dim=1)
 
     # ---- stepping --------------------------------------------------------------------------------------
@@ -347,6 +352,7 @@ class WorldModel(nn.Module):
             self.as_anchor_state(state, prev),
             obs[:, :0],  # whoever has a codec knows more of it
             ensemble,
+            nothing.clone(),
             since,
             cache,
             cache.steps,
@@ -373,7 +379,9 @@ class WorldModel(nn.Module):
             anchor_state=self.as_anchor_state(state, prev),
             detail=obs[:, :0],  # it was of the frame that was shown before
         )
-        return self.next_state(s, heads, prev, obs, state, ensemble, torch.zeros_like(s.steps_since_observed))
+        known = Corrected(obs, torch.zeros_like(s.image_error))
+        since = torch.zeros_like(s.steps_since_observed)
+        return self.next_state(s, heads, prev, known, state, ensemble, since)
 
     @torch.no_grad()
     def imagine(
@@ -386,9 +394,9 @@ class WorldModel(nn.Module):
         seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         prev, age = torch.cat([s.state, action], dim=-1), s.steps_since_observed
-        obs = self.correct(obs.clamp(-1, 1), state, s.obs, prev, s.anchor, s.anchor_state, age)
+        drawn = self.correct(obs.clamp(-1, 1), state, s.obs, prev, s.anchor, s.anchor_state, age)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
-        return self.next_state(s, heads, prev, obs, state, ensemble, s.steps_since_observed + 1)
+        return self.next_state(s, heads, prev, drawn, state, ensemble, s.steps_since_observed + 1)
 
     def encode_and_predict(
         self, s: RolloutState, action: Tensor
@@ -412,7 +420,7 @@ class WorldModel(nn.Module):
         s: RolloutState,
         heads: LowDimHeads.Output,
         prev: Tensor,
-        obs: Tensor,
+        drawn: Corrected,
         state: Tensor,
         ensemble: Tensor,
         steps_since_observed: Tensor,
@@ -420,7 +428,8 @@ class WorldModel(nn.Module):
         reward, success = heads.reward.float(), heads.success.float().sigmoid()
         return replace(
             s,
-            obs=obs,
+            obs=drawn.frame,
+            image_error=drawn.error.float(),
             state=state.float(),
             prev=prev,
             reward=reward,

@@ -289,7 +289,9 @@ class Trainer:
             self.log_main("filter: no episode is set apart to measure it on: nothing is corrected")
             return
         self.load_average()
-        fit_filter(self.world.model, clip, self.config.eval_context, self.config.seed)
+        fit_filter(
+            self.world.model, clip, self.config.eval_context, self.config.seed, self.world.codec.decode
+        )
         # The average takes its buffers from the model that learns.
         for name, value in self.world.model.named_buffers():
             if name.startswith("filter."):

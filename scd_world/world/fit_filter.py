@@ -12,6 +12,8 @@ whatever is uncertain: so how sharp the corrected frames are beside the recorded
 corrects need not be corrected again, and P_k knows no later step: so of the whole, a half and a quarter of it
 each camera gets what serves a rollout most. So for several widths of the blur G, of which each camera gets
 the one of least cost.
+After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
+logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
 Before that, by rollouts that nothing corrects, the motion is found below which the frame before is nearer to
 the next one than what was imagined of it. On episodes that nothing was learnt from: what was learnt by heart
 is drawn better than anything will be.
@@ -21,10 +23,12 @@ N rows, V cameras, C = 3·V channels, H W frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, kalman_gain, motion_of
@@ -39,15 +43,20 @@ COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
 GRAIN = 1.0  # dB that a picture e times too soft, or too grainy, is worse
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
+LEAST_ERROR = 1e-4  # of a picture, as a share of its range
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
 AT_ONCE = 2**22  # numbers that are corrected together
+RIDGE = 0.01  # of the weights of the error, beside one for each spread of what tells it
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
 
 @torch.no_grad()
-def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
+def fit_filter(
+    model: WorldModel, clip: Clip, context: int, seed: int, decode: Callable[[Tensor], Tensor]
+) -> None:
     """Measures the filter of a model that has one, by rollouts of a clip's rows of which `context` frames are
-    shown; steps beyond its end are corrected as the last one."""
+    shown; steps beyond its end are corrected as the last one. decode: from the model's frames (N, C, H, W) to
+    pictures in [-1, 1]."""
     corrects = model.filter
     if corrects is None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
@@ -76,6 +85,7 @@ def fit_filter(model: WorldModel, clip: Clip, context: int, seed: int) -> None:
     whole, shares = corrects.strength.clone(), clip.obs.new_tensor(SHARES)
     costs = torch.stack([corrected_cost(model, clip, context, seed, share * whole) for share in shares])
     corrects.strength.copy_(shares[costs.argmin(0)] * whole)
+    corrects.error_weights.copy_(fit_error(model, clip, context, seed, decode))
 
 
 def fit_strength(
@@ -108,11 +118,54 @@ def fit_strength(
         weaker = strengths[:, None] < corrects.strength[k - 1] * bool(k)  # what a rollout loses it has lost
         corrects.strength[k] = strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
-        s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age))
+        frame = corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age).frame
+        s = replace(s, obs=frame)
         measured += how_far_off(s.obs, recorded, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
     error, unsharp = torch.stack(measured).mean(0)
     return error, unsharp
+
+
+def fit_error(
+    model: WorldModel, clip: Clip, context: int, seed: int, decode: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Gives the weights (4,) of the error to expect of a picture, of the filter as it is; zeros without any
+    recorded frame after those shown."""
+    corrects = model.filter
+    assert corrects is not None
+    strength, anchor = corrects.strength.clone(), clip.obs[:, context - 1]
+    s = observe_context(model, clip, context)
+    scene = model.prior.scene(s.anchor, s.anchor_state)
+    anchor_drawn = model.prior.render(clip.state[:, context - 1], clip.before(context - 1), scene)
+    told, errors = [], []
+    for i, noise in noisy_steps(clip, context, seed):
+        corrects.strength.zero_()
+        last, s = s, model.imagine(s, clip.action[:, i], noise)
+        corrects.strength.copy_(strength)
+        drawn = model.prior.render(s.state, s.prev, scene)
+        innovation = corrects.measured(drawn, anchor, anchor_drawn) - s.obs
+        age, off = last.steps_since_observed, drawing_error(anchor, anchor_drawn)
+        motion = motion_of(last.state, s.state, model.prior.delta_scale)
+        frame = corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age).frame
+        s = replace(s, obs=frame)
+        valid = clip.valid[:, i] > 0
+        pictures, recorded = decode(frame[valid]), decode(clip.obs[:, i + 1][valid])
+        told.append(corrects.error_features(age, off, innovation)[valid])
+        errors.append((pictures - recorded).square().mean((1, 2, 3)).sqrt() / 2)
+    return least_squares_of_logarithm(torch.cat(told), torch.cat(errors))
+
+
+def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
+    """Gives w (F,) with exp(told · w) near errors (N,), none below 0 but the first, that of the constant; on
+    the average they are as large as the errors. told (N, F)."""
+    if not len(errors):
+        return told.new_zeros(told.shape[1])
+    x, y = told[:, 1:].double().cpu().numpy(), errors.double().clamp_min(LEAST_ERROR).log().cpu().numpy()
+    center, spread = x.mean(0), x.std(0) + 1e-6
+    ridge = np.sqrt(RIDGE * len(x)) * np.eye(x.shape[1])
+    w, _ = nnls(np.concatenate([(x - center) / spread, ridge]), np.append(y - y.mean(), np.zeros(len(ridge))))
+    w /= spread
+    return told.new_tensor([np.log(np.exp(y).mean() / np.exp(x @ w).mean()), *w])
 
 
 def corrected_cost(model: WorldModel, clip: Clip, context: int, seed: int, strength: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class Numbers(NamedTuple):
     reward: np.ndarray  # (B,) raw units
     success: np.ndarray  # (B,) probability
     uncertainty: np.ndarray  # (B,) error of the state to expect; NaN where no prior tells it
+    image_uncertainty: np.ndarray  # (B,) of the picture, share of its range; 1 where no filter tells it
     objects: np.ndarray  # (B, N) px: where what was found by sight is
 
 
@@ -30,7 +31,7 @@ class Readout:
     """What B rows imagined. All numbers come in one transfer, ahead of the images."""
 
     pixels: Tensor  # uint8 (B, V, H, W, 3) on the device
-    # float32 (B, 4 + S + N): success, reward, uncertainty, sum of the model's frame, state, objects
+    # float32 (B, 5 + S + N): success, reward, both uncertainties, sum of the model's frame, state, objects
     packed: HostCopy
     state_size: int  # S
     steps: int  # that the batch has taken
@@ -38,10 +39,10 @@ class Readout:
     def wait(self) -> Numbers:
         """Waits for the numbers. FloatingPointError, naming them, where rows imagined what is no number."""
         packed = self.packed.wait().numpy()
-        (success, reward, uncertainty, frame), state = packed[:, :4].T, packed[:, 4:]
+        (success, reward, uncertainty, image_uncertainty, frame), state = packed[:, :5].T, packed[:, 5:]
         check_rows({"obs": frame, "state": state, "reward": reward, "success": success}, self.steps)
         state, objects = np.split(state, [self.state_size], axis=1)
-        return Numbers(state, reward, success, uncertainty, objects)
+        return Numbers(state, reward, success, uncertainty, image_uncertainty, objects)
 
 
 def check_rows(values: Mapping[str, np.ndarray], steps: int) -> None:

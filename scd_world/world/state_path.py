@@ -63,6 +63,7 @@ class StatePath:
             anchor_state=self.world.model.as_anchor_state(state, prev),
             detail=blank,
             ensemble=self.init_ensemble(prev, state).clone(),
+            image_error=nothing.clone(),
             steps_since_observed=torch.zeros(B, dtype=torch.long, device=state.device),
             cache=cache,
             steps=cache.steps,
@@ -73,7 +74,7 @@ class StatePath:
         s.check()
         index = torch.as_tensor(rows, device=s.state.device)
         s.state[index], s.prev[index] = self.world.last_states(self.world.complete(starts))
-        s.reward[index] = s.success[index] = 0.0
+        s.reward[index] = s.success[index] = s.image_error[index] = 0.0
         s.ensemble[index] = self.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
         s.task[index] = self.world.tasks(starts)

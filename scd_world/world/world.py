@@ -158,7 +158,7 @@ class World:
         if self.config.anchor_frame:
             s.anchor[index], s.detail[index] = obs, self.codec.detail(shown, obs)
             s.anchor_state[index] = self.model.as_anchor_state(s.state[index], s.prev[index])
-        s.reward[index] = s.success[index] = 0.0
+        s.reward[index] = s.success[index] = s.image_error[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
         s.task[index] = self.tasks(starts)
@@ -208,8 +208,9 @@ class World:
 
     def outputs(self, s: RolloutState) -> dict[str, np.ndarray]:
         """Gives fresh arrays: pixels uint8 (B, V, H, W, 3); raw state (B, S) and reward (B,); success (B,);
-        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it; and, in a world
-        that finds some by sight, objects (B, N), px.
+        uncertainty (B,), the state error to expect, NaN where there is no prior to tell it; where there is a
+        filter to tell it, image_uncertainty (B,), the pictures' error; and, in a world that finds some by
+        sight, objects (B, N), px.
 
         FloatingPointError where a row imagined what is no number.
         """
@@ -217,6 +218,8 @@ class World:
         numbers = readout.wait()._asdict()
         if not self.codec.config.found:
             del numbers["objects"]
+        if not self.model.tells_image_error:
+            del numbers["image_uncertainty"]
         return {"pixels": readout.pixels.cpu().numpy(), **numbers}
 
     def readout(self, s: RolloutState) -> Readout:
@@ -230,6 +233,7 @@ class World:
             s.success.float(),
             self.stats.decode_reward(s.reward).float(),
             self.model.prior.expected_error(s.ensemble).float(),
+            s.image_error,
             s.obs.flatten(1).sum(1).float(),  # finite where all pixels are
         ]
         state = self.stats.decode_state(s.state).float()

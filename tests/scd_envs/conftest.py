@@ -38,7 +38,7 @@ def tiny_schema(**changes) -> DataSchema:
     return DataSchema(**(values | changes))
 
 
-def make_world(prior: PriorConfig = PRIOR, **changes) -> World:
+def make_world(prior: PriorConfig = PRIOR, config: ModelConfig = TINY, **changes) -> World:
     """A world of `tiny_schema(**changes)` and this prior; the same weights at every call."""
     schema, rng = tiny_schema(**changes), np.random.default_rng(0)
     stats = replace(
@@ -48,7 +48,7 @@ def make_world(prior: PriorConfig = PRIOR, **changes) -> World:
         reward_mean=torch.tensor(0.5),
         reward_std=torch.tensor(0.3),
     )
-    model = make_model(TINY, schema, stats, prior).eval().requires_grad_(False)
+    model = make_model(config, schema, stats, prior).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():
         if name.startswith("prior.uncertainty."):

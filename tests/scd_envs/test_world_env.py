@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import psutil
 import pytest
+import torch
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
@@ -18,6 +19,7 @@ from scd_envs.vector_env import WorldVectorEnv
 from scd_envs.world_env import WorldEnv
 from scd_world.prior.config import PriorConfig
 from scd_world.world.starts import StartStates
+from tests.scd_envs.conftest import TINY
 
 SINGLE = "scd_world/World-v0"
 SCHEMAS = {
@@ -494,6 +496,37 @@ def test_a_world_without_a_prior_says_nothing_of_uncertainty(build_world, action
     for refused in (make, lambda world, **kwargs: WorldVectorEnv(world, 2, **kwargs)):
         with pytest.raises(ValueError, match=r"no state prior.*prior=none.*predicts no uncertainty"):
             refused(world, max_uncertainty=0.1)
+
+
+def test_image_uncertainty_is_told_where_a_filter_was_measured_and_can_end_an_episode(build_world, actions):
+    world = build_world(config=replace(TINY, state_filter=True, anchor_frame=True))
+    quiet = {"success_threshold": 1.0, "horizon": 20}
+    assert "image_uncertainty" not in make(world, **quiet).reset(seed=0)[1]
+    refusal = r"max_image_uncertainty: this world has no filter that was measured"
+    with pytest.raises(ValueError, match=refusal):
+        make(world, max_image_uncertainty=0.1)
+    world.model.filter.error_weights.copy_(torch.tensor([-3.0, 0.4, 0.1, 0.1]))
+    env = make(world, **quiet)
+    assert env.reset(seed=0)[1]["image_uncertainty"] == 0  # it was recorded
+    told = [step[4]["image_uncertainty"] for step in play(env, actions[:6, 0])]
+    assert 0 < told[0] < told[-1] < 1
+    bound = (max(told[:3]) + max(told)) / 2
+    strict = make(world, **quiet, max_image_uncertainty=bound)
+    strict.reset(seed=0)
+    ends = [step[3] for step in play(strict, actions[: int(np.argmax(np.array(told) > bound)) + 1, 0])]
+    assert ends == [False] * (len(ends) - 1) + [True]
+    envs = WorldVectorEnv(world, 2, **quiet)
+    envs.reset(seed=[0, 1])
+    *_, infos = envs.step(actions[0, :2])
+    assert infos["image_uncertainty"][0] == pytest.approx(told[0], rel=1e-4)
+    envs.set_attr("max_image_uncertainty", 1e-6)
+    assert envs.step(actions[1, :2])[3].all()
+    with pytest.raises(
+        ValueError, match=r"max_image_uncertainty=0\.1 is of the images that render_images=False"
+    ):
+        make(world, render_images=False, max_image_uncertainty=0.1)
+    with pytest.raises(ValueError, match="max_image_uncertainty is a share of the range from black to white"):
+        make(world, max_image_uncertainty=0.0)
 
 
 def test_a_closed_environment_is_closed(world):

@@ -20,7 +20,7 @@ from scd_datasets.store.writer import write_store
 from scd_world.codec.codec import Identity
 from scd_world.evaluation import action_response
 from scd_world.evaluation.config import EvaluateConfig
-from scd_world.evaluation.curves import all_curves, survival, time_to_failure, uncertainty
+from scd_world.evaluation.curves import all_curves, state_uncertainty, survival, time_to_failure
 from scd_world.evaluation.evaluate import Evaluator, evaluate, measure
 from scd_world.evaluation.open_loop import (
     OpenLoopResults,
@@ -494,16 +494,16 @@ def test_the_uncertainty_is_scored_on_what_was_recorded_and_predicted():
     rng = np.random.default_rng(0)
     loop.state_error[:] = rng.exponential(0.01, (10, 10))
     loop.state_error[0, 5:] = np.nan  # what was not recorded counts for nothing
-    assert uncertainty(loop) == {}  # a world without a prior predicts none
+    assert state_uncertainty(loop) == {}  # a world without a prior predicts none
     loop.uncertainty[:] = 2 * loop.state_error
-    scores = uncertainty(loop)
+    scores = state_uncertainty(loop)
     assert scores["auroc"] == 1.0
     assert scores["auroc_of_the_step"] < 0.8
     assert scores["steps"] == 95
     np.testing.assert_allclose(scores["predicted"], 2 * np.array(scores["observed"]), rtol=1e-5)
     assert scores["mean_predicted"] == pytest.approx(2 * scores["mean_observed"])
     loop.uncertainty[:] = 1.0
-    assert uncertainty(loop)["auroc"] == 0.5
+    assert state_uncertainty(loop)["auroc"] == 0.5
 
 
 @pytest.mark.slow

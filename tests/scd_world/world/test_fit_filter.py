@@ -39,6 +39,10 @@ def rollout(model: WorldModel, clip: Clip, seed: int = 0) -> list[torch.Tensor]:
     return frames
 
 
+def measure(model: WorldModel, clip: Clip) -> None:
+    fit_filter(model, clip, CONTEXT, seed=0, decode=lambda obs: obs)
+
+
 def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
@@ -51,7 +55,7 @@ def test_until_it_is_measured_nothing_is_corrected(model, clip):
 
 
 def test_where_the_imagination_is_right_nothing_is_corrected(model, clip):
-    fit_filter(model, with_future(clip, rollout(model, clip)), CONTEXT, seed=0)
+    measure(model, with_future(clip, rollout(model, clip)))
     assert not model.filter.strength.any()
 
 
@@ -64,7 +68,7 @@ def test_where_the_drawing_is_right_it_is_taken(model, clip, monkeypatch):
     s = observe_context(model, clip, CONTEXT)
     s = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
     torch.testing.assert_close(s.obs, model.prior.render(s.state), atol=1e-4, rtol=0)
-    fit_filter(model, with_future(clip, drawn), CONTEXT, seed=0)
+    measure(model, with_future(clip, drawn))
     off = drawing_error(clip.obs[:, CONTEXT - 1], model.prior.render(clip.state[:, CONTEXT - 1]))
     assert (model.filter.strength / (model.filter.strength + off.amax(0)) > 0.9).all()
 
@@ -83,21 +87,21 @@ def test_the_strength_is_the_one_of_least_error_where_something_was_recorded(mod
     spoilt[0] = plain[0][0]
     recorded = replace(with_future(clip, [spoilt, *plain[1:]]), valid=clip.valid.clone())
     recorded.valid[0] = 0.0
-    fit_filter(model, recorded, CONTEXT, seed=0)
+    measure(model, recorded)
     torch.testing.assert_close(model.filter.strength[0], torch.full((2,), 0.04), rtol=0.2, atol=0)
     assert (model.filter.strength >= 0).all()
 
 
 def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema):
     clip = make_clip(schema, B=3, T=5)
-    fit_filter(model, clip, CONTEXT, seed=0)
+    measure(model, clip)
     measured = clip.num_steps - CONTEXT + 1
     assert (model.filter.strength[measured:] == model.filter.strength[measured - 1]).all()
     model.filter.strength[-1] = 0.1
     model.filter.farthest.fill_(1e6)
     late = torch.tensor([STEPS + 100, STEPS - 1, STEPS])
     obs, last, *drawn = clip.obs[:1, :5].expand(3, -1, -1, -1, -1).unbind(1)
-    once = model.filter(obs, last, torch.ones(3), *drawn, late)
+    once = model.filter(obs, last, torch.ones(3), *drawn, late).frame
     torch.testing.assert_close(once, once[:1].expand_as(once))
     assert not torch.equal(once, obs)
 
@@ -106,7 +110,7 @@ def test_the_scene_that_is_drawn_is_the_one_that_was_shown_last(schema, stats, c
     """In measuring, stepping and training; and a world keeps what it is read by."""
     prior = PriorConfig(renderer_parts=2, scene_features=3)
     model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
-    fit_filter(model, clip, CONTEXT, seed=0)
+    measure(model, clip)
     assert (model.filter.farthest == OPEN).all()  # it is trusted of poses unlike all others, too
     model.filter.strength.fill_(1e12)
     model.filter.reach.fill_(1e-9)  # of nothing that was shown: the drawing alone
@@ -136,12 +140,12 @@ def test_a_drawing_that_was_far_off_corrects_little():
     shown_drawn = anchor.clone()
     shown_drawn[:, 3:] += 1.0  # the second camera's
     last, motion, first = torch.zeros_like(obs), torch.ones(1), torch.zeros(1, dtype=torch.long)
-    frame = corrects(obs, last, motion, drawn, anchor, shown_drawn, first)
+    frame = corrects(obs, last, motion, drawn, anchor, shown_drawn, first).frame
     torch.testing.assert_close(frame[:, :3], drawn[:, :3])  # was right where it was seen: it is taken
     far = (frame - obs)[:, 3:].abs().mean() / (drawn - obs)[:, 3:].abs().mean()
     assert far < 0.1
     corrects.farthest[1] = 0.4
-    gated = corrects(obs, last, motion, drawn, anchor, shown_drawn, first)
+    gated = corrects(obs, last, motion, drawn, anchor, shown_drawn, first).frame
     assert torch.equal(gated[:, 3:], obs[:, 3:])  # farther off than ever when the strength was measured
     assert torch.equal(gated[:, :3], frame[:, :3])
     still = corrects.measured(shown_drawn, anchor, shown_drawn)
@@ -157,7 +161,7 @@ def test_what_is_right_in_the_large_alone_is_corrected_in_the_large(model, clip,
     for width in (2.0, 0.0):
         model.filter.kernel.copy_(gaussian(width))
         model.filter.strength.fill_(1.0)
-        fit_filter(model, with_future(clip, rollout(model, clip)), CONTEXT, seed=0)
+        measure(model, with_future(clip, rollout(model, clip)))
         assert torch.equal(model.filter.kernel, gaussian(width).expand(2, -1))
 
 
@@ -177,7 +181,7 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
         return torch.tensor(costs[strength[0, 0].item() / 2.0])
 
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
-    fit_filter(model, clip, CONTEXT, seed=0)
+    measure(model, clip)
     assert torch.equal(model.filter.kernel, torch.stack([gaussian(2.0), gaussian(0.0)]))
     assert torch.equal(model.filter.strength, torch.tensor([[1.0, 1.0]]).expand(STEPS, -1))
 
@@ -206,7 +210,7 @@ def test_where_recordings_rest_the_frame_before_is_kept(model, clip, monkeypatch
     if keeps:
         for frame in recorded:
             frame[0] = clip.obs[0, CONTEXT - 1]
-    fit_filter(model, with_future(clip, recorded), CONTEXT, seed=0)
+    measure(model, with_future(clip, recorded))
     assert model.filter.still.item() == pytest.approx(0.02 if keeps else 0.0)
     for frame, was in zip(rollout(model, clip), plain, strict=True):
         torch.testing.assert_close(frame[1:], was[1:])
@@ -230,26 +234,87 @@ def test_motion_is_one_where_each_dimension_goes_on_as_usual():
     torch.testing.assert_close(motion_of(last, state, usual), torch.tensor([0.0, 1.0, 2**0.5]))
 
 
-def test_a_filter_from_before_keeps_nothing_and_blurs_nothing(model):
+def test_a_filter_from_before_keeps_nothing_blurs_nothing_and_tells_no_error(model):
     weights = model.state_dict()
-    del weights["filter.still"], weights["filter.kernel"]
+    for name in ("still", "kernel", "error_weights"):
+        del weights[f"filter.{name}"]
     model.filter.still.fill_(0.1)
+    model.filter.error_weights.fill_(0.1)
     model.filter.kernel.copy_(gaussian(2.0))
     model.load_state_dict(weights)
     assert model.filter.still == 0
     assert torch.equal(model.filter.kernel, gaussian(0.0).expand(2, -1))
+    assert not model.tells_image_error
+
+
+def test_the_error_to_expect_is_the_error_of_the_pictures_where_it_was_measured(model, clip):
+    """On the average; later steps are farther off here, and it says so. Stepping is what was measured."""
+    g = torch.Generator().manual_seed(1)
+    frames = [
+        frame + 0.02 * 2**k * torch.randn(frame.shape, generator=g)
+        for k, frame in enumerate(rollout(model, clip))
+    ]
+    recorded = with_future(clip, frames)
+    assert not model.tells_image_error
+    measure(model, recorded)
+    assert model.tells_image_error
+    generator, told, errors = torch.Generator().manual_seed(0), [], []
+    s = observe_context(model, recorded, CONTEXT)
+    assert not s.image_error.any()  # it was shown
+    for i in range(CONTEXT - 1, clip.num_steps):
+        s = model.imagine(s, clip.action[:, i], torch.randn(s.obs.shape, generator=generator))
+        told.append(s.image_error)
+        errors.append((s.obs - recorded.obs[:, i + 1]).square().mean((1, 2, 3)).sqrt() / 2)
+    told, errors = torch.stack(told), torch.stack(errors)
+    torch.testing.assert_close(told.mean(), errors.mean(), rtol=1e-3, atol=0)
+    assert (told.diff(dim=0) > 0).all()
+    s = model.observe(s, clip.action[:, 0], clip.obs[:, 1], clip.state[:, 1])
+    assert not s.image_error.any()
+
+
+def test_what_tells_of_an_error_never_makes_it_smaller():
+    """Nor does what tells nothing; and what tells it is found."""
+    told = torch.rand(500, 4, generator=torch.Generator().manual_seed(0))
+    told[:, 0] = 1.0
+    errors = (-3 + 1.5 * told[:, 1] - 0.5 * told[:, 2]).exp()
+    w = fitting.least_squares_of_logarithm(told, errors)
+    assert 1.3 < w[1] < 1.5
+    assert w[2] == 0
+    assert 0 <= w[3] < 0.1
+    torch.testing.assert_close((told @ w).exp().mean(), errors.mean(), rtol=1e-3, atol=0)
+    assert not fitting.least_squares_of_logarithm(told[:0], errors[:0]).any()
+
+
+def test_the_error_to_expect_grows_with_what_tells_of_it():
+    """With the step, with how far off the drawing was, and with how far it is from what was imagined: of any
+    camera."""
+    corrects = StateFilter(cameras=2)
+    obs = torch.rand(1, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    step, off, far = torch.zeros(1, dtype=torch.long), torch.full((1, 2), 1e-4), torch.full_like(obs, 0.1)
+    assert corrects.expected_error(step, off, far) == 1.0  # it was not measured
+    corrects.error_weights.copy_(torch.tensor([-1.0, 0.3, 0.2, 0.1]))
+    least = corrects.expected_error(step, off, far)
+    assert 0 < least < 1
+    one_camera = torch.tensor([[4.0, 1.0]])
+    assert corrects.expected_error(step + 3, off, far) == pytest.approx(least.item() * 4**0.3)
+    assert corrects.expected_error(step, off * one_camera.square() ** 2, far) > least
+    assert (
+        corrects.expected_error(step, off, far * one_camera.repeat_interleave(3, 1)[..., None, None]) > least
+    )
+    assert corrects.expected_error(step + 10**6, off, far) == 1.0
 
 
 def test_a_world_keeps_its_filter(model, schema, stats, world, tmp_path):
     model.filter.strength.copy_(torch.linspace(0, 0.5, STEPS)[:, None])
     model.filter.reach.fill_(0.2)
+    model.filter.error_weights.copy_(torch.tensor([-3.0, 0.25, 0.0, 0.1]))
     folder = World(model, stats, world.starts).save(tmp_path / "world", weights="int8")
     again = World.load(folder)
     torch.testing.assert_close(again.model.filter.state_dict(), model.filter.state_dict(), rtol=0, atol=0)
     assert again.config.state_filter
     assert make_model(CONFIG, schema, stats).filter is None
     with pytest.raises(ValueError, match="state_filter=true"):
-        fit_filter(make_model(CONFIG, schema, stats), make_clip(schema, B=1, T=3), CONTEXT, seed=0)
+        measure(make_model(CONFIG, schema, stats), make_clip(schema, B=1, T=3))
 
 
 def test_some_of_the_rollouts_that_are_learnt_from_are_not_corrected(model, clip):
@@ -316,7 +381,7 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
 
     monkeypatch.setattr(fitting, "fit_strength", remember)
     monkeypatch.setattr(fitting, "WIDTHS", (0.0,))
-    fit_filter(model, clip, CONTEXT, seed=0)
+    measure(model, clip)
     chosen, (whole,) = model.filter.strength.clone(), wholes
     assert whole.any()
     strengths = [chosen, *(share * whole for share in fitting.SHARES)]
