@@ -18,6 +18,7 @@ from scd_policies import Policy, is_checkpoint
 from scd_world.play.config import PlayConfig
 from scd_world.play.protocol import LARGEST
 from scd_world.play.recorder import Recorder, Target
+from scd_world.play.session import predicted_scalars
 from scd_world.play.truth import find_simulator
 from scd_world.rollouts.imagine import imagined_marks, open_policy, world_features
 from scd_world.utils.devices import pick_device
@@ -120,8 +121,7 @@ def make_policy(config: PlayConfig, world: World) -> Policy:
 def make_target(config: PlayConfig, world: World, folder: Path) -> Target:
     """Says how played episodes are written: as `scd-rollout` writes its own."""
     schema = world.schema
-    uncertain = bool(schema.state) and world.model.prior.has_uncertainty
-    scalars = ["success_probability"] * schema.success + ["uncertainty"] * uncertain
+    scalars = predicted_scalars(world)
     marks = imagined_marks(config.world, folder)
     recipe = {"command": "scd-play", "world_sha256": marks["world_sha256"], "video": config.store_as_video}
     features = world_features(schema, scalars, config.store_as_video)

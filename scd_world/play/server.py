@@ -30,7 +30,7 @@ from scd_world.play.controls import controls_of
 from scd_world.play.pictures import to_png
 from scd_world.play.player import Player
 from scd_world.play.recorder import Recorder
-from scd_world.play.session import PlaySession
+from scd_world.play.session import PlaySession, predicted_scalars
 from scd_world.play.truth import open_simulator
 from scd_world.world.world import World
 
@@ -186,8 +186,7 @@ class PlayServer:
             "state": list(schema.state),
             "tasks": list(schema.tasks),
             "reward": schema.reward,
-            "success": schema.success,
-            "uncertainty": bool(schema.state) and self.world.model.prior.has_uncertainty,
+            "scalars": predicted_scalars(self.world),
             "starts": [{"episode": e, "frames": frames} for e, frames in episodes.items()],
             "policy": self.policy_name if self.policy else None,
             "simulator": self.simulator,

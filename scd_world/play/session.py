@@ -88,12 +88,6 @@ class PlaySession:
     def moment(self) -> Moment:
         return self.tape.moments[self.here]
 
-    @property
-    def info_keys(self) -> list[str]:
-        """Names the scalars that this world predicts at every step."""
-        success = ["success_probability"] if self.schema.success else []
-        return success + (["uncertainty"] if self.env.episodes.has_uncertainty else [])
-
     # ---- acting ----------------------------------------------------------------------------------------
 
     def step(self, action: Any = None) -> Moment:
@@ -122,7 +116,7 @@ class PlaySession:
             self._pictures(),
             self.env.episodes.state.state[0].copy(),
             reward=reward,
-            scalars={key: info[key] for key in self.info_keys},
+            scalars={key: info[key] for key in predicted_scalars(self.env.world)},
             success=info["is_success"] and self.schema.success,
             terminated=terminated,
             truncated=truncated,
@@ -345,3 +339,13 @@ class PlaySession:
 def batch_of_one(obs: dict[str, Any]) -> dict[str, Any]:
     """Gives an observation with a leading axis of one row, as policies take it."""
     return {k: batch_of_one(v) if isinstance(v, dict) else np.asarray(v)[None] for k, v in obs.items()}
+
+
+def predicted_scalars(world: World) -> list[str]:
+    """Names what a world's `info` tells of every step, beside the reward."""
+    told = {
+        "success_probability": world.schema.success,
+        "uncertainty": bool(world.schema.state) and world.model.prior.has_uncertainty,
+        "image_uncertainty": world.model.tells_image_error,
+    }
+    return [name for name, tells in told.items() if tells]

@@ -3,12 +3,13 @@
 The reach is the one that brings drawings of recorded states nearest to the recorded frames. After k steps of
 a rollout, of the imagined x, the measured m and the recorded y,
 
-    P_k = argmin  10 lg Σ ‖x + g·G(m − x) − y‖² / ‖x − y‖²  +  GRAIN · |ln sharpness|     P_k ≥ P_(k−1)
+    P_k = argmin  10 lg Σ ‖x + g·G(m − x) − y‖² / ‖x − y‖²  +  UNSHARP · u     P_k ≥ P_(k−1)
 
 over all rows, g = P / (P + R²) in each, the corrected frame being the past of step k + 1: the gains of a
 Kalman filter whose noise is measured instead of modeled. Each error counts beside the uncorrected one, as dB
 have it: else the few rows that went astray would settle what is done to all. And error alone would blur
-whatever is uncertain: so how sharp the corrected frames are beside the recorded ones counts, too. What a step
+whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones within 15 %, u being how
+far |ln sharpness| is beyond that. What a step
 corrects need not be corrected again, and P_k knows no later step: so of the whole, a half and a quarter of it
 each camera gets what serves a rollout most. So for several widths of the blur G, of which each camera gets
 the one of least cost.
@@ -23,6 +24,7 @@ N rows, V cameras, C = 3·V channels, H W frame.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -41,7 +43,8 @@ STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
 STILL = (0.01, 0.02, 0.05)
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
-GRAIN = 1.0  # dB that a picture e times too soft, or too grainy, is worse
+SHARP = math.log(1.15)  # |ln sharpness| of a picture that is as sharp as it shall be
+UNSHARP = 10.0  # dB that one is worse for each factor of e beyond that, too soft or too grainy
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
 LEAST_ERROR = 1e-4  # of a picture, as a share of its range
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
@@ -75,7 +78,7 @@ def fit_filter(
     for width in WIDTHS:
         corrects.kernel.copy_(gaussian(width))
         error, unsharp = fit_strength(model, clip, context, seed, anchor_drawn, off)
-        found.append((error + GRAIN * unsharp, corrects.strength.clone()))
+        found.append((error + UNSHARP * unsharp, corrects.strength.clone()))
         if (error > torch.stack([cost for cost, _ in found]).amin(0)).all():
             break  # a wider one would be farther off still
     costs = torch.stack([cost for cost, _ in found])
@@ -92,7 +95,7 @@ def fit_strength(
     model: WorldModel, clip: Clip, context: int, seed: int, anchor_drawn: Tensor, off: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sets the strength at each step, under the blur that there is; gives how far off the corrected frames
-    then are, dB, and |ln| of their sharpness beside the recorded ones', both (V,). off (N, V): R²."""
+    then are, dB, and how unsharp, both (V,). off (N, V): R²."""
     corrects, anchor = model.filter, clip.obs[:, context - 1]
     assert corrects is not None
     strengths, sums = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
@@ -114,7 +117,7 @@ def fit_strength(
                 (moved * sharpness_of(recorded)).sum(0).expand(len(gain), -1),
             ]
         )
-        cost = 10 * sums[0].log10() + GRAIN * (sums[1] / sums[2]).log().abs()
+        cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sums[1], sums[2])
         weaker = strengths[:, None] < corrects.strength[k - 1] * bool(k)  # what a rollout loses it has lost
         corrects.strength[k] = strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
@@ -169,7 +172,7 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
 
 
 def corrected_cost(model: WorldModel, clip: Clip, context: int, seed: int, strength: Tensor) -> Tensor:
-    """Sets the strength (STEPS, V); gives what a rollout is off that is corrected so, dB with GRAIN, (V,)."""
+    """Sets the strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
     s, measured = observe_context(model, clip, context), []
@@ -177,17 +180,22 @@ def corrected_cost(model: WorldModel, clip: Clip, context: int, seed: int, stren
         s = model.imagine(s, clip.action[:, i], noise)
         measured += how_far_off(s.obs, clip.obs[:, i + 1], clip.valid[:, i, None])
     error, unsharp = torch.stack(measured).mean(0)
-    return error + GRAIN * unsharp
+    return error + UNSHARP * unsharp
 
 
 def how_far_off(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
-    """Gives the error of the valid (N, 1) rows in dB, and |ln| of their sharpness beside the recorded ones':
-    one (2, V); nothing where none is."""
+    """Gives the error of the valid (N, 1) rows in dB, and how unsharp they are beside the recorded ones: one
+    (2, V); nothing where none is."""
     if not valid.any():
         return []
     error = 10 * (valid * by_camera((frames - recorded).square())).sum(0).log10()
     found, wanted = ((valid * sharpness_of(frame)).sum(0) for frame in (frames, recorded))
-    return [torch.stack([error, (found / wanted).log().abs()])]
+    return [torch.stack([error, unsharpness(found, wanted)])]
+
+
+def unsharpness(found: Tensor, wanted: Tensor) -> Tensor:
+    """Gives u, how far |ln| of one sharpness beside another is beyond what is sharp enough."""
+    return ((found / wanted).log().abs() - SHARP).clamp_min(0)
 
 
 def sharpness_of(frames: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import { Line } from "./line.js";
 import { Curve, Pane, format, write } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const SCALARS = ["success_probability", "reward", "uncertainty"];
+const SCALARS = ["success_probability", "reward", "uncertainty", "image_uncertainty"];
 const MOST_THUMBS = 60; // of one episode
 const SLIDERS_MS = 80;
 
@@ -65,15 +65,16 @@ function meet(hello) {
   $("task-row").hidden = hello.tasks.length < 2;
   $("task").replaceChildren(...[["", "as recorded"], ...hello.tasks.map((task) => [task, task])].map(option));
   $("kept").textContent = `Goes to ${hello.out}`;
-  const absent = { success_probability: !hello.success, reward: !hello.reward, uncertainty: !hello.uncertainty };
+  const told = (name) => (name === "reward" ? hello.reward : hello.scalars.includes(name));
   const why = {
     success_probability: "Its recordings had no success",
     reward: "Its recordings had no reward",
     uncertainty: "This world does not predict it",
+    image_uncertainty: "This world does not predict it",
   };
   for (const name of SCALARS) {
-    readings[name].root.classList.toggle("absent", absent[name]);
-    if (absent[name]) readings[name].output.textContent = why[name];
+    readings[name].root.classList.toggle("absent", !told(name));
+    if (!told(name)) readings[name].output.textContent = why[name];
   }
   $("state-card").hidden = hello.state.length === 0;
   $("starts").replaceChildren(...hello.starts.map(({ episode, frames }) => {
@@ -162,7 +163,9 @@ function showReadings() {
   const percent = (value, digits) => (value === undefined || value === null ? "–" : `${(100 * value).toFixed(digits)} %`);
   set("success_probability", percent(now.scalars.success_probability, 0));
   set("reward", now.step ? format(now.reward) : "–");
-  set("uncertainty", percent(now.scalars.uncertainty, now.scalars.uncertainty < 0.01 ? 2 : 1));
+  for (const name of ["uncertainty", "image_uncertainty"]) {
+    set(name, percent(now.scalars[name], now.scalars[name] < 0.01 ? 2 : 1));
+  }
 }
 
 function showPace() {

@@ -236,12 +236,7 @@ def test_what_is_played_when_the_server_ends_is_kept(serve, shelf):
 def test_a_world_without_reward_says_so(serve, bare_world):
     with serve(of=bare_world) as client, page(client) as one:
         told = one.hello
-        assert (told["reward"], told["success"], told["uncertainty"], told["state"]) == (
-            False,
-            False,
-            False,
-            [],
-        )
+        assert (told["reward"], told["scalars"], told["state"]) == (False, [], [])
         assert one.step([0, 0])["scalars"] == {}
 
 

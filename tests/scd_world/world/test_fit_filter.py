@@ -166,7 +166,7 @@ def test_what_is_right_in_the_large_alone_is_corrected_in_the_large(model, clip,
 
 
 def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, monkeypatch):
-    told = iter([([5.0, 5.0], [0.9, 0.1]), ([5.2, 5.2], [0.1, 0.2]), ([5.4, 5.1], [0.0, 0.3])])
+    told = iter([([5.0, 5.0], [0.09, 0.01]), ([5.2, 5.2], [0.01, 0.02]), ([5.4, 5.1], [0.0, 0.03])])
 
     def fit_strength(model, *_):
         error, unsharp = next(told)
@@ -352,12 +352,20 @@ def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, 
     model.filter.farthest.fill_(1e6)
     anchor_drawn = model.prior.render(anchor_state)
     off, found = drawing_error(anchor, anchor_drawn), []
+    monkeypatch.setattr(fitting, "SHARP", 0.0)  # nothing is sharp enough
     for grain in (0.0, 100.0):
-        monkeypatch.setattr(fitting, "GRAIN", grain)
+        monkeypatch.setattr(fitting, "UNSHARP", grain)
         found.append(fitting.fit_strength(model, clip, CONTEXT, 0, anchor_drawn, off))
     (error, unsharp), (error_with, unsharp_with) = found
     assert (error < error_with).all()
     assert (unsharp > unsharp_with).all()
+
+
+def test_a_picture_is_sharp_enough_within_fifteen_percent_of_the_recorded_one():
+    found = torch.tensor([1.0, 1.14, 1 / 1.14, 1.15 * torch.e, torch.e**-1 / 1.15])
+    torch.testing.assert_close(
+        fitting.unsharpness(found, torch.ones(5)), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0])
+    )
 
 
 def test_how_sharp_frames_are_does_not_depend_on_how_many_are_looked_at_together(monkeypatch):
