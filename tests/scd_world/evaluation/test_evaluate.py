@@ -49,11 +49,16 @@ from tests.scd_world.conftest import SLIDE, slide_episode
 TINY = ModelConfig(width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, window=4, num_steps=1)
 
 
-def make_world(store: WindowStore, held_out: tuple[int, ...] = (2, 5), prior: PriorConfig = PRIOR) -> World:
+def make_world(
+    store: WindowStore,
+    held_out: tuple[int, ...] = (2, 5),
+    prior: PriorConfig = PRIOR,
+    config: ModelConfig | None = None,
+) -> World:
     """A world with random weights everywhere, the zero-initialised ones included."""
     trained = np.array([e for e in range(len(store.lengths)) if e not in held_out])
     stats = compute_stats(store, trained)
-    model = make_model(TINY, store.schema, stats, prior).eval().requires_grad_(False)
+    model = make_model(config or TINY, store.schema, stats, prior).eval().requires_grad_(False)
     g = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         size = (
@@ -512,6 +517,25 @@ def test_a_world_without_a_prior_has_no_uncertainty_to_report(store):
     report, _, _ = measure(world, store, settings(sweep_starts=0))
     assert report["uncertainty"] == {}
     assert "uncertainty" not in markdown(report)
+
+
+@pytest.mark.slow
+def test_the_error_to_expect_of_pictures_is_scored_beside_the_one_they_have(store, slide_store, tmp_path):
+    world = make_world(store, config=replace(TINY, state_filter=True, anchor_frame=True))
+    report, _, _ = measure(world, store, settings(sweep_starts=0))
+    assert report["image_uncertainty"] == {}  # it was not measured
+    assert "image uncertainty" not in markdown(report)
+    world.model.filter.error_weights.copy_(torch.tensor([-2.0, 0.3, 0.1, 0.1]))
+    data, out = DataConfig(kind="zarr", root=str(slide_store)), tmp_path / "evaluation"
+    folder = world.save(tmp_path / "world")
+    told = evaluate(settings(world=str(folder), out=str(out), data=data, device="cpu", sweep_starts=0))
+    scores = told["image_uncertainty"]
+    errors = 10 ** (-np.array(told["curves"]["psnr_imagined"]["median"]) / 20)
+    assert 0.5 < scores["mean_observed"] / errors.mean() < 2
+    assert 0 < scores["mean_predicted"] < 1
+    assert scores["steps"] == told["uncertainty"]["steps"]
+    assert "image uncertainty: AUROC" in (out / "report.md").read_text()
+    assert (out / "image_uncertainty.png").exists()
 
 
 def test_a_window_that_failed_once_has_failed():
