@@ -137,12 +137,18 @@ def plot_reliability(path: Path, success: dict[str, Any], episodes: int) -> None
 
 def plot_uncertainty(path: Path, uncertainty: dict[str, Any], of: str) -> None:
     """Plots the observed error of `of` over the predicted one, by tenths of the steps."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
     predicted, observed = (100 * np.array(uncertainty[key]) for key in ("predicted", "observed"))
     ends = [0.7 * min(predicted.min(), observed.min()), 1.4 * max(predicted.max(), observed.max())]
     with new_figure(path, 4.6, 4.2) as figure:
         ax = figure.subplots()
         plot_calibration(ax, ends, predicted, observed, "tenths of the steps")
         ax.set(xscale="log", yscale="log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.set_minor_formatter(NullFormatter())
         ax.set(xlabel=f"predicted error of {of}, % of its range", ylabel="observed error, %")
         ax.set_title(f"uncertainty, {uncertainty['steps']} imagined steps, AUROC {uncertainty['auroc']:.2f}")
 
