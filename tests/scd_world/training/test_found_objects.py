@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from scd_world.distill.config import DistillConfig
 from scd_world.distill.distill import distill
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.evaluate import evaluate
+from scd_world.objects import discover
 from scd_world.prior.config import PriorTrainConfig
 from scd_world.training import found_objects
 from scd_world.training.config import TrainConfig
@@ -83,17 +85,30 @@ def seeing(training, table) -> Callable[..., TrainConfig]:
     return build
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _in_haste():
+    """A bar so plain is learnt from fewer first guesses, by fewer updates of each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discover, "GUESSES", 3)
+        patch.setattr(discover, "FIT_STEPS", 60)
+        yield
+
+
 @pytest.fixture(scope="module")
-def folder(table, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world that finds an object."""
-    out = tmp_path_factory.mktemp("found") / "run"
-    config = TrainConfig(
+def once(table, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The config of a training of two updates that seeks an object."""
+    return TrainConfig(
         data=DataConfig(kind="zarr", root=str(table), holdout=0.25), codec=CodecTrainConfig(objects=1),
         model=replace(TINY, patch=16, state_weight=0.0, reward_weight=0.0, success_weight=0.0),
-        prior=PRIOR,
-        steps=2, batch_size=2, sequence_length=4, device="cpu", out=str(out), num_start_states=4,
+        prior=PRIOR, steps=2, batch_size=2, sequence_length=4, device="cpu", num_start_states=4,
+        out=str(tmp_path_factory.mktemp("found") / "run"),
     )  # fmt: skip
-    return train(config)
+
+
+@pytest.fixture(scope="module")
+def folder(once) -> Path:
+    """A world that finds an object."""
+    return train(once)
 
 
 @pytest.fixture
@@ -218,10 +233,9 @@ def test_a_training_that_starts_from_a_world_finds_what_it_finds(folder, seeing,
     assert "outside the range" not in caplog.text  # it learns from the same episodes
 
 
-def test_a_run_that_was_killed_while_it_looked_goes_on_where_it_was(table, tmp_path, monkeypatch):
-    store, out = WindowStore.open(table), tmp_path / "latents.zarr"
+def test_a_run_that_was_killed_while_it_looked_goes_on_where_it_was(world, table, tmp_path, monkeypatch):
+    store, out, finder = WindowStore.open(table), tmp_path / "latents.zarr", world.codec.finder
     episodes, _ = store.split(0.25)
-    finder = find_objects(store, episodes, 1, 0)
     monkeypatch.setattr(found_objects, "TOGETHER", 8)
     whole = follow_objects(store, finder, episodes, out)
     calls: list[int] = []
@@ -278,9 +292,8 @@ def test_recordings_without_images_are_refused_beside_it(seeing):
         replace(config, prior=replace(config.prior, extra_datasets=["data/blind"]))
 
 
-def test_a_run_goes_on_with_the_things_that_it_began_with(seeing):
-    config = seeing(steps=2, checkpoint_every=1)
-    first = World.load(train(config))
-    longer = World.load(train(replace(config, steps=3)))
-    assert longer.codec.fingerprint == first.codec.fingerprint
+def test_a_run_goes_on_with_the_things_that_it_began_with(once, folder, world, tmp_path):
+    run = shutil.copytree(folder.parent, tmp_path / "run", symlinks=True)
+    longer = World.load(train(replace(once, out=str(run), steps=3)))
+    assert longer.codec.fingerprint == world.codec.fingerprint
     assert longer.provenance["steps"] == 3
