@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 # Before torch is imported, and for every process that a test starts: several threads that wait for each other
 # on a busy machine can cost forty times the work.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Where no bytecode is wanted beside the sources, as in many containers, each process that imports torch or
+# LeRobot would compile them anew, for five to fifteen seconds: it is kept in a folder of its own.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    folder = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    sys.dont_write_bytecode = False
 
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
