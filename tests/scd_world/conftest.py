@@ -21,6 +21,7 @@ from scd_world.prior.config import (
     RendererPretrainConfig,
 )
 from scd_world.robot_data.schema import DataSchema
+from scd_world.training import setup
 from scd_world.training.config import TrainConfig
 
 SIZE = 16
@@ -76,6 +77,12 @@ def blind_store(tmp_path: Path) -> Path:
     episodes = (replace(e, state=e.state[:, :0]) for e in map(slide_episode, range(4)))
     write_store(tmp_path / "blind.zarr", schema, episodes)
     return tmp_path / "blind.zarr"
+
+
+@pytest.fixture
+def short_filter_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter is measured on a few steps of each window: how well is test_fit_filter's matter."""
+    monkeypatch.setattr(setup, "STEPS", 4)
 
 
 @pytest.fixture

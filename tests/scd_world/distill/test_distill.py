@@ -282,7 +282,7 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
 
 
 @pytest.mark.slow
-def test_a_students_filter_is_measured_anew(training, tmp_path):
+def test_a_students_filter_is_measured_anew(training, tmp_path, short_filter_windows):
     model, prior = (
         replace(training().model, state_filter=True, anchor_frame=True),
         replace(training().prior, calibration_share=0.4),

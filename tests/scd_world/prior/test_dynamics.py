@@ -15,7 +15,7 @@ from scd_world.prior.fit_outcome import fit_outcome, near_success_mask, predict_
 from scd_world.prior.pretraining_report import dynamics_result, outcome_result
 from scd_world.prior.trajectories import StateTrajectories
 from scd_world.robot_data.normalizer import Normalizer
-from tests.conftest import make_recorded
+from tests.conftest import SCHEMA, make_recorded
 
 
 def pushed_block(episodes: int, length: int, schema) -> StateTrajectories:
@@ -38,11 +38,11 @@ def pushed_block(episodes: int, length: int, schema) -> StateTrajectories:
     )
 
 
-@pytest.fixture(params=[False, True], ids=["fp32", "bf16"])
-def fitted(schema, request) -> tuple[StateDynamics, StateTrajectories]:
+@pytest.fixture(scope="module", params=[False, True], ids=["fp32", "bf16"])
+def fitted(request) -> tuple[StateDynamics, StateTrajectories]:
     torch.manual_seed(0)
-    dynamics = StateDynamics(Normalizer.neutral(schema), width=32, layers=1)
-    recorded = pushed_block(40, 12, schema)
+    dynamics = StateDynamics(Normalizer.neutral(SCHEMA), width=32, layers=1)
+    recorded = pushed_block(40, 12, SCHEMA)
     config = DynamicsPretrainConfig(steps=500, batch_size=64, rollout_length=3, lr=3e-3)
     losses = list(fit_dynamics(dynamics, recorded, config, 0, request.param))
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])

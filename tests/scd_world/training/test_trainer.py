@@ -113,7 +113,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog):
+def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog, short_filter_windows):
     caplog.set_level("INFO")
     model = replace(TINY, state_filter=True, anchor_frame=True)
     prior = replace(training().prior, calibration_share=0.4, scene_features=3)
