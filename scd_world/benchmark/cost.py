@@ -38,8 +38,10 @@ def count_cost(model: WorldModel, batch: int, num_steps: int) -> StepCost:
 
     Denoising steps after the first all cost the same, so one and two of them are counted.
     """
-    one, two = (count_step(model, batch, n) for n in (1, 2))
-    more = num_steps - 1
+    one, more = count_step(model, batch, 1), num_steps - 1
+    if not more:
+        return one
+    two = count_step(model, batch, 2)
     return StepCost(
         one.flops + more * (two.flops - one.flops),
         one.block_passes + more * (two.block_passes - one.block_passes),
