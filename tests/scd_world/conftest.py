@@ -12,6 +12,7 @@ import pytest
 from scd_datasets.config import DataConfig
 from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.writer import write_store
+from scd_world.evaluation import evaluate
 from scd_world.model.config import ModelConfig
 from scd_world.optim.config import OptimizerConfig
 from scd_world.prior.config import (
@@ -21,7 +22,7 @@ from scd_world.prior.config import (
     RendererPretrainConfig,
 )
 from scd_world.robot_data.schema import DataSchema
-from scd_world.training import setup
+from scd_world.training import setup, validation
 from scd_world.training.config import TrainConfig
 
 SIZE = 16
@@ -60,6 +61,12 @@ def write_slide(path: Path, first: int) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _steps_are_timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks here what a step takes on this machine, which each evaluation measures for three seconds."""
+    monkeypatch.setattr(evaluate, "SPEED_SECONDS", 0.05)
+
+
 @pytest.fixture(scope="session")
 def slide_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_slide(tmp_path_factory.mktemp("slide") / "slide.zarr", first=0)
@@ -86,8 +93,12 @@ def short_filter_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def training(slide_store: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """Builds the config of a training that takes a second; changes by keyword."""
+def training(
+    slide_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., TrainConfig]:
+    """Builds the config of a training that takes a second; changes by keyword. Held-out windows are imagined
+    for four steps, a quarter of what is usual."""
+    monkeypatch.setattr(validation, "HORIZONS", (1, 4))
 
     def build(out: str = "run", **changes: object) -> TrainConfig:
         values = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from scd_datasets.store.writer import write_store
 from scd_datasets.writing.episodes import to_lerobot_frame
 from scd_envs import simulators
 from scd_policies.rollout import Rollouts
+from scd_world.demo import pendulum, pusht
 from scd_world.demo.config import DemoConfig
 from scd_world.demo.demo import demo
 from scd_world.demo.pendulum import angle_in, angle_of
-from scd_world.demo.sim_comparison import SimComparison, measure, summary
+from scd_world.demo.sim_comparison import SimComparison, measure, steps_per_second, summary
 from scd_world.metrics.image import PSNR_CAP
 from scd_world.metrics.statistics import angle_between
 from scd_world.model.config import ModelConfig
@@ -43,6 +45,12 @@ PENDULUM = DataSchema(
     success=False,
     horizon=10,
 )
+
+
+@pytest.fixture(autouse=True)
+def _steps_are_timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in (pendulum, pusht):
+        monkeypatch.setattr(part, "steps_per_second", partial(steps_per_second, seconds=0.05))
 
 
 def rollouts(pixels: np.ndarray, lengths: list[int]) -> Rollouts:

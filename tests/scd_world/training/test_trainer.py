@@ -29,7 +29,7 @@ from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.prior.config import PriorTrainConfig
 from scd_world.robot_data.clip import Clip
-from scd_world.training import pretrain
+from scd_world.training import pretrain, validation
 from scd_world.training.checkpoint import TENSORS, Checkpoints
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import make_accelerator
@@ -430,8 +430,9 @@ def test_what_is_sharded_is_the_first_processes_whatever_the_others_learnt(train
 
 
 @pytest.mark.slow
-def test_the_log_says_what_a_trainer_wants_to_know(training):
+def test_the_log_says_what_a_trainer_wants_to_know(training, monkeypatch):
     config = training(eval_every=4)
+    monkeypatch.setattr(validation, "HORIZONS", (1, 4, 16))
     train(config)
     lines = log(config)
     update = next(line for line in lines if "loss" in line)
@@ -642,7 +643,7 @@ def test_recorded_histories_come_first(training):
 @pytest.mark.slow
 def test_one_batch_can_be_learned_by_heart(training):
     """What cannot overfit four windows does not get its gradients."""
-    config = training(steps=300)
+    config = training(steps=80)
     run = RunFolder(config.out)
     run.path.mkdir()
     trainer = Trainer(config, WindowStore.open(config.data.root), run, make_accelerator(config))
