@@ -79,6 +79,24 @@ def _stores_of_this_test_alone(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """only("train"): from here on Hydra knows the settings of this command alone, as in the command's own
+    process: it copies all that it knows dozens of times."""
+    from hydra.core.config_store import ConfigStore
+
+    from scd_world.cli.run_command import COMMANDS
+
+    store = ConfigStore.instance()
+    everything = store.repo
+
+    def narrow(command: str) -> None:
+        others = {f"{name}{end}.yaml" for name in COMMANDS if name != command for end in ("", "_schema")}
+        monkeypatch.setattr(store, "repo", {k: node for k, node in everything.items() if k not in others})
+
+    return narrow
+
+
+@pytest.fixture
 def schema() -> DataSchema:
     return SCHEMA
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import scd_envs
@@ -61,10 +61,14 @@ def test_python_blocks_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("where", "line"), command_lines())
-def test_commands_exist_with_these_settings(where: str, line: str) -> None:
+def test_commands_exist_with_these_settings(
+    where: str, line: str, only: Callable[[str], None], tmp_path: Path
+) -> None:
     command, *overrides = shlex.split(line, comments=True)
-    with initialize(version_base="1.3", config_path=None):
-        config = compose(command.removeprefix("scd-"), overrides)
+    name = command.removeprefix("scd-")
+    only(name)
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):  # an empty folder: not that of this file,
+        config = compose(name, overrides)  # which Hydra would look for in the files of all modules
     OmegaConf.to_object(config)  # the dataclasses check values, and that nothing is missing
 
 

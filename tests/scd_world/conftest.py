@@ -63,7 +63,7 @@ def write_slide(path: Path, first: int) -> Path:
 
 @pytest.fixture(autouse=True)
 def _steps_are_timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody asks here what a step takes on this machine, which each evaluation measures for three seconds."""
+    """Nobody asks here what a step takes on this machine, which each evaluation does for three seconds."""
     monkeypatch.setattr(evaluate, "SPEED_SECONDS", 0.05)
 
 

@@ -25,11 +25,12 @@ def check(command: str, *overrides: str) -> None:
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch, only):
     """run("train", "out=x", …): the settings that the command hands over, having read such a command line."""
 
     def given(command: str, *overrides: str):
         got = []
+        only(command)
         monkeypatch.setattr(run_command, "import_module", lambda _: RecordsCall(got))
         monkeypatch.setattr(sys, "argv", [f"scd-{command}", *overrides])
         getattr(commands, command)()
