@@ -15,8 +15,8 @@ each camera gets what serves a rollout most. So for several widths of the blur G
 the one of least cost.
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
-Before that, by rollouts that nothing corrects, the motion is found below which the frame before is nearer to
-the next one than what was imagined of it. On episodes that nothing was learnt from: what was learnt by heart
+Before that, by rollouts that nothing corrects, the motion is found below which the frame before is as near to
+the next one as what was imagined of it. On episodes that nothing was learnt from: what was learnt by heart
 is drawn better than anything will be.
 
 N rows, V cameras, C = 3·V channels, H W frame.
@@ -41,6 +41,7 @@ REACHES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)  # of [-1, 1]
 STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
 # Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
 STILL = (0.01, 0.02, 0.05)
+AS_NEAR = 1.01  # times the error of what was imagined: what is nearer by less only drifts, step by step
 COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
 SHARP = math.log(1.15)  # |ln sharpness| of a picture that is as sharp as it shall be
@@ -217,7 +218,7 @@ def noisy_steps(clip: Clip, context: int, seed: int) -> Iterator[tuple[int, Tens
 
 def fit_still(model: WorldModel, clip: Clip, context: int, seed: int) -> float:
     """Finds the largest of STILL up to which, wherever the clip's states move so little, the frame before is
-    nearer to the recorded next one than the imagined one is; 0 without any."""
+    as near to the recorded next one as the imagined one is; 0 without any."""
     edges = clip.obs.new_tensor(STILL)
     kept, imagined = clip.obs.new_zeros(2, len(STILL) + 1)
     s = observe_context(model, clip, context)
@@ -229,7 +230,7 @@ def fit_still(model: WorldModel, clip: Clip, context: int, seed: int) -> float:
             total.index_add_(0, motion, clip.valid[:, i] * off)
     still = 0.0
     for edge, by_keeping, by_imagining in zip(STILL, kept.tolist(), imagined.tolist(), strict=False):
-        if by_keeping > by_imagining:
+        if by_keeping > AS_NEAR * by_imagining:
             break
         still = edge if by_imagining else still  # where nothing moved so little, nothing is known
     return still

@@ -217,6 +217,19 @@ def test_where_recordings_rest_the_frame_before_is_kept(model, clip, monkeypatch
         assert torch.equal(frame[0], clip.obs[0, CONTEXT - 1]) == keeps
 
 
+def test_a_frame_that_is_imagined_no_nearer_than_the_one_before_is_not_asked_for(model, clip, monkeypatch):
+    """It would drift: a hundredth of the error is not worth a change, a tenth is."""
+    for module in (world_model, fitting):
+        monkeypatch.setattr(module, "motion_of", lambda last, state, usual: torch.full((3,), 0.015))
+    plain, shown = rollout(model, clip), clip.obs[:, CONTEXT - 1]
+    for share, still in ((0.501, 0.02), (0.55, 0.0)):  # of the way from the frame before to the imagined one
+        recorded = with_future(clip, [shown + share * (plain[0] - shown), *plain[1:]])
+        recorded.valid[:, CONTEXT:] = 0.0
+        model.filter.still.zero_()
+        model.filter.strength.zero_()
+        assert fitting.fit_still(model, recorded, CONTEXT, seed=0) == pytest.approx(still)
+
+
 def test_what_moves_less_than_it_rests_is_kept_in_training_too(model, clip):
     model.filter.still.fill_(1e6)
     s = observe_context(model, clip, CONTEXT)
