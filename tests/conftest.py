@@ -78,6 +78,10 @@ def _stores_of_this_test_alone(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("SCD_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """only("train"): from here on Hydra knows the settings of this command alone, as in the command's own

@@ -45,6 +45,7 @@ def close(one: RolloutState, other: RolloutState) -> None:
     assert one.steps == other.steps
 
 
+@pytest.mark.longest
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_compiled_in_earnest_it_steps_like_the_model_past_the_window(schema, stats, clip, monkeypatch):
