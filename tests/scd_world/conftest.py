@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from scd_datasets.store.arrays import EpisodeArrays
 from scd_datasets.store.writer import write_store
 from scd_world.evaluation import evaluate
 from scd_world.model.config import ModelConfig
+from scd_world.objects import discover
 from scd_world.optim.config import OptimizerConfig
 from scd_world.prior.config import (
     DynamicsPretrainConfig,
@@ -84,6 +85,15 @@ def blind_store(tmp_path: Path) -> Path:
     episodes = (replace(e, state=e.state[:, :0]) for e in map(slide_episode, range(4)))
     write_store(tmp_path / "blind.zarr", schema, episodes)
     return tmp_path / "blind.zarr"
+
+
+@pytest.fixture(scope="module")
+def hasty_discovery() -> Iterator[None]:
+    """Things so plain are found from fewer first guesses, by fewer updates of each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discover, "GUESSES", 3)
+        patch.setattr(discover, "FIT_STEPS", 60)
+        yield
 
 
 @pytest.fixture

@@ -11,15 +11,7 @@ from scd_world.objects.discover import discover, first_guesses, standing_out, wi
 from scd_world.objects.pose import search
 
 COUNT = 64
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_haste():
-    """A table so simple is learnt from fewer first guesses, by fewer updates of each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discovery, "GUESSES", 3)
-        patch.setattr(discovery, "FIT_STEPS", 60)
-        yield
+pytestmark = pytest.mark.usefixtures("hasty_discovery")
 
 
 def table(shape: str | None):

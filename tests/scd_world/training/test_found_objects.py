@@ -25,7 +25,6 @@ from scd_world.distill.config import DistillConfig
 from scd_world.distill.distill import distill
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.evaluate import evaluate
-from scd_world.objects import discover
 from scd_world.prior.config import PriorTrainConfig
 from scd_world.training import found_objects
 from scd_world.training.config import TrainConfig
@@ -35,6 +34,7 @@ from scd_world.world.state_path import StatePath
 from scd_world.world.world import World
 from tests.scd_world.conftest import SLIDE, TINY
 
+pytestmark = pytest.mark.usefixtures("hasty_discovery")
 SIDE, LENGTH, EPISODES = 32, 16, 24
 TABLE = replace(SLIDE, height=SIDE, width=SIDE, agent_pos=("row", "column"), horizon=LENGTH)
 QUICK = {
@@ -83,15 +83,6 @@ def seeing(training, table) -> Callable[..., TrainConfig]:
         return training(out, **(values | changes))
 
     return build
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_haste():
-    """A bar so plain is learnt from fewer first guesses, by fewer updates of each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discover, "GUESSES", 3)
-        patch.setattr(discover, "FIT_STEPS", 60)
-        yield
 
 
 @pytest.fixture(scope="module")
