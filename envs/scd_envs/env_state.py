@@ -72,9 +72,8 @@ def check_batch(batch: BatchState, episodes: ImaginedEpisodes) -> None:
             raise ValueError(
                 f"the state's {name} is {describe(array)}; expected {np.dtype(dtype)} of shape {shape}"
             )
-    finite = ["state", "reward", "probability", "image_uncertainty"] + [
-        "uncertainty"
-    ] * episodes.has_uncertainty
+    finite = ["state", "reward", "probability", "image_uncertainty"]
+    finite += ["uncertainty"] * episodes.has_uncertainty
     for name in finite:
         refuse(np.isfinite(getattr(batch, name)), np.arange(B), name, "is not finite")
     refuse(batch.steps >= 0, np.arange(B), "steps", "is negative")

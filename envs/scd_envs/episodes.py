@@ -183,9 +183,9 @@ class ImaginedEpisodes:
         now.starts[rows] = [(start.episode, start.frame) for start in starts]
         now.tasks[rows] = [found.task for found in recorded]
         now.state[rows] = [found.state[-1] for found in recorded]
-        for array in (now.steps, now.reward, now.probability, now.terminated, now.truncated):
+        told = now.reward, now.probability, now.uncertainty, now.image_uncertainty
+        for array in (now.steps, *told, now.terminated, now.truncated):
             array[rows] = 0
-        now.uncertainty[rows] = now.image_uncertainty[rows] = 0
         if now.objects.size:  # found by whoever starts from it
             objects = self.world.decode_objects(now.rollout.state).float().cpu().numpy()
             started = np.isin(now.members, rows)

@@ -43,7 +43,7 @@ STEPS = 64  # imagined steps that have a strength of their own; later ones have 
 
 RADIUS = 24  # of G, cells: three times the widest
 GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
-UNSEEN = 1 / 255  # of [-1, 1]: half a gray level; differences below it are the same
+FLOOR = 1 / 255  # of [-1, 1], half a gray level: differences below it are the same
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
 
 
@@ -108,7 +108,7 @@ class StateFilter(nn.Module):
         """Gives what the error of the picture is told by, (B, 4); of several cameras the mean."""
         apart = innovation.float().square().unflatten(1, (-1, 3)).mean((2, 3, 4)).sqrt()
         off = error.float().sqrt().sqrt()  # R itself: see drawing_error
-        told = [(value + UNSEEN).log().mean(1) for value in (off, apart)]
+        told = [(value + FLOOR).log().mean(1) for value in (off, apart)]
         k = (steps_since_observed + 1).log()
         return torch.stack([torch.ones_like(k), k, *told], dim=1)
 

@@ -89,7 +89,7 @@ def fit_filter(
     whole, shares = corrects.strength.clone(), clip.obs.new_tensor(SHARES)
     costs = torch.stack([corrected_cost(model, clip, context, seed, share * whole) for share in shares])
     corrects.strength.copy_(shares[costs.argmin(0)] * whole)
-    corrects.error_weights.copy_(fit_error(model, clip, context, seed, decode))
+    corrects.error_weights.copy_(fit_error(model, clip, context, seed, anchor_drawn, off, decode))
 
 
 def fit_strength(
@@ -131,16 +131,21 @@ def fit_strength(
 
 
 def fit_error(
-    model: WorldModel, clip: Clip, context: int, seed: int, decode: Callable[[Tensor], Tensor]
+    model: WorldModel,
+    clip: Clip,
+    context: int,
+    seed: int,
+    anchor_drawn: Tensor,
+    off: Tensor,
+    decode: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Gives the weights (4,) of the error to expect of a picture, of the filter as it is; zeros without any
-    recorded frame after those shown."""
+    recorded frame after those shown. off (N, V): R²."""
     corrects = model.filter
     assert corrects is not None
     strength, anchor = corrects.strength.clone(), clip.obs[:, context - 1]
     s = observe_context(model, clip, context)
     scene = model.prior.scene(s.anchor, s.anchor_state)
-    anchor_drawn = model.prior.render(clip.state[:, context - 1], clip.before(context - 1), scene)
     told, errors = [], []
     for i, noise in noisy_steps(clip, context, seed):
         corrects.strength.zero_()
@@ -148,11 +153,10 @@ def fit_error(
         corrects.strength.copy_(strength)
         drawn = model.prior.render(s.state, s.prev, scene)
         innovation = corrects.measured(drawn, anchor, anchor_drawn) - s.obs
-        age, off = last.steps_since_observed, drawing_error(anchor, anchor_drawn)
+        age = last.steps_since_observed
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         frame = corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age).frame
-        s = replace(s, obs=frame)
-        valid = clip.valid[:, i] > 0
+        s, valid = replace(s, obs=frame), clip.valid[:, i] > 0
         pictures, recorded = decode(frame[valid]), decode(clip.obs[:, i + 1][valid])
         told.append(corrects.error_features(age, off, innovation)[valid])
         errors.append((pictures - recorded).square().mean((1, 2, 3)).sqrt() / 2)

@@ -53,12 +53,12 @@ def make_world(
     store: WindowStore,
     held_out: tuple[int, ...] = (2, 5),
     prior: PriorConfig = PRIOR,
-    config: ModelConfig | None = None,
+    config: ModelConfig = TINY,
 ) -> World:
     """A world with random weights everywhere, the zero-initialised ones included."""
     trained = np.array([e for e in range(len(store.lengths)) if e not in held_out])
     stats = compute_stats(store, trained)
-    model = make_model(config or TINY, store.schema, stats, prior).eval().requires_grad_(False)
+    model = make_model(config, store.schema, stats, prior).eval().requires_grad_(False)
     g = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         size = (
