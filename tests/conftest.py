@@ -29,10 +29,10 @@ from scd_world.model.config import ModelConfig
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.state_prior import PretrainedStatePrior
-from scd_world.prior.trajectories import StateTrajectories
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
+from scd_world.robot_data.trajectories import StateTrajectories
 from scd_world.world.build_model import build_model
 from scd_world.world.starts import StartStates
 from scd_world.world.world import World

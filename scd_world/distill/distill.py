@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.store.store import WindowStore
@@ -90,13 +92,13 @@ class Distiller(Trainer):
         self.teacher = teacher
         super().__init__(config, store, run, accelerator)
 
-    def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
+    def make_model(self, saved: Mapping[str, Tensor] | None) -> tuple[WorldModel, Normalizer]:
         """Makes the student of the teacher's weights, or of those of another world; what only the student has
         starts at zero."""
         teacher, start = self.teacher, self.config.init
         self.parent = teacher.provenance
         student = build_model(self.config.model, teacher.prior_config, teacher.model.schema, teacher.stats)
-        weights = teacher.model if resuming or start is None else World.load(start).model
+        weights = teacher.model if saved is not None or start is None else World.load(start).model
         try:
             missing = student.load_state_dict(weights.state_dict(), strict=False).missing_keys
         except RuntimeError as error:

@@ -40,9 +40,8 @@ def muon_and_adamw(
     """Optimizers and their learning rates: Muon for the `inner` matrices, where features become features,
     AdamW for what is left of `net`."""
     outer = [p for p in net.parameters() if all(p is not q for q in inner)]
-    muon = Muon(inner, inner_lr)
     adamw = torch.optim.AdamW(outer, betas=(0.9, beta2), weight_decay=0.0, fused=True)
-    return [(muon, inner_lr), (adamw, lr)]
+    return [*([(Muon(inner, inner_lr), inner_lr)] if inner else []), (adamw, lr)]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

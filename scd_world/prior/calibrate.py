@@ -8,8 +8,8 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from scd_world.prior.dynamics import StateDynamics
-from scd_world.prior.trajectories import StateTrajectories
 from scd_world.prior.uncertainty import FLOOR, KNOTS, EnsembleUncertainty
+from scd_world.robot_data.trajectories import StateTrajectories
 
 # The steps in the order of their spread are cut here: tenths, and the last one finer, for there errors are.
 CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.9875)

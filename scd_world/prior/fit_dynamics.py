@@ -21,7 +21,7 @@ from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import DynamicsPretrainConfig
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fourier_mlp import FourierMLP
-from scd_world.prior.trajectories import StateTrajectories
+from scd_world.robot_data.trajectories import StateTrajectories
 
 
 def fit_dynamics(

@@ -18,7 +18,7 @@ from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import OutcomePretrainConfig
 from scd_world.prior.dynamics import StateDynamics
-from scd_world.prior.trajectories import StateTrajectories
+from scd_world.robot_data.trajectories import StateTrajectories
 
 NEAR = 0.15  # share of the steps, those of the highest rewards, that count as near a success
 SUCCESS = 5.0  # weight of a success's error beside a reward's: successes are rare

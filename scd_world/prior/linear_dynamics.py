@@ -3,7 +3,7 @@
 change ≈ W · [velocity, state, action, action before, 1], fitted in closed form to the training episodes
 (ridge regression). Robots under position control follow it closely, and a network would need thousands of
 updates to find it. Why the action before: two places say how fast something was on average, and with the
-action that it had meanwhile that gives how fast it is now.
+action that it had meanwhile that gives how fast it is now. A joint has a law of its own (`joint_law.py`).
 
 S state size, A action size; everything in model units.
 """
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.model.prior import SMALLEST_CHANGE
+from scd_world.robot_data.joint_law import fit_joint_laws
 from scd_world.robot_data.linear_fit import SMALLEST_RESIDUAL, linear_inputs, ridge
 from scd_world.robot_data.normalizer import Normalizer
 
@@ -40,6 +41,7 @@ class LinearDynamics(nn.Module):
         self.register_buffer("residual", torch.ones(S))
         scale = normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE)
         self.register_buffer("delta_scale", scale, persistent=False)
+        self.joints, self.commands = normalizer.joints.cpu(), normalizer.commands.cpu()
 
     @property
     def residual_scale(self) -> Tensor:
@@ -58,6 +60,10 @@ class LinearDynamics(nn.Module):
     def fit(self, prev: Tensor, state: Tensor, action: Tensor, after: Tensor) -> None:
         """Fits it to R recorded transitions, in closed form; after (R, S): the next states."""
         scale = self.delta_scale.to(state)
-        weight, residual = ridge(linear_inputs(prev, state, action, scale), (after - state) / scale)
+        inputs, change = linear_inputs(prev, state, action, scale), (after - state) / scale
+        weight, residual = ridge(inputs, change)
+        if len(self.joints) and len(state):
+            weight[self.joints] = fit_joint_laws(inputs, change, self.joints, self.commands)
+            residual = (inputs.double() @ weight.T - change.double()).square().mean(0).sqrt()
         self.weight.copy_(weight)
         self.residual.copy_(residual)

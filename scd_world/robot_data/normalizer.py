@@ -30,6 +30,12 @@ class Normalizer:
     reward_mean: Tensor  # ()
     reward_std: Tensor  # ()
     background: Tensor  # (C, H, W) in [-1, 1]: each pixel's median over the data, what never moves
+    # (S,) the action that each number of the state follows, −1 where none, see `joint_law.find_commands`
+    commanded_by: Tensor = None  # type: ignore[assignment]  # None: of none it is known
+
+    def __post_init__(self) -> None:
+        if self.commanded_by is None:
+            object.__setattr__(self, "commanded_by", torch.full_like(self.state_low, -1))
 
     @classmethod
     def neutral(cls, schema: DataSchema) -> Normalizer:
@@ -52,6 +58,16 @@ class Normalizer:
         """(A,) bool: which dimensions of the action never moved, as `schema.is_constant` has it."""
         largest = torch.maximum(self.action_low.abs(), self.action_high.abs())
         return (self.action_high - self.action_low) / 2 <= SMALLEST_RANGE * largest.clamp_min(1.0)
+
+    @property
+    def joints(self) -> Tensor:
+        """(J,) int: the numbers of the state that follow a command of their own."""
+        return (self.commanded_by >= 0).nonzero()[:, 0]
+
+    @property
+    def commands(self) -> Tensor:
+        """(J,) int: the action that each of them follows."""
+        return self.commanded_by[self.joints].long()
 
     def encode_state(self, state: Tensor) -> Tensor:
         return to_unit(state, self.state_low, self.state_high)
@@ -82,8 +98,14 @@ class Normalizer:
     def to(self, device: torch.device | str) -> Normalizer:
         return Normalizer(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them by name; without joints, those of worlds that knew of none."""
+        new = () if len(self.joints) else ("commanded_by",)
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in new}
+
     def save(self, path: Path) -> None:
-        save_file({field.name: getattr(self, field.name).contiguous() for field in fields(self)}, path)
+        save_file({name: value.contiguous() for name, value in self.tensors.items()}, path)
 
     @classmethod
     def load(cls, path: Path) -> Normalizer:
@@ -99,6 +121,7 @@ class Normalizer:
             "hold_action": (A, S + 1),
             **dict.fromkeys(("reward_mean", "reward_std"), ()),
             "background": (schema.channels, schema.height, schema.width),
+            **({"commanded_by": (S,)} if "commanded_by" in tensors else {}),
         }
         if tensors.keys() != shapes.keys():
             raise ValueError(f"holds {sorted(tensors)}; expected {sorted(shapes)}")
@@ -109,7 +132,14 @@ class Normalizer:
                     f"{name} is {found.dtype} of shape {tuple(found.shape)}; expected real numbers of shape "
                     f"{shape}, by the schema"
                 )
-        return cls(**tensors)
+        made = cls(**tensors)
+        known = torch.arange(-1, A, device=made.commanded_by.device)
+        if not torch.isin(made.commanded_by, known.to(made.commanded_by)).all():
+            raise ValueError(
+                f"commanded_by is {made.commanded_by.tolist()}; expected one of {A} actions for each number "
+                "of the state, or -1"
+            )
+        return made
 
 
 def standstill(state: Tensor, hold: Tensor) -> Tensor:

@@ -46,15 +46,16 @@ from scd_world.prior.pretraining_report import (
     renderer_result,
 )
 from scd_world.prior.state_prior import PretrainedStatePrior
-from scd_world.prior.trajectories import StateTrajectories
 from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.trajectories import StateTrajectories
 from scd_world.training.config import TrainConfig
 from scd_world.utils.interruption import Interrupted, StopSignal
 from scd_world.utils.precision import use_bf16
 
 log = logging.getLogger(__name__)
+JOINT_STEPS = 1500  # of networks that see one joint each: more teach no more (docs/cameras.md 20)
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -96,6 +97,11 @@ class Pretraining:
             state = torch.from_numpy(store_low_dim(self.store, self.episodes).state)
             recorded = transitions(self.store, self.episodes, normalizer)
             prior.fit_closed_form(recorded, normalizer.encode_state(state))
+            if count := len(normalizer.joints):
+                self.log_main(
+                    f"joints: {count} of {state.shape[1]} numbers of the state follow a command of their "
+                    "own, and no other one moves them"
+                )
 
     def run(self, prior: StatePrior, normalizer: Normalizer, parent: dict[str, Any] | None) -> None:
         """Runs all stages on a prior that is still on the CPU. Every process comes to the same.
@@ -110,21 +116,23 @@ class Pretraining:
     ) -> None:
         """Learns where states lead and what they bring, before the first image."""
         config, seed, most = self.config.prior, self.config.seed, self.config.steps
-        dynamics = replace(config.dynamics, steps=min(config.dynamics.steps, most))
+        enough = JOINT_STEPS if prior.dynamics.residual_net is None else config.dynamics.steps
+        dynamics = replace(config.dynamics, steps=min(config.dynamics.steps, enough, most))
         outcome = replace(config.outcome, steps=min(config.outcome.steps, most))
         torch.manual_seed(seed)
         unseen = store_low_dim(self.store, self.held_out)
         recorded, held = (to_trajectories(n, normalizer) for n in (self.low_dim_data(unseen), unseen))
         bf16 = use_bf16(self.config.precision, recorded.state.device)
-        if prior.dynamics.residual_net is not None and dynamics.steps:
+        if prior.dynamics.trained is not None and dynamics.steps:
             stage = self.stage("dynamics", dynamics.time_share)
             losses = fit_dynamics(prior.dynamics, recorded, dynamics, seed, bf16, stage)
             self.run_stage(stage, "dynamics", losses, dynamics.steps)
             self.report_stage("dynamics", dynamics_result(prior.dynamics, held))
-            stage = self.stage("outcome", outcome.time_share)
-            losses = fit_outcome(prior.dynamics, recorded, outcome, seed, stage)
-            self.run_stage(stage, "outcome", losses, outcome.steps)
-            self.report_stage("outcome", outcome_result(prior.dynamics, held))
+            if self.store.schema.reward or self.store.schema.success:
+                stage = self.stage("outcome", outcome.time_share)
+                losses = fit_outcome(prior.dynamics, recorded, outcome, seed, stage)
+                self.run_stage(stage, "outcome", losses, outcome.steps)
+                self.report_stage("outcome", outcome_result(prior.dynamics, held))
         if not self.calibrate(prior, normalizer, parent) and len(recorded.state):
             calibrate_uncertainty(prior.uncertainty, prior.dynamics, recorded, seed)
             self.log_main(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.statistics import compute_stats
@@ -35,11 +39,19 @@ FILTER_WINDOWS = 24
 
 
 def first_model(
-    config: TrainConfig, pretraining: Pretraining, run: RunFolder, resuming: bool, codec: CodecConfig
+    config: TrainConfig,
+    pretraining: Pretraining,
+    run: RunFolder,
+    saved: Mapping[str, Tensor] | None,
+    codec: CodecConfig,
 ) -> tuple[WorldModel, Normalizer, dict[str, Any] | None]:
     """Builds the model before its first update, its prior pretrained: model, units, and the provenance of the
-    world that its weights come from. What a checkpoint will bring is left as it comes (`resuming`)."""
+    world that its weights come from. saved: the weights of the checkpoint that is resumed, if there is one;
+    what it will bring is left as it comes."""
+    resuming = saved is not None
     normalizer, fitted = first_normalizer(config, pretraining, run, resuming)
+    if saved is not None and not knows_joints(saved):
+        normalizer = replace(normalizer, commanded_by=torch.full_like(normalizer.commanded_by, -1))
     prior = config.prior.architecture(codec.object_sizes)
     model = build_model(config.model, prior, pretraining.store.schema, normalizer)
     if fitted:
@@ -76,6 +88,12 @@ def first_normalizer(
     with pretraining.accelerator.main_process_first():
         copy_normalizer(pretraining, config.init, run.stats)
     return Normalizer.load(run.stats), {}
+
+
+def knows_joints(weights: Mapping[str, Tensor]) -> bool:
+    """Says whether weights are of today; those of before had one network for all numbers of the state."""
+    one_for_all = "prior.dynamics.residual_net.embed.weight" in weights
+    return not one_for_all or any(name.startswith("prior.dynamics.joints.") for name in weights)
 
 
 def training_windows(pretraining: Pretraining) -> WindowLoader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -100,7 +100,7 @@ class Trainer:
         self.parent: dict[str, Any] | None = None  # provenance of the world that this one started from
         self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
         torch.manual_seed(config.seed)
-        model, self.stats = self.make_model(resuming=checkpoint is not None)
+        model, self.stats = self.make_model(None if checkpoint is None else checkpoint.weights)
         self.world = world_of(model, self.stats, self.codec.codec, self.pretraining)
         validates = self.main and len(self.held_out) > 0
         self.validation = held_out_validation(self.pretraining, self.world) if validates else None
@@ -115,10 +115,11 @@ class Trainer:
         if checkpoint is not None:
             self.resume(checkpoint)
 
-    def make_model(self, resuming: bool) -> tuple[WorldModel, Normalizer]:
-        """Builds the model before its first update; what a checkpoint will bring is left as it comes."""
+    def make_model(self, saved: Mapping[str, Tensor] | None) -> tuple[WorldModel, Normalizer]:
+        """Builds the model before its first update; what a checkpoint will bring is left as it comes. saved:
+        the weights in it, if there is one."""
         model, normalizer, self.parent = first_model(
-            self.config, self.pretraining, self.run, resuming, self.codec.codec.config
+            self.config, self.pretraining, self.run, saved, self.codec.codec.config
         )
         self.seconds += self.pretraining.earlier_seconds
         return model, normalizer

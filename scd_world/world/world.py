@@ -116,7 +116,7 @@ class World:
         digest = hashlib.sha256(
             json.dumps([asdict(self.config), self.prior_config.as_saved, self.schema.to_dict()]).encode()
         )
-        for part in (self.model.state_dict(), vars(self.stats)):
+        for part in (self.model.state_dict(), self.stats.tensors):
             for name, value in part.items():
                 digest.update(name.encode())
                 digest.update(value.detach().cpu().contiguous().numpy())

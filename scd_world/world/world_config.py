@@ -104,7 +104,7 @@ def fewest_weights(config: WorldConfig) -> int:
     tokens = schema.channels // 3 * (schema.height // p) * (schema.width // p)
     embedders = (4 * D + tokens + 3 * p**2) * D  # of state and action, of each token's place, of a patch
     learns = prior.kind == "state" and schema.state
-    networks = 1 + len(prior.objects)
-    dynamics = networks * prior.layers * 4 * prior.width**2 if learns else 0
+    layers = max(1, prior.layers - 1) + len(prior.objects) * prior.layers  # outcomes, and each object
+    dynamics = layers * 4 * prior.width**2 if learns and prior.layers else 0
     conv = model.conv_channels * (9 * model.conv_channels + D * (p // 2) ** 2) if model.head == "conv" else 0
     return blocks + embedders + dynamics + conv

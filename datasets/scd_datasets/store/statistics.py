@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from scd_datasets.store.store import WindowStore, rows_of
+from scd_world.robot_data.joint_law import find_commands
 from scd_world.robot_data.linear_fit import fit_hold_action
 from scd_world.robot_data.normalizer import Normalizer, encode_pixels, to_unit
 
@@ -42,8 +43,14 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Normalizer:
         reward_std=reward.std(correction=0) if store.schema.reward else torch.ones(()),
         background=background(store, episodes),
     )
-    hold = fit_hold_action(*transitions(store, episodes, normalizer), normalizer.state_delta_rms)
-    return replace(normalizer, hold_action=hold)
+    recorded = transitions(store, episodes, normalizer)
+    # Where it is told what a joint may touch, one network sees it all.
+    own = 0 if store.schema.environment_state else len(store.schema.agent_pos)
+    return replace(
+        normalizer,
+        hold_action=fit_hold_action(*recorded, normalizer.state_delta_rms),
+        commanded_by=find_commands(*recorded, normalizer.state_delta_rms, own),
+    )
 
 
 def transitions(

@@ -13,8 +13,8 @@ from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome, near_success_mask, predict_next_states
 from scd_world.prior.pretraining_report import dynamics_result, outcome_result
-from scd_world.prior.trajectories import StateTrajectories
 from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.trajectories import StateTrajectories
 from tests.conftest import SCHEMA, make_recorded
 
 

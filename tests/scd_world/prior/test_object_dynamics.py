@@ -13,8 +13,8 @@ from scd_world.prior.config import DynamicsPretrainConfig, PriorTrainConfig
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.object_dynamics import ObjectDynamics, seen_from, turned_by
-from scd_world.prior.trajectories import StateTrajectories
 from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.trajectories import StateTrajectories
 from tests.conftest import make_recorded
 
 RADIUS = 6.0  # px

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
+from safetensors.torch import load_file
 
 from scd_world.robot_data.normalizer import Normalizer, decode_pixels, encode_pixels, from_unit, to_unit
 from tests.conftest import SCHEMA
@@ -63,3 +65,22 @@ def test_pixels_survive_the_way_there_and_back():
     assert torch.equal(
         obs[0, 0, 3:6, 1, 2], pixels[0, 0, 1, 1, 2] / 127.5 - 1
     )  # camera 1's colours, channels 3–5
+
+
+def test_which_joint_follows_which_command_is_kept_and_older_files_know_of_none(tmp_path):
+    plain, file = Normalizer.neutral(SCHEMA), tmp_path / "stats.safetensors"
+    plain.save(file)
+    assert "commanded_by" not in load_file(file)  # as worlds always were, where there is none
+    assert Normalizer.load(file).joints.tolist() == []
+    arm = replace(plain, commanded_by=torch.tensor([1.0, -1.0, 0.0]))
+    arm.save(file)
+    read = Normalizer.of_schema(load_file(file), SCHEMA)
+    assert (read.joints.tolist(), read.commands.tolist()) == ([0, 2], [1, 0])
+    assert Normalizer.of_schema(plain.tensors, SCHEMA).joints.tolist() == []
+
+
+@pytest.mark.parametrize("command", [2.0, -2.0, 0.5])
+def test_a_command_that_no_action_is_is_refused(command):
+    stats = replace(Normalizer.neutral(SCHEMA), commanded_by=torch.tensor([command, -1.0, 0.0]))
+    with pytest.raises(ValueError, match="expected one of 2 actions for each number of the state, or -1"):
+        Normalizer.of_schema(stats.tensors, SCHEMA)

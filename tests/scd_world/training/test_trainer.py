@@ -113,6 +113,22 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_or_without_joints_as_it_was_begun(training, monkeypatch):
+    """One network for all numbers of the state was all there was."""
+    old, new = training("old"), training("new")
+    train_and_crash(monkeypatch, old, 6)
+
+    def one_joint(prev: torch.Tensor, state: torch.Tensor, *rest: object) -> torch.Tensor:
+        return torch.tensor([0.0] + [-1.0] * (state.shape[1] - 1))
+
+    monkeypatch.setattr("scd_datasets.store.statistics.find_commands", one_joint)
+    train_and_crash(monkeypatch, new, 6)
+    worlds = [World.load(train(config)) for config in (old, new)]
+    assert [world.stats.joints.tolist() for world in worlds] == [[], [0]]
+    assert [world.model.prior.dynamics.joints is None for world in worlds] == [True, False]
+
+
+@pytest.mark.slow
 def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog, short_filter_windows):
     caplog.set_level("INFO")
     model = replace(TINY, state_filter=True, anchor_frame=True)
