@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("worlds", nargs="+")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--titles", nargs="*", help="of the worlds in the picture; their paths, unless given")
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--windows", type=int, default=8, help="whose states are moved")
     args = parser.parse_args()
@@ -95,9 +96,10 @@ def main() -> None:
         return
     with new_figure(args.out, 4.6 * len(found), 4.4) as figure:
         axes = panel_grid(figure, len(found), len(found))
-        for ax, (path, matrix) in zip(axes, found.items(), strict=True):
+        for ax, title, matrix in zip(axes, args.titles or found, found.values(), strict=True):
             picture = ax.imshow(np.abs(matrix), cmap="magma_r", vmin=0, vmax=1)
-            ax.set(title=path, xlabel="number of the state", ylabel="command")
+            ax.grid(visible=False)
+            ax.set(title=title, xlabel="number of the state", ylabel="command")
         figure.colorbar(picture, ax=axes, label="ranges moved per range of the command", shrink=0.8)
 
 

@@ -116,13 +116,15 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(training, monkeypatch):
 def test_a_run_goes_on_with_or_without_joints_as_it_was_begun(training, monkeypatch):
     """One network for all numbers of the state was all there was."""
     old, new = training("old"), training("new")
-    train_and_crash(monkeypatch, old, 6)
+    for config, first in ((old, -1.0), (new, 0.0)):
 
-    def one_joint(prev: torch.Tensor, state: torch.Tensor, *rest: object) -> torch.Tensor:
-        return torch.tensor([0.0] + [-1.0] * (state.shape[1] - 1))
+        def commands(
+            prev: torch.Tensor, state: torch.Tensor, *rest: object, first: float = first
+        ) -> torch.Tensor:
+            return torch.tensor([first] + [-1.0] * (state.shape[1] - 1))
 
-    monkeypatch.setattr("scd_datasets.store.statistics.find_commands", one_joint)
-    train_and_crash(monkeypatch, new, 6)
+        monkeypatch.setattr("scd_datasets.store.statistics.find_commands", commands)
+        train_and_crash(monkeypatch, config, 6)
     worlds = [World.load(train(config)) for config in (old, new)]
     assert [world.stats.joints.tolist() for world in worlds] == [[], [0]]
     assert [world.model.prior.dynamics.joints is None for world in worlds] == [True, False]
@@ -612,6 +614,17 @@ def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
     for name, value in weights.items():
         assert torch.equal(value, straight[name]), name
     assert not RunFolder(tmp_path / "run").pretraining.exists()
+
+
+@pytest.mark.parametrize("reward", [False, True])
+def test_what_was_not_recorded_takes_no_time_to_learn(training, caplog, reward):
+    caplog.set_level("INFO")
+    config = training()
+    store = WindowStore.open(config.data.root)
+    store.schema = replace(store.schema, reward=reward, success=False)
+    Trainer(config, store, RunFolder(config.out), make_accelerator(config))
+    assert "dynamics, held-out episodes" in caplog.text
+    assert ("outcome" in caplog.text) == reward
 
 
 @pytest.mark.parametrize("update", [1, 2])  # in the middle of a stage, and its last one
