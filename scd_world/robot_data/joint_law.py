@@ -24,6 +24,8 @@ FOLDS, STRETCHES = 5, 10  # parts of the rows, each of as many stretches, taken 
 FEWEST_ROWS = 100  # fewer tell nothing
 AS_GOOD = 1.5  # times the square error that all of state and action leave, a law of its own may leave
 NEGLIGIBLE = 0.01  # share of the square of what it moves: it may leave so much more in any case
+WAVES = 100  # features of what is not linear
+MOST_ROWS = 50_000  # are looked at
 TELLS = 0.98  # times the one that is left without a command: it must be known for something
 STRENGTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 1e9)  # of what holds the other joints' part small
 
@@ -106,6 +108,17 @@ def law_inputs(joint: Tensor, command: Tensor, S: int, A: int) -> tuple[Tensor, 
     return torch.cat([own, others], dim=1), theirs.double()
 
 
+def curved_errors(x: Tensor, bent: Tensor, y: Tensor) -> Tensor:
+    """Gives (m,) the errors of the best laws that are linear in x (R, p) and in random waves of `bent` (R, q)
+    (Rahimi and Recht, 2007), of y (R, m), each where it was not fitted."""
+    z = ((bent - bent.mean(0)) / bent.std(0).clamp_min(1e-6)).asinh()
+    g = torch.Generator().manual_seed(0)
+    directions = torch.randn(z.shape[1], WAVES, generator=g) / z.shape[1] ** 0.5
+    waves = (z @ directions + 2 * torch.pi * torch.rand(WAVES, generator=g)).sin()
+    recorded, targets = Recorded(torch.cat([x, waves], dim=1), y), torch.arange(y.shape[1])
+    return recorded.errors(torch.arange(x.shape[1] + WAVES).expand(len(targets), -1), targets).mean(0)
+
+
 def find_commands(
     prev: Tensor, state: Tensor, action: Tensor, after: Tensor, state_change: Tensor, candidates: int
 ) -> Tensor:
@@ -117,18 +130,21 @@ def find_commands(
     commands = torch.full((S,), -1)
     if not candidates or len(state) < FEWEST_ROWS:
         return commands.float()
-    x = linear_inputs(prev, state, action, change)
-    recorded = Recorded(x, (after - state) / change)
-    every = torch.arange(candidates)
+    rows = slice(None, None, -(-len(state) // MOST_ROWS))
+    x = linear_inputs(prev[rows], state[rows], action[rows], change)
+    y = (after[rows] - state[rows]) / change
+    recorded, every = Recorded(x, y), torch.arange(candidates)
     joint, action = torch.cartesian_prod(every, torch.arange(A)).unbind(1)
     own = recorded.errors(own_inputs(joint, action, S, A), joint).mean(0).view(candidates, A)
     command = own.argmin(1)
     inputs, _ = law_inputs(every, command, S, A)
-    columns = torch.arange(x.shape[1]).expand(1, -1)
-    law, alone, everything = (
-        recorded.errors(columns, every).mean(0)
-        for columns in (inputs, inputs[:, [0, 1, 4]], columns.expand(candidates, -1))
-    )
+    alone = recorded.errors(inputs[:, [0, 1, 4]], every).mean(0)
+    law = recorded.errors(inputs, every).mean(0)
+    everything = recorded.errors(torch.arange(x.shape[1]).expand(candidates, -1), every).mean(0)
+    # And what is not linear, in each: how heavy an arm hangs goes by another joint's sine.
+    curved = torch.stack([curved_errors(x[:, inputs[j]], x[:, inputs[j, :4]], y[:, [j]])[0] for j in every])
+    law = torch.minimum(law, curved)
+    everything = torch.minimum(everything, curved_errors(x, x[:, :-1], y[:, :candidates]))
     usual = recorded.whole.yy[:candidates] / recorded.whole.rows
     follows = (law <= AS_GOOD * everything + NEGLIGIBLE * usual) & (own.amin(1) < TELLS * alone)
     commands[:candidates] = torch.where(follows, command, -1)

@@ -68,6 +68,22 @@ def test_what_no_command_moves_and_what_is_not_the_robots_own_is_none():
     assert found(arm(), candidates=0) == found(arm(steps=60)) == [-1, -1, -1]
 
 
+def test_what_another_number_bends_is_no_joint():
+    """A weak joint under a heavy arm hangs by the cosine of another one's angle, which no line tells."""
+
+    def recorded(heavy: float) -> Transitions:
+        g = torch.Generator().manual_seed(0)
+        action = torch.rand(2000, 2, generator=g) * 2 - 1
+        state = torch.zeros(2000, 3)
+        for i in range(1999):
+            state[i + 1, :2] = state[i, :2] + 0.3 * (action[i] - state[i, :2])
+            state[i + 1, 1] -= heavy * (4 * state[i, 0]).cos()
+        return torch.cat([state[:-2], action[:-2]], dim=-1), state[1:-1], action[1:-1], state[2:]
+
+    assert found(recorded(heavy=0.0)) == [0, 1, -1]
+    assert found(recorded(heavy=0.2)) == [0, -1, -1]
+
+
 @pytest.mark.parametrize("command", [0, 1])
 def test_a_command_moves_its_own_joint_and_no_other(command):
     """Plain regression moves the other one, too: so this would fail if joints were not told apart."""
