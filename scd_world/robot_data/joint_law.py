@@ -87,6 +87,17 @@ class Recorded:
             found.append(part.error(inputs, target, weight))
         return torch.stack(found)
 
+    def errors_of_all(self, target: Tensor) -> Tensor:
+        """Gives (n,) the mean errors of laws of all columns, for these columns of y (n,)."""
+        found = []
+        for part in self.parts:
+            rest = self.whole.without(part)
+            little = 1e-5 * (rest.rows + 1) * torch.eye(len(rest.xx), dtype=torch.float64)
+            weight = torch.linalg.solve(rest.xx + little, rest.xy[:, target])  # (p, n)
+            square = part.yy[target] + (weight * (part.xx @ weight - 2 * part.xy[:, target])).sum(0)
+            found.append(square / max(part.rows, 1))
+        return torch.stack(found).mean(0)
+
     def penalty(self, rows: Moments, inputs: Tensor, strength: float, held: Tensor | None) -> Tensor:
         if held is None:
             return torch.zeros(inputs.shape, dtype=torch.float64)
@@ -115,8 +126,7 @@ def curved_errors(x: Tensor, bent: Tensor, y: Tensor) -> Tensor:
     g = torch.Generator().manual_seed(0)
     directions = torch.randn(z.shape[1], WAVES, generator=g) / z.shape[1] ** 0.5
     waves = (z @ directions + 2 * torch.pi * torch.rand(WAVES, generator=g)).sin()
-    recorded, targets = Recorded(torch.cat([x, waves], dim=1), y), torch.arange(y.shape[1])
-    return recorded.errors(torch.arange(x.shape[1] + WAVES).expand(len(targets), -1), targets).mean(0)
+    return Recorded(torch.cat([x, waves], dim=1), y).errors_of_all(torch.arange(y.shape[1]))
 
 
 def find_commands(
@@ -134,13 +144,13 @@ def find_commands(
     x = linear_inputs(prev[rows], state[rows], action[rows], change)
     y = (after[rows] - state[rows]) / change
     recorded, every = Recorded(x, y), torch.arange(candidates)
-    joint, action = torch.cartesian_prod(every, torch.arange(A)).unbind(1)
-    own = recorded.errors(own_inputs(joint, action, S, A), joint).mean(0).view(candidates, A)
+    number, by = torch.cartesian_prod(every, torch.arange(A)).unbind(1)
+    own = recorded.errors(own_inputs(number, by, S, A), number).mean(0).view(candidates, A)
     command = own.argmin(1)
     inputs, _ = law_inputs(every, command, S, A)
     alone = recorded.errors(inputs[:, [0, 1, 4]], every).mean(0)
     law = recorded.errors(inputs, every).mean(0)
-    everything = recorded.errors(torch.arange(x.shape[1]).expand(candidates, -1), every).mean(0)
+    everything = recorded.errors_of_all(every)
     # And what is not linear, in each: how heavy an arm hangs goes by another joint's sine.
     curved = torch.stack([curved_errors(x[:, inputs[j]], x[:, inputs[j, :4]], y[:, [j]])[0] for j in every])
     law = torch.minimum(law, curved)
