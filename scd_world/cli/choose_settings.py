@@ -31,9 +31,9 @@ PASSES = (
     60  # over the recordings: the held-out loss of two robots is lowest after 47 and 78 (docs/cameras.md)
 )
 FEWEST, MOST = 3000, 20_000  # updates
-# Two of three robots are drawn better still after so many updates; more features draw no better than these
-# (docs/cameras.md 17).
-DRAWN, SCENE = 12_000, 12
+# Two of three robots are drawn better still after so many updates; more features draw no better than these,
+# narrower networks worse (docs/cameras.md 17, 20).
+DRAWN, SCENE, WIDE = 12_000, 12, 192
 
 
 class Recording(NamedTuple):
@@ -67,6 +67,7 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
             for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter"):
                 new.pop(f"model.{mixed}", None)
             new.pop("prior.scene_features", None)
+            new.pop("prior.renderer_width", None)
         settled = with_choices(config, values(new))
         if settled.codec.kind == "autoencoder" and "steps" not in given:
             new["steps"] = enough_steps(data.frames, settled)
@@ -133,6 +134,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
     }
     if filters:
         choices |= {
+            "prior.renderer_width": Choice(WIDE, "what a robot's pictures take"),
             "prior.scene_features": Choice(SCENE, "what no joint knows is read off the last shown frame"),
             "prior.renderer.steps": Choice(DRAWN, "small things are learnt late"),
             "prior.renderer.weight_decay": Choice(0.3, "against what is learnt by heart"),

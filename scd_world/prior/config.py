@@ -15,7 +15,14 @@ KINDS = ("state", "none")
 MOST_OBJECTS = 64
 LARGEST_BATCH = 2**20  # beyond, a number is a slip
 # Beyond these a value is a slip, or a file that nobody should build.
-BOUNDS = {"layers": (0, 256), "width": (1, 16384), "renderer_parts": (0, 4096), "scene_features": (0, 4096)}
+BOUNDS = {
+    "layers": (0, 256),
+    "width": (1, 16384),
+    "renderer_parts": (0, 4096),
+    "renderer_width": (1, 16384),
+    "scene_features": (0, 4096),
+}
+FIRST = {"objects": (), "scene_features": 0, "renderer_width": 96}  # of worlds that knew of no other
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class PriorSettings:
     layers: int = 3  # of the network that predicts the next state without pixels; 0: the linear model alone
     width: int = 256
     renderer_parts: int = 24  # frames of reference of what draws a state (head=conv); 0: no renderer
+    renderer_width: int = 96  # of its networks
     scene_features: int = 0  # of the last shown frame, by which it draws, and by prev, too (state_filter)
 
     def __post_init__(self) -> None:
@@ -67,8 +75,9 @@ class PriorConfig(PriorSettings):
     @property
     def as_saved(self) -> dict[str, Any]:
         """Gives plain JSON; without objects, or a scene, that of worlds that knew of none."""
-        new = ("objects", "scene_features")
-        return {name: value for name, value in asdict(self).items() if value or name not in new}
+        return {
+            name: value for name, value in asdict(self).items() if name not in FIRST or value != FIRST[name]
+        }
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class StateRenderer(nn.Module):
         background: Tensor,
         parts: int,
         width: int = 96,
-        hidden: int = 256,
+        hidden: int | None = None,
         scene_features: int = 0,
         actions: int = 0,
         usual_change: Tensor | None = None,
@@ -77,6 +77,7 @@ class StateRenderer(nn.Module):
         actions: A, and usual_change (S,) of the state per step."""
         super().__init__()
         C, H, W = background.shape
+        hidden = hidden or 8 * width // 3  # of what turns a state into frames of reference
         self.state_size, self.scene_encoder = size, None
         self.register_buffer("usual_change", usual_change, persistent=False)
         if scene_features:

@@ -37,6 +37,7 @@ class PretrainedStatePrior(StatePrior):
                 S,
                 normalizer.background,
                 config.renderer_parts,
+                config.renderer_width,
                 scene_features=config.scene_features,
                 actions=len(normalizer.action_low),
                 usual_change=normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE),

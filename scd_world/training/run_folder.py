@@ -22,7 +22,10 @@ from scd_world.utils.output_folder import claim_folder
 from scd_world.utils.settings_diff import changes
 
 # What must not change between a run and its continuation: everything else may, and is reported.
-PRIOR = ("prior.kind", "prior.layers", "prior.width", "prior.renderer_parts", "prior.scene_features")
+PRIOR = tuple(
+    f"prior.{name}"
+    for name in ("kind", "layers", "width", "renderer_parts", "renderer_width", "scene_features")
+)
 FIXED = ("model", "codec", "seed", *PRIOR, "data.holdout", "method", "grid", "teacher")
 UNKNOWN_TEACHER = ""  # of a distillation of format 3, which counted other names among its digest
 

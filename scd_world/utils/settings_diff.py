@@ -9,6 +9,8 @@ WITHOUT = {
     "data.drop_features": [],
     "data.stride": 1,
     "prior.calibration_share": 0.0,
+    "prior.renderer_width": 96,
+    "prior.scene_features": 0,
 }  # what younger settings were before there were any
 
 

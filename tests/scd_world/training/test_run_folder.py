@@ -9,6 +9,7 @@ import pytest
 
 from scd_world.distill.config import Distillation
 from scd_world.model.config import MODELS
+from scd_world.prior.config import PriorConfig
 from scd_world.training.config import TrainConfig
 from scd_world.training.run_folder import UNKNOWN_TEACHER, check_continuation
 
@@ -36,3 +37,22 @@ def test_a_run_from_before_the_gate_had_a_bound_goes_on_as_it_was_or_is_refused(
         check_continuation(training, config, "f", Path("run"))
     unbounded = replace(config, model=replace(config.model, bounded_gate=False))
     assert check_continuation(training, unbounded, "f", Path("run")) == []
+
+
+def test_a_run_from_before_the_renderer_had_a_width_or_a_scene_goes_on_as_it_was():
+    config = TrainConfig(out="run")
+    training = {"fingerprint": "f", "config": asdict(config)}
+    del training["config"]["prior"]["renderer_width"], training["config"]["prior"]["scene_features"]
+    assert check_continuation(training, config, "f", Path("run")) == []
+    wider = replace(config, prior=replace(config.prior, renderer_width=192))
+    with pytest.raises(ValueError, match=r"prior\.renderer_width: 96 before, 192 now"):
+        check_continuation(training, wider, "f", Path("run"))
+
+
+def test_a_world_says_of_its_prior_what_older_ones_did_not_know_only_where_it_differs():
+    new = {"objects", "renderer_width", "scene_features"}
+    assert not new & PriorConfig().as_saved.keys()
+    saved = PriorConfig(objects=(4,), renderer_width=192, scene_features=12).as_saved
+    assert new <= saved.keys()
+    assert PriorConfig(**saved) == PriorConfig(objects=(4,), renderer_width=192, scene_features=12)
+    assert PriorConfig(**PriorConfig().as_saved) == PriorConfig()
