@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scd_world.robot_data.linear_fit import SMALLEST_CHANGE, linear_inputs
+from scd_world.robot_data.linear_fit import LITTLE, SMALLEST_CHANGE, linear_inputs
 
 FOLDS, STRETCHES = 5, 10  # parts of the rows, each of as many stretches, taken from all of the recordings
 FEWEST_ROWS = 100  # fewer tell nothing
@@ -48,7 +48,7 @@ class Moments(NamedTuple):
     def solve(self, inputs: Tensor, target: Tensor, penalty: Tensor) -> Tensor:
         """Fits n laws: inputs (n, q), which columns of x each has; target (n,), the column of y; penalty (n,
         q) → weights (n, q)."""
-        little = penalty + 1e-5 * (self.rows + 1)
+        little = penalty + LITTLE * (self.rows + 1)
         products = self.xx[inputs[:, :, None], inputs[:, None, :]] + torch.diag_embed(little)
         return torch.linalg.solve(products, self.xy[inputs, target[:, None]][..., None])[..., 0]
 
@@ -92,13 +92,13 @@ class Recorded:
         found = []
         for part in self.parts:
             rest = self.whole.without(part)
-            little = 1e-5 * (rest.rows + 1) * torch.eye(len(rest.xx), dtype=torch.float64)
+            little = LITTLE * (rest.rows + 1) * torch.eye(len(rest.xx), dtype=torch.float64)
             weight = torch.linalg.solve(rest.xx + little, rest.xy[:, target])  # (p, n)
             square = part.yy[target] + (weight * (part.xx @ weight - 2 * part.xy[:, target])).sum(0)
             found.append(square / max(part.rows, 1))
         return torch.stack(found).mean(0)
 
-    def penalty(self, rows: Moments, inputs: Tensor, strength: float, held: Tensor | None) -> Tensor:
+    def penalty(self, rows: Moments, inputs: Tensor, strength: float | Tensor, held: Tensor | None) -> Tensor:
         if held is None:
             return torch.zeros(inputs.shape, dtype=torch.float64)
         return strength * rows.rows * self.spread[inputs] * held
@@ -174,10 +174,8 @@ def fit_joint_laws(x: Tensor, y: Tensor, joints: Tensor, commands: Tensor) -> Te
     best = mean.argmin(0)
     worse = errors - errors.gather(0, best.expand_as(errors[:1]))
     surely = worse.mean(1) > worse.std(1) / FOLDS**0.5
+    strongest = torch.arange(len(STRENGTHS))[:, None].where(~surely, 0).amax(0)
+    strength = torch.tensor(STRENGTHS, dtype=torch.float64)[strongest][:, None]
+    penalty = recorded.penalty(recorded.whole, inputs, strength, held)
     weight = torch.zeros(len(joints), x.shape[1], dtype=torch.float64)
-    for i, strengths in enumerate((~surely).T):
-        which = slice(i, i + 1)
-        strength = STRENGTHS[int(strengths.nonzero()[-1])]
-        penalty = recorded.penalty(recorded.whole, inputs[which], strength, held[which])
-        weight[i, inputs[i]] = recorded.whole.solve(inputs[which], joints[which], penalty)[0]
-    return weight
+    return weight.scatter(1, inputs, recorded.whole.solve(inputs, joints, penalty))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_CHANGE = 1e-3  # of a dimension's range: a state that never changes divides nothing
+LITTLE = 1e-5  # per row: what keeps a regression solvable
 SMALLEST_RESIDUAL = 0.1  # of the usual change: how exactly the network is asked to know what is nearly linear
 
 
@@ -35,7 +36,7 @@ def fit_hold_action(
 def ridge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """y (R, m) ≈ x (R, n) · Wᵀ: the weight (m, n), and the root mean square of what it leaves (m,)."""
     x, y = x.double(), y.double()
-    little = 1e-5 * (len(x) + 1) * torch.eye(x.shape[-1], dtype=torch.float64)
+    little = LITTLE * (len(x) + 1) * torch.eye(x.shape[-1], dtype=torch.float64)
     weight = torch.linalg.solve(x.T @ x + little, x.T @ y)
     if len(x) == 0:  # nothing was seen to move: no line, and everything left
         return weight.T, torch.ones_like(y[:0].sum(0))
