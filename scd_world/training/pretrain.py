@@ -209,8 +209,12 @@ class Pretraining:
 
     def stage(self, name: str, share: float) -> PretrainStage:
         """Gives a stage that may take this share of the time that there is."""
+        return self.stages.stage(name, self.seconds(share))
+
+    def seconds(self, share: float) -> float:
+        """Gives this share of the time that there is; without end where none was given."""
         limits = [limit for limit in (self.config.time_limit, self.config.time_budget) if limit is not None]
-        return self.stages.stage(name, share * min(limits, default=math.inf))
+        return share * min(limits, default=math.inf)
 
     def run_stage(self, stage: PretrainStage, name: str, losses: Generator[Tensor], steps: int) -> None:
         self.accelerator.wait_for_everyone()  # none may find half of what the first one is about to keep

@@ -50,6 +50,7 @@ from scd_world.world.fit_filter import fit_filter
 from scd_world.world.model_card import model_card
 
 log = logging.getLogger(__name__)
+FILTER_SHARE, FILTER_SECONDS = 0.08, 240.0  # of time_limit and time_budget, at most; and seconds
 
 
 def train(config: TrainConfig) -> Path:
@@ -290,15 +291,21 @@ class Trainer:
             self.log_main("filter: no episode is set apart to measure it on: nothing is corrected")
             return
         self.load_average()
-        fit_filter(
-            self.world.model, clip, self.config.eval_context, self.config.seed, self.world.codec.decode
+        rows = fit_filter(
+            self.world.model,
+            clip,
+            self.config.eval_context,
+            self.config.seed,
+            self.world.codec.decode,
+            self.filter_seconds,
+            progress=self.main,
         )
         # The average takes its buffers from the model that learns.
         for name, value in self.world.model.named_buffers():
             if name.startswith("filter."):
                 self.learner.model.get_buffer(name).copy_(value)
         self.saved_at = self.evaluated_at = -1
-        self.log_main(f"filter: measured on {len(clip.action)} windows of episodes that are not learnt from")
+        self.log_main(f"filter: measured on {rows} windows of episodes that are not learnt from")
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -307,7 +314,15 @@ class Trainer:
 
     def budget_used(self, budget: float) -> float:
         """The share of the budget that the updates have used: the learning rate's course is theirs alone."""
-        return (self.seconds_so_far() - self.pretrain_seconds) / max(budget - self.pretrain_seconds, 1.0)
+        theirs = budget - self.pretrain_seconds - self.filter_seconds
+        return (self.seconds_so_far() - self.pretrain_seconds) / max(theirs, 1.0)
+
+    @property
+    def filter_seconds(self) -> float:
+        """Gives what is set aside of a limited time for measuring the filter, after the last update."""
+        if self.world.model.filter is None or not len(self.pretraining.apart):
+            return 0.0
+        return min(FILTER_SECONDS, self.pretraining.seconds(FILTER_SHARE))
 
     def save(self) -> None:
         """A checkpoint, and the world as it is now."""

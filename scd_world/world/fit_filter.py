@@ -25,15 +25,18 @@ N rows, V cameras, C = 3·V channels, H W frame.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
+from tqdm import tqdm
 
 from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, kalman_gain, motion_of
+from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 
@@ -51,34 +54,90 @@ LEAST_ERROR = 1e-4  # of a picture, as a share of its range
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
 AT_ONCE = 2**22  # numbers that are corrected together
 RIDGE = 0.01  # of the weights of the error, beside one for each spread of what tells it
+FEWEST = 4  # rows that are rolled out, however little time there is
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What a filter is measured on: a clip's rows, the first `context` frames of which are shown."""
+
+    clip: Clip
+    context: int
+    seed: int
+    bar: tqdm  # of the steps that are imagined in all
+
+    def start(self, model: WorldModel) -> RolloutState:
+        return observe_context(model, self.clip, self.context)
+
+    @property
+    def numbers(self) -> range:
+        """Which steps of the clip are imagined, STEPS at most."""
+        return range(self.context - 1, self.clip.num_steps)[:STEPS]
+
+    def steps(self) -> Iterator[tuple[int, Tensor]]:
+        """Gives the number of each step, and the noise (N, C, H, W) of its frame: the same every time."""
+        obs = self.clip.obs
+        generator = torch.Generator(obs.device).manual_seed(self.seed)
+        for i in self.numbers:
+            yield i, torch.randn(obs[:, 0].shape, generator=generator, device=generator.device)
+            self.bar.update()
+
+    def within(self, model: WorldModel, seconds: float) -> Rollouts:
+        """Gives as many of the rows as are measured in so many seconds, by how long one step of all takes."""
+        s, (i, noise) = self.start(model), next(self.steps())
+        began = time.perf_counter()
+        s = model.imagine(s, self.clip.action[:, i], noise)
+        s.obs.sum().item()  # wait for the device
+        took = (time.perf_counter() - began) * len(self.numbers) * (len(WIDTHS) + len(SHARES) + 2)
+        rows = len(self.clip.action) * min(1.0, seconds / took)
+        return replace(self, clip=self.clip.rows(slice(max(FEWEST, int(rows)))))
 
 
 @torch.no_grad()
 def fit_filter(
-    model: WorldModel, clip: Clip, context: int, seed: int, decode: Callable[[Tensor], Tensor]
-) -> None:
+    model: WorldModel,
+    clip: Clip,
+    context: int,
+    seed: int,
+    decode: Callable[[Tensor], Tensor],
+    seconds: float = math.inf,
+    progress: bool = False,
+) -> int:
     """Measures the filter of a model that has one, by rollouts of a clip's rows of which `context` frames are
     shown; steps beyond its end are corrected as the last one. decode: from the model's frames (N, C, H, W) to
-    pictures in [-1, 1]."""
+    pictures in [-1, 1]. seconds: that it may take, about; then of fewer rows. progress: whether a bar is
+    shown. Gives the number of rows."""
     corrects = model.filter
     if corrects is None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
+    with tqdm(desc="filter", unit="step", disable=not progress, mininterval=10) as bar:
+        rollouts = Rollouts(clip, context, seed, bar).within(model, seconds)
+        bar.reset(len(rollouts.numbers) * (len(WIDTHS) + len(SHARES) + 2))
+        measure(corrects, model, rollouts, decode)
+    return len(rollouts.clip.action)
+
+
+def measure(
+    corrects: StateFilter, model: WorldModel, rollouts: Rollouts, decode: Callable[[Tensor], Tensor]
+) -> None:
+    """Sets all that a filter has."""
+    clip, context = rollouts.clip, rollouts.context
     anchor, anchor_state = clip.obs[:, context - 1], clip.state[:, context - 1]
     scene = model.prior.scene(anchor, anchor_state)
     anchor_drawn = model.prior.render(anchor_state, clip.before(context - 1), scene)
-    fit_reach(corrects, model, clip, context, scene, anchor_drawn)
+    fit_reach(corrects, model, rollouts, scene, anchor_drawn)
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
     if scene.shape[-1]:
         corrects.farthest.fill_(OPEN)
     corrects.strength.zero_()
     corrects.still.zero_()
-    corrects.still.fill_(fit_still(model, clip, context, seed))
+    corrects.still.fill_(fit_still(model, rollouts))
     found = []
     for width in WIDTHS:
         corrects.kernel.copy_(gaussian(width))
-        error, unsharp = fit_strength(model, clip, context, seed, anchor_drawn, off)
+        error, unsharp = fit_strength(model, rollouts, anchor_drawn, off)
         found.append((error + UNSHARP * unsharp, corrects.strength.clone()))
         if (error > torch.stack([cost for cost, _ in found]).amin(0)).all():
             break  # a wider one would be farther off still
@@ -87,23 +146,24 @@ def fit_filter(
         corrects.kernel[camera] = gaussian(WIDTHS[best])
         corrects.strength[:, camera] = found[best][1][:, camera]
     whole, shares = corrects.strength.clone(), clip.obs.new_tensor(SHARES)
-    costs = torch.stack([corrected_cost(model, clip, context, seed, share * whole) for share in shares])
+    costs = torch.stack([corrected_cost(model, rollouts, share * whole) for share in shares])
     corrects.strength.copy_(shares[costs.argmin(0)] * whole)
-    corrects.error_weights.copy_(fit_error(model, clip, context, seed, anchor_drawn, off, decode))
+    corrects.error_weights.copy_(fit_error(model, rollouts, anchor_drawn, off, decode))
 
 
 def fit_strength(
-    model: WorldModel, clip: Clip, context: int, seed: int, anchor_drawn: Tensor, off: Tensor
+    model: WorldModel, rollouts: Rollouts, anchor_drawn: Tensor, off: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sets the strength at each step, under the blur that there is; gives how far off the corrected frames
     then are, dB, and how unsharp, both (V,). off (N, V): R²."""
-    corrects, anchor = model.filter, clip.obs[:, context - 1]
+    corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
+    anchor = clip.obs[:, rollouts.context - 1]
     strengths, sums = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
-    s = observe_context(model, clip, context)
+    s = rollouts.start(model)
     scene = model.prior.scene(s.anchor, s.anchor_state)
     measured = []
-    for k, (i, noise) in enumerate(noisy_steps(clip, context, seed)):
+    for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         drawn, recorded = model.prior.render(s.state, s.prev, scene), clip.obs[:, i + 1]
@@ -132,22 +192,20 @@ def fit_strength(
 
 def fit_error(
     model: WorldModel,
-    clip: Clip,
-    context: int,
-    seed: int,
+    rollouts: Rollouts,
     anchor_drawn: Tensor,
     off: Tensor,
     decode: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Gives the weights (4,) of the error to expect of a picture, of the filter as it is; zeros without any
     recorded frame after those shown. off (N, V): R²."""
-    corrects = model.filter
+    corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
-    strength, anchor = corrects.strength.clone(), clip.obs[:, context - 1]
-    s = observe_context(model, clip, context)
+    strength, anchor = corrects.strength.clone(), clip.obs[:, rollouts.context - 1]
+    s = rollouts.start(model)
     scene = model.prior.scene(s.anchor, s.anchor_state)
     told, errors = [], []
-    for i, noise in noisy_steps(clip, context, seed):
+    for i, noise in rollouts.steps():
         corrects.strength.zero_()
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         corrects.strength.copy_(strength)
@@ -176,12 +234,12 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
     return told.new_tensor([np.log(np.exp(y).mean() / np.exp(x @ w).mean()), *w])
 
 
-def corrected_cost(model: WorldModel, clip: Clip, context: int, seed: int, strength: Tensor) -> Tensor:
+def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> Tensor:
     """Sets the strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
-    s, measured = observe_context(model, clip, context), []
-    for i, noise in noisy_steps(clip, context, seed):
+    clip, s, measured = rollouts.clip, rollouts.start(model), []
+    for i, noise in rollouts.steps():
         s = model.imagine(s, clip.action[:, i], noise)
         measured += how_far_off(s.obs, clip.obs[:, i + 1], clip.valid[:, i, None])
     error, unsharp = torch.stack(measured).mean(0)
@@ -213,20 +271,14 @@ def by_camera(values: Tensor) -> Tensor:
     return values.unflatten(1, (-1, 3)).mean((2, 3, 4))
 
 
-def noisy_steps(clip: Clip, context: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Gives each step of a clip after its context, STEPS at most, and the noise (N, C, H, W) of its frame."""
-    generator = torch.Generator(clip.obs.device).manual_seed(seed)
-    for i in range(context - 1, clip.num_steps)[:STEPS]:
-        yield i, torch.randn(clip.obs[:, 0].shape, generator=generator, device=generator.device)
-
-
-def fit_still(model: WorldModel, clip: Clip, context: int, seed: int) -> float:
+def fit_still(model: WorldModel, rollouts: Rollouts) -> float:
     """Finds the largest of STILL up to which, wherever the clip's states move so little, the frame before is
     as near to the recorded next one as the imagined one is; 0 without any."""
+    clip = rollouts.clip
     edges = clip.obs.new_tensor(STILL)
     kept, imagined = clip.obs.new_zeros(2, len(STILL) + 1)
-    s = observe_context(model, clip, context)
-    for i, noise in noisy_steps(clip, context, seed):
+    s = rollouts.start(model)
+    for i, noise in rollouts.steps():
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         motion = torch.bucketize(motion_of(last.state, s.state, model.prior.delta_scale), edges)
         for total, frame in ((kept, last.obs), (imagined, s.obs)):
@@ -241,10 +293,11 @@ def fit_still(model: WorldModel, clip: Clip, context: int, seed: int) -> float:
 
 
 def fit_reach(
-    corrects: StateFilter, model: WorldModel, clip: Clip, context: int, scene: Tensor, anchor_drawn: Tensor
+    corrects: StateFilter, model: WorldModel, rollouts: Rollouts, scene: Tensor, anchor_drawn: Tensor
 ) -> None:
     """Sets the reach by the frames of a clip that follow those shown; of the last of these the scene (N, Z),
     and the drawing (N, C, H, W)."""
+    clip, context = rollouts.clip, rollouts.context
     anchor = clip.obs[:, context - 1]
     steps = range(context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
     drawn = {i: model.prior.render(clip.state[:, i], clip.before(i), scene) for i in steps}

@@ -150,6 +150,16 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog, shor
     assert "no episode is set apart" in caplog.text
 
 
+@pytest.mark.slow
+def test_a_time_budget_holds_the_measuring_of_the_filter_too(training, monkeypatch, short_filter_windows):
+    monkeypatch.setattr(Trainer, "seconds_so_far", lambda self: float(self.step))
+    model = replace(TINY, state_filter=True, anchor_frame=True)
+    for name, share, updates in (("filtered", 0.4, 47), ("alone", 0.0, 51)):
+        prior = replace(training().prior, calibration_share=share)
+        config = training(name, model=model, prior=prior, steps=10**6, time_budget=50.0, eval_every=1000)
+        assert World.load(train(config)).provenance["steps"] == updates
+
+
 def test_what_is_learnt_by_heart_is_said(training, caplog):
     assert past_its_best({}) is None
     assert past_its_best({1000: 0.5, 2500: 0.4, 3000: 0.41}) is None  # not for long

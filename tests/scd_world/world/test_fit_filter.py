@@ -1,9 +1,11 @@
 """What the state alone draws corrects what is imagined, as far as that was nearer to recordings."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from scd_world.model import world_model
 from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, motion_of
@@ -11,7 +13,7 @@ from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.clip import Clip
 from scd_world.world import fit_filter as fitting
-from scd_world.world.fit_filter import fit_filter
+from scd_world.world.fit_filter import FEWEST, Rollouts, fit_filter
 from scd_world.world.world import World
 from tests.conftest import CONFIG, filled, make_clip, make_model
 
@@ -43,8 +45,22 @@ def measure(model: WorldModel, clip: Clip) -> None:
     fit_filter(model, clip, CONTEXT, seed=0, decode=lambda obs: obs)
 
 
+def rollouts(clip: Clip) -> Rollouts:
+    return Rollouts(clip, CONTEXT, 0, tqdm(disable=True))
+
+
 def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (36.0, 12), (18.5, 6), (0.0, FEWEST)])
+def test_as_many_rows_are_measured_as_there_is_time_for(model, schema, monkeypatch, seconds, rows):
+    """By a clock on which every step takes a second: 9 rollouts of 4 steps."""
+    clip, clock = make_clip(schema, B=12, T=5), iter(range(100))
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
+    measured = fit_filter(model, clip, CONTEXT, 0, lambda obs: obs, seconds)
+    assert measured == rows
+    assert model.filter.error_weights.any()
 
 
 def test_until_it_is_measured_nothing_is_corrected(model, clip):
@@ -177,7 +193,7 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
     monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0, 4.0))
     costs = {0.5: [1.0, 3.0], 1.0: [2.0, 2.0], 0.25: [1.0, 3.0]}
 
-    def corrected_cost(model, clip, context, seed, strength):
+    def corrected_cost(model, rollouts, strength):
         return torch.tensor(costs[strength[0, 0].item() / 2.0])
 
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
@@ -227,7 +243,7 @@ def test_a_frame_that_is_imagined_no_nearer_than_the_one_before_is_not_asked_for
         recorded.valid[:, CONTEXT:] = 0.0
         model.filter.still.zero_()
         model.filter.strength.zero_()
-        assert fitting.fit_still(model, recorded, CONTEXT, seed=0) == pytest.approx(still)
+        assert fitting.fit_still(model, rollouts(recorded)) == pytest.approx(still)
 
 
 def test_what_moves_less_than_it_rests_is_kept_in_training_too(model, clip):
@@ -368,7 +384,7 @@ def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, 
     monkeypatch.setattr(fitting, "SHARP", 0.0)  # nothing is sharp enough
     for grain in (0.0, 100.0):
         monkeypatch.setattr(fitting, "UNSHARP", grain)
-        found.append(fitting.fit_strength(model, clip, CONTEXT, 0, anchor_drawn, off))
+        found.append(fitting.fit_strength(model, rollouts(clip), anchor_drawn, off))
     (error, unsharp), (error_with, unsharp_with) = found
     assert (error < error_with).all()
     assert (unsharp > unsharp_with).all()
@@ -406,5 +422,5 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
     chosen, (whole,) = model.filter.strength.clone(), wholes
     assert whole.any()
     strengths = [chosen, *(share * whole for share in fitting.SHARES)]
-    least, *others = (fitting.corrected_cost(model, clip, CONTEXT, 0, strength) for strength in strengths)
+    least, *others = (fitting.corrected_cost(model, rollouts(clip), strength) for strength in strengths)
     assert all((least <= other + 1e-6).all() for other in others)
