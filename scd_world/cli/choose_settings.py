@@ -67,6 +67,7 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
             for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter"):
                 new.pop(f"model.{mixed}", None)
             new.pop("prior.scene_features", None)
+            new.pop("prior.static_layer", None)
             new.pop("prior.renderer_width", None)
         settled = with_choices(config, values(new))
         if settled.codec.kind == "autoencoder" and "steps" not in given:
@@ -120,6 +121,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         "model.anchor_frame": Choice(True, "what was shown last stays in view"),
         "model.skip_connection": Choice(True, "what is settled of a frame is kept between denoising steps"),
         "model.t_shift": Choice(0.15, "what a few frames leave open is small beside the noise"),
+        "model.sees_commands": Choice(False, "what moves a joint is not drawn by, but where the joint is"),
         "model.frame_blend": Choice(0.0, "a blend of frames would hide how things move"),
         "optimizer.lr": Choice(5e-4, "of a small model"),
     }
@@ -139,6 +141,8 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
             "prior.renderer.steps": Choice(DRAWN, "small things are learnt late"),
             "prior.renderer.weight_decay": Choice(0.3, "against what is learnt by heart"),
         }
+    if filters and given.get("prior.scene_features") != "0":
+        choices["prior.static_layer"] = Choice(True, "what lies about stays where it was shown")
     if device == "cuda" and "model" not in given:
         why = "a GPU"
         choices |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from scd_world.utils.checks import between, complain
@@ -62,6 +62,7 @@ class ModelConfig:
     fusion: str = "one_way"  # how the decoder sees the context: concat, one_way, channel, none (`decoder.py`)
     add_context: bool = True  # beside that, add the context to the noisy tokens
     action_in: str = "both"  # which network is given the action; the other one is given the states alone
+    sees_commands: bool = True  # what draws is given the commands that joints follow; false: where they lead
     head: str = "conv"  # the decoder's last layer: convolutions draw, or patch: each token draws its patch
     conv_channels: int = 32  # head=conv
     warp: bool = False  # head=conv: it can move the last frame, as where the camera moves
@@ -152,6 +153,14 @@ class ModelConfig:
             complain("copy_last keeps pixels of a frame, and a velocity is none: set copy_last=false")
 
     @property
+    def as_saved(self) -> dict[str, Any]:
+        """Gives plain JSON; where what draws is given commands, that of worlds that knew of nothing else."""
+        values = asdict(self)
+        if self.sees_commands:
+            del values["sees_commands"]
+        return values
+
+    @property
     def keeps_anchor_state(self) -> bool:
         """Says whether stepping asks for the state at the last frame that was shown."""
         return self.anchor_attention or self.state_filter
@@ -165,6 +174,7 @@ def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {
         "bounded_gate": values.get("head") != "patch",
+        "sees_commands": True,
         "warp": False,
         "skip_connection": False,
         "anchor_frame": False,

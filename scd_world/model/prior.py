@@ -30,10 +30,25 @@ class PriorPrediction(NamedTuple):
     success: Tensor  # (…,) logit
 
 
+class Scene(NamedTuple):
+    """What a frame that was shown tells of all frames of its episode, beside the state."""
+
+    features: Tensor  # (F, Z); Z = 0 where the state alone is drawn
+    still: Tensor | None = None  # (F, C, H, W) what stays behind all that moves; None: the data's median
+
+    def repeat(self, times: int) -> Scene:
+        """Gives F scenes so often, one after the other."""
+        still = None if self.still is None else self.still.repeat(times, 1, 1, 1)
+        return Scene(self.features.repeat(times, 1), still)
+
+
 class StatePrior(nn.Module, ABC):
     """The interface that `WorldModel` steps and learns with."""
 
     num_features: int  # R
+    shown_actions: (
+        Tensor  # (A,) 1 for an action that what draws is given; 0 where the next state tells its effect
+    )
     delta_scale: Tensor  # (S,) usual change of the state per step
     residual_scale: Tensor  # (S,) unit of what the heads add to the predicted state
 
@@ -52,14 +67,13 @@ class StatePrior(nn.Module, ABC):
         """Says whether the prior can draw a state."""
 
     @abstractmethod
-    def render(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
+    def render(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
         """Draws (F, S) as frames (F, C, H, W); only where there is a renderer. Where it draws by more: prev
-        (F, S + A), state and action one frame earlier, and scene (F, Z)."""
+        (F, S + A), state and action one frame earlier, and the scene."""
 
     @abstractmethod
-    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
-        """Reads off a frame (F, C, H, W) and the state (F, S, …) there what no state tells of a scene, (F,
-        Z); Z = 0 where the state alone is drawn."""
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
+        """Reads off a frame (F, C, H, W) and the state (F, S, …) there what no state tells of a scene."""
 
     @property
     @abstractmethod
@@ -92,6 +106,7 @@ class NoPrior(StatePrior):
     """The state stays as it is until the images say otherwise; nothing is learnt or drawn."""
 
     delta_scale: Tensor
+    shown_actions: Tensor
     num_features = 0
     has_renderer = has_uncertainty = False
 
@@ -99,6 +114,7 @@ class NoPrior(StatePrior):
         super().__init__()
         scale = normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE)
         self.register_buffer("delta_scale", scale, persistent=False)
+        self.register_buffer("shown_actions", torch.ones_like(normalizer.action_low), persistent=False)
 
     @property
     def residual_scale(self) -> Tensor:  # type: ignore[override]
@@ -111,11 +127,11 @@ class NoPrior(StatePrior):
     def project(self, state: Tensor) -> Tensor:
         return state.float()
 
-    def render(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
+    def render(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
         raise RuntimeError("NoPrior draws nothing: ask has_renderer first")
 
-    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
-        return shown_state[:, :0]
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
+        return Scene(shown_state[:, :0])
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return prev.new_zeros(len(prev), 0, prev.shape[-1] + state.shape[-1])

@@ -148,6 +148,10 @@ class WorldModel(nn.Module):
 
     # ---- what core and prior are handed ----------------------------------------------------------------
 
+    def to_draw(self, state: Tensor, action: Tensor) -> Tensor:
+        """Gives what the core draws by: a state (…, S), and of an action (…, A) what is shown, (…, S + A)."""
+        return torch.cat([state, self.prior.shown_actions * action], dim=-1)
+
     def append_task(self, values: Tensor, task: Tensor) -> Tensor:
         """Gives (B, …, n + tasks): `values` with the task (B,) as a one-hot code behind them, the first layer
         that it meets being its embedding. Where there is one task alone, `values` as they are."""
@@ -164,7 +168,7 @@ class WorldModel(nn.Module):
             return None
         rows, shown_state = state.shape[:-1], anchor_state[:, : state.shape[-1]]
         seen = [at_all_steps(x, rows).flatten(0, len(rows) - 1) for x in (anchor, shown_state)]
-        given = torch.cat([state, action], dim=-1).flatten(0, -2)
+        given = self.to_draw(state, action).flatten(0, -2)
         return self.anchor_attention(seen[0], given, seen[1]).unflatten(0, rows)
 
     def pixel_inputs(
@@ -202,7 +206,7 @@ class WorldModel(nn.Module):
             return Corrected(obs, obs.new_ones(len(obs)))
         S = state.shape[-1]
         shown, shown_prev = anchor_state.tensor_split([S], dim=-1)
-        scene = self.prior.scene(anchor, anchor_state).repeat(2, 1)
+        scene = self.prior.scene(anchor, anchor_state).repeat(2)
         drawn = self.prior.render(torch.cat([state, shown]), torch.cat([prev, shown_prev]), scene)
         now, then = drawn.to(obs.dtype).tensor_split(2)
         motion = motion_of(prev[:, :S], state, self.prior.delta_scale)
@@ -244,7 +248,7 @@ class WorldModel(nn.Module):
         obs, state = self.training_history(clip, noise)
         encoded, heads, next_state = self.encode_clip(clip, noise, obs, state)
         known = next_state.detach()
-        state_action = self.append_task(torch.cat([known, clip.action], dim=-1), clip.task)
+        state_action = self.append_task(self.to_draw(known, clip.action), clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
         found = self.look_up(known, clip.action, clip.anchor, clip.anchor_state)
         out = self.core.denoise_clip(
@@ -261,7 +265,7 @@ class WorldModel(nn.Module):
     ) -> tuple[Encoded, LowDimHeads.Output, Tensor]:
         """Encodes a history, obs (B, T, C, H, W) and state (B, T, S): encoding, heads (B, T), next state."""
         prior = self.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
-        state_action = torch.cat([state, clip.action], dim=-1)
+        state_action = self.to_draw(state, clip.action)
         features = self.append_task(prior.delta_features, clip.task)
         encoded = self.core.encode_clip(obs, state_action, features, noise)
         return encoded, *self.combine_with_prior(encoded.tokens, prior)
@@ -308,7 +312,7 @@ class WorldModel(nn.Module):
             now = prev[:, i], state[:, i], clip.action[:, i], clip.task
             encoded, prior = self.prior_and_encode_step(frames[-1], *now, cache)
             _, next_state = self.combine_with_prior(encoded.tokens, prior)
-            state_action = self.append_task(torch.cat([next_state, clip.action[:, i]], dim=-1), clip.task)
+            state_action = self.append_task(self.to_draw(next_state, clip.action[:, i]), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
             found = self.look_up(next_state, clip.action[:, i], clip.anchor, clip.anchor_state)
@@ -389,7 +393,7 @@ class WorldModel(nn.Module):
     ) -> RolloutState:
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
-        state_action = self.append_task(torch.cat([state, action], dim=-1), s.task)
+        state_action = self.append_task(self.to_draw(state, action), s.task)
         found = self.look_up(state, action, s.anchor, s.anchor_state)
         seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
@@ -411,7 +415,7 @@ class WorldModel(nn.Module):
     ) -> tuple[Encoded, PriorPrediction]:
         """Encodes one frame into the cache; gives the encoding and what the prior alone says."""
         prior = self.prior(prev, state, action)
-        state_action = torch.cat([state, action], dim=-1)
+        state_action = self.to_draw(state, action)
         features = self.append_task(prior.delta_features, task)
         return self.core.encode_step(obs, state_action, features, cache), prior
 

@@ -22,7 +22,12 @@ BOUNDS = {
     "renderer_width": (1, 16384),
     "scene_features": (0, 4096),
 }
-FIRST = {"objects": (), "scene_features": 0, "renderer_width": 96}  # of worlds that knew of no other
+FIRST = {  # of worlds that knew of no other
+    "objects": (),
+    "scene_features": 0,
+    "static_layer": False,
+    "renderer_width": 96,
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,18 @@ class PriorSettings:
     renderer_parts: int = 24  # frames of reference of what draws a state (head=conv); 0: no renderer
     renderer_width: int = 96  # of its networks
     scene_features: int = 0  # of the last shown frame, by which it draws, and by prev, too (state_filter)
+    static_layer: bool = False  # it draws over what stays of that frame, and not over the data's median
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
         one_of("prior.kind", self.kind, KINDS)
         for name, (low, high) in BOUNDS.items():
             between(f"prior.{name}", getattr(self, name), low, high)
+        if self.static_layer and not self.scene_features:
+            complain(
+                "prior.static_layer is read off the last shown frame, as the scene is: set "
+                "prior.scene_features=12, or prior.static_layer=false"
+            )
 
     @property
     def draws(self) -> bool:

@@ -61,7 +61,7 @@ def fit_renderer(
     stage, steps = stage or PretrainStage(), config.steps
     slower = [
         ([*renderer.pose_residual.parameters(), *renderer.fourier.parameters()], POSE_LR_RATIO),
-        ([] if renderer.scene_encoder is None else [*renderer.scene_encoder.parameters()], SCENE_LR_RATIO),
+        ([p for part in renderer.of_scenes for p in part.parameters()], SCENE_LR_RATIO),
     ]
     named = {id(p) for part, _ in slower for p in part}
     others = [p for p in renderer.parameters() if id(p) not in named]
@@ -91,17 +91,16 @@ def renderer_loss(
     background weighs `foreground_weight` more."""
     obs = frames.obs
     scene = renderer.scene(frames.shown, frames.shown_state)
-    noise = torch.randn(scene.shape, generator=generator).to(scene)
-    given = renderer.inputs(frames.state, frames.prev, scene + SCENE_NOISE * noise)
+    noise = torch.randn(scene.features.shape, generator=generator).to(scene.features)
+    given = renderer.inputs(frames.state, frames.prev, scene.features + SCENE_NOISE * noise)
     truth = renderer.to_cells(obs)
     differs = (truth - renderer.background_cells).abs().amax(3, keepdim=True) > DIFFERS  # (F, P, V, 1, CELL²)
     chance = cell_probabilities(differs.any(4).any(2)[..., 0], renderer.grid_size)
     count = max(1, round(config.cell_share * chance.shape[1]))
     chosen = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(obs.device)
     row = torch.arange(len(obs), device=obs.device)[:, None]
-    drawn = renderer.render_cells(
-        given, renderer.cell_grid[:, chosen].movedim(1, 0), renderer.background_cells[chosen]
-    )
+    behind = renderer.behind(scene).expand(len(obs), -1, -1, -1, -1)[row, chosen]
+    drawn = renderer.render_cells(given, renderer.cell_grid[:, chosen].movedim(1, 0), behind)
     error = (1 + config.foreground_weight * differs[row, chosen]) * (drawn - truth[row, chosen]).square()
     often = chance.shape[1] * chance[row, chosen]  # how often a cell is looked at, of once
     return (error.mean((2, 3, 4)) / often).mean()

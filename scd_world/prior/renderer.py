@@ -13,6 +13,12 @@ representation, a few numbers that a network reads off a frame that was shown an
 the renderer so that other frames of the same episode can be drawn ("Neural scene representation and
 rendering", Eslami et al., Science 2018): the light, the table, where things lie.
 
+What lies about is best not drawn at all. A static layer keeps what stays of the shown frame, and the parts
+are drawn over it, as layers ("Representing moving images with layers", Wang and Adelson, IEEE Transactions
+on Image Processing 1994). Told by numbers where a block lies, and by the arm, which in recordings always
+goes for it, a renderer believes the arm: it moved the block with any joint (docs/cameras.md 21). The layer
+knows better.
+
 F frames, S state, A action, Z scene representation, K parts, P cells of the image, V cameras, C = 3·V
 channels, H W frame.
 """
@@ -25,6 +31,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.model.layers import zero_init
+from scd_world.model.prior import Scene
 from scd_world.utils.precision import full_precision
 
 CELL = 2  # pixels: one evaluation of the function draws CELL² of them
@@ -57,10 +64,34 @@ class SceneEncoder(nn.Module):
         return torch.tanh(self.mlp(torch.cat([frame.flatten(1), state], dim=-1)).float())
 
 
+class StaticLayer(nn.Module):
+    """Gives of a frame what stays when the robot moves on: a gate per cell between that frame, and what is
+    guessed of the background that the robot covers. Convolutions that see nine cells around."""
+
+    def __init__(self, channels: int, width: int = 32) -> None:
+        super().__init__()
+        self.cameras = channels // 3
+        self.layers = nn.ModuleList(
+            nn.Conv2d(inputs, width, 3, padding=apart, dilation=apart)
+            for inputs, apart in ((2 * channels, 1), (width, 2), (width, 4), (width, 1))
+        )
+        self.out = zero_init(nn.Conv2d(width, self.cameras + channels, 3, padding=1))
+
+    def forward(self, shown: Tensor, background: Tensor) -> Tensor:
+        """shown (F, C, H, W), background (1, C, H, W) → (F, C, H, W)."""
+        h = torch.cat([shown, shown - background], dim=1)
+        for layer in self.layers:
+            h = F.gelu(layer(h))
+        gate, guessed = self.out(h).float().tensor_split([self.cameras], dim=1)
+        gate = torch.sigmoid(gate).repeat_interleave(3, dim=1)
+        return gate * shown + (1 - gate) * (background + guessed)
+
+
 class StateRenderer(nn.Module):
     cell_grid: Tensor  # (3, P)
     background_cells: Tensor  # (P, V, 3, CELL²)
     usual_change: Tensor  # (S,)
+    shown_actions: Tensor  # (A,)
 
     def __init__(
         self,
@@ -70,19 +101,24 @@ class StateRenderer(nn.Module):
         width: int = 96,
         hidden: int | None = None,
         scene_features: int = 0,
-        actions: int = 0,
+        static_layer: bool = False,
+        shown_actions: Tensor | None = None,
         usual_change: Tensor | None = None,
     ) -> None:
         """size: S; background (C, H, W) in [-1, 1]. scene_features: Z, 0: the state alone is drawn; else
-        actions: A, and usual_change (S,) of the state per step."""
+        static_layer: whether over what stays of a shown frame; shown_actions (A,), 1 for an action that is
+        drawn by and 0 for one that is not; and usual_change (S,) of the state per step."""
         super().__init__()
         C, H, W = background.shape
         hidden = hidden or 8 * width // 3  # of what turns a state into frames of reference
-        self.state_size, self.scene_encoder = size, None
+        self.state_size, self.scene_encoder, self.static_layer = size, None, None
         self.register_buffer("usual_change", usual_change, persistent=False)
+        shown_actions = torch.ones(0) if shown_actions is None else shown_actions
+        self.register_buffer("shown_actions", shown_actions, persistent=False)
         if scene_features:
             self.scene_encoder = SceneEncoder(size, background.shape, scene_features)
-            size += size + actions + scene_features
+            self.static_layer = StaticLayer(C) if static_layer else None
+            size += size + len(self.shown_actions) + scene_features
         self.cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
         # Of each part its turn (as a complex number) and its place.
@@ -109,27 +145,40 @@ class StateRenderer(nn.Module):
         self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)
         self.register_buffer("background_cells", self.to_cells(background), persistent=False)
 
-    def forward(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
-        """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]. Where there is a scene encoder:
-        prev (F, S + A), state and action one frame earlier, and scene (F, Z)."""
-        given = self.inputs(state, prev, scene)
-        return self.to_frame(self.render_cells(given, self.cell_grid, self.background_cells))
+    @property
+    def of_scenes(self) -> list[nn.Module]:
+        """The parts that look at a shown frame."""
+        return [part for part in (self.scene_encoder, self.static_layer) if part is not None]
 
-    def inputs(self, state: Tensor, prev: Tensor | None, scene: Tensor | None) -> Tensor:
+    def forward(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
+        """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]. Where there is a scene encoder:
+        prev (F, S + A), state and action one frame earlier, and the scene."""
+        given = self.inputs(state, prev, None if scene is None else scene.features)
+        return self.to_frame(self.render_cells(given, self.cell_grid, self.behind(scene)))
+
+    def behind(self, scene: Scene | None) -> Tensor:
+        """Gives the cells of what is drawn over, (F or 1, P, V, 3, CELL²)."""
+        if scene is None or scene.still is None:
+            return self.background_cells[None]
+        return self.to_cells(scene.still)
+
+    def inputs(self, state: Tensor, prev: Tensor | None, features: Tensor | None) -> Tensor:
         """Gives all that a frame is drawn by, (F, S) or (F, 2·S + A + Z)."""
         if self.scene_encoder is None:
             return state
         assert prev is not None, "drawn by the state before, too"
-        assert scene is not None, "drawn by a scene, too"
+        assert features is not None, "drawn by a scene, too"
         last, action = prev.tensor_split([self.state_size], dim=-1)
         velocity = (VELOCITY * (state - last) / self.usual_change).clamp(-1, 1)
-        return torch.cat([state, velocity, action, scene], dim=-1)
+        return torch.cat([state, velocity, self.shown_actions * action, features], dim=-1)
 
-    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
-        """Reads the scene representation (F, Z) off a frame (F, C, H, W) and the state (F, S, …) there."""
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
+        """Reads the scene off a frame (F, C, H, W) and the state (F, S, …) there."""
         if self.scene_encoder is None:
-            return shown_state[:, :0]
-        return self.scene_encoder(shown, shown_state[:, : self.state_size])
+            return Scene(shown_state[:, :0])
+        features = self.scene_encoder(shown, shown_state[:, : self.state_size])
+        still = None if self.static_layer is None else self.static_layer(shown, self.background)
+        return Scene(features, still)
 
     @property
     def background(self) -> Tensor:

@@ -10,9 +10,10 @@ B rows, S state, A action, C H W frame; everything in model units.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from scd_world.model.prior import SMALLEST_CHANGE, PriorPrediction, StatePrior
+from scd_world.model.prior import SMALLEST_CHANGE, PriorPrediction, Scene, StatePrior
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.renderer import StateRenderer
@@ -22,10 +23,20 @@ from scd_world.robot_data.normalizer import Normalizer
 
 class PretrainedStatePrior(StatePrior):
     has_uncertainty = True
+    shown_actions: Tensor
 
-    def __init__(self, config: PriorConfig, normalizer: Normalizer, with_renderer: bool) -> None:
-        """with_renderer: whether the pixel head, or a filter, can use a drawing of the state."""
+    def __init__(
+        self, config: PriorConfig, normalizer: Normalizer, with_renderer: bool, sees_commands: bool = True
+    ) -> None:
+        """with_renderer: whether the pixel head, or a filter, can use a drawing of the state. sees_commands:
+        whether what draws is given the commands of joints.
+
+        Recordings hold poses and commands together, and a network that is given both draws by whichever is
+        handy: a joint that is moved by itself then changes what it never touched.
+        """
         super().__init__()
+        shown = torch.ones_like(normalizer.action_low) if sees_commands else normalizer.free_actions
+        self.register_buffer("shown_actions", shown, persistent=False)
         self.config = config
         S = len(normalizer.state_low)
         self.num_features = 2 * S
@@ -39,7 +50,8 @@ class PretrainedStatePrior(StatePrior):
                 config.renderer_parts,
                 config.renderer_width,
                 scene_features=config.scene_features,
-                actions=len(normalizer.action_low),
+                static_layer=config.static_layer,
+                shown_actions=shown,
                 usual_change=normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE),
             )
             self.renderer = renderer.requires_grad_(False)  # pretrained, and held from then on
@@ -68,12 +80,14 @@ class PretrainedStatePrior(StatePrior):
     def has_renderer(self) -> bool:  # type: ignore[override]
         return self.renderer is not None
 
-    def render(self, state: Tensor, prev: Tensor | None = None, scene: Tensor | None = None) -> Tensor:
+    def render(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
         assert self.renderer is not None
         return self.renderer(state, prev, scene)
 
-    def scene(self, shown: Tensor, shown_state: Tensor) -> Tensor:
-        return shown_state[:, :0] if self.renderer is None else self.renderer.scene(shown, shown_state)
+    def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
+        if self.renderer is None:
+            return Scene(shown_state[:, :0])
+        return self.renderer.scene(shown, shown_state)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return self.uncertainty.init_ensemble(prev, state)

@@ -69,6 +69,14 @@ class Normalizer:
         """(J,) int: the action that each of them follows."""
         return self.commanded_by[self.joints].long()
 
+    @property
+    def free_actions(self) -> Tensor:
+        """(A,) 0 for an action that a joint follows, 1 for all others: what such an action does to a picture,
+        the place of its joint tells."""
+        free = torch.ones_like(self.action_low)
+        free[self.commands] = 0
+        return free
+
     def encode_state(self, state: Tensor) -> Tensor:
         return to_unit(state, self.state_low, self.state_high)
 

@@ -11,6 +11,7 @@ WITHOUT = {
     "prior.calibration_share": 0.0,
     "prior.renderer_width": 96,
     "prior.scene_features": 0,
+    "prior.static_layer": False,
 }  # what younger settings were before there were any
 
 

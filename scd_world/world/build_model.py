@@ -41,4 +41,4 @@ def build_prior(config: ModelConfig, prior: PriorConfig, normalizer: Normalizer)
     """Builds the state prior, or none: copy-last has none whatever is asked, for its state, too, stays."""
     if prior.kind == "none" or config.architecture == "copy_last":
         return NoPrior(normalizer)
-    return PretrainedStatePrior(prior, normalizer, with_renderer=config.head == "conv")
+    return PretrainedStatePrior(prior, normalizer, config.head == "conv", config.sees_commands)

@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, kalman_gain, motion_of
+from scd_world.model.prior import Scene
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
@@ -129,7 +130,7 @@ def measure(
     fit_reach(corrects, model, rollouts, scene, anchor_drawn)
     off = drawing_error(anchor, anchor_drawn)
     corrects.farthest.copy_(off.amax(0))
-    if scene.shape[-1]:
+    if scene.features.shape[-1]:
         corrects.farthest.fill_(OPEN)
     corrects.strength.zero_()
     corrects.still.zero_()
@@ -293,9 +294,9 @@ def fit_still(model: WorldModel, rollouts: Rollouts) -> float:
 
 
 def fit_reach(
-    corrects: StateFilter, model: WorldModel, rollouts: Rollouts, scene: Tensor, anchor_drawn: Tensor
+    corrects: StateFilter, model: WorldModel, rollouts: Rollouts, scene: Scene, anchor_drawn: Tensor
 ) -> None:
-    """Sets the reach by the frames of a clip that follow those shown; of the last of these the scene (N, Z),
+    """Sets the reach by the frames of a clip that follow those shown; of the last of these the scene,
     and the drawing (N, C, H, W)."""
     clip, context = rollouts.clip, rollouts.context
     anchor = clip.obs[:, context - 1]

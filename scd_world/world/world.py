@@ -114,7 +114,7 @@ class World:
     def fingerprint(self) -> str:
         """Of all that stepping depends on: sizes, schema, weights, statistics (32 MB are hashed in .1 s)."""
         digest = hashlib.sha256(
-            json.dumps([asdict(self.config), self.prior_config.as_saved, self.schema.to_dict()]).encode()
+            json.dumps([self.config.as_saved, self.prior_config.as_saved, self.schema.to_dict()]).encode()
         )
         for part in (self.model.state_dict(), self.stats.tensors):
             for name, value in part.items():
@@ -324,7 +324,7 @@ class World:
             "format": FORMAT,
             "scd_world": scd_world.__version__,
             "torch": torch.__version__,
-            "model": asdict(self.config),
+            "model": self.config.as_saved,
             "prior": self.prior_config.as_saved,
             "codec": asdict(self.codec.config),
             "schema": self.schema.to_dict(),

@@ -91,6 +91,7 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
         skip_connection=True,
         t_shift=0.15,
         frame_blend=0.0,
+        sees_commands=False,
         state_filter=True,
     )
     assert chosen.optimizer == config.optimizer
@@ -114,9 +115,11 @@ def test_nothing_is_drawn_that_would_correct_nothing(training, given):
     assert chosen.model.state_filter
     assert chosen.prior.renderer_parts > 0
     assert chosen.prior.scene_features > 0
+    assert chosen.prior.static_layer
+    assert "prior.static_layer" not in choose(BLIND, {"prior.scene_features": "0"}, "cpu")
     choices = choose(BLIND, {"codec": "autoencoder", **given}, "cpu")
     assert choices.get("prior.renderer_parts", Choice(0, "")).value == 0
-    assert "prior.scene_features" not in choices
+    assert not {"prior.scene_features", "prior.static_layer"} & choices.keys()
     assert not choices.get("model.state_filter", Choice(False, "")).value
 
 
@@ -127,6 +130,7 @@ def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
     )
     assert nano.model.change_weight == 0
     assert nano.prior.scene_features == 0
+    assert not nano.prior.static_layer
 
 
 def test_a_run_goes_on_as_it_began(training, tmp_path):

@@ -13,7 +13,7 @@ from scd_world.model.noise import Noise, corrupt_history
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.clip import Clip, previous_state_action
-from tests.conftest import CONFIG, filled, make_model
+from tests.conftest import CONFIG, PRIOR, filled, make_model
 
 
 def quiet(model: WorldModel, clip: Clip, **changes: torch.Tensor) -> Noise:
@@ -396,6 +396,37 @@ def test_the_action_reaches_the_networks_that_are_given_it_and_no_other(schema, 
         for act in (clip.action, other.action)
     )
     assert torch.equal(drawn, otherwise) == (action_in == "encoder")
+
+
+@pytest.mark.parametrize("sees_commands", [True, False])
+@pytest.mark.parametrize("kind", ["state", "none"])
+def test_a_joint_is_drawn_by_where_it_is_and_not_by_its_command(schema, stats, clip, sees_commands, kind):
+    """With dynamics that answer to nothing the same state follows, and the same picture, but by the other
+    action. Without a prior nothing but the command says where a joint goes."""
+    stats = replace(stats, commanded_by=torch.tensor([1.0, -1.0, -1.0]))  # ay moves x, and ax anything
+    config = replace(CONFIG, sees_commands=sees_commands, anchor_frame=True, state_filter=True)
+    model = filled(make_model(config, schema, stats, replace(PRIOR, kind=kind, scene_features=4)))
+    if kind == "state":
+        model.filter.strength.fill_(1.0)
+        for values in model.prior.dynamics.state_dict().values():
+            values.zero_()
+        for values in model.core.heads.parameters():
+            values.data.zero_()
+
+    def drawn(turned: int | None = None) -> torch.Tensor:
+        """Gives a picture and a loss, one number of all actions being turned round."""
+        action = clip.action.clone()
+        if turned is not None:
+            action[..., turned] *= -1
+        s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
+        for i in range(2):  # the second frame is drawn by the first action, too
+            s = model.imagine(s, action[:, i], torch.zeros_like(clip.obs[:, 0]))
+        loss, _ = model.loss(replace(clip, action=action), quiet(model, clip))
+        return torch.cat([s.obs.flatten(), loss.detach()[None]])
+
+    hidden = kind == "state" and not sees_commands
+    assert torch.equal(drawn(turned=1), drawn()) == hidden
+    assert (drawn(turned=0) - drawn()).abs().max() > 1e-3
 
 
 def test_where_an_action_cannot_go_is_refused():

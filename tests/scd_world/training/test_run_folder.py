@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scd_world.distill.config import Distillation
-from scd_world.model.config import MODELS
+from scd_world.model.config import MODELS, ModelConfig, of_file
 from scd_world.prior.config import PriorConfig
 from scd_world.training.config import TrainConfig
 from scd_world.training.run_folder import UNKNOWN_TEACHER, check_continuation
@@ -29,7 +29,8 @@ def test_a_run_from_before_the_gate_had_a_bound_goes_on_as_it_was_or_is_refused(
     """With convolutions there is no gate: nothing changed. With patches the weights mean another thing."""
     config = TrainConfig(out="run", model=MODELS[model])
     training = {"fingerprint": "f", "config": asdict(config)}
-    del training["config"]["model"]["bounded_gate"], training["config"]["model"]["warp"]
+    for younger in ("bounded_gate", "warp", "sees_commands"):
+        del training["config"]["model"][younger]
     if model == "small":
         assert check_continuation(training, config, "f", Path("run")) == []
         return
@@ -42,17 +43,21 @@ def test_a_run_from_before_the_gate_had_a_bound_goes_on_as_it_was_or_is_refused(
 def test_a_run_from_before_the_renderer_had_a_width_or_a_scene_goes_on_as_it_was():
     config = TrainConfig(out="run")
     training = {"fingerprint": "f", "config": asdict(config)}
-    del training["config"]["prior"]["renderer_width"], training["config"]["prior"]["scene_features"]
+    for younger in ("renderer_width", "scene_features", "static_layer"):
+        del training["config"]["prior"][younger]
     assert check_continuation(training, config, "f", Path("run")) == []
     wider = replace(config, prior=replace(config.prior, renderer_width=192))
     with pytest.raises(ValueError, match=r"prior\.renderer_width: 96 before, 192 now"):
         check_continuation(training, wider, "f", Path("run"))
 
 
-def test_a_world_says_of_its_prior_what_older_ones_did_not_know_only_where_it_differs():
-    new = {"objects", "renderer_width", "scene_features"}
+def test_a_world_says_of_its_parts_what_older_ones_did_not_know_only_where_it_differs():
+    new = {"objects", "renderer_width", "scene_features", "static_layer"}
     assert not new & PriorConfig().as_saved.keys()
-    saved = PriorConfig(objects=(4,), renderer_width=192, scene_features=12).as_saved
-    assert new <= saved.keys()
-    assert PriorConfig(**saved) == PriorConfig(objects=(4,), renderer_width=192, scene_features=12)
+    wanted = PriorConfig(objects=(4,), renderer_width=192, scene_features=12, static_layer=True)
+    assert new <= wanted.as_saved.keys()
+    assert PriorConfig(**wanted.as_saved) == wanted
     assert PriorConfig(**PriorConfig().as_saved) == PriorConfig()
+    assert "sees_commands" not in ModelConfig().as_saved
+    for config in (ModelConfig(), ModelConfig(sees_commands=False)):
+        assert ModelConfig(**of_file(config.as_saved)) == config

@@ -55,7 +55,9 @@ def test_a_recorded_step_equals_a_step_also_past_the_window_and_leaves_what_is_s
 
 def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip):
     config = replace(CONFIG, state_filter=True, anchor_frame=True)
-    model = filled(make_model(config, schema, stats, PriorConfig(renderer_parts=2, scene_features=3)))
+    model = filled(
+        make_model(config, schema, stats, PriorConfig(renderer_parts=2, scene_features=3, static_layer=True))
+    )
     model.filter.strength.copy_(torch.linspace(0.1, 0.9, STEPS)[:, None])
     model.filter.farthest.fill_(1e6)
     plain, s = begin(model, clip), begin(model, clip)
