@@ -34,21 +34,21 @@ class Scene(NamedTuple):
     """What a frame that was shown tells of all frames of its episode, beside the state."""
 
     features: Tensor  # (F, Z); Z = 0 where the state alone is drawn
-    still: Tensor | None = None  # (F, C, H, W) what stays behind all that moves; None: the data's median
+    state: Tensor | None = None  # (F, S) at that frame; None: of no matter
+    still: Tensor | None = None  # (F, C, H, W) what stays of it behind all that moves; None: the background
 
     def repeat(self, times: int) -> Scene:
         """Gives F scenes so often, one after the other."""
-        still = None if self.still is None else self.still.repeat(times, 1, 1, 1)
-        return Scene(self.features.repeat(times, 1), still)
+        if self.still is None or self.state is None:
+            return Scene(self.features.repeat(times, 1))
+        return Scene(*(x.repeat(times, *[1] * (x.ndim - 1)) for x in (self.features, self.state, self.still)))
 
 
 class StatePrior(nn.Module, ABC):
     """The interface that `WorldModel` steps and learns with."""
 
     num_features: int  # R
-    shown_actions: (
-        Tensor  # (A,) 1 for an action that what draws is given; 0 where the next state tells its effect
-    )
+    shown_actions: Tensor  # (A,) 1 for an action that what draws is given, 0 for what the next state tells
     delta_scale: Tensor  # (S,) usual change of the state per step
     residual_scale: Tensor  # (S,) unit of what the heads add to the predicted state
 

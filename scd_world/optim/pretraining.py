@@ -81,7 +81,8 @@ class PretrainStage:
                     kept = time.monotonic()
         finally:  # also where it is ended early
             if self.average is not None:
-                self.network.load_state_dict(self.average.weights())
+                buffers = self.network.state_dict()
+                self.network.load_state_dict({**buffers, **self.average.weights()})
         self.progress = 1.0
         self.save()
 

@@ -10,7 +10,7 @@ F frames, C channels (3 per camera), H W pixels, P cells of the image, n of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scd_world.model.prior import Scene
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import RendererPretrainConfig
-from scd_world.prior.renderer import StateRenderer
+from scd_world.prior.renderer import StateRenderer, StaticLayer
 
 DIFFERS = 0.1  # of 2, the range of a color
 WARM_UP = 50  # updates
@@ -32,6 +33,8 @@ POSE_LR_RATIO = 0.2  # of the learning rate
 CLIP = 0.1
 SCENE_LR_RATIO = 0.2  # of the same
 SCENE_NOISE = 0.1  # deviation, of (-1, 1): scenes that differ by less are drawn alike
+VIEW_UPDATES, VIEW_LR = 3000, 3e-3  # of how the cameras see a plane, before the rest
+NEARER = 0.8  # times the error of a frame as it is
 AVERAGE = 0.999  # decay of the average of the weights
 
 
@@ -84,6 +87,47 @@ def fit_renderer(
         yield from stage.run(steps, rates, loss)
 
 
+def fit_view(
+    layer: StaticLayer,
+    background: Tensor,
+    frames: Iterator[FramesToDraw],
+    apart: Sequence[FramesToDraw],
+    updates: int = VIEW_UPDATES,
+) -> Tensor:
+    """Finds out which cameras go where the state says: learns how they see a plane from pairs of frames of an
+    episode, and keeps it where, of frames set `apart`, one is nearer to the other so than as it is. Gives by
+    how much, (V,): the ratio of the mean absolute errors."""
+    view = layer.view
+    view.moves.fill_(1.0)
+
+    def errors(some: FramesToDraw) -> Tensor:
+        return (seen_of_shown(layer, background, some) - some.obs).abs()
+
+    optimizer = torch.optim.Adam(view.parameters(), lr=VIEW_LR)
+    for update, some in zip(range(updates), frames, strict=False):
+        optimizer.param_groups[0]["lr"] = VIEW_LR * lr_schedule(update / updates, 0.0, 0.5, 0.02)
+        optimizer.zero_grad()
+        errors(some).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        warped = by_camera(torch.cat([errors(some) for some in apart]))
+        as_is = by_camera(torch.cat([(some.shown - some.obs).abs() for some in apart]))
+    ratio = warped / as_is
+    view.moves.copy_(ratio < NEARER)
+    return ratio
+
+
+def seen_of_shown(layer: StaticLayer, background: Tensor, frames: FramesToDraw) -> Tensor:
+    """Gives the shown frames as the cameras would see them of the states, if nothing in them moved."""
+    then = frames.shown_state[:, : frames.state.shape[1]]
+    return layer.seen_at(frames.state, Scene(then[:, :0], then, frames.shown), background)
+
+
+def by_camera(errors: Tensor) -> Tensor:
+    """Averages (F, C, H, W) over all of a camera, (V,)."""
+    return errors.unflatten(1, (-1, 3)).mean((0, 2, 3, 4))
+
+
 def renderer_loss(
     renderer: StateRenderer, frames: FramesToDraw, config: RendererPretrainConfig, generator: torch.Generator
 ) -> Tensor:
@@ -99,7 +143,7 @@ def renderer_loss(
     count = max(1, round(config.cell_share * chance.shape[1]))
     chosen = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(obs.device)
     row = torch.arange(len(obs), device=obs.device)[:, None]
-    behind = renderer.behind(scene).expand(len(obs), -1, -1, -1, -1)[row, chosen]
+    behind = renderer.behind(frames.state, scene).expand(len(obs), -1, -1, -1, -1)[row, chosen]
     drawn = renderer.render_cells(given, renderer.cell_grid[:, chosen].movedim(1, 0), behind)
     error = (1 + config.foreground_weight * differs[row, chosen]) * (drawn - truth[row, chosen]).square()
     often = chance.shape[1] * chance[row, chosen]  # how often a cell is looked at, of once

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -37,7 +37,7 @@ from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.calibrate import calibrate_uncertainty
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome
-from scd_world.prior.fit_renderer import FramesToDraw, fit_renderer
+from scd_world.prior.fit_renderer import NEARER, VIEW_UPDATES, FramesToDraw, fit_renderer, fit_view
 from scd_world.prior.pretraining_report import (
     FRAMES,
     StageResult,
@@ -45,6 +45,7 @@ from scd_world.prior.pretraining_report import (
     outcome_result,
     renderer_result,
 )
+from scd_world.prior.renderer import StateRenderer, StaticLayer
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
@@ -56,6 +57,7 @@ from scd_world.utils.precision import use_bf16
 
 log = logging.getLogger(__name__)
 JOINT_STEPS = 1500  # of networks that see one joint each: more teach no more (docs/cameras.md 20)
+VIEW_BATCHES = 4  # of pairs of frames by which it is judged how cameras move
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -198,12 +200,40 @@ class Pretraining:
                 for windows in batches:
                     yield frames_to_draw(windows, units, device)
 
+        if renderer.static_layer is not None:
+            self.find_moving_cameras(renderer, renderer.static_layer, frames, units)
         losses = fit_renderer(renderer, frames, seed, config, bf16, stage)
         self.run_stage(stage, "renderer", losses, config.steps)
         renderer.requires_grad_(False)
         if len(self.held_out):
             held = WindowLoader(self.store, self.held_out, FRAMES, 1, seed, anchors=sees).batch(0)
             self.report_stage("renderer", renderer_result(renderer, frames_to_draw(held, units, device)))
+
+    def find_moving_cameras(
+        self,
+        renderer: StateRenderer,
+        layer: StaticLayer,
+        frames: Callable[[int], Generator[FramesToDraw]],
+        units: Normalizer,
+    ) -> None:
+        """Learns how cameras see a plane that go where the state says, of episodes set apart if there are."""
+        others = self.apart if len(self.apart) else self.episodes
+        device = renderer.background_cells.device
+        apart = [
+            frames_to_draw(
+                WindowLoader(self.store, others, FRAMES, 1, i, anchors=True).batch(0), units, device
+            )
+            for i in range(VIEW_BATCHES)
+        ]
+        with closing(frames(0)) as batches:
+            updates = min(VIEW_UPDATES, self.config.prior.renderer.steps)
+            nearer = fit_view(layer, renderer.background, batches, apart, updates)
+        for camera, ratio in zip(self.store.schema.cameras, nearer.tolist(), strict=True):
+            goes = "goes" if ratio < NEARER else "does not go"
+            self.log_main(
+                f"renderer: camera {camera} {goes} where the state says (seen so, the error of a frame is "
+                f"{ratio:.2f} of what it is as it was)"
+            )
 
     # ---- one stage -------------------------------------------------------------------------------------
 
