@@ -40,16 +40,17 @@ STILL = 2.0  # gray levels
 SHOWN = 3  # episodes in the picture
 
 
-def plans(batch: WindowBatch, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+def plans(world: World, batch: WindowBatch) -> dict[str, Tensor]:
     """Gives name → actions (B, STEPS, A) in raw units: the recorded ones, and one joint moved at a time."""
+    low, high = world.stats.action_low, world.stats.action_high
     recorded = batch.future[:, :STEPS]
     held = recorded[:, :1].expand_as(recorded)
     found = {"recorded": recorded, "none": held}
-    for joint in range(recorded.shape[-1]):
+    for joint, name in enumerate(world.schema.action):
         moved = held.clone()
         up = held[..., joint] < (low[joint] + high[joint]) / 2
         moved[..., joint] += torch.where(up, MOVED, -MOVED) * (high - low)[joint]
-        found[f"joint {joint}"] = moved
+        found[name] = moved
     return found
 
 
@@ -90,16 +91,14 @@ def main() -> None:
     store = WindowStore.open(args.store)
     notes = json.loads((Path(args.recording) / "meta/recording.json").read_text(encoding="utf-8"))["episodes"]
     worlds = {path: World.load(path, device="cpu") for path in args.worlds}
-    held_out = next(iter(worlds.values())).provenance["held_out_episodes"]
+    first_world = next(iter(worlds.values()))
+    held_out = first_world.provenance["held_out_episodes"]
     episodes = np.flatnonzero(np.isin(store.episode_index, held_out))
     episodes = episodes[store.lengths[episodes] > args.start + STEPS]
     windows = [Window(int(episode), args.start, STEPS) for episode in episodes]
-    any_world = next(iter(worlds.values()))
-    size, stats = any_world.schema.height, any_world.stats
-    batch = load_batch(store, windows, CONTEXT, "cpu", any_world.codec)
-    futures = plans(batch, stats.action_low, stats.action_high)
-    names = ["recorded", "none", *any_world.schema.action]
-    futures = dict(zip(names, futures.values(), strict=True))
+    batch = load_batch(store, windows, CONTEXT, "cpu", first_world.codec)
+    futures = plans(first_world, batch)
+    names, size = list(futures), first_world.schema.height
 
     def played(actions: Tensor) -> np.ndarray:
         rows = []
@@ -115,8 +114,7 @@ def main() -> None:
     again = quality(batch.pixels[:, CONTEXT : CONTEXT + STEPS, 0].numpy(), true["recorded"])
     print(f"{len(windows)} held-out windows; MuJoCo, played again, is as recorded to {again.min():.1f} dB")
     imagined = {"copy": {name: np.repeat(last[:, None], STEPS, 1) for name in names}}
-    for path in worlds:
-        world = World.load(path, device="cpu")
+    for path, world in worlds.items():
         own = load_batch(store, windows, CONTEXT, "cpu", world.codec)
         imagined[path] = {}
         for name, actions in futures.items():

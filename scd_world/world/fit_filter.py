@@ -76,6 +76,11 @@ class Rollouts:
         """Which steps of the clip are imagined, STEPS at most."""
         return range(self.context - 1, self.clip.num_steps)[:STEPS]
 
+    @property
+    def total(self) -> int:
+        """How many steps are imagined in all, at most."""
+        return len(self.numbers) * (len(WIDTHS) + len(SHARES) + 2)
+
     def steps(self) -> Iterator[tuple[int, Tensor]]:
         """Gives the number of each step, and the noise (N, C, H, W) of its frame: the same every time."""
         obs = self.clip.obs
@@ -88,9 +93,8 @@ class Rollouts:
         """Gives as many of the rows as are measured in so many seconds, by how long one step of all takes."""
         s, (i, noise) = self.start(model), next(self.steps())
         began = time.perf_counter()
-        s = model.imagine(s, self.clip.action[:, i], noise)
-        s.obs.sum().item()  # wait for the device
-        took = (time.perf_counter() - began) * len(self.numbers) * (len(WIDTHS) + len(SHARES) + 2)
+        model.imagine(s, self.clip.action[:, i], noise).obs.sum().item()  # wait for the device
+        took = (time.perf_counter() - began) * self.total
         rows = len(self.clip.action) * min(1.0, seconds / took)
         return replace(self, clip=self.clip.rows(slice(max(FEWEST, int(rows)))))
 
@@ -114,7 +118,7 @@ def fit_filter(
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
     with tqdm(desc="filter", unit="step", disable=not progress, mininterval=10) as bar:
         rollouts = Rollouts(clip, context, seed, bar).within(model, seconds)
-        bar.reset(len(rollouts.numbers) * (len(WIDTHS) + len(SHARES) + 2))
+        bar.reset(rollouts.total)
         measure(corrects, model, rollouts, decode)
     return len(rollouts.clip.action)
 
