@@ -2,7 +2,7 @@
 
     python recipes/so101/joint_alone.py data/so101 data/so101.zarr runs/a/world runs/b/world --out alone.png
 
-Every held-out episode is played again from its seed up to frame --start. From there on either the recorded
+Every episode that all worlds hold out is played again from its seed up to frame --start. From there on either the recorded
 actions go on, or the last one is held with one joint's target moved by a quarter of its recorded range,
 towards the farther end. World and simulator do the same; the world was shown four recorded frames. Printed is
 the mean PSNR of the imagined pictures, beside a copy of the last shown frame; the picture has the last step
@@ -92,8 +92,8 @@ def main() -> None:
     notes = json.loads((Path(args.recording) / "meta/recording.json").read_text(encoding="utf-8"))["episodes"]
     worlds = {path: World.load(path, device="cpu") for path in args.worlds}
     first_world = next(iter(worlds.values()))
-    held_out = first_world.provenance["held_out_episodes"]
-    episodes = np.flatnonzero(np.isin(store.episode_index, held_out))
+    held_out = set.intersection(*(set(world.provenance["held_out_episodes"]) for world in worlds.values()))
+    episodes = np.flatnonzero(np.isin(store.episode_index, [*held_out]))
     episodes = episodes[store.lengths[episodes] > args.start + STEPS]
     windows = [Window(int(episode), args.start, STEPS) for episode in episodes]
     batch = load_batch(store, windows, CONTEXT, "cpu", first_world.codec)
