@@ -2,11 +2,11 @@
 
     python recipes/so101/joint_alone.py data/so101 data/so101.zarr runs/a/world runs/b/world --out alone.png
 
-Every episode that all worlds hold out is played again from its seed up to frame --start. From there on either the recorded
-actions go on, or the last one is held with one joint's target moved by a quarter of its recorded range,
-towards the farther end. World and simulator do the same; the world was shown four recorded frames. Printed is
-the mean PSNR of the imagined pictures, beside a copy of the last shown frame; the picture has the last step
-of the first episodes, MuJoCo's above the worlds'.
+Every episode that all worlds hold out is played again from its seed up to frame --start. From there on either
+the recorded actions go on, or the last one is held with one joint's target moved by a quarter of its recorded
+range, towards the farther end. World and simulator do the same; the world was shown four recorded frames.
+Printed is the mean PSNR of the imagined pictures, beside a copy of the last shown frame; the picture has the
+last step of the first episodes, MuJoCo's above the worlds'.
 """
 
 from __future__ import annotations
