@@ -94,13 +94,13 @@ def check_rollout(s: RolloutState, members: np.ndarray, path: World | StatePath)
     S, A, M = len(world.model.schema.state), len(world.schema.action), len(members)
     row = torch.zeros(1, S + A, device=world.device)
     ensemble = path.init_ensemble(row, row[:, :S])
+    shown = path.look_at(row.new_zeros(1, *path.frame_shape), row[:, :S], row)
     shapes = {
         "obs": path.frame_shape,
         "state": (S,),
         "prev": (S + A,),
         **dict.fromkeys(("reward", "success", "image_error", "task", "steps_since_observed"), ()),
-        "anchor": (path.frame_shape[0] * world.config.anchor_frame, *path.frame_shape[1:]),
-        "anchor_state": ((2 * S + A) * world.config.keeps_anchor_state,),
+        **{name: tuple(value.shape[1:]) for name, value in shown._asdict().items()},
         "detail": path.detail_shape,
         "ensemble": tuple(ensemble.shape[1:]),
     }

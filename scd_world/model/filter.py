@@ -21,10 +21,11 @@ before is kept as it is.
 
 Like a Kalman filter, this one says how sure it is. The error of the picture to expect is
 
-    e = exp(w · [1, ln k, ln R, ln |m − x|])
+    e = exp(w · [1, ln k, ln R', ln |m − x|, ln |d − d_a|])
 
-of the k-th step since a frame was shown, of how far off the drawing was there, and of how far apart drawing
-and imagination are now; w is measured, too.
+of the k-th step since a frame was shown, of how far off a drawing was there that had not kept what stays of
+that very frame (else R' = R), of how far apart drawing and imagination are now, and of how much has changed
+since; w is measured, too.
 
 B rows, V cameras, C = 3·V channels, H W frame.
 """
@@ -37,6 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scd_world.model.rollout_state import Shown
 from scd_world.robot_data.unchanged import unchanged
 
 STEPS = 64  # imagined steps that have a strength of their own; later ones have the last one's
@@ -44,6 +46,7 @@ STEPS = 64  # imagined steps that have a strength of their own; later ones have 
 RADIUS = 24  # of G, cells: three times the widest
 GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
 FLOOR = 1 / 255  # of [-1, 1], half a gray level: differences below it are the same
+TOLD = 5  # numbers that the error to expect is told by, the constant among them
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
 
 
@@ -62,7 +65,7 @@ class StateFilter(nn.Module):
     farthest: Tensor  # (V,) the largest R² where the strength was measured, or OPEN
     still: Tensor  # () motion below which the frame before is kept
     kernel: Tensor  # (V, 2·RADIUS + 1) G, along either axis
-    error_weights: Tensor  # (4,) w; zeros before they are measured
+    error_weights: Tensor  # (TOLD,) w; zeros before they are measured
 
     def __init__(self, cameras: int) -> None:
         super().__init__()
@@ -71,7 +74,7 @@ class StateFilter(nn.Module):
         self.register_buffer("farthest", torch.zeros(cameras))
         self.register_buffer("still", torch.zeros(()))
         self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))
-        self.register_buffer("error_weights", torch.zeros(4))
+        self.register_buffer("error_weights", torch.zeros(TOLD))
 
     def forward(
         self,
@@ -79,36 +82,35 @@ class StateFilter(nn.Module):
         last: Tensor,
         motion: Tensor,
         drawn: Tensor,
-        anchor: Tensor,
-        anchor_drawn: Tensor,
+        shown: Shown,
         steps_since_observed: Tensor,
     ) -> Corrected:
-        """obs, last, drawn, anchor, anchor_drawn (B, C, H, W); motion (B,) of the state that leads to obs, as
-        `motion_of` has it; steps_since_observed (B,) int."""
+        """obs, last, drawn (B, C, H, W); motion (B,) of the state that leads to obs, as `motion_of` has it;
+        steps_since_observed (B,) int."""
         strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
-        error = drawing_error(anchor, anchor_drawn)
+        error = shown.drawing_error
         gain = kalman_gain(strength, error) * (error <= GATE * self.farthest)
         gain = gain.repeat_interleave(3, dim=1)[..., None, None]
         rests = self.rests(motion)
-        innovation = self.measured(drawn, anchor, anchor_drawn) - torch.where(rests, last, obs)
+        innovation = self.measured(drawn, shown) - torch.where(rests, last, obs)
         frame = torch.where(rests, last, obs + gain * self.coarse(innovation))
-        return Corrected(frame, self.expected_error(steps_since_observed, error, innovation))
+        told = self.error_features(steps_since_observed, shown, drawn, innovation)
+        return Corrected(frame, self.expected_error(told))
 
-    def expected_error(self, steps_since_observed: Tensor, error: Tensor, innovation: Tensor) -> Tensor:
+    def expected_error(self, told: Tensor) -> Tensor:
         """Gives e, (B,): the root mean square error of the picture to expect, as a share of the range from
-        black to white, 1 before it is measured. error (B, V): R²; innovation (B, C, H, W): m − x."""
-        return (
-            (self.error_features(steps_since_observed, error, innovation) @ self.error_weights)
-            .exp()
-            .clamp(max=1.0)
-        )
+        black to white, 1 before it is measured. told (B, TOLD)."""
+        return (told @ self.error_weights).exp().clamp(max=1.0)
 
     @staticmethod
-    def error_features(steps_since_observed: Tensor, error: Tensor, innovation: Tensor) -> Tensor:
-        """Gives what the error of the picture is told by, (B, 4); of several cameras the mean."""
-        apart = innovation.float().square().unflatten(1, (-1, 3)).mean((2, 3, 4)).sqrt()
-        off = error.float().sqrt().sqrt()  # R itself: see drawing_error
-        told = [(value + FLOOR).log().mean(1) for value in (off, apart)]
+    def error_features(
+        steps_since_observed: Tensor, shown: Shown, drawn: Tensor, innovation: Tensor
+    ) -> Tensor:
+        """Gives what the error of the picture is told by, (B, TOLD); of several cameras the mean. innovation
+        (B, C, H, W): m − x."""
+        off = shown.unaided_error.float().sqrt().sqrt()  # R itself: see drawing_error
+        told = [off, size_of(innovation), size_of(drawn - shown.anchor_drawn)]
+        told = [(value + FLOOR).log().mean(1) for value in told]
         k = (steps_since_observed + 1).log()
         return torch.stack([torch.ones_like(k), k, *told], dim=1)
 
@@ -116,10 +118,10 @@ class StateFilter(nn.Module):
         """Says of motion (B,) whether the frame before is kept, bool (B, 1, 1, 1)."""
         return (motion < self.still)[:, None, None, None]
 
-    def measured(self, drawn: Tensor, anchor: Tensor, anchor_drawn: Tensor) -> Tensor:
+    def measured(self, drawn: Tensor, shown: Shown) -> Tensor:
         """Gives m, (B, C, H, W)."""
-        same = unchanged(drawn, anchor_drawn, self.reach).repeat_interleave(3, dim=1)
-        return drawn + same * (anchor - anchor_drawn)
+        same = unchanged(drawn, shown.anchor_drawn, self.reach).repeat_interleave(3, dim=1)
+        return drawn + same * (shown.anchor - shown.anchor_drawn)
 
     def coarse(self, difference: Tensor) -> Tensor:
         """Gives G of (B, C, H, W); what lies beyond an edge is as the edge is."""
@@ -133,7 +135,8 @@ class StateFilter(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Takes filters from before they knew of standing still, of grain, or of their error, too."""
         state_dict.setdefault(f"{prefix}still", torch.zeros(()))
-        state_dict.setdefault(f"{prefix}error_weights", torch.zeros(4))
+        weights = state_dict.get(f"{prefix}error_weights", torch.zeros(0))
+        state_dict[f"{prefix}error_weights"] = functional.pad(weights, (0, TOLD - len(weights)))
         state_dict.setdefault(f"{prefix}kernel", gaussian(0.0).repeat(len(self.kernel), 1))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -149,6 +152,11 @@ def motion_of(last: Tensor, state: Tensor, usual: Tensor) -> Tensor:
     """Gives how far a state (B, S) is from the one before, (B,): 1 where each dimension goes on by its usual
     change per step (S,)."""
     return ((state - last) / usual).float().square().mean(-1).sqrt()
+
+
+def size_of(difference: Tensor) -> Tensor:
+    """Gives the root mean square of (B, C, H, W) in each camera, (B, V)."""
+    return difference.float().square().unflatten(1, (-1, 3)).mean((2, 3, 4)).sqrt()
 
 
 def kalman_gain(strength: Tensor, error: Tensor) -> Tensor:

@@ -34,14 +34,8 @@ class Scene(NamedTuple):
     """What a frame that was shown tells of all frames of its episode, beside the state."""
 
     features: Tensor  # (F, Z); Z = 0 where the state alone is drawn
-    state: Tensor | None = None  # (F, S) at that frame; None: of no matter
-    still: Tensor | None = None  # (F, C, H, W) what stays of it behind all that moves; None: the background
-
-    def repeat(self, times: int) -> Scene:
-        """Gives F scenes so often, one after the other."""
-        if self.still is None or self.state is None:
-            return Scene(self.features.repeat(times, 1))
-        return Scene(*(x.repeat(times, *[1] * (x.ndim - 1)) for x in (self.features, self.state, self.still)))
+    state: Tensor  # (F, S) at that frame
+    still: Tensor  # (F, C, H, W) what stays of it behind all that moves; (F, 0, H, W): not known
 
 
 class StatePrior(nn.Module, ABC):
@@ -131,7 +125,7 @@ class NoPrior(StatePrior):
         raise RuntimeError("NoPrior draws nothing: ask has_renderer first")
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
-        return Scene(shown_state[:, :0])
+        return Scene(shown_state[:, :0], shown_state[:, : len(self.delta_scale)], shown[:, :0])
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return prev.new_zeros(len(prev), 0, prev.shape[-1] + state.shape[-1])

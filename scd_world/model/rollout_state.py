@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 from scd_world.model.kv_cache import RingKVCache
+from scd_world.model.prior import Scene
+
+
+class Shown(NamedTuple):
+    """What the last frame that was shown tells all later steps: looked at once, and kept. Of a model that
+    looks at none, C, S and all else are 0."""
+
+    anchor: Tensor  # (B, C, H, W) that frame
+    anchor_state: Tensor  # (B, 2·S + A) the state there, and state and action one frame earlier
+    scene_features: Tensor  # (B, Z) see `prior.Scene`
+    scene_still: Tensor  # (B, C, H, W)
+    anchor_drawn: Tensor  # (B, C, H, W) what the prior draws of the state there
+    drawing_error: Tensor  # (B, V) how far off that is, R²
+    unaided_error: Tensor  # (B, V) and how far off without what stays of the frame itself
+
+    @classmethod
+    def undrawn(cls, anchor: Tensor, anchor_state: Tensor) -> Shown:
+        """Gives what is known of a frame where nobody draws it."""
+        number, image = anchor_state[:, :0], anchor[:, :0]
+        return cls(anchor, anchor_state, number, image, image, number, number)
+
+    def scene(self, size: int) -> Scene:
+        """Gives the scene, of a state of `size` S."""
+        return Scene(self.scene_features, self.anchor_state[:, :size], self.scene_still)
 
 
 @dataclass(frozen=True)
@@ -19,8 +44,13 @@ class RolloutState:
     reward: Tensor  # (B,) model units, of the step that led here
     success: Tensor  # (B,) probability
     task: Tensor  # (B,) int, which of the schema's tasks
-    anchor: Tensor  # (B, C, H, W) the last that was shown; (B, 0, H, W) where a model looks at none
-    anchor_state: Tensor  # (B, 2·S + A) state there, and prev; (B, 0) where no model asks for it
+    anchor: Tensor  # this and all up to `unaided_error`: see `Shown`
+    anchor_state: Tensor
+    scene_features: Tensor
+    scene_still: Tensor
+    anchor_drawn: Tensor
+    drawing_error: Tensor
+    unaided_error: Tensor
     detail: Tensor  # (B, C', H, W) what a codec has to add to the picture of the anchor; often empty, C' = 0
     ensemble: Tensor  # (B, M, 2·S + A) ensemble of the state prior, for its uncertainty
     image_error: Tensor  # (B,) of the frame to expect, share of its range; 0: it was shown, 1: unknown
@@ -29,9 +59,17 @@ class RolloutState:
     steps: int  # the cache's count of steps when this was made
 
     PER_ROW = (
-        "obs", "state", "prev", "reward", "success", "task", "anchor", "anchor_state",
+        "obs", "state", "prev", "reward", "success", "task", *Shown._fields,
         "detail", "ensemble", "image_error", "steps_since_observed",
     )  # fmt: skip
+
+    @property
+    def shown(self) -> Shown:
+        return Shown(*(getattr(self, name) for name in Shown._fields))
+
+    @property
+    def scene(self) -> Scene:
+        return self.shown.scene(self.state.shape[-1])
 
     def fork(self) -> RolloutState:
         """An independent copy: both can be stepped on."""

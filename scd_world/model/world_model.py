@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.filter import Corrected, StateFilter, motion_of
+from scd_world.model.filter import Corrected, StateFilter, drawing_error, motion_of
 from scd_world.model.flow import interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
@@ -27,7 +27,7 @@ from scd_world.model.layers import Patches
 from scd_world.model.losses import anchor_loss, head_losses, pixel_loss, pixel_weight, total_loss
 from scd_world.model.noise import Noise, NoiseSampler, corrupt_history
 from scd_world.model.prior import PriorPrediction, StatePrior
-from scd_world.model.rollout_state import RolloutState
+from scd_world.model.rollout_state import RolloutState, Shown
 from scd_world.robot_data.clip import Clip, previous_state_action
 from scd_world.robot_data.normalizer import Normalizer, standstill
 from scd_world.robot_data.schema import DataSchema
@@ -193,24 +193,20 @@ class WorldModel(nn.Module):
         state: Tensor,
         last: Tensor,
         prev: Tensor,
-        anchor: Tensor,
-        anchor_state: Tensor,
+        shown: Shown,
         steps_since_observed: Tensor,
     ) -> Corrected:
         """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter.
 
-        last (B, C, H, W), prev (B, S + A): the frame before these, and state and action there; anchor (B, C,
-        H, W), anchor_state (B, 2·S + A); steps_since_observed (B,) int.
+        last (B, C, H, W), prev (B, S + A): the frame before these, and state and action there; what the last
+        frame that was shown tells; steps_since_observed (B,) int.
         """
         if self.filter is None:
             return Corrected(obs, obs.new_ones(len(obs)))
         S = state.shape[-1]
-        shown, shown_prev = anchor_state.tensor_split([S], dim=-1)
-        scene = self.prior.scene(anchor, anchor_state).repeat(2)
-        drawn = self.prior.render(torch.cat([state, shown]), torch.cat([prev, shown_prev]), scene)
-        now, then = drawn.to(obs.dtype).tensor_split(2)
+        drawn = self.prior.render(state, prev, shown.scene(S)).to(obs.dtype)
         motion = motion_of(prev[:, :S], state, self.prior.delta_scale)
-        return self.filter(obs, last, motion, now, anchor, then, steps_since_observed)
+        return self.filter(obs, last, motion, drawn, shown, steps_since_observed)
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -308,6 +304,7 @@ class WorldModel(nn.Module):
         alone = (noise.corruption_level < UNCORRECTED)[:, None, None, None]
         frames = [obs[:, 0]]
         cache = self.core.empty_cache(len(obs), obs.device)
+        shown = self.look_at(clip.anchor, *clip.anchor_state.tensor_split([state.shape[-1]], dim=-1))
         for i in range(clip.num_steps - 1):
             now = prev[:, i], state[:, i], clip.action[:, i], clip.task
             encoded, prior = self.prior_and_encode_step(frames[-1], *now, cache)
@@ -320,8 +317,7 @@ class WorldModel(nn.Module):
             drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps).clamp(-1, 1)
             age = torch.full_like(clip.task, i)
             before = torch.cat([state[:, i], clip.action[:, i]], dim=-1)
-            shown = clip.anchor, clip.anchor_state
-            corrected = self.correct(drawn, next_state, frames[-1], before, *shown, age)
+            corrected = self.correct(drawn, next_state, frames[-1], before, shown, age)
             frames.append(torch.where(alone, drawn, corrected.frame).to(obs.dtype))
         return torch.stack(frames, dim=1)
 
@@ -352,8 +348,7 @@ class WorldModel(nn.Module):
             nothing,
             nothing.clone(),
             task,
-            self.as_anchor(obs),
-            self.as_anchor_state(state, prev),
+            *self.look_at(obs, state, prev),
             obs[:, :0],  # whoever has a codec knows more of it
             ensemble,
             nothing.clone(),
@@ -362,9 +357,21 @@ class WorldModel(nn.Module):
             cache.steps,
         )
 
-    def as_anchor(self, obs: Tensor) -> Tensor:
-        """Gives what is kept of the last frame that was shown: all, or nothing where no model looks at it."""
-        return obs.clone() if self.config.anchor_frame else obs[:, :0]
+    @torch.no_grad()
+    def look_at(self, obs: Tensor, state: Tensor, prev: Tensor) -> Shown:
+        """Keeps of a frame (B, C, H, W) that is shown, of the state (B, S) there, and of state and action one
+        frame earlier (B, S + A), what later steps ask for."""
+        anchor = obs.clone() if self.config.anchor_frame else obs[:, :0]
+        anchor_state = self.as_anchor_state(state, prev)
+        if self.filter is None:
+            return Shown.undrawn(anchor, anchor_state)
+        scene = self.prior.scene(obs, state)
+        drawn, unaided = (
+            self.prior.render(state, prev, some).to(obs.dtype)
+            for some in (scene, scene._replace(still=scene.still[:, :0]))
+        )
+        errors = drawing_error(obs, drawn), drawing_error(obs, unaided)
+        return Shown(anchor, anchor_state, scene.features, scene.still, drawn, *errors)
 
     def as_anchor_state(self, state: Tensor, prev: Tensor) -> Tensor:
         """Gives what is kept of the state (B, S) at that frame, and of state and action one frame earlier (B,
@@ -379,8 +386,7 @@ class WorldModel(nn.Module):
         ensemble = self.prior.init_ensemble(prev, state)
         s = replace(
             s,
-            anchor=self.as_anchor(obs),
-            anchor_state=self.as_anchor_state(state, prev),
+            **self.look_at(obs, state, prev)._asdict(),
             detail=obs[:, :0],  # it was of the frame that was shown before
         )
         known = Corrected(obs, torch.zeros_like(s.image_error))
@@ -398,7 +404,7 @@ class WorldModel(nn.Module):
         seen = self.pixel_inputs(s.obs, state, s.anchor, found)
         obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
         prev, age = torch.cat([s.state, action], dim=-1), s.steps_since_observed
-        drawn = self.correct(obs.clamp(-1, 1), state, s.obs, prev, s.anchor, s.anchor_state, age)
+        drawn = self.correct(obs.clamp(-1, 1), state, s.obs, prev, s.shown, age)
         ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
         return self.next_state(s, heads, prev, drawn, state, ensemble, s.steps_since_observed + 1)
 

@@ -122,8 +122,6 @@ class StaticLayer(nn.Module):
     def seen_at(self, state: Tensor, scene: Scene, background: Tensor) -> Tensor:
         """Gives what stays, as the cameras see it of a state (F, S); the background (1, C, H, W) where they
         did not look at the shown frame. (F, C, H, W)."""
-        assert scene.still is not None
-        assert scene.state is not None
         now, then = self.view(state), self.view(scene.state)
         there = then @ inverse(now) @ image_points(*scene.still.shape[-2:]).to(now)  # (F, V, 3, H·W)
         depth = there[:, :, 2:].clamp_min(NEAREST)
@@ -206,7 +204,7 @@ class StateRenderer(nn.Module):
 
     def behind(self, state: Tensor, scene: Scene | None) -> Tensor:
         """Gives the cells of what is drawn over, (F or 1, P, V, 3, CELL²)."""
-        if scene is None or self.static_layer is None:
+        if scene is None or self.static_layer is None or not scene.still.shape[1]:
             return self.background_cells[None]
         return self.to_cells(self.static_layer.seen_at(state, scene, self.background))
 
@@ -222,13 +220,13 @@ class StateRenderer(nn.Module):
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
         """Reads the scene off a frame (F, C, H, W) and the state (F, S, …) there."""
-        if self.scene_encoder is None:
-            return Scene(shown_state[:, :0])
         shown_state = shown_state[:, : self.state_size]
-        features = self.scene_encoder(shown, shown_state)
-        if self.static_layer is None:
-            return Scene(features)
-        return Scene(features, shown_state, self.static_layer(shown, self.background))
+        features, still = shown_state[:, :0], shown[:, :0]
+        if self.scene_encoder is not None:
+            features = self.scene_encoder(shown, shown_state)
+        if self.static_layer is not None:
+            still = self.static_layer(shown, self.background)
+        return Scene(features, shown_state, still)
 
     @property
     def background(self) -> Tensor:

@@ -86,7 +86,7 @@ class PretrainedStatePrior(StatePrior):
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
         if self.renderer is None:
-            return Scene(shown_state[:, :0])
+            return Scene(shown_state[:, :0], shown_state[:, : len(self.delta_scale)], shown[:, :0])
         return self.renderer.scene(shown, shown_state)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Measures a model's filter (`filter.py`): how far the drawing of a state corrects what is imagined.
 
-The reach is the one that brings drawings of recorded states nearest to the recorded frames. After k steps of
-a rollout, of the imagined x, the measured m and the recorded y,
+The search begins at the reach that brings drawings of recorded states nearest to the recorded frames; a
+larger one, which keeps longer what was shown, is taken where rollouts are about as near with it. After k
+steps of a rollout, of the imagined x, the measured m and the recorded y,
 
     P_k = argmin  10 lg Σ ‖x + g·G(m − x) − y‖² / ‖x − y‖²  +  UNSHARP · u     P_k ≥ P_(k−1)
 
@@ -9,10 +10,10 @@ over all rows, g = P / (P + R²) in each, the corrected frame being the past of 
 Kalman filter whose noise is measured instead of modeled. Each error counts beside the uncorrected one, as dB
 have it: else the few rows that went astray would settle what is done to all. And error alone would blur
 whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones within 15 %, u being how
-far |ln sharpness| is beyond that. What a step
-corrects need not be corrected again, and P_k knows no later step: so of the whole, a half and a quarter of it
-each camera gets what serves a rollout most. So for several widths of the blur G, of which each camera gets
-the one of least cost.
+far |ln sharpness| is beyond that. So for several widths of the blur G, of which each camera gets the one of
+least cost. What a step corrects need not be corrected again, and P_k knows no later step: so of the whole, a
+half and a quarter of it each camera gets what serves a rollout most.
+
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
 Before that, by rollouts that nothing corrects, the motion is found below which the frame before is as near to
@@ -28,6 +29,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,13 +37,14 @@ from scipy.optimize import nnls
 from torch import Tensor
 from tqdm import tqdm
 
-from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, kalman_gain, motion_of
-from scd_world.model.prior import Scene
+from scd_world.model.filter import OPEN, STEPS, StateFilter, gaussian, kalman_gain, motion_of
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 
-REACHES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)  # of [-1, 1]
+REACHES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)  # of [-1, 1]
+LARGER = 3  # of these are tried by rollouts, at most
+AS_GOOD = 0.05  # dB within which rollouts serve as well: then what was shown is kept the longer
 STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
 # Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
 STILL = (0.01, 0.02, 0.05)
@@ -79,7 +82,7 @@ class Rollouts:
     @property
     def total(self) -> int:
         """How many steps are imagined in all, at most."""
-        return len(self.numbers) * (len(WIDTHS) + len(SHARES) + 2)
+        return len(self.numbers) * (LARGER + len(WIDTHS) + len(SHARES) + 2)
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
         """Gives the number of each step, and the noise (N, C, H, W) of its frame: the same every time."""
@@ -123,59 +126,85 @@ def fit_filter(
     return len(rollouts.clip.action)
 
 
+class Found(NamedTuple):
+    """What one reach, or one width of the blur, comes to."""
+
+    error: Tensor  # (V,) dB, of all steps and rows
+    cost: Tensor  # (V,) dB, of what is too soft or too grainy, too
+    strength: Tensor  # (STEPS, V) at its best
+
+
 def measure(
     corrects: StateFilter, model: WorldModel, rollouts: Rollouts, decode: Callable[[Tensor], Tensor]
 ) -> None:
     """Sets all that a filter has."""
-    clip, context = rollouts.clip, rollouts.context
-    anchor, anchor_state = clip.obs[:, context - 1], clip.state[:, context - 1]
-    scene = model.prior.scene(anchor, anchor_state)
-    anchor_drawn = model.prior.render(anchor_state, clip.before(context - 1), scene)
-    fit_reach(corrects, model, rollouts, scene, anchor_drawn)
-    off = drawing_error(anchor, anchor_drawn)
-    corrects.farthest.copy_(off.amax(0))
-    if scene.features.shape[-1]:
+    s = rollouts.start(model)
+    corrects.farthest.copy_(s.drawing_error.amax(0))
+    if s.scene_features.shape[-1]:
         corrects.farthest.fill_(OPEN)
     corrects.strength.zero_()
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, rollouts))
-    found = []
-    for width in WIDTHS:
-        corrects.kernel.copy_(gaussian(width))
-        error, unsharp = fit_strength(model, rollouts, anchor_drawn, off)
-        found.append((error + UNSHARP * unsharp, corrects.strength.clone()))
-        if (error > torch.stack([cost for cost, _ in found]).amin(0)).all():
-            break  # a wider one would be farther off still
-    costs = torch.stack([cost for cost, _ in found])
-    for camera, best in enumerate(costs.argmin(0).tolist()):
-        corrects.kernel[camera] = gaussian(WIDTHS[best])
-        corrects.strength[:, camera] = found[best][1][:, camera]
-    whole, shares = corrects.strength.clone(), clip.obs.new_tensor(SHARES)
+    corrects.kernel.copy_(gaussian(0.0))
+    fit_width(corrects, model, rollouts, fit_reach(corrects, model, rollouts))
+    whole, shares = corrects.strength.clone(), s.obs.new_tensor(SHARES)
     costs = torch.stack([corrected_cost(model, rollouts, share * whole) for share in shares])
     corrects.strength.copy_(shares[costs.argmin(0)] * whole)
-    corrects.error_weights.copy_(fit_error(model, rollouts, anchor_drawn, off, decode))
+    corrects.error_weights.copy_(fit_error(model, rollouts, decode))
 
 
-def fit_strength(
-    model: WorldModel, rollouts: Rollouts, anchor_drawn: Tensor, off: Tensor
-) -> tuple[Tensor, Tensor]:
+def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Found:
+    """Sets the reach: of that which serves single frames, and larger ones, the largest that serves a rollout
+    about as well as any. Gives what it comes to without a blur."""
+    nearest, tried = reach_of_frames(corrects, model, rollouts), {}
+    for reach in [reach for reach in REACHES if reach >= nearest][: 1 + LARGER]:
+        corrects.reach.fill_(reach)
+        tried[reach] = strengths_found(model, rollouts)
+        least = min(found.cost.mean() for found in tried.values())
+        if tried[reach].cost.mean() > least + AS_GOOD:
+            break
+    reach = max(reach for reach, found in tried.items() if found.cost.mean() <= least + AS_GOOD)
+    corrects.reach.fill_(reach)
+    return tried[reach]
+
+
+def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plain: Found) -> None:
+    """Sets the width of the blur, and the strengths under it, of each camera the best. plain: what none
+    comes to."""
+    found = [plain]
+    for width in WIDTHS[1:]:
+        corrects.kernel.copy_(gaussian(width))
+        found.append(strengths_found(model, rollouts))
+        if (found[-1].error > torch.stack([each.cost for each in found]).amin(0)).all():
+            break  # a wider one would be farther off still
+    costs = torch.stack([each.cost for each in found])
+    for camera, best in enumerate(costs.argmin(0).tolist()):
+        corrects.kernel[camera] = gaussian(WIDTHS[best])
+        corrects.strength[:, camera] = found[best].strength[:, camera]
+
+
+def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:
+    """Sets the strengths under the reach and the blur that there are, and gives what comes of it."""
+    assert model.filter is not None
+    error, unsharp = fit_strength(model, rollouts)
+    return Found(error, error + UNSHARP * unsharp, model.filter.strength.clone())
+
+
+def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
     """Sets the strength at each step, under the blur that there is; gives how far off the corrected frames
-    then are, dB, and how unsharp, both (V,). off (N, V): R²."""
+    then are, dB, and how unsharp, both (V,)."""
     corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
-    anchor = clip.obs[:, rollouts.context - 1]
-    strengths, sums = STRENGTHS.to(anchor), torch.zeros((), device=anchor.device)
-    s = rollouts.start(model)
-    scene = model.prior.scene(s.anchor, s.anchor_state)
-    measured = []
+    s, measured = rollouts.start(model), []
+    strengths, sums = STRENGTHS.to(s.obs), torch.zeros((), device=s.obs.device)
     for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
-        drawn, recorded = model.prior.render(s.state, s.prev, scene), clip.obs[:, i + 1]
-        toward = corrects.coarse(corrects.measured(drawn, anchor, anchor_drawn) - s.obs)
+        drawn, recorded = model.prior.render(s.state, s.prev, s.scene), clip.obs[:, i + 1]
+        toward = corrects.coarse(corrects.measured(drawn, s.shown) - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
-        gain = kalman_gain(strengths[:, None, None], off)
+        gain = kalman_gain(strengths[:, None, None], s.drawing_error)
         sums = MEMORY * sums + torch.stack(
             [
                 errors_at(gain, toward, recorded - s.obs, moved),
@@ -187,41 +216,32 @@ def fit_strength(
         weaker = strengths[:, None] < corrects.strength[k - 1] * bool(k)  # what a rollout loses it has lost
         corrects.strength[k] = strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
-        frame = corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age).frame
-        s = replace(s, obs=frame)
+        s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, s.shown, age).frame)
         measured += how_far_off(s.obs, recorded, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
     error, unsharp = torch.stack(measured).mean(0)
     return error, unsharp
 
 
-def fit_error(
-    model: WorldModel,
-    rollouts: Rollouts,
-    anchor_drawn: Tensor,
-    off: Tensor,
-    decode: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Gives the weights (4,) of the error to expect of a picture, of the filter as it is; zeros without any
-    recorded frame after those shown. off (N, V): R²."""
+def fit_error(model: WorldModel, rollouts: Rollouts, decode: Callable[[Tensor], Tensor]) -> Tensor:
+    """Gives the weights (TOLD,) of the error to expect of a picture, of the filter as it is; zeros without
+    any recorded frame after those shown."""
     corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
-    strength, anchor = corrects.strength.clone(), clip.obs[:, rollouts.context - 1]
-    s = rollouts.start(model)
-    scene = model.prior.scene(s.anchor, s.anchor_state)
+    strength, s = corrects.strength.clone(), rollouts.start(model)
     told, errors = [], []
     for i, noise in rollouts.steps():
         corrects.strength.zero_()
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         corrects.strength.copy_(strength)
-        drawn = model.prior.render(s.state, s.prev, scene)
-        innovation = corrects.measured(drawn, anchor, anchor_drawn) - s.obs
+        drawn = model.prior.render(s.state, s.prev, s.scene)
+        innovation = corrects.measured(drawn, s.shown) - s.obs
         age = last.steps_since_observed
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
-        frame = corrects(s.obs, last.obs, motion, drawn, anchor, anchor_drawn, age).frame
+        frame = corrects(s.obs, last.obs, motion, drawn, s.shown, age).frame
         s, valid = replace(s, obs=frame), clip.valid[:, i] > 0
         pictures, recorded = decode(frame[valid]), decode(clip.obs[:, i + 1][valid])
-        told.append(corrects.error_features(age, off, innovation)[valid])
+        told.append(corrects.error_features(age, s.shown, drawn, innovation)[valid])
         errors.append((pictures - recorded).square().mean((1, 2, 3)).sqrt() / 2)
     return least_squares_of_logarithm(torch.cat(told), torch.cat(errors))
 
@@ -297,23 +317,20 @@ def fit_still(model: WorldModel, rollouts: Rollouts) -> float:
     return still
 
 
-def fit_reach(
-    corrects: StateFilter, model: WorldModel, rollouts: Rollouts, scene: Scene, anchor_drawn: Tensor
-) -> None:
-    """Sets the reach by the frames of a clip that follow those shown; of the last of these the scene,
-    and the drawing (N, C, H, W)."""
-    clip, context = rollouts.clip, rollouts.context
-    anchor = clip.obs[:, context - 1]
-    steps = range(context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
-    drawn = {i: model.prior.render(clip.state[:, i], clip.before(i), scene) for i in steps}
+def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> float:
+    """Gives the reach that brings drawings of recorded states nearest to the recorded frames of a clip that
+    follow those shown."""
+    clip, s = rollouts.clip, rollouts.start(model)
+    steps = range(rollouts.context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
+    drawn = {i: model.prior.render(clip.state[:, i], clip.before(i), s.scene) for i in steps}
     errors = {}
     for reach in REACHES:
         corrects.reach.fill_(reach)
-        off = {i: corrects.measured(d, anchor, anchor_drawn) - clip.obs[:, i] for i, d in drawn.items()}
+        off = {i: corrects.measured(d, s.shown) - clip.obs[:, i] for i, d in drawn.items()}
         errors[reach] = sum(
             (clip.valid[:, i - 1] * e.square().sum((1, 2, 3))).sum().item() for i, e in off.items()
         )
-    corrects.reach.fill_(min(errors, key=errors.__getitem__))
+    return min(errors, key=errors.__getitem__)
 
 
 def errors_at(gain: Tensor, toward: Tensor, missing: Tensor, valid: Tensor) -> Tensor:

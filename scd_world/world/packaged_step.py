@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import scd_world
 from scd_world.model.kv_cache import RingKVCache
-from scd_world.model.rollout_state import RolloutState
+from scd_world.model.rollout_state import RolloutState, Shown
 from scd_world.model.world_model import WorldModel
 from scd_world.utils.devices import cpu_fact, cpu_name
 from scd_world.utils.disk import cache_folder
@@ -39,7 +39,7 @@ from scd_world.utils.disk import cache_folder
 log = logging.getLogger(__name__)
 
 READ = [name for name in RolloutState.PER_ROW if name != "detail"]  # of pictures alone
-CHANGED = [name for name in READ if name not in ("anchor", "anchor_state")]
+CHANGED = [name for name in READ if name not in Shown._fields]
 FAILURES = (RuntimeError, OSError, SubprocessError, AttributeError, TypeError)  # of compilers, and of loading
 KEPT = 32  # packages of tens of MB each: any change of the code or the weights makes another
 Run = Callable[[list[Tensor]], list[Tensor]]

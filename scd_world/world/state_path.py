@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scd_world.model.kv_cache import RingKVCache
-from scd_world.model.rollout_state import RolloutState
+from scd_world.model.rollout_state import RolloutState, Shown
 from scd_world.world.readout import Readout
 from scd_world.world.starts import StartState
 from scd_world.world.world import World
@@ -59,8 +59,7 @@ class StatePath:
             reward=nothing,
             success=nothing.clone(),
             task=self.world.tasks(starts),
-            anchor=blank,
-            anchor_state=self.world.model.as_anchor_state(state, prev),
+            **self.look_at(blank, state, prev)._asdict(),
             detail=blank,
             ensemble=self.init_ensemble(prev, state).clone(),
             image_error=nothing.clone(),
@@ -106,6 +105,10 @@ class StatePath:
         images = torch.zeros(len(s.state), 0, H, W, 3, dtype=torch.uint8, device=s.state.device)
         packed = self.world.packed_numbers(s)
         return Readout(images, packed, len(self.world.schema.state), s.cache.steps)
+
+    def look_at(self, obs: Tensor, state: Tensor, prev: Tensor) -> Shown:
+        """Keeps of a start what the rows of a world do that draws nothing."""
+        return Shown.undrawn(obs, self.world.model.as_anchor_state(state, prev))
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         """Gives (B, M, 2·S + A); M = 0 without uncertainty."""

@@ -27,7 +27,7 @@ import scd_world
 from scd_world.codec.codec import Codec, Identity, with_found
 from scd_world.model.config import ModelConfig
 from scd_world.model.kv_cache import RingKVCache
-from scd_world.model.rollout_state import RolloutState
+from scd_world.model.rollout_state import RolloutState, Shown
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.state_prior import PretrainedStatePrior
@@ -155,9 +155,10 @@ class World:
         shown = self.last_frames(starts)
         s.obs[index] = obs = self.codec.encode(shown)
         s.state[index], s.prev[index] = self.last_states(starts)
+        for name, value in self.look_at(obs, s.state[index], s.prev[index])._asdict().items():
+            getattr(s, name)[index] = value
         if self.config.anchor_frame:
-            s.anchor[index], s.detail[index] = obs, self.codec.detail(shown, obs)
-            s.anchor_state[index] = self.model.as_anchor_state(s.state[index], s.prev[index])
+            s.detail[index] = self.codec.detail(shown, obs)
         s.reward[index] = s.success[index] = s.image_error[index] = 0.0
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
@@ -271,6 +272,10 @@ class World:
         state = self.tensor(np.stack([start.state[-1] for start in starts]))
         prev = self.tensor(np.stack([start.last_prev for start in starts]))
         return self.stats.encode_state(state), self.stats.encode_prev(prev)
+
+    def look_at(self, obs: Tensor, state: Tensor, prev: Tensor) -> Shown:
+        """Keeps of frames that are shown what the model asks for later."""
+        return self.model.look_at(obs, state, prev)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         """Gives the members (B, M, 2·S + A) that tell the uncertainty, where they begin."""

@@ -109,7 +109,7 @@ def test_what_no_state_tells_is_read_off_another_frame_of_the_episode():
     unseen = episodes(10_000)
     with torch.no_grad():
         scene = renderer.scene(unseen.shown, unseen.shown_state)
-        others = Scene(scene.features.roll(1, 0))
+        others = scene._replace(features=scene.features.roll(1, 0))
         drawn, of_others = (renderer(unseen.state, unseen.prev, s) for s in (scene, others))
     unknown = (unseen.obs - unseen.obs.mean(0)).square().mean()
     assert (drawn - unseen.obs).square().mean() < 0.3 * unknown

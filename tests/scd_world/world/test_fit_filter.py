@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from scd_world.model import world_model
 from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, motion_of
+from scd_world.model.rollout_state import Shown
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.prior.config import PriorConfig
 from scd_world.robot_data.clip import Clip
@@ -49,13 +50,20 @@ def rollouts(clip: Clip) -> Rollouts:
     return Rollouts(clip, CONTEXT, 0, tqdm(disable=True))
 
 
+def shown_as(anchor: torch.Tensor, drawn: torch.Tensor) -> Shown:
+    """A frame that was shown, and what was drawn of it."""
+    error = drawing_error(anchor, drawn)
+    known = Shown.undrawn(anchor, anchor[:, 0, 0, :0])
+    return known._replace(anchor_drawn=drawn, drawing_error=error, unaided_error=error)
+
+
 def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (36.0, 12), (18.5, 6), (0.0, FEWEST)])
+@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (48.0, 12), (24.5, 6), (0.0, FEWEST)])
 def test_as_many_rows_are_measured_as_there_is_time_for(model, schema, monkeypatch, seconds, rows):
-    """By a clock on which every step takes a second: 9 rollouts of 4 steps."""
+    """By a clock on which every step takes a second: 12 rollouts of 4 steps."""
     clip, clock = make_clip(schema, B=12, T=5), iter(range(100))
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
     measured = fit_filter(model, clip, CONTEXT, 0, lambda obs: obs, seconds)
@@ -85,7 +93,7 @@ def test_where_the_drawing_is_right_it_is_taken(model, clip, monkeypatch):
     s = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
     torch.testing.assert_close(s.obs, model.prior.render(s.state), atol=1e-4, rtol=0)
     measure(model, with_future(clip, drawn))
-    off = drawing_error(clip.obs[:, CONTEXT - 1], model.prior.render(clip.state[:, CONTEXT - 1]))
+    off = observe_context(model, clip, CONTEXT).drawing_error
     assert (model.filter.strength / (model.filter.strength + off.amax(0)) > 0.9).all()
 
 
@@ -116,8 +124,8 @@ def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema
     model.filter.strength[-1] = 0.1
     model.filter.farthest.fill_(1e6)
     late = torch.tensor([STEPS + 100, STEPS - 1, STEPS])
-    obs, last, *drawn = clip.obs[:1, :5].expand(3, -1, -1, -1, -1).unbind(1)
-    once = model.filter(obs, last, torch.ones(3), *drawn, late).frame
+    obs, last, drawn, *shown = clip.obs[:1, :5].expand(3, -1, -1, -1, -1).unbind(1)
+    once = model.filter(obs, last, torch.ones(3), drawn, shown_as(*shown), late).frame
     torch.testing.assert_close(once, once[:1].expand_as(once))
     assert not torch.equal(once, obs)
 
@@ -155,15 +163,16 @@ def test_a_drawing_that_was_far_off_corrects_little():
     shown_drawn = anchor.clone()
     shown_drawn[:, 3:] += 1.0  # the second camera's
     last, motion, first = torch.zeros_like(obs), torch.ones(1), torch.zeros(1, dtype=torch.long)
-    frame = corrects(obs, last, motion, drawn, anchor, shown_drawn, first).frame
+    shown = shown_as(anchor, shown_drawn)
+    frame = corrects(obs, last, motion, drawn, shown, first).frame
     torch.testing.assert_close(frame[:, :3], drawn[:, :3])  # was right where it was seen: it is taken
     far = (frame - obs)[:, 3:].abs().mean() / (drawn - obs)[:, 3:].abs().mean()
     assert far < 0.1
     corrects.farthest[1] = 0.4
-    gated = corrects(obs, last, motion, drawn, anchor, shown_drawn, first).frame
+    gated = corrects(obs, last, motion, drawn, shown, first).frame
     assert torch.equal(gated[:, 3:], obs[:, 3:])  # farther off than ever when the strength was measured
     assert torch.equal(gated[:, :3], frame[:, :3])
-    still = corrects.measured(shown_drawn, anchor, shown_drawn)
+    still = corrects.measured(shown_drawn, shown)
     torch.testing.assert_close(still, anchor)
 
 
@@ -190,6 +199,7 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0, 4.0))
+    monkeypatch.setattr(fitting, "REACHES", (0.3,))
     costs = {0.5: [1.0, 3.0], 1.0: [2.0, 2.0], 0.25: [1.0, 3.0]}
 
     def corrected_cost(model, rollouts, strength):
@@ -199,6 +209,53 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
     measure(model, clip)
     assert torch.equal(model.filter.kernel, torch.stack([gaussian(2.0), gaussian(0.0)]))
     assert torch.equal(model.filter.strength, torch.tensor([[1.0, 1.0]]).expand(STEPS, -1))
+
+
+@pytest.mark.parametrize(
+    ("costs", "reach"),
+    [
+        ([5.0, 5.04, 4.98, 5.02], 0.6),  # all about as good: the largest
+        ([5.0, 4.8, 4.84, 5.0], 0.3),
+        ([5.0, 5.1, 4.0, 4.0], 0.08),  # no further than the first that is worse
+    ],
+)
+def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(model, clip, monkeypatch, costs, reach):
+    """From that on which serves single frames: none that keeps less of what was shown."""
+    tried = []
+
+    def fit_strength(model, rollouts):
+        tried.append(model.filter.reach.item())
+        model.filter.strength.fill_(len(tried))
+        return torch.tensor([costs[len(tried) - 1], 5.0]), torch.zeros(2)
+
+    monkeypatch.setattr(fitting, "fit_strength", fit_strength)
+    monkeypatch.setattr(fitting, "AS_GOOD", 0.025)  # of the mean of two cameras
+    monkeypatch.setattr(fitting, "reach_of_frames", lambda *_: 0.08)
+    found = fitting.fit_reach(model.filter, model, rollouts(clip))
+    assert tried == pytest.approx([0.08, 0.15, 0.3, 0.6][: len(tried)])
+    assert model.filter.reach.item() == pytest.approx(reach)
+    assert found.strength[0, 0].item() == 1 + tried.index(model.filter.reach.item())
+
+
+def test_a_frame_that_was_shown_is_looked_at_once(schema, stats, clip, monkeypatch):
+    """Its scene and its drawing stay until another one is shown, of whichever row."""
+    prior = PriorConfig(renderer_parts=2, scene_features=3, static_layer=True)
+    model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
+    s = observe_context(model, clip, CONTEXT)
+    anchor, state, prev = clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1], clip.before(CONTEXT - 1)
+    scene = model.prior.scene(anchor, state)
+    torch.testing.assert_close(s.scene, scene)
+    drawn = model.prior.render(state, prev, scene)
+    torch.testing.assert_close(s.anchor_drawn, drawn)
+    torch.testing.assert_close(s.drawing_error, drawing_error(anchor, drawn))
+    bare = model.prior.render(state, prev, scene._replace(still=scene.still[:, :0]))
+    torch.testing.assert_close(s.unaided_error, drawing_error(anchor, bare))
+    assert not torch.allclose(s.unaided_error, s.drawing_error)
+    looked = []
+    monkeypatch.setattr(model.prior, "scene", lambda *given: looked.append(given) or scene)
+    after = model.imagine(s, clip.action[:, 1], torch.randn_like(s.obs))
+    assert not looked
+    torch.testing.assert_close(after.shown, s.shown, rtol=0, atol=0)
 
 
 def test_a_blur_keeps_what_is_coarse_and_takes_what_is_fine():
@@ -314,28 +371,34 @@ def test_what_tells_of_an_error_never_makes_it_smaller():
 
 
 def test_the_error_to_expect_grows_with_what_tells_of_it():
-    """With the step, with how far off the drawing was, and with how far it is from what was imagined: of any
-    camera."""
+    """With the step, with how far off the drawing was, with how far it is from what was imagined, and with
+    how much it says has changed: of any camera."""
     corrects = StateFilter(cameras=2)
     obs = torch.rand(1, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     step, off, far = torch.zeros(1, dtype=torch.long), torch.full((1, 2), 1e-4), torch.full_like(obs, 0.1)
-    assert corrects.expected_error(step, off, far) == 1.0  # it was not measured
-    corrects.error_weights.copy_(torch.tensor([-1.0, 0.3, 0.2, 0.1]))
-    least = corrects.expected_error(step, off, far)
+
+    def expected(step, off, far, changed):
+        shown = shown_as(obs, obs)._replace(unaided_error=off)
+        told = corrects.error_features(step, shown, obs + changed, far)
+        return corrects.expected_error(told)
+
+    assert expected(step, off, far, far) == 1.0  # it was not measured
+    corrects.error_weights.copy_(torch.tensor([-1.0, 0.3, 0.2, 0.1, 0.15]))
+    least = expected(step, off, far, far)
     assert 0 < least < 1
-    one_camera = torch.tensor([[4.0, 1.0]])
-    assert corrects.expected_error(step + 3, off, far) == pytest.approx(least.item() * 4**0.3)
-    assert corrects.expected_error(step, off * one_camera.square() ** 2, far) > least
-    assert (
-        corrects.expected_error(step, off, far * one_camera.repeat_interleave(3, 1)[..., None, None]) > least
-    )
-    assert corrects.expected_error(step + 10**6, off, far) == 1.0
+    of_one = torch.tensor([[4.0, 1.0]])
+    farther = far * of_one.repeat_interleave(3, 1)[..., None, None]
+    assert expected(step + 3, off, far, far) == pytest.approx(least.item() * 4**0.3)
+    assert expected(step, off * of_one.square() ** 2, far, far) > least
+    assert expected(step, off, farther, far) > least
+    assert expected(step, off, far, farther) > least
+    assert expected(step + 10**6, off, far, far) == 1.0
 
 
 def test_a_world_keeps_its_filter(model, schema, stats, world, tmp_path):
     model.filter.strength.copy_(torch.linspace(0, 0.5, STEPS)[:, None])
     model.filter.reach.fill_(0.2)
-    model.filter.error_weights.copy_(torch.tensor([-3.0, 0.25, 0.0, 0.1]))
+    model.filter.error_weights.copy_(torch.tensor([-3.0, 0.25, 0.0, 0.1, 0.2]))
     folder = World(model, stats, world.starts).save(tmp_path / "world", weights="int8")
     again = World.load(folder)
     torch.testing.assert_close(again.model.filter.state_dict(), model.filter.state_dict(), rtol=0, atol=0)
@@ -375,15 +438,13 @@ def test_each_row_s_error_counts_beside_its_uncorrected_one():
 
 def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, monkeypatch):
     """The more grain counts, the more of it is left, and the farther off the frames are."""
-    anchor, anchor_state = clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1]
     model.filter.reach.fill_(0.3)
     model.filter.farthest.fill_(1e6)
-    anchor_drawn = model.prior.render(anchor_state)
-    off, found = drawing_error(anchor, anchor_drawn), []
+    found = []
     monkeypatch.setattr(fitting, "SHARP", 0.0)  # nothing is sharp enough
     for grain in (0.0, 100.0):
         monkeypatch.setattr(fitting, "UNSHARP", grain)
-        found.append(fitting.fit_strength(model, rollouts(clip), anchor_drawn, off))
+        found.append(fitting.fit_strength(model, rollouts(clip)))
     (error, unsharp), (error_with, unsharp_with) = found
     assert (error < error_with).all()
     assert (unsharp > unsharp_with).all()
@@ -417,6 +478,7 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
 
     monkeypatch.setattr(fitting, "fit_strength", remember)
     monkeypatch.setattr(fitting, "WIDTHS", (0.0,))
+    monkeypatch.setattr(fitting, "REACHES", (0.3,))
     measure(model, clip)
     chosen, (whole,) = model.filter.strength.clone(), wholes
     assert whole.any()
