@@ -58,6 +58,7 @@ LEAST_ERROR = 1e-4  # of a picture, as a share of its range
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
 AT_ONCE = 2**22  # numbers that are corrected together
 RIDGE = 0.01  # of the weights of the error, beside one for each spread of what tells it
+TELLS = 0.01  # deviation of a logarithm; one that differs by less tells nothing
 FEWEST = 4  # rows that are rolled out, however little time there is
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
 
@@ -252,11 +253,12 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
     if not len(errors):
         return told.new_zeros(told.shape[1])
     x, y = told[:, 1:].double().cpu().numpy(), errors.double().clamp_min(LEAST_ERROR).log().cpu().numpy()
-    center, spread = x.mean(0), x.std(0) + 1e-6
+    center, spread = x.mean(0), x.std(0).clip(TELLS)
     ridge = np.sqrt(RIDGE * len(x)) * np.eye(x.shape[1])
     w, _ = nnls(np.concatenate([(x - center) / spread, ridge]), np.append(y - y.mean(), np.zeros(len(ridge))))
     w /= spread
-    return told.new_tensor([np.log(np.exp(y).mean() / np.exp(x @ w).mean()), *w])
+    as_large = np.log(np.exp(y).mean() / np.exp((x - center) @ w).mean())
+    return told.new_tensor([as_large - center @ w, *w])
 
 
 def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> Tensor:

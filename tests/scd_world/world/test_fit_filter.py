@@ -370,6 +370,17 @@ def test_what_tells_of_an_error_never_makes_it_smaller():
     assert not fitting.least_squares_of_logarithm(told[:0], errors[:0]).any()
 
 
+def test_what_is_always_the_same_tells_nothing_of_an_error():
+    """Of a robot that never moved, no drawing changes but by rounding."""
+    told = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
+    told[:, 0] = 1.0
+    errors = (-3 + told[:, 1]).exp()
+    told[:, 2] = -5.5 + 1e-7 * errors
+    w = fitting.least_squares_of_logarithm(told, errors)
+    assert w[2] < 0.1
+    torch.testing.assert_close((told @ w).exp().mean(), errors.mean(), rtol=1e-3, atol=0)
+
+
 def test_the_error_to_expect_grows_with_what_tells_of_it():
     """With the step, with how far off the drawing was, with how far it is from what was imagined, and with
     how much it says has changed: of any camera."""
