@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 
 from scd_datasets.preparation.low_dim import dataset_low_dim
-from scd_world.prior.calibrate import calibrate_uncertainty
 from scd_world.prior.state_prior import PretrainedStatePrior
-from scd_world.prior.uncertainty import FLOOR
+from scd_world.prior.uncertainty import FLOOR, calibrate_uncertainty
 from scd_world.training.pretrain import to_trajectories
 from scd_world.world.world import World
 

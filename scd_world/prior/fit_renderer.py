@@ -22,7 +22,8 @@ from scd_world.model.prior import Scene
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import RendererPretrainConfig
-from scd_world.prior.renderer import StateRenderer, StaticLayer
+from scd_world.prior.renderer import StateRenderer
+from scd_world.prior.static_layer import StaticLayer
 
 DIFFERS = 0.1  # of 2, the range of a color
 WARM_UP = 50  # updates

@@ -34,7 +34,6 @@ from scd_datasets.store.statistics import transitions
 from scd_datasets.store.store import WindowStore
 from scd_world.model.prior import StatePrior
 from scd_world.optim.pretraining import PretrainStage, PretrainStages
-from scd_world.prior.calibrate import calibrate_uncertainty
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome
 from scd_world.prior.fit_renderer import NEARER, VIEW_UPDATES, FramesToDraw, fit_renderer, fit_view
@@ -45,8 +44,10 @@ from scd_world.prior.pretraining_report import (
     outcome_result,
     renderer_result,
 )
-from scd_world.prior.renderer import StateRenderer, StaticLayer
+from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.state_prior import PretrainedStatePrior
+from scd_world.prior.static_layer import StaticLayer
+from scd_world.prior.uncertainty import calibrate_uncertainty
 from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer

@@ -7,9 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scd_world.prior.calibrate import calibrate_uncertainty, rollout_errors
 from scd_world.prior.dynamics import StateDynamics, Transition
-from scd_world.prior.uncertainty import KNOWN, MEMBERS, EnsembleUncertainty
+from scd_world.prior.uncertainty import (
+    KNOWN,
+    MEMBERS,
+    EnsembleUncertainty,
+    calibrate_uncertainty,
+    rollout_errors,
+)
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.world.format3 import knots_of_line
 from tests.conftest import make_model, make_recorded
@@ -94,7 +99,7 @@ def test_the_curve_is_what_recordings_show_and_rises():
 
     with pytest.MonkeyPatch.context() as patch:
         noise = torch.rand(400, 8, generator=g) * 2
-        patch.setattr("scd_world.prior.calibrate.rollout_errors", lambda *_: (spread, true * noise))
+        patch.setattr("scd_world.prior.uncertainty.rollout_errors", lambda *_: (spread, true * noise))
         zeros = torch.zeros(9)
         one = make_recorded(
             torch.zeros(9, 3), torch.zeros(9, 2), zeros, zeros, torch.zeros(1).long(), torch.tensor([9])
