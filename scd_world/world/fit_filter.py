@@ -12,7 +12,10 @@ have it: else the few rows that went astray would settle what is done to all. An
 whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones within 15 %, u being how
 far |ln sharpness| is beyond that. So for several widths of the blur G, of which each camera gets the one of
 least cost. What a step corrects need not be corrected again, and P_k knows no later step: so of the whole, a
-half and a quarter of it each camera gets what serves a rollout most.
+half and a quarter of it each camera gets what serves a rollout most; or m itself in the place of x, where
+that does. Strengths are found step by step in the model's own frames, where the best one has a closed form;
+all else by the pictures that come of them: a code of the grain of wood and of a small red puck may differ
+as much, and what somebody sees does not.
 
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
@@ -29,6 +32,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +74,7 @@ class Rollouts:
     clip: Clip
     context: int
     seed: int
+    decode: Callable[[Tensor], Tensor]  # the model's frames (N, C, H, W) → pictures in [-1, 1]
     bar: tqdm  # of the steps that are imagined in all
 
     def start(self, model: WorldModel) -> RolloutState:
@@ -83,7 +88,12 @@ class Rollouts:
     @property
     def total(self) -> int:
         """How many steps are imagined in all, at most."""
-        return len(self.numbers) * (LARGER + len(WIDTHS) + len(SHARES) + 2)
+        return len(self.numbers) * (LARGER + len(WIDTHS) + len(SHARES) + 3)
+
+    @cached_property
+    def pictures(self) -> list[Tensor]:
+        """What was recorded after each step."""
+        return [self.decode(self.clip.obs[:, i + 1]).half() for i in self.numbers]
 
     def steps(self) -> Iterator[tuple[int, Tensor]]:
         """Gives the number of each step, and the noise (N, C, H, W) of its frame: the same every time."""
@@ -97,7 +107,8 @@ class Rollouts:
         """Gives as many of the rows as are measured in so many seconds, by how long one step of all takes."""
         s, (i, noise) = self.start(model), next(self.steps())
         began = time.perf_counter()
-        model.imagine(s, self.clip.action[:, i], noise).obs.sum().item()  # wait for the device
+        s = model.imagine(s, self.clip.action[:, i], noise)
+        self.decode(s.obs).sum().item()  # wait for the device
         took = (time.perf_counter() - began) * self.total
         rows = len(self.clip.action) * min(1.0, seconds / took)
         return replace(self, clip=self.clip.rows(slice(max(FEWEST, int(rows)))))
@@ -121,9 +132,9 @@ def fit_filter(
     if corrects is None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
     with tqdm(desc="filter", unit="step", disable=not progress, mininterval=10) as bar:
-        rollouts = Rollouts(clip, context, seed, bar).within(model, seconds)
+        rollouts = Rollouts(clip, context, seed, decode, bar).within(model, seconds)
         bar.reset(rollouts.total)
-        measure(corrects, model, rollouts, decode)
+        measure(corrects, model, rollouts)
     return len(rollouts.clip.action)
 
 
@@ -135,9 +146,7 @@ class Found(NamedTuple):
     strength: Tensor  # (STEPS, V) at its best
 
 
-def measure(
-    corrects: StateFilter, model: WorldModel, rollouts: Rollouts, decode: Callable[[Tensor], Tensor]
-) -> None:
+def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
     """Sets all that a filter has."""
     s = rollouts.start(model)
     corrects.farthest.copy_(s.drawing_error.amax(0))
@@ -148,10 +157,8 @@ def measure(
     corrects.still.fill_(fit_still(model, rollouts))
     corrects.kernel.copy_(gaussian(0.0))
     fit_width(corrects, model, rollouts, fit_reach(corrects, model, rollouts))
-    whole, shares = corrects.strength.clone(), s.obs.new_tensor(SHARES)
-    costs = torch.stack([corrected_cost(model, rollouts, share * whole) for share in shares])
-    corrects.strength.copy_(shares[costs.argmin(0)] * whole)
-    corrects.error_weights.copy_(fit_error(model, rollouts, decode))
+    fit_share(corrects, model, rollouts)
+    corrects.error_weights.copy_(fit_error(model, rollouts))
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Found:
@@ -182,6 +189,17 @@ def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plai
     for camera, best in enumerate(costs.argmin(0).tolist()):
         corrects.kernel[camera] = gaussian(WIDTHS[best])
         corrects.strength[:, camera] = found[best].strength[:, camera]
+
+
+def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
+    """Sets the strengths: of each camera a share of those found, or, grain and all, what is drawn."""
+    kernel, drawn = corrects.kernel.clone(), gaussian(0.0).to(corrects.kernel).expand_as(corrects.kernel)
+    tried = [(share * corrects.strength, kernel) for share in SHARES]
+    tried.append((torch.full_like(corrects.strength, STRENGTHS[-1].item()), drawn))
+    costs = torch.stack([corrected_cost(model, rollouts, *each) for each in tried])
+    for camera, best in enumerate(costs.argmin(0).tolist()):
+        corrects.strength[:, camera] = tried[best][0][:, camera]
+        corrects.kernel[camera] = tried[best][1][camera]
 
 
 def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:
@@ -218,20 +236,21 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]
         corrects.strength[k] = strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
         age = last.steps_since_observed
         s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, s.shown, age).frame)
-        measured += how_far_off(s.obs, recorded, clip.valid[:, i, None])
+        pictures = rollouts.decode(s.obs), rollouts.pictures[k]
+        measured += how_far_off(*pictures, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
     error, unsharp = torch.stack(measured).mean(0)
     return error, unsharp
 
 
-def fit_error(model: WorldModel, rollouts: Rollouts, decode: Callable[[Tensor], Tensor]) -> Tensor:
+def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
     """Gives the weights (TOLD,) of the error to expect of a picture, of the filter as it is; zeros without
     any recorded frame after those shown."""
     corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
     strength, s = corrects.strength.clone(), rollouts.start(model)
     told, errors = [], []
-    for i, noise in rollouts.steps():
+    for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength.zero_()
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         corrects.strength.copy_(strength)
@@ -241,7 +260,7 @@ def fit_error(model: WorldModel, rollouts: Rollouts, decode: Callable[[Tensor], 
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         frame = corrects(s.obs, last.obs, motion, drawn, s.shown, age).frame
         s, valid = replace(s, obs=frame), clip.valid[:, i] > 0
-        pictures, recorded = decode(frame[valid]), decode(clip.obs[:, i + 1][valid])
+        pictures, recorded = rollouts.decode(frame[valid]), rollouts.pictures[k][valid]
         told.append(corrects.error_features(age, s.shown, drawn, innovation)[valid])
         errors.append((pictures - recorded).square().mean((1, 2, 3)).sqrt() / 2)
     return least_squares_of_logarithm(torch.cat(told), torch.cat(errors))
@@ -261,21 +280,26 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
     return told.new_tensor([as_large - center @ w, *w])
 
 
-def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> Tensor:
-    """Sets the strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
+def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor, kernel: Tensor) -> Tensor:
+    """Gives what a rollout costs, dB, (V,), that is corrected with a strength (STEPS, V) under a blur (V,
+    2·RADIUS + 1); the filter stays as it was."""
     assert model.filter is not None
+    before = model.filter.strength.clone(), model.filter.kernel.clone()
     model.filter.strength.copy_(strength)
+    model.filter.kernel.copy_(kernel)
     clip, s, measured = rollouts.clip, rollouts.start(model), []
-    for i, noise in rollouts.steps():
+    for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
-        measured += how_far_off(s.obs, clip.obs[:, i + 1], clip.valid[:, i, None])
+        measured += how_far_off(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
+    model.filter.strength.copy_(before[0])
+    model.filter.kernel.copy_(before[1])
     error, unsharp = torch.stack(measured).mean(0)
     return error + UNSHARP * unsharp
 
 
 def how_far_off(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
-    """Gives the error of the valid (N, 1) rows in dB, and how unsharp they are beside the recorded ones: one
-    (2, V); nothing where none is."""
+    """Gives the error of pictures (N, C, …), of the valid (N, 1) rows, in dB, and how unsharp they are beside
+    the recorded ones: one (2, V); nothing where none is."""
     if not valid.any():
         return []
     error = 10 * (valid * by_camera((frames - recorded).square())).sum(0).log10()

@@ -47,7 +47,7 @@ def measure(model: WorldModel, clip: Clip) -> None:
 
 
 def rollouts(clip: Clip) -> Rollouts:
-    return Rollouts(clip, CONTEXT, 0, tqdm(disable=True))
+    return Rollouts(clip, CONTEXT, 0, lambda obs: obs, tqdm(disable=True))
 
 
 def shown_as(anchor: torch.Tensor, drawn: torch.Tensor) -> Shown:
@@ -61,9 +61,9 @@ def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (48.0, 12), (24.5, 6), (0.0, FEWEST)])
+@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (52.0, 12), (26.5, 6), (0.0, FEWEST)])
 def test_as_many_rows_are_measured_as_there_is_time_for(model, schema, monkeypatch, seconds, rows):
-    """By a clock on which every step takes a second: 12 rollouts of 4 steps."""
+    """By a clock on which every step takes a second: 13 rollouts of 4 steps."""
     clip, clock = make_clip(schema, B=12, T=5), iter(range(100))
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
     measured = fit_filter(model, clip, CONTEXT, 0, lambda obs: obs, seconds)
@@ -189,6 +189,21 @@ def test_what_is_right_in_the_large_alone_is_corrected_in_the_large(model, clip,
         assert torch.equal(model.filter.kernel, gaussian(width).expand(2, -1))
 
 
+@pytest.mark.parametrize("seen", [slice(0, 6), slice(6, 12)])
+def test_what_is_seen_decides_whether_the_drawing_is_taken(model, clip, monkeypatch, seen):
+    """The left half was recorded as it is drawn, the right one as it is imagined; a codec shows one alone."""
+    monkeypatch.setattr(fitting, "REACHES", (1e-9,))  # of nothing that was shown: the drawing alone
+    plain = rollout(model, clip)
+    for name, value in (("reach", 1e-9), ("strength", 1e6), ("farthest", 1e6)):
+        getattr(model.filter, name).fill_(value)
+    halves = [
+        torch.cat([d[..., :6], p[..., 6:]], dim=-1) for d, p in zip(rollout(model, clip), plain, strict=True)
+    ]
+    fit_filter(model, with_future(clip, halves), CONTEXT, seed=0, decode=lambda obs: obs[..., seen])
+    taken = model.filter.strength.min() == fitting.STRENGTHS[-1]
+    assert bool(taken) == (seen.start == 0)
+
+
 def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, monkeypatch):
     told = iter([([5.0, 5.0], [0.09, 0.01]), ([5.2, 5.2], [0.01, 0.02]), ([5.4, 5.1], [0.0, 0.03])])
 
@@ -202,8 +217,8 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
     monkeypatch.setattr(fitting, "REACHES", (0.3,))
     costs = {0.5: [1.0, 3.0], 1.0: [2.0, 2.0], 0.25: [1.0, 3.0]}
 
-    def corrected_cost(model, rollouts, strength):
-        return torch.tensor(costs[strength[0, 0].item() / 2.0])
+    def corrected_cost(model, rollouts, strength, kernel):
+        return torch.tensor(costs.get(strength[0, 0].item() / 2.0, [9.0, 9.0]))
 
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
     measure(model, clip)
@@ -494,5 +509,6 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
     chosen, (whole,) = model.filter.strength.clone(), wholes
     assert whole.any()
     strengths = [chosen, *(share * whole for share in fitting.SHARES)]
-    least, *others = (fitting.corrected_cost(model, rollouts(clip), strength) for strength in strengths)
+    blur = gaussian(0.0).expand(2, -1)
+    least, *others = (fitting.corrected_cost(model, rollouts(clip), each, blur) for each in strengths)
     assert all((least <= other + 1e-6).all() for other in others)
