@@ -347,6 +347,13 @@ def test_a_filter_from_before_keeps_nothing_blurs_nothing_and_tells_no_error(mod
     assert not model.tells_image_error
 
 
+def test_a_filter_from_before_a_change_told_of_the_error_does_not_ask_for_it(model):
+    weights = model.state_dict()
+    weights["filter.error_weights"] = torch.tensor([-3.0, 0.3, 0.2, 0.1])
+    model.load_state_dict(weights)
+    torch.testing.assert_close(model.filter.error_weights, torch.tensor([-3.0, 0.3, 0.2, 0.1, 0.0]))
+
+
 def test_the_error_to_expect_is_the_error_of_the_pictures_where_it_was_measured(model, clip):
     """On the average; later steps are farther off here, and it says so. Stepping is what was measured."""
     g = torch.Generator().manual_seed(1)
