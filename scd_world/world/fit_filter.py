@@ -58,6 +58,7 @@ WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
 SHARP = math.log(1.15)  # |ln sharpness| of a picture that is as sharp as it shall be
 UNSHARP = 10.0  # dB that one is worse for each factor of e beyond that, too soft or too grainy
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
+EVEN = 1e-5  # of [-1, 1], as of a camera that is covered: a smaller difference is none
 LEAST_ERROR = 1e-4  # of a picture, as a share of its range
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
 AT_ONCE = 2**22  # numbers that are corrected together
@@ -302,13 +303,14 @@ def how_far_off(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]
     the recorded ones: one (2, V); nothing where none is."""
     if not valid.any():
         return []
-    error = 10 * (valid * by_camera((frames - recorded).square())).sum(0).log10()
+    error = 10 * (valid * by_camera((frames - recorded).square())).sum(0).clamp_min(EVEN**2).log10()
     found, wanted = ((valid * sharpness_of(frame)).sum(0) for frame in (frames, recorded))
     return [torch.stack([error, unsharpness(found, wanted)])]
 
 
 def unsharpness(found: Tensor, wanted: Tensor) -> Tensor:
     """Gives u, how far |ln| of one sharpness beside another is beyond what is sharp enough."""
+    found, wanted = found.clamp_min(EVEN), wanted.clamp_min(EVEN)
     return ((found / wanted).log().abs() - SHARP).clamp_min(0)
 
 

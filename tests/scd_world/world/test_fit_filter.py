@@ -490,6 +490,16 @@ def test_a_picture_is_sharp_enough_within_fifteen_percent_of_the_recorded_one():
     )
 
 
+def test_a_camera_that_is_covered_has_no_say(model, clip):
+    """Its pictures are black, imagined as recorded, and have neither error nor sharpness."""
+    frames = with_future(clip, [frame + 0.1 for frame in rollout(model, clip)])
+    fit_filter(
+        model, frames, CONTEXT, 0, lambda obs: torch.cat([obs[:, :3], -torch.ones_like(obs[:, 3:])], 1)
+    )
+    assert all(torch.isfinite(value).all() for value in model.filter.state_dict().values())
+    assert model.tells_image_error
+
+
 def test_how_sharp_frames_are_does_not_depend_on_how_many_are_looked_at_together(monkeypatch):
     frames, toward = torch.randn(2, 3, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     gain, valid = torch.rand(5, 3, 2), torch.tensor([[1.0], [0.0], [1.0]])
