@@ -156,7 +156,7 @@ def motion_of(last: Tensor, state: Tensor, usual: Tensor) -> Tensor:
 
 def size_of(difference: Tensor) -> Tensor:
     """Gives the root mean square of (B, C, H, W) in each camera, (B, V)."""
-    return difference.float().square().unflatten(1, (-1, 3)).mean((2, 3, 4)).sqrt()
+    return by_camera(difference.float().square()).sqrt()
 
 
 def kalman_gain(strength: Tensor, error: Tensor) -> Tensor:
@@ -166,4 +166,9 @@ def kalman_gain(strength: Tensor, error: Tensor) -> Tensor:
 
 def drawing_error(anchor: Tensor, anchor_drawn: Tensor) -> Tensor:
     """Gives R², (B, V)."""
-    return (anchor - anchor_drawn).square().unflatten(1, (-1, 3)).mean((2, 3, 4)).square()
+    return by_camera((anchor - anchor_drawn).square()).square()
+
+
+def by_camera(values: Tensor) -> Tensor:
+    """Averages (B, C, H, W) over all of a camera, (B, V)."""
+    return values.unflatten(1, (-1, 3)).mean((2, 3, 4))

@@ -366,12 +366,12 @@ class WorldModel(nn.Module):
         if self.filter is None:
             return Shown.undrawn(anchor, anchor_state)
         scene = self.prior.scene(obs, state)
-        drawn, unaided = (
-            self.prior.render(state, prev, some).to(obs.dtype)
-            for some in (scene, scene._replace(still=scene.still[:, :0]))
-        )
-        errors = drawing_error(obs, drawn), drawing_error(obs, unaided)
-        return Shown(anchor, anchor_state, scene.features, scene.still, drawn, *errors)
+        drawn = self.prior.render(state, prev, scene).to(obs.dtype)
+        error = unaided_error = drawing_error(obs, drawn)
+        if scene.still.shape[1]:
+            unaided = self.prior.render(state, prev, scene._replace(still=scene.still[:, :0]))
+            unaided_error = drawing_error(obs, unaided.to(obs.dtype))
+        return Shown(anchor, anchor_state, scene.features, scene.still, drawn, error, unaided_error)
 
     def as_anchor_state(self, state: Tensor, prev: Tensor) -> Tensor:
         """Gives what is kept of the state (B, S) at that frame, and of state and action one frame earlier (B,

@@ -41,7 +41,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 from tqdm import tqdm
 
-from scd_world.model.filter import OPEN, STEPS, StateFilter, gaussian, kalman_gain, motion_of
+from scd_world.model.filter import OPEN, STEPS, StateFilter, by_camera, gaussian, kalman_gain, motion_of
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
@@ -282,18 +282,15 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
 
 
 def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor, kernel: Tensor) -> Tensor:
-    """Gives what a rollout costs, dB, (V,), that is corrected with a strength (STEPS, V) under a blur (V,
-    2·RADIUS + 1); the filter stays as it was."""
+    """Sets a strength (STEPS, V) and a blur (V, 2·RADIUS + 1); gives what a rollout costs that is corrected
+    so, dB, (V,)."""
     assert model.filter is not None
-    before = model.filter.strength.clone(), model.filter.kernel.clone()
     model.filter.strength.copy_(strength)
     model.filter.kernel.copy_(kernel)
     clip, s, measured = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
         measured += how_far_off(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
-    model.filter.strength.copy_(before[0])
-    model.filter.kernel.copy_(before[1])
     error, unsharp = torch.stack(measured).mean(0)
     return error + UNSHARP * unsharp
 
@@ -317,11 +314,6 @@ def unsharpness(found: Tensor, wanted: Tensor) -> Tensor:
 def sharpness_of(frames: Tensor) -> Tensor:
     """Gives the mean absolute difference of neighboring cells of (N, C, H, W), (N, V)."""
     return by_camera(frames.diff(dim=-1).abs()) + by_camera(frames.diff(dim=-2).abs())
-
-
-def by_camera(values: Tensor) -> Tensor:
-    """Averages (N, C, H, W) over all of a camera, (N, V)."""
-    return values.unflatten(1, (-1, 3)).mean((2, 3, 4))
 
 
 def fit_still(model: WorldModel, rollouts: Rollouts) -> float:
