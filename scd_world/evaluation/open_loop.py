@@ -264,7 +264,7 @@ class OpenLoopResults:
                 self.put(f"sharpness_{name}", rows, h, sharpness(obs), valid)
             if world.model.prior.has_renderer:  # what is drawn without imagining is a rival, too
                 prior = world.model.prior
-                drawn = world.codec.decode(prior.render(s.state, s.prev, s.scene))
+                drawn = world.codec.decode(prior.render(s.state, s.prev, s.shown.scene))
                 self.put("psnr_drawn", rows, h, psnr(drawn, truth), valid)
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
             self.put("largest_change", rows, h, largest_change(imagined, copied), valid)

@@ -163,7 +163,7 @@ class ModelConfig:
     @property
     def keeps_anchor_state(self) -> bool:
         """Says whether stepping asks for the state at the last frame that was shown."""
-        return self.anchor_attention or self.state_filter
+        return self.anchor_attention
 
 
 def of_file(values: Mapping[str, Any]) -> dict[str, Any]:

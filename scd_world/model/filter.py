@@ -8,7 +8,13 @@ state there:
     m = d + w·(a − d_a)      w = exp(−(|d − d_a| / reach)²)
     x ← x + g·G(m − x)       g = P_k / (P_k + R²),  R = mean (a − d_a)²
 
-Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). R is
+Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). Before
+a camera that rides on the robot it holds where that place is seen now: with ã and d̃_a, the same two frames as
+the camera sees them from where it has gone (`prior.follow`), and w̃ = exp(−(|d − d̃_a| / reach)²),
+
+    m = d + w̃·(ã − d̃_a) + (1 − w̃)·w·(a − d_a)
+
+for what rides along, as a gripper does, is still where it was in the picture. R is
 how far off the drawing was where that could be seen. Of a state alone, in a pose unlike all that were
 recorded, a drawing is confetti: where it was farther off than ever when the filter was measured, it corrects
 nothing (the gate of a Kalman filter); one that knows the scene is better than none even there. G is a
@@ -50,6 +56,13 @@ TOLD = 5  # numbers that the error to expect is told by, the constant among them
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
 
 
+class Drawn(NamedTuple):
+    """What is drawn of a state."""
+
+    frame: Tensor  # (B, C, H, W) d
+    followed: Tensor | None  # (B, 2, C, H, W) ã and d̃_a; None: no camera rides on the robot
+
+
 class Corrected(NamedTuple):
     """What a filter makes of imagined frames."""
 
@@ -81,11 +94,11 @@ class StateFilter(nn.Module):
         obs: Tensor,
         last: Tensor,
         motion: Tensor,
-        drawn: Tensor,
+        drawn: Drawn,
         shown: Shown,
         steps_since_observed: Tensor,
     ) -> Corrected:
-        """obs, last, drawn (B, C, H, W); motion (B,) of the state that leads to obs, as `motion_of` has it;
+        """obs, last (B, C, H, W); motion (B,) of the state that leads to obs, as `motion_of` has it;
         steps_since_observed (B,) int."""
         strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
         error = shown.drawing_error
@@ -104,12 +117,12 @@ class StateFilter(nn.Module):
 
     @staticmethod
     def error_features(
-        steps_since_observed: Tensor, shown: Shown, drawn: Tensor, innovation: Tensor
+        steps_since_observed: Tensor, shown: Shown, drawn: Drawn, innovation: Tensor
     ) -> Tensor:
         """Gives what the error of the picture is told by, (B, TOLD); of several cameras the mean. innovation
         (B, C, H, W): m − x."""
         off = shown.unaided_error.float().sqrt().sqrt()  # R itself: see drawing_error
-        told = [off, size_of(innovation), size_of(drawn - shown.anchor_drawn)]
+        told = [off, size_of(innovation), size_of(drawn.frame - shown.anchor_drawn)]
         told = [(value + FLOOR).log().mean(1) for value in told]
         k = (steps_since_observed + 1).log()
         return torch.stack([torch.ones_like(k), k, *told], dim=1)
@@ -118,10 +131,18 @@ class StateFilter(nn.Module):
         """Says of motion (B,) whether the frame before is kept, bool (B, 1, 1, 1)."""
         return (motion < self.still)[:, None, None, None]
 
-    def measured(self, drawn: Tensor, shown: Shown) -> Tensor:
+    def measured(self, drawn: Drawn, shown: Shown) -> Tensor:
         """Gives m, (B, C, H, W)."""
-        same = unchanged(drawn, shown.anchor_drawn, self.reach).repeat_interleave(3, dim=1)
-        return drawn + same * (shown.anchor - shown.anchor_drawn)
+        unknown = self.still_unknown(drawn.frame, shown.anchor, shown.anchor_drawn)[0]
+        if drawn.followed is not None:
+            followed, same = self.still_unknown(drawn.frame, *drawn.followed.unbind(1))
+            unknown = followed + (1 - same) * unknown
+        return drawn.frame + unknown
+
+    def still_unknown(self, frame: Tensor, anchor: Tensor, anchor_drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives w·(a − d_a), and w, of a drawing d; all (B, C, H, W)."""
+        same = unchanged(frame, anchor_drawn, self.reach).repeat_interleave(3, dim=1)
+        return same * (anchor - anchor_drawn), same
 
     def coarse(self, difference: Tensor) -> Tensor:
         """Gives G of (B, C, H, W); what lies beyond an edge is as the edge is."""

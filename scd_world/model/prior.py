@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from scd_world.robot_data.normalizer import Normalizer
 
 SMALLEST_CHANGE = 1e-3  # of a dimension's range: a state that never changes divides nothing
+UNSEEN = 9.0  # of [-1, 1]: nothing that is drawn is like it
 
 
 class PriorPrediction(NamedTuple):
@@ -34,8 +35,14 @@ class Scene(NamedTuple):
     """What a frame that was shown tells of all frames of its episode, beside the state."""
 
     features: Tensor  # (F, Z); Z = 0 where the state alone is drawn
-    state: Tensor  # (F, S) at that frame
+    view: Tensor  # (F, V, 3, 3) how the cameras saw the plane behind it; (F, 0, 1, 1): not known
     still: Tensor  # (F, C, H, W) what stays of it behind all that moves; (F, 0, H, W): not known
+
+    @classmethod
+    def unknown(cls, shown: Tensor, shown_state: Tensor) -> Scene:
+        """Gives what is known where nobody looks at frames (F, C, H, W) and states (F, 2·S + A)."""
+        nothing = shown_state[:, :0]
+        return cls(nothing, nothing[..., None, None], shown[:, :0])
 
 
 class StatePrior(nn.Module, ABC):
@@ -67,7 +74,13 @@ class StatePrior(nn.Module, ABC):
 
     @abstractmethod
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
-        """Reads off a frame (F, C, H, W) and the state (F, S, …) there what no state tells of a scene."""
+        """Reads off a frame (F, C, H, W) what no state tells of a scene. shown_state (F, 2·S + A): the state
+        there, and state and action one frame earlier."""
+
+    def follow(self, frames: Tensor, state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
+        """Gives frames (F, N, C, H, W), seen where the scene was, as cameras that ride on the robot see them
+        of a state (F, S), `UNSEEN` where they did not look; None where no camera does. prev (F, S + A)."""
+        return None
 
     @property
     @abstractmethod
@@ -125,7 +138,7 @@ class NoPrior(StatePrior):
         raise RuntimeError("NoPrior draws nothing: ask has_renderer first")
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
-        return Scene(shown_state[:, :0], shown_state[:, : len(self.delta_scale)], shown[:, :0])
+        return Scene.unknown(shown, shown_state)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return prev.new_zeros(len(prev), 0, prev.shape[-1] + state.shape[-1])

@@ -17,7 +17,8 @@ class Shown(NamedTuple):
 
     anchor: Tensor  # (B, C, H, W) that frame
     anchor_state: Tensor  # (B, 2·S + A) the state there, and state and action one frame earlier
-    scene_features: Tensor  # (B, Z) see `prior.Scene`
+    scene_features: Tensor  # (B, Z) this and the next two: see `prior.Scene`
+    scene_view: Tensor  # (B, V, 3, 3)
     scene_still: Tensor  # (B, C, H, W)
     anchor_drawn: Tensor  # (B, C, H, W) what the prior draws of the state there
     drawing_error: Tensor  # (B, V) how far off that is, R²
@@ -27,11 +28,11 @@ class Shown(NamedTuple):
     def undrawn(cls, anchor: Tensor, anchor_state: Tensor) -> Shown:
         """Gives what is known of a frame where nobody draws it."""
         number, image = anchor_state[:, :0], anchor[:, :0]
-        return cls(anchor, anchor_state, number, image, image, number, number)
+        return cls(anchor, anchor_state, *Scene.unknown(anchor, anchor_state), image, number, number)
 
-    def scene(self, size: int) -> Scene:
-        """Gives the scene, of a state of `size` S."""
-        return Scene(self.scene_features, self.anchor_state[:, :size], self.scene_still)
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.scene_features, self.scene_view, self.scene_still)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class RolloutState:
     anchor: Tensor  # this and all up to `unaided_error`: see `Shown`
     anchor_state: Tensor
     scene_features: Tensor
+    scene_view: Tensor
     scene_still: Tensor
     anchor_drawn: Tensor
     drawing_error: Tensor
@@ -66,10 +68,6 @@ class RolloutState:
     @property
     def shown(self) -> Shown:
         return Shown(*(getattr(self, name) for name in Shown._fields))
-
-    @property
-    def scene(self) -> Scene:
-        return self.shown.scene(self.state.shape[-1])
 
     def fork(self) -> RolloutState:
         """An independent copy: both can be stepped on."""

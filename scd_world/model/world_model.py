@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.filter import Corrected, StateFilter, drawing_error, motion_of
+from scd_world.model.filter import Corrected, Drawn, StateFilter, drawing_error, motion_of
 from scd_world.model.flow import interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
@@ -203,10 +203,16 @@ class WorldModel(nn.Module):
         """
         if self.filter is None:
             return Corrected(obs, obs.new_ones(len(obs)))
-        S = state.shape[-1]
-        drawn = self.prior.render(state, prev, shown.scene(S)).to(obs.dtype)
-        motion = motion_of(prev[:, :S], state, self.prior.delta_scale)
+        motion = motion_of(prev[:, : state.shape[-1]], state, self.prior.delta_scale)
+        drawn = self.draw(state, prev, shown)
         return self.filter(obs, last, motion, drawn, shown, steps_since_observed)
+
+    def draw(self, state: Tensor, prev: Tensor, shown: Shown) -> Drawn:
+        """Draws states (B, S) without looking at frames between them and the last that was shown; prev (B, S
+        + A): state and action one frame earlier. Only where the model has a filter."""
+        both = torch.stack([shown.anchor, shown.anchor_drawn], dim=1)
+        drawn = self.prior.render(state, prev, shown.scene).to(both.dtype)
+        return Drawn(drawn, self.prior.follow(both, state, prev, shown.scene))
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -365,13 +371,13 @@ class WorldModel(nn.Module):
         anchor_state = self.as_anchor_state(state, prev)
         if self.filter is None:
             return Shown.undrawn(anchor, anchor_state)
-        scene = self.prior.scene(obs, state)
+        scene = self.prior.scene(obs, torch.cat([state, prev], dim=-1))
         drawn = self.prior.render(state, prev, scene).to(obs.dtype)
         error = unaided_error = drawing_error(obs, drawn)
         if scene.still.shape[1]:
             unaided = self.prior.render(state, prev, scene._replace(still=scene.still[:, :0]))
             unaided_error = drawing_error(obs, unaided.to(obs.dtype))
-        return Shown(anchor, anchor_state, scene.features, scene.still, drawn, error, unaided_error)
+        return Shown(anchor, anchor_state, *scene, drawn, error, unaided_error)
 
     def as_anchor_state(self, state: Tensor, prev: Tensor) -> Tensor:
         """Gives what is kept of the state (B, S) at that frame, and of state and action one frame earlier (B,

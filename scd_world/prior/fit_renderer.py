@@ -34,7 +34,7 @@ POSE_LR_RATIO = 0.2  # of the learning rate
 CLIP = 0.1
 SCENE_LR_RATIO = 0.2  # of the same
 SCENE_NOISE = 0.1  # deviation, of (-1, 1): scenes that differ by less are drawn alike
-VIEW_UPDATES, VIEW_LR = 3000, 3e-3  # of how the cameras see a plane, before the rest
+VIEW_UPDATES, VIEW_LR = 3000, 1e-2  # of how the cameras see a plane, before the rest
 NEARER = 0.8  # times the error of a frame as it is
 AVERAGE = 0.999  # decay of the average of the weights
 
@@ -96,10 +96,10 @@ def fit_view(
     updates: int = VIEW_UPDATES,
 ) -> Tensor:
     """Finds out which cameras go where the state says: learns how they see a plane from pairs of frames of an
-    episode, and keeps it where, of frames set `apart`, one is nearer to the other so than as it is. Gives by
-    how much, (V,): the ratio of the mean absolute errors."""
+    episode, near ones first and farther ones then, and keeps it where, of frames set `apart`, one is nearer
+    to the other so than as it is. Gives by how much, (V,): the ratio of the mean absolute errors."""
     view = layer.view
-    view.moves.fill_(1.0)
+    view.set_moves(torch.ones_like(view.moves))
 
     def errors(some: FramesToDraw) -> Tensor:
         return (seen_of_shown(layer, background, some) - some.obs).abs()
@@ -114,14 +114,15 @@ def fit_view(
         warped = by_camera(torch.cat([errors(some) for some in apart]))
         as_is = by_camera(torch.cat([(some.shown - some.obs).abs() for some in apart]))
     ratio = warped / as_is
-    view.moves.copy_(ratio < NEARER)
+    view.set_moves(ratio < NEARER)
     return ratio
 
 
 def seen_of_shown(layer: StaticLayer, background: Tensor, frames: FramesToDraw) -> Tensor:
     """Gives the shown frames as the cameras would see them of the states, if nothing in them moved."""
-    then = frames.shown_state[:, : frames.state.shape[1]]
-    return layer.seen_at(frames.state, Scene(then[:, :0], then, frames.shown), background)
+    then, before, _ = frames.shown_state.tensor_split([S := frames.state.shape[1], 2 * S], dim=1)
+    scene = Scene(then[:, :0], layer.view(then, before), frames.shown)
+    return layer.seen_at(frames.state, frames.prev[:, :S], scene, background)
 
 
 def by_camera(errors: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def renderer_loss(
     count = max(1, round(config.cell_share * chance.shape[1]))
     chosen = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(obs.device)
     row = torch.arange(len(obs), device=obs.device)[:, None]
-    behind = renderer.behind(frames.state, scene).expand(len(obs), -1, -1, -1, -1)[row, chosen]
+    behind = renderer.behind(frames.state, frames.prev, scene).expand(len(obs), -1, -1, -1, -1)[row, chosen]
     drawn = renderer.render_cells(given, renderer.cell_grid[:, chosen].movedim(1, 0), behind)
     error = (1 + config.foreground_weight * differs[row, chosen]) * (drawn - truth[row, chosen]).square()
     often = chance.shape[1] * chance[row, chosen]  # how often a cell is looked at, of once

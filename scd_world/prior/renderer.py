@@ -128,13 +128,14 @@ class StateRenderer(nn.Module):
         """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]. Where there is a scene encoder:
         prev (F, S + A), state and action one frame earlier, and the scene."""
         given = self.inputs(state, prev, None if scene is None else scene.features)
-        return self.to_frame(self.render_cells(given, self.cell_grid, self.behind(state, scene)))
+        return self.to_frame(self.render_cells(given, self.cell_grid, self.behind(state, prev, scene)))
 
-    def behind(self, state: Tensor, scene: Scene | None) -> Tensor:
+    def behind(self, state: Tensor, prev: Tensor | None, scene: Scene | None) -> Tensor:
         """Gives the cells of what is drawn over, (F or 1, P, V, 3, CELL²)."""
-        if scene is None or self.static_layer is None or not scene.still.shape[1]:
+        if scene is None or prev is None or self.static_layer is None or not scene.still.shape[1]:
             return self.background_cells[None]
-        return self.to_cells(self.static_layer.seen_at(state, scene, self.background))
+        last = prev[:, : self.state_size]
+        return self.to_cells(self.static_layer.seen_at(state, last, scene, self.background))
 
     def inputs(self, state: Tensor, prev: Tensor | None, features: Tensor | None) -> Tensor:
         """Gives all that a frame is drawn by, (F, S) or (F, 2·S + A + Z)."""
@@ -147,14 +148,16 @@ class StateRenderer(nn.Module):
         return torch.cat([state, velocity, self.shown_actions * action, features], dim=-1)
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
-        """Reads the scene off a frame (F, C, H, W) and the state (F, S, …) there."""
-        shown_state = shown_state[:, : self.state_size]
-        features, still = shown_state[:, :0], shown[:, :0]
+        """Reads the scene off a frame (F, C, H, W) and the state there, with state and action one frame
+        earlier (F, 2·S + A)."""
+        S, scene = self.state_size, Scene.unknown(shown, shown_state)
+        state, last = shown_state[:, :S], shown_state[:, S : 2 * S]
         if self.scene_encoder is not None:
-            features = self.scene_encoder(shown, shown_state)
+            scene = scene._replace(features=self.scene_encoder(shown, state))
         if self.static_layer is not None:
             still = self.static_layer(shown, self.background)
-        return Scene(features, shown_state, still)
+            scene = scene._replace(view=self.static_layer.view(state, last), still=still)
+        return scene
 
     @property
     def background(self) -> Tensor:

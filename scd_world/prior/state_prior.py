@@ -86,8 +86,12 @@ class PretrainedStatePrior(StatePrior):
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
         if self.renderer is None:
-            return Scene(shown_state[:, :0], shown_state[:, : len(self.delta_scale)], shown[:, :0])
+            return Scene.unknown(shown, shown_state)
         return self.renderer.scene(shown, shown_state)
+
+    def follow(self, frames: Tensor, state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
+        layer = None if self.renderer is None else self.renderer.static_layer
+        return None if layer is None else layer.follow(frames, state, prev[:, : state.shape[-1]], scene)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return self.uncertainty.init_ensemble(prev, state)

@@ -10,12 +10,14 @@ F frames, S state, V cameras, C = 3·V channels, H W frame.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.layers import zero_init
-from scd_world.model.prior import Scene
+from scd_world.model.prior import UNSEEN, Scene
 
 NEAREST = 0.1  # of a plane that the camera looks at, beside where it usually is
 
@@ -26,7 +28,8 @@ class PlaneView(nn.Module):
 
     A camera that rides on an arm goes where the joints say, and what a frame shows of a plane is elsewhere in
     another one by a homography (Hartley and Zisserman, Multiple View Geometry, 2004, section 13.1). Of one
-    that does not it is the same whatever the state, or an arm would take along what it is always near to.
+    that does not it is the same whatever the state, or an arm would take along what it is always near to. And
+    a picture may be older than the joints: the camera is where they were `lag` of a step before.
     """
 
     one: Tensor  # (9,)
@@ -41,12 +44,27 @@ class PlaneView(nn.Module):
             *(nn.Linear(hidden, hidden), nn.SiLU()),
             zero_init(nn.Linear(hidden, 8 * cameras)),
         )
+        self.lag = nn.Parameter(torch.zeros(()))
         self.register_buffer("one", torch.eye(3).flatten(), persistent=False)
         self.register_buffer("moves", torch.zeros(cameras))
+        self.any_moves = False  # known without asking a device
 
-    def forward(self, state: Tensor) -> Tensor:
+    def set_moves(self, moves: Tensor) -> None:
+        """Says which cameras go where the state says, (V,)."""
+        self.moves.copy_(moves)
+        self.any_moves = bool(moves.any())
+
+    def forward(self, state: Tensor, last: Tensor) -> Tensor:
+        """state (F, S), and the one before, (F, S)."""
+        state = state - self.lag * (state - last)
         differs = (self.linear(state) + self.residual(state)).float().unflatten(1, (self.cameras, 8))
         return (self.one + F.pad(self.moves[:, None] * differs, (0, 1))).unflatten(-1, (3, 3))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Takes views from before they knew of a lag, too."""
+        state_dict.setdefault(f"{prefix}lag", torch.zeros(()))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.any_moves = bool(self.moves.any())
 
 
 class StaticLayer(nn.Module):
@@ -74,18 +92,38 @@ class StaticLayer(nn.Module):
         gate = torch.sigmoid(gate).repeat_interleave(3, dim=1)
         return gate * shown + (1 - gate) * (background + guessed)
 
-    def seen_at(self, state: Tensor, scene: Scene, background: Tensor) -> Tensor:
-        """Gives what stays, as the cameras see it of a state (F, S); the background (1, C, H, W) where they
-        did not look at the shown frame. (F, C, H, W)."""
-        now, then = self.view(state), self.view(scene.state)
-        there = then @ inverse(now) @ image_points(*scene.still.shape[-2:]).to(now)  # (F, V, 3, H·W)
-        depth = there[:, :, 2:].clamp_min(NEAREST)
-        where = (there[:, :, :2] / depth).unflatten(-1, scene.still.shape[-2:]).movedim(2, -1).flatten(0, 1)
-        frames = scene.still.float().unflatten(1, (self.cameras, 3)).flatten(0, 1)
-        found = F.grid_sample(frames, where, padding_mode="border", align_corners=False)
-        seen = (where.abs() < 1).all(-1)[:, None]
-        other = background.unflatten(1, (self.cameras, 3)).repeat(len(state), 1, 1, 1, 1).flatten(0, 1)
-        return torch.where(seen, found, other).unflatten(0, (-1, self.cameras)).flatten(1, 2)
+    def seen_at(self, state: Tensor, last: Tensor, scene: Scene, background: Tensor) -> Tensor:
+        """Gives what stays, as the cameras see it of a state (F, S) and the one before, (F, S), (F, C, H, W);
+        the background (1, C, H, W) where they did not look at the shown frame."""
+        if not self.view.any_moves:
+            return scene.still
+        found, seen = self.looked_up(scene.still[:, None], state, last, scene)
+        return torch.where(seen, found, self.by_camera(background[None]))[:, :, 0].flatten(1, 2)
+
+    def follow(self, frames: Tensor, state: Tensor, last: Tensor, scene: Scene) -> Tensor | None:
+        """Gives frames as `StatePrior.follow` does; last (F, S)."""
+        if not self.view.any_moves:
+            return None
+        found, seen = self.looked_up(frames, state, last, scene)
+        rides = self.view.moves[:, None, None, None, None] > 0
+        return torch.where(rides & seen, found, UNSEEN).movedim(2, 1).flatten(2, 3)
+
+    def looked_up(self, frames: Tensor, state: Tensor, last: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Gives frames (F, N, C, H, W) as they look from where the cameras are now, (F, V, N, 3, H, W), and
+        where they had looked there, bool (F, V, 1, 1, H, W)."""
+        size, cameras = frames.shape[-2:], (-1, self.cameras)
+        now = self.view(state, last)
+        there = scene.view @ inverse(now) @ image_points(*size).to(now)  # (F, V, 3, H·W)
+        where = there[:, :, :2] / there[:, :, 2:].clamp_min(NEAREST)
+        where = where.unflatten(-1, size).movedim(2, -1).flatten(0, 1)
+        of_each = self.by_camera(frames.float()).flatten(2, 3).flatten(0, 1)
+        found = F.grid_sample(of_each, where, padding_mode="border", align_corners=False)
+        seen = (where.abs() < 1).all(-1)[:, None, None]
+        return found.unflatten(0, cameras).unflatten(2, (-1, 3)), seen.unflatten(0, cameras)
+
+    def by_camera(self, frames: Tensor) -> Tensor:
+        """(F, N, C, H, W) → (F, V, N, 3, H, W)."""
+        return frames.unflatten(2, (self.cameras, 3)).movedim(2, 1)
 
 
 def inverse(homography: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -59,6 +59,7 @@ from scd_world.utils.precision import use_bf16
 log = logging.getLogger(__name__)
 JOINT_STEPS = 1500  # of networks that see one joint each: more teach no more (docs/cameras.md 20)
 VIEW_BATCHES = 4  # of pairs of frames by which it is judged how cameras move
+VIEW_NEAREST, VIEW_FARTHEST = 4, 64  # frames that these are apart at most, in the beginning and in the end
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -202,7 +203,7 @@ class Pretraining:
                     yield frames_to_draw(windows, units, device)
 
         if renderer.static_layer is not None:
-            self.find_moving_cameras(renderer, renderer.static_layer, frames, units)
+            self.find_moving_cameras(renderer, renderer.static_layer, units)
         losses = fit_renderer(renderer, frames, seed, config, bf16, stage)
         self.run_stage(stage, "renderer", losses, config.steps)
         renderer.requires_grad_(False)
@@ -214,26 +215,34 @@ class Pretraining:
         self,
         renderer: StateRenderer,
         layer: StaticLayer,
-        frames: Callable[[int], Generator[FramesToDraw]],
         units: Normalizer,
     ) -> None:
-        """Learns how cameras see a plane that go where the state says, of episodes set apart if there are."""
+        """Learns how cameras see a plane that go where the state says, of episodes set apart if there are.
+
+        From near pairs of frames first: those that are far apart show little of the same."""
         others = self.apart if len(self.apart) else self.episodes
-        device = renderer.background_cells.device
-        apart = [
-            frames_to_draw(
-                WindowLoader(self.store, others, FRAMES, 1, i, anchors=True).batch(0), units, device
-            )
-            for i in range(VIEW_BATCHES)
-        ]
-        with closing(frames(0)) as batches:
-            updates = min(VIEW_UPDATES, self.config.prior.renderer.steps)
-            nearer = fit_view(layer, renderer.background, batches, apart, updates)
+        config, device = self.config.prior.renderer, renderer.background_cells.device
+        updates = min(VIEW_UPDATES, config.steps)
+
+        def pairs(episodes: np.ndarray, count: int, seed: int, nearest: int) -> WindowLoader:
+            def farthest(step: int) -> int:
+                return round(min(VIEW_FARTHEST, nearest + 2 * VIEW_FARTHEST * step / updates))
+
+            return WindowLoader(self.store, episodes, count, 1, seed, anchors=True, anchor_distance=farthest)
+
+        def drawn(windows: dict[str, Tensor]) -> FramesToDraw:
+            return frames_to_draw(windows, units, device)
+
+        apart = [drawn(pairs(others, FRAMES, i, VIEW_FARTHEST).batch(0)) for i in range(VIEW_BATCHES)]
+        learns = pairs(self.episodes, config.batch_size, self.config.seed, VIEW_NEAREST)
+        with closing(prefetch(learns, 0)) as batches:
+            nearer = fit_view(layer, renderer.background, map(drawn, batches), apart, updates)
+        lag = layer.view.lag.item()
         for camera, ratio in zip(self.store.schema.cameras, nearer.tolist(), strict=True):
             goes = "goes" if ratio < NEARER else "does not go"
             self.log_main(
                 f"renderer: camera {camera} {goes} where the state says (seen so, the error of a frame is "
-                f"{ratio:.2f} of what it is as it was)"
+                f"{ratio:.2f} of what it is as it was; pictures are {lag:.1f} of a step older than states)"
             )
 
     # ---- one stage -------------------------------------------------------------------------------------

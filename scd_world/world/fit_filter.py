@@ -220,7 +220,7 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]
     for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
-        drawn, recorded = model.prior.render(s.state, s.prev, s.scene), clip.obs[:, i + 1]
+        drawn, recorded = model.draw(s.state, s.prev, s.shown), clip.obs[:, i + 1]
         toward = corrects.coarse(corrects.measured(drawn, s.shown) - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
@@ -255,7 +255,7 @@ def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
         corrects.strength.zero_()
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         corrects.strength.copy_(strength)
-        drawn = model.prior.render(s.state, s.prev, s.scene)
+        drawn = model.draw(s.state, s.prev, s.shown)
         innovation = corrects.measured(drawn, s.shown) - s.obs
         age = last.steps_since_observed
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
@@ -342,7 +342,7 @@ def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts
     follow those shown."""
     clip, s = rollouts.clip, rollouts.start(model)
     steps = range(rollouts.context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
-    drawn = {i: model.prior.render(clip.state[:, i], clip.before(i), s.scene) for i in steps}
+    drawn = {i: model.draw(clip.state[:, i], clip.before(i), s.shown) for i in steps}
     errors = {}
     for reach in REACHES:
         corrects.reach.fill_(reach)

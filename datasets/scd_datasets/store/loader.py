@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 import torch
@@ -42,9 +42,10 @@ class WindowLoader:
         rank: int = 0,
         world_size: int = 1,
         anchors: bool = False,
+        anchor_distance: Callable[[int], int] | None = None,
     ) -> None:
         """anchors: with each window an earlier frame of its episode, the state there, and state and action
-        one frame before that."""
+        one frame before that. anchor_distance: how many frames earlier at most, of each step; None: any."""
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"batch_size counts all processes' windows: {batch_size} does not divide by {world_size}"
@@ -54,6 +55,7 @@ class WindowLoader:
         self.store, self.num_steps, self.seed = store, num_steps, seed
         self.batch_size, self.motion_share = batch_size, motion_share
         self.rank, self.world_size, self.anchors = rank, world_size, anchors
+        self.anchor_distance = anchor_distance
         self.episodes = self._long_enough(np.asarray(episodes))
         self.windows = self._windows()  # (N, 2) episode, frame
         self.moving = self.windows[self._moves()]
@@ -67,7 +69,9 @@ class WindowLoader:
         windows = self.store.windows(episodes, frames, self.num_steps)
         if self.anchors:
             back = np.random.default_rng([self.seed, step, 1]).random(self.batch_size)[mine]
-            earlier = (back * (frames + 1)).astype(int)  # any frame up to the window's first
+            first = 0 if self.anchor_distance is None else frames - self.anchor_distance(step)
+            first = np.maximum(first, 0)
+            earlier = first + (back * (frames + 1 - first)).astype(int)  # up to the window's first
             windows["anchor"] = self.store.frames(episodes, earlier)
             state, starts = self.store.state, self.store.starts[episodes]
             rows = starts + earlier

@@ -64,6 +64,22 @@ def test_an_anchor_is_an_earlier_frame_of_the_windows_episode_and_changes_nothin
     assert (np.concatenate([part["anchor"] for part in parts]) == anchor).all()
 
 
+def test_an_anchor_is_as_near_as_the_step_asks_for(store):
+    near, any_frame = (
+        WindowLoader(store, EVERY, 64, 5, 1, anchors=True, anchor_distance=distance)
+        for distance in (lambda step: step, None)
+    )
+    for step, most in ((0, 0), (2, 2), (3, 3), (10_000, 10_000)):
+        batch = near.batch(step)
+        lags = []
+        for (episode, frame), picture in zip(near.addresses(step), batch["anchor"].numpy(), strict=True):
+            shown = store.frames(np.full(frame + 1, episode), np.arange(frame + 1))
+            lags.append(frame - np.flatnonzero((shown == picture).all((1, 2, 3, 4)))[-1])
+        assert max(lags) <= most
+        assert most > 3 or set(lags) == set(range(most + 1))
+    assert (batch["anchor"] == any_frame.batch(step)["anchor"]).all()
+
+
 def test_a_batch_that_ranks_cannot_share_is_refused(store):
     with pytest.raises(ValueError, match="8 does not divide by 3"):
         WindowLoader(store, EVERY, 8, 5, 1, world_size=3)

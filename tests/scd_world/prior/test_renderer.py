@@ -96,7 +96,7 @@ def test_what_no_state_tells_is_read_off_another_frame_of_the_episode():
         (state, obs), (shown_state, shown) = (bars(16, seed=2 * seed + i) for i in range(2))
         light = torch.rand(16, 1, 1, 1, generator=torch.Generator().manual_seed(seed)) - 0.5
         obs, shown = (light + (picture + 1) / 8 for picture in (obs, shown))
-        return FramesToDraw(obs, state, state, shown, shown_state)
+        return FramesToDraw(obs, state, state, shown, torch.cat([shown_state, shown_state], dim=1))
 
     def batches(first: int) -> Iterator[FramesToDraw]:
         return (episodes(i) for i in itertools.count(first))
@@ -119,12 +119,12 @@ def test_without_a_scene_the_state_alone_is_drawn_as_before():
     torch.manual_seed(0)
     plain = StateRenderer(3, torch.zeros(3, 8, 8), parts=2)
     names = set(plain.state_dict())
-    assert plain.scene(torch.rand(2, 3, 8, 8), torch.rand(2, 3)).features.shape == (2, 0)
+    assert plain.scene(torch.rand(2, 3, 8, 8), torch.rand(2, 6)).features.shape == (2, 0)
     more = StateRenderer(3, torch.zeros(3, 8, 8), parts=2, scene_features=5, usual_change=torch.ones(3))
     new = set(more.state_dict()) - names
     assert new == {name for name in more.state_dict() if name.startswith("scene_encoder.")}
     assert new
-    scene = more.scene(torch.rand(2, 3, 8, 8), torch.rand(2, 3))
+    scene = more.scene(torch.rand(2, 3, 8, 8), torch.rand(2, 6))
     assert scene.features.shape == (2, 5)
     assert (scene.features.abs() < 1).all()
     assert scene.still.shape == (2, 0, 8, 8)

@@ -7,11 +7,13 @@ import itertools
 import pytest
 import torch
 
-from scd_world.model.prior import Scene
+from scd_world.model.prior import UNSEEN, Scene
 from scd_world.prior.config import RendererPretrainConfig
 from scd_world.prior.fit_renderer import NEARER, FramesToDraw, fit_renderer, fit_view
 from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.static_layer import StaticLayer, image_points, inverse
+
+LAG = 0.4  # of a step that pictures are older than states
 
 
 def of_an_arm_and_a_block(count: int, generator: torch.Generator, alone: bool = False) -> FramesToDraw:
@@ -28,7 +30,7 @@ def of_an_arm_and_a_block(count: int, generator: torch.Generator, alone: bool = 
     near = [block + 0.2 * (torch.rand(count, generator=generator) - 0.5) for _ in range(2)]
     arm, shown_arm = (-block if alone else near[0]), near[1]
     state, shown_state = arm[:, None], shown_arm[:, None]
-    return FramesToDraw(picture(arm), state, state, picture(shown_arm), shown_state)
+    return FramesToDraw(picture(arm), state, state, picture(shown_arm), torch.cat([shown_state] * 2, dim=1))
 
 
 def of_a_camera_on_an_arm(count: int, generator: torch.Generator) -> FramesToDraw:
@@ -42,8 +44,12 @@ def of_a_camera_on_an_arm(count: int, generator: torch.Generator) -> FramesToDra
         heights = (torch.einsum("fcwk,fkp->fcwp", waves, seen) + phase[..., None]).sin()
         return heights.mean(2).unflatten(-1, (24, 24))
 
-    state, shown_state = (2 * torch.rand(count, 2, generator=generator) - 1 for _ in range(2))
-    return FramesToDraw(picture(state), state, state, picture(shown_state), shown_state)
+    (state, last), (shown_state, shown_last) = (
+        (2 * torch.rand(2, count, 2, generator=generator) - 1) for _ in range(2)
+    )
+    seen, shown_seen = state - LAG * (state - last), shown_state - LAG * (shown_state - shown_last)
+    both = torch.cat([shown_state, shown_last], dim=1)
+    return FramesToDraw(picture(seen), state, last, picture(shown_seen), both)
 
 
 @pytest.mark.slow
@@ -60,8 +66,30 @@ def test_a_camera_moves_where_frames_are_nearer_so(moves):
     assert (ratio < 0.5) if moves else (ratio > NEARER)
     if not moves:
         still = torch.rand(64, 3, 24, 24)
-        scene = Scene(still[:, 0, 0, :0], apart[0].shown_state, still)
-        torch.testing.assert_close(layer.seen_at(apart[0].state, scene, background), still)
+        state, last = apart[0].state, apart[0].prev
+        scene = Scene(still[:, 0, 0, :0], layer.view(state, last), still)
+        assert layer.seen_at(state, last, scene, background) is still
+        assert layer.follow(still[:, None], state, last, scene) is None
+    else:
+        assert layer.view.lag.item() == pytest.approx(LAG, abs=0.1)
+
+
+def test_what_was_shown_is_followed_by_cameras_that_ride_alone():
+    """The second of two looks two cells further to the right now; nothing is known of where it did not."""
+    layer = StaticLayer(1, 6)
+    layer.view.set_moves(torch.tensor([0.0, 1.0]))
+    layer.view.linear.weight.data[8 + 2] = 2 * 2 / 8  # the second camera's homography, row 0, column 2
+    shown, now = torch.zeros(1, 1), -torch.ones(1, 1)
+    frames = torch.rand(1, 2, 6, 8, 8)
+    scene = Scene(shown[:, :0], layer.view(shown, shown), frames[:, 0])
+    followed = layer.follow(frames, now, now, scene)
+    assert (followed[:, :, :3] == UNSEEN).all()
+    torch.testing.assert_close(followed[:, :, 3:, :, :6], frames[:, :, 3:, :, 2:])
+    assert (followed[:, :, 3:, :, 6:] == UNSEEN).all()
+    seen = layer.seen_at(now, now, scene, torch.full((1, 6, 8, 8), 0.5))
+    torch.testing.assert_close(seen[:, :3], frames[:, 0, :3])
+    torch.testing.assert_close(seen[:, 3:, :, :6], followed[:, 0, 3:, :, :6])
+    assert (seen[:, 3:, :, 6:] == 0.5).all()
 
 
 def test_a_homography_and_its_inverse():

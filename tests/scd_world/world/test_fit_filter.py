@@ -8,7 +8,8 @@ import torch
 from tqdm import tqdm
 
 from scd_world.model import world_model
-from scd_world.model.filter import OPEN, STEPS, StateFilter, drawing_error, gaussian, motion_of
+from scd_world.model.filter import OPEN, STEPS, Drawn, StateFilter, drawing_error, gaussian, motion_of
+from scd_world.model.prior import UNSEEN
 from scd_world.model.rollout_state import Shown
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.prior.config import PriorConfig
@@ -48,6 +49,11 @@ def measure(model: WorldModel, clip: Clip) -> None:
 
 def rollouts(clip: Clip) -> Rollouts:
     return Rollouts(clip, CONTEXT, 0, lambda obs: obs, tqdm(disable=True))
+
+
+def state_there(clip: Clip, i: int) -> torch.Tensor:
+    """(B, 2·S + A)"""
+    return torch.cat([clip.state[:, i], clip.before(i)], dim=-1)
 
 
 def shown_as(anchor: torch.Tensor, drawn: torch.Tensor) -> Shown:
@@ -125,7 +131,7 @@ def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema
     model.filter.farthest.fill_(1e6)
     late = torch.tensor([STEPS + 100, STEPS - 1, STEPS])
     obs, last, drawn, *shown = clip.obs[:1, :5].expand(3, -1, -1, -1, -1).unbind(1)
-    once = model.filter(obs, last, torch.ones(3), drawn, shown_as(*shown), late).frame
+    once = model.filter(obs, last, torch.ones(3), Drawn(drawn, None), shown_as(*shown), late).frame
     torch.testing.assert_close(once, once[:1].expand_as(once))
     assert not torch.equal(once, obs)
 
@@ -136,20 +142,28 @@ def test_the_scene_that_is_drawn_is_the_one_that_was_shown_last(schema, stats, c
     model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
     measure(model, clip)
     assert (model.filter.farthest == OPEN).all()  # it is trusted of poses unlike all others, too
+    view = model.prior.renderer.static_layer.view
+    view.set_moves(torch.tensor([1.0, 0.0]))
+    view.lag.fill_(0.5)
     model.filter.strength.fill_(1e12)
     model.filter.reach.fill_(1e-9)  # of nothing that was shown: the drawing alone
     model.filter.kernel.copy_(gaussian(0.0))
     model.filter.still.zero_()
     s = observe_context(model, clip, CONTEXT)
-    scene = model.prior.scene(clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1])
+    scene = model.prior.scene(clip.obs[:, CONTEXT - 1], state_there(clip, CONTEXT - 1))
     assert scene.features.shape == (len(clip.obs), 3)
     s = model.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
     torch.testing.assert_close(s.obs, model.prior.render(s.state, s.prev, scene), atol=1e-4, rtol=0)
     again = World.load(World(model, stats, world.starts).save(tmp_path / "world"))
     assert again.prior_config.scene_features == 3
     assert again.prior_config.static_layer
-    scenes = [m.prior.scene(clip.obs[:, 0], clip.state[:, 0]) for m in (again.model, model)]
+    scenes = [m.prior.scene(clip.obs[:, 0], state_there(clip, 0)) for m in (again.model, model)]
     torch.testing.assert_close(*scenes)
+    followed = [m.draw(s.state, s.prev, s.shown).followed for m in (again.model, model)]
+    torch.testing.assert_close(*followed)
+    rides = (followed[0] != UNSEEN).flatten(3).any(3).any(1)
+    assert rides[:, :3].any()
+    assert not rides[:, 3:].any()
 
 
 def test_a_drawing_that_was_far_off_corrects_little():
@@ -164,16 +178,40 @@ def test_a_drawing_that_was_far_off_corrects_little():
     shown_drawn[:, 3:] += 1.0  # the second camera's
     last, motion, first = torch.zeros_like(obs), torch.ones(1), torch.zeros(1, dtype=torch.long)
     shown = shown_as(anchor, shown_drawn)
-    frame = corrects(obs, last, motion, drawn, shown, first).frame
+    frame = corrects(obs, last, motion, Drawn(drawn, None), shown, first).frame
     torch.testing.assert_close(frame[:, :3], drawn[:, :3])  # was right where it was seen: it is taken
     far = (frame - obs)[:, 3:].abs().mean() / (drawn - obs)[:, 3:].abs().mean()
     assert far < 0.1
     corrects.farthest[1] = 0.4
-    gated = corrects(obs, last, motion, drawn, shown, first).frame
+    gated = corrects(obs, last, motion, Drawn(drawn, None), shown, first).frame
     assert torch.equal(gated[:, 3:], obs[:, 3:])  # farther off than ever when the strength was measured
     assert torch.equal(gated[:, :3], frame[:, :3])
-    still = corrects.measured(shown_drawn, shown)
+    still = corrects.measured(Drawn(shown_drawn, None), shown)
     torch.testing.assert_close(still, anchor)
+
+
+def test_what_a_drawing_does_not_know_is_seen_where_it_lies_now():
+    """A camera has gone on by two cells; what rides along on the left stays where it was in the picture."""
+    corrects = StateFilter(cameras=1)
+    corrects.reach.fill_(0.1)
+    g = torch.Generator().manual_seed(0)
+    anchor, shown_drawn = torch.rand(2, 1, 3, 8, 12, generator=g)
+    rides = torch.arange(12) < 4
+
+    def gone(frame: torch.Tensor) -> torch.Tensor:
+        return torch.where(torch.arange(12) < 2, UNSEEN, frame.roll(2, dims=-1))
+
+    def now(frame: torch.Tensor) -> torch.Tensor:
+        return torch.where(rides, frame, gone(frame))
+
+    followed = torch.stack([gone(anchor), gone(shown_drawn)], dim=1)
+    found = corrects.measured(Drawn(now(shown_drawn), followed), shown_as(anchor, shown_drawn))
+    sure = torch.ones(12, dtype=torch.bool)
+    sure[3:5] = False  # likeness is a mean over three places
+    torch.testing.assert_close(found[..., sure], now(anchor)[..., sure], atol=1e-3, rtol=0)
+    as_it_was = corrects.measured(Drawn(now(shown_drawn), None), shown_as(anchor, shown_drawn))
+    torch.testing.assert_close(as_it_was[..., :3], anchor[..., :3], atol=1e-3, rtol=0)
+    assert (as_it_was - now(anchor))[..., 5:].abs().mean() > 10 * (found - now(anchor))[..., 5:].abs().mean()
 
 
 def test_what_is_right_in_the_large_alone_is_corrected_in_the_large(model, clip, monkeypatch):
@@ -258,8 +296,8 @@ def test_a_frame_that_was_shown_is_looked_at_once(schema, stats, clip, monkeypat
     model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
     s = observe_context(model, clip, CONTEXT)
     anchor, state, prev = clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1], clip.before(CONTEXT - 1)
-    scene = model.prior.scene(anchor, state)
-    torch.testing.assert_close(s.scene, scene)
+    scene = model.prior.scene(anchor, torch.cat([state, prev], dim=-1))
+    torch.testing.assert_close(s.shown.scene, scene)
     drawn = model.prior.render(state, prev, scene)
     torch.testing.assert_close(s.anchor_drawn, drawn)
     torch.testing.assert_close(s.drawing_error, drawing_error(anchor, drawn))
@@ -412,7 +450,7 @@ def test_the_error_to_expect_grows_with_what_tells_of_it():
 
     def expected(step, off, far, changed):
         shown = shown_as(obs, obs)._replace(unaided_error=off)
-        told = corrects.error_features(step, shown, obs + changed, far)
+        told = corrects.error_features(step, shown, Drawn(obs + changed, None), far)
         return corrects.expected_error(told)
 
     assert expected(step, off, far, far) == 1.0  # it was not measured
