@@ -74,7 +74,7 @@ class StateFilter(nn.Module):
     """Corrects frames, and says how far off they are to be expected. Until it is measured, by nothing."""
 
     strength: Tensor  # (STEPS, V) P_k
-    reach: Tensor  # ()
+    reach: Tensor  # (V,)
     farthest: Tensor  # (V,) the largest R² where the strength was measured, or OPEN
     still: Tensor  # () motion below which the frame before is kept
     kernel: Tensor  # (V, 2·RADIUS + 1) G, along either axis
@@ -83,7 +83,7 @@ class StateFilter(nn.Module):
     def __init__(self, cameras: int) -> None:
         super().__init__()
         self.register_buffer("strength", torch.zeros(STEPS, cameras))
-        self.register_buffer("reach", torch.ones(()))
+        self.register_buffer("reach", torch.ones(cameras))
         self.register_buffer("farthest", torch.zeros(cameras))
         self.register_buffer("still", torch.zeros(()))
         self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))
@@ -154,7 +154,11 @@ class StateFilter(nn.Module):
         return difference
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Takes filters from before they knew of standing still, of grain, or of their error, too."""
+        """Takes filters from before they knew of standing still, of grain, or of their error, and of one
+        reach for all cameras, too."""
+        reach = state_dict.get(f"{prefix}reach")
+        if reach is not None and not reach.ndim:
+            state_dict[f"{prefix}reach"] = reach.repeat(len(self.reach))
         state_dict.setdefault(f"{prefix}still", torch.zeros(()))
         weights = state_dict.get(f"{prefix}error_weights", torch.zeros(0))
         state_dict[f"{prefix}error_weights"] = functional.pad(weights, (0, TOLD - len(weights)))

@@ -9,6 +9,6 @@ from torch import Tensor
 
 def unchanged(one: Tensor, other: Tensor, scale: Tensor) -> Tensor:
     """Gives exp(−(d / scale)²), (F, V, H, W) in [0, 1], of two frames (F, 3·V, H, W): d is the largest
-    difference of a camera's three channels, a mean over 3 × 3 places. scale ()."""
+    difference of a camera's three channels, a mean over 3 × 3 places. scale () or (V,)."""
     apart = (one - other).abs().unflatten(1, (-1, 3)).amax(2)
-    return torch.exp(-(F.avg_pool2d(apart, 3, 1, 1) / scale).square())
+    return torch.exp(-(F.avg_pool2d(apart, 3, 1, 1) / scale[..., None, None]).square())

@@ -163,18 +163,23 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Found:
-    """Sets the reach: of that which serves single frames, and larger ones, the largest that serves a rollout
-    about as well as any. Gives what it comes to without a blur."""
-    nearest, tried = reach_of_frames(corrects, model, rollouts), {}
-    for reach in [reach for reach in REACHES if reach >= nearest][: 1 + LARGER]:
-        corrects.reach.fill_(reach)
-        tried[reach] = strengths_found(model, rollouts)
-        least = min(found.cost.mean() for found in tried.values())
-        if tried[reach].cost.mean() > least + AS_GOOD:
+    """Sets each camera's reach: of that which serves single frames, and larger ones, the largest that serves
+    a rollout about as well as any. Gives what they come to without a blur."""
+    nearest, found = reach_of_frames(corrects, model, rollouts), []
+    reaches = nearest + torch.arange(1 + LARGER)[:, None]  # (1 + LARGER, V) their places in REACHES
+    reaches = torch.tensor(REACHES)[reaches.clamp(max=len(REACHES) - 1)].to(corrects.reach)
+    for tried in reaches.unique_consecutive(dim=0):
+        corrects.reach.copy_(tried)
+        found.append(strengths_found(model, rollouts))
+        costs = torch.stack([each.cost for each in found])  # (tried, V)
+        serves = costs <= costs.amin(0) + AS_GOOD
+        if not serves[-1].any():
             break
-    reach = max(reach for reach, found in tried.items() if found.cost.mean() <= least + AS_GOOD)
-    corrects.reach.fill_(reach)
-    return tried[reach]
+    chosen = len(found) - 1 - serves.flip(0).int().argmax(0)  # (V,) the last of those that serve
+    camera = torch.arange(len(chosen), device=chosen.device)
+    corrects.reach.copy_(reaches[chosen, camera])
+    strength = torch.stack([each.strength for each in found])[chosen, :, camera].mT
+    return Found(torch.stack([each.error for each in found])[chosen, camera], costs[chosen, camera], strength)
 
 
 def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plain: Found) -> None:
@@ -337,20 +342,20 @@ def fit_still(model: WorldModel, rollouts: Rollouts) -> float:
     return still
 
 
-def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> float:
-    """Gives the reach that brings drawings of recorded states nearest to the recorded frames of a clip that
-    follow those shown."""
+def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Tensor:
+    """Gives the place in REACHES, (V,), of that which brings drawings of recorded states nearest to the
+    recorded frames of a clip that follow those shown."""
     clip, s = rollouts.clip, rollouts.start(model)
     steps = range(rollouts.context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
     drawn = {i: model.draw(clip.state[:, i], clip.before(i), s.shown) for i in steps}
-    errors = {}
+    errors = []
     for reach in REACHES:
         corrects.reach.fill_(reach)
-        off = {i: corrects.measured(d, s.shown) - clip.obs[:, i] for i, d in drawn.items()}
-        errors[reach] = sum(
-            (clip.valid[:, i - 1] * e.square().sum((1, 2, 3))).sum().item() for i, e in off.items()
-        )
-    return min(errors, key=errors.__getitem__)
+        off = {
+            i: by_camera((corrects.measured(d, s.shown) - clip.obs[:, i]).square()) for i, d in drawn.items()
+        }
+        errors.append(torch.stack([(clip.valid[:, i - 1, None] * e).sum(0) for i, e in off.items()]).sum(0))
+    return torch.stack(errors).argmin(0).cpu()
 
 
 def errors_at(gain: Tensor, toward: Tensor, missing: Tensor, valid: Tensor) -> Tensor:

@@ -265,29 +265,33 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
 
 
 @pytest.mark.parametrize(
-    ("costs", "reach"),
+    ("costs", "others", "reach"),
     [
-        ([5.0, 5.04, 4.98, 5.02], 0.6),  # all about as good: the largest
-        ([5.0, 4.8, 4.84, 5.0], 0.3),
-        ([5.0, 5.1, 4.0, 4.0], 0.08),  # no further than the first that is worse
+        ([5.0, 5.04, 4.98, 5.02], [3.0, 3.0, 3.0, 2.0], (0.6, 0.6)),  # all about as good: the largest
+        ([5.0, 4.8, 4.84, 5.0], [3.0, 2.9, 3.1, 2.8], (0.3, 0.6)),  # each camera its own
+        ([5.0, 5.1, 4.0, 4.0], [3.0, 3.1, 2.0, 2.0], (0.08, 0.15)),  # no further than the first that is worse
     ],
 )
-def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(model, clip, monkeypatch, costs, reach):
+def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
+    model, clip, monkeypatch, costs, others, reach
+):
     """From that on which serves single frames: none that keeps less of what was shown."""
     tried = []
 
     def fit_strength(model, rollouts):
-        tried.append(model.filter.reach.item())
+        tried.append(model.filter.reach.tolist())
         model.filter.strength.fill_(len(tried))
-        return torch.tensor([costs[len(tried) - 1], 5.0]), torch.zeros(2)
+        return torch.tensor([costs[len(tried) - 1], others[len(tried) - 1]]), torch.zeros(2)
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
-    monkeypatch.setattr(fitting, "AS_GOOD", 0.025)  # of the mean of two cameras
-    monkeypatch.setattr(fitting, "reach_of_frames", lambda *_: 0.08)
+    monkeypatch.setattr(fitting, "reach_of_frames", lambda *_: torch.tensor([3, 4]))
     found = fitting.fit_reach(model.filter, model, rollouts(clip))
-    assert tried == pytest.approx([0.08, 0.15, 0.3, 0.6][: len(tried)])
-    assert model.filter.reach.item() == pytest.approx(reach)
-    assert found.strength[0, 0].item() == 1 + tried.index(model.filter.reach.item())
+    for camera, each in enumerate(([0.08, 0.15, 0.3, 0.6], [0.15, 0.3, 0.6, 0.6])):
+        assert [t[camera] for t in tried] == pytest.approx(each[: len(tried)])
+        assert model.filter.reach[camera].item() == pytest.approx(reach[camera])
+        number = found.strength[0, camera].int().item() - 1
+        assert tried[number][camera] == pytest.approx(reach[camera])
+        assert found.cost[camera] == pytest.approx((costs, others)[camera][number])
 
 
 def test_a_frame_that_was_shown_is_looked_at_once(schema, stats, clip, monkeypatch):
