@@ -6,7 +6,8 @@ filter. With x the imagined frame, a the last frame that was shown (the anchor),
 state there:
 
     m = d + w·(a − d_a)      w = exp(−(|d − d_a| / reach)²)
-    x ← x + g·G(m − x)       g = P_k / (P_k + R²),  R = mean (a − d_a)²
+    x ← x + g·G(m − x) + g²·(m − x − G(m − x))
+    g = P_k / (P_k + R²),  R = mean (a − d_a)²
 
 Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). Before
 a camera that rides on the robot it holds where that place is seen now: with ã and d̃_a, the same two frames as
@@ -14,13 +15,13 @@ the camera sees them from where it has gone (`prior.follow`), and w̃ = exp(−(
 
     m = d + w̃·(ã − d̃_a) + (1 − w̃)·w·(a − d_a)
 
-for what rides along, as a gripper does, is still where it was in the picture. R is
-how far off the drawing was where that could be seen. Of a state alone, in a pose unlike all that were
-recorded, a drawing is confetti: where it was farther off than ever when the filter was measured, it corrects
-nothing (the gate of a Kalman filter); one that knows the scene is better than none even there. G is a
-Gaussian blur: a drawing is a mean of what a state may look like, and right where it is coarse; the grain of
-what was imagined is none of its business, unless the drawing has it, too (G = 1). P_k, how much is to be
-corrected after k imagined steps, the reach and the width of G are measured (`fit_filter.py`), not learnt.
+for what rides along, as a gripper does, is still where it was in the picture. R is how far off the drawing
+was where that could be seen. Of a state alone, in a pose unlike all that were recorded, a drawing is
+confetti: where it was farther off than ever when the filter was measured, it corrects nothing (the gate of a
+Kalman filter); one that knows the scene is better than none even there. G is a Gaussian blur: a drawing is a
+mean of what a state may look like, and right where it is coarse; the grain of what was imagined is kept,
+unless the drawing is trusted so much that all of it is taken. P_k, how much is to be corrected after k
+imagined steps, the reach and the width of G are measured (`fit_filter.py`), not learnt.
 
 And where the robot stands still, so does the picture: of a state that goes on by less than `still` the frame
 before is kept as it is.
@@ -78,6 +79,7 @@ class StateFilter(nn.Module):
     farthest: Tensor  # (V,) the largest R² where the strength was measured, or OPEN
     still: Tensor  # () motion below which the frame before is kept
     kernel: Tensor  # (V, 2·RADIUS + 1) G, along either axis
+    grain: Tensor  # () 1; 0 in filters of before, which never take what G leaves out
     error_weights: Tensor  # (TOLD,) w; zeros before they are measured
 
     def __init__(self, cameras: int) -> None:
@@ -87,6 +89,7 @@ class StateFilter(nn.Module):
         self.register_buffer("farthest", torch.zeros(cameras))
         self.register_buffer("still", torch.zeros(()))
         self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))
+        self.register_buffer("grain", torch.ones(()))
         self.register_buffer("error_weights", torch.zeros(TOLD))
 
     def forward(
@@ -106,7 +109,8 @@ class StateFilter(nn.Module):
         gain = gain.repeat_interleave(3, dim=1)[..., None, None]
         rests = self.rests(motion)
         innovation = self.measured(drawn, shown) - torch.where(rests, last, obs)
-        frame = torch.where(rests, last, obs + gain * self.coarse(innovation))
+        coarse, fine = self.coarse_and_fine(innovation)
+        frame = torch.where(rests, last, obs + gain * coarse + gain.square() * fine)
         told = self.error_features(steps_since_observed, shown, drawn, innovation)
         return Corrected(frame, self.expected_error(told))
 
@@ -144,6 +148,11 @@ class StateFilter(nn.Module):
         same = unchanged(frame, anchor_drawn, self.reach).repeat_interleave(3, dim=1)
         return same * (anchor - anchor_drawn), same
 
+    def coarse_and_fine(self, difference: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives G of (B, C, H, W), and the grain that it leaves out."""
+        coarse = self.coarse(difference)
+        return coarse, self.grain * (difference - coarse)
+
     def coarse(self, difference: Tensor) -> Tensor:
         """Gives G of (B, C, H, W); what lies beyond an edge is as the edge is."""
         kernel = self.kernel.repeat_interleave(3, dim=0)[:, None, None]  # (C, 1, 1, 2·RADIUS + 1)
@@ -159,7 +168,8 @@ class StateFilter(nn.Module):
         reach = state_dict.get(f"{prefix}reach")
         if reach is not None and not reach.ndim:
             state_dict[f"{prefix}reach"] = reach.repeat(len(self.reach))
-        state_dict.setdefault(f"{prefix}still", torch.zeros(()))
+        for name in ("still", "grain"):
+            state_dict.setdefault(f"{prefix}{name}", torch.zeros(()))
         weights = state_dict.get(f"{prefix}error_weights", torch.zeros(0))
         state_dict[f"{prefix}error_weights"] = functional.pad(weights, (0, TOLD - len(weights)))
         state_dict.setdefault(f"{prefix}kernel", gaussian(0.0).repeat(len(self.kernel), 1))

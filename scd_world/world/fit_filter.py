@@ -4,18 +4,18 @@ The search begins at the reach that brings drawings of recorded states nearest t
 larger one, which keeps longer what was shown, is taken where rollouts are about as near with it. After k
 steps of a rollout, of the imagined x, the measured m and the recorded y,
 
-    P_k = argmin  10 lg Σ ‖x + g·G(m − x) − y‖² / ‖x − y‖²  +  UNSHARP · u     P_k ≥ P_(k−1)
+    P_k = argmin  10 lg Σ ‖x + g·c + g²·f − y‖² / ‖x − y‖²  +  UNSHARP · u     P_k ≥ P_(k−1)
 
-over all rows, g = P / (P + R²) in each, the corrected frame being the past of step k + 1: the gains of a
-Kalman filter whose noise is measured instead of modeled. Each error counts beside the uncorrected one, as dB
-have it: else the few rows that went astray would settle what is done to all. And error alone would blur
-whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones within 15 %, u being how
-far |ln sharpness| is beyond that. So for several widths of the blur G, of which each camera gets the one of
-least cost. What a step corrects need not be corrected again, and P_k knows no later step: so of the whole, a
-half and a quarter of it each camera gets what serves a rollout most; or m itself in the place of x, where
-that does. Strengths are found step by step in the model's own frames, where the best one has a closed form;
-all else by the pictures that come of them: a code of the grain of wood and of a small red puck may differ
-as much, and what somebody sees does not.
+over all rows, c = G(m − x), f = m − x − c and g = P / (P + R²) in each, the corrected frame being the past of
+step k + 1: the gains of a Kalman filter whose noise is measured instead of modeled. Each error counts beside
+the uncorrected one, as dB have it: else the few rows that went astray would settle what is done to all. And
+error alone would blur whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones
+within 15 %, u being how far |ln sharpness| is beyond that. So for several widths of the blur G, of which each
+camera gets the one of least cost. What a step corrects need not be corrected again, and P_k knows no later
+step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most; or m itself in
+the place of x, where that does. Strengths are found step by step in the model's own frames, where what each
+comes to has a closed form; all else by the pictures that come of them: a code of the grain of wood and of a
+small red puck may differ as much, and what somebody sees does not.
 
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
@@ -226,7 +226,7 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         drawn, recorded = model.draw(s.state, s.prev, s.shown), clip.obs[:, i + 1]
-        toward = corrects.coarse(corrects.measured(drawn, s.shown) - s.obs)
+        toward = corrects.coarse_and_fine(corrects.measured(drawn, s.shown) - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
         gain = kalman_gain(strengths[:, None, None], s.drawing_error)
@@ -358,24 +358,40 @@ def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts
     return torch.stack(errors).argmin(0).cpu()
 
 
-def errors_at(gain: Tensor, toward: Tensor, missing: Tensor, valid: Tensor) -> Tensor:
+def errors_at(gain: Tensor, toward: tuple[Tensor, Tensor], missing: Tensor, valid: Tensor) -> Tensor:
     """Gives the square error of frames that are corrected by each gain, beside that of each row's uncorrected
     one, summed over rows, (P, V).
 
-    gain (P, N, V); toward, missing (N, C, H, W): the whole correction, and what would be the right one; valid
-    (N, 1).
+    gain (P, N, V); toward, missing (N, C, H, W): what is coarse and what is fine of the whole correction, and
+    what would be the right one; valid (N, 1).
     """
+    coarse, fine = toward
     wanted = by_camera(missing.square())
     counts = valid / wanted.clamp_min(UNSEEN)  # (N, V)
-    fits, moves = (counts * by_camera(toward * other) for other in (missing, toward))  # (N, V)
-    return (gain.square() * moves - 2 * gain * fits + counts * wanted).sum(1)
+
+    def share(one: Tensor, other: Tensor) -> Tensor:
+        return counts * by_camera(one * other)
+
+    # ‖g·c + g²·f − y‖², by powers of g
+    powers = (
+        share(missing, missing),
+        -2 * share(coarse, missing),
+        share(coarse, coarse) - 2 * share(fine, missing),
+        2 * share(coarse, fine),
+        share(fine, fine),
+    )
+    error = torch.zeros_like(gain)
+    for factor in reversed(powers):  # Horner's rule
+        error = error * gain + factor
+    return error.sum(1)
 
 
-def sharpness_at(gain: Tensor, toward: Tensor, frames: Tensor, valid: Tensor) -> Tensor:
+def sharpness_at(gain: Tensor, toward: tuple[Tensor, Tensor], frames: Tensor, valid: Tensor) -> Tensor:
     """Gives how sharp frames (N, C, H, W) are that are corrected by each gain, summed over rows, (P, V)."""
+    coarse, fine = toward
     gains = gain.repeat_interleave(3, dim=2)[..., None, None]
     found = []
     for some in gains.split(max(1, AT_ONCE // frames.numel())):
-        corrected = (frames + some * toward).flatten(0, 1)
+        corrected = (frames + some * coarse + some.square() * fine).flatten(0, 1)
         found.append((valid * sharpness_of(corrected).unflatten(0, some.shape[:2])).sum(1))
     return torch.cat(found)

@@ -8,7 +8,16 @@ import torch
 from tqdm import tqdm
 
 from scd_world.model import world_model
-from scd_world.model.filter import OPEN, STEPS, Drawn, StateFilter, drawing_error, gaussian, motion_of
+from scd_world.model.filter import (
+    OPEN,
+    STEPS,
+    Drawn,
+    StateFilter,
+    by_camera,
+    drawing_error,
+    gaussian,
+    motion_of,
+)
 from scd_world.model.prior import UNSEEN
 from scd_world.model.rollout_state import Shown
 from scd_world.model.world_model import WorldModel, observe_context
@@ -329,6 +338,28 @@ def test_a_blur_keeps_what_is_coarse_and_takes_what_is_fine():
     torch.testing.assert_close(upright, out)
 
 
+def test_the_grain_of_a_drawing_is_taken_with_the_square_of_the_gain():
+    """All of it where the drawing is trusted wholly; a filter of before takes none."""
+    corrects = StateFilter(cameras=1)
+    g = torch.Generator().manual_seed(0)
+    obs, drawn = torch.rand(2, 1, 3, 16, 16, generator=g)
+    corrects.reach.fill_(1e-9)
+    corrects.farthest.fill_(OPEN)
+    corrects.kernel.copy_(gaussian(2.0))
+    shown = shown_as(obs, obs)._replace(drawing_error=torch.ones(1, 1))  # so that the gain is P / (P + 1)
+
+    def corrected(strength: float) -> torch.Tensor:
+        corrects.strength.fill_(strength)
+        return corrects(obs, obs, torch.ones(1), Drawn(drawn, None), shown, torch.zeros(1).long()).frame
+
+    torch.testing.assert_close(corrected(1e9), drawn)
+    coarse = corrects.coarse(drawn - obs)
+    torch.testing.assert_close(corrected(1.0), obs + 0.5 * coarse + 0.25 * (drawn - obs - coarse))
+    before = {name: value for name, value in corrects.state_dict().items() if name != "grain"}
+    corrects.load_state_dict(before)
+    torch.testing.assert_close(corrected(1.0), obs + 0.5 * coarse)
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_where_recordings_rest_the_frame_before_is_kept(model, clip, monkeypatch, keeps):
     """The first row's state rests; whether its picture does the recordings tell, and other rows go on."""
@@ -500,14 +531,16 @@ def test_each_row_s_error_counts_beside_its_uncorrected_one():
     """A row that went ten times as far astray has no more to say than the others; of errors that nobody sees
     none has."""
     g = torch.Generator().manual_seed(0)
-    toward, missing = torch.randn(2, 3, 6, 8, 8, generator=g)
+    *toward, missing = torch.randn(3, 3, 6, 8, 8, generator=g)
     rows, valid = torch.tensor([1.0, 10.0, 0.3])[:, None, None, None], torch.ones(3, 1)
     gain = torch.linspace(0, 1, 5)[:, None, None].expand(5, 3, 2)
     plain = fitting.errors_at(gain, toward, missing, valid)
     torch.testing.assert_close(plain[0], torch.full((2,), 3.0))  # uncorrected, each row is as it was
-    scaled = fitting.errors_at(gain, rows * toward, rows * missing, valid)
+    halfway = by_camera((0.5 * toward[0] + 0.25 * toward[1] - missing).square()) / by_camera(missing.square())
+    torch.testing.assert_close(plain[2], halfway.sum(0))
+    scaled = fitting.errors_at(gain, [rows * part for part in toward], rows * missing, valid)
     torch.testing.assert_close(scaled, plain)
-    unseen = fitting.errors_at(gain, 1e-4 * toward, 1e-4 * missing, valid)
+    unseen = fitting.errors_at(gain, [1e-4 * part for part in toward], 1e-4 * missing, valid)
     assert unseen.abs().max() < 1e-3 * plain.abs().max()
 
 
@@ -543,12 +576,13 @@ def test_a_camera_that_is_covered_has_no_say(model, clip):
 
 
 def test_how_sharp_frames_are_does_not_depend_on_how_many_are_looked_at_together(monkeypatch):
-    frames, toward = torch.randn(2, 3, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    frames, *toward = torch.randn(3, 3, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     gain, valid = torch.rand(5, 3, 2), torch.tensor([[1.0], [0.0], [1.0]])
     together = fitting.sharpness_at(gain, toward, frames, valid)
     monkeypatch.setattr(fitting, "AT_ONCE", 1)
     torch.testing.assert_close(fitting.sharpness_at(gain, toward, frames, valid), together)
-    by_hand = frames[[0, 2]] + gain[3, [0, 2]].repeat_interleave(3, 1)[..., None, None] * toward[[0, 2]]
+    g = gain[3].repeat_interleave(3, 1)[..., None, None]
+    by_hand = (frames + g * toward[0] + g**2 * toward[1])[[0, 2]]
     torch.testing.assert_close(together[3], fitting.sharpness_of(by_hand).sum(0))
 
 
