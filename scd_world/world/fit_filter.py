@@ -154,6 +154,7 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
     if s.scene_features.shape[-1]:
         corrects.farthest.fill_(OPEN)
     corrects.strength.zero_()
+    corrects.grain.fill_(1.0)
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, rollouts))
     corrects.kernel.copy_(gaussian(0.0))
