@@ -12,10 +12,11 @@ the uncorrected one, as dB have it: else the few rows that went astray would set
 error alone would blur whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones
 within 15 %, u being how far |ln sharpness| is beyond that. So for several widths of the blur G, of which each
 camera gets the one of least cost. What a step corrects need not be corrected again, and P_k knows no later
-step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most; or m itself in
-the place of x, where that does. Strengths are found step by step in the model's own frames, where what each
-comes to has a closed form; all else by the pictures that come of them: a code of the grain of wood and of a
-small red puck may differ as much, and what somebody sees does not.
+step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most; and from the
+first step on, or from a later one, m itself in the place of x, where that does. Strengths are found step by
+step in the model's own frames, where what each comes to has a closed form; all else by the pictures that come
+of them: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does
+not.
 
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -61,6 +62,7 @@ UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is
 EVEN = 1e-5  # of [-1, 1], as of a camera that is covered: a smaller difference is none
 LEAST_ERROR = 1e-4  # of a picture, as a share of its range
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
+WHOLE_FROM = (0, 4, 12)  # imagined steps, from which on the drawing may be taken whole
 AT_ONCE = 2**22  # numbers that are corrected together
 RIDGE = 0.01  # of the weights of the error, beside one for each spread of what tells it
 TELLS = 0.01  # deviation of a logarithm; one that differs by less tells nothing
@@ -89,7 +91,7 @@ class Rollouts:
     @property
     def total(self) -> int:
         """How many steps are imagined in all, at most."""
-        return len(self.numbers) * (LARGER + len(WIDTHS) + len(SHARES) + 3)
+        return len(self.numbers) * (LARGER + len(WIDTHS) + len(SHARES) + len(WHOLE_FROM) + 2)
 
     @cached_property
     def pictures(self) -> list[Tensor]:
@@ -199,14 +201,22 @@ def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plai
 
 
 def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
-    """Sets the strengths: of each camera a share of those found, or, grain and all, what is drawn."""
-    kernel, drawn = corrects.kernel.clone(), gaussian(0.0).to(corrects.kernel).expand_as(corrects.kernel)
-    tried = [(share * corrects.strength, kernel) for share in SHARES]
-    tried.append((torch.full_like(corrects.strength, STRENGTHS[-1].item()), drawn))
-    costs = torch.stack([corrected_cost(model, rollouts, *each) for each in tried])
-    for camera, best in enumerate(costs.argmin(0).tolist()):
-        corrects.strength[:, camera] = tried[best][0][:, camera]
-        corrects.kernel[camera] = tried[best][1][camera]
+    """Sets the strengths: of each camera a share of those found, and from some step on what is drawn, grain
+    and all, where that serves a rollout more."""
+    tried = [share * corrects.strength for share in SHARES]
+    costs = torch.stack([corrected_cost(model, rollouts, each) for each in tried])
+    tried, costs = [best_of(tried, costs)], costs.amin(0)[None]
+    for step in WHOLE_FROM:
+        whole = torch.arange(STEPS, device=costs.device)[:, None] >= step
+        tried.append(torch.where(whole, STRENGTHS[-1].item(), tried[0]))
+        costs = torch.cat([costs, corrected_cost(model, rollouts, tried[-1])[None]])
+    corrects.strength.copy_(best_of(tried, costs))
+
+
+def best_of(strengths: Sequence[Tensor], costs: Tensor) -> Tensor:
+    """Gives of each camera those strengths, each (STEPS, V), of which the cost, (N, V), is the least."""
+    best = costs.argmin(0)
+    return torch.stack(list(strengths))[best, :, torch.arange(len(best), device=best.device)].mT
 
 
 def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:
@@ -287,12 +297,10 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
     return told.new_tensor([as_large - center @ w, *w])
 
 
-def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor, kernel: Tensor) -> Tensor:
-    """Sets a strength (STEPS, V) and a blur (V, 2·RADIUS + 1); gives what a rollout costs that is corrected
-    so, dB, (V,)."""
+def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> Tensor:
+    """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
-    model.filter.kernel.copy_(kernel)
     clip, s, measured = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)

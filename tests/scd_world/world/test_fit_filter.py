@@ -76,9 +76,9 @@ def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (52.0, 12), (26.5, 6), (0.0, FEWEST)])
+@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (60.0, 12), (30.5, 6), (0.0, FEWEST)])
 def test_as_many_rows_are_measured_as_there_is_time_for(model, schema, monkeypatch, seconds, rows):
-    """By a clock on which every step takes a second: 13 rollouts of 4 steps."""
+    """By a clock on which every step takes a second: 15 rollouts of 4 steps."""
     clip, clock = make_clip(schema, B=12, T=5), iter(range(100))
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
     measured = fit_filter(model, clip, CONTEXT, 0, lambda obs: obs, seconds)
@@ -266,7 +266,7 @@ def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, 
     monkeypatch.setattr(fitting, "REACHES", (0.3,))
     costs = {0.5: [1.0, 3.0], 1.0: [2.0, 2.0], 0.25: [1.0, 3.0]}
 
-    def corrected_cost(model, rollouts, strength, kernel):
+    def corrected_cost(model, rollouts, strength):
         return torch.tensor(costs.get(strength[0, 0].item() / 2.0, [9.0, 9.0]))
 
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
@@ -588,6 +588,29 @@ def test_how_sharp_frames_are_does_not_depend_on_how_many_are_looked_at_together
     torch.testing.assert_close(together[3], fitting.sharpness_of(by_hand).sum(0))
 
 
+def test_from_the_step_on_from_which_it_serves_a_drawing_is_taken_whole(model, clip, monkeypatch):
+    """Each camera from its own, the first as found and never."""
+    model.filter.strength.fill_(1e-4)
+    whole = fitting.STRENGTHS[-1].item()
+    costs = {(1e-4, 1e-4): [1.0, 1.0], (1e-4, whole): [2.0, 0.5], (whole, whole): [2.0, 0.7]}
+
+    def corrected_cost(model, rollouts, strength):
+        assert (strength.diff(dim=0) >= 0).all()
+        told = next(
+            told for ends, told in costs.items() if strength[[0, 12], 0].tolist() == pytest.approx(ends)
+        )
+        return torch.tensor(told)
+
+    monkeypatch.setattr(fitting, "SHARES", (1.0,))
+    monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
+    fitting.fit_share(model.filter, model, rollouts(clip))
+    found = model.filter.strength
+    assert (found[:, 0] == 1e-4).all()
+    step = fitting.WHOLE_FROM[1]
+    assert (found[:step, 1] == 1e-4).all()
+    assert (found[step:, 1] == whole).all()
+
+
 def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkeypatch):
     """Step by step the whole is found; no share of that brings a rollout nearer to recordings."""
     wholes, fit = [], fitting.fit_strength
@@ -604,6 +627,5 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
     chosen, (whole,) = model.filter.strength.clone(), wholes
     assert whole.any()
     strengths = [chosen, *(share * whole for share in fitting.SHARES)]
-    blur = gaussian(0.0).expand(2, -1)
-    least, *others = (fitting.corrected_cost(model, rollouts(clip), each, blur) for each in strengths)
+    least, *others = (fitting.corrected_cost(model, rollouts(clip), each) for each in strengths)
     assert all((least <= other + 1e-6).all() for other in others)
