@@ -11,6 +11,7 @@ B rows, S state, A action, R features of the expected change, C H W frame; every
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -77,9 +78,10 @@ class StatePrior(nn.Module, ABC):
         """Reads off a frame (F, C, H, W) what no state tells of a scene. shown_state (F, 2·S + A): the state
         there, and state and action one frame earlier."""
 
-    def follow(self, frames: Tensor, state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
-        """Gives frames (F, N, C, H, W), seen where the scene was, as cameras that ride on the robot see them
-        of a state (F, S), `UNSEEN` where they did not look; None where no camera does. prev (F, S + A)."""
+    def follow(self, frames: Sequence[Tensor], state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
+        """Gives N frames, each (F, C, H, W), seen where the scene was, as cameras that ride on the robot see
+        them of a state (F, S): (F, N, C, H, W), `UNSEEN` where they did not look; None where no camera
+        rides. prev (F, S + A)."""
         return None
 
     @property

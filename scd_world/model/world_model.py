@@ -210,9 +210,9 @@ class WorldModel(nn.Module):
     def draw(self, state: Tensor, prev: Tensor, shown: Shown) -> Drawn:
         """Draws states (B, S) without looking at frames between them and the last that was shown; prev (B, S
         + A): state and action one frame earlier. Only where the model has a filter."""
-        both = torch.stack([shown.anchor, shown.anchor_drawn], dim=1)
-        drawn = self.prior.render(state, prev, shown.scene).to(both.dtype)
-        return Drawn(drawn, self.prior.follow(both, state, prev, shown.scene))
+        drawn = self.prior.render(state, prev, shown.scene).to(shown.anchor.dtype)
+        seen = shown.anchor, shown.anchor_drawn
+        return Drawn(drawn, self.prior.follow(seen, state, prev, shown.scene))
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,

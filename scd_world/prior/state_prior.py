@@ -10,6 +10,8 @@ B rows, S state, A action, C H W frame; everything in model units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -89,7 +91,7 @@ class PretrainedStatePrior(StatePrior):
             return Scene.unknown(shown, shown_state)
         return self.renderer.scene(shown, shown_state)
 
-    def follow(self, frames: Tensor, state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
+    def follow(self, frames: Sequence[Tensor], state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
         layer = None if self.renderer is None else self.renderer.static_layer
         return None if layer is None else layer.follow(frames, state, prev[:, : state.shape[-1]], scene)
 

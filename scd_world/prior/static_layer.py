@@ -10,6 +10,7 @@ F frames, S state, V cameras, C = 3·V channels, H W frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -100,11 +101,11 @@ class StaticLayer(nn.Module):
         found, seen = self.looked_up(scene.still[:, None], state, last, scene)
         return torch.where(seen, found, self.by_camera(background[None]))[:, :, 0].flatten(1, 2)
 
-    def follow(self, frames: Tensor, state: Tensor, last: Tensor, scene: Scene) -> Tensor | None:
+    def follow(self, frames: Sequence[Tensor], state: Tensor, last: Tensor, scene: Scene) -> Tensor | None:
         """Gives frames as `StatePrior.follow` does; last (F, S)."""
         if not self.view.any_moves:
             return None
-        found, seen = self.looked_up(frames, state, last, scene)
+        found, seen = self.looked_up(torch.stack(tuple(frames), dim=1), state, last, scene)
         rides = self.view.moves[:, None, None, None, None] > 0
         return torch.where(rides & seen, found, UNSEEN).movedim(2, 1).flatten(2, 3)
 

@@ -179,10 +179,8 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> F
         if not serves[-1].any():
             break
     chosen = len(found) - 1 - serves.flip(0).int().argmax(0)  # (V,) the last of those that serve
-    camera = torch.arange(len(chosen), device=chosen.device)
-    corrects.reach.copy_(reaches[chosen, camera])
-    strength = torch.stack([each.strength for each in found])[chosen, :, camera].mT
-    return Found(torch.stack([each.error for each in found])[chosen, camera], costs[chosen, camera], strength)
+    corrects.reach.copy_(of_each_camera(list(reaches), chosen))
+    return Found(*(of_each_camera(tried, chosen) for tried in zip(*found, strict=True)))
 
 
 def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plain: Found) -> None:
@@ -205,18 +203,17 @@ def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> N
     and all, where that serves a rollout more."""
     tried = [share * corrects.strength for share in SHARES]
     costs = torch.stack([corrected_cost(model, rollouts, each) for each in tried])
-    tried, costs = [best_of(tried, costs)], costs.amin(0)[None]
+    tried, costs = [of_each_camera(tried, costs.argmin(0))], costs.amin(0)[None]
     for step in WHOLE_FROM:
         whole = torch.arange(STEPS, device=costs.device)[:, None] >= step
         tried.append(torch.where(whole, STRENGTHS[-1].item(), tried[0]))
         costs = torch.cat([costs, corrected_cost(model, rollouts, tried[-1])[None]])
-    corrects.strength.copy_(best_of(tried, costs))
+    corrects.strength.copy_(of_each_camera(tried, costs.argmin(0)))
 
 
-def best_of(strengths: Sequence[Tensor], costs: Tensor) -> Tensor:
-    """Gives of each camera those strengths, each (STEPS, V), of which the cost, (N, V), is the least."""
-    best = costs.argmin(0)
-    return torch.stack(list(strengths))[best, :, torch.arange(len(best), device=best.device)].mT
+def of_each_camera(tried: Sequence[Tensor], chosen: Tensor) -> Tensor:
+    """Gives of values (…, V) that were tried each camera's chosen one, by its number (V,)."""
+    return torch.stack([tried[number][..., camera] for camera, number in enumerate(chosen.tolist())], dim=-1)
 
 
 def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:

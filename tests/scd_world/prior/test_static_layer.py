@@ -69,7 +69,7 @@ def test_a_camera_moves_where_frames_are_nearer_so(moves):
         state, last = apart[0].state, apart[0].prev
         scene = Scene(still[:, 0, 0, :0], layer.view(state, last), still)
         assert layer.seen_at(state, last, scene, background) is still
-        assert layer.follow(still[:, None], state, last, scene) is None
+        assert layer.follow([still], state, last, scene) is None
     else:
         assert layer.view.lag.item() == pytest.approx(LAG, abs=0.1)
 
@@ -82,7 +82,7 @@ def test_what_was_shown_is_followed_by_cameras_that_ride_alone():
     shown, now = torch.zeros(1, 1), -torch.ones(1, 1)
     frames = torch.rand(1, 2, 6, 8, 8)
     scene = Scene(shown[:, :0], layer.view(shown, shown), frames[:, 0])
-    followed = layer.follow(frames, now, now, scene)
+    followed = layer.follow(frames.unbind(1), now, now, scene)
     assert (followed[:, :, :3] == UNSEEN).all()
     torch.testing.assert_close(followed[:, :, 3:, :, :6], frames[:, :, 3:, :, 2:])
     assert (followed[:, :, 3:, :, 6:] == UNSEEN).all()
