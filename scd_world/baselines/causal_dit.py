@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scd_world.baselines.dense import DenseTransformer
 from scd_world.model.config import ModelConfig
-from scd_world.model.flow import euler_sample, to_velocity
+from scd_world.model.flow import Correction, euler_sample, to_velocity
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise
@@ -86,7 +86,13 @@ class CausalDiT(Core):
         return obs, obs.new_zeros(len(obs))
 
     def render(
-        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
+        self,
+        encoded: Encoded,
+        state_action: Tensor,
+        pixel_inputs: Tensor,
+        noise: Tensor,
+        num_steps: int,
+        correction: Correction | None = None,
     ) -> Tensor:
         """All layers, at each of the denoising steps."""
         now, predict = self.net.now(encoded.memory), self.config.predict
@@ -94,4 +100,4 @@ class CausalDiT(Core):
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return to_velocity(predict, self.net.denoise(x, t, state_action, pixel_inputs, now), x, t)
 
-        return euler_sample(velocity, noise, num_steps, self.config.t_shift)
+        return euler_sample(velocity, noise, num_steps, self.config.t_shift, correction)

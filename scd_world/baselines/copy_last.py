@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
+from scd_world.model.flow import Correction
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise
@@ -64,6 +65,12 @@ class CopyLast(Core):
         return Encoded(state_action[..., None, :], obs)
 
     def render(
-        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
+        self,
+        encoded: Encoded,
+        state_action: Tensor,
+        pixel_inputs: Tensor,
+        noise: Tensor,
+        num_steps: int,
+        correction: Correction | None = None,
     ) -> Tensor:
         return pixel_inputs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scd_world.model.flow import Correction
 from scd_world.model.noise import Noise
 from scd_world.model.scd import SCD
 from scd_world.model.world_model import Encoded
@@ -22,9 +23,16 @@ class Regression(SCD):
         return torch.zeros_like(noise.x[:1]), torch.ones_like(noise.t[:1])
 
     def render(
-        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
+        self,
+        encoded: Encoded,
+        state_action: Tensor,
+        pixel_inputs: Tensor,
+        noise: Tensor,
+        num_steps: int,
+        correction: Correction | None = None,
     ) -> Tensor:
         """One decoder pass, whatever noise and number of steps are asked for."""
         ones = torch.ones(len(noise), device=noise.device)
         nothing = torch.zeros_like(noise)
-        return self.decoder(nothing, ones, encoded.tokens, state_action, pixel_inputs).float()
+        drawn = self.decoder(nothing, ones, encoded.tokens, state_action, pixel_inputs).float()
+        return drawn if correction is None else drawn + correction(drawn)

@@ -27,12 +27,12 @@ from scd_world.distill.objective import (
     DistillBatch,
     Objective,
     column,
-    read_clip,
     read_history,
+    render_clip,
     scd_of,
     uniform,
 )
-from scd_world.model.flow import euler_sample_interval, interpolate, shift_time
+from scd_world.model.flow import interpolate, shift_time
 from scd_world.model.losses import total_loss
 from scd_world.model.noise import Noise
 from scd_world.model.world_model import WorldModel
@@ -49,11 +49,12 @@ class DistributionMatching(Objective):
         # It learns beside the model (`Learner`), and is not part of the world that comes out.
         self.critic = deepcopy(teacher).requires_grad_(False)
         scd_of(self.critic).decoder.requires_grad_(True)
+        if model.filter is not None:
+            model.filter.strength.zero_()  # until it is measured anew: what that hides could not be learnt
 
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         model, (start, asked, learnt) = self.model, thirds(noise)
-        own = read_clip(model, clip, start)
-        x = euler_sample_interval(own.field(model), own.noise, model.config.num_steps, model.config.t_shift)
+        own, x = render_clip(model, clip, start)
         with torch.no_grad():
             recorded = read_history(self.teacher, clip, start, clip.obs[:, :-1], clip.state[:, :-1])
             direction = self.direction(recorded, x.detach(), asked)

@@ -6,14 +6,17 @@ F frames (batch, time and noise samples folded together), C H W frame, M context
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from scd_world.model.flow import VelocityField
+from scd_world.model.filter import Measured
+from scd_world.model.flow import VelocityField, euler_sample_interval
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.noise import Noise
+from scd_world.model.rollout_state import Shown
 from scd_world.model.scd import SCD
 from scd_world.model.world_model import WorldModel
 from scd_world.robot_data.clip import Clip, previous_state_action
@@ -75,14 +78,14 @@ def read_clip(model: WorldModel, clip: Clip, noise: Noise) -> DistillBatch:
 def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> DistillBatch:
     """The same of the history obs (B, T, C, H, W) and state (B, T, S)."""
     prior = model.prior(previous_state_action(state, clip.action, clip.prev), state, clip.action)
-    state_action = torch.cat([state, clip.action], dim=-1)
     core = scd_of(model)
-    h = core.encode(obs, state_action, model.append_task(prior.delta_features, clip.task))
+    h = core.encode(
+        obs, model.to_draw(state, clip.action), model.append_task(prior.delta_features, clip.task)
+    )
     heads, next_state = model.combine_with_prior(core.perturb_context(h, 0.0), prior)
-    state_action = model.append_task(torch.cat([next_state.detach(), clip.action], dim=-1), clip.task)
-    weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
-
     known = next_state.detach()
+    state_action = model.append_task(model.to_draw(known, clip.action), clip.task)
+    weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
     found = model.look_up(known, clip.action, clip.anchor, clip.anchor_state)
     seen = model.pixel_inputs(obs, known, clip.anchor, found)
 
@@ -99,6 +102,31 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
         heads=heads,
         next_state=next_state,
     )
+
+
+def render_clip(model: WorldModel, clip: Clip, noise: Noise) -> tuple[DistillBatch, Tensor]:
+    """Draws every next frame as in stepping, (F, C, H, W): from pure noise, in `num_steps` steps, after what
+    `read_clip` reads, and with the filter's first correction. The gradient goes through all steps."""
+    batch, config, correction = read_clip(model, clip, noise), model.config, None
+    if model.filter is not None:
+        correction = partial(model.filter.first_correction, measured=measure_clip(model, clip, noise, batch))
+    x = euler_sample_interval(batch.field(model), batch.noise, config.num_steps, config.t_shift, correction)
+    return batch, x
+
+
+@torch.no_grad()
+def measure_clip(model: WorldModel, clip: Clip, noise: Noise, batch: DistillBatch) -> Measured:
+    """Gives what the filter is told of all next frames of a clip, F of them, as in `WorldModel.roll_out`."""
+    assert model.filter is not None
+    B, T = clip.action.shape[:2]
+    shown = Shown(*(repeat(x, "b ... -> (b t) ...", t=T) for x in model.shown_of(clip, noise)))
+    prev = torch.cat([clip.state[:, :-1], clip.action], dim=-1)
+    age = torch.arange(T, device=prev.device).repeat(B)
+    drawn = model.draw(batch.next_state.flatten(0, 1), prev.flatten(0, 1), shown)
+    measured = model.filter.measured(drawn, shown, age)
+    draws = partial(repeat, pattern="n ... -> (k n) ...", k=len(noise.x))
+    shown = Shown(*(draws(x) for x in shown))
+    return Measured(draws(measured.frame), draws(measured.drawn), shown, draws(age))
 
 
 def uniform(normal: Tensor) -> Tensor:

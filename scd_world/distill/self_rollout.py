@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scd_world.distill.objective import Objective, read_clip
-from scd_world.model.flow import euler_sample_interval
+from scd_world.distill.objective import Objective, render_clip
 from scd_world.model.losses import total_loss
 from scd_world.model.noise import Noise
 from scd_world.robot_data.clip import Clip
@@ -25,10 +24,7 @@ class SelfRollout(Objective):
 
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         model = self.model
-        batch = read_clip(model, clip, noise)
-        predicted = euler_sample_interval(
-            batch.field(model), batch.noise, model.config.num_steps, model.config.t_shift
-        )
+        batch, predicted = render_clip(model, clip, noise)
         losses = {"pixels": batch.error(predicted, batch.x).mean()}
         losses |= model.head_losses(clip, batch.heads, batch.next_state)
         return total_loss(model.config, losses), losses

@@ -6,8 +6,12 @@ filter. With x the imagined frame, a the last frame that was shown (the anchor),
 state there:
 
     m = d + w·(a − d_a)      w = exp(−(|d − d_a| / reach)²)
-    x ← x + g·G(m − x) + g²·(m − x − G(m − x))
-    g = P_k / (P_k + R²),  R = mean (a − d_a)²
+    x̂ ← x̂ + g₁·(m − x̂)       the clean frame that the first denoising step sees in pure noise
+    x ← x + g·G(m − x) + g²·(m − x − G(m − x))      the frame that comes of it
+    g = P_k / (P_k + R²),  g₁ = P / (P + R²),  R = mean (a − d_a)²
+
+The first correction says where the denoising begins, and the decoder has the last word: from m on it draws
+what m lacks. The second one is of what the decoder has made worse.
 
 Where the drawing says that nothing has changed, what it did not know of this episode still holds (w). Before
 a camera that rides on the robot it holds where that place is seen now: with ã and d̃_a, the same two frames as
@@ -21,7 +25,7 @@ confetti: where it was farther off than ever when the filter was measured, it co
 Kalman filter); one that knows the scene is better than none even there. G is a Gaussian blur: a drawing is a
 mean of what a state may look like, and right where it is coarse; the grain of what was imagined is kept,
 unless the drawing is trusted so much that all of it is taken. P_k, how much is to be corrected after k
-imagined steps, the reach and the width of G are measured (`fit_filter.py`), not learnt.
+imagined steps, P, the reach and the width of G are measured (`fit_filter.py`), not learnt.
 
 And where the robot stands still, so does the picture: of a state that goes on by less than `still` the frame
 before is kept as it is.
@@ -64,6 +68,15 @@ class Drawn(NamedTuple):
     followed: Tensor | None  # (B, 2, C, H, W) ã and d̃_a; None: no camera rides on the robot
 
 
+class Measured(NamedTuple):
+    """What a filter is told of frames, whatever is imagined of them."""
+
+    frame: Tensor  # (B, C, H, W) m
+    drawn: Tensor  # (B, C, H, W) d
+    shown: Shown
+    steps_since_observed: Tensor  # (B,) int
+
+
 class Corrected(NamedTuple):
     """What a filter makes of imagined frames."""
 
@@ -74,6 +87,7 @@ class Corrected(NamedTuple):
 class StateFilter(nn.Module):
     """Corrects frames, and says how far off they are to be expected. Until it is measured, by nothing."""
 
+    first_strength: Tensor  # (V,) P
     strength: Tensor  # (STEPS, V) P_k
     reach: Tensor  # (V,)
     farthest: Tensor  # (V,) the largest R² where the strength was measured, or OPEN
@@ -84,6 +98,7 @@ class StateFilter(nn.Module):
 
     def __init__(self, cameras: int) -> None:
         super().__init__()
+        self.register_buffer("first_strength", torch.zeros(cameras))
         self.register_buffer("strength", torch.zeros(STEPS, cameras))
         self.register_buffer("reach", torch.ones(cameras))
         self.register_buffer("farthest", torch.zeros(cameras))
@@ -92,27 +107,24 @@ class StateFilter(nn.Module):
         self.register_buffer("grain", torch.ones(()))
         self.register_buffer("error_weights", torch.zeros(TOLD))
 
-    def forward(
-        self,
-        obs: Tensor,
-        last: Tensor,
-        motion: Tensor,
-        drawn: Drawn,
-        shown: Shown,
-        steps_since_observed: Tensor,
-    ) -> Corrected:
-        """obs, last (B, C, H, W); motion (B,) of the state that leads to obs, as `motion_of` has it;
-        steps_since_observed (B,) int."""
-        strength = self.strength[steps_since_observed.clamp(max=STEPS - 1)]
-        error = shown.drawing_error
-        gain = kalman_gain(strength, error) * (error <= GATE * self.farthest)
-        gain = gain.repeat_interleave(3, dim=1)[..., None, None]
-        rests = self.rests(motion)
-        innovation = self.measured(drawn, shown) - torch.where(rests, last, obs)
+    def first_correction(self, obs: Tensor, measured: Measured) -> Tensor:
+        """Gives g₁·(m − x̂), of clean frames x̂ (B, C, H, W) that were seen in pure noise."""
+        return self.gain(self.first_strength, measured.shown) * (measured.frame - obs)
+
+    def forward(self, obs: Tensor, last: Tensor, motion: Tensor, measured: Measured) -> Corrected:
+        """obs, last (B, C, H, W); motion (B,) of the state that leads to obs, as `motion_of` has it."""
+        strength = self.strength[measured.steps_since_observed.clamp(max=STEPS - 1)]
+        gain, rests = self.gain(strength, measured.shown), self.rests(motion)
+        innovation = measured.frame - torch.where(rests, last, obs)
         coarse, fine = self.coarse_and_fine(innovation)
         frame = torch.where(rests, last, obs + gain * coarse + gain.square() * fine)
-        told = self.error_features(steps_since_observed, shown, drawn, innovation)
-        return Corrected(frame, self.expected_error(told))
+        return Corrected(frame, self.expected_error(self.error_features(measured, innovation)))
+
+    def gain(self, strength: Tensor, shown: Shown) -> Tensor:
+        """Gives g, (B, C, 1, 1), of strengths (B, V) or (V,)."""
+        gain = kalman_gain(strength, shown.drawing_error)
+        gain = gain * (shown.drawing_error <= GATE * self.farthest)
+        return gain.repeat_interleave(3, dim=1)[..., None, None]
 
     def expected_error(self, told: Tensor) -> Tensor:
         """Gives e, (B,): the root mean square error of the picture to expect, as a share of the range from
@@ -120,28 +132,27 @@ class StateFilter(nn.Module):
         return (told @ self.error_weights).exp().clamp(max=1.0)
 
     @staticmethod
-    def error_features(
-        steps_since_observed: Tensor, shown: Shown, drawn: Drawn, innovation: Tensor
-    ) -> Tensor:
+    def error_features(measured: Measured, innovation: Tensor) -> Tensor:
         """Gives what the error of the picture is told by, (B, TOLD); of several cameras the mean. innovation
         (B, C, H, W): m − x."""
+        shown = measured.shown
         off = shown.unaided_error.float().sqrt().sqrt()  # R itself: see drawing_error
-        told = [off, size_of(innovation), size_of(drawn.frame - shown.anchor_drawn)]
+        told = [off, size_of(innovation), size_of(measured.drawn - shown.anchor_drawn)]
         told = [(value + FLOOR).log().mean(1) for value in told]
-        k = (steps_since_observed + 1).log()
+        k = (measured.steps_since_observed + 1).log()
         return torch.stack([torch.ones_like(k), k, *told], dim=1)
 
     def rests(self, motion: Tensor) -> Tensor:
         """Says of motion (B,) whether the frame before is kept, bool (B, 1, 1, 1)."""
         return (motion < self.still)[:, None, None, None]
 
-    def measured(self, drawn: Drawn, shown: Shown) -> Tensor:
-        """Gives m, (B, C, H, W)."""
+    def measured(self, drawn: Drawn, shown: Shown, steps_since_observed: Tensor) -> Measured:
+        """Gives m, and what belongs to it. steps_since_observed (B,) int."""
         unknown = self.still_unknown(drawn.frame, shown.anchor, shown.anchor_drawn)[0]
         if drawn.followed is not None:
             followed, same = self.still_unknown(drawn.frame, *drawn.followed.unbind(1))
             unknown = followed + (1 - same) * unknown
-        return drawn.frame + unknown
+        return Measured(drawn.frame + unknown, drawn.frame, shown, steps_since_observed)
 
     def still_unknown(self, frame: Tensor, anchor: Tensor, anchor_drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Gives w·(a − d_a), and w, of a drawing d; all (B, C, H, W)."""
@@ -163,13 +174,14 @@ class StateFilter(nn.Module):
         return difference
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Takes filters from before they knew of standing still, of grain, or of their error, and of one
-        reach for all cameras, too."""
+        """Takes filters from before they knew of standing still, of grain, of their error, or of a first
+        correction, and of one reach for all cameras, too."""
         reach = state_dict.get(f"{prefix}reach")
         if reach is not None and not reach.ndim:
             state_dict[f"{prefix}reach"] = reach.repeat(len(self.reach))
         for name in ("still", "grain"):
             state_dict.setdefault(f"{prefix}{name}", torch.zeros(()))
+        state_dict.setdefault(f"{prefix}first_strength", torch.zeros_like(self.first_strength))
         weights = state_dict.get(f"{prefix}error_weights", torch.zeros(0))
         state_dict[f"{prefix}error_weights"] = functional.pad(weights, (0, TOLD - len(weights)))
         state_dict.setdefault(f"{prefix}kernel", gaussian(0.0).repeat(len(self.kernel), 1))

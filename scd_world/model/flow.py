@@ -13,6 +13,8 @@ from torch import Tensor
 
 # (x_t (F, C, H, W), t (F,), s (F,)) → the velocity on the way from t down to s, (F, C, H, W).
 VelocityField = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Clean frames (F, C, H, W) as they are first seen in pure noise → what is to be added to them.
+Correction = Callable[[Tensor], Tensor]
 
 
 def interpolate(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -43,16 +45,34 @@ def denoising_times(num_steps: int, shift: float) -> list[float]:
 
 
 def euler_sample(
-    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int, shift: float = 1.0
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    num_steps: int,
+    shift: float = 1.0,
+    correction: Correction | None = None,
 ) -> Tensor:
     """Euler: x ← x + (t' − t)·v(x, t) from t = 1 to t = 0. noise (F, C, H, W)."""
-    return euler_sample_interval(lambda x, t, _: velocity(x, t), noise, num_steps, shift)
+    return euler_sample_interval(lambda x, t, _: velocity(x, t), noise, num_steps, shift, correction)
 
 
-def euler_sample_interval(field: VelocityField, noise: Tensor, num_steps: int, shift: float = 1.0) -> Tensor:
-    """The same, of a velocity that asks where each step ends. noise (F, C, H, W)."""
+def euler_sample_interval(
+    field: VelocityField,
+    noise: Tensor,
+    num_steps: int,
+    shift: float = 1.0,
+    correction: Correction | None = None,
+) -> Tensor:
+    """The same, of a velocity that asks where each step ends. noise (F, C, H, W).
+
+    correction: of the clean frame x̂ = x − t·v that the first step sees; what is known otherwise moves it by
+    δ, and all further steps go on from there, under the noise that was left: x_s ← x_s + (1 − s)·δ.
+    """
     x, times = noise.float(), denoising_times(num_steps, shift)
     for t, s in pairwise(times):
         now, end = (torch.full((len(x),), time, device=x.device) for time in (t, s))
-        x = x + (s - t) * field(x, now, end)
+        velocity = field(x, now, end)
+        clean = x - t * velocity
+        x = x + (s - t) * velocity
+        if correction is not None and t == 1:
+            x = x + (1 - s) * correction(clean)
     return x

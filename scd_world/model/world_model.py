@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -19,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.filter import Corrected, Drawn, StateFilter, drawing_error, motion_of
-from scd_world.model.flow import interpolate, logit_normal, shift_time
+from scd_world.model.filter import Corrected, Drawn, Measured, StateFilter, drawing_error, motion_of
+from scd_world.model.flow import Correction, interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
@@ -79,11 +80,18 @@ class Core(nn.Module, ABC):
 
     @abstractmethod
     def render(
-        self, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor, noise: Tensor, num_steps: int
+        self,
+        encoded: Encoded,
+        state_action: Tensor,
+        pixel_inputs: Tensor,
+        noise: Tensor,
+        num_steps: int,
+        correction: Correction | None = None,
     ) -> Tensor:
         """Draws the next frame, (B, C, H, W), of the last `encode_step`.
 
-        state_action (B, S + A + tasks): next state, action, task; pixel_inputs (B, I·C, H, W).
+        state_action (B, S + A + tasks): next state, action, task; pixel_inputs (B, I·C, H, W); correction: of
+        what the first denoising step sees.
         """
 
     def extra_noise(self, clip: Clip, sampler: NoiseSampler) -> Mapping[str, Tensor]:
@@ -96,6 +104,21 @@ class Core(nn.Module, ABC):
         t = logit_normal(noise.t, self.config.t_mean, self.config.t_std)
         t = shift_time(t, self.config.t_shift)
         return interpolate(x.expand(len(t), *x.shape), noise.x, t), t
+
+
+class Step(NamedTuple):
+    """What is known of B episodes where a step begins."""
+
+    obs: Tensor  # (B, C, H, W)
+    prev: Tensor  # (B, S + A) state and action one frame earlier
+    state: Tensor  # (B, S)
+    action: Tensor  # (B, A) that leads on
+    task: Tensor  # (B,) int
+
+    @property
+    def state_action(self) -> Tensor:
+        """(B, S + A)"""
+        return torch.cat([self.state, self.action], dim=-1)
 
 
 # Share of the self-rollouts that no filter corrects: where it says little, a model has to stand by itself.
@@ -187,25 +210,35 @@ class WorldModel(nn.Module):
             images.append(at_all_steps(anchor, last.shape[:-3]).to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
 
-    def correct(
+    def render_next(
         self,
-        obs: Tensor,
+        encoded: Encoded,
+        step: Step,
         state: Tensor,
-        last: Tensor,
-        prev: Tensor,
         shown: Shown,
         steps_since_observed: Tensor,
+        noise: Tensor,
+        num_steps: int,
     ) -> Corrected:
-        """Corrects frames (B, C, H, W) that were imagined of states (B, S), where the model has a filter.
-
-        last (B, C, H, W), prev (B, S + A): the frame before these, and state and action there; what the last
-        frame that was shown tells; steps_since_observed (B,) int.
-        """
+        """Draws frames of the next states (B, S), as `Core.render` does; where the model has a filter, that
+        corrects them."""
+        state_action = self.append_task(self.to_draw(state, step.action), step.task)
+        found = self.look_up(state, step.action, shown.anchor, shown.anchor_state)
+        seen = self.pixel_inputs(step.obs, state, shown.anchor, found)
+        given = encoded, state_action, seen, noise, num_steps
         if self.filter is None:
+            obs = self.core.render(*given).clamp(-1, 1)
             return Corrected(obs, obs.new_ones(len(obs)))
-        motion = motion_of(prev[:, : state.shape[-1]], state, self.prior.delta_scale)
-        drawn = self.draw(state, prev, shown)
-        return self.filter(obs, last, motion, drawn, shown, steps_since_observed)
+        measured = self.measure(state, step.state_action, shown, steps_since_observed)
+        first = partial(self.filter.first_correction, measured=measured)
+        obs = self.core.render(*given, first).clamp(-1, 1)
+        return self.filter(obs, step.obs, motion_of(step.state, state, self.prior.delta_scale), measured)
+
+    def measure(self, state: Tensor, prev: Tensor, shown: Shown, steps_since_observed: Tensor) -> Measured:
+        """Gives what the filter is told of frames of states (B, S). prev (B, S + A): state and action one
+        frame earlier; shown: what the last frame that was shown tells; steps_since_observed (B,) int."""
+        assert self.filter is not None
+        return self.filter.measured(self.draw(state, prev, shown), shown, steps_since_observed)
 
     def draw(self, state: Tensor, prev: Tensor, shown: Shown) -> Drawn:
         """Draws states (B, S) without looking at frames between them and the last that was shown; prev (B, S
@@ -307,25 +340,26 @@ class WorldModel(nn.Module):
     def roll_out(self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor) -> Tensor:
         """Gives frames (B, T, C, H, W): the first of obs, and those that the model draws after it."""
         prev = previous_state_action(state, clip.action, clip.prev)
-        alone = (noise.corruption_level < UNCORRECTED)[:, None, None, None]
         frames = [obs[:, 0]]
         cache = self.core.empty_cache(len(obs), obs.device)
-        shown = self.look_at(clip.anchor, *clip.anchor_state.tensor_split([state.shape[-1]], dim=-1))
+        shown = self.shown_of(clip, noise)
         for i in range(clip.num_steps - 1):
-            now = prev[:, i], state[:, i], clip.action[:, i], clip.task
-            encoded, prior = self.prior_and_encode_step(frames[-1], *now, cache)
+            step = Step(frames[-1], prev[:, i], state[:, i], clip.action[:, i], clip.task)
+            encoded, prior = self.prior_and_encode_step(step, cache)
             _, next_state = self.combine_with_prior(encoded.tokens, prior)
-            state_action = self.append_task(self.to_draw(next_state, clip.action[:, i]), clip.task)
             # Not the noise that frame i + 1 is learnt from; of the same row: parts of a batch must agree.
             start = noise.x[0, :, i - 1]
-            found = self.look_up(next_state, clip.action[:, i], clip.anchor, clip.anchor_state)
-            seen = self.pixel_inputs(frames[-1], next_state, clip.anchor, found)
-            drawn = self.core.render(encoded, state_action, seen, start, self.config.num_steps).clamp(-1, 1)
             age = torch.full_like(clip.task, i)
-            before = torch.cat([state[:, i], clip.action[:, i]], dim=-1)
-            corrected = self.correct(drawn, next_state, frames[-1], before, shown, age)
-            frames.append(torch.where(alone, drawn, corrected.frame).to(obs.dtype))
+            drawn = self.render_next(encoded, step, next_state, shown, age, start, self.config.num_steps)
+            frames.append(drawn.frame.to(obs.dtype))
         return torch.stack(frames, dim=1)
+
+    def shown_of(self, clip: Clip, noise: Noise) -> Shown:
+        """Gives what a clip's anchor tells all its frames. Of some clips a drawing that is infinitely far
+        off, which corrects nothing."""
+        shown = self.look_at(clip.anchor, *clip.anchor_state.tensor_split([clip.state.shape[-1]], dim=-1))
+        alone = (noise.corruption_level < UNCORRECTED)[:, None]
+        return shown._replace(drawing_error=shown.drawing_error.masked_fill(alone, torch.inf))
 
     # ---- stepping --------------------------------------------------------------------------------------
 
@@ -405,31 +439,25 @@ class WorldModel(nn.Module):
     ) -> RolloutState:
         """Steps to a next frame that is drawn, in `num_steps` denoising steps. noise (B, C, H, W)."""
         encoded, heads, state = self.encode_and_predict(s, action)
-        state_action = self.append_task(self.to_draw(state, action), s.task)
-        found = self.look_up(state, action, s.anchor, s.anchor_state)
-        seen = self.pixel_inputs(s.obs, state, s.anchor, found)
-        obs = self.core.render(encoded, state_action, seen, noise, num_steps or self.config.num_steps)
-        prev, age = torch.cat([s.state, action], dim=-1), s.steps_since_observed
-        drawn = self.correct(obs.clamp(-1, 1), state, s.obs, prev, s.shown, age)
-        ensemble = self.prior.step_ensemble(s.ensemble, action, s.steps_since_observed)
-        return self.next_state(s, heads, prev, drawn, state, ensemble, s.steps_since_observed + 1)
+        step, steps, age = step_of(s, action), num_steps or self.config.num_steps, s.steps_since_observed
+        drawn = self.render_next(encoded, step, state, s.shown, age, noise, steps)
+        ensemble = self.prior.step_ensemble(s.ensemble, action, age)
+        return self.next_state(s, heads, step.state_action, drawn, state, ensemble, age + 1)
 
     def encode_and_predict(
         self, s: RolloutState, action: Tensor
     ) -> tuple[Encoded, LowDimHeads.Output, Tensor]:
         """Encodes the newest frame once: the encoding, what the heads read, next state (B, S)."""
         s.check()
-        encoded, prior = self.prior_and_encode_step(s.obs, s.prev, s.state, action, s.task, s.cache)
+        encoded, prior = self.prior_and_encode_step(step_of(s, action), s.cache)
         return encoded, *self.combine_with_prior(encoded.tokens, prior)
 
-    def prior_and_encode_step(
-        self, obs: Tensor, prev: Tensor, state: Tensor, action: Tensor, task: Tensor, cache: RingKVCache
-    ) -> tuple[Encoded, PriorPrediction]:
+    def prior_and_encode_step(self, step: Step, cache: RingKVCache) -> tuple[Encoded, PriorPrediction]:
         """Encodes one frame into the cache; gives the encoding and what the prior alone says."""
-        prior = self.prior(prev, state, action)
-        state_action = self.to_draw(state, action)
-        features = self.append_task(prior.delta_features, task)
-        return self.core.encode_step(obs, state_action, features, cache), prior
+        prior = self.prior(step.prev, step.state, step.action)
+        state_action = self.to_draw(step.state, step.action)
+        features = self.append_task(prior.delta_features, step.task)
+        return self.core.encode_step(step.obs, state_action, features, cache), prior
 
     def next_state(
         self,
@@ -454,6 +482,10 @@ class WorldModel(nn.Module):
             steps_since_observed=steps_since_observed,
             steps=s.cache.steps,
         )
+
+
+def step_of(s: RolloutState, action: Tensor) -> Step:
+    return Step(s.obs, s.prev, s.state, action, s.task)
 
 
 def at_all_steps(x: Tensor, rows: Sequence[int]) -> Tensor:

@@ -42,7 +42,16 @@ from scipy.optimize import nnls
 from torch import Tensor
 from tqdm import tqdm
 
-from scd_world.model.filter import OPEN, STEPS, StateFilter, by_camera, gaussian, kalman_gain, motion_of
+from scd_world.model.filter import (
+    OPEN,
+    STEPS,
+    Measured,
+    StateFilter,
+    by_camera,
+    gaussian,
+    kalman_gain,
+    motion_of,
+)
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
@@ -62,6 +71,7 @@ UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is
 EVEN = 1e-5  # of [-1, 1], as of a camera that is covered: a smaller difference is none
 LEAST_ERROR = 1e-4  # of a picture, as a share of its range
 SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
+FIRST_SHARES = (0.0, 0.3, 1.0, 3.0)  # P, of the mean R²; beside these the drawing whole
 WHOLE_FROM = (0, 4, 12)  # imagined steps, from which on the drawing may be taken whole
 AT_ONCE = 2**22  # numbers that are corrected together
 RIDGE = 0.01  # of the weights of the error, beside one for each spread of what tells it
@@ -91,7 +101,9 @@ class Rollouts:
     @property
     def total(self) -> int:
         """How many steps are imagined in all, at most."""
-        return len(self.numbers) * (LARGER + len(WIDTHS) + len(SHARES) + len(WHOLE_FROM) + 2)
+        return len(self.numbers) * (
+            LARGER + len(WIDTHS) + len(SHARES) + len(WHOLE_FROM) + len(FIRST_SHARES) + 3
+        )
 
     @cached_property
     def pictures(self) -> list[Tensor]:
@@ -156,19 +168,35 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
     if s.scene_features.shape[-1]:
         corrects.farthest.fill_(OPEN)
     corrects.strength.zero_()
+    corrects.first_strength.zero_()
     corrects.grain.fill_(1.0)
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, rollouts))
     corrects.kernel.copy_(gaussian(0.0))
-    fit_width(corrects, model, rollouts, fit_reach(corrects, model, rollouts))
+    nearest = reach_of_frames(corrects, model, rollouts)
+    corrects.reach.copy_(torch.tensor(REACHES)[nearest])
+    fit_first_strength(corrects, model, rollouts)
+    fit_width(corrects, model, rollouts, fit_reach(corrects, model, rollouts, nearest))
     fit_share(corrects, model, rollouts)
     corrects.error_weights.copy_(fit_error(model, rollouts))
 
 
-def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Found:
+def fit_first_strength(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
+    """Sets the strength of the first correction, of each camera that which serves a rollout most under the
+    reach that there is, where the frames that come of it are corrected no more."""
+    off, costs = rollouts.start(model).drawing_error.mean(0), []  # (V,)
+    tried = [share * off for share in FIRST_SHARES] + [torch.full_like(off, STRENGTHS[-1].item())]
+    for strength in tried:
+        corrects.first_strength.copy_(strength)
+        costs.append(rollout_cost(model, rollouts))
+    corrects.first_strength.copy_(of_each_camera(tried, torch.stack(costs).argmin(0)))
+
+
+def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, nearest: Tensor) -> Found:
     """Sets each camera's reach: of that which serves single frames, and larger ones, the largest that serves
-    a rollout about as well as any. Gives what they come to without a blur."""
-    nearest, found = reach_of_frames(corrects, model, rollouts), []
+    a rollout about as well as any. nearest: the place of the first in REACHES, (V,). Gives what they come to
+    without a blur."""
+    found = []
     reaches = nearest + torch.arange(1 + LARGER)[:, None]  # (1 + LARGER, V) their places in REACHES
     reaches = torch.tensor(REACHES)[reaches.clamp(max=len(REACHES) - 1)].to(corrects.reach)
     for tried in reaches.unique_consecutive(dim=0):
@@ -233,8 +261,8 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]
     for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
-        drawn, recorded = model.draw(s.state, s.prev, s.shown), clip.obs[:, i + 1]
-        toward = corrects.coarse_and_fine(corrects.measured(drawn, s.shown) - s.obs)
+        measure, recorded = measured_of(model, s, last), clip.obs[:, i + 1]
+        toward = corrects.coarse_and_fine(measure.frame - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
         gain = kalman_gain(strengths[:, None, None], s.drawing_error)
@@ -246,10 +274,8 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]
             ]
         )
         cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sums[1], sums[2])
-        weaker = strengths[:, None] < corrects.strength[k - 1] * bool(k)  # what a rollout loses it has lost
-        corrects.strength[k] = strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
-        age = last.steps_since_observed
-        s = replace(s, obs=corrects(s.obs, last.obs, motion, drawn, s.shown, age).frame)
+        corrects.strength[k] = strongest(cost, strengths, corrects.strength[k - 1] * bool(k))
+        s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
         pictures = rollouts.decode(s.obs), rollouts.pictures[k]
         measured += how_far_off(*pictures, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
@@ -268,16 +294,26 @@ def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
         corrects.strength.zero_()
         last, s = s, model.imagine(s, clip.action[:, i], noise)
         corrects.strength.copy_(strength)
-        drawn = model.draw(s.state, s.prev, s.shown)
-        innovation = corrects.measured(drawn, s.shown) - s.obs
-        age = last.steps_since_observed
+        measure = measured_of(model, s, last)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
-        frame = corrects(s.obs, last.obs, motion, drawn, s.shown, age).frame
+        frame = corrects(s.obs, last.obs, motion, measure).frame
         s, valid = replace(s, obs=frame), clip.valid[:, i] > 0
         pictures, recorded = rollouts.decode(frame[valid]), rollouts.pictures[k][valid]
-        told.append(corrects.error_features(age, s.shown, drawn, innovation)[valid])
+        told.append(corrects.error_features(measure, measure.frame - s.obs)[valid])
         errors.append((pictures - recorded).square().mean((1, 2, 3)).sqrt() / 2)
     return least_squares_of_logarithm(torch.cat(told), torch.cat(errors))
+
+
+def measured_of(model: WorldModel, s: RolloutState, last: RolloutState) -> Measured:
+    """Gives what the filter was told of the frames of `s`, which were imagined after `last`."""
+    return model.measure(s.state, s.prev, s.shown, last.steps_since_observed)
+
+
+def strongest(cost: Tensor, strengths: Tensor, before: Tensor) -> Tensor:
+    """Gives each camera's strength of least cost (P, V), of (P,), none weaker than the step before, (V,):
+    what a rollout has lost it has lost."""
+    weaker = strengths[:, None] < before
+    return strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
 
 
 def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
@@ -298,6 +334,11 @@ def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> T
     """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
+    return rollout_cost(model, rollouts)
+
+
+def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
+    """Gives what a rollout costs that is corrected as it is, dB, (V,)."""
     clip, s, measured = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
@@ -358,7 +399,10 @@ def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts
     for reach in REACHES:
         corrects.reach.fill_(reach)
         off = {
-            i: by_camera((corrects.measured(d, s.shown) - clip.obs[:, i]).square()) for i, d in drawn.items()
+            i: by_camera(
+                (corrects.measured(d, s.shown, s.steps_since_observed).frame - clip.obs[:, i]).square()
+            )
+            for i, d in drawn.items()
         }
         errors.append(torch.stack([(clip.valid[:, i - 1, None] * e).sum(0) for i, e in off.items()]).sum(0))
     return torch.stack(errors).argmin(0).cpu()

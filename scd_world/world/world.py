@@ -28,7 +28,7 @@ from scd_world.codec.codec import Codec, Identity, with_found
 from scd_world.model.config import ModelConfig
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.rollout_state import RolloutState, Shown
-from scd_world.model.world_model import WorldModel
+from scd_world.model.world_model import Step, WorldModel
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import KNOWN
@@ -181,9 +181,8 @@ class World:
             cache = s.cache.fresh(len(chosen), before=int(length))
             prev = previous_state_action(state[:, :-1], action, first)
             for i in range(length):
-                self.model.prior_and_encode_step(
-                    obs[:, i], prev[:, i], state[:, i], action[:, i], task, cache
-                )
+                step = Step(obs[:, i], prev[:, i], state[:, i], action[:, i], task)
+                self.model.prior_and_encode_step(step, cache)
             s.cache.replace(torch.as_tensor(rows[chosen], device=self.device), cache)
 
     def step(

@@ -22,9 +22,10 @@ from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import distill
 from scd_world.distill.dmd import DistributionMatching
 from scd_world.distill.meanflow import MeanFlow, average_and_target, sample_bilinear, stretch
-from scd_world.distill.objective import read_clip
+from scd_world.distill.objective import read_clip, render_clip
 from scd_world.distill.self_rollout import SelfRollout
 from scd_world.metrics.image import sharpness
+from scd_world.model.filter import OPEN
 from scd_world.model.flow import euler_sample_interval
 from scd_world.model.pixel_heads import Warp
 from scd_world.model.world_model import WorldModel
@@ -194,6 +195,28 @@ def test_a_critic_learns_its_decoder_and_as_long_as_it_is_its_teacher_nothing_mo
     assert learnt
     assert all(name.startswith("core.decoder.") for name in learnt)
     assert all(p.grad is None or not p.grad.any() for p in learner.parameters())
+
+
+@pytest.mark.parametrize("commands", [True, False])
+def test_a_student_learns_by_the_frames_that_it_is_stepped_to(clip, commands):
+    """Told the same: a joint's command only where that is drawn by; and corrected at the same place."""
+    config = replace(CONFIG, sees_commands=commands, anchor_frame=True, state_filter=True, noise_samples=1)
+    stats = replace(make_stats(SCHEMA), commanded_by=torch.tensor([1.0, -1.0, -1.0]))
+    model = filled(make_model(config, SCHEMA, stats)).eval()
+    model.filter.first_strength.fill_(0.1)
+    model.filter.farthest.fill_(OPEN)
+    noise = replace(noise_for(model, clip), corruption_level=torch.ones(len(clip.obs)))
+    noise = noise.without_self_rollout()
+    clip = replace(clip, anchor=clip.obs[:, 0], anchor_state=torch.cat([clip.state[:, 0], clip.prev], dim=-1))
+    model.config = replace(model.config, frame_blend=0.0, state_noise=0.0)
+    _, drawn = render_clip(model, clip, noise)
+    s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
+    stepped = model.imagine(s, clip.action[:, 0], noise.x[0, :, 0]).obs
+    first = drawn.unflatten(0, clip.action.shape[:2])[:, 0]
+    torch.testing.assert_close(first.clamp(-1, 1), stepped, atol=1e-5, rtol=1e-4)
+    model.filter.first_strength.zero_()
+    _, uncorrected = render_clip(model, clip, noise)
+    assert (uncorrected - drawn).abs().max() > 1e-3
 
 
 def test_frames_move_from_where_the_critic_sees_them_to_where_the_teacher_does(model, clip, monkeypatch):

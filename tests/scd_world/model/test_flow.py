@@ -47,3 +47,26 @@ def test_training_times_lean_where_the_mean_is_set():
     t = logit_normal(torch.randn(10_000), 0.8, 1.2)
     assert ((t > 0) & (t < 1)).all()
     assert abs(t.median() - torch.sigmoid(torch.tensor(0.8))) < 0.02
+
+
+def test_what_the_first_step_sees_can_be_corrected_and_later_steps_go_on_from_there():
+    """Under the noise that was there: as if the frame had been the corrected one. Of one step it is the
+    frame."""
+    g = torch.Generator().manual_seed(0)
+    x, noise, added = torch.randn(3, 2, 3, 4, 4, generator=g)
+    given: list[torch.Tensor] = []
+
+    def velocity(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        given.append(x_t)
+        return noise - x
+
+    def correction(clean: torch.Tensor) -> torch.Tensor:
+        torch.testing.assert_close(clean, x)
+        return added
+
+    drawn = euler_sample(velocity, noise, 3, 0.5, correction)
+    second, third = denoising_times(3, 0.5)[1:3]
+    torch.testing.assert_close(given[1], interpolate(x + added, noise, torch.tensor(second)))
+    torch.testing.assert_close(given[2], given[1] + (third - second) * (noise - x))  # and no more than once
+    torch.testing.assert_close(drawn, x + (1 - second) * added, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(euler_sample(velocity, noise, 1, 0.5, correction), x + added)

@@ -12,10 +12,12 @@ from scd_world.model.filter import (
     OPEN,
     STEPS,
     Drawn,
+    Measured,
     StateFilter,
     by_camera,
     drawing_error,
     gaussian,
+    kalman_gain,
     motion_of,
 )
 from scd_world.model.prior import UNSEEN
@@ -33,8 +35,16 @@ FILTERED = replace(CONFIG, state_filter=True, anchor_frame=True)
 
 
 @pytest.fixture
-def model(schema, stats) -> WorldModel:
+def both(schema, stats) -> WorldModel:
+    """A model whose filter corrects what is first seen, and the frame that comes of it."""
     return filled(make_model(FILTERED, schema, stats)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def model(both, monkeypatch) -> WorldModel:
+    """One whose filter corrects frames alone."""
+    monkeypatch.setattr(fitting, "fit_first_strength", lambda *_: None)
+    return both
 
 
 @pytest.fixture
@@ -65,6 +75,11 @@ def state_there(clip: Clip, i: int) -> torch.Tensor:
     return torch.cat([clip.state[:, i], clip.before(i)], dim=-1)
 
 
+def measured_as(drawn: torch.Tensor, shown: Shown, age: torch.Tensor | None = None) -> Measured:
+    """What a filter is told where what is drawn is all that it knows."""
+    return Measured(drawn, drawn, shown, torch.zeros(len(drawn)).long() if age is None else age)
+
+
 def shown_as(anchor: torch.Tensor, drawn: torch.Tensor) -> Shown:
     """A frame that was shown, and what was drawn of it."""
     error = drawing_error(anchor, drawn)
@@ -76,9 +91,9 @@ def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (60.0, 12), (30.5, 6), (0.0, FEWEST)])
+@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (80.0, 12), (40.5, 6), (0.0, FEWEST)])
 def test_as_many_rows_are_measured_as_there_is_time_for(model, schema, monkeypatch, seconds, rows):
-    """By a clock on which every step takes a second: 15 rollouts of 4 steps."""
+    """By a clock on which every step takes a second: 20 rollouts of 4 steps."""
     clip, clock = make_clip(schema, B=12, T=5), iter(range(100))
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
     measured = fit_filter(model, clip, CONTEXT, 0, lambda obs: obs, seconds)
@@ -140,7 +155,7 @@ def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema
     model.filter.farthest.fill_(1e6)
     late = torch.tensor([STEPS + 100, STEPS - 1, STEPS])
     obs, last, drawn, *shown = clip.obs[:1, :5].expand(3, -1, -1, -1, -1).unbind(1)
-    once = model.filter(obs, last, torch.ones(3), Drawn(drawn, None), shown_as(*shown), late).frame
+    once = model.filter(obs, last, torch.ones(3), measured_as(drawn, shown_as(*shown), late)).frame
     torch.testing.assert_close(once, once[:1].expand_as(once))
     assert not torch.equal(once, obs)
 
@@ -187,16 +202,18 @@ def test_a_drawing_that_was_far_off_corrects_little():
     shown_drawn[:, 3:] += 1.0  # the second camera's
     last, motion, first = torch.zeros_like(obs), torch.ones(1), torch.zeros(1, dtype=torch.long)
     shown = shown_as(anchor, shown_drawn)
-    frame = corrects(obs, last, motion, Drawn(drawn, None), shown, first).frame
+    measured = corrects.measured(Drawn(drawn, None), shown, first)
+    frame = corrects(obs, last, motion, measured).frame
     torch.testing.assert_close(frame[:, :3], drawn[:, :3])  # was right where it was seen: it is taken
     far = (frame - obs)[:, 3:].abs().mean() / (drawn - obs)[:, 3:].abs().mean()
     assert far < 0.1
     corrects.farthest[1] = 0.4
-    gated = corrects(obs, last, motion, Drawn(drawn, None), shown, first).frame
+    gated = corrects(obs, last, motion, measured).frame
     assert torch.equal(gated[:, 3:], obs[:, 3:])  # farther off than ever when the strength was measured
     assert torch.equal(gated[:, :3], frame[:, :3])
-    still = corrects.measured(Drawn(shown_drawn, None), shown)
-    torch.testing.assert_close(still, anchor)
+    still = corrects.measured(Drawn(shown_drawn, None), shown, first)
+    torch.testing.assert_close(still.frame, anchor)
+    assert still.drawn is shown_drawn
 
 
 def test_what_a_drawing_does_not_know_is_seen_where_it_lies_now():
@@ -214,11 +231,16 @@ def test_what_a_drawing_does_not_know_is_seen_where_it_lies_now():
         return torch.where(rides, frame, gone(frame))
 
     followed = torch.stack([gone(anchor), gone(shown_drawn)], dim=1)
-    found = corrects.measured(Drawn(now(shown_drawn), followed), shown_as(anchor, shown_drawn))
+
+    def measured(followed: torch.Tensor | None) -> torch.Tensor:
+        drawn, shown = Drawn(now(shown_drawn), followed), shown_as(anchor, shown_drawn)
+        return corrects.measured(drawn, shown, torch.zeros(1).long()).frame
+
+    found = measured(followed)
     sure = torch.ones(12, dtype=torch.bool)
     sure[3:5] = False  # likeness is a mean over three places
     torch.testing.assert_close(found[..., sure], now(anchor)[..., sure], atol=1e-3, rtol=0)
-    as_it_was = corrects.measured(Drawn(now(shown_drawn), None), shown_as(anchor, shown_drawn))
+    as_it_was = measured(None)
     torch.testing.assert_close(as_it_was[..., :3], anchor[..., :3], atol=1e-3, rtol=0)
     assert (as_it_was - now(anchor))[..., 5:].abs().mean() > 10 * (found - now(anchor))[..., 5:].abs().mean()
 
@@ -295,14 +317,41 @@ def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
         return torch.tensor([costs[len(tried) - 1], others[len(tried) - 1]]), torch.zeros(2)
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
-    monkeypatch.setattr(fitting, "reach_of_frames", lambda *_: torch.tensor([3, 4]))
-    found = fitting.fit_reach(model.filter, model, rollouts(clip))
+    found = fitting.fit_reach(model.filter, model, rollouts(clip), torch.tensor([3, 4]))
     for camera, each in enumerate(([0.08, 0.15, 0.3, 0.6], [0.15, 0.3, 0.6, 0.6])):
         assert [t[camera] for t in tried] == pytest.approx(each[: len(tried)])
         assert model.filter.reach[camera].item() == pytest.approx(reach[camera])
         number = found.strength[0, camera].int().item() - 1
         assert tried[number][camera] == pytest.approx(reach[camera])
         assert found.cost[camera] == pytest.approx((costs, others)[camera][number])
+
+
+def test_the_first_correction_says_where_denoising_begins(both, clip):
+    """It is as strong as recorded frames say: of two cameras one was recorded as it is drawn when denoising
+    begins at the drawing, the other one as it is drawn from noise alone."""
+    corrects = both.filter
+    corrects.farthest.fill_(OPEN)
+    corrects.reach.fill_(0.3)
+    alone = rollout(both, clip)
+    corrects.first_strength.fill_(1e9)
+    begun = rollout(both, clip)
+    assert all((a - b).abs().mean() > 1e-3 for a, b in zip(alone, begun, strict=True))
+    recorded = [torch.cat([b[:, :3], a[:, 3:]], dim=1) for a, b in zip(alone, begun, strict=True)]
+    corrects.strength.zero_()
+    fitting.fit_first_strength(corrects, both, rollouts(with_future(clip, recorded)))
+    gain = kalman_gain(corrects.first_strength, observe_context(both, clip, CONTEXT).drawing_error)
+    assert (gain[:, 0] > 0.9).all()
+    assert not gain[:, 1].any()
+
+
+def test_with_one_denoising_step_what_is_first_seen_is_the_frame(both, clip):
+    both.config = replace(both.config, num_steps=1)
+    both.filter.farthest.fill_(OPEN)
+    both.filter.first_strength.fill_(1e12)
+    s = observe_context(both, clip, CONTEXT)
+    last, s = s, both.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
+    measured = fitting.measured_of(both, s, last).frame.clamp(-1, 1)
+    torch.testing.assert_close(s.obs, measured, atol=1e-4, rtol=0)
 
 
 def test_a_frame_that_was_shown_is_looked_at_once(schema, stats, clip, monkeypatch):
@@ -352,7 +401,7 @@ def test_the_grain_of_a_drawing_is_taken_with_the_square_of_the_gain():
 
     def corrected(strength: float) -> torch.Tensor:
         corrects.strength.fill_(strength)
-        return corrects(obs, obs, torch.ones(1), Drawn(drawn, None), shown, torch.zeros(1).long()).frame
+        return corrects(obs, obs, torch.ones(1), measured_as(drawn, shown)).frame
 
     torch.testing.assert_close(corrected(1e9), drawn)
     coarse = corrects.coarse(drawn - obs)
@@ -411,14 +460,16 @@ def test_motion_is_one_where_each_dimension_goes_on_as_usual():
 
 def test_a_filter_from_before_keeps_nothing_blurs_nothing_and_tells_no_error(model):
     weights = model.state_dict()
-    for name in ("still", "kernel", "error_weights"):
+    for name in ("still", "kernel", "error_weights", "first_strength"):
         del weights[f"filter.{name}"]
     model.filter.still.fill_(0.1)
+    model.filter.first_strength.fill_(0.1)
     model.filter.error_weights.fill_(0.1)
     model.filter.kernel.copy_(gaussian(2.0))
     model.load_state_dict(weights)
     assert model.filter.still == 0
     assert torch.equal(model.filter.kernel, gaussian(0.0).expand(2, -1))
+    assert not model.filter.first_strength.any()
     assert not model.tells_image_error
 
 
@@ -487,7 +538,7 @@ def test_the_error_to_expect_grows_with_what_tells_of_it():
 
     def expected(step, off, far, changed):
         shown = shown_as(obs, obs)._replace(unaided_error=off)
-        told = corrects.error_features(step, shown, Drawn(obs + changed, None), far)
+        told = corrects.error_features(measured_as(obs + changed, shown, step), far)
         return corrects.expected_error(told)
 
     assert expected(step, off, far, far) == 1.0  # it was not measured
