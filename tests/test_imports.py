@@ -104,7 +104,7 @@ ROOMS: dict[str, set[str]] = {
     "baselines": {"model", "robot_data"},
     "objects": set(),
     "codec": {"objects", "robot_data", "utils", "optim", "metrics"},
-    "world": {"codec", "model", "prior", "baselines", "robot_data", "utils"},
+    "world": {"codec", "model", "prior", "baselines", "metrics", "robot_data", "utils"},
     "training": CORE | BASE | STORE,
     "benchmark": {"training", "scd_envs"} | CORE | BASE | STORE,
     "rollouts": {"world", "scd_envs", "scd_policies"} | BASE | STORE,

@@ -10,13 +10,13 @@ over all rows, c = G(m − x), f = m − x − c and g = P / (P + R²) in each, 
 step k + 1: the gains of a Kalman filter whose noise is measured instead of modeled. Each error counts beside
 the uncorrected one, as dB have it: else the few rows that went astray would settle what is done to all. And
 error alone would blur whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones
-within 15 %, u being how far |ln sharpness| is beyond that. So for several widths of the blur G, of which each
-camera gets the one of least cost. What a step corrects need not be corrected again, and P_k knows no later
-step: so of the whole, a half and a quarter of it each camera gets what serves a rollout most; and from the
-first step on, or from a later one, m itself in the place of x, where that does. Strengths are found step by
-step in the model's own frames, where what each comes to has a closed form; all else by the pictures that come
-of them: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does
-not.
+within 15 %, u being how far |ln sharpness| is beyond that. Strengths are found so step by step, in the
+model's own frames, where what each comes to has a closed form. All else is judged by whole rollouts and the
+structural similarity of their pictures to the recorded ones, which tells both how near and how sharp they
+are: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does not.
+So each camera gets the strength of the first correction, the reach, the width of the blur G; of the strengths
+a whole, a half or a quarter, for what a step corrects need not be corrected again, and P_k knows no later
+step; and from the first step on, or from a later one, m itself in the place of x, where that serves.
 
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
@@ -38,10 +38,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from scipy.optimize import nnls
 from torch import Tensor
 from tqdm import tqdm
 
+from scd_world.metrics.image import ssim
 from scd_world.model.filter import (
     OPEN,
     STEPS,
@@ -156,8 +158,7 @@ def fit_filter(
 class Found(NamedTuple):
     """What one reach, or one width of the blur, comes to."""
 
-    error: Tensor  # (V,) dB, of all steps and rows
-    cost: Tensor  # (V,) dB, of what is too soft or too grainy, too
+    cost: Tensor  # (V,) how unlike the pictures are, dB, of all steps and rows
     strength: Tensor  # (STEPS, V) at its best
 
 
@@ -218,7 +219,7 @@ def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plai
     for width in WIDTHS[1:]:
         corrects.kernel.copy_(gaussian(width))
         found.append(strengths_found(model, rollouts))
-        if (found[-1].error > torch.stack([each.cost for each in found]).amin(0)).all():
+        if (found[-1].cost > torch.stack([each.cost for each in found]).amin(0)).all():
             break  # a wider one would be farther off still
     costs = torch.stack([each.cost for each in found])
     for camera, best in enumerate(costs.argmin(0).tolist()):
@@ -247,13 +248,12 @@ def of_each_camera(tried: Sequence[Tensor], chosen: Tensor) -> Tensor:
 def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:
     """Sets the strengths under the reach and the blur that there are, and gives what comes of it."""
     assert model.filter is not None
-    error, unsharp = fit_strength(model, rollouts)
-    return Found(error, error + UNSHARP * unsharp, model.filter.strength.clone())
+    return Found(fit_strength(model, rollouts), model.filter.strength.clone())
 
 
-def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-    """Sets the strength at each step, under the blur that there is; gives how far off the corrected frames
-    then are, dB, and how unsharp, both (V,)."""
+def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
+    """Sets the strength at each step, under the blur that there is; gives how unlike the pictures then are,
+    dB, (V,)."""
     corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
     s, measured = rollouts.start(model), []
@@ -277,10 +277,9 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> tuple[Tensor, Tensor]
         corrects.strength[k] = strongest(cost, strengths, corrects.strength[k - 1] * bool(k))
         s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
         pictures = rollouts.decode(s.obs), rollouts.pictures[k]
-        measured += how_far_off(*pictures, clip.valid[:, i, None])
+        measured += unlike(*pictures, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
-    error, unsharp = torch.stack(measured).mean(0)
-    return error, unsharp
+    return torch.stack(measured).mean(0)
 
 
 def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
@@ -342,19 +341,18 @@ def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
     clip, s, measured = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
-        measured += how_far_off(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
-    error, unsharp = torch.stack(measured).mean(0)
-    return error + UNSHARP * unsharp
+        measured += unlike(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
+    return torch.stack(measured).mean(0)
 
 
-def how_far_off(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
-    """Gives the error of pictures (N, C, …), of the valid (N, 1) rows, in dB, and how unsharp they are beside
-    the recorded ones: one (2, V); nothing where none is."""
+def unlike(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
+    """Gives how unlike the recorded ones pictures (N, C, H, W) are, of the valid (N, 1) rows, one (V,) in dB:
+    10 lg (1 − SSIM); nothing where none is."""
     if not valid.any():
         return []
-    error = 10 * (valid * by_camera((frames - recorded).square())).sum(0).clamp_min(EVEN**2).log10()
-    found, wanted = ((valid * sharpness_of(frame)).sum(0) for frame in (frames, recorded))
-    return [torch.stack([error, unsharpness(found, wanted)])]
+    pictures = (rearrange(x.float(), "n (v c) h w -> (n v) c h w", c=3) for x in (frames, recorded))
+    dissimilarity = (1 - ssim(*pictures)).unflatten(0, (*valid.shape[:1], -1))
+    return [10 * ((valid * dissimilarity).sum(0) / valid.sum()).clamp_min(EVEN).log10()]
 
 
 def unsharpness(found: Tensor, wanted: Tensor) -> Tensor:

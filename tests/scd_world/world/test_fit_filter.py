@@ -275,13 +275,12 @@ def test_what_is_seen_decides_whether_the_drawing_is_taken(model, clip, monkeypa
     assert bool(taken) == (seen.start == 0)
 
 
-def test_error_and_sharpness_are_weighed_by_each_camera_for_itself(model, clip, monkeypatch):
-    told = iter([([5.0, 5.0], [0.09, 0.01]), ([5.2, 5.2], [0.01, 0.02]), ([5.4, 5.1], [0.0, 0.03])])
+def test_each_camera_gets_the_blur_and_the_share_that_serve_it_most(model, clip, monkeypatch):
+    told = iter([[5.9, 5.1], [5.3, 5.4], [5.4, 5.4]])
 
     def fit_strength(model, *_):
-        error, unsharp = next(told)
         model.filter.strength += 1.0
-        return torch.tensor(error), torch.tensor(unsharp)
+        return torch.tensor(next(told))
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0, 4.0))
@@ -314,7 +313,7 @@ def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
     def fit_strength(model, rollouts):
         tried.append(model.filter.reach.tolist())
         model.filter.strength.fill_(len(tried))
-        return torch.tensor([costs[len(tried) - 1], others[len(tried) - 1]]), torch.zeros(2)
+        return torch.tensor([costs[len(tried) - 1], others[len(tried) - 1]])
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     found = fitting.fit_reach(model.filter, model, rollouts(clip), torch.tensor([3, 4]))
@@ -605,7 +604,12 @@ def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, 
     monkeypatch.setattr(fitting, "SHARP", 0.0)  # nothing is sharp enough
     for grain in (0.0, 100.0):
         monkeypatch.setattr(fitting, "UNSHARP", grain)
-        found.append(fitting.fit_strength(model, rollouts(clip)))
+        fitting.fit_strength(model, rollouts(clip))
+        frames = rollout(model, clip)
+        recorded = clip.obs[:, CONTEXT:].unbind(1)
+        error = sum(by_camera((x - y).square()).mean(0) for x, y in zip(frames, recorded, strict=True))
+        sharpness = [sum(fitting.sharpness_of(x).mean(0) for x in some) for some in (frames, recorded)]
+        found.append((error, fitting.unsharpness(*sharpness)))
     (error, unsharp), (error_with, unsharp_with) = found
     assert (error < error_with).all()
     assert (unsharp > unsharp_with).all()
@@ -616,6 +620,24 @@ def test_a_picture_is_sharp_enough_within_fifteen_percent_of_the_recorded_one():
     torch.testing.assert_close(
         fitting.unsharpness(found, torch.ones(5)), torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0])
     )
+
+
+def test_pictures_are_unlike_by_their_structure_each_camera_for_itself():
+    """A blurred one as well as one that lies elsewhere; a row without a recorded frame has no say."""
+    recorded = torch.rand(2, 6, 24, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    corrects = StateFilter(cameras=2)
+    corrects.kernel[1] = gaussian(2.0)
+    moved = recorded.clone()
+    moved[:, :3] = recorded[:, :3].roll(2, dims=-1)
+    moved[1] = 0.0
+    (blurred,) = fitting.unlike(corrects.coarse(recorded), recorded, torch.ones(2, 1))
+    (elsewhere,) = fitting.unlike(moved, recorded, torch.tensor([[1.0], [0.0]]))
+    assert blurred[0] == elsewhere[1] == 10 * math.log10(fitting.EVEN)
+    assert blurred[1] > -3
+    assert elsewhere[0] > -3
+    (expected,) = fitting.unlike(moved[:1, :3], recorded[:1, :3], torch.ones(1, 1))
+    torch.testing.assert_close(elsewhere[:1], expected)
+    assert not fitting.unlike(moved, recorded, torch.zeros(2, 1))
 
 
 def test_a_camera_that_is_covered_has_no_say(model, clip):
