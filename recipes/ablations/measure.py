@@ -56,7 +56,7 @@ def measure_part(world: World, windows: dict[str, Tensor], seed: int) -> dict[st
 def losses(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
     """Computes losses, nothing perturbed, with the true actions and with the next window's."""
     model.config = replace(model.config, noise_samples=1, ctx_noise=0.0, frame_noise=0.0, t_ramp=0.0)
-    noise = model.sample_noise(clip, generator).without_self_rollout()
+    noise = model.sample_noise(clip, generator).of_recordings()
     noise = replace(
         noise, state=torch.zeros_like(noise.state), corruption_level=torch.zeros_like(noise.corruption_level)
     )

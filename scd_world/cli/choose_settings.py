@@ -66,6 +66,7 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
             for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter"):
                 new.pop(f"model.{mixed}", None)
+            new.pop("model.measured_share", None)
             new.pop("prior.scene_features", None)
             new.pop("prior.static_layer", None)
             new.pop("prior.renderer_width", None)
@@ -136,6 +137,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
     }
     if filters:
         choices |= {
+            "model.measured_share": Choice(0.5, "frames are drawn on from what a filter measures"),
             "prior.renderer_width": Choice(WIDE, "what a robot's pictures take"),
             "prior.scene_features": Choice(SCENE, "what no joint knows is read off the last shown frame"),
             "prior.renderer.steps": Choice(DRAWN, "small things are learnt late"),

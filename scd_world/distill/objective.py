@@ -109,24 +109,17 @@ def render_clip(model: WorldModel, clip: Clip, noise: Noise) -> tuple[DistillBat
     `read_clip` reads, and with the filter's first correction. The gradient goes through all steps."""
     batch, config, correction = read_clip(model, clip, noise), model.config, None
     if model.filter is not None:
-        correction = partial(model.filter.first_correction, measured=measure_clip(model, clip, noise, batch))
+        measured = of_draws(model.measure_clip(clip, batch.next_state, noise), len(noise.x))
+        correction = partial(model.filter.first_correction, measured=measured)
     x = euler_sample_interval(batch.field(model), batch.noise, config.num_steps, config.t_shift, correction)
     return batch, x
 
 
-@torch.no_grad()
-def measure_clip(model: WorldModel, clip: Clip, noise: Noise, batch: DistillBatch) -> Measured:
-    """Gives what the filter is told of all next frames of a clip, F of them, as in `WorldModel.roll_out`."""
-    assert model.filter is not None
-    B, T = clip.action.shape[:2]
-    shown = Shown(*(repeat(x, "b ... -> (b t) ...", t=T) for x in model.shown_of(clip, noise)))
-    prev = torch.cat([clip.state[:, :-1], clip.action], dim=-1)
-    age = torch.arange(T, device=prev.device).repeat(B)
-    drawn = model.draw(batch.next_state.flatten(0, 1), prev.flatten(0, 1), shown)
-    measured = model.filter.measured(drawn, shown, age)
-    draws = partial(repeat, pattern="n ... -> (k n) ...", k=len(noise.x))
-    shown = Shown(*(draws(x) for x in shown))
-    return Measured(draws(measured.frame), draws(measured.drawn), shown, draws(age))
+def of_draws(measured: Measured, K: int) -> Measured:
+    """Gives the same for K draws of each frame, draws first."""
+    draws = partial(repeat, pattern="n ... -> (k n) ...", k=K)
+    shown = Shown(*(draws(x) for x in measured.shown))
+    return Measured(draws(measured.frame), draws(measured.drawn), shown, draws(measured.steps_since_observed))
 
 
 def uniform(normal: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def losses_true_and_shuffled(world: World, batch: WindowBatch, seed: int) -> tup
     """Computes losses with the recorded actions and with another window's, on the same clips and noise."""
     shortest = min(window.steps for window in batch.windows)  # what is padded was not recorded
     clip = batch.clip(world, min(LOSS_STEPS, batch.context - 1 + shortest))
-    noise = world.model.sample_noise(clip, torch.Generator().manual_seed(seed)).without_self_rollout()
+    noise = world.model.sample_noise(clip, torch.Generator().manual_seed(seed)).of_recordings()
     parts = []
     for action in (clip.action, clip.action[other_rows(batch.windows)]):
         total, losses = world.model.loss(replace(clip, action=action), noise)

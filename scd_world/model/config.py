@@ -37,6 +37,7 @@ REAL_BOUNDS = {
     "frame_noise": (0, 100),
     "frame_blend": (0, 1),
     "self_rollout_share": (0, 1),
+    "measured_share": (0, 1),
     "state_noise": (0, 100),
     **dict.fromkeys(("change_weight", "foreground_weight", "state_weight"), (0, 1e6)),
     **dict.fromkeys(("reward_weight", "success_weight"), (0, 1e6)),
@@ -70,6 +71,7 @@ class ModelConfig:
     anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
     state_filter: bool = False  # what the prior draws of a state is not seen, but corrects the frame
+    measured_share: float = 0.0  # of the training clips that learn to go on from what a filter measures
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (
@@ -145,6 +147,8 @@ class ModelConfig:
             )
         if self.state_filter and not self.anchor_frame:
             complain("state_filter corrects by the anchor frame, too: set anchor_frame=true, or leave it out")
+        if self.measured_share and not self.state_filter:
+            complain("measured_share is of what a filter measures: set state_filter=true, or leave it out")
         if self.skip_connection and self.head != "conv":
             complain(
                 "skip_connection is of head=conv, which mixes the noisy frame with the others: leave it out"

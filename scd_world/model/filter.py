@@ -57,6 +57,7 @@ STEPS = 64  # imagined steps that have a strength of their own; later ones have 
 RADIUS = 24  # of G, cells: three times the widest
 GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
 FLOOR = 1 / 255  # of [-1, 1], half a gray level: differences below it are the same
+FIRST_REACH = 0.3  # before it is measured
 TOLD = 5  # numbers that the error to expect is told by, the constant among them
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
 
@@ -100,7 +101,7 @@ class StateFilter(nn.Module):
         super().__init__()
         self.register_buffer("first_strength", torch.zeros(cameras))
         self.register_buffer("strength", torch.zeros(STEPS, cameras))
-        self.register_buffer("reach", torch.ones(cameras))
+        self.register_buffer("reach", torch.full((cameras,), FIRST_REACH))
         self.register_buffer("farthest", torch.zeros(cameras))
         self.register_buffer("still", torch.zeros(()))
         self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))

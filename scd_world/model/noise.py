@@ -34,6 +34,7 @@ class Noise:
     history_t: Tensor | None = None  # (B, T) what becomes the noise level of each frame of the history
     history_x: Tensor | None = None  # (B, T, C, H, W) their noise
     history_clean: Tensor | None = None  # (B, T) uniform, which of them stay clean
+    measured: Tensor | None = None  # (B,) uniform: below measured_share noise is added to what is measured
 
     def rows(self, rows: slice | Tensor) -> Noise:
         """The noise of these rows of the batch."""
@@ -44,9 +45,10 @@ class Noise:
         }
         return Noise(**mine)
 
-    def without_self_rollout(self) -> Noise:
-        """No clip's past is the model's own work: losses of differently trained models can be compared."""
-        return replace(self, self_rollout=None)
+    def of_recordings(self) -> Noise:
+        """Of no clip anything is the model's own work: losses of differently trained models can be
+        compared."""
+        return replace(self, self_rollout=None, measured=None)
 
 
 class NoiseSampler:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
 from scd_world.model.filter import Corrected, Drawn, Measured, StateFilter, drawing_error, motion_of
-from scd_world.model.flow import Correction, interpolate, logit_normal, shift_time
+from scd_world.model.flow import Correction, denoising_times, interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
@@ -269,6 +269,7 @@ class WorldModel(nn.Module):
             corruption_level=draw.uniform(B),
             self_rollout=draw.uniform(B),
             obs=draw.normal(B, T, *frame) if self.config.frame_noise else None,
+            measured=draw.uniform(B) if self.config.measured_share else None,
         )
 
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
@@ -285,6 +286,8 @@ class WorldModel(nn.Module):
         known = next_state.detach()
         state_action = self.append_task(self.to_draw(known, clip.action), clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
+        if noise.measured is not None and self.config.measured_share:
+            x_t = x_t + self.measured_part(clip, known, noise.measured, t)
         found = self.look_up(known, clip.action, clip.anchor, clip.anchor_state)
         out = self.core.denoise_clip(
             x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor, found)
@@ -294,6 +297,34 @@ class WorldModel(nn.Module):
         if found is not None:
             losses["anchor_attention"] = anchor_loss(clip, found)
         return total_loss(self.config, losses), losses
+
+    @torch.no_grad()
+    def measured_part(self, clip: Clip, next_state: Tensor, uniform: Tensor, t: Tensor) -> Tensor:
+        """Gives what noisy frames (K, B, T, C, H, W) at t (K, B, T) differ by where noise was added not to
+        the recorded frame but to one on the way to what the filter measures: (1 − t)·u·(m − x).
+
+        Of a share of the clips, each with a u of its own in (0, 1), and where the first denoising step ends
+        or later: that is what stepping goes on from. So what is learnt is to redraw what is measured.
+        """
+        share, steps, shift = self.config.measured_share, self.config.num_steps, self.config.t_shift
+        rows = rows_to_roll_out(uniform < share)
+        differs = self.measure_clip(clip.rows(rows), next_state[rows]).frame.unflatten(0, (len(rows), -1))
+        differs = differs - clip.obs[rows, 1:]
+        differs = torch.zeros_like(clip.obs[:, 1:]).index_copy(0, rows, differs)
+        way = (1 - uniform / share).clamp_min(0)[:, None]  # u, 0 of the other clips
+        way = (1 - t) * way * (t <= denoising_times(steps, shift)[1])
+        return way[..., None, None, None] * differs
+
+    @torch.no_grad()
+    def measure_clip(self, clip: Clip, next_state: Tensor, noise: Noise | None = None) -> Measured:
+        """Gives what the filter is told of all next frames of a clip, B·T of them, as `roll_out` draws them,
+        of next states (B, T, S). noise: which says where nothing is corrected, None: everywhere."""
+        assert self.filter is not None
+        B, T = next_state.shape[:2]
+        shown = Shown(*(x.repeat_interleave(T, dim=0) for x in self.shown_of(clip, noise)))
+        prev = torch.cat([clip.state[:, :-1], clip.action], dim=-1).flatten(0, 1)
+        age = torch.arange(T, device=prev.device).repeat(B)
+        return self.measure(next_state.flatten(0, 1), prev, shown, age)
 
     def encode_clip(
         self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor
@@ -354,10 +385,12 @@ class WorldModel(nn.Module):
             frames.append(drawn.frame.to(obs.dtype))
         return torch.stack(frames, dim=1)
 
-    def shown_of(self, clip: Clip, noise: Noise) -> Shown:
-        """Gives what a clip's anchor tells all its frames. Of some clips a drawing that is infinitely far
-        off, which corrects nothing."""
+    def shown_of(self, clip: Clip, noise: Noise | None) -> Shown:
+        """Gives what a clip's anchor tells all its frames. Of some clips, which the noise says, a drawing
+        that is infinitely far off, which corrects nothing."""
         shown = self.look_at(clip.anchor, *clip.anchor_state.tensor_split([clip.state.shape[-1]], dim=-1))
+        if noise is None:
+            return shown
         alone = (noise.corruption_level < UNCORRECTED)[:, None]
         return shown._replace(drawing_error=shown.drawing_error.masked_fill(alone, torch.inf))
 

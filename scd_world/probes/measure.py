@@ -95,7 +95,7 @@ def at_levels(model: WorldModel, clip: Clip, noise: Noise) -> Noise:
     normal = (levels.logit() - model.config.t_mean) / model.config.t_std
     K, history_t, history_clean = len(LEVELS), noise.history_t, noise.history_clean
     return replace(
-        noise.without_self_rollout(),
+        noise.of_recordings(),
         t=normal[:, None, None].expand(K, *noise.t.shape[1:]),
         x=noise.x[:1].expand(K, *noise.x.shape[1:]),
         state=torch.zeros_like(noise.state),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,7 +98,7 @@ class Learner:
         clip = Clip.from_windows({k: v.to(self.device) for k, v in windows.items()}, self.stats)
         noise = self.sample_noise(clip, step)
         if recorded:
-            noise = noise.without_self_rollout()
+            noise = replace(noise, self_rollout=None)
         values = self.backward(self.augment(clip, noise, step), noise)
         norms = [clip_gradients(part.net, self.config.optimizer.grad_clip_norm) for part in self.parts]
         bad = ~torch.isfinite(sum(norms[1:], norms[0]))
@@ -135,16 +135,21 @@ class Learner:
         return whole.rows(self.own_rows(clip))
 
     def augment(self, clip: Clip, noise: Noise, step: int) -> Clip:
-        """Moves this process' clips, each by what (seed, step) gives for it; not those of self-rollouts that
-        the prior's drawing corrects, which knows but one place."""
+        """Moves this process' clips, each by what (seed, step) gives for it; not those of which the model's
+        own work is the prior's drawing, too, which knows but one place."""
         if not self.config.random_shift:
             return clip
         dice = torch.Generator().manual_seed(derive_seed(self.config.seed, step, SHIFT))
         shifts = random_shifts(self.config.batch_size, self.config.random_shift, dice)[self.own_rows(clip)]
         shifts = shifts.to(self.device)
-        if noise.self_rollout is not None and self.model.filter is not None:
-            stays = noise.self_rollout < self.config.model.self_rollout_share
-            shifts = shifts.masked_fill(stays[:, None], 0)
+        if self.model.filter is not None:
+            config = self.config.model
+            for uniform, share in (
+                (noise.self_rollout, config.self_rollout_share),
+                (noise.measured, config.measured_share),
+            ):
+                if uniform is not None:
+                    shifts = shifts.masked_fill((uniform < share)[:, None], 0)
         return shift_clip(clip, shifts)
 
     def own_rows(self, clip: Clip) -> slice:

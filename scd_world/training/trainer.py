@@ -46,7 +46,7 @@ from scd_world.training.setup import (
 )
 from scd_world.training.validation import copies, past_its_best
 from scd_world.utils.interruption import Interrupted, StopSignal
-from scd_world.world.fit_filter import fit_filter
+from scd_world.world.fit_filter import fit_filter, fit_first_reach
 from scd_world.world.model_card import model_card
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,10 @@ class Trainer:
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         if checkpoint is not None:
             self.resume(checkpoint)
+        elif config.model.measured_share and not model.tells_image_error:  # of no world that was measured
+            clip = filter_clip(self.pretraining, self.stats)
+            if clip is not None:
+                fit_first_reach(model, clip, config.eval_context)
 
     def make_model(self, saved: Mapping[str, Tensor] | None) -> tuple[WorldModel, Normalizer]:
         """Builds the model before its first update; what a checkpoint will bring is left as it comes. saved:

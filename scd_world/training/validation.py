@@ -62,7 +62,7 @@ class HeldOutValidation:
 
 def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, float]:
     """loss(other windows' actions) / loss(true actions): 1 means that actions are ignored."""
-    noise = model.sample_noise(clip, generator).without_self_rollout()
+    noise = model.sample_noise(clip, generator).of_recordings()
     true, _ = model.loss(clip, noise)
     shuffled, _ = model.loss(replace(clip, action=clip.action.roll(1, 0)), noise)
     return {"eval/loss": true.item(), "eval/action_sensitivity": (shuffled / true).item()}

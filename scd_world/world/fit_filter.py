@@ -155,6 +155,15 @@ def fit_filter(
     return len(rollouts.clip.action)
 
 
+@torch.no_grad()
+def fit_first_reach(model: WorldModel, clip: Clip, context: int) -> None:
+    """Sets a filter's reach by recorded states alone, so that there is something to learn to go on from."""
+    assert model.filter is not None
+    rollouts = Rollouts(clip, context, 0, lambda obs: obs, tqdm(disable=True))
+    nearest = reach_of_frames(model.filter, model, rollouts)
+    model.filter.reach.copy_(torch.tensor(REACHES)[nearest])
+
+
 class Found(NamedTuple):
     """What one reach, or one width of the blur, comes to."""
 

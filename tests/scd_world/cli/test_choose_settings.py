@@ -93,6 +93,7 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
         frame_blend=0.0,
         sees_commands=False,
         state_filter=True,
+        measured_share=0.5,
     )
     assert chosen.optimizer == config.optimizer
     assert chosen.codec == config.codec

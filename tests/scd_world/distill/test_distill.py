@@ -206,7 +206,7 @@ def test_a_student_learns_by_the_frames_that_it_is_stepped_to(clip, commands):
     model.filter.first_strength.fill_(0.1)
     model.filter.farthest.fill_(OPEN)
     noise = replace(noise_for(model, clip), corruption_level=torch.ones(len(clip.obs)))
-    noise = noise.without_self_rollout()
+    noise = noise.of_recordings()
     clip = replace(clip, anchor=clip.obs[:, 0], anchor_state=torch.cat([clip.state[:, 0], clip.prev], dim=-1))
     model.config = replace(model.config, frame_blend=0.0, state_noise=0.0)
     _, drawn = render_clip(model, clip, noise)

@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scd_world.model.config import ACTION_IN, ModelConfig
+from scd_world.model.flow import denoising_times
 from scd_world.model.noise import Noise, corrupt_history
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
@@ -172,7 +173,7 @@ def test_own_history_replaces_the_past_of_some_clips_with_what_stepping_would_sh
         s = replace(s, state=clip.state[:, i + 1])  # the picture is its own, the state the recorded one
     loss, _ = model.loss(clip, noise)
     parts = [model.loss(clip.rows(row), noise.rows(row))[0] for row in (slice(0, 1), slice(1, 3))]
-    recorded = model.loss(clip, noise.without_self_rollout())[0]
+    recorded = model.loss(clip, noise.of_recordings())[0]
     assert recorded == with_config(model, self_rollout_share=0.0).loss(clip, noise)[0] != loss
     with_config(model, self_rollout_share=0.5)
     # One process and several learn the same.
@@ -427,6 +428,32 @@ def test_a_joint_is_drawn_by_where_it_is_and_not_by_its_command(schema, stats, c
     hidden = kind == "state" and not sees_commands
     assert torch.equal(drawn(turned=1), drawn()) == hidden
     assert (drawn(turned=0) - drawn()).abs().max() > 1e-3
+
+
+def test_what_is_learnt_goes_on_from_what_a_filter_measures(schema, stats, clip):
+    """Noise is added to a frame between the recorded and the measured one, in a share of the clips and where
+    stepping goes on from such a frame: not before the first denoising step has ended."""
+    config = replace(CONFIG, state_filter=True, anchor_frame=True, measured_share=0.5)
+    model = filled(make_model(config, schema, stats)).eval()
+    B, T = clip.action.shape[:2]
+    uniform = torch.tensor([0.0, 0.25, 0.75])
+    ends = denoising_times(config.num_steps, config.t_shift)[1]
+    t = torch.tensor([ends, ends + 0.01]).view(2, 1, 1).expand(2, B, T)
+    part = model.measured_part(clip, clip.state[:, 1:], uniform, t)
+    shown = model.look_at(clip.anchor, *clip.anchor_state.tensor_split([clip.state.shape[-1]], dim=-1))
+    for i in range(T):
+        drawn = model.draw(clip.state[:, i + 1], clip.before(i + 1), shown)
+        m = model.filter.measured(drawn, shown, clip.task).frame
+        way = torch.tensor([1.0, 0.5, 0.0])[:, None, None, None]
+        expected = (1 - ends) * way * (m - clip.obs[:, i + 1])
+        torch.testing.assert_close(part[0, :, i], expected, atol=1e-5, rtol=1e-4)
+    assert not part[1].any()
+    noise = quiet(model, clip, measured=uniform)
+    loss, _ = model.loss(clip, noise)
+    assert loss != model.loss(clip, noise.of_recordings())[0]
+    assert quiet(make_model(CONFIG, schema, stats), clip).measured is None
+    with pytest.raises(ValueError, match="set state_filter=true"):
+        replace(CONFIG, measured_share=0.5)
 
 
 def test_where_an_action_cannot_go_is_refused():

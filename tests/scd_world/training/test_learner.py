@@ -38,7 +38,7 @@ def moved_by(before, after) -> list[tuple[int, int]]:
 def test_a_batch_is_moved_by_its_seed_and_step_alone(moving):
     clip = make_clip(SCHEMA, B=8, T=3)
     one, two = learner(moving), learner(moving)
-    noise = one.sample_noise(clip, 3).without_self_rollout()
+    noise = one.sample_noise(clip, 3).of_recordings()
     first = moved_by(clip, one.augment(clip, noise, 3))
     assert first == moved_by(clip, two.augment(clip, noise, 3))
     assert first != moved_by(clip, one.augment(clip, noise, 4))
@@ -48,7 +48,7 @@ def test_a_batch_is_moved_by_its_seed_and_step_alone(moving):
 def test_each_process_moves_its_rows_of_the_whole_batch(moving):
     clip = make_clip(SCHEMA, B=8, T=3)
     whole = learner(moving)
-    noise = whole.sample_noise(clip, 0).without_self_rollout()
+    noise = whole.sample_noise(clip, 0).of_recordings()
     all_of_them = whole.augment(clip, noise, 0)
     half = slice(4, 8)  # what the second of two processes is given
     whole.own_rows = lambda clip: half
@@ -65,3 +65,7 @@ def test_what_the_state_draws_into_stays_where_it_is(moving):
     assert moved[:4] == [(0, 0)] * 4
     assert any(by != (0, 0) for by in moved[4:])
     assert any(by != (0, 0) for by in moved_by(clip, learner(config).augment(clip, noise, 0))[:4])
+    config = replace(moving, model=replace(moving.model, measured_share=0.5))
+    drawn = learner(config, state_filter=True, anchor_frame=True, measured_share=0.5)
+    noise = replace(drawn.sample_noise(clip, 0), measured=torch.arange(8) / 8)
+    assert moved_by(clip, drawn.augment(clip, noise, 0)) == moved

@@ -25,6 +25,7 @@ from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import write_store
 from scd_world.model.config import ModelConfig
+from scd_world.model.filter import FIRST_REACH
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.prior.config import PriorTrainConfig
@@ -38,6 +39,7 @@ from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
 from scd_world.training.validation import compare, compare_state, copies, past_its_best
 from scd_world.utils.interruption import Interrupted
+from scd_world.world.fit_filter import fit_first_reach
 from scd_world.world.world import World
 from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
 from tests.scd_world.conftest import SLIDE, slide_episode
@@ -131,16 +133,26 @@ def test_a_run_goes_on_with_or_without_joints_as_it_was_begun(training, monkeypa
 
 
 @pytest.mark.slow
-def test_a_filter_is_measured_once_all_is_learnt_and_kept(training, caplog, short_filter_windows):
+def test_a_filter_is_measured_once_all_is_learnt_and_kept(
+    training, caplog, monkeypatch, short_filter_windows
+):
     caplog.set_level("INFO")
-    model = replace(TINY, state_filter=True, anchor_frame=True)
+    model = replace(TINY, state_filter=True, anchor_frame=True, measured_share=0.5)
     prior = replace(training().prior, calibration_share=0.4, scene_features=3)
-    config = training(model=model, prior=prior)
+    config, first = training(model=model, prior=prior), []
+
+    def remember(*given):
+        fit_first_reach(*given)
+        first.append(given[0].filter.reach.clone())
+
+    monkeypatch.setattr("scd_world.training.trainer.fit_first_reach", remember)
     strength = World.load(train(config)).model.filter.strength
     assert strength.any()
+    assert (first[0] != FIRST_REACH).all()  # there is something to learn to go on from
     assert "filter: measured on 24 windows of episodes that are not learnt from" in caplog.text
     again = World.load(train(config))  # resumed at its end
     assert torch.equal(again.model.filter.strength, strength)
+    assert len(first) == 1  # not where a run goes on
     caplog.clear()
     train(replace(config, steps=config.steps + 4))
     assert "filter: measured on 24 windows" in caplog.text  # anew, of weights that have learnt on
