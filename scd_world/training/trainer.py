@@ -50,7 +50,7 @@ from scd_world.world.fit_filter import fit_filter, fit_first_reach
 from scd_world.world.model_card import model_card
 
 log = logging.getLogger(__name__)
-FILTER_SHARE, FILTER_SECONDS = 0.08, 240.0  # of time_limit and time_budget, at most; and seconds
+FILTER_SHARE, FILTER_SECONDS = 0.12, 480.0  # of time_limit and time_budget, at most; and seconds
 
 
 def train(config: TrainConfig) -> Path:

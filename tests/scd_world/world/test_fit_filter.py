@@ -91,9 +91,9 @@ def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (80.0, 12), (40.5, 6), (0.0, FEWEST)])
+@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (72.0, 12), (36.5, 6), (0.0, FEWEST)])
 def test_as_many_rows_are_measured_as_there_is_time_for(model, schema, monkeypatch, seconds, rows):
-    """By a clock on which every step takes a second: 20 rollouts of 4 steps."""
+    """By a clock on which every step takes a second: 18 rollouts of 4 steps."""
     clip, clock = make_clip(schema, B=12, T=5), iter(range(100))
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
     measured = fit_filter(model, clip, CONTEXT, 0, lambda obs: obs, seconds)
