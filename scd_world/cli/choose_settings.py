@@ -64,9 +64,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
             return config
         new = choose(data, given, device)
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
-            for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter"):
+            for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter", "measured_share"):
                 new.pop(f"model.{mixed}", None)
-            new.pop("model.measured_share", None)
             new.pop("prior.scene_features", None)
             new.pop("prior.static_layer", None)
             new.pop("prior.renderer_width", None)

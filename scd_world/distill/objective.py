@@ -84,7 +84,7 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
     )
     heads, next_state = model.combine_with_prior(core.perturb_context(h, 0.0), prior)
     known = next_state.detach()
-    state_action = model.append_task(model.to_draw(known, clip.action), clip.task)
+    state_action = model.to_render(known, clip.action, clip.task)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
     found = model.look_up(known, clip.action, clip.anchor, clip.anchor_state)
     seen = model.pixel_inputs(obs, known, clip.anchor, found)

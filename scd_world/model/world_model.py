@@ -175,6 +175,11 @@ class WorldModel(nn.Module):
         """Gives what the core draws by: a state (…, S), and of an action (…, A) what is shown, (…, S + A)."""
         return torch.cat([state, self.prior.shown_actions * action], dim=-1)
 
+    def to_render(self, state: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """Gives what a core renders frames by, (…, S + A + tasks): their states (…, S), the actions (…, A)
+        that lead there, the task (B,). In learning, distilling and stepping the same."""
+        return self.append_task(self.to_draw(state, action), task)
+
     def append_task(self, values: Tensor, task: Tensor) -> Tensor:
         """Gives (B, …, n + tasks): `values` with the task (B,) as a one-hot code behind them, the first layer
         that it meets being its embedding. Where there is one task alone, `values` as they are."""
@@ -222,7 +227,7 @@ class WorldModel(nn.Module):
     ) -> Corrected:
         """Draws frames of the next states (B, S), as `Core.render` does; where the model has a filter, that
         corrects them."""
-        state_action = self.append_task(self.to_draw(state, step.action), step.task)
+        state_action = self.to_render(state, step.action, step.task)
         found = self.look_up(state, step.action, shown.anchor, shown.anchor_state)
         seen = self.pixel_inputs(step.obs, state, shown.anchor, found)
         given = encoded, state_action, seen, noise, num_steps
@@ -284,7 +289,7 @@ class WorldModel(nn.Module):
         obs, state = self.training_history(clip, noise)
         encoded, heads, next_state = self.encode_clip(clip, noise, obs, state)
         known = next_state.detach()
-        state_action = self.append_task(self.to_draw(known, clip.action), clip.task)
+        state_action = self.to_render(known, clip.action, clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
         if noise.measured is not None and self.config.measured_share:
             x_t = x_t + self.measured_part(clip, known, noise.measured, t)

@@ -160,8 +160,7 @@ def fit_first_reach(model: WorldModel, clip: Clip, context: int) -> None:
     """Sets a filter's reach by recorded states alone, so that there is something to learn to go on from."""
     assert model.filter is not None
     rollouts = Rollouts(clip, context, 0, lambda obs: obs, tqdm(disable=True))
-    nearest = reach_of_frames(model.filter, model, rollouts)
-    model.filter.reach.copy_(torch.tensor(REACHES)[nearest])
+    fit_reach_of_frames(model.filter, model, rollouts)
 
 
 class Found(NamedTuple):
@@ -183,8 +182,7 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, rollouts))
     corrects.kernel.copy_(gaussian(0.0))
-    nearest = reach_of_frames(corrects, model, rollouts)
-    corrects.reach.copy_(torch.tensor(REACHES)[nearest])
+    nearest = fit_reach_of_frames(corrects, model, rollouts)
     fit_first_strength(corrects, model, rollouts)
     fit_width(corrects, model, rollouts, fit_reach(corrects, model, rollouts, nearest))
     fit_share(corrects, model, rollouts)
@@ -396,9 +394,9 @@ def fit_still(model: WorldModel, rollouts: Rollouts) -> float:
     return still
 
 
-def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Tensor:
-    """Gives the place in REACHES, (V,), of that which brings drawings of recorded states nearest to the
-    recorded frames of a clip that follow those shown."""
+def fit_reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Tensor:
+    """Sets each camera's reach to that which brings drawings of recorded states nearest to the recorded
+    frames of a clip that follow those shown. Gives their places in REACHES, (V,)."""
     clip, s = rollouts.clip, rollouts.start(model)
     steps = range(rollouts.context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
     drawn = {i: model.draw(clip.state[:, i], clip.before(i), s.shown) for i in steps}
@@ -412,7 +410,9 @@ def reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Rollouts
             for i, d in drawn.items()
         }
         errors.append(torch.stack([(clip.valid[:, i - 1, None] * e).sum(0) for i, e in off.items()]).sum(0))
-    return torch.stack(errors).argmin(0).cpu()
+    nearest = torch.stack(errors).argmin(0).cpu()
+    corrects.reach.copy_(torch.tensor(REACHES)[nearest])
+    return nearest
 
 
 def errors_at(gain: Tensor, toward: tuple[Tensor, Tensor], missing: Tensor, valid: Tensor) -> Tensor:
