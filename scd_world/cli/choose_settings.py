@@ -60,7 +60,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
     if choices is None:
         try:
             data = recording(config)
-        except (OSError, ValueError):  # whoever reads it will say what is wrong, with all else that is
+        # Whoever reads it will say what is wrong, with all else that is.
+        except (OSError, ValueError, ArithmeticError):
             return config
         new = choose(data, given, device)
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
@@ -159,7 +160,7 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
 
 def enough_steps(frames: int, config: TrainConfig) -> Choice:
     """Gives the updates after which recordings have been seen often enough: then they are learnt by heart."""
-    steps = round(frames * PASSES / (config.batch_size * config.sequence_length))
+    steps = round(frames * PASSES / max(config.batch_size * config.sequence_length, 1))
     why = f"{PASSES} passes over {frames:,} frames, within {FEWEST:,} to {MOST:,} updates"
     return Choice(min(max(steps, FEWEST), MOST), why)
 

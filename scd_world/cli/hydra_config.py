@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
 from scd_datasets.config import DataConfig
-from scd_world.utils.checks import all_at_once, complain
+from scd_world.utils.checks import all_at_once, check_again, complain, unheard
 
 # Hydra keeps its hands off folders and logging: a run folder holds its own config and log.
 QUIET = ["_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
@@ -27,8 +28,19 @@ def editable(config: object) -> DictConfig:
     return node
 
 
-def to_settings(config: DictConfig, kind: type, command: str) -> Any:
-    """Gives the dataclass `kind` of a command's settings; ValueError with all that is missing or wrong."""
+def to_settings(
+    config: DictConfig,
+    kind: type,
+    command: str,
+    choose: Callable[[Any, Mapping[str, str]], Any] | None,
+    typed: Mapping[str, str],
+) -> Any:
+    """Gives the dataclass `kind` of a command's settings; ValueError with all that is missing or wrong.
+
+    choose: settings, what was `typed` (name → value) → settings with those that were left open. What was
+    typed may need what is chosen, as model.state_filter=true the frame that is kept for it: so all is
+    checked after that.
+    """
     with all_at_once():
         missing = sorted(OmegaConf.missing_keys(config))
         needed = [f"{name}=…" for name in missing]
@@ -38,7 +50,12 @@ def to_settings(config: DictConfig, kind: type, command: str) -> Any:
             complain(f"give {' and '.join(needed)}{example(kind, command)}")
         for name in missing:  # so that the others can be checked
             OmegaConf.update(config, name, "missing")
-        return OmegaConf.to_object(config)
+        if needed or choose is None:
+            return OmegaConf.to_object(config)
+        with unheard():
+            settings = choose(OmegaConf.to_object(config), typed)
+        check_again(settings)
+        return settings
 
 
 def example(kind: type, command: str) -> str:

@@ -123,11 +123,9 @@ def run_command(name: str) -> None:
     def run(config: DictConfig) -> None:
         # From here on, Hydra is out of the game. No decorator: a launcher may send this to another machine.
         with plain_errors():  # in here as well: Hydra would show a traceback
-            settings = to_settings(config, command.config, f"scd-{name}")
-            if command.choose:
-                typed = dict(word.split("=", 1) for word in HydraConfig.get().overrides.task)
-                settings = load(command.choose)(settings, typed)
-            load(command.run)(settings)
+            typed = dict(word.split("=", 1) for word in HydraConfig.get().overrides.task)
+            choose = load(command.choose) if command.choose else None
+            load(command.run)(to_settings(config, command.config, f"scd-{name}", choose, typed))
 
     with plain_errors():
         choices = {group: PRESETS[group] for group in command.presets}

@@ -40,6 +40,26 @@ def all_at_once() -> Iterator[None]:
         raise ValueError(f"{len(found)} things are wrong:" + "".join(f"\n  {line}" for line in found))
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Lets pass what is complained of inside, of settings that are checked once they are complete."""
+    token = _collected.set([])
+    try:
+        yield
+    finally:
+        _collected.reset(token)
+
+
+def check_again(settings: Any) -> None:
+    """Raises ValueError with all that is wrong with a dataclass and those in it."""
+    with all_at_once():
+        parts = [settings]
+        while parts:
+            part = parts.pop()
+            parts += [inner for f in fields(part) if is_dataclass(inner := getattr(part, f.name))]
+            getattr(part, "__post_init__", lambda: None)()
+
+
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         complain(f"{name}={value!r}: expected one of {', '.join(allowed)}")
