@@ -23,6 +23,7 @@ class Distillation(TrainConfig):
 
     method: str = "consistency"
     grid: int = 48
+    interpolation: float = 1.0
     teacher: str = ""  # digest of the teacher's weights: a run resumes with the teacher that it began with
 
 
@@ -49,6 +50,9 @@ class DistillConfig:
     noise_samples: int = 2  # noisy versions of each frame per encoder pass
     self_rollout_share: float = 1.0  # method=rollout, dmd: share of the clips whose past frames are imagined
     self_rollout_start: float = 0.0  # share of the training before; the world has learned to copy already
+    # method=rollout, dmd: weights from the teacher's, 0, to the student's, 1 (WiSE-FT, arXiv
+    # 2109.01903): below 1 frames are nearer to recorded ones and softer, beyond 1 sharper and farther off.
+    interpolation: float = 1.0
 
     steps: int = 2000  # updates; may be raised when resuming
     batch_size: int = 8
@@ -82,6 +86,13 @@ class DistillConfig:
         above("grid", self.grid, 1)
         above("report_windows", self.report_windows, -1)
         between("self_rollout_share", self.self_rollout_share, 0, 1)
+        between("interpolation", self.interpolation, 0, 2)
+        if self.interpolation != 1 and self.method not in ON_OWN_ROLLOUTS:
+            complain(
+                f"interpolation={self.interpolation:g}: a student of method={self.method} draws in other "
+                "steps than its teacher, and nothing lies between: leave it out, or set method to one of "
+                f"{', '.join(ON_OWN_ROLLOUTS)}"
+            )
         if not self.report_steps or min(self.report_steps) < 1:
             complain(f"report_steps={list(self.report_steps)}: expected numbers of denoising steps, from 1")
 

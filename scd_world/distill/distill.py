@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -126,12 +127,25 @@ class Distiller(Trainer):
         objective.follow(learner.ema.average)
         return learner
 
+    @torch.no_grad()
+    def load_average(self) -> None:
+        """Takes as much of what was learned as `interpolation` says."""
+        super().load_average()
+        if (share := self.config.interpolation) == 1:
+            return
+        for (name, learned), (same, known) in zip(
+            self.world.model.named_parameters(), self.teacher.model.named_parameters(), strict=True
+        ):
+            assert name == same
+            learned.copy_(known.to(learned).lerp(learned, share))
+
     def learner_of(self, model: WorldModel, objective: Objective) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator, objective)
 
     def provenance(self) -> dict[str, Any]:
         config = self.config
         how = {"method": config.method, "grid": config.grid, "num_steps": config.model.num_steps}
+        how["interpolation"] = config.interpolation
         return super().provenance() | {"distilled": how}
 
 

@@ -350,6 +350,34 @@ def test_a_student_can_start_from_another_one_of_its_teacher(distillation, monke
 
 
 @pytest.mark.slow
+def test_a_world_lies_where_asked_between_its_teacher_and_what_was_learned(distillation):
+    """A finished run gives another one at once, and has learned what it has."""
+    config = distillation("run", method="dmd", num_steps=2, steps=2)
+    whole = World.load(distill(config))
+    learned = tensors(config)
+    half = World.load(distill(replace(config, interpolation=0.5)))
+    assert half.provenance["distilled"]["interpolation"] == 0.5
+    teacher, moved = World.load(config.world), 0
+    for (name, mean), a, b in zip(
+        half.model.named_parameters(), teacher.model.parameters(), whole.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mean, (a + b) / 2, msg=name)
+        moved += not a.equal(b)
+    assert moved
+    for name, value in tensors(config).items():
+        assert torch.equal(value, learned[name]), name
+    assert distill(config)
+    assert World.load(Path(config.out) / "world").fingerprint == whole.fingerprint
+
+
+def test_what_draws_in_other_steps_has_nothing_between():
+    with pytest.raises(ValueError, match=r"interpolation=0\.5: .*rollout, dmd"):
+        DistillConfig(world="w", out="o", interpolation=0.5)
+    with pytest.raises(ValueError, match="interpolation=3"):
+        DistillConfig(world="w", out="o", method="dmd", interpolation=3)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_teacher_it_began_with(distillation, training):
     config = distillation("run", steps=1)
     distill(config)
