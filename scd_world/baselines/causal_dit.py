@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scd_world.baselines.dense import DenseTransformer
 from scd_world.model.config import ModelConfig
-from scd_world.model.flow import Correction, euler_sample, to_velocity
+from scd_world.model.flow import FirstFrame, euler_sample, to_velocity
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise
@@ -92,7 +92,7 @@ class CausalDiT(Core):
         pixel_inputs: Tensor,
         noise: Tensor,
         num_steps: int,
-        correction: Correction | None = None,
+        first: FirstFrame | None = None,
     ) -> Tensor:
         """All layers, at each of the denoising steps."""
         now, predict = self.net.now(encoded.memory), self.config.predict
@@ -100,4 +100,4 @@ class CausalDiT(Core):
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return to_velocity(predict, self.net.denoise(x, t, state_action, pixel_inputs, now), x, t)
 
-        return euler_sample(velocity, noise, num_steps, self.config.t_shift, correction)
+        return euler_sample(velocity, noise, num_steps, self.config.t_shift, first)

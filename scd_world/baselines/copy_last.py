@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
-from scd_world.model.flow import Correction
+from scd_world.model.flow import FirstFrame
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise
@@ -71,6 +71,6 @@ class CopyLast(Core):
         pixel_inputs: Tensor,
         noise: Tensor,
         num_steps: int,
-        correction: Correction | None = None,
+        first: FirstFrame | None = None,
     ) -> Tensor:
         return pixel_inputs

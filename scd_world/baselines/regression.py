@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scd_world.model.flow import Correction
+from scd_world.model.flow import FirstFrame
 from scd_world.model.noise import Noise
 from scd_world.model.scd import SCD
 from scd_world.model.world_model import Encoded
@@ -29,10 +29,12 @@ class Regression(SCD):
         pixel_inputs: Tensor,
         noise: Tensor,
         num_steps: int,
-        correction: Correction | None = None,
+        first: FirstFrame | None = None,
     ) -> Tensor:
         """One decoder pass, whatever noise and number of steps are asked for."""
+        if isinstance(first, Tensor):
+            return first
         ones = torch.ones(len(noise), device=noise.device)
         nothing = torch.zeros_like(noise)
         drawn = self.decoder(nothing, ones, encoded.tokens, state_action, pixel_inputs).float()
-        return drawn if correction is None else drawn + correction(drawn)
+        return drawn if first is None else first(drawn)

@@ -107,11 +107,11 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
 def render_clip(model: WorldModel, clip: Clip, noise: Noise) -> tuple[DistillBatch, Tensor]:
     """Draws every next frame as in stepping, (F, C, H, W): from pure noise, in `num_steps` steps, after what
     `read_clip` reads, and with the filter's first correction. The gradient goes through all steps."""
-    batch, config, correction = read_clip(model, clip, noise), model.config, None
+    batch, config, first = read_clip(model, clip, noise), model.config, None
     if model.filter is not None:
         measured = of_draws(model.measure_clip(clip, batch.next_state, noise), len(noise.x))
-        correction = partial(model.filter.first_correction, measured=measured)
-    x = euler_sample_interval(batch.field(model), batch.noise, config.num_steps, config.t_shift, correction)
+        first = model.filter.first_frame(measured)
+    x = euler_sample_interval(batch.field(model), batch.noise, config.num_steps, config.t_shift, first)
     return batch, x
 
 

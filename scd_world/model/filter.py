@@ -43,12 +43,14 @@ B rows, V cameras, C = 3·V channels, H W frame.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scd_world.model.flow import FirstFrame
 from scd_world.model.rollout_state import Shown
 from scd_world.robot_data.unchanged import unchanged
 
@@ -60,6 +62,7 @@ FLOOR = 1 / 255  # of [-1, 1], half a gray level: differences below it are the s
 FIRST_REACH = 0.3  # before it is measured
 TOLD = 5  # numbers that the error to expect is told by, the constant among them
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
+WHOLE = 10.0  # a strength beyond which there is none: R² of frames is hundredths
 
 
 class Drawn(NamedTuple):
@@ -107,10 +110,22 @@ class StateFilter(nn.Module):
         self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))
         self.register_buffer("grain", torch.ones(()))
         self.register_buffer("error_weights", torch.zeros(TOLD))
+        self.first = "none"  # "some", "whole": how much of m the first correction takes
 
-    def first_correction(self, obs: Tensor, measured: Measured) -> Tensor:
-        """Gives g₁·(m − x̂), of clean frames x̂ (B, C, H, W) that were seen in pure noise."""
-        return self.gain(self.first_strength, measured.shown) * (measured.frame - obs)
+    def set_first_strength(self, strength: Tensor) -> None:
+        """Sets P, (V,). What it asks for is kept on the host as well: no step waits for a GPU to know."""
+        self.first_strength.copy_(strength)
+        self.first = first_of(strength, self.farthest)
+
+    def first_frame(self, measured: Measured) -> FirstFrame | None:
+        """Gives x̂ + g₁·(m − x̂) of clean frames x̂ (B, C, H, W) that are seen in pure noise; m itself where
+        that is the whole of it, None where nothing is corrected."""
+        if self.first == "whole" and not self.training:  # in training there are rows that nothing corrects
+            return measured.frame
+        return None if self.first == "none" else partial(self.first_corrected, measured=measured)
+
+    def first_corrected(self, obs: Tensor, measured: Measured) -> Tensor:
+        return obs + self.gain(self.first_strength, measured.shown) * (measured.frame - obs)
 
     def forward(self, obs: Tensor, last: Tensor, motion: Tensor, measured: Measured) -> Corrected:
         """obs, last (B, C, H, W); motion (B,) of the state that leads to obs, as `motion_of` has it."""
@@ -187,6 +202,13 @@ class StateFilter(nn.Module):
         state_dict[f"{prefix}error_weights"] = functional.pad(weights, (0, TOLD - len(weights)))
         state_dict.setdefault(f"{prefix}kernel", gaussian(0.0).repeat(len(self.kernel), 1))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.first = first_of(state_dict[f"{prefix}first_strength"], state_dict[f"{prefix}farthest"])
+
+
+def first_of(strength: Tensor, farthest: Tensor) -> str:
+    """Says of P and the gate, (V,) each, whether the first correction takes m whole, some of it, or none."""
+    whole = (strength >= WHOLE) & (farthest >= OPEN)
+    return "whole" if whole.all() else "some" if strength.any() else "none"
 
 
 def gaussian(width: float) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scd_world.model.config import ModelConfig
 from scd_world.model.decoder import Decoder
 from scd_world.model.encoder import Encoder
-from scd_world.model.flow import Correction, VelocityField, euler_sample_interval, to_velocity
+from scd_world.model.flow import FirstFrame, VelocityField, euler_sample_interval, to_velocity
 from scd_world.model.heads import LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.noise import Noise, NoiseSampler
@@ -135,11 +135,11 @@ class SCD(Core):
         pixel_inputs: Tensor,
         noise: Tensor,
         num_steps: int,
-        correction: Correction | None = None,
+        first: FirstFrame | None = None,
     ) -> Tensor:
         """Draws x from p(x | ctx): Euler steps of the decoder's velocity."""
         field = self.guided_velocity(encoded.tokens, encoded.memory, state_action, pixel_inputs)
-        return euler_sample_interval(field, noise, num_steps, self.config.t_shift, correction)
+        return euler_sample_interval(field, noise, num_steps, self.config.t_shift, first)
 
     # ---- learning (§3.2): one encoder pass, K noisy versions of each next frame ------------------------
 

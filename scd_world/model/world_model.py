@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from scd_world.model.config import ModelConfig
 from scd_world.model.filter import Corrected, Drawn, Measured, StateFilter, drawing_error, motion_of
-from scd_world.model.flow import Correction, denoising_times, interpolate, logit_normal, shift_time
+from scd_world.model.flow import FirstFrame, denoising_times, interpolate, logit_normal, shift_time
 from scd_world.model.heads import AnchorAttention, LowDimHeads
 from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
@@ -86,12 +85,12 @@ class Core(nn.Module, ABC):
         pixel_inputs: Tensor,
         noise: Tensor,
         num_steps: int,
-        correction: Correction | None = None,
+        first: FirstFrame | None = None,
     ) -> Tensor:
         """Draws the next frame, (B, C, H, W), of the last `encode_step`.
 
-        state_action (B, S + A + tasks): next state, action, task; pixel_inputs (B, I·C, H, W); correction: of
-        what the first denoising step sees.
+        state_action (B, S + A + tasks): next state, action, task; pixel_inputs (B, I·C, H, W); first: the
+        clean frame that the first denoising step sees, as it is to be taken.
         """
 
     def extra_noise(self, clip: Clip, sampler: NoiseSampler) -> Mapping[str, Tensor]:
@@ -235,8 +234,7 @@ class WorldModel(nn.Module):
             obs = self.core.render(*given).clamp(-1, 1)
             return Corrected(obs, obs.new_ones(len(obs)))
         measured = self.measure(state, step.state_action, shown, steps_since_observed)
-        first = partial(self.filter.first_correction, measured=measured)
-        obs = self.core.render(*given, first).clamp(-1, 1)
+        obs = self.core.render(*given, self.filter.first_frame(measured)).clamp(-1, 1)
         return self.filter(obs, step.obs, motion_of(step.state, state, self.prior.delta_scale), measured)
 
     def measure(self, state: Tensor, prev: Tensor, shown: Shown, steps_since_observed: Tensor) -> Measured:

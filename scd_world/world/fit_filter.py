@@ -47,6 +47,7 @@ from scd_world.metrics.image import ssim
 from scd_world.model.filter import (
     OPEN,
     STEPS,
+    WHOLE,
     Measured,
     StateFilter,
     by_camera,
@@ -61,7 +62,7 @@ from scd_world.robot_data.clip import Clip
 REACHES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)  # of [-1, 1]
 LARGER = 3  # of these are tried by rollouts, at most
 AS_GOOD = 0.05  # dB within which rollouts serve as well: then what was shown is kept the longer
-STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, 1, 80)])
+STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, math.log10(WHOLE), 80)])
 # Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
 STILL = (0.01, 0.02, 0.05)
 AS_NEAR = 1.01  # times the error of what was imagined: what is nearer by less only drifts, step by step
@@ -177,7 +178,7 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
     if s.scene_features.shape[-1]:
         corrects.farthest.fill_(OPEN)
     corrects.strength.zero_()
-    corrects.first_strength.zero_()
+    corrects.set_first_strength(torch.zeros_like(corrects.first_strength))
     corrects.grain.fill_(1.0)
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, rollouts))
@@ -193,11 +194,11 @@ def fit_first_strength(corrects: StateFilter, model: WorldModel, rollouts: Rollo
     """Sets the strength of the first correction, of each camera that which serves a rollout most under the
     reach that there is, where the frames that come of it are corrected no more."""
     off, costs = rollouts.start(model).drawing_error.mean(0), []  # (V,)
-    tried = [share * off for share in FIRST_SHARES] + [torch.full_like(off, STRENGTHS[-1].item())]
+    tried = [share * off for share in FIRST_SHARES] + [torch.full_like(off, WHOLE)]
     for strength in tried:
-        corrects.first_strength.copy_(strength)
+        corrects.set_first_strength(strength)
         costs.append(rollout_cost(model, rollouts))
-    corrects.first_strength.copy_(of_each_camera(tried, torch.stack(costs).argmin(0)))
+    corrects.set_first_strength(of_each_camera(tried, torch.stack(costs).argmin(0)))
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, nearest: Tensor) -> Found:
@@ -242,7 +243,7 @@ def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> N
     tried, costs = [of_each_camera(tried, costs.argmin(0))], costs.amin(0)[None]
     for step in WHOLE_FROM:
         whole = torch.arange(STEPS, device=costs.device)[:, None] >= step
-        tried.append(torch.where(whole, STRENGTHS[-1].item(), tried[0]))
+        tried.append(torch.where(whole, WHOLE, tried[0]))
         costs = torch.cat([costs, corrected_cost(model, rollouts, tried[-1])[None]])
     corrects.strength.copy_(of_each_camera(tried, costs.argmin(0)))
 

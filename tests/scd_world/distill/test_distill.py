@@ -203,7 +203,7 @@ def test_a_student_learns_by_the_frames_that_it_is_stepped_to(clip, commands):
     config = replace(CONFIG, sees_commands=commands, anchor_frame=True, state_filter=True, noise_samples=1)
     stats = replace(make_stats(SCHEMA), commanded_by=torch.tensor([1.0, -1.0, -1.0]))
     model = filled(make_model(config, SCHEMA, stats)).eval()
-    model.filter.first_strength.fill_(0.1)
+    model.filter.set_first_strength(torch.full_like(model.filter.first_strength, 0.1))
     model.filter.farthest.fill_(OPEN)
     noise = replace(noise_for(model, clip), corruption_level=torch.ones(len(clip.obs)))
     noise = noise.of_recordings()
@@ -214,7 +214,7 @@ def test_a_student_learns_by_the_frames_that_it_is_stepped_to(clip, commands):
     stepped = model.imagine(s, clip.action[:, 0], noise.x[0, :, 0]).obs
     first = drawn.unflatten(0, clip.action.shape[:2])[:, 0]
     torch.testing.assert_close(first.clamp(-1, 1), stepped, atol=1e-5, rtol=1e-4)
-    model.filter.first_strength.zero_()
+    model.filter.set_first_strength(torch.zeros_like(model.filter.first_strength))
     _, uncorrected = render_clip(model, clip, noise)
     assert (uncorrected - drawn).abs().max() > 1e-3
 

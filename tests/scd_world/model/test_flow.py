@@ -49,9 +49,9 @@ def test_training_times_lean_where_the_mean_is_set():
     assert abs(t.median() - torch.sigmoid(torch.tensor(0.8))) < 0.02
 
 
-def test_what_the_first_step_sees_can_be_corrected_and_later_steps_go_on_from_there():
-    """Under the noise that was there: as if the frame had been the corrected one. Of one step it is the
-    frame."""
+def test_what_the_first_step_sees_can_be_changed_and_later_steps_go_on_from_there():
+    """Under the noise that was there: as if the frame had been the changed one. Of one step it is the frame,
+    and of one that is known no velocity is asked."""
     g = torch.Generator().manual_seed(0)
     x, noise, added = torch.randn(3, 2, 3, 4, 4, generator=g)
     given: list[torch.Tensor] = []
@@ -60,13 +60,17 @@ def test_what_the_first_step_sees_can_be_corrected_and_later_steps_go_on_from_th
         given.append(x_t)
         return noise - x
 
-    def correction(clean: torch.Tensor) -> torch.Tensor:
+    def changed(clean: torch.Tensor) -> torch.Tensor:
         torch.testing.assert_close(clean, x)
-        return added
+        return clean + added
 
-    drawn = euler_sample(velocity, noise, 3, 0.5, correction)
+    drawn = euler_sample(velocity, noise, 3, 0.5, changed)
     second, third = denoising_times(3, 0.5)[1:3]
     torch.testing.assert_close(given[1], interpolate(x + added, noise, torch.tensor(second)))
     torch.testing.assert_close(given[2], given[1] + (third - second) * (noise - x))  # and no more than once
     torch.testing.assert_close(drawn, x + (1 - second) * added, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(euler_sample(velocity, noise, 1, 0.5, correction), x + added)
+    torch.testing.assert_close(euler_sample(velocity, noise, 1, 0.5, changed), x + added)
+    asked = len(given)
+    torch.testing.assert_close(euler_sample(velocity, noise, 3, 0.5, x + added), drawn)
+    assert len(given) == asked + 2
+    assert torch.equal(euler_sample(velocity, noise, 1, 0.5, added), added)

@@ -11,6 +11,7 @@ from scd_world.model import world_model
 from scd_world.model.filter import (
     OPEN,
     STEPS,
+    WHOLE,
     Drawn,
     Measured,
     StateFilter,
@@ -332,7 +333,7 @@ def test_the_first_correction_says_where_denoising_begins(both, clip):
     corrects.farthest.fill_(OPEN)
     corrects.reach.fill_(0.3)
     alone = rollout(both, clip)
-    corrects.first_strength.fill_(1e9)
+    corrects.set_first_strength(torch.full((2,), WHOLE))
     begun = rollout(both, clip)
     assert all((a - b).abs().mean() > 1e-3 for a, b in zip(alone, begun, strict=True))
     recorded = [torch.cat([b[:, :3], a[:, 3:]], dim=1) for a, b in zip(alone, begun, strict=True)]
@@ -346,11 +347,42 @@ def test_the_first_correction_says_where_denoising_begins(both, clip):
 def test_with_one_denoising_step_what_is_first_seen_is_the_frame(both, clip):
     both.config = replace(both.config, num_steps=1)
     both.filter.farthest.fill_(OPEN)
-    both.filter.first_strength.fill_(1e12)
+    both.filter.set_first_strength(torch.full((2,), WHOLE))
     s = observe_context(both, clip, CONTEXT)
     last, s = s, both.imagine(s, clip.action[:, CONTEXT - 1], torch.randn_like(s.obs))
     measured = fitting.measured_of(both, s, last).frame.clamp(-1, 1)
     torch.testing.assert_close(s.obs, measured, atol=1e-4, rtol=0)
+
+
+def test_where_the_drawing_is_taken_whole_the_first_step_asks_no_decoder(both, clip, monkeypatch):
+    """The frames are those of a correction that looks at what the first step sees; in training, where some
+    rows are corrected by nothing, each is looked at."""
+    corrects, asked = both.filter, []
+    denoise = both.core.decoder.denoise
+    monkeypatch.setattr(both.core.decoder, "denoise", lambda *given: asked.append(1) or denoise(*given))
+    corrects.farthest.fill_(OPEN)
+
+    def drawn(strength: float, other: float) -> tuple[torch.Tensor, int]:
+        asked.clear()
+        corrects.set_first_strength(torch.tensor([strength, other]))
+        return torch.stack(rollout(both, clip)), len(asked)
+
+    steps, frames = both.config.num_steps, clip.num_steps - CONTEXT + 1
+    whole, calls = drawn(1e6, 1e6)
+    assert calls == (steps - 1) * frames
+    both.load_state_dict(both.state_dict())
+    assert corrects.first == "whole"
+    both.train()
+    looked, calls = drawn(1e6, 1e6)
+    assert calls == steps * frames
+    torch.testing.assert_close(whole, looked, atol=1e-4, rtol=0)
+    both.eval()
+    nothing, calls = drawn(0.0, 0.0)
+    assert calls == steps * frames
+    assert (nothing - whole).abs().max() > 0.05
+    assert drawn(WHOLE, 0.1)[1] == steps * frames
+    corrects.farthest.fill_(1.0)  # a gate that may shut, for a row by itself
+    assert drawn(WHOLE, WHOLE)[1] == steps * frames
 
 
 def test_a_frame_that_was_shown_is_looked_at_once(schema, stats, clip, monkeypatch):
@@ -462,13 +494,14 @@ def test_a_filter_from_before_keeps_nothing_blurs_nothing_and_tells_no_error(mod
     for name in ("still", "kernel", "error_weights", "first_strength"):
         del weights[f"filter.{name}"]
     model.filter.still.fill_(0.1)
-    model.filter.first_strength.fill_(0.1)
+    model.filter.set_first_strength(torch.full((2,), 0.1))
     model.filter.error_weights.fill_(0.1)
     model.filter.kernel.copy_(gaussian(2.0))
     model.load_state_dict(weights)
     assert model.filter.still == 0
     assert torch.equal(model.filter.kernel, gaussian(0.0).expand(2, -1))
     assert not model.filter.first_strength.any()
+    assert model.filter.first == "none"
     assert not model.tells_image_error
 
 
