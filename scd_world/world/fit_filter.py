@@ -73,7 +73,8 @@ UNSHARP = 10.0  # dB that one is worse for each factor of e beyond that, too sof
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
 EVEN = 1e-5  # of [-1, 1], as of a camera that is covered: a smaller difference is none
 LEAST_ERROR = 1e-4  # of a picture, as a share of its range
-SHARES = (0.5, 1.0, 0.25)  # of the strength that each step by itself would have; of equals the first
+# Of the strength that each step by itself would have; of equals the first.
+SHARES = (0.5, 1.0, 0.25, 0.0)
 FIRST_SHARES = (0.0, 1.0)  # P, of the mean R²; beside these the drawing whole
 WHOLE_FROM = (0, 4, 12)  # imagined steps, from which on the drawing may be taken whole
 AT_ONCE = 2**22  # numbers that are corrected together
@@ -285,7 +286,7 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
         corrects.strength[k] = strongest(cost, strengths, corrects.strength[k - 1] * bool(k))
         s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
         pictures = rollouts.decode(s.obs), rollouts.pictures[k]
-        measured += unlike(*pictures, clip.valid[:, i, None])
+        measured += picture_cost(*pictures, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
     return torch.stack(measured).mean(0)
 
@@ -349,18 +350,27 @@ def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
     clip, s, measured = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
-        measured += unlike(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
+        measured += picture_cost(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
     return torch.stack(measured).mean(0)
 
 
-def unlike(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
-    """Gives how unlike the recorded ones pictures (N, C, H, W) are, of the valid (N, 1) rows, one (V,) in dB:
-    10 lg (1 − SSIM); nothing where none is."""
+def picture_cost(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
+    """Gives what pictures (N, C, H, W) of the valid (N, 1) rows cost, one (V,) in dB, or nothing where none
+    is: how unlike the recorded ones they are, and how far from as sharp. By likeness alone a blur is better
+    than any draw of what may come, and what a distillation has sharpened would be drawn over."""
     if not valid.any():
         return []
-    pictures = (rearrange(x.float(), "n (v c) h w -> (n v) c h w", c=3) for x in (frames, recorded))
+    frames, recorded = frames.float(), recorded.float()
+    found, wanted = ((valid * sharpness_of(x)).sum(0) for x in (frames, recorded))
+    return [unlike(frames, recorded, valid) + UNSHARP * unsharpness(found, wanted)]
+
+
+def unlike(frames: Tensor, recorded: Tensor, valid: Tensor) -> Tensor:
+    """Gives how unlike the recorded ones pictures (N, C, H, W) are, of the valid (N, 1) rows, (V,) in dB: 10
+    lg (1 − SSIM)."""
+    pictures = (rearrange(x, "n (v c) h w -> (n v) c h w", c=3) for x in (frames, recorded))
     dissimilarity = (1 - ssim(*pictures)).unflatten(0, (*valid.shape[:1], -1))
-    return [10 * ((valid * dissimilarity).sum(0) / valid.sum()).clamp_min(EVEN).log10()]
+    return 10 * ((valid * dissimilarity).sum(0) / valid.sum()).clamp_min(EVEN).log10()
 
 
 def unsharpness(found: Tensor, wanted: Tensor) -> Tensor:

@@ -92,9 +92,9 @@ def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (72.0, 12), (36.5, 6), (0.0, FEWEST)])
+@pytest.mark.parametrize(("seconds", "rows"), [(math.inf, 12), (76.0, 12), (38.5, 6), (0.0, FEWEST)])
 def test_as_many_rows_are_measured_as_there_is_time_for(model, schema, monkeypatch, seconds, rows):
-    """By a clock on which every step takes a second: 18 rollouts of 4 steps."""
+    """By a clock on which every step takes a second: 19 rollouts of 4 steps."""
     clip, clock = make_clip(schema, B=12, T=5), iter(range(100))
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
     measured = fit_filter(model, clip, CONTEXT, 0, lambda obs: obs, seconds)
@@ -663,14 +663,29 @@ def test_pictures_are_unlike_by_their_structure_each_camera_for_itself():
     moved = recorded.clone()
     moved[:, :3] = recorded[:, :3].roll(2, dims=-1)
     moved[1] = 0.0
-    (blurred,) = fitting.unlike(corrects.coarse(recorded), recorded, torch.ones(2, 1))
-    (elsewhere,) = fitting.unlike(moved, recorded, torch.tensor([[1.0], [0.0]]))
+    blurred = fitting.unlike(corrects.coarse(recorded), recorded, torch.ones(2, 1))
+    elsewhere = fitting.unlike(moved, recorded, torch.tensor([[1.0], [0.0]]))
     assert blurred[0] == elsewhere[1] == 10 * math.log10(fitting.EVEN)
     assert blurred[1] > -3
     assert elsewhere[0] > -3
-    (expected,) = fitting.unlike(moved[:1, :3], recorded[:1, :3], torch.ones(1, 1))
+    expected = fitting.unlike(moved[:1, :3], recorded[:1, :3], torch.ones(1, 1))
     torch.testing.assert_close(elsewhere[:1], expected)
-    assert not fitting.unlike(moved, recorded, torch.zeros(2, 1))
+
+
+def test_a_blur_costs_more_than_a_draw_as_sharp_as_what_was_recorded():
+    """Though it is more alike; and a little less sharp costs nothing more."""
+    draw = torch.Generator().manual_seed(0)
+    recorded, other = (torch.rand(2, 3, 24, 32, generator=draw) * 2 - 1 for _ in range(2))
+    told, rows = 0.4 * recorded, torch.ones(2, 1)
+    blur, sample, duller = told, told + 0.84**0.5 * other, 0.9 * recorded
+    alike = [fitting.unlike(frames, recorded, rows).item() for frames in (blur, sample, duller)]
+    cost = [
+        fitting.picture_cost(frames.half(), recorded, rows)[0].item() for frames in (blur, sample, duller)
+    ]
+    assert alike[0] < alike[1]
+    assert cost[0] > cost[1]
+    assert cost[2] == pytest.approx(alike[2], abs=0.01)
+    assert not fitting.picture_cost(blur, recorded, torch.zeros(2, 1))
 
 
 def test_a_camera_that_is_covered_has_no_say(model, clip):
