@@ -60,8 +60,10 @@ from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.robot_data.clip import Clip
 
 REACHES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)  # of [-1, 1]
-LARGER = 3  # of these are tried by rollouts, at most
-AS_GOOD = 0.05  # dB within which rollouts serve as well: then what was shown is kept the longer
+LARGER = 4  # of these are tried by rollouts, at most
+# dB within which rollouts serve as well: then what was shown is kept the longer, for away from what was
+# recorded it is all that is known.
+AS_GOOD = 0.2
 STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, math.log10(WHOLE), 80)])
 # Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
 STILL = (0.01, 0.02, 0.05)
