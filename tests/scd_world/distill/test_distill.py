@@ -312,14 +312,16 @@ def test_a_students_filter_is_measured_anew(training, tmp_path, short_filter_win
     )
     teacher = World.load(train(training("teacher", model=model, prior=prior)))
     teacher.model.filter.strength.fill_(0.123)
+    teacher.model.filter.error_weights.fill_(0.123)
     spoilt = teacher.save(tmp_path / "spoilt")
     config = DistillConfig(
         world=str(spoilt), out=str(tmp_path / "student"), data=training().data, steps=2, batch_size=4,
         sequence_length=4, device="cpu", precision="fp32", report_windows=0, method="dmd", num_start_states=2,
     )  # fmt: skip
-    after = World.load(distill(config)).model.filter.strength
-    assert after.any()
-    assert not (after == torch.tensor(0.123)).any()
+    after = World.load(distill(config)).model.filter
+    assert not (after.strength == torch.tensor(0.123)).any()
+    assert after.error_weights.any()
+    assert not (after.error_weights == torch.tensor(0.123)).any()
 
 
 @pytest.mark.slow

@@ -146,19 +146,21 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(
         first.append(given[0].filter.reach.clone())
 
     monkeypatch.setattr("scd_world.training.trainer.fit_first_reach", remember)
-    strength = World.load(train(config)).model.filter.strength
-    assert strength.any()
+    measured = World.load(train(config)).model.filter
+    assert measured.error_weights.any()
     assert (first[0] != FIRST_REACH).all()  # there is something to learn to go on from
     assert "filter: measured on 24 windows of episodes that are not learnt from" in caplog.text
     again = World.load(train(config))  # resumed at its end
-    assert torch.equal(again.model.filter.strength, strength)
+    for name, value in again.model.filter.state_dict().items():
+        assert torch.equal(value, measured.state_dict()[name]), name
     assert len(first) == 1  # not where a run goes on
     caplog.clear()
     train(replace(config, steps=config.steps + 4))
     assert "filter: measured on 24 windows" in caplog.text  # anew, of weights that have learnt on
     caplog.clear()
     alone = training("alone", model=model, prior=replace(prior, calibration_share=0.0))
-    assert not World.load(train(alone)).model.filter.strength.any()
+    alone = World.load(train(alone)).model.filter
+    assert not (alone.strength.any() or alone.first_strength.any() or alone.error_weights.any())
     assert "no episode is set apart" in caplog.text
 
 
