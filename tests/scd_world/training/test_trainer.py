@@ -159,8 +159,10 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(
     assert "filter: measured on 24 windows" in caplog.text  # anew, of weights that have learnt on
     caplog.clear()
     alone = training("alone", model=model, prior=replace(prior, calibration_share=0.0))
-    alone = World.load(train(alone)).model.filter
-    assert not (alone.strength.any() or alone.first_strength.any() or alone.error_weights.any())
+    unmeasured = World.load(train(alone)).model.filter
+    assert not any(
+        getattr(unmeasured, name).any() for name in ("strength", "first_strength", "error_weights")
+    )
     assert "no episode is set apart" in caplog.text
 
 
