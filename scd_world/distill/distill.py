@@ -133,19 +133,21 @@ class Distiller(Trainer):
         super().load_average()
         if (share := self.config.interpolation) == 1:
             return
-        for (name, learned), (same, known) in zip(
-            self.world.model.named_parameters(), self.teacher.model.named_parameters(), strict=True
-        ):
-            assert name == same
-            learned.copy_(known.to(learned).lerp(learned, share))
+        for name, learned in self.world.model.named_parameters():
+            known = self.teacher.model.get_parameter(name).to(learned)
+            learned.copy_(known.lerp(learned, share))
 
     def learner_of(self, model: WorldModel, objective: Objective) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator, objective)
 
     def provenance(self) -> dict[str, Any]:
         config = self.config
-        how = {"method": config.method, "grid": config.grid, "num_steps": config.model.num_steps}
-        how["interpolation"] = config.interpolation
+        how = {
+            "method": config.method,
+            "grid": config.grid,
+            "num_steps": config.model.num_steps,
+            "interpolation": config.interpolation,
+        }
         return super().provenance() | {"distilled": how}
 
 
