@@ -53,6 +53,7 @@ from torch.nn import functional
 from scd_world.model.flow import FirstFrame
 from scd_world.model.rollout_state import Shown
 from scd_world.robot_data.unchanged import unchanged
+from scd_world.utils.precision import full_precision
 
 STEPS = 64  # imagined steps that have a strength of their own; later ones have the last one's
 
@@ -183,7 +184,7 @@ class StateFilter(nn.Module):
     def coarse(self, difference: Tensor) -> Tensor:
         """Gives G of (B, C, H, W); what lies beyond an edge is as the edge is."""
         kernel = self.kernel.repeat_interleave(3, dim=0)[:, None, None]  # (C, 1, 1, 2·RADIUS + 1)
-        with torch.autocast(difference.device.type, enabled=False):
+        with full_precision(difference):
             for _ in range(2):  # along each axis
                 padded = functional.pad(difference.float(), (RADIUS, RADIUS, 0, 0), mode="replicate")
                 difference = functional.conv2d(padded, kernel, groups=len(kernel)).mT

@@ -22,6 +22,7 @@ from scd_world.benchmark.training import count_update
 from scd_world.codec.codec import Identity, make_codec
 from scd_world.codec.config import CodecConfig
 from scd_world.model.config import ModelConfig
+from scd_world.model.filter import OPEN, WHOLE
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.uncertainty import MEMBERS
 from tests.conftest import CONFIG, make_model
@@ -238,6 +239,21 @@ def test_of_a_world_that_looks_at_its_anchor_and_corrects_its_frames_nothing_is_
     config = replace(CONFIG, anchor_frame=True, anchor_attention=True, state_filter=True)
     world.model = make_model(config, world.schema, world.stats)
     assert without_model(world).model.filter is None
+
+
+@pytest.mark.slow
+def test_steps_and_updates_of_a_world_with_a_filter_are_counted(world):
+    """They were not: where shapes alone are computed there is no autocast to switch off."""
+    config = replace(CONFIG, anchor_frame=True, state_filter=True, measured_share=0.5, self_rollout_share=0.5)
+    model = make_model(config, world.schema, world.stats).eval()
+    assert model.filter is not None
+    assert count_update(model, 2, 4) > 0
+    assert count_cost(model, 2, 2).flops > count_cost(model, 1, 1).flops > 0
+    model.filter.farthest.fill_(OPEN)
+    model.filter.set_first_strength(torch.full_like(model.filter.first_strength, WHOLE))
+    first_skipped = count_cost(model, 1, 3).flops
+    model.filter.set_first_strength(torch.zeros_like(model.filter.first_strength))
+    assert 0 < first_skipped < count_cost(model, 1, 3).flops
 
 
 @pytest.mark.slow
