@@ -63,6 +63,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
         # Whoever reads it will say what is wrong, with all else that is.
         except (OSError, ValueError, ArithmeticError):
             return config
+        if not data.cameras:  # so does a world, which predicts images
+            return config
         new = choose(data, given, device)
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
             for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter", "measured_share"):

@@ -53,7 +53,14 @@ def to_settings(
         if needed or choose is None:
             return OmegaConf.to_object(config)
         with unheard():
-            settings = choose(OmegaConf.to_object(config), typed)
+            settings = OmegaConf.to_object(config)
+            try:
+                settings = choose(settings, typed)
+            except (ArithmeticError, LookupError, TypeError, ValueError):
+                check_again(
+                    settings
+                )  # by settings that are wrong nothing can be chosen: that is what is said
+                raise
         check_again(settings)
         return settings
 

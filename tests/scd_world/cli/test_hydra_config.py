@@ -6,7 +6,8 @@ import pytest
 from hydra import compose, initialize
 
 import scd_world.cli.run_command  # noqa: F401 (registers the configs)
-from scd_world.cli.choose_settings import choose_settings
+from scd_world.cli import choose_settings as choosing
+from scd_world.cli.choose_settings import Recording, choose_settings
 from scd_world.cli.hydra_config import to_settings
 from scd_world.training.config import TrainConfig
 
@@ -44,3 +45,16 @@ def test_what_no_choice_cures_is_said_at_once(slide_store, tmp_path):
         typed(*begin, "codec=autoencoder", "batch_size=0", "model.head=round")
     with pytest.raises(ValueError, match=r"give data\.root"):
         typed("out=x", "batch_size=3", "codec=autoencoder")
+
+
+@pytest.mark.parametrize("word", ["device=gpu", "batch_size=0", "time_budget=-1", "sequence_length=-3"])
+def test_a_slip_that_nothing_can_be_chosen_by_is_said_as_any_other(slide_store, tmp_path, word):
+    begin = (f"out={tmp_path}/run", "data=zarr", f"data.root={slide_store}", "codec=autoencoder")
+    with pytest.raises(ValueError, match=rf"{word.split('=')[0]}=.*expected"):
+        typed(*begin, word)
+
+
+def test_a_recording_without_cameras_is_left_to_whoever_reads_it(monkeypatch, slide_store, tmp_path):
+    nothing = Recording(0, 0, environment_state=False, frames=100, cameras=0)
+    monkeypatch.setattr(choosing, "recording", lambda config: nothing)
+    typed(f"out={tmp_path}/run", "data=zarr", f"data.root={slide_store}")
