@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-
 from scd_envs.settings import Settings, task_index
 from scd_envs.spaces import action_space
 from scd_envs.world_env import world_metadata
@@ -62,7 +60,7 @@ def make_server(config: PlayConfig) -> Any:
     """Opens the world and all that is played with; nothing is computed yet."""
     from scd_world.play.server import PlayServer
 
-    folder, device = find_world(config.world), pick_device(config.device).type
+    folder, device = find_folder(config.world), pick_device(config.device).type
     world = World.load(folder, device)
     settings = environment_settings(config, world)
     check_policy(config, world)
@@ -78,18 +76,6 @@ def make_server(config: PlayConfig) -> Any:
         config.seed,
         config.max_players,
     )
-
-
-def find_world(name: str) -> Path:
-    """Gives the folder of a world: one on this disk, one of the Hub, or that of an environment's id."""
-    import scd_envs  # noqa: F401 (registers the ids)
-
-    if name in gymnasium.registry:
-        kwargs = gymnasium.spec(name).kwargs
-        if "world" not in kwargs:
-            raise ValueError(f"{name} is an environment of any world: name the world itself, by its folder")
-        return find_folder(kwargs["world"])
-    return find_folder(name)
 
 
 def environment_settings(config: PlayConfig, world: World) -> dict[str, Any]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
 import tempfile
@@ -53,6 +54,7 @@ from scd_world.world.weights import (
 )
 from scd_world.world.world_config import FORMAT, read_config
 
+IDS = "scd_world/"  # that the ids of its environments begin with
 WORLD_FILES = ("config.json", "model.safetensors", "stats.safetensors", "README.md", "starts/zarr.json")
 
 
@@ -401,8 +403,21 @@ def init_from(model: WorldModel, source: str | Path) -> dict[str, Any]:
     return world.provenance
 
 
+def shipped(name: str) -> str:
+    """Gives the folder of the world that an environment's id, scd_world/…, is of."""
+    try:  # by its name: it is built on this, and a machine that makes no environment may lack what it needs
+        ships: dict[str, dict[str, str]] = importlib.import_module("scd_envs").SHIPPED
+    except ImportError as error:
+        raise FileNotFoundError(f"no world {name!r}: shipped worlds come with scd_envs ({error})") from error
+    if (of := name.removeprefix(IDS)) not in ships:
+        others = ", ".join(sorted(IDS + each for each in ships))
+        raise FileNotFoundError(f"no world {name!r}: the shipped ones are {others}; any other is a folder")
+    return ships[of]["world"]
+
+
 def find_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Gives the folder of a world: one on this disk, or the Hub's `user/name`, also as `user/name@revision`.
+    """Gives the folder of a world: one on this disk, a shipped one by its environment's id, such as
+    scd_world/PushT-v0, or the Hub's `user/name`, also as `user/name@revision`.
 
     A name on a hub can change its content: a pinned revision (a commit) cannot. ValueError where the folder
     is no world, or where two revisions are given; FileNotFoundError where there is none.
@@ -416,6 +431,8 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
         if (folder / "world").is_dir() and not (folder / MANIFEST).exists():
             raise ValueError(f"{folder} is the folder of a training; did you mean {folder / 'world'}?")
         return folder
+    if str(source).startswith(IDS):
+        return find_folder(shipped(str(source)))
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"no world at {folder.absolute()}: no such folder (and not a Hub id `user/name`)"

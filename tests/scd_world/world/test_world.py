@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scd_envs import G1_WORLD
 from scd_world.codec.codec import AutoencoderCodec
 from scd_world.codec.config import CodecConfig
 from scd_world.utils.atomic_folder import write_manifest
-from scd_world.world.world import World, init_from
+from scd_world.world.world import World, find_folder, init_from
 from tests.conftest import CONFIG, filled, make_model
 
 
@@ -313,6 +314,15 @@ def test_a_backup_beside_a_world_stays(world, tmp_path):
     assert {path.name for path in tmp_path.rglob("*")} >= {"world.old", "world.tmp", "mine"}
     assert (tmp_path / "world.old" / "mine").exists()
     assert (tmp_path / "world.tmp" / "mine").exists()
+
+
+def test_a_shipped_world_is_found_by_its_environments_id(tmp_path):
+    """Wherever a world is named, and no hub is asked for what begins like one."""
+    assert find_folder("scd_world/G1-v0") == G1_WORLD
+    World.load("scd_world/PushT-v0")
+    for slip in ("scd_world/PushTT-v0", "scd_world/World-v0"):
+        with pytest.raises(FileNotFoundError, match=rf"{slip}.*scd_world/G1-v0, scd_world/PushT-v0"):
+            find_folder(slip)
 
 
 def test_a_world_from_the_hub_can_be_pinned_wherever_it_is_named(world, tmp_path, monkeypatch):
