@@ -224,9 +224,14 @@ def task_index(text: str, tasks: Sequence[str]) -> int:
     raise ValueError(f"this world was not trained on the task {text!r}; it knows {list(tasks)}.{hint}")
 
 
-def open_world(world: World | str | Path, device: str | None) -> World:
+def open_world(world: World | str | Path | None, device: str | None) -> World:
     """Gives a World as it is, or loads it from a folder or Hub id onto `device` (None: CPU; "auto": CUDA if
     there is one)."""
+    if world is None:
+        raise ValueError(
+            "an environment of which world? Give world=<its folder>, a Hub id `user/name`, or the id of a "
+            'shipped one: gymnasium.make("scd_world/World-v0", world="runs/mine/world")'
+        )
     if not isinstance(world, World | str | Path):
         raise TypeError(f"world is a folder, a Hub id or a World; got {world!r:.80} ({type(world).__name__})")
     if isinstance(world, World):

@@ -92,7 +92,10 @@ def check_action(
         )
     active = np.broadcast_to(acting[..., None], shape)
     raise_out_of_range(
-        active & ~np.isfinite(values), values, schema, "is not finite. Clipping cannot cure it"
+        active & ~np.isfinite(values),
+        values,
+        schema,
+        "is not finite, and has no value to clip it to: whoever acts gave it",
     )
     low, high = map(np.array, schema.action_bounds)
     margin = MARGIN * (high - low)

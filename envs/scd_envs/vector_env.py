@@ -64,7 +64,7 @@ class WorldVectorEnv(VectorEnv):
 
     def __init__(
         self,
-        world: World | str | Path,
+        world: World | str | Path | None = None,
         num_envs: int = 1,
         device: str | None = None,
         render_mode: str | None = "rgb_array",

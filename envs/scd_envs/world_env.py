@@ -73,7 +73,7 @@ class WorldEnv(gymnasium.Env):
 
     def __init__(
         self,
-        world: World | str | Path,
+        world: World | str | Path | None = None,
         device: str | None = None,
         render_mode: str | None = "rgb_array",
         **settings: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,16 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
     (`world`: a folder or Hub id; see `planners/config.py`). Or `module:name`, a class of your own that keeps
     the protocol `Policy`: it is imported, and called with the action space and the `kwargs`.
 
-    Raises ValueError for an unknown name, and for an action space or arguments that the policy cannot take.
+    Raises ValueError for an unknown name, for an action space or arguments that the policy cannot take, and
+    for those that are missing.
     """
-    return policy_class(name)(action_space, **kwargs)
+    kind = policy_class(name)
+    parameters = inspect.signature(kind).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    if missing := [argument for argument in needed if argument not in kwargs]:
+        given = ", ".join(f"{argument}=…" for argument in missing)
+        raise ValueError(f"policy {name!r} needs {given}: scd_policies.make({name!r}, space, {given})")
+    return kind(action_space, **kwargs)
 
 
 def policy_class(name: str) -> Callable[..., Policy]:

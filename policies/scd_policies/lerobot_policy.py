@@ -154,7 +154,10 @@ def load_config(path: str | Path, device: str) -> PreTrainedConfig:
 
     folder = Path(path)
     if not folder.is_dir() and (str(path).count("/") != 1 or str(path).startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"no policy at {folder.absolute()}: no such folder (and not a Hub id)")
+        raise FileNotFoundError(
+            f"no policy at {folder.absolute()}: no such folder (and not a Hub id `user/name`, nor one of "
+            "scd_policies.make's names)"
+        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         inside = [file.parent for file in sorted(folder.rglob("pretrained_model/config.json"))]
         hint = f"; did you mean {inside[-1]}?" if inside else ""

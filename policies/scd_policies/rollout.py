@@ -101,7 +101,7 @@ def episodes(
     max_steps: truncates; one for all, or one per episode.
     frames: keep the images.
 
-    Raises ValueError where these lists are not of one length.
+    Raises ValueError where these lists are not of one length, and where an episode would have no step.
     """
     policy_seeds = seeds if policy_seeds is None else policy_seeds
     options = [{}] * len(seeds) if options is None else options
@@ -111,6 +111,8 @@ def episodes(
             f"expected as many seeds (≥ 1) as options, policy seeds and max_steps; got {len(seeds)}, "
             f"{len(options)}, {len(policy_seeds)} and {len(limits)}"
         )
+    if few := [limit for limit in limits if limit is not None and limit < 1]:
+        raise ValueError(f"max_steps={few[0]}: an episode has 1 step or more; None leaves it to its end")
     batched = env if isinstance(env, gymnasium.vector.VectorEnv) else _BatchOfOne(env)
     for first in range(0, len(seeds), batched.num_envs):
         # The last batch is filled up with copies of the last episode, which are played and dropped.

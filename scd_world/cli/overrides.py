@@ -175,5 +175,7 @@ def expected(kind: Any, error: Exception) -> str:
         kind = next(part for part in get_args(kind) if part is not type(None))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"one of {', '.join(kind.__members__)}"
+    if kind == list[str]:
+        return "a list of names such as [front,wrist]"
     first = str(error).partition("\n")[0]
     return WORDS.get(get_origin(kind) or kind, f"another value ({first})")

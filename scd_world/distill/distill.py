@@ -53,6 +53,12 @@ def distill(config: DistillConfig) -> Path:
             f"{config.world} is a world of architecture={teacher.config.architecture}: only architecture=scd "
             "has a decoder separate from its encoder, and it is the decoder that is distilled"
         )
+    if config.method != "rollout" and config.num_steps >= teacher.config.num_steps:
+        log.warning(
+            "num_steps=%d, and the teacher takes %d itself: the new world will be no faster",
+            config.num_steps,
+            teacher.config.num_steps,
+        )
     settings = config.training(
         teacher.config,
         teacher.prior_config,

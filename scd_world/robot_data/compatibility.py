@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from scd_world.robot_data.schema import DataSchema
 from scd_world.robot_data.stride import stride_between
 from scd_world.utils.checks import complain
+
+
+def check_actions(world: DataSchema, names: Sequence[str], name_of_data: object) -> None:
+    """Refuses data of another robot, which another number of actions tells: ValueError with both."""
+    if len(names) != len(world.action):
+        raise ValueError(
+            f"{name_of_data} has {len(names)} actions ({', '.join(names)}), this world takes "
+            f"{len(world.action)} ({', '.join(world.action)}): it is of another robot"
+        )
 
 
 def check_rate(world: DataSchema, fps: float, name_of_data: object, stride: int = 1) -> None:
@@ -23,6 +33,12 @@ def check_rate(world: DataSchema, fps: float, name_of_data: object, stride: int 
 
 def check_schema(world: DataSchema, data: DataSchema, name_of_data: object) -> None:
     """Refuses data that a world cannot read as its own: ValueError that names what differs."""
+    check_actions(world, data.action, name_of_data)
+    if data.fps != world.fps and (frames := stride_between(data.fps, world.fps)) > 1:
+        raise ValueError(
+            f"{name_of_data} has fps {data.fps:g}, this world was trained with {world.fps:g}: build it with "
+            f"data.stride={frames} (scd-data), which takes every so many frames"
+        )
     check_rate(world, data.fps, name_of_data)
     for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
         has, wants = getattr(data, name), getattr(world, name)

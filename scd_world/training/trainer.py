@@ -172,11 +172,17 @@ class Trainer:
                 log.warning("held-out episodes: %s", what)
             if self.saved_at != self.step:
                 self.save()
-        reason = self.stop.name or ("finished" if self.finished else "time_limit")
+        reason = self.stop.name or (self.why_finished if self.finished else "time_limit")
         end = f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}"
         if self.stop.number is not None:
             raise Interrupted(f"{end}, and the same command goes on from here", self.stop.number)
         self.log_main(end)
+
+    @property
+    def why_finished(self) -> str:
+        if self.step >= self.config.steps:
+            return "finished"
+        return f"time_budget={self.config.time_budget:g} is used up, a larger one goes on"
 
     @property
     def finished(self) -> bool:
@@ -292,7 +298,10 @@ class Trainer:
         """Measures how far the drawing of a state corrects a frame, of the world as it is in the end."""
         clip = filter_clip(self.pretraining, self.world.stats)
         if clip is None:
-            self.log_main("filter: no episode is set apart to measure it on: nothing is corrected")
+            self.log_main(
+                "filter: no episode is set apart to measure it on, so nothing is corrected, and no "
+                'info["image_uncertainty"] told: prior.calibration_share sets some apart, of enough'
+            )
             return
         self.load_average()
         rows = fit_filter(

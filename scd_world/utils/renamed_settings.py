@@ -76,6 +76,7 @@ RENAMED = {
     "tune_steps": "finetune_length",
     "recorded": "recorded_episodes",
 }
+ELSEWHERE = {"max_steps": "horizon"}  # of scd-record, scd-rank and scd_policies' rollout → of the others
 
 
 def suggestion(key: str, known: Collection[str]) -> str:
@@ -83,5 +84,7 @@ def suggestion(key: str, known: Collection[str]) -> str:
     meant = RENAMED.get(key)
     if meant in known:
         return f"; did you mean {meant}, as it is called now?"
+    if ELSEWHERE.get(key) in known:
+        return f"; did you mean {ELSEWHERE[key]}, as it is called here?"
     close = get_close_matches(key, known, n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else ""

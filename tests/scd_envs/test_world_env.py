@@ -428,7 +428,7 @@ def test_lerobots_own_reset_option_is_let_through(world):
 def test_a_missing_world_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no world at .*nowhere"):
         make(tmp_path / "nowhere")
-    with pytest.raises(TypeError, match="world"):
+    with pytest.raises(ValueError, match=r"which world.*world=<its folder>"):
         gymnasium.make(SINGLE)
 
 

@@ -94,3 +94,7 @@ def test_a_users_own_policy_is_named_by_module_and_class(tmp_path, monkeypatch):
         make("their_robot:Still", BOX)
     with pytest.raises(ValueError, match=r"no policy is called 'still'.*module:name"):
         make("still", BOX)
+    with pytest.raises(ValueError, match=r"policy 'lerobot' needs path=…"):
+        make("lerobot", BOX)
+    with pytest.raises(ValueError, match=r"policy 'my_robot:Still' needs at=…"):
+        make("my_robot:Still", BOX)

@@ -106,3 +106,10 @@ def test_a_replay_repeats_an_episode():
 def test_unequal_lists_are_answered_in_words(policy):
     with pytest.raises(ValueError, match="as many seeds"):
         rollout(Countdown(), policy, seeds=[1, 2], options=[{}])
+
+
+@pytest.mark.parametrize("steps", [0, -2, [3, 0]])
+def test_an_episode_has_a_step(policy, steps):
+    """It was played to its end, as if nothing had been said."""
+    with pytest.raises(ValueError, match=r"max_steps=(0|-2): an episode has 1 step or more"):
+        rollout(Countdown(), policy, seeds=[1, 2], max_steps=steps)

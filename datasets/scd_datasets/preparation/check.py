@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from scd_datasets.preparation.checked import CheckedEpisode
-from scd_datasets.preparation.clock import timestamp_error
+from scd_datasets.preparation.clock import BY_ROWS, timestamp_error
 from scd_datasets.preparation.contact_sheet import chosen, picked_frames
 from scd_datasets.preparation.decode import decoded
 from scd_datasets.preparation.pictures import EpisodePictures, camera_measures
@@ -89,6 +89,8 @@ def damage_error(bad: list[DamagedEpisode]) -> DamagedEpisode:
         more += f"; damaged as well: episode {listed([damage.episode for damage in others])}"
     cure = "Repair the dataset, or leave damaged episodes out: on_bad_episode=skip for scd-data, "
     cure += "data.skip_damaged=true for scd-train"
+    if BY_ROWS in first.what:  # all it takes, and leaving episodes out might leave none
+        cure = f"Give {BY_ROWS}, or {cure[0].lower()}{cure[1:]}"
     return DamagedEpisode(first.episode, first.file, f"{first.what}{more}. {cure}")
 
 

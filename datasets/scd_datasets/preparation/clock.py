@@ -12,6 +12,7 @@ import numpy as np
 
 TIME_TOLERANCE = 1e-3  # s; timestamps are float32
 MAX_GAP = 5  # steps: a longer pause between two rows is damage, whatever the clock
+BY_ROWS = "data.clock=index"  # the setting by which a row is a step, whatever the clock says
 RATE_TOLERANCE = 0.02  # share by which the measured rate may differ from the declared one without a word
 
 
@@ -57,7 +58,7 @@ def timestamp_error(timestamps: np.ndarray, fps: float, in_order: bool = False) 
     i = int(np.argmax(late))
     what = f"frames {i} and {i + 1} are {steps[i]:.4f} s apart, expected {1 / fps:.4f} s"
     if _pause(steps, fps) is None:
-        what += f" ({measured_rate([timestamps])}; data.clock=index takes each row as a step)"
+        what += f" ({measured_rate([timestamps])}; {BY_ROWS} takes each row as a step)"
     return what
 
 

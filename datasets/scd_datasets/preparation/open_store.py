@@ -9,11 +9,12 @@ from pathlib import Path
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.build import build_once, digests_of
 from scd_datasets.sources.images import MULTIPLE
+from scd_datasets.sources.lerobot.features import ACTION
 from scd_datasets.sources.lerobot.metadata import INFO
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import REPORT, WindowStore
-from scd_world.robot_data.compatibility import check_rate
+from scd_world.robot_data.compatibility import check_actions, check_rate
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.checks import check_patch
 
@@ -63,6 +64,7 @@ def _open_store(
         )
     source = open_source(data, patch or MULTIPLE)
     if world is not None:
+        check_actions(world, source.names(ACTION), source.root)
         check_rate(world, source.fps, source.root, data.stride)
     if patch is not None:
         check_patch(patch, source.grid.height, source.grid.width)

@@ -26,6 +26,8 @@ def test_a_real_clock_is_refused_with_its_rate_and_the_way_out(tmp_path):
         DamagedEpisode, match=r"Hz measured, steps of .*jitter .*data\.clock=index takes each row"
     ):
         check_dataset(LeRobotFolder(root))
+    with pytest.raises(DamagedEpisode, match=r"Give data\.clock=index, or repair the dataset, or leave"):
+        open_store(DataConfig(root=str(root), holdout=0), tmp_path)
     data = DataConfig(root=str(root), clock="index", holdout=0)
     store = open_store(data, tmp_path)
     assert store.lengths.tolist() == [LENGTH] * 3

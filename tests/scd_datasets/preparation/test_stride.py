@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,6 +186,10 @@ def test_a_recording_at_another_rate_than_the_worlds_is_refused_before_it_is_dec
         open_store(DataConfig(root=root), tmp_path / "c", world=world)
     with pytest.raises(ValueError, match=hint.format(15)):  # of what was recorded, not of what is read now
         open_store(DataConfig(root=root, stride=2), tmp_path / "c", world=world)
+    bounds = {name: (*getattr(world, name), 1.0) for name in ("action_low", "action_high")}
+    another = replace(world, action=(*world.action, "gripper"), **bounds)
+    with pytest.raises(ValueError, match=r"has 2 actions .*takes 3 .*gripper\): it is of another robot"):
+        open_store(DataConfig(root=root), tmp_path / "c", world=another)  # and nothing of its rate
     slow = str(write_dataset(tmp_path / "slow", fps=8))
     with pytest.raises(ValueError, match="evaluate it on data of its own rate"):
         open_store(DataConfig(root=slow), tmp_path / "c", world=world)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from scd_world.cli import commands, run_command
-from scd_world.cli.overrides import check_names, read_overrides, setting_names
+from scd_world.cli.overrides import check_names, check_types, read_overrides, setting_names
 from scd_world.cli.run_command import COMMANDS, PRESETS
 from scd_world.utils.renamed_settings import RENAMED
 
@@ -169,6 +169,17 @@ def test_every_new_name_is_a_setting_of_some_command():
     entries = {"weight", "degrade", "state_estimator", "needs_images"}  # of policies in a list
     assert set(RENAMED.values()) <= known | entries
     assert not set(RENAMED) & known - {"videos", "rows", "draws"}  # of another command, of another meaning
+
+
+def test_a_name_of_another_command_leads_to_this_ones():
+    with pytest.raises(ValueError, match="no setting max_steps; did you mean horizon, as it is called here"):
+        check("rollout", "max_steps=10")
+    check("rank", "max_steps=10")
+
+
+def test_a_list_of_names_is_asked_for_as_one():
+    with pytest.raises(ValueError, match=r"data\.cameras=cam_high: expected a list of names such as \[front"):
+        check_types(COMMANDS["train"].config, {}, ["data.cameras=cam_high"])
 
 
 def test_a_typo_leads_to_the_nearest_name_and_nonsense_to_none():

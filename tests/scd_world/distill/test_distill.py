@@ -372,6 +372,16 @@ def test_a_world_lies_where_asked_between_its_teacher_and_what_was_learned(disti
     assert World.load(Path(config.out) / "world").fingerprint == whole.fingerprint
 
 
+@pytest.mark.parametrize(("num_steps", "said"), [(1, False), (2, True)])
+def test_that_as_many_steps_are_no_faster_is_said(distillation, caplog, num_steps, said):
+    config = distillation("run", num_steps=num_steps, steps=1)
+    teacher = World.load(config.world)
+    teacher.model.config = replace(teacher.config, num_steps=2)
+    config = replace(config, world=str(teacher.save(Path(config.out).parent / "two steps")))
+    distill(config)
+    assert ("the teacher takes 2 itself: the new world will be no faster" in caplog.text) == said
+
+
 def test_what_draws_in_other_steps_has_nothing_between():
     with pytest.raises(ValueError, match=r"interpolation=0\.5: .*rollout, dmd"):
         DistillConfig(world="w", out="o", interpolation=0.5)

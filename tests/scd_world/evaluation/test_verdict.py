@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from scd_world.evaluation.report import failure_lines
 from scd_world.evaluation.verdict import compare_paired, judge, judge_sharpness, spans
 from scd_world.metrics.statistics import summarize
 
@@ -83,3 +84,15 @@ def test_a_sharpness_that_chance_explains_is_no_blur():
 def test_spans_of_steps():
     assert spans(np.array([1, 2, 3, 9, 10]), 10) == "at steps 1–3 and from step 9 on"
     assert spans(np.array([10]), 10) == "at step 10"
+
+
+def test_of_one_episode_nothing_is_said_of_chance():
+    """Its windows have no interval."""
+    report = {
+        "time_to_failure": {"mean_psnr": 1, "mean_psnr_changed": None},
+        "curves": {"psnr_imagined": {"mean": [20.0, 19.0]}, "psnr_gain": {"low": [None, None]}},
+    }
+    assert failure_lines(report)[0] == "PSNR is lower than copy-last's first at step 1 (whole frame)"
+    report["curves"]["psnr_gain"]["low"] = [-2.0, -1.0]
+    said = "PSNR is lower than copy-last's, by more than chance, first at step 1 (whole frame)"
+    assert failure_lines(report)[0] == said
