@@ -71,7 +71,7 @@ class ModelConfig:
     anchor_attention: bool = False  # and looks up in that frame what comes back into view
     skip_connection: bool = False  # head=conv: what is clear already of the noisy frame can be kept
     state_filter: bool = False  # what the prior draws of a state is not seen, but corrects the frame
-    measured_share: float = 0.0  # of the training clips that learn to go on from what a filter measures
+    measured_share: float = 0.0  # of the training clips that learn from what a filter measures of them
     copy_last: bool = True  # head=patch, predict=x: a gate per pixel between the last frame and what is drawn
     bounded_gate: bool = True  # that gate can always open again; false: worlds of files that do not name it
     average_velocity: bool = (

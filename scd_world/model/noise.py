@@ -34,7 +34,7 @@ class Noise:
     history_t: Tensor | None = None  # (B, T) what becomes the noise level of each frame of the history
     history_x: Tensor | None = None  # (B, T, C, H, W) their noise
     history_clean: Tensor | None = None  # (B, T) uniform, which of them stay clean
-    measured: Tensor | None = None  # (B,) uniform: below measured_share noise is added to what is measured
+    measured: Tensor | None = None  # (B,) uniform: below measured_share a clip learns from what is measured
 
     def rows(self, rows: slice | Tensor) -> Noise:
         """The noise of these rows of the batch."""

@@ -285,12 +285,16 @@ class WorldModel(nn.Module):
         One pass of the core over the history, then K noisy versions of each next frame (paper, §3.2).
         """
         obs, state = self.training_history(clip, noise)
+        learns = noise.measured if self.config.measured_share else None
+        if learns is not None:
+            off = self.off_measured(clip, learns)
+            obs = obs + self.way_of_past(noise) * off[:, :-1]
         encoded, heads, next_state = self.encode_clip(clip, noise, obs, state)
         known = next_state.detach()
         state_action = self.to_render(known, clip.action, clip.task)
         x_t, t = self.core.noisy_frames(clip, noise)
-        if noise.measured is not None and self.config.measured_share:
-            x_t = x_t + self.measured_part(clip, known, noise.measured, t)
+        if learns is not None:
+            x_t = x_t + self.measured_part(off[:, 1:], learns, t)
         found = self.look_up(known, clip.action, clip.anchor, clip.anchor_state)
         out = self.core.denoise_clip(
             x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor, found)
@@ -302,32 +306,53 @@ class WorldModel(nn.Module):
         return total_loss(self.config, losses), losses
 
     @torch.no_grad()
-    def measured_part(self, clip: Clip, next_state: Tensor, uniform: Tensor, t: Tensor) -> Tensor:
+    def off_measured(self, clip: Clip, uniform: Tensor) -> Tensor:
+        """Gives m − x, (B, T + 1, C, H, W): how far what the filter measures of a clip's recorded states is
+        from its frames; 0 of clips whose `uniform` (B,) is not below `measured_share`."""
+        learns = uniform < self.config.measured_share
+        rows = rows_to_roll_out(learns)
+        some = clip.rows(rows)
+        measured = self.measure_frames(some, some.state, some.before_each, None).frame
+        off = measured.unflatten(0, (len(rows), -1)) - some.obs
+        off = torch.zeros_like(clip.obs).index_copy(0, rows, off)
+        return torch.where(learns[:, None, None, None, None], off, 0.0)
+
+    def way_of_past(self, noise: Noise) -> Tensor:
+        """Gives v, (B, 1, 1, 1, 1): the past of a clip that learns from what is measured is x + v·(m − x), v
+        0 in one half of them and in (0, 1) in the other.
+
+        After a few steps a rollout has no recorded frame left to look back at, only what it made of drawings
+        itself: here it learns how far such a past can be trusted, and to make of it what was recorded.
+        """
+        way = (2 * noise.corruption_level - 1).clamp_min(0)
+        return way[:, None, None, None, None]
+
+    def measured_part(self, off: Tensor, uniform: Tensor, t: Tensor) -> Tensor:
         """Gives what noisy frames (K, B, T, C, H, W) at t (K, B, T) differ by where noise was added not to
         the recorded frame but to one on the way to what the filter measures: (1 − t)·u·(m − x).
 
         Of a share of the clips, each with a u of its own in (0, 1), and where the first denoising step ends
-        or later: that is what stepping goes on from. So what is learnt is to redraw what is measured.
+        or later: that is what stepping goes on from. So what is learnt is to redraw what is measured. off (B,
+        T, C, H, W): m − x; uniform (B,): which clips, and u.
         """
-        share, steps, shift = self.config.measured_share, self.config.num_steps, self.config.t_shift
-        rows = rows_to_roll_out(uniform < share)
-        differs = self.measure_clip(clip.rows(rows), next_state[rows]).frame.unflatten(0, (len(rows), -1))
-        differs = differs - clip.obs[rows, 1:]
-        differs = torch.zeros_like(clip.obs[:, 1:]).index_copy(0, rows, differs)
-        way = (1 - uniform / share).clamp_min(0)[:, None]  # u, 0 of the other clips
+        steps, shift = self.config.num_steps, self.config.t_shift
+        way = (1 - uniform / self.config.measured_share).clamp_min(0)[:, None]  # u, 0 of the other clips
         way = (1 - t) * way * (t <= denoising_times(steps, shift)[1])
-        return way[..., None, None, None] * differs
+        return way[..., None, None, None] * off
 
     @torch.no_grad()
-    def measure_clip(self, clip: Clip, next_state: Tensor, noise: Noise | None = None) -> Measured:
+    def measure_clip(self, clip: Clip, next_state: Tensor, noise: Noise) -> Measured:
         """Gives what the filter is told of all next frames of a clip, B·T of them, as `roll_out` draws them,
-        of next states (B, T, S). noise: which says where nothing is corrected, None: everywhere."""
-        assert self.filter is not None
-        B, T = next_state.shape[:2]
-        shown = Shown(*(x.repeat_interleave(T, dim=0) for x in self.shown_of(clip, noise)))
-        prev = torch.cat([clip.state[:, :-1], clip.action], dim=-1).flatten(0, 1)
-        age = torch.arange(T, device=prev.device).repeat(B)
-        return self.measure(next_state.flatten(0, 1), prev, shown, age)
+        of next states (B, T, S); the noise says where nothing is corrected."""
+        return self.measure_frames(clip, next_state, clip.before_each[:, 1:], noise)
+
+    def measure_frames(self, clip: Clip, state: Tensor, prev: Tensor, noise: Noise | None) -> Measured:
+        """Gives what the filter is told of frames of states (B, N, S), B·N of them, by what a clip's anchor
+        tells; prev (B, N, S + A). noise: which says where nothing is corrected, None: everywhere."""
+        B, N = state.shape[:2]
+        shown = Shown(*(x.repeat_interleave(N, dim=0) for x in self.shown_of(clip, noise)))
+        age = torch.arange(N, device=state.device).repeat(B)
+        return self.measure(state.flatten(0, 1), prev.flatten(0, 1), shown, age)
 
     def encode_clip(
         self, clip: Clip, noise: Noise, obs: Tensor, state: Tensor

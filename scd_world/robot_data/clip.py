@@ -75,6 +75,11 @@ class Clip:
         """Gives state and action one frame before frame i, (B, S + A)."""
         return torch.cat([self.state[:, i - 1], self.action[:, i - 1]], dim=-1) if i else self.prev
 
+    @property
+    def before_each(self) -> Tensor:
+        """Gives state and action one frame before each frame, (B, T + 1, S + A)."""
+        return torch.cat([self.prev[:, None], torch.cat([self.state[:, :-1], self.action], dim=-1)], dim=1)
+
     def rows(self, rows: slice | Tensor) -> Clip:
         return Clip(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 

@@ -439,7 +439,8 @@ def test_what_is_learnt_goes_on_from_what_a_filter_measures(schema, stats, clip)
     uniform = torch.tensor([0.0, 0.25, 0.75])
     ends = denoising_times(config.num_steps, config.t_shift)[1]
     t = torch.tensor([ends, ends + 0.01]).view(2, 1, 1).expand(2, B, T)
-    part = model.measured_part(clip, clip.state[:, 1:], uniform, t)
+    off = model.off_measured(clip, uniform)
+    part = model.measured_part(off[:, 1:], uniform, t)
     shown = model.look_at(clip.anchor, *clip.anchor_state.tensor_split([clip.state.shape[-1]], dim=-1))
     for i in range(T):
         drawn = model.draw(clip.state[:, i + 1], clip.before(i + 1), shown)
@@ -448,12 +449,40 @@ def test_what_is_learnt_goes_on_from_what_a_filter_measures(schema, stats, clip)
         expected = (1 - ends) * way * (m - clip.obs[:, i + 1])
         torch.testing.assert_close(part[0, :, i], expected, atol=1e-5, rtol=1e-4)
     assert not part[1].any()
+    assert not off[2].any()  # a clip that learns from recordings alone
     noise = quiet(model, clip, measured=uniform)
     loss, _ = model.loss(clip, noise)
     assert loss != model.loss(clip, noise.of_recordings())[0]
     assert quiet(make_model(CONFIG, schema, stats), clip).measured is None
     with pytest.raises(ValueError, match="set state_filter=true"):
         replace(CONFIG, measured_share=0.5)
+
+
+def test_the_past_too_is_what_a_filter_measures(schema, stats, clip):
+    """After some steps no recorded frame is left to look back at: in one half of the clips that go on from
+    what is measured, their past is between the recorded and the measured one."""
+    config = replace(CONFIG, state_filter=True, anchor_frame=True, measured_share=0.5, frame_blend=0.0)
+    model = filled(make_model(config, schema, stats)).eval()
+    seen, encode = [], model.core.encode_clip
+
+    def look(obs, *given):
+        seen.append(obs)
+        return encode(obs, *given)
+
+    model.core.encode_clip = look
+    uniform, level = torch.tensor([0.0, 0.25, 0.75]), torch.tensor([0.4, 0.75, 1.0])
+    model.loss(clip, replace(quiet(model, clip, measured=uniform), corruption_level=level))
+    off = model.off_measured(clip, uniform)[:, :-1]
+    past = clip.obs[:, :-1]
+    assert seen[0][0].equal(past[0])  # goes on from what is measured, after a recorded past
+    torch.testing.assert_close(seen[0][1], past[1] + 0.5 * off[1])
+    assert off[1].abs().max() > 0.01
+    assert seen[0][2].equal(past[2])
+    clip = replace(clip, anchor=clip.obs[:, 0], anchor_state=torch.cat([clip.state[:, 0], clip.prev], dim=-1))
+    first = model.off_measured(clip, uniform)[:, 0]
+    torch.testing.assert_close(
+        first, torch.zeros_like(first), atol=1e-5, rtol=0
+    )  # of itself a frame is known
 
 
 def test_where_an_action_cannot_go_is_refused():

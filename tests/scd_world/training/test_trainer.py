@@ -147,7 +147,7 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(
 
     monkeypatch.setattr("scd_world.training.trainer.fit_first_reach", remember)
     measured = World.load(train(config)).model.filter
-    assert measured.strength.any()
+    assert measured.farthest.any()  # it may come out that nothing is to be corrected
     assert measured.error_weights.any()
     assert (first[0] != FIRST_REACH).all()  # there is something to learn to go on from
     assert "filter: measured on 24 windows of episodes that are not learnt from" in caplog.text
