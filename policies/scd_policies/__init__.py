@@ -84,14 +84,26 @@ def policy_class(name: str) -> Callable[..., Policy]:
         return load_user_policy(name)
     if name in FORMER_NAMES:
         raise ValueError(f"policy {name!r} is called {FORMER_NAMES[name]!r} now")
-    raise ValueError(
-        f"no policy is called {name!r}; there are {', '.join(NAMES)}, and module:name for your own"
+    raise unknown(name)
+
+
+def unknown(name: str) -> ValueError:
+    return ValueError(
+        f"no policy is called {name!r}; there are {', '.join(NAMES)}, module:name for your own, and for "
+        "commands a LeRobot policy's folder or its name on the Hub"
     )
 
 
 def is_checkpoint(name: str) -> bool:
     """Says whether it is none of `make`'s names, and so a LeRobot policy's folder or its name on the Hub."""
     return name not in (*NAMES, *FORMER_NAMES) and (":" not in name or Path(name).exists())
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for what is none of `make`'s names, no module:name, no folder and no name on the
+    Hub."""
+    if is_checkpoint(name) and "/" not in name and not Path(name).exists():
+        raise unknown(name)
 
 
 def load_user_policy(name: str) -> type[Policy]:
@@ -113,4 +125,4 @@ def load_user_policy(name: str) -> type[Policy]:
     return found
 
 
-__all__ = ["NAMES", "Policy", "is_checkpoint", "make"]
+__all__ = ["NAMES", "Policy", "check_name", "is_checkpoint", "make"]

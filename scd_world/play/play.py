@@ -12,7 +12,7 @@ from typing import Any
 from scd_envs.settings import Settings, task_index
 from scd_envs.spaces import action_space
 from scd_envs.world_env import world_metadata
-from scd_policies import Policy, is_checkpoint
+from scd_policies import Policy, check_name, is_checkpoint
 from scd_world.play.config import PlayConfig
 from scd_world.play.protocol import LARGEST
 from scd_world.play.recorder import Recorder, Target
@@ -60,6 +60,7 @@ def make_server(config: PlayConfig) -> Any:
     """Opens the world and all that is played with; nothing is computed yet."""
     from scd_world.play.server import PlayServer
 
+    check_name(config.policy)
     folder, device = find_folder(config.world), pick_device(config.device).type
     world = World.load(folder, device)
     settings = environment_settings(config, world)

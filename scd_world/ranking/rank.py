@@ -21,7 +21,7 @@ from gymnasium import spaces
 from scd_envs import simulators
 from scd_envs.settings import task_index
 from scd_envs.simulators.adapter import STATE_KEYS
-from scd_policies import is_checkpoint
+from scd_policies import check_name, is_checkpoint
 from scd_world.metrics.statistics import correlation
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
 from scd_world.ranking.play import RankingResults, choose_starts
@@ -44,6 +44,8 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     ValueError, before anything is played: policies or labels that cannot be right, a world that cannot rank.
     """
     entries = read_policies(config.policies)
+    for entry in entries:
+        check_name(entry.policy)
     labels = read_labels(config.labels, entries) if config.labels else None
     if unknown := sorted(set(config.only_policies) - {entry.name for entry in entries}):
         raise ValueError(f"only_policies={unknown}: the list has {[entry.name for entry in entries]}")

@@ -41,7 +41,7 @@ from scd_datasets.writing.episodes import (
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_envs.spaces import taken_action
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies import Policy, is_checkpoint, make
+from scd_policies import Policy, check_name, is_checkpoint, make
 from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.reporting import video
 from scd_world.reporting.rerun_file import load_rerun
@@ -68,6 +68,7 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
 
     SIGINT and SIGTERM end it early and keep every whole episode. ValueError: rerun=true without its package.
     """
+    check_name(config.policy)
     if config.rerun:
         load_rerun()
     folder, device = find_folder(config.world), pick_device(config.device).type

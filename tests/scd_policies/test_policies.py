@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from scd_policies import is_checkpoint, make
+from scd_policies import check_name, is_checkpoint, make
 
 BOX = gymnasium.spaces.Box(np.array([0, -2], np.float32), np.array([512, 2], np.float32))
 
@@ -86,6 +86,10 @@ def test_a_users_own_policy_is_named_by_module_and_class(tmp_path, monkeypatch):
     assert policy.act(obs_of(2)).tolist() == [[1.5, 1.5]] * 2
     assert not is_checkpoint("my_robot:Still")
     assert is_checkpoint("user/name")
+    for name in ("user/name", "my_robot:Still", "random_walk", str(tmp_path)):
+        check_name(name)
+    with pytest.raises(ValueError, match=r"no policy is called 'random_wlk'; there are random_walk"):
+        check_name("random_wlk")
     with pytest.raises(ValueError, match=r"my_robot has no 'Moving'"):
         make("my_robot:Moving", BOX)
     with pytest.raises(ValueError, match=r"expected a class with reset"):
