@@ -98,8 +98,9 @@ def hasty_discovery() -> Iterator[None]:
 
 @pytest.fixture
 def short_filter_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter is measured on a few steps of each window: how well is test_fit_filter's matter."""
+    """A filter is measured on a few steps of a few windows: how well is test_fit_filter's matter."""
     monkeypatch.setattr(setup, "STEPS", 4)
+    monkeypatch.setattr(setup, "FILTER_WINDOWS", 6)
 
 
 @pytest.fixture

@@ -150,14 +150,14 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(
     assert measured.farthest.any()  # it may come out that nothing is to be corrected
     assert measured.error_weights.any()
     assert (first[0] != FIRST_REACH).all()  # there is something to learn to go on from
-    assert "filter: measured on 24 windows of episodes that are not learnt from" in caplog.text
+    assert "filter: measured on 6 windows of episodes that are not learnt from" in caplog.text
     again = World.load(train(config))  # resumed at its end
     for name, value in again.model.filter.state_dict().items():
         assert torch.equal(value, measured.state_dict()[name]), name
     assert len(first) == 1  # not where a run goes on
     caplog.clear()
     train(replace(config, steps=config.steps + 4))
-    assert "filter: measured on 24 windows" in caplog.text  # anew, of weights that have learnt on
+    assert "filter: measured on 6 windows" in caplog.text  # anew, of weights that have learnt on
     caplog.clear()
     alone = training("alone", model=model, prior=replace(prior, calibration_share=0.0))
     unmeasured = World.load(train(alone)).model.filter
