@@ -57,9 +57,7 @@ def to_settings(
             try:
                 settings = choose(settings, typed)
             except (ArithmeticError, LookupError, TypeError, ValueError):
-                check_again(
-                    settings
-                )  # by settings that are wrong nothing can be chosen: that is what is said
+                check_again(settings)  # nothing can be chosen by what is wrong: that is what is said
                 raise
         check_again(settings)
         return settings

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from scd_datasets.config import DATA, CheckConfig
 from scd_world.benchmark.config import BenchConfig
 from scd_world.cli.endings import plain_errors
+from scd_world.cli.help import help_text
 from scd_world.cli.hydra_config import HERE, QUIET, editable, to_settings
 from scd_world.cli.overrides import read_overrides
 from scd_world.codec.config import CODECS
@@ -44,6 +45,7 @@ class Command(NamedTuple):
     choose: str = ""  # module:function, settings and what was typed → settings: for what was left open
 
 
+HELP = {"--help", "-h"}
 RESUMES = "every finished stage and checkpoint is kept; the same command goes on"
 REPEATS = "the report is not finished; the same command begins it again"
 COMMANDS = {
@@ -129,7 +131,13 @@ def run_command(name: str) -> None:
 
     with plain_errors():
         choices = {group: PRESETS[group] for group in command.presets}
-        sys.argv[1:] = read_overrides(command.config, choices, sys.argv[1:])
+        typed = read_overrides(command.config, choices, sys.argv[1:])
+        given = [word for word in typed if word not in HELP]
+        if given != typed and not any(word.startswith("-") for word in given):  # else Hydra's own page
+            names = {group: list(choices[group]) for group in command.presets}
+            print(help_text(name, command.config, names, given))
+            return
+        sys.argv[1:] = typed
         run()
 
 
