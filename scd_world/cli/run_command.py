@@ -127,7 +127,8 @@ def run_command(name: str) -> None:
         with plain_errors():  # in here as well: Hydra would show a traceback
             typed = dict(word.split("=", 1) for word in HydraConfig.get().overrides.task)
             choose = load(command.choose) if command.choose else None
-            load(command.run)(to_settings(config, command.config, f"scd-{name}", choose, typed))
+            settings = to_settings(config, command.config, f"scd-{name}", choose, typed)
+            load(command.run)(settings)  # imported once they are known to be right
 
     with plain_errors():
         choices = {group: PRESETS[group] for group in command.presets}

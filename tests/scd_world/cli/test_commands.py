@@ -71,6 +71,20 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_wrong_setting_is_said_before_what_the_command_needs_is_imported():
+    """It took eight seconds: what runs was imported first."""
+    code = (
+        "import sys; sys.argv = ['scd-play', 'world=w', 'port=-3']\n"
+        "from scd_world.cli.run_command import run_command\n"
+        "try: run_command('play')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'zarr', 'lerobot', 'gymnasium', 'pyarrow', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "port=-3: expected a number between 0 and 65535" in done.stderr
+
+
 def test_a_launcher_can_send_a_command_to_another_machine(monkeypatch):
     """Hydra's launchers pickle what they run: nothing in it may be bound to this process."""
     sent = []
