@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 COLUMN = 36  # where what a setting means begins
 WIDEST = 120
+NARROWEST = 24  # columns of text, however narrow the terminal is
 ALSO = (
     "A comma between values and -m: one run each. --config-dir <folder>: presets of your own. --cfg job: the "
     "settings as YAML. --hydra-help: what else Hydra takes."
@@ -38,9 +39,8 @@ def help_text(name: str, config: type, presets: Mapping[str, Sequence[str]], giv
     groups = [f"  {group}={'|'.join(names)}" for group, names in presets.items()]
     choose = ["", "Presets, each of which sets a group:", "", *groups] if groups else []
     settings = list(setting_lines(config, values))
-    width = min(shutil.get_terminal_size().columns, WIDEST)
     return "\n".join(
-        [f"scd-{name}", "", about, *choose, "", "Settings, name=value:", *settings, "", *wrapped(ALSO, width)]
+        [f"scd-{name}", "", about, *choose, "", "Settings, name=value:", *settings, "", *wrapped(ALSO)]
     )
 
 
@@ -59,8 +59,7 @@ def setting_lines(config: type, values: DictConfig, prefix: str = "") -> Iterato
 
 def setting(assigned: str, meaning: str) -> Iterator[str]:
     """Gives the lines of one setting: name=value, and beside it what that means."""
-    width = min(shutil.get_terminal_size().columns, WIDEST) - COLUMN
-    first, *more = wrapped(meaning, max(width, 24)) or [""]
+    first, *more = wrapped(meaning, COLUMN) or [""]
     if len(assigned) + 4 > COLUMN and first:
         yield f"  {assigned}"
         assigned = ""
@@ -69,7 +68,9 @@ def setting(assigned: str, meaning: str) -> Iterator[str]:
         yield " " * COLUMN + line
 
 
-def wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """Breaks a text into lines that the terminal has room for, beside `indent` columns."""
+    width = max(min(shutil.get_terminal_size().columns, WIDEST) - indent, NARROWEST)
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 

@@ -109,7 +109,8 @@ def render_clip(model: WorldModel, clip: Clip, noise: Noise) -> tuple[DistillBat
     `read_clip` reads, and with the filter's first correction. The gradient goes through all steps."""
     batch, config, first = read_clip(model, clip, noise), model.config, None
     if model.filter is not None:
-        measured = of_draws(model.measure_clip(clip, batch.next_state, noise), len(noise.x))
+        measured = model.measure_frames(clip, batch.next_state, clip.before_each[:, 1:], noise)
+        measured = of_draws(measured, len(noise.x))
         first = model.filter.first_frame(measured)
     x = euler_sample_interval(batch.field(model), batch.noise, config.num_steps, config.t_shift, first)
     return batch, x

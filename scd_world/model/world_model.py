@@ -341,11 +341,6 @@ class WorldModel(nn.Module):
         return way[..., None, None, None] * off
 
     @torch.no_grad()
-    def measure_clip(self, clip: Clip, next_state: Tensor, noise: Noise) -> Measured:
-        """Gives what the filter is told of all next frames of a clip, B·T of them, as `roll_out` draws them,
-        of next states (B, T, S); the noise says where nothing is corrected."""
-        return self.measure_frames(clip, next_state, clip.before_each[:, 1:], noise)
-
     def measure_frames(self, clip: Clip, state: Tensor, prev: Tensor, noise: Noise | None) -> Measured:
         """Gives what the filter is told of frames of states (B, N, S), B·N of them, by what a clip's anchor
         tells; prev (B, N, S + A). noise: which says where nothing is corrected, None: everywhere."""

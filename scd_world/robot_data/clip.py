@@ -71,13 +71,9 @@ class Clip:
             anchor_state=torch.cat([anchor[1], shown_prev], dim=-1),
         )
 
-    def before(self, i: int) -> Tensor:
-        """Gives state and action one frame before frame i, (B, S + A)."""
-        return torch.cat([self.state[:, i - 1], self.action[:, i - 1]], dim=-1) if i else self.prev
-
     @property
     def before_each(self) -> Tensor:
-        """Gives state and action one frame before each frame, (B, T + 1, S + A)."""
+        """Gives state and action one frame before each frame, (B, T + 1, S + A); before the first, `prev`."""
         return torch.cat([self.prev[:, None], torch.cat([self.state[:, :-1], self.action], dim=-1)], dim=1)
 
     def rows(self, rows: slice | Tensor) -> Clip:

@@ -19,27 +19,30 @@ def check_actions(world: DataSchema, names: Sequence[str], name_of_data: object)
         )
 
 
-def check_rate(world: DataSchema, fps: float, name_of_data: object, stride: int = 1) -> None:
-    """Refuses data of another frame rate than the world's; the error says which stride would do, if one does.
+def check_rate(
+    world: DataSchema,
+    fps: float,
+    name_of_data: object,
+    stride: int = 1,
+    cure: str = "data.stride={} reads it so",
+) -> None:
+    """Refuses data of another frame rate than the world's: ValueError with the stride that would do, if one
+    does.
 
-    stride: how many recorded frames are a step of the data already.
+    stride: how many recorded frames are a step of the data already. cure: how it is read with another one.
     """
     if fps == world.fps:
         return
     frames = stride_between(fps * stride, world.fps)
-    cure = f"data.stride={frames} reads it so" if frames > 1 else "evaluate it on data of its own rate"
+    cure = cure.format(frames) if frames > 1 else "evaluate it on data of its own rate"
     complain(f"{name_of_data} has fps {fps:g}, this world was trained with {world.fps:g}: {cure}")
 
 
 def check_schema(world: DataSchema, data: DataSchema, name_of_data: object) -> None:
     """Refuses data that a world cannot read as its own: ValueError that names what differs."""
     check_actions(world, data.action, name_of_data)
-    if data.fps != world.fps and (frames := stride_between(data.fps, world.fps)) > 1:
-        raise ValueError(
-            f"{name_of_data} has fps {data.fps:g}, this world was trained with {world.fps:g}: build it with "
-            f"data.stride={frames} (scd-data), which takes every so many frames"
-        )
-    check_rate(world, data.fps, name_of_data)
+    cure = "build it with data.stride={} (scd-data), which takes every so many frames"
+    check_rate(world, data.fps, name_of_data, cure=cure)
     for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
         has, wants = getattr(data, name), getattr(world, name)
         if has != wants:

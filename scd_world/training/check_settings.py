@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.config import DataConfig
+from scd_datasets.sources.lerobot.features import ACTION
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
-from scd_world.robot_data.compatibility import check_rate
+from scd_world.robot_data.compatibility import check_actions, check_rate
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import check_fsdp
 from scd_world.training.learner import check_division
@@ -31,7 +32,7 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
 
     A recording lists the lengths of its episodes, so nothing of it need be decoded. Of a window store, they
     are checked when it is open. worlds: further ones, folders or names on the Hub, that must be there and
-    have the recording's rate, as the one has that the training starts from.
+    have the recording's actions and rate, as the one has that the training starts from.
     """
     schemas = []
     with all_at_once():
@@ -56,6 +57,7 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
             source = open_source(config.data, config.patch_pixels)
             check_recording(config, source)
             for schema in schemas:
+                check_actions(schema, source.names(ACTION), source.root)
                 check_rate(schema, source.fps, source.root, config.data.stride)
 
 

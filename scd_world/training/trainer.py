@@ -172,21 +172,20 @@ class Trainer:
                 log.warning("held-out episodes: %s", what)
             if self.saved_at != self.step:
                 self.save()
-        reason = self.stop.name or (self.why_finished if self.finished else "time_limit")
+        reason = self.stop.name or self.finished or "time_limit"
         end = f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}"
         if self.stop.number is not None:
             raise Interrupted(f"{end}, and the same command goes on from here", self.stop.number)
         self.log_main(end)
 
     @property
-    def why_finished(self) -> str:
+    def finished(self) -> str:
+        """Says why nothing is left to do; "" while something is."""
         if self.step >= self.config.steps:
             return "finished"
-        return f"time_budget={self.config.time_budget:g} is used up, a larger one goes on"
-
-    @property
-    def finished(self) -> bool:
-        return self.step >= self.config.steps or self.progress >= 1
+        if self.progress >= 1:
+            return f"time_budget={self.config.time_budget:g} is used up, a larger one goes on"
+        return ""
 
     def due(self, every: int) -> bool:
         return self.step % every == 0

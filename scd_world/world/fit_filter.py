@@ -412,7 +412,8 @@ def fit_reach_of_frames(corrects: StateFilter, model: WorldModel, rollouts: Roll
     frames of a clip that follow those shown. Gives their places in REACHES, (V,)."""
     clip, s = rollouts.clip, rollouts.start(model)
     steps = range(rollouts.context, clip.num_steps + 1, max(1, clip.num_steps // COMPARED))
-    drawn = {i: model.draw(clip.state[:, i], clip.before(i), s.shown) for i in steps}
+    before = clip.before_each
+    drawn = {i: model.draw(clip.state[:, i], before[:, i], s.shown) for i in steps}
     errors = []
     for reach in REACHES:
         corrects.reach.fill_(reach)

@@ -67,7 +67,7 @@ def test_what_was_typed_is_shown_as_set(monkeypatch, capsys):
     page = capsys.readouterr().out
     assert "  model.width=96" in page
     assert "  out=o " in page
-    assert "  model=small|base" in page or "model=nano|micro|small" in page
+    assert "  model=nano|micro|small" in page
     assert "scd-train data.root=data/mine out=runs/mine" in page
     assert "updates; may be raised when resuming" in page
 

@@ -223,7 +223,7 @@ def test_what_is_looked_up_in_the_anchor_goes_by_where_it_was_seen(schema, stats
     model = filled(make_model(config, schema, stats))
     s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev)
     s = model.observe(s, clip.action[:, 0], clip.obs[:, 1], clip.state[:, 1])
-    where = torch.cat([clip.state[:, 1], clip.before(1)], dim=-1)
+    where = torch.cat([clip.state[:, 1], clip.before_each[:, 1]], dim=-1)
     assert torch.equal(s.anchor_state, where)
     noise = torch.randn_like(s.obs)
     other = replace(s.fork(), anchor_state=-s.anchor_state)
@@ -443,7 +443,7 @@ def test_what_is_learnt_goes_on_from_what_a_filter_measures(schema, stats, clip)
     part = model.measured_part(off[:, 1:], uniform, t)
     shown = model.look_at(clip.anchor, *clip.anchor_state.tensor_split([clip.state.shape[-1]], dim=-1))
     for i in range(T):
-        drawn = model.draw(clip.state[:, i + 1], clip.before(i + 1), shown)
+        drawn = model.draw(clip.state[:, i + 1], clip.before_each[:, i + 1], shown)
         m = model.filter.measured(drawn, shown, clip.task).frame
         way = torch.tensor([1.0, 0.5, 0.0])[:, None, None, None]
         expected = (1 - ends) * way * (m - clip.obs[:, i + 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_a_recording_of_another_rate_than_the_world_begun_with_is_told_its_strid
     with pytest.raises(ValueError, match=r"longest .* has 4 steps") as error:  # and not 12
         check_before_decoding(replace(strided, sequence_length=6), 1)
     assert "fps" not in str(error.value)
+
+
+def test_a_recording_of_another_robot_than_the_world_begun_with_is_refused(
+    training, recording, world, tmp_path
+):
+    folder = world.save(tmp_path / "three_joints")
+    settings = json.loads((folder / "config.json").read_text())
+    schema = settings["schema"]
+    for name in ("action", "action_low", "action_high"):
+        schema[name].append(schema[name][-1] if name != "action" else "gripper")
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        ValueError, match=r"2 actions .*this world takes 3 .*gripper\): it is of another robot"
+    ):
+        check_before_decoding(training(data=recording, init=str(folder)), 1)
 
 
 def test_a_batch_may_not_hold_each_window_a_hundred_times(training, recording):

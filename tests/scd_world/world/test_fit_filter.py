@@ -73,7 +73,7 @@ def rollouts(clip: Clip) -> Rollouts:
 
 def state_there(clip: Clip, i: int) -> torch.Tensor:
     """(B, 2·S + A)"""
-    return torch.cat([clip.state[:, i], clip.before(i)], dim=-1)
+    return torch.cat([clip.state[:, i], clip.before_each[:, i]], dim=-1)
 
 
 def measured_as(drawn: torch.Tensor, shown: Shown, age: torch.Tensor | None = None) -> Measured:
@@ -390,7 +390,11 @@ def test_a_frame_that_was_shown_is_looked_at_once(schema, stats, clip, monkeypat
     prior = PriorConfig(renderer_parts=2, scene_features=3, static_layer=True)
     model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
     s = observe_context(model, clip, CONTEXT)
-    anchor, state, prev = clip.obs[:, CONTEXT - 1], clip.state[:, CONTEXT - 1], clip.before(CONTEXT - 1)
+    anchor, state, prev = (
+        clip.obs[:, CONTEXT - 1],
+        clip.state[:, CONTEXT - 1],
+        clip.before_each[:, CONTEXT - 1],
+    )
     scene = model.prior.scene(anchor, torch.cat([state, prev], dim=-1))
     torch.testing.assert_close(s.shown.scene, scene)
     drawn = model.prior.render(state, prev, scene)
