@@ -193,15 +193,17 @@ def tokens(data: Recording, patch: int) -> float:
 def begun(config: TrainConfig, given: Mapping[str, str]) -> dict[str, Choice] | None:
     """Gives the choices of the run that lies in the folder already, or the model of the world whose weights a
     training starts from; None where it begins from nothing."""
+    names = chosen_names()
+    if config.init is not None and "model" not in given:
+        names += of_a_world()
     try:
         if (file := Path(config.out) / "config.json").is_file():
-            return without(kept(file, chosen_names(), "as the run began"), given)
+            return without(kept(file, names, "as the run began"), given)
         if config.init is None:
             return None
         from scd_world.world.world import find_folder
 
         file = find_folder(config.init) / "config.json"
-        names = chosen_names() if "model" in given else of_a_world()
         return without(kept(file, names, f"as {config.init} has it"), given)
     except (OSError, ValueError, KeyError, TypeError):  # not what it should be, as will be said elsewhere
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -155,6 +156,22 @@ def test_a_training_that_starts_from_a_world_has_its_model(world, training, tmp_
     assert chosen.model == replace(world.config, num_steps=MODELS["small"].num_steps)
     assert chosen.codec.kind == "identity"
     assert chosen.prior.renderer_parts == world.prior_config.renderer_parts
+
+
+def test_a_training_that_starts_from_a_world_is_resumed_by_the_same_command(world, training, tmp_path):
+    """With that world's model, whether it is still there or not, and with what the run chose beside it."""
+    folder = str(world.save(tmp_path / "before"))
+    config = replace(training(init=folder), model=MODELS["small"])
+    given = {"optimizer.lr": "3e-4", "model.num_steps": "4"}
+    config = with_choices(config, {"model.num_steps": 4})
+    first = choose_settings(config, given)
+    out = Path(first.out)
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(asdict(replace(first, steps=77))))
+    shutil.rmtree(folder)
+    again = choose_settings(config, given)
+    assert again.model == first.model == replace(world.config, num_steps=4)
+    assert again.steps == 77
 
 
 def test_data_that_cannot_be_read_is_left_to_whoever_reads_it(training):
