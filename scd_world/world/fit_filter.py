@@ -15,8 +15,12 @@ model's own frames, where what each comes to has a closed form. All else is judg
 structural similarity of their pictures to the recorded ones, which tells both how near and how sharp they
 are: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does not.
 So each camera gets the strength of the first correction, the reach, the width of the blur G; of the strengths
-a whole, a half or a quarter, for what a step corrects need not be corrected again, and P_k knows no later
-step; and from the first step on, or from a later one, m itself in the place of x, where that serves.
+nothing, a quarter, a half or a whole, for what a step corrects need not be corrected again, and P_k knows no
+later step; and from the first step on, or from a later one, m itself in the place of x, where that serves.
+
+A few windows do not tell small differences. Of what is as good as the best, within its standard error
+(jackknife over windows) or `AS_GOOD`, the one that keeps most of what was shown and imagined is taken (the
+one-standard-error rule; Breiman et al. 1984): what is drawn over is gone.
 
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
@@ -61,9 +65,7 @@ from scd_world.robot_data.clip import Clip
 
 REACHES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)  # of [-1, 1]
 LARGER = 4  # of these are tried by rollouts, at most
-# dB within which rollouts serve as well: then what was shown is kept the longer, for away from what was
-# recorded it is all that is known.
-AS_GOOD = 0.2
+AS_GOOD = 0.2  # dB within which rollouts serve as well, however sure it is that one is better
 STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, math.log10(WHOLE), 80)])
 # Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
 STILL = (0.01, 0.02, 0.05)
@@ -75,15 +77,18 @@ UNSHARP = 10.0  # dB that one is worse for each factor of e beyond that, too sof
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
 EVEN = 1e-5  # of [-1, 1], as of a camera that is covered: a smaller difference is none
 LEAST_ERROR = 1e-4  # of a picture, as a share of its range
-# Of the strength that each step by itself would have; of equals the first.
-SHARES = (0.5, 1.0, 0.25, 0.0)
+SHARES = (0.0, 0.25, 0.5, 1.0)  # of the strength that each step by itself would have
 FIRST_SHARES = (0.0, 1.0)  # P, of the mean R²; beside these the drawing whole
-WHOLE_FROM = (0, 4, 12)  # imagined steps, from which on the drawing may be taken whole
+WHOLE_FROM = (12, 4, 0)  # imagined steps, from which on the drawing may be taken whole
 AT_ONCE = 2**22  # numbers that are corrected together
 RIDGE = 0.01  # of the weights of the error, beside one for each spread of what tells it
 TELLS = 0.01  # deviation of a logarithm; one that differs by less tells nothing
 FEWEST = 4  # rows that are rolled out, however little time there is
 MEMORY = 0.7  # of the errors that the steps before pass on: a few rows alone say little of one step
+
+
+class Stopped(Exception):
+    """Says that nobody waits for a measurement any more."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Rollouts:
     seed: int
     decode: Callable[[Tensor], Tensor]  # the model's frames (N, C, H, W) → pictures in [-1, 1]
     bar: tqdm  # of the steps that are imagined in all
+    stop: Callable[[], bool] = lambda: False  # whether to leave it at that
 
     def start(self, model: WorldModel) -> RolloutState:
         return observe_context(model, self.clip, self.context)
@@ -121,6 +127,8 @@ class Rollouts:
         obs = self.clip.obs
         generator = torch.Generator(obs.device).manual_seed(self.seed)
         for i in self.numbers:
+            if self.stop():
+                raise Stopped
             yield i, torch.randn(obs[:, 0].shape, generator=generator, device=generator.device)
             self.bar.update()
 
@@ -144,18 +152,23 @@ def fit_filter(
     decode: Callable[[Tensor], Tensor],
     seconds: float = math.inf,
     progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Measures the filter of a model that has one, by rollouts of a clip's rows of which `context` frames are
     shown; steps beyond its end are corrected as the last one. decode: from the model's frames (N, C, H, W) to
     pictures in [-1, 1]. seconds: that it may take, about; then of fewer rows. progress: whether a bar is
-    shown. Gives the number of rows."""
+    shown. stop: asked before each step whether to leave it at that. Gives the number of rows, 0 where it was
+    left: then the filter is of no use, and to be read back."""
     corrects = model.filter
     if corrects is None:
         raise ValueError("a model without a filter has none to measure: set model.state_filter=true")
     with tqdm(desc="filter", unit="step", disable=not progress, mininterval=10) as bar:
-        rollouts = Rollouts(clip, context, seed, decode, bar).within(model, seconds)
-        bar.reset(rollouts.total)
-        measure(corrects, model, rollouts)
+        try:
+            rollouts = Rollouts(clip, context, seed, decode, bar, stop).within(model, seconds)
+            bar.reset(rollouts.total)
+            measure(corrects, model, rollouts)
+        except Stopped:
+            return 0
     return len(rollouts.clip.action)
 
 
@@ -170,7 +183,7 @@ def fit_first_reach(model: WorldModel, clip: Clip, context: int) -> None:
 class Found(NamedTuple):
     """What one reach, or one width of the blur, comes to."""
 
-    cost: Tensor  # (V,) how unlike the pictures are, dB, of all steps and rows
+    cost: Tensor  # (1 + N, V) as `cost_of` has it
     strength: Tensor  # (STEPS, V) at its best
 
 
@@ -200,22 +213,21 @@ def fit_first_strength(corrects: StateFilter, model: WorldModel, rollouts: Rollo
     tried = [share * off for share in FIRST_SHARES] + [torch.full_like(off, WHOLE)]
     for strength in tried:
         corrects.set_first_strength(strength)
-        costs.append(rollout_cost(model, rollouts))
+        costs.append(rollout_cost(model, rollouts)[0])
     corrects.set_first_strength(of_each_camera(tried, torch.stack(costs).argmin(0)))
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, nearest: Tensor) -> Found:
     """Sets each camera's reach: of that which serves single frames, and larger ones, the largest that serves
-    a rollout about as well as any. nearest: the place of the first in REACHES, (V,). Gives what they come to
-    without a blur."""
+    a rollout as well as any, for away from what was recorded what was shown is all that is known. nearest:
+    the place of the first in REACHES, (V,). Gives what they come to without a blur."""
     found = []
     reaches = nearest + torch.arange(1 + LARGER)[:, None]  # (1 + LARGER, V) their places in REACHES
     reaches = torch.tensor(REACHES)[reaches.clamp(max=len(REACHES) - 1)].to(corrects.reach)
     for tried in reaches.unique_consecutive(dim=0):
         corrects.reach.copy_(tried)
         found.append(strengths_found(model, rollouts))
-        costs = torch.stack([each.cost for each in found])  # (tried, V)
-        serves = costs <= costs.amin(0) + AS_GOOD
+        serves = as_good(torch.stack([each.cost for each in found]))  # (tried, V)
         if not serves[-1].any():
             break
     chosen = len(found) - 1 - serves.flip(0).int().argmax(0)  # (V,) the last of those that serve
@@ -226,29 +238,45 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
 def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plain: Found) -> None:
     """Sets the width of the blur, and the strengths under it, of each camera the best. plain: what none
     comes to."""
-    found = [plain]
+    found, costs = [plain], [plain.cost[0]]
     for width in WIDTHS[1:]:
         corrects.kernel.copy_(gaussian(width))
         found.append(strengths_found(model, rollouts))
-        if (found[-1].cost > torch.stack([each.cost for each in found]).amin(0)).all():
+        costs.append(found[-1].cost[0])
+        if (costs[-1] > torch.stack(costs).amin(0)).all():
             break  # a wider one would be farther off still
-    costs = torch.stack([each.cost for each in found])
-    for camera, best in enumerate(costs.argmin(0).tolist()):
+    for camera, best in enumerate(torch.stack(costs).argmin(0).tolist()):
         corrects.kernel[camera] = gaussian(WIDTHS[best])
         corrects.strength[:, camera] = found[best].strength[:, camera]
 
 
 def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
-    """Sets the strengths: of each camera a share of those found, and from some step on what is drawn, grain
-    and all, where that serves a rollout more."""
+    """Sets the strengths: of each camera the least share of those found that serves a rollout as well as any,
+    and from some step on, as late as that may be, what is drawn, grain and all, where less serves it less."""
     tried = [share * corrects.strength for share in SHARES]
     costs = torch.stack([corrected_cost(model, rollouts, each) for each in tried])
-    tried, costs = [of_each_camera(tried, costs.argmin(0))], costs.amin(0)[None]
+    least = first_of_good(costs)
+    tried, costs = [of_each_camera(tried, least)], of_each_camera(list(costs), least)[None]
     for step in WHOLE_FROM:
         whole = torch.arange(STEPS, device=costs.device)[:, None] >= step
         tried.append(torch.where(whole, WHOLE, tried[0]))
         costs = torch.cat([costs, corrected_cost(model, rollouts, tried[-1])[None]])
-    corrects.strength.copy_(of_each_camera(tried, costs.argmin(0)))
+    corrects.strength.copy_(of_each_camera(tried, first_of_good(costs)))
+
+
+def as_good(costs: Tensor) -> Tensor:
+    """Says which of those tried are as good as the best, (tried, V), by costs (tried, 1 + N, V) as `cost_of`
+    has them: within `AS_GOOD`, or within the standard error of how far behind they are (jackknife)."""
+    best = costs[:, :1].argmin(0, keepdim=True).expand(1, *costs.shape[1:])
+    behind = costs - costs.gather(0, best)
+    rows = behind[:, 1:]
+    error = ((rows.shape[1] - 1) * rows.var(1, correction=0)).sqrt()
+    return behind[:, 0] <= error.clamp_min(AS_GOOD)
+
+
+def first_of_good(costs: Tensor) -> Tensor:
+    """Gives the number of the first that is as good as the best, (V,)."""
+    return as_good(costs).int().argmax(0)
 
 
 def of_each_camera(tried: Sequence[Tensor], chosen: Tensor) -> Tensor:
@@ -263,11 +291,11 @@ def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:
 
 
 def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
-    """Sets the strength at each step, under the blur that there is; gives how unlike the pictures then are,
-    dB, (V,)."""
+    """Sets the strength at each step, under the blur that there is; gives what the rollout then costs, as
+    `cost_of` has it."""
     corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
-    s, measured = rollouts.start(model), []
+    s, compared = rollouts.start(model), []
     strengths, sums = STRENGTHS.to(s.obs), torch.zeros((), device=s.obs.device)
     for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
@@ -287,10 +315,9 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
         cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sums[1], sums[2])
         corrects.strength[k] = strongest(cost, strengths, corrects.strength[k - 1] * bool(k))
         s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
-        pictures = rollouts.decode(s.obs), rollouts.pictures[k]
-        measured += picture_cost(*pictures, clip.valid[:, i, None])
+        compared.append(compare(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None]))
     corrects.strength[k + 1 :] = corrects.strength[k]
-    return torch.stack(measured).mean(0)
+    return cost_of(torch.stack(compared))
 
 
 def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
@@ -341,38 +368,40 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
 
 
 def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> Tensor:
-    """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
+    """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, as `cost_of` has it."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
     return rollout_cost(model, rollouts)
 
 
 def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
-    """Gives what a rollout costs that is corrected as it is, dB, (V,)."""
-    clip, s, measured = rollouts.clip, rollouts.start(model), []
+    """Gives what a rollout costs that is corrected as it is, as `cost_of` has it."""
+    clip, s, compared = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
-        measured += picture_cost(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
-    return torch.stack(measured).mean(0)
+        compared.append(compare(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None]))
+    return cost_of(torch.stack(compared))
 
 
-def picture_cost(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
-    """Gives what pictures (N, C, H, W) of the valid (N, 1) rows cost, one (V,) in dB, or nothing where none
-    is: how unlike the recorded ones they are, and how far from as sharp. By likeness alone a blur is better
-    than any draw of what may come, and what a distillation has sharpened would be drawn over."""
-    if not valid.any():
-        return []
+def compare(frames: Tensor, recorded: Tensor, valid: Tensor) -> Tensor:
+    """Gives of each row's pictures (N, C, H, W), which count or not, valid (N, 1): 1 − SSIM, their sharpness,
+    that of the recorded ones, and whether they count, (4, N, V)."""
     frames, recorded = frames.float(), recorded.float()
-    found, wanted = ((valid * sharpness_of(x)).sum(0) for x in (frames, recorded))
-    return [unlike(frames, recorded, valid) + UNSHARP * unsharpness(found, wanted)]
-
-
-def unlike(frames: Tensor, recorded: Tensor, valid: Tensor) -> Tensor:
-    """Gives how unlike the recorded ones pictures (N, C, H, W) are, of the valid (N, 1) rows, (V,) in dB: 10
-    lg (1 − SSIM)."""
     pictures = (rearrange(x, "n (v c) h w -> (n v) c h w", c=3) for x in (frames, recorded))
-    dissimilarity = (1 - ssim(*pictures)).unflatten(0, (*valid.shape[:1], -1))
-    return 10 * ((valid * dissimilarity).sum(0) / valid.sum()).clamp_min(EVEN).log10()
+    unlike = (1 - ssim(*pictures)).unflatten(0, (len(frames), -1))
+    return valid * torch.stack([unlike, *map(sharpness_of, (frames, recorded)), torch.ones_like(unlike)])
+
+
+def cost_of(compared: Tensor) -> Tensor:
+    """Gives what a rollout costs, dB, (1 + N, V), of `compare` at each of its steps (K, 4, N, V): of all
+    rows, then of all but each. It is how unlike the recorded ones its pictures are, 10 lg (1 − SSIM), and
+    how far from as sharp. By likeness alone a blur is better than any draw of what may come, and what a
+    distillation has sharpened would be drawn over."""
+    every = compared.sum(2, keepdim=True)
+    unlike, found, wanted, counted = torch.cat([every, every - compared], dim=2).unbind(1)  # (K, 1 + N, V)
+    costs = 10 * (unlike / counted).clamp_min(EVEN).log10() + UNSHARP * unsharpness(found, wanted)
+    costs = torch.where(counted > 0, costs, 0.0)  # where no row is left, nothing is told
+    return costs.sum(0) / (counted > 0).sum(0).clamp_min(1)
 
 
 def unsharpness(found: Tensor, wanted: Tensor) -> Tensor:
