@@ -193,18 +193,24 @@ def tokens(data: Recording, patch: int) -> float:
 def begun(config: TrainConfig, given: Mapping[str, str]) -> dict[str, Choice] | None:
     """Gives the choices of the run that lies in the folder already, or the model of the world whose weights a
     training starts from; None where it begins from nothing."""
-    names = chosen_names()
-    if config.init is not None and "model" not in given:
-        names += of_a_world()
+    names, out = chosen_names(), Path(config.out)
     try:
-        if (file := Path(config.out) / "config.json").is_file():
-            return without(kept(file, names, "as the run began"), given)
-        if config.init is None:
-            return None
-        from scd_world.world.world import find_folder
+        if any((out / "checkpoints").glob("step_*")):  # else it has not begun, and begins anew
+            file, why = out / "config.json", "as the run began"
+            init = json.loads(file.read_text(encoding="utf-8")).get("init")
+        elif config.init is not None:
+            from scd_world.world.world import find_folder
 
-        file = find_folder(config.init) / "config.json"
-        return without(kept(file, names, f"as {config.init} has it"), given)
+            init = config.init
+            file, why = find_folder(init) / "config.json", f"as {init} has it"
+        else:
+            return None
+        if init is not None and "model" not in given:
+            names += of_a_world()
+        choices = kept(file, names, why)
+        if init != config.init:
+            choices["init"] = Choice(init, why)
+        return without(choices, given)
     except (OSError, ValueError, KeyError, TypeError):  # not what it should be, as will be said elsewhere
         return {}
 

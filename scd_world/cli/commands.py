@@ -1,4 +1,5 @@
-"""The entry points of the eleven commands, and how Ctrl-C ends each: with one line that says what is kept.
+"""The entry points of the eleven commands, and how Ctrl-C and SIGTERM end each: with one line that says what
+is kept.
 
 They import nothing before they run, so that there is such a line from the first moment.
 """
@@ -6,8 +7,11 @@ They import nothing before they run, so that there is such a line from the first
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
 from scd_world.utils.interruption import Interrupted
 
@@ -17,6 +21,7 @@ INTERRUPTED = 130  # exit code, as shells have it
 def entry_point(name: str) -> Callable[[], None]:
     def main() -> None:
         kept = "nothing had begun"
+        signal.signal(signal.SIGTERM, partial(terminate, process=os.getpid()))
         try:
             from scd_world.cli.run_command import COMMANDS, run_command
 
@@ -30,6 +35,14 @@ def entry_point(name: str) -> Callable[[], None]:
     return main
 
 
+def terminate(number: int, frame: FrameType | None, process: int) -> None:
+    """Ends the command as Ctrl-C does. process: its own; those that it made end at once."""
+    if os.getpid() == process:
+        raise Interrupted("", number)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 def end(interrupt: KeyboardInterrupt, kept: str) -> None:
     """Ends the process with a last line. At once: what libraries say of threads and tasks that were cut off
     would come after it.
@@ -38,7 +51,7 @@ def end(interrupt: KeyboardInterrupt, kept: str) -> None:
     """
     line, status = f"interrupted: {kept}", INTERRUPTED
     if isinstance(interrupt, Interrupted):
-        line, status = str(interrupt), interrupt.status
+        line, status = str(interrupt) or line, interrupt.status
     print(line, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -47,6 +48,7 @@ def distill(config: DistillConfig) -> Path:
 
     ValueError: the teacher is no SCD, the data does not fit it, or the run began with another teacher.
     """
+    called = time.monotonic()
     run, teacher = RunFolder(config.out), World.load(config.world)
     if teacher.config.architecture != "scd":
         raise ValueError(
@@ -75,7 +77,7 @@ def distill(config: DistillConfig) -> Path:
                 check_before_decoding(settings, accelerator.num_processes, config.compare_worlds.values())
             store = open_store(config.data, run.path, settings.patch_pixels, run.checkpoints.exists())
         check_schema(teacher.schema, store.schema, store.path)
-        trainer = Distiller(settings, store, run, accelerator, teacher)
+        trainer = Distiller(settings, store, run, accelerator, teacher, called)
         trainer.train()
         if accelerator.is_main_process and trainer.finished and config.report_windows:
             worlds = {"teacher": config.world, config.method: str(run.world), **config.compare_worlds}
@@ -95,9 +97,10 @@ class Distiller(Trainer):
         run: RunFolder,
         accelerator: Accelerator,
         teacher: World,
+        called: float | None = None,
     ) -> None:
         self.teacher = teacher
-        super().__init__(config, store, run, accelerator)
+        super().__init__(config, store, run, accelerator, called)
 
     def make_model(self, saved: Mapping[str, Tensor] | None) -> tuple[WorldModel, Normalizer]:
         """Makes the student of the teacher's weights, or of those of another world; what only the student has

@@ -53,8 +53,8 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         target = self.folder / f"step_{checkpoint.step:08d}"
-        if undamaged(target):  # written by an earlier run that ended here
-            return target
+        if undamaged(target) and is_measured(target) >= checkpoint.training.get("measured", False):
+            return target  # written by an earlier run that ended here
         try:
             write_folder(target, lambda temp: write(temp, checkpoint))
             verify(target)
@@ -115,6 +115,11 @@ def undamaged(folder: Path) -> bool:
     except DamagedFolder:
         return False
     return True
+
+
+def is_measured(folder: Path) -> bool:
+    """Says whether a checkpoint holds what is measured at a training's end."""
+    return json.loads((folder / "training.json").read_bytes()).get("measured", False)
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:

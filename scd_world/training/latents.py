@@ -197,7 +197,7 @@ def read_codec(
     kept = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
     kept["depends_on"]["codec"].setdefault("objects", 0)  # none were sought before there was that setting
     if not needed and kept["depends_on"] != json.loads(json.dumps(depends_on)):
-        log.warning("%s was learnt with other settings, or from other frames; it is learnt anew", folder)
+        log.warning("%s was made with other settings, or of other frames; it is made anew", folder)
         return None
     codec = make_codec(CodecConfig(**kept["config"]), store.schema)
     codec.load_state_dict(load_file(folder / "weights.safetensors"))

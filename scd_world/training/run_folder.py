@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,16 @@ from filelock import FileLock, Timeout
 
 from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import of_file
+from scd_world.prior.config import PriorSettings
 from scd_world.training.config import TrainConfig
 from scd_world.utils.atomic_folder import replace_text
 from scd_world.utils.output_folder import claim_folder
 from scd_world.utils.settings_diff import changes
 
 # What must not change between a run and its continuation: everything else may, and is reported.
-PRIOR = tuple(
-    f"prior.{name}"
-    for name in ("kind", "layers", "width", "renderer_parts", "renderer_width", "scene_features")
-)
-FIXED = ("model", "codec", "seed", *PRIOR, "data.holdout", "method", "grid", "teacher")
+PRIOR = tuple(f"prior.{field.name}" for field in fields(PriorSettings))
+APART = "prior.calibration_share"  # episodes that nothing is learnt from: units are measured on the others
+FIXED = ("model", "codec", "seed", *PRIOR, APART, "data.holdout", "method", "grid", "teacher")
 UNKNOWN_TEACHER = ""  # of a distillation of format 3, which counted other names among its digest
 
 

@@ -50,7 +50,7 @@ from scd_world.world.fit_filter import fit_filter, fit_first_reach
 from scd_world.world.model_card import model_card
 
 log = logging.getLogger(__name__)
-FILTER_SHARE, FILTER_SECONDS = 0.12, 480.0  # of time_limit and time_budget, at most; and seconds
+FILTER_SHARE, FILTER_SECONDS = 0.2, 480.0  # of time_limit and time_budget, at most; and seconds
 
 
 def train(config: TrainConfig) -> Path:
@@ -92,14 +92,14 @@ class Trainer:
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoint = self.checkpoints.newest()
         check_episodes(config, store.lengths[self.pretraining.episodes], store.lengths[self.held_out])
-        self.curve: Tensor | None = None  # of the uncertainty, measured once the training is over
         self.codec = self.make_codec(resuming=checkpoint is not None)
         with accelerator.main_process_first():
             episodes, device = self.pretraining.episodes, accelerator.device
             self.pretraining.store = latent_store(store, self.codec.codec, run.latents, device, episodes)
         self.loader = training_windows(self.pretraining)
         self.parent: dict[str, Any] | None = None  # provenance of the world that this one started from
-        self.step, self.seconds, self.progress, self.rate = 0, 0.0, 0.0, 0.0
+        self.step, self.seconds, self.rate = 0, 0.0, 0.0
+        self.progress, self.spent = 0.0, 0.0  # shares of the training, and of its time_budget alone
         torch.manual_seed(config.seed)
         model, self.stats = self.make_model(None if checkpoint is None else checkpoint.weights)
         self.world = world_of(model, self.stats, self.codec.codec, self.pretraining)
@@ -110,6 +110,7 @@ class Trainer:
         self.meter, self.clock, self.stop = Meter(), Throughput(), StopSignal()
         self.pretrain_seconds = self.seconds_so_far()  # seconds of the budget that the prior took
         self.saved_at = self.evaluated_at = -1
+        self.measured = False  # whether what belongs to a training's end is measured, and in the checkpoint
         self.last_eval: dict[str, float] = {}  # by the latest evaluation
         # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
@@ -119,6 +120,7 @@ class Trainer:
             clip = filter_clip(self.pretraining, self.stats)
             if clip is not None:
                 fit_first_reach(model, clip, config.eval_context)
+        self.first_step = self.step  # of this call
 
     def make_model(self, saved: Mapping[str, Tensor] | None) -> tuple[WorldModel, Normalizer]:
         """Builds the model before its first update; what a checkpoint will bring is left as it comes. saved:
@@ -140,6 +142,14 @@ class Trainer:
 
     def train(self) -> None:
         config = self.config
+        if config.compile and not self.finished:
+            again = (
+                f", and so is the first on own rollouts, after {config.self_rollout_start:.0%} of the updates"
+            )
+            self.log_main(
+                "compile: the first update is compiled, which takes minutes"
+                + (again if config.model.self_rollout_share and config.self_rollout_start else "")
+            )
         with self.stop, self.writing(), self.bar() as bar:
             with closing(prefetch(self.loader, self.step)) as batches:
                 self.clock.restart()
@@ -162,16 +172,10 @@ class Trainer:
                         self.evaluate()
                     if self.due(config.checkpoint_every):
                         self.save()
-            if self.finished and self.config.model.state_weight:  # the prior has learnt on beside the images
-                self.recalibrate()
-            if self.finished and self.world.model.filter is not None:
-                self.fit_filter()
-            if self.finished and self.evaluated_at != self.step:
-                self.evaluate()
-            if self.finished and self.main and (what := past_its_best(self.run_log.read("eval/loss"))):
-                log.warning("held-out episodes: %s", what)
             if self.saved_at != self.step:
                 self.save()
+            if self.finished and not self.measured:
+                self.measure_end()
         reason = self.stop.name or self.finished or "time_limit"
         end = f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}"
         if self.stop.number is not None:
@@ -180,10 +184,10 @@ class Trainer:
 
     @property
     def finished(self) -> str:
-        """Says why nothing is left to do; "" while something is."""
+        """Says why no update is left to do; "" while one is."""
         if self.step >= self.config.steps:
             return "finished"
-        if self.progress >= 1:
+        if self.spent >= 1:
             return f"time_budget={self.config.time_budget:g} is used up, a larger one goes on"
         return ""
 
@@ -196,14 +200,14 @@ class Trainer:
         Every process gets the same answers, or one would wait for ever for another's gradients.
         """
         limit, budget = self.config.time_limit, self.config.time_budget
-        stop = bool(self.stop) or (limit is not None and time.monotonic() - self.call_started > limit)
-        progress = (self.step + 1) / self.config.steps
-        if budget is not None:
-            progress = max(progress, self.budget_used(budget))
-        answers = torch.tensor([stop, min(progress, 1.0)], dtype=torch.float64)
+        late = limit is not None and time.monotonic() - self.call_started > limit
+        late &= self.step > self.first_step  # however long the start took: each call gets on
+        spent = 0.0 if budget is None else min(self.budget_used(budget), 1.0)
+        answers = torch.tensor([late or bool(self.stop), spent], dtype=torch.float64)
         if self.host_group is not None:
             dist.all_reduce(answers, dist.ReduceOp.MAX, group=self.host_group)
-        stop, self.progress = answers.tolist()
+        stop, self.spent = answers.tolist()
+        self.progress = max((self.step + 1) / self.config.steps, self.spent)
         return bool(stop)
 
     @contextmanager
@@ -258,7 +262,30 @@ class Trainer:
             "or resume with a lower optimizer.lr or precision=fp32"
         )
 
-    # ---- held-out episodes -----------------------------------------------------------------------
+    # ---- what is measured at the end, and on held-out episodes -------------------------------------
+
+    def measure_end(self) -> None:
+        """Measures, once, how sure the world may be of itself, its filter, and how good it is. It takes
+        minutes: all that was learnt is saved by now, and a signal leaves it to the next call."""
+        if not self.stop and self.config.model.state_weight:  # the prior has learnt on beside the images
+            self.recalibrate()
+        if not self.stop and self.world.model.filter is not None:
+            self.fit_filter()
+        if not self.stop and self.evaluated_at != self.step:
+            self.evaluate()
+        if self.agreed_to_stop():
+            return
+        if self.main and (what := past_its_best(self.run_log.read("eval/loss"))):
+            log.warning("held-out episodes: %s", what)
+        self.measured = True
+        self.save()
+
+    def agreed_to_stop(self) -> bool:
+        """Says whether any process was told to stop."""
+        answer = torch.tensor(float(bool(self.stop)))
+        if self.host_group is not None:
+            dist.all_reduce(answer, dist.ReduceOp.MAX, group=self.host_group)
+        return bool(answer)
 
     def evaluate(self) -> None:
         """With the averaged weights, in the first process; the others wait with their next gradients."""
@@ -280,9 +307,12 @@ class Trainer:
 
     def load_average(self) -> None:
         self.world.model.load_state_dict(self.learner.average())
-        prior = self.world.model.prior
-        if self.curve is not None and isinstance(prior, PretrainedStatePrior):
-            prior.uncertainty.calibration_curve.copy_(self.curve)
+
+    def keep_buffers(self, prefix: str) -> None:
+        """Gives the model that learns the buffers of the world so named: the average takes its from there."""
+        for name, value in self.world.model.named_buffers():
+            if name.startswith(prefix):
+                self.learner.model.get_buffer(name).copy_(value)
 
     def recalibrate(self) -> None:
         """Measures the uncertainty once more, of the prior as the world has it in the end."""
@@ -291,7 +321,7 @@ class Trainer:
         if isinstance(prior, PretrainedStatePrior) and self.pretraining.calibrate(
             prior, self.world.stats, self.parent
         ):
-            self.curve, self.saved_at = prior.uncertainty.calibration_curve.clone(), -1
+            self.keep_buffers("prior.uncertainty.")
 
     def fit_filter(self) -> None:
         """Measures how far the drawing of a state corrects a frame, of the world as it is in the end."""
@@ -311,12 +341,12 @@ class Trainer:
             self.world.codec.decode,
             self.filter_seconds,
             progress=self.main,
+            stop=lambda: bool(self.stop),
         )
-        # The average takes its buffers from the model that learns.
-        for name, value in self.world.model.named_buffers():
-            if name.startswith("filter."):
-                self.learner.model.get_buffer(name).copy_(value)
-        self.saved_at = self.evaluated_at = -1
+        if not rows:
+            return
+        self.keep_buffers("filter.")
+        self.evaluated_at = -1
         self.log_main(f"filter: measured on {rows} windows of episodes that are not learnt from")
 
     # ---- checkpoints -----------------------------------------------------------------------------
@@ -354,6 +384,7 @@ class Trainer:
             "config": asdict(self.config),
             "eval": self.last_eval,
             "parent": self.parent,
+            "measured": self.measured,
         }
         self.checkpoints.save(Checkpoint(**state, rng=rng, training=training))
         self.pretraining.stages.clear()
@@ -395,7 +426,9 @@ class Trainer:
         self.step, self.seconds, self.last_eval = training["step"], training["seconds"], training["eval"]
         self.pretrain_seconds = training["pretrain_seconds"]
         if self.config.time_budget is not None:
-            self.progress = self.budget_used(self.config.time_budget)
+            self.spent = min(self.budget_used(self.config.time_budget), 1.0)
+        # What was measured at an end is so no more where updates follow.
+        self.measured = training.get("measured", False) and bool(self.finished)
         self.guard = NonFiniteGuard(self.accelerator.device, training["skipped"])
         self.log_main(f"resuming at step {self.step}" + "".join(f"\n  changed: {line}" for line in changed))
 

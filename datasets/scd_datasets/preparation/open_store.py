@@ -56,7 +56,10 @@ def _open_store(
             raise ValueError(f"{data.root} is a LeRobotDataset, and data=zarr reads none: give data=lerobot")
         if not is_other_recording(Path(data.root)):
             check_no_read_options(data)
-            return WindowStore.open(data.root)
+            store = WindowStore.open(data.root)
+            if patch is not None:
+                check_patch(patch, store.schema.height, store.schema.width)
+            return store
     if bool(data.root) == bool(data.repo_id):
         raise ValueError(
             "data=lerobot needs data.root=<folder of a LeRobotDataset> or data.repo_id=<user/name>; "

@@ -25,6 +25,14 @@ from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import MODELS
 from scd_world.training.config import TrainConfig
 
+
+def begin(config: TrainConfig) -> None:
+    """Leaves what a run of these settings does that has come to a checkpoint."""
+    out = Path(config.out)
+    (out / "checkpoints" / "step_00000001").mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(json.dumps(asdict(config)))
+
+
 BLIND = Recording(96, 128, environment_state=False, frames=16_200)
 
 
@@ -52,8 +60,7 @@ def test_what_one_camera_finds_another_does_not_know():
 
 def test_a_run_that_looks_for_things_goes_on_without_being_told_again(training, tmp_path):
     config = training(codec=CodecTrainConfig(objects=1))
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(json.dumps(asdict(config)))
+    begin(config)
     assert choose_settings(training(), {}).codec == config.codec
 
 
@@ -139,8 +146,7 @@ def test_a_run_goes_on_as_it_began(training, tmp_path):
     """Be it with another device, or with a version that would choose otherwise."""
     config = training()
     begun = with_choices(config, {"codec.kind": "autoencoder", "model.patch": 2, "model.change_weight": 3.0})
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.json").write_text(json.dumps(asdict(begun)))
+    begin(begun)
     again = choose_settings(config, {})
     assert again == begun
     settings = asdict(training())
@@ -165,13 +171,21 @@ def test_a_training_that_starts_from_a_world_is_resumed_by_the_same_command(worl
     given = {"optimizer.lr": "3e-4", "model.num_steps": "4"}
     config = with_choices(config, {"model.num_steps": 4})
     first = choose_settings(config, given)
-    out = Path(first.out)
-    out.mkdir()
-    (out / "config.json").write_text(json.dumps(asdict(replace(first, steps=77))))
+    begin(replace(first, steps=77))
     shutil.rmtree(folder)
     again = choose_settings(config, given)
     assert again.model == first.model == replace(world.config, num_steps=4)
     assert again.steps == 77
+    assert choose_settings(replace(config, init=None), given) == again  # it need not be named once more
+
+
+def test_a_run_without_a_checkpoint_chooses_as_if_there_were_none(training):
+    config = training(codec=CodecTrainConfig("autoencoder"))
+    anew = choose_settings(config, {"codec": "autoencoder"})
+    begin(replace(anew, steps=77))
+    assert choose_settings(config, {"codec": "autoencoder"}).steps == 77
+    (Path(config.out) / "checkpoints" / "step_00000001").rmdir()
+    assert choose_settings(config, {"codec": "autoencoder"}) == anew
 
 
 def test_data_that_cannot_be_read_is_left_to_whoever_reads_it(training):
@@ -243,6 +257,5 @@ def test_frames_that_are_held_out_are_not_counted(training, slide_store, caplog)
 def test_a_run_goes_on_for_as_many_steps_as_were_chosen(training):
     config = training(codec=CodecTrainConfig("autoencoder"), batch_size=1, sequence_length=1)
     begun = choose_settings(config, {"codec": "autoencoder"})
-    Path(config.out).mkdir()
-    (Path(config.out) / "config.json").write_text(json.dumps(asdict(begun)))
+    begin(begun)
     assert choose_settings(config, {"codec": "autoencoder", "batch_size": "2"}).steps == begun.steps

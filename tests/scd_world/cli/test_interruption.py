@@ -46,7 +46,9 @@ def interrupted(slide_store, tmp_path):
     """interrupted(ready, *settings): the run folder and the last line of a training that was interrupted once
     ready(run folder, its output so far) said so."""
 
-    def go(ready: Callable[[Path, str], bool], *settings: str) -> tuple[Path, str]:
+    def go(
+        ready: Callable[[Path, str], bool], *settings: str, number: signal.Signals = signal.SIGINT
+    ) -> tuple[Path, str]:
         out, log = tmp_path / "run", tmp_path / "said"
         words = [f"data.root={slide_store}", f"out={out}", *settings]
         words += [f"{name}={value}" for name, value in SMALL.items()]
@@ -57,8 +59,8 @@ def interrupted(slide_store, tmp_path):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
         text = log.read_text()
         print(text)  # shown where a test fails
         assert "Traceback" not in text
@@ -68,8 +70,9 @@ def interrupted(slide_store, tmp_path):
 
 
 @pytest.mark.slow
-def test_before_anything_is_written(interrupted):
-    out, last = interrupted(lambda out, said: out.is_dir())
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_anything_is_written(interrupted, number):
+    out, last = interrupted(lambda out, said: out.is_dir(), number=number)
     assert last.startswith("interrupted: every finished stage and checkpoint is kept")
     assert not list(out.glob("checkpoints/step_*"))
 
@@ -102,6 +105,7 @@ def test_while_training(interrupted):
         (KeyboardInterrupt(), 130, f"interrupted: {run_command.COMMANDS['data'].kept}"),
         (Interrupted("half is kept", signal.SIGINT), 130, "half is kept"),
         (Interrupted("half is kept", signal.SIGTERM), 143, "half is kept"),
+        (Interrupted("", signal.SIGTERM), 143, f"interrupted: {run_command.COMMANDS['data'].kept}"),
     ],
 )
 def test_the_line_and_the_status(capsys, monkeypatch, error, status, line):
@@ -109,6 +113,19 @@ def test_the_line_and_the_status(capsys, monkeypatch, error, status, line):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(run_command, "run_command", lambda _: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(commands.signal, "signal", lambda *_: None)  # of the test's own process
     commands.data()
     assert left == [status]
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_process_that_a_command_has_made_ends_at_once():
+    """As it would without the command's own answer to SIGTERM."""
+    script = (
+        "import os, signal, time; from functools import partial; "
+        "from scd_world.cli.commands import terminate; "
+        "signal.signal(signal.SIGTERM, partial(terminate, process=os.getpid())); made = os.fork(); "
+        "made or time.sleep(60); os.kill(made, signal.SIGTERM); print(os.waitpid(made, 0)[1])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == f"{int(signal.SIGTERM)}\n", ended.stderr

@@ -39,7 +39,7 @@ from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
 from scd_world.training.validation import compare, compare_state, copies, past_its_best
 from scd_world.utils.interruption import Interrupted
-from scd_world.world.fit_filter import fit_first_reach
+from scd_world.world.fit_filter import Rollouts, fit_first_reach
 from scd_world.world.world import World
 from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
 from tests.scd_world.conftest import SLIDE, slide_episode
@@ -171,7 +171,7 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(
 def test_a_time_budget_holds_the_measuring_of_the_filter_too(training, monkeypatch, short_filter_windows):
     monkeypatch.setattr(Trainer, "seconds_so_far", lambda self: float(self.step))
     model = replace(TINY, state_filter=True, anchor_frame=True)
-    for name, share, updates in (("filtered", 0.4, 45), ("alone", 0.0, 51)):
+    for name, share, updates in (("filtered", 0.4, 41), ("alone", 0.0, 51)):
         prior = replace(training().prior, calibration_share=share)
         config = training(name, model=model, prior=prior, steps=10**6, time_budget=50.0, eval_every=1000)
         assert World.load(train(config)).provenance["steps"] == updates
@@ -235,6 +235,52 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_a_world(training, monkeypatch
 
 
 @pytest.mark.slow
+def test_a_signal_in_the_last_update_but_one_is_no_end(training, monkeypatch):
+    config = training(checkpoint_every=100)
+    with monkeypatch.context() as patch:
+        at_step(patch, config.steps - 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match=r"SIGTERM at step 7 of 8"):
+            train(config)
+    assert Checkpoints(Path(config.out) / "checkpoints").newest().step == 7
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_filter_is_measured_leaves_it_to_the_next_call(
+    training, monkeypatch, caplog, short_filter_windows
+):
+    """What was learnt is saved before; and what is measured is measured once."""
+    caplog.set_level("INFO")
+    model = replace(TINY, state_filter=True, anchor_frame=True)
+    config = training(model=model, prior=replace(training().prior, calibration_share=0.4))
+    began = Rollouts.start
+
+    def interrupt(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return began(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rollouts, "start", interrupt)
+        with pytest.raises(Interrupted, match=r"SIGTERM at step 8 of 8; .* goes on"):
+            train(config)
+    assert "filter: measured" not in caplog.text
+    folder = Path(config.out)
+    kept = Checkpoints(folder / "checkpoints").newest()
+    assert kept.step == 8
+    assert not World.load(folder / "world").model.tells_image_error
+    assert World.load(train(config)).model.tells_image_error
+    assert "filter: measured on 6 windows" in caplog.text
+    measured = Checkpoints(folder / "checkpoints").newest()
+    assert measured.weights["filter.error_weights"].any()
+    learnt = next(name for name in kept.weights if name.endswith("weight"))
+    assert torch.equal(measured.weights[learnt], kept.weights[learnt])
+    caplog.clear()
+    before = (folder / "world" / "model.safetensors").read_bytes()
+    train(replace(config, time_limit=1e-3))  # nothing is left to do
+    assert "measured" not in caplog.text
+    assert (folder / "world" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_run_that_resumes(training):
     config = training(steps=10**6, checkpoint_every=1, eval_every=10**6)
     process = launch(config)
@@ -260,6 +306,22 @@ def test_another_model_in_the_same_folder_is_refused(training):
     wider = replace(training().model, width=32)
     with pytest.raises(ValueError, match=r"model\.width: 16 before, 32 now"):
         train(training(model=wider))
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"scene_features": 3, "static_layer": True}, {"scene_features": 3}),
+        ({"calibration_share": 0.0}, {"calibration_share": 0.4}),  # other episodes, and so other units
+    ],
+)
+def test_a_prior_of_another_make_in_the_same_folder_is_refused(training, before, now):
+    model = replace(TINY, state_filter=True, anchor_frame=True)
+    config = training(model=model, steps=1)
+    (name,) = before.keys() - now.keys() or now
+    train(replace(config, prior=replace(config.prior, **before)))
+    with pytest.raises(ValueError, match=rf"holds another training \(prior\.{name}: "):
+        train(replace(config, prior=replace(config.prior, **now)))
 
 
 @pytest.mark.slow
@@ -289,8 +351,9 @@ def test_a_time_limit_counts_what_opening_the_data_took(training, monkeypatch):
 
     open_store = trainer_module.open_store
     monkeypatch.setattr(trainer_module, "open_store", slow)
-    world = World.load(train(training(steps=10**6, time_limit=1.0)))
-    assert world.provenance["steps"] == 0
+    for calls in (1, 2):  # each gets on, however long opening takes
+        world = World.load(train(training(steps=10**6, time_limit=1.0)))
+        assert world.provenance["steps"] == calls
 
 
 @pytest.mark.slow
@@ -576,6 +639,23 @@ def test_another_prior_than_the_worlds_is_named_and_leaves_nothing_to_a_later_tr
     train(clean)
     train(training("second", steps=1))
     assert_close(final(clean), final(wider))
+
+
+def test_a_patch_that_does_not_fit_a_store_is_refused_before_anything_is_learnt(training, monkeypatch):
+    monkeypatch.setattr(trainer_module, "Trainer", lambda *_: pytest.fail("it has begun"))
+    config = training(model=replace(TINY, patch=5))
+    with pytest.raises(ValueError, match=r"patch=5 does not divide the frame 16×16"):
+        train(config)
+
+
+@pytest.mark.slow
+def test_a_budget_that_is_left_is_not_said_to_be_used_up(training, caplog):
+    caplog.set_level("INFO")
+    config = training(steps=3, time_budget=1e6)
+    train(config)
+    caplog.clear()
+    train(replace(config, steps=5, time_limit=1e-3))
+    assert "time_limit at step 4 of 5" in caplog.text
 
 
 def test_another_prior_in_the_same_folder_is_refused(training):
