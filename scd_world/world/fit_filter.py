@@ -16,11 +16,9 @@ structural similarity of their pictures to the recorded ones, which tells both h
 are: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does not.
 So each camera gets the strength of the first correction, the reach, the width of the blur G; of the strengths
 nothing, a quarter, a half or a whole, for what a step corrects need not be corrected again, and P_k knows no
-later step; and from the first step on, or from a later one, m itself in the place of x, where that serves.
-
-A few windows do not tell small differences. Of what is as good as the best, within its standard error
-(jackknife over windows) or `AS_GOOD`, the one that keeps most of what was shown and imagined is taken (the
-one-standard-error rule; Breiman et al. 1984): what is drawn over is gone.
+later step; and from the first step on, or from a later one, m itself in the place of x, where that serves. Of
+what serves as well the first correction is the strongest, for the decoder goes on from there, and what
+corrects the frame that it then draws the least.
 
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.
@@ -65,7 +63,7 @@ from scd_world.robot_data.clip import Clip
 
 REACHES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)  # of [-1, 1]
 LARGER = 4  # of these are tried by rollouts, at most
-AS_GOOD = 0.2  # dB within which rollouts serve as well, however sure it is that one is better
+AS_GOOD = 0.2  # dB within which rollouts serve as well: a few windows tell no less
 STRENGTHS = torch.cat([torch.zeros(1), torch.logspace(-7, math.log10(WHOLE), 80)])
 # Of the usual change per step. No more: a robot that creeps by less is drawn only once it moves again.
 STILL = (0.01, 0.02, 0.05)
@@ -183,7 +181,7 @@ def fit_first_reach(model: WorldModel, clip: Clip, context: int) -> None:
 class Found(NamedTuple):
     """What one reach, or one width of the blur, comes to."""
 
-    cost: Tensor  # (1 + N, V) as `cost_of` has it
+    cost: Tensor  # (V,) how unlike the pictures are, dB, of all steps and rows
     strength: Tensor  # (STEPS, V) at its best
 
 
@@ -207,14 +205,14 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
 
 
 def fit_first_strength(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
-    """Sets the strength of the first correction, of each camera that which serves a rollout most under the
-    reach that there is, where the frames that come of it are corrected no more."""
+    """Sets the strength of the first correction, of each camera the largest that serves a rollout as well as
+    any under the reach that there is, where the frames that come of it are corrected no more."""
     off, costs = rollouts.start(model).drawing_error.mean(0), []  # (V,)
     tried = [share * off for share in FIRST_SHARES] + [torch.full_like(off, WHOLE)]
     for strength in tried:
         corrects.set_first_strength(strength)
-        costs.append(rollout_cost(model, rollouts)[0])
-    corrects.set_first_strength(of_each_camera(tried, torch.stack(costs).argmin(0)))
+        costs.append(rollout_cost(model, rollouts))
+    corrects.set_first_strength(of_each_camera(tried, last_of_good(torch.stack(costs))))
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, nearest: Tensor) -> Found:
@@ -227,10 +225,10 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
     for tried in reaches.unique_consecutive(dim=0):
         corrects.reach.copy_(tried)
         found.append(strengths_found(model, rollouts))
-        serves = as_good(torch.stack([each.cost for each in found]))  # (tried, V)
-        if not serves[-1].any():
+        costs = torch.stack([each.cost for each in found])  # (tried, V)
+        if not as_good(costs)[-1].any():
             break
-    chosen = len(found) - 1 - serves.flip(0).int().argmax(0)  # (V,) the last of those that serve
+    chosen = last_of_good(costs)
     corrects.reach.copy_(of_each_camera(list(reaches), chosen))
     return Found(*(of_each_camera(tried, chosen) for tried in zip(*found, strict=True)))
 
@@ -238,14 +236,14 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
 def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plain: Found) -> None:
     """Sets the width of the blur, and the strengths under it, of each camera the best. plain: what none
     comes to."""
-    found, costs = [plain], [plain.cost[0]]
+    found = [plain]
     for width in WIDTHS[1:]:
         corrects.kernel.copy_(gaussian(width))
         found.append(strengths_found(model, rollouts))
-        costs.append(found[-1].cost[0])
-        if (costs[-1] > torch.stack(costs).amin(0)).all():
+        if (found[-1].cost > torch.stack([each.cost for each in found]).amin(0)).all():
             break  # a wider one would be farther off still
-    for camera, best in enumerate(torch.stack(costs).argmin(0).tolist()):
+    costs = torch.stack([each.cost for each in found])
+    for camera, best in enumerate(costs.argmin(0).tolist()):
         corrects.kernel[camera] = gaussian(WIDTHS[best])
         corrects.strength[:, camera] = found[best].strength[:, camera]
 
@@ -256,7 +254,7 @@ def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> N
     tried = [share * corrects.strength for share in SHARES]
     costs = torch.stack([corrected_cost(model, rollouts, each) for each in tried])
     least = first_of_good(costs)
-    tried, costs = [of_each_camera(tried, least)], of_each_camera(list(costs), least)[None]
+    tried, costs = [of_each_camera(tried, least)], costs.gather(0, least[None])
     for step in WHOLE_FROM:
         whole = torch.arange(STEPS, device=costs.device)[:, None] >= step
         tried.append(torch.where(whole, WHOLE, tried[0]))
@@ -265,18 +263,17 @@ def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> N
 
 
 def as_good(costs: Tensor) -> Tensor:
-    """Says which of those tried are as good as the best, (tried, V), by costs (tried, 1 + N, V) as `cost_of`
-    has them: within `AS_GOOD`, or within the standard error of how far behind they are (jackknife)."""
-    best = costs[:, :1].argmin(0, keepdim=True).expand(1, *costs.shape[1:])
-    behind = costs - costs.gather(0, best)
-    rows = behind[:, 1:]
-    error = ((rows.shape[1] - 1) * rows.var(1, correction=0)).sqrt()
-    return behind[:, 0] <= error.clamp_min(AS_GOOD)
+    """Says which of those tried are as good as the best, of costs (tried, V)."""
+    return costs <= costs.amin(0) + AS_GOOD
 
 
 def first_of_good(costs: Tensor) -> Tensor:
     """Gives the number of the first that is as good as the best, (V,)."""
     return as_good(costs).int().argmax(0)
+
+
+def last_of_good(costs: Tensor) -> Tensor:
+    return len(costs) - 1 - first_of_good(costs.flip(0))
 
 
 def of_each_camera(tried: Sequence[Tensor], chosen: Tensor) -> Tensor:
@@ -291,11 +288,11 @@ def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:
 
 
 def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
-    """Sets the strength at each step, under the blur that there is; gives what the rollout then costs, as
-    `cost_of` has it."""
+    """Sets the strength at each step, under the blur that there is; gives how unlike the pictures then are,
+    dB, (V,)."""
     corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
-    s, compared = rollouts.start(model), []
+    s, measured = rollouts.start(model), []
     strengths, sums = STRENGTHS.to(s.obs), torch.zeros((), device=s.obs.device)
     for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
@@ -315,9 +312,10 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
         cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sums[1], sums[2])
         corrects.strength[k] = strongest(cost, strengths, corrects.strength[k - 1] * bool(k))
         s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
-        compared.append(compare(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None]))
+        pictures = rollouts.decode(s.obs), rollouts.pictures[k]
+        measured += picture_cost(*pictures, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
-    return cost_of(torch.stack(compared))
+    return torch.stack(measured).mean(0)
 
 
 def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
@@ -368,40 +366,38 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
 
 
 def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> Tensor:
-    """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, as `cost_of` has it."""
+    """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
     return rollout_cost(model, rollouts)
 
 
 def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
-    """Gives what a rollout costs that is corrected as it is, as `cost_of` has it."""
-    clip, s, compared = rollouts.clip, rollouts.start(model), []
+    """Gives what a rollout costs that is corrected as it is, dB, (V,)."""
+    clip, s, measured = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
-        compared.append(compare(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None]))
-    return cost_of(torch.stack(compared))
+        measured += picture_cost(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
+    return torch.stack(measured).mean(0)
 
 
-def compare(frames: Tensor, recorded: Tensor, valid: Tensor) -> Tensor:
-    """Gives of each row's pictures (N, C, H, W), which count or not, valid (N, 1): 1 − SSIM, their sharpness,
-    that of the recorded ones, and whether they count, (4, N, V)."""
+def picture_cost(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
+    """Gives what pictures (N, C, H, W) of the valid (N, 1) rows cost, one (V,) in dB, or nothing where none
+    is: how unlike the recorded ones they are, and how far from as sharp. By likeness alone a blur is better
+    than any draw of what may come, and what a distillation has sharpened would be drawn over."""
+    if not valid.any():
+        return []
     frames, recorded = frames.float(), recorded.float()
+    found, wanted = ((valid * sharpness_of(x)).sum(0) for x in (frames, recorded))
+    return [unlike(frames, recorded, valid) + UNSHARP * unsharpness(found, wanted)]
+
+
+def unlike(frames: Tensor, recorded: Tensor, valid: Tensor) -> Tensor:
+    """Gives how unlike the recorded ones pictures (N, C, H, W) are, of the valid (N, 1) rows, (V,) in dB: 10
+    lg (1 − SSIM)."""
     pictures = (rearrange(x, "n (v c) h w -> (n v) c h w", c=3) for x in (frames, recorded))
-    unlike = (1 - ssim(*pictures)).unflatten(0, (len(frames), -1))
-    return valid * torch.stack([unlike, *map(sharpness_of, (frames, recorded)), torch.ones_like(unlike)])
-
-
-def cost_of(compared: Tensor) -> Tensor:
-    """Gives what a rollout costs, dB, (1 + N, V), of `compare` at each of its steps (K, 4, N, V): of all
-    rows, then of all but each. It is how unlike the recorded ones its pictures are, 10 lg (1 − SSIM), and
-    how far from as sharp. By likeness alone a blur is better than any draw of what may come, and what a
-    distillation has sharpened would be drawn over."""
-    every = compared.sum(2, keepdim=True)
-    unlike, found, wanted, counted = torch.cat([every, every - compared], dim=2).unbind(1)  # (K, 1 + N, V)
-    costs = 10 * (unlike / counted).clamp_min(EVEN).log10() + UNSHARP * unsharpness(found, wanted)
-    costs = torch.where(counted > 0, costs, 0.0)  # where no row is left, nothing is told
-    return costs.sum(0) / (counted > 0).sum(0).clamp_min(1)
+    dissimilarity = (1 - ssim(*pictures)).unflatten(0, (*valid.shape[:1], -1))
+    return 10 * ((valid * dissimilarity).sum(0) / valid.sum()).clamp_min(EVEN).log10()
 
 
 def unsharpness(found: Tensor, wanted: Tensor) -> Tensor:

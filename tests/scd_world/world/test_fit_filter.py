@@ -88,16 +88,6 @@ def shown_as(anchor: torch.Tensor, drawn: torch.Tensor) -> Shown:
     return known._replace(anchor_drawn=drawn, drawing_error=error, unaided_error=error)
 
 
-def cost(frames: torch.Tensor, recorded: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """What pictures of one step cost, (V,)."""
-    return fitting.cost_of(fitting.compare(frames, recorded, rows)[None])[0]
-
-
-def all_alike(cost: list[float]) -> torch.Tensor:
-    """What a rollout costs of three rows that cost the same."""
-    return torch.tensor(cost).expand(4, -1)
-
-
 def with_future(clip: Clip, frames: list[torch.Tensor]) -> Clip:
     return replace(clip, obs=torch.cat([clip.obs[:, :CONTEXT], torch.stack(frames, dim=1)], dim=1))
 
@@ -291,7 +281,7 @@ def test_each_camera_gets_the_blur_and_the_share_that_serve_it_most(model, clip,
 
     def fit_strength(model, *_):
         model.filter.strength += 1.0
-        return all_alike(next(told))
+        return torch.tensor(next(told))
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0, 4.0))
@@ -299,7 +289,7 @@ def test_each_camera_gets_the_blur_and_the_share_that_serve_it_most(model, clip,
     costs = {0.5: [1.1, 3.0], 1.0: [2.0, 2.0], 0.25: [1.2, 3.0], 0.0: [1.4, 3.0]}
 
     def corrected_cost(model, rollouts, strength):
-        return all_alike(costs.get(strength[0, 0].item() / 2.0, [9.0, 9.0]))
+        return torch.tensor(costs.get(strength[0, 0].item() / 2.0, [9.0, 9.0]))
 
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
     measure(model, clip)
@@ -324,7 +314,7 @@ def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
     def fit_strength(model, rollouts):
         tried.append(model.filter.reach.tolist())
         model.filter.strength.fill_(len(tried))
-        return all_alike([costs[len(tried) - 1], others[len(tried) - 1]])
+        return torch.tensor([costs[len(tried) - 1], others[len(tried) - 1]])
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     found = fitting.fit_reach(model.filter, model, rollouts(clip), torch.tensor([3, 4]))
@@ -333,7 +323,7 @@ def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
         assert model.filter.reach[camera].item() == pytest.approx(reach[camera])
         number = found.strength[0, camera].int().item() - 1
         assert tried[number][camera] == pytest.approx(reach[camera])
-        assert found.cost[0, camera] == pytest.approx((costs, others)[camera][number])
+        assert found.cost[camera] == pytest.approx((costs, others)[camera][number])
 
 
 def test_the_first_correction_says_where_denoising_begins(both, clip):
@@ -669,74 +659,37 @@ def test_a_picture_is_sharp_enough_within_fifteen_percent_of_the_recorded_one():
     )
 
 
-def test_pictures_are_unlike_by_their_structure_each_camera_for_itself(monkeypatch):
+def test_pictures_are_unlike_by_their_structure_each_camera_for_itself():
     """A blurred one as well as one that lies elsewhere; a row without a recorded frame has no say."""
-    monkeypatch.setattr(fitting, "UNSHARP", 0.0)
     recorded = torch.rand(2, 6, 24, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     corrects = StateFilter(cameras=2)
     corrects.kernel[1] = gaussian(2.0)
     moved = recorded.clone()
     moved[:, :3] = recorded[:, :3].roll(2, dims=-1)
     moved[1] = 0.0
-    blurred = cost(corrects.coarse(recorded), recorded, torch.ones(2, 1))
-    elsewhere = cost(moved, recorded, torch.tensor([[1.0], [0.0]]))
+    blurred = fitting.unlike(corrects.coarse(recorded), recorded, torch.ones(2, 1))
+    elsewhere = fitting.unlike(moved, recorded, torch.tensor([[1.0], [0.0]]))
     assert blurred[0] == elsewhere[1] == 10 * math.log10(fitting.EVEN)
     assert blurred[1] > -3
     assert elsewhere[0] > -3
-    expected = cost(moved[:1, :3], recorded[:1, :3], torch.ones(1, 1))
+    expected = fitting.unlike(moved[:1, :3], recorded[:1, :3], torch.ones(1, 1))
     torch.testing.assert_close(elsewhere[:1], expected)
 
 
-def test_a_blur_costs_more_than_a_draw_as_sharp_as_what_was_recorded(monkeypatch):
+def test_a_blur_costs_more_than_a_draw_as_sharp_as_what_was_recorded():
     """Though it is more alike; and a little less sharp costs nothing more."""
     draw = torch.Generator().manual_seed(0)
     recorded, other = (torch.rand(2, 3, 24, 32, generator=draw) * 2 - 1 for _ in range(2))
     told, rows = 0.4 * recorded, torch.ones(2, 1)
     blur, sample, duller = told, told + 0.84**0.5 * other, 0.9 * recorded
-    costs = [cost(frames.half(), recorded, rows).item() for frames in (blur, sample, duller)]
-    monkeypatch.setattr(fitting, "UNSHARP", 0.0)
-    alike = [cost(frames, recorded, rows).item() for frames in (blur, sample, duller)]
+    alike = [fitting.unlike(frames, recorded, rows).item() for frames in (blur, sample, duller)]
+    cost = [
+        fitting.picture_cost(frames.half(), recorded, rows)[0].item() for frames in (blur, sample, duller)
+    ]
     assert alike[0] < alike[1]
-    assert costs[0] > costs[1]
-    assert costs[2] == pytest.approx(alike[2], abs=0.01)
-
-
-def test_a_step_after_which_nothing_was_recorded_costs_nothing():
-    """And what all but one row cost is what they cost without it."""
-    frames, recorded = torch.rand(2, 2, 3, 3, 24, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    rows = torch.tensor([[[1.0], [1.0], [1.0]], [[1.0], [0.0], [0.0]]])  # at two steps
-
-    def compared(chosen: list[int]) -> torch.Tensor:
-        given = [x[:, chosen] for x in (frames, recorded, rows)]
-        return torch.stack([fitting.compare(*step) for step in zip(*given, strict=True)])
-
-    together = fitting.cost_of(compared([0, 1, 2]))
-    assert together.shape == (4, 1)
-    for left_out in range(3):
-        others = [row for row in range(3) if row != left_out]
-        torch.testing.assert_close(together[1 + left_out], fitting.cost_of(compared(others))[0])
-    first = cost(frames[0, 1:], recorded[0, 1:], rows[0, 1:])
-    torch.testing.assert_close(together[1], first)  # without the one row that the second step has
-
-
-def test_what_a_few_windows_do_not_tell_apart_is_as_good():
-    """A lead is one if it is larger than its own standard error; and than what nobody would see."""
-    rows = torch.tensor([-1.0, 1.0, -1.0, 1.0, 0.5, -0.5])  # how the lead differs between six windows
-    without = (rows.sum() - rows) / (len(rows) - 1)
-    error = rows.std().item() / len(rows) ** 0.5
-
-    def good(behind: float, differs: float = 1.0) -> bool:
-        base = torch.linspace(3, 9, 7)  # what windows cost differs by far more: leads are of each
-        other = base + behind + differs * torch.cat([rows.mean()[None], without])
-        return fitting.as_good(torch.stack([base, other])[..., None])[1, 0].item()
-
-    assert good(0.9 * error)
-    assert not good(1.1 * error)
-    assert not good(0.9 * error, differs=0.5)
-    assert good(0.9 * fitting.AS_GOOD, differs=0.0)
-    assert not good(1.1 * fitting.AS_GOOD, differs=0.0)
-    one_row = torch.tensor([[3.0, 0.0], [3.3, 0.0]])[..., None]
-    assert fitting.as_good(one_row).flatten().tolist() == [True, False]
+    assert cost[0] > cost[1]
+    assert cost[2] == pytest.approx(alike[2], abs=0.01)
+    assert not fitting.picture_cost(blur, recorded, torch.zeros(2, 1))
 
 
 def test_a_camera_that_is_covered_has_no_say(model, clip):
@@ -771,7 +724,7 @@ def test_from_the_step_on_from_which_it_serves_a_drawing_is_taken_whole(model, c
         told = next(
             told for ends, told in costs.items() if strength[[0, 12], 0].tolist() == pytest.approx(ends)
         )
-        return all_alike(told)
+        return torch.tensor(told)
 
     monkeypatch.setattr(fitting, "SHARES", (1.0,))
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
@@ -802,3 +755,13 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
     costs = torch.stack([fitting.corrected_cost(model, rollouts(clip), each) for each in shares])
     for camera, good in enumerate(fitting.as_good(costs).T.tolist()):
         assert torch.equal(chosen[:, camera], shares[good.index(True)][:, camera])
+
+
+def test_of_first_corrections_that_serve_as_well_the_strongest_is_taken(both, clip, monkeypatch):
+    """The decoder goes on from there."""
+    both.filter.farthest.fill_(OPEN)
+    told = iter([[5.0, 5.0], [5.1, 4.5], [5.15, 4.8]])
+    monkeypatch.setattr(fitting, "rollout_cost", lambda *_: torch.tensor(next(told)))
+    fitting.fit_first_strength(both.filter, both, rollouts(clip))
+    off = observe_context(both, clip, CONTEXT).drawing_error.mean(0)
+    torch.testing.assert_close(both.filter.first_strength, torch.tensor([WHOLE, off[1].item()]))
