@@ -326,6 +326,12 @@ def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
         assert found.cost[camera] == pytest.approx((costs, others)[camera][number])
 
 
+def test_the_largest_reach_is_tried_whatever_serves_single_frames(model, clip, monkeypatch):
+    monkeypatch.setattr(fitting, "fit_strength", lambda *_: torch.zeros(2))
+    fitting.fit_reach(model.filter, model, rollouts(clip), torch.tensor([0, 2]))
+    assert model.filter.reach.tolist() == pytest.approx([0.6, 0.6])
+
+
 def test_the_first_correction_says_where_denoising_begins(both, clip):
     """It is as strong as recorded frames say: of two cameras one was recorded as it is drawn when denoising
     begins at the drawing, the other one as it is drawn from noise alone."""
