@@ -220,7 +220,7 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
     a rollout as well as any, for away from what was recorded what was shown is all that is known. nearest:
     the place of the first in REACHES, (V,). Gives what they come to without a blur."""
     found = []
-    first = nearest.clamp(min=len(REACHES) - 1 - LARGER)  # single frames of few rows may ask for less
+    first = nearest.clamp(min=len(REACHES) - 1 - LARGER)  # so that the largest is tried
     reaches = first + torch.arange(1 + LARGER)[:, None]  # (1 + LARGER, V) their places in REACHES
     reaches = torch.tensor(REACHES)[reaches.clamp(max=len(REACHES) - 1)].to(corrects.reach)
     for tried in reaches.unique_consecutive(dim=0):
