@@ -36,7 +36,16 @@ from scd_world.prior.uncertainty import KNOWN
 from scd_world.robot_data.clip import previous_state_action
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.schema import DataSchema
-from scd_world.utils.atomic_folder import MANIFEST, blaming, names_in, refuse_foreign, verify, write_folder
+from scd_world.utils.atomic_folder import (
+    MANIFEST,
+    OLD,
+    beside,
+    blaming,
+    names_in,
+    refuse_foreign,
+    verify,
+    write_folder,
+)
 from scd_world.utils.checks import one_of
 from scd_world.world import format3
 from scd_world.world.compiled_step import Stepper
@@ -433,6 +442,11 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
         return folder
     if str(source).startswith(IDS):
         return find_folder(shipped(str(source)))
+    if (before := beside(folder, OLD)).is_dir():
+        raise FileNotFoundError(
+            f"no world at {folder.absolute()}: it was being replaced when its command was killed. The same "
+            f"command brings it back; the one before lies in {before}"
+        )
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"no world at {folder.absolute()}: no such folder (and not a Hub id `user/name`)"

@@ -316,6 +316,16 @@ def test_a_backup_beside_a_world_stays(world, tmp_path):
     assert (tmp_path / "world.tmp" / "mine").exists()
 
 
+def test_a_world_that_was_being_replaced_when_all_ended_is_not_looked_for_elsewhere(
+    world, tmp_path, monkeypatch
+):
+    """Though its name might be one on a hub."""
+    monkeypatch.chdir(tmp_path)
+    world.save(tmp_path / "runs" / "world").rename(tmp_path / "runs" / ".world.scd-old")
+    with pytest.raises(FileNotFoundError, match=r"being replaced .* lies in runs/\.world\.scd-old"):
+        find_folder("runs/world")
+
+
 def test_a_shipped_world_is_found_by_its_environments_id(tmp_path):
     """Wherever a world is named, and no hub is asked for what begins like one."""
     assert find_folder("scd_world/G1-v0") == G1_WORLD
