@@ -49,11 +49,11 @@ class DistributionMatching(Objective):
         # It learns beside the model (`Learner`), and is not part of the world that comes out.
         self.critic = deepcopy(teacher).requires_grad_(False)
         scd_of(self.critic).decoder.requires_grad_(True)
-        if model.filter is not None:
-            model.filter.strength.zero_()  # until it is measured anew: what that hides could not be learnt
 
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         model, (start, asked, learnt) = self.model, thirds(noise)
+        if model.filter is not None:
+            model.filter.strength.zero_()  # until it is measured anew: what that hides could not be learnt
         own, x = render_clip(model, clip, start)
         with torch.no_grad():
             recorded = read_history(self.teacher, clip, start, clip.obs[:, :-1], clip.state[:, :-1])

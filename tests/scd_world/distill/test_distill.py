@@ -32,6 +32,7 @@ from scd_world.model.world_model import WorldModel
 from scd_world.training.config import TrainConfig
 from scd_world.training.learner import Learner
 from scd_world.training.trainer import train
+from scd_world.world.fit_filter import fit_filter
 from scd_world.world.world import World
 from tests.conftest import CONFIG, PRIOR, SCHEMA, filled, make_model, make_stats
 
@@ -305,7 +306,7 @@ def test_a_resumed_distillation_equals_a_straight_one_bit_for_bit(distillation, 
 
 
 @pytest.mark.slow
-def test_a_students_filter_is_measured_anew(training, tmp_path, short_filter_windows):
+def test_a_students_filter_is_measured_anew(training, tmp_path, monkeypatch, short_filter_windows):
     model, prior = (
         replace(training().model, state_filter=True, anchor_frame=True),
         replace(training().prior, calibration_share=0.4),
@@ -318,10 +319,26 @@ def test_a_students_filter_is_measured_anew(training, tmp_path, short_filter_win
         world=str(spoilt), out=str(tmp_path / "student"), data=training().data, steps=2, batch_size=4,
         sequence_length=4, device="cpu", precision="fp32", report_windows=0, method="dmd", num_start_states=2,
     )  # fmt: skip
+
+    def corrects_something(model, *given, **named):
+        rows = fit_filter(model, *given, **named)
+        model.filter.strength.clamp_(min=0.2)
+        return rows
+
+    monkeypatch.setattr("scd_world.training.trainer.fit_filter", corrects_something)
     after = World.load(distill(config)).model.filter
     assert not (after.strength == torch.tensor(0.123)).any()
     assert after.error_weights.any()
     assert not (after.error_weights == torch.tensor(0.123)).any()
+    seen, draw = [], dmd.render_clip
+
+    def watch(model, *given):
+        seen.append(model.filter.strength.any().item())
+        return draw(model, *given)
+
+    monkeypatch.setattr(dmd, "render_clip", watch)
+    distill(replace(config, steps=3))  # on from the end, where it was measured
+    assert seen == [False]
 
 
 @pytest.mark.slow
