@@ -121,11 +121,20 @@ def test_the_line_and_the_status(capsys, monkeypatch, error, status, line):
 
 def test_a_process_that_a_command_has_made_ends_at_once():
     """As it would without the command's own answer to SIGTERM."""
-    script = (
-        "import os, signal, time; from functools import partial; "
-        "from scd_world.cli.commands import terminate; "
-        "signal.signal(signal.SIGTERM, partial(terminate, process=os.getpid())); made = os.fork(); "
-        "made or time.sleep(60); os.kill(made, signal.SIGTERM); print(os.waitpid(made, 0)[1])"
-    )
+    script = """
+import os, signal, time
+from functools import partial
+from scd_world.cli.commands import terminate
+signal.signal(signal.SIGTERM, partial(terminate, process=os.getpid()))
+ready, say = os.pipe()
+made = os.fork()
+if not made:
+    os.write(say, b"x")  # what comes earlier is lost in a fork
+    time.sleep(60)
+    os._exit(0)
+os.read(ready, 1)
+os.kill(made, signal.SIGTERM)
+print(os.waitpid(made, 0)[1])
+"""
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ended.stdout == f"{int(signal.SIGTERM)}\n", ended.stderr
