@@ -193,10 +193,12 @@ def tokens(data: Recording, patch: int) -> float:
 def begun(config: TrainConfig, given: Mapping[str, str]) -> dict[str, Choice] | None:
     """Gives the choices of the run that lies in the folder already, or the model of the world whose weights a
     training starts from; None where it begins from nothing."""
-    names, out = chosen_names(), Path(config.out)
+    from scd_world.training.run_folder import RunFolder
+
+    names, run = chosen_names(), RunFolder(config.out)
     try:
-        if any((out / "checkpoints").glob("step_*")):  # else it has not begun, and begins anew
-            file, why = out / "config.json", "as the run began"
+        if run.has_checkpoints:  # else it has not begun, and begins anew
+            file, why = run.path / "config.json", "as the run began"
             init = json.loads(file.read_text(encoding="utf-8")).get("init")
         elif config.init is not None:
             from scd_world.world.world import find_folder

@@ -38,6 +38,10 @@ class RunFolder:
         self.codec, self.latents = self.path / "codec", self.path / "latents.zarr"  # where one is learnt
         self.stats = self.path / "stats.safetensors"  # of the world that this training started from
 
+    @property
+    def has_checkpoints(self) -> bool:
+        return any(self.checkpoints.glob("step_*"))
+
     def claim(self, command: str) -> None:
         """Takes the folder for a command before any work.
 
@@ -45,7 +49,7 @@ class RunFolder:
         train anew there would overwrite it.
         """
         claim_folder(self.path, command, ("config.json", ("out", "model", "data", "steps")))
-        if self.world.is_dir() and not any(self.checkpoints.glob("step_*")):
+        if self.world.is_dir() and not self.has_checkpoints:
             raise ValueError(
                 f"{self.world} is a world, and the checkpoints that led to it are gone: to go on from it "
                 f"give init={self.world} and another out=; to train anew here, move it away"

@@ -203,12 +203,16 @@ class Trainer:
         late = limit is not None and time.monotonic() - self.call_started > limit
         late &= self.step > self.first_step  # however long the start took: each call gets on
         spent = 0.0 if budget is None else min(self.budget_used(budget), 1.0)
-        answers = torch.tensor([late or bool(self.stop), spent], dtype=torch.float64)
-        if self.host_group is not None:
-            dist.all_reduce(answers, dist.ReduceOp.MAX, group=self.host_group)
-        stop, self.spent = answers.tolist()
+        stop, self.spent = self.agreed(late or bool(self.stop), spent)
         self.progress = max((self.step + 1) / self.config.steps, self.spent)
         return bool(stop)
+
+    def agreed(self, *answers: float) -> list[float]:
+        """Gives of each answer the largest that any process has: the same in all of them."""
+        values = torch.tensor(answers, dtype=torch.float64)
+        if self.host_group is not None:
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self.host_group)
+        return values.tolist()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -273,19 +277,13 @@ class Trainer:
             self.fit_filter()
         if not self.stop and self.evaluated_at != self.step:
             self.evaluate()
-        if self.agreed_to_stop():
+        (stopped,) = self.agreed(bool(self.stop))
+        if stopped:
             return
         if self.main and (what := past_its_best(self.run_log.read("eval/loss"))):
             log.warning("held-out episodes: %s", what)
         self.measured = True
         self.save()
-
-    def agreed_to_stop(self) -> bool:
-        """Says whether any process was told to stop."""
-        answer = torch.tensor(float(bool(self.stop)))
-        if self.host_group is not None:
-            dist.all_reduce(answer, dist.ReduceOp.MAX, group=self.host_group)
-        return bool(answer)
 
     def evaluate(self) -> None:
         """With the averaged weights, in the first process; the others wait with their next gradients."""
