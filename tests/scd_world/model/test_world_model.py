@@ -344,7 +344,7 @@ def test_a_frame_that_is_a_function_of_the_last_action_is_learnt(stats, schema):
         return Clip(obs, state, prev, act, nothing, nothing, valid, task, obs[:, 0], state[:, 0])
 
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
-    for _ in range(120):
+    for _ in range(200):
         loss, _parts = model.loss(clip := make(), model.sample_noise(clip, g))
         optimizer.zero_grad()
         loss.backward()

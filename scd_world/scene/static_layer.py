@@ -1,0 +1,44 @@
+"""The static layer: what stays of a shown frame when the robot moves on, and how high it stands.
+
+The renderer's parts are drawn over it, as layers ("Representing moving images with layers", Wang and Adelson,
+IEEE Transactions on Image Processing 1994). Told by numbers where a block lies, and by the arm, which in
+recordings always goes for it, a renderer believes the arm: it moved the block with any joint
+(docs/cameras.md 21). The layer knows better.
+
+F frames, V cameras, C = 3·V channels, H W frame.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scd_world.model.layers import zero_init
+
+
+class StaticLayer(nn.Module):
+    """Gives of a frame what stays when the robot moves on: a gate per cell between that frame, and what is
+    guessed of the background that the robot covers. And how high what is seen in each cell stands over the
+    plane that most of it lies in. Convolutions that see nine cells around."""
+
+    def __init__(self, channels: int, width: int = 32) -> None:
+        """channels: C."""
+        super().__init__()
+        self.cameras = channels // 3
+        self.layers = nn.ModuleList(
+            nn.Conv2d(inputs, width, 3, padding=apart, dilation=apart)
+            for inputs, apart in ((2 * channels, 1), (width, 2), (width, 4), (width, 1))
+        )
+        self.out = zero_init(nn.Conv2d(width, self.cameras + channels, 3, padding=1))
+        self.height = zero_init(nn.Conv2d(width, self.cameras, 3, padding=1))
+
+    def forward(self, shown: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+        """shown (F, C, H, W), background (1, C, H, W) → what stays, (F, C, H, W), and how high it stands, (F,
+        V, H, W) in (-1, 1), as a share of the plane's distance."""
+        h = torch.cat([shown, shown - background], dim=1)
+        for layer in self.layers:
+            h = F.gelu(layer(h))
+        gate, guessed = self.out(h).float().tensor_split([self.cameras], dim=1)
+        gate = torch.sigmoid(gate).repeat_interleave(3, dim=1)
+        return gate * shown + (1 - gate) * (background + guessed), torch.tanh(self.height(h).float())
