@@ -36,14 +36,17 @@ class Scene(NamedTuple):
     """What a frame that was shown tells of all frames of its episode, beside the state."""
 
     features: Tensor  # (F, Z); Z = 0 where the state alone is drawn
-    view: Tensor  # (F, V, 3, 3) how the cameras saw the plane behind it; (F, 0, 1, 1): not known
+    view: Tensor  # (F, V, 3, 4) where the cameras were, a turn and a place; (F, 0, 1, 1): not known
+    height: (
+        Tensor  # (F, V, H, W) of what is seen over a plane, share of its distance; (F, 0, H, W): not known
+    )
     still: Tensor  # (F, C, H, W) what stays of it behind all that moves; (F, 0, H, W): not known
 
     @classmethod
     def unknown(cls, shown: Tensor, shown_state: Tensor) -> Scene:
         """Gives what is known where nobody looks at frames (F, C, H, W) and states (F, 2·S + A)."""
         nothing = shown_state[:, :0]
-        return cls(nothing, nothing[..., None, None], shown[:, :0])
+        return cls(nothing, nothing[..., None, None], shown[:, :0], shown[:, :0])
 
 
 class StatePrior(nn.Module, ABC):

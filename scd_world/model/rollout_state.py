@@ -17,8 +17,9 @@ class Shown(NamedTuple):
 
     anchor: Tensor  # (B, C, H, W) that frame
     anchor_state: Tensor  # (B, 2·S + A) the state there, and state and action one frame earlier
-    scene_features: Tensor  # (B, Z) this and the next two: see `prior.Scene`
-    scene_view: Tensor  # (B, V, 3, 3)
+    scene_features: Tensor  # (B, Z) this and the next three: see `prior.Scene`
+    scene_view: Tensor  # (B, V, 3, 4)
+    scene_height: Tensor  # (B, V, H, W)
     scene_still: Tensor  # (B, C, H, W)
     anchor_drawn: Tensor  # (B, C, H, W) what the prior draws of the state there
     drawing_error: Tensor  # (B, V) how far off that is, R²
@@ -32,7 +33,7 @@ class Shown(NamedTuple):
 
     @property
     def scene(self) -> Scene:
-        return Scene(self.scene_features, self.scene_view, self.scene_still)
+        return Scene(self.scene_features, self.scene_view, self.scene_height, self.scene_still)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class RolloutState:
     anchor_state: Tensor
     scene_features: Tensor
     scene_view: Tensor
+    scene_height: Tensor
     scene_still: Tensor
     anchor_drawn: Tensor
     drawing_error: Tensor

@@ -127,6 +127,9 @@ class PretrainStage:
         unfinished = where["progress"] < 1
         state = load_file(folder / "optimizers.safetensors") if unfinished else {}
         optimizers_before = len({key.partition("/")[0] for key in state} - {"generator"})
+        weights = load_file(folder / "weights.safetensors")
+        if shapes(weights) != shapes(self.network.state_dict()):
+            changed.append("another network")
         if unfinished and optimizers_before != len(self.optimizers):
             changed.append(f"optimizers: {optimizers_before} before, {len(self.optimizers)} now")
         if changed:
@@ -135,7 +138,7 @@ class PretrainStage:
             return
         self.update, self.progress, self.elapsed = where["update"], where["progress"], where["elapsed"]
         self.before = self.elapsed
-        self.network.load_state_dict(load_file(folder / "weights.safetensors"))
+        self.network.load_state_dict(weights)
         if unfinished:
             if self.average is not None:
                 self.average.load(load_file(folder / "average.safetensors"))
@@ -159,6 +162,10 @@ class PretrainStages:
 
 def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in tensors.items()}
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}
 
 
 def optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:

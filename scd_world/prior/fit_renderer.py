@@ -10,20 +10,18 @@ F frames, C channels (3 per camera), H W pixels, P cells of the image, n of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd_world.model.prior import Scene
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import RendererPretrainConfig
 from scd_world.prior.renderer import StateRenderer
-from scd_world.prior.static_layer import StaticLayer
+from scd_world.scene.frames import FramesToDraw
 
 DIFFERS = 0.1  # of 2, the range of a color
 WARM_UP = 50  # updates
@@ -34,19 +32,7 @@ POSE_LR_RATIO = 0.2  # of the learning rate
 CLIP = 0.1
 SCENE_LR_RATIO = 0.2  # of the same
 SCENE_NOISE = 0.1  # deviation, of (-1, 1): scenes that differ by less are drawn alike
-VIEW_UPDATES, VIEW_LR = 3000, 1e-2  # of how the cameras see a plane, before the rest
-NEARER = 0.8  # times the error of a frame as it is
 AVERAGE = 0.999  # decay of the average of the weights
-
-
-class FramesToDraw(NamedTuple):
-    """Frames, and what they are drawn by."""
-
-    obs: Tensor  # (F, C, H, W)
-    state: Tensor  # (F, S)
-    prev: Tensor  # (F, S + A) state and action one frame earlier
-    shown: Tensor  # (F, C, H, W) another frame of each one's episode, off which the scene is read
-    shown_state: Tensor  # (F, S, …) the state there
 
 
 def fit_renderer(
@@ -57,10 +43,12 @@ def fit_renderer(
     bf16: bool,
     stage: PretrainStage | None = None,
 ) -> Generator[Tensor]:
-    """Trains `renderer` in place; yields the loss of each update.
+    """Trains `renderer` in place, but for its cameras, which are held; yields the loss of each update.
 
     frames(first): batches from number `first` on, without end, on the renderer's device.
     """
+    if renderer.cameras is not None:
+        renderer.cameras.requires_grad_(False)
     device, generator = renderer.background_cells.device, torch.Generator().manual_seed(seed)
     stage, steps = stage or PretrainStage(), config.steps
     slower = [
@@ -68,7 +56,7 @@ def fit_renderer(
         ([p for part in renderer.of_scenes for p in part.parameters()], SCENE_LR_RATIO),
     ]
     named = {id(p) for part, _ in slower for p in part}
-    others = [p for p in renderer.parameters() if id(p) not in named]
+    others = [p for p in renderer.parameters() if id(p) not in named and p.requires_grad]
     optimizers = [
         (torch.optim.AdamW(part, weight_decay=config.weight_decay, fused=True), rate * config.lr)
         for part, rate in ((others, 1.0), *slower)
@@ -86,48 +74,6 @@ def fit_renderer(
             return min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 0.5, 0.02)
 
         yield from stage.run(steps, rates, loss)
-
-
-def fit_view(
-    layer: StaticLayer,
-    background: Tensor,
-    frames: Iterator[FramesToDraw],
-    apart: Sequence[FramesToDraw],
-    updates: int = VIEW_UPDATES,
-) -> Tensor:
-    """Finds out which cameras go where the state says: learns how they see a plane from pairs of frames of an
-    episode, near ones first and farther ones then, and keeps it where, of frames set `apart`, one is nearer
-    to the other so than as it is. Gives by how much, (V,): the ratio of the mean absolute errors."""
-    view = layer.view
-    view.set_moves(torch.ones_like(view.moves))
-
-    def errors(some: FramesToDraw) -> Tensor:
-        return (seen_of_shown(layer, background, some) - some.obs).abs()
-
-    optimizer = torch.optim.Adam(view.parameters(), lr=VIEW_LR)
-    for update, some in zip(range(updates), frames, strict=False):
-        optimizer.param_groups[0]["lr"] = VIEW_LR * lr_schedule(update / updates, 0.0, 0.5, 0.02)
-        optimizer.zero_grad()
-        errors(some).mean().backward()
-        optimizer.step()
-    with torch.no_grad():
-        warped = by_camera(torch.cat([errors(some) for some in apart]))
-        as_is = by_camera(torch.cat([(some.shown - some.obs).abs() for some in apart]))
-    ratio = warped / as_is
-    view.set_moves(ratio < NEARER)
-    return ratio
-
-
-def seen_of_shown(layer: StaticLayer, background: Tensor, frames: FramesToDraw) -> Tensor:
-    """Gives the shown frames as the cameras would see them of the states, if nothing in them moved."""
-    then, before, _ = frames.shown_state.tensor_split([S := frames.state.shape[1], 2 * S], dim=1)
-    scene = Scene(then[:, :0], layer.view(then, before), frames.shown)
-    return layer.seen_at(frames.state, frames.prev[:, :S], scene, background)
-
-
-def by_camera(errors: Tensor) -> Tensor:
-    """Averages (F, C, H, W) over all of a camera, (V,)."""
-    return errors.unflatten(1, (-1, 3)).mean((0, 2, 3, 4))
 
 
 def renderer_loss(

@@ -18,9 +18,9 @@ from scd_world.metrics.image import psnr
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fit_dynamics import step_loss
 from scd_world.prior.fit_outcome import predict_next_states
-from scd_world.prior.fit_renderer import FramesToDraw
 from scd_world.prior.renderer import StateRenderer
 from scd_world.robot_data.trajectories import StateTrajectories
+from scd_world.scene.frames import FramesToDraw
 
 ROWS = 20_000  # steps that are looked at, at most
 FRAMES = 64

@@ -9,11 +9,9 @@ rollout; what no state holds is left to the decoder, which gets this drawing bes
 
 A state may be joined by all else that is known: how fast it changes, for a picture may be older than the
 joints; the action that led there, for a gripper may be commanded and not measured; and a scene
-representation, a few numbers that a network reads off a frame that was shown and the state there, learnt with
-the renderer so that other frames of the same episode can be drawn ("Neural scene representation and
-rendering", Eslami et al., Science 2018): the light, the table, where things lie.
-
-What lies about is best not drawn at all: the parts are drawn over a layer of it (`static_layer.py`).
+representation, a few numbers that a network reads off a frame that was shown (`scene/encoder.py`). What lies
+about is best not drawn at all: the parts are drawn over a layer of it (`scene/static_layer.py`), as cameras
+that ride on the robot see it (`scene/cameras.py`).
 
 F frames, S state, A action, Z scene representation, K parts, P cells of the image, V cameras, C = 3·V
 channels, H W frame.
@@ -21,44 +19,23 @@ channels, H W frame.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.model.layers import zero_init
 from scd_world.model.prior import Scene
-from scd_world.prior.static_layer import StaticLayer
+from scd_world.scene.cameras import RidingCameras
+from scd_world.scene.encoder import SceneEncoder
+from scd_world.scene.static_layer import StaticLayer
 from scd_world.utils.precision import full_precision
 
 CELL = 2  # pixels: one evaluation of the function draws CELL² of them
 FINENESS = 6.0  # deviation of the Fourier features' frequencies, radians over half an image
 BACKGROUND_BIAS = 2.0  # before training, every pixel is mostly background
 VELOCITY = 0.1  # by which a usual change is given
-
-
-class SceneEncoder(nn.Module):
-    """Reads a scene representation off a frame and the state there."""
-
-    def __init__(self, size: int, frame: torch.Size, features: int, channels: int = 48) -> None:
-        """size: S; frame: (C, H, W); features: Z."""
-        super().__init__()
-        C, *sides = frame
-        self.layers = nn.ModuleList()
-        for inputs in (C, channels, channels):
-            self.layers.append(nn.Conv2d(inputs, channels, 3, stride=2, padding=1))
-            sides = [(n + 1) // 2 for n in sides]
-        self.mlp = nn.Sequential(
-            *(nn.Linear(channels * sides[0] * sides[1] + size, 256), nn.GELU()),
-            *(nn.Linear(256, 128), nn.GELU()),
-            nn.Linear(128, features),
-        )
-
-    def forward(self, frame: Tensor, state: Tensor) -> Tensor:
-        """frame (F, C, H, W) in [-1, 1], state (F, S) → (F, Z) in (-1, 1)."""
-        for layer in self.layers:
-            frame = F.gelu(layer(frame))
-        return torch.tanh(self.mlp(torch.cat([frame.flatten(1), state], dim=-1)).float())
 
 
 class StateRenderer(nn.Module):
@@ -85,15 +62,17 @@ class StateRenderer(nn.Module):
         super().__init__()
         C, H, W = background.shape
         hidden = hidden or 8 * width // 3  # of what turns a state into frames of reference
-        self.state_size, self.scene_encoder, self.static_layer = size, None, None
+        self.state_size = size
+        self.scene_encoder, self.static_layer, self.cameras = None, None, None
         self.register_buffer("usual_change", usual_change, persistent=False)
         shown_actions = torch.ones(0) if shown_actions is None else shown_actions
         self.register_buffer("shown_actions", shown_actions, persistent=False)
         if scene_features:
             self.scene_encoder = SceneEncoder(size, background.shape, scene_features)
-            self.static_layer = StaticLayer(size, C) if static_layer else None
+            if static_layer:
+                self.static_layer, self.cameras = StaticLayer(C), RidingCameras(size, C // 3)
             size += size + len(self.shown_actions) + scene_features
-        self.cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
+        self.num_cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
         # Of each part its turn (as a complex number) and its place.
         self.pose_linear = nn.Linear(size, 4 * parts)
@@ -114,10 +93,30 @@ class StateRenderer(nn.Module):
         self.mlp = nn.Sequential(
             *(nn.Linear(width, width), nn.GELU()),
             *(nn.Linear(width, width), nn.GELU()),
-            zero_init(nn.Linear(width, 4 * self.cameras * self.cell**2)),  # color, and how much is background
+            zero_init(
+                nn.Linear(width, 4 * self.num_cameras * self.cell**2)
+            ),  # color, and how much is background
         )
         self.register_buffer("cell_grid", cell_grid(H, W, self.cell), persistent=False)
         self.register_buffer("background_cells", self.to_cells(background), persistent=False)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        """Takes renderers from before they knew of cameras that ride, where none does."""
+        of_planes = [name for name in state_dict if name.startswith(f"{prefix}static_layer.view.")]
+        if of_planes and state_dict[f"{prefix}static_layer.view.moves"].any():
+            lists[-1].append(
+                "a camera that rides on the robot, seen by a homography: such worlds are no longer stepped. "
+                "Train it anew; its codec/ folder in the new run's folder is taken as it is"
+            )
+        for name in of_planes:
+            del state_dict[name]
+        if of_planes:
+            for name, value in self.state_dict().items():
+                if name.startswith(("cameras.", "static_layer.height.")):
+                    state_dict.setdefault(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
     @property
     def of_scenes(self) -> list[nn.Module]:
@@ -132,10 +131,10 @@ class StateRenderer(nn.Module):
 
     def behind(self, state: Tensor, prev: Tensor | None, scene: Scene | None) -> Tensor:
         """Gives the cells of what is drawn over, (F or 1, P, V, 3, CELL²)."""
-        if scene is None or prev is None or self.static_layer is None or not scene.still.shape[1]:
+        if scene is None or prev is None or self.cameras is None or not scene.still.shape[1]:
             return self.background_cells[None]
         last = prev[:, : self.state_size]
-        return self.to_cells(self.static_layer.seen_at(state, last, scene, self.background))
+        return self.to_cells(self.cameras.seen_at(state, last, scene, self.background))
 
     def inputs(self, state: Tensor, prev: Tensor | None, features: Tensor | None) -> Tensor:
         """Gives all that a frame is drawn by, (F, S) or (F, 2·S + A + Z)."""
@@ -154,9 +153,9 @@ class StateRenderer(nn.Module):
         state, last = shown_state[:, :S], shown_state[:, S : 2 * S]
         if self.scene_encoder is not None:
             scene = scene._replace(features=self.scene_encoder(shown, state))
-        if self.static_layer is not None:
-            still = self.static_layer(shown, self.background)
-            scene = scene._replace(view=self.static_layer.view(state, last), still=still)
+        if self.static_layer is not None and self.cameras is not None:
+            still, height = self.static_layer(shown, self.background)
+            scene = scene._replace(view=self.cameras.poses(state, last), height=height, still=still)
         return scene
 
     @property
@@ -171,7 +170,7 @@ class StateRenderer(nn.Module):
             features = self.coord_embed.weight @ self.part_transforms(state.float())  # (F, width, 3)
             features = (features @ cells + self.coord_embed.bias[:, None]).sin()
         out = self.mlp(rearrange(features, "f d n -> f n d")).float()
-        out = rearrange(out, "f n (v c p) -> f n v c p", v=self.cameras, c=4)
+        out = rearrange(out, "f n (v c p) -> f n v c p", v=self.num_cameras, c=4)
         drawn, keep = out.tensor_split([3], dim=3)
         keep = torch.sigmoid(keep + BACKGROUND_BIAS)
         return keep * background + (1 - keep) * drawn

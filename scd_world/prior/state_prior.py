@@ -92,8 +92,8 @@ class PretrainedStatePrior(StatePrior):
         return self.renderer.scene(shown, shown_state)
 
     def follow(self, frames: Sequence[Tensor], state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
-        layer = None if self.renderer is None else self.renderer.static_layer
-        return None if layer is None else layer.follow(frames, state, prev[:, : state.shape[-1]], scene)
+        cameras = None if self.renderer is None else self.renderer.cameras
+        return None if cameras is None else cameras.follow(frames, state, prev[:, : state.shape[-1]], scene)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return self.uncertainty.init_ensemble(prev, state)

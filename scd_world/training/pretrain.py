@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -36,7 +36,7 @@ from scd_world.model.prior import StatePrior
 from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.fit_dynamics import fit_dynamics
 from scd_world.prior.fit_outcome import fit_outcome
-from scd_world.prior.fit_renderer import NEARER, VIEW_UPDATES, FramesToDraw, fit_renderer, fit_view
+from scd_world.prior.fit_renderer import fit_renderer
 from scd_world.prior.pretraining_report import (
     FRAMES,
     StageResult,
@@ -46,20 +46,31 @@ from scd_world.prior.pretraining_report import (
 )
 from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.state_prior import PretrainedStatePrior
-from scd_world.prior.static_layer import StaticLayer
 from scd_world.prior.uncertainty import calibrate_uncertainty
 from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.trajectories import StateTrajectories
+from scd_world.scene.fit_cameras import (
+    FARTHEST,
+    HEIGHT_UPDATES,
+    NEARER,
+    POSE_UPDATES,
+    Sight,
+    farthest,
+    fit_heights,
+    fit_poses,
+    keep_riding,
+)
+from scd_world.scene.frames import FramesToDraw
 from scd_world.training.config import TrainConfig
 from scd_world.utils.interruption import Interrupted, StopSignal
 from scd_world.utils.precision import use_bf16
 
 log = logging.getLogger(__name__)
 JOINT_STEPS = 1500  # of networks that see one joint each: more teach no more (docs/cameras.md 20)
-VIEW_BATCHES = 4  # of pairs of frames by which it is judged how cameras move
-VIEW_NEAREST, VIEW_FARTHEST = 4, 64  # frames that these are apart at most, in the beginning and in the end
+JUDGED_BATCHES = 4  # of pairs of frames by which it is judged which cameras ride
+CAMERAS_SHARE, HEIGHTS_SHARE = 0.1, 0.3  # of the renderer's time, where there is a limit
 BAR_SECONDS = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no animation
 
 
@@ -195,55 +206,62 @@ class Pretraining:
         device = self.accelerator.device
         bf16, units = use_bf16(self.config.precision, device), normalizer.to(device)
         renderer = renderer.to(device).requires_grad_(True)
-        stage = self.stage("renderer", config.time_share)
-
-        def frames(first: int) -> Generator[FramesToDraw]:
-            with closing(prefetch(loader, first)) as batches:
-                for windows in batches:
-                    yield frames_to_draw(windows, units, device)
-
-        if renderer.static_layer is not None:
-            self.find_moving_cameras(renderer, renderer.static_layer, units)
-        losses = fit_renderer(renderer, frames, seed, config, bf16, stage)
+        rest = 1 - CAMERAS_SHARE - HEIGHTS_SHARE if self.find_riding_cameras(renderer, units) else 1.0
+        stage = self.stage("renderer", rest * config.time_share)
+        losses = fit_renderer(
+            renderer, lambda first: self.drawn(loader, first, units, device), seed, config, bf16, stage
+        )
         self.run_stage(stage, "renderer", losses, config.steps)
         renderer.requires_grad_(False)
         if len(self.held_out):
             held = WindowLoader(self.store, self.held_out, FRAMES, 1, seed, anchors=sees).batch(0)
             self.report_stage("renderer", renderer_result(renderer, frames_to_draw(held, units, device)))
 
-    def find_moving_cameras(
-        self,
-        renderer: StateRenderer,
-        layer: StaticLayer,
-        units: Normalizer,
-    ) -> None:
-        """Learns how cameras see a plane that go where the state says, of episodes set apart if there are.
-
-        From near pairs of frames first: those that are far apart show little of the same."""
-        others = self.apart if len(self.apart) else self.episodes
+    def find_riding_cameras(self, renderer: StateRenderer, units: Normalizer) -> bool:
+        """Finds which cameras ride on the robot, how the state moves them, and how high stands what they see,
+        before anything is drawn; judged on episodes set apart if there are. Says whether one rides."""
+        if renderer.static_layer is None or renderer.cameras is None:
+            return False
         config, device = self.config.prior.renderer, renderer.background_cells.device
-        updates = min(VIEW_UPDATES, config.steps)
+        others = self.apart if len(self.apart) else self.episodes
+        sight = Sight(renderer.cameras, renderer.static_layer, renderer.background)
 
-        def pairs(episodes: np.ndarray, count: int, seed: int, nearest: int) -> WindowLoader:
-            def farthest(step: int) -> int:
-                return round(min(VIEW_FARTHEST, nearest + 2 * VIEW_FARTHEST * step / updates))
+        def pairs(episodes: np.ndarray, count: int, seed: int, apart: Callable[[int], int]) -> WindowLoader:
+            return WindowLoader(self.store, episodes, count, 1, seed, anchors=True, anchor_distance=apart)
 
-            return WindowLoader(self.store, episodes, count, 1, seed, anchors=True, anchor_distance=farthest)
+        def frames(apart: Callable[[int], int]) -> Callable[[int], Generator[FramesToDraw]]:
+            return lambda first: self.drawn(
+                pairs(self.episodes, config.batch_size, self.config.seed, apart), first, units, device
+            )
 
-        def drawn(windows: dict[str, Tensor]) -> FramesToDraw:
-            return frames_to_draw(windows, units, device)
-
-        apart = [drawn(pairs(others, FRAMES, i, VIEW_FARTHEST).batch(0)) for i in range(VIEW_BATCHES)]
-        learns = pairs(self.episodes, config.batch_size, self.config.seed, VIEW_NEAREST)
-        with closing(prefetch(learns, 0)) as batches:
-            nearer = fit_view(layer, renderer.background, map(drawn, batches), apart, updates)
-        lag = layer.view.lag.item()
+        steps = min(POSE_UPDATES, self.config.steps)
+        stage = self.stage("cameras", CAMERAS_SHARE * config.time_share)
+        losses = fit_poses(sight, frames(lambda update: farthest(update / steps)), steps, stage)
+        self.run_stage(stage, "cameras", losses, steps)
+        judged = (pairs(others, FRAMES, i, lambda _: FARTHEST).batch(0) for i in range(JUDGED_BATCHES))
+        nearer = keep_riding(sight, [frames_to_draw(windows, units, device) for windows in judged])
         for camera, ratio in zip(self.store.schema.cameras, nearer.tolist(), strict=True):
             goes = "goes" if ratio < NEARER else "does not go"
             self.log_main(
                 f"renderer: camera {camera} {goes} where the state says (seen so, the error of a frame is "
-                f"{ratio:.2f} of what it is as it was; pictures are {lag:.1f} of a step older than states)"
+                f"{ratio:.2f} of what it is as it was)"
             )
+        if not renderer.cameras.any_moves:
+            return False
+        self.log_main(f"renderer: pictures are {renderer.cameras.lag.item():.1f} of a step older than states")
+        steps = min(HEIGHT_UPDATES, self.config.steps)
+        stage = self.stage("heights", HEIGHTS_SHARE * config.time_share)
+        self.run_stage(stage, "heights", fit_heights(sight, frames(lambda _: FARTHEST), steps, stage), steps)
+        return True
+
+    @staticmethod
+    def drawn(
+        loader: WindowLoader, first: int, units: Normalizer, device: torch.device
+    ) -> Generator[FramesToDraw]:
+        """Yields a loader's batches from number `first` on, without end."""
+        with closing(prefetch(loader, first)) as batches:
+            for windows in batches:
+                yield frames_to_draw(windows, units, device)
 
     # ---- one stage -------------------------------------------------------------------------------------
 

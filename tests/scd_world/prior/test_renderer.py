@@ -130,7 +130,8 @@ def test_without_a_scene_the_state_alone_is_drawn_as_before():
     assert scene.still.shape == (2, 0, 8, 8)
     layered = StateRenderer(3, torch.zeros(3, 8, 8), 2, scene_features=5, static_layer=True)
     assert {name.split(".")[0] for name in set(layered.state_dict()) - set(more.state_dict())} == {
-        "static_layer"
+        "static_layer",
+        "cameras",
     }
 
 

@@ -167,9 +167,9 @@ def test_the_scene_that_is_drawn_is_the_one_that_was_shown_last(schema, stats, c
     model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
     measure(model, clip)
     assert (model.filter.farthest == OPEN).all()  # it is trusted of poses unlike all others, too
-    view = model.prior.renderer.static_layer.view
-    view.set_moves(torch.tensor([1.0, 0.0]))
-    view.lag.fill_(0.5)
+    cameras = model.prior.renderer.cameras
+    cameras.set_moves(torch.tensor([1.0, 0.0]))
+    cameras.lag.fill_(0.5)
     model.filter.strength.fill_(1e12)
     model.filter.reach.fill_(1e-9)  # of nothing that was shown: the drawing alone
     model.filter.kernel.copy_(gaussian(0.0))
