@@ -88,6 +88,17 @@ class StatePrior(nn.Module, ABC):
         return None
 
     @property
+    def any_camera_rides(self) -> bool:
+        """Says whether it is known of a camera that it goes where the state says."""
+        return False
+
+    def carry(self, frames: Tensor, there: Tensor, state: Tensor, last: Tensor) -> Tensor:
+        """Gives frames (F, C, H, W) as cameras that ride on the robot see them of another state (F, S), that
+        came after `last` (F, S); as they are where no camera rides, or none looked. there (F, ≥ 2·S): the
+        state at them, and the one before."""
+        return frames
+
+    @property
     @abstractmethod
     def has_uncertainty(self) -> bool:
         """Says whether the prior can tell how far an imagined state may be off."""

@@ -198,12 +198,29 @@ class WorldModel(nn.Module):
         given = self.to_draw(state, action).flatten(0, -2)
         return self.anchor_attention(seen[0], given, seen[1]).unflatten(0, rows)
 
+    def seen_from(
+        self, obs: Tensor, state: Tensor, before: Tensor, following: Tensor, anchor: Tensor, there: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gives frames (B, …, C, H, W) and the anchor (B, C, H, W) as cameras that ride on the robot see them
+        of the next states `following` (B, …, S), (B, …, C, H, W) each; where none rides, as they are. state,
+        before (B, …, S): at the frames and one earlier; there (B, ≥ 2·S): the same of the anchor."""
+        if not self.prior.any_camera_rides:
+            return obs, anchor
+        rows, (last, following) = state.shape[:-1], (x.flatten(0, -2) for x in (state, following))
+        n = len(rows) - 1
+        there_now = torch.cat([state, before], dim=-1).flatten(0, -2)
+        carried = self.prior.carry(obs.flatten(0, n), there_now, following, last).unflatten(0, rows)
+        if not self.config.anchor_frame:
+            return carried, anchor
+        anchor, there = (at_all_steps(x, rows).flatten(0, n) for x in (anchor, there))
+        return carried, self.prior.carry(anchor, there, following, last).unflatten(0, rows)
+
     def pixel_inputs(
         self, last: Tensor, state: Tensor, anchor: Tensor, found: Tensor | None = None
     ) -> Tensor:
         """Gives what the pixel head sees at full resolution, (…, I·C, H, W): the last frame (…, C, H, W); the
         prior's drawing of the next state (…, S), where it has a renderer that does not correct frames; what
-        was found in the anchor, and the anchor (B, C, H, W), where the model looks at one."""
+        was found in the anchor, and the anchor (B, C, H, W) or (…, C, H, W), where the model looks at one."""
         images = [last]
         if self.prior.has_renderer and self.filter is None:
             drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
@@ -211,7 +228,8 @@ class WorldModel(nn.Module):
         if found is not None:
             images.append(found.to(last.dtype))
         if self.config.anchor_frame:
-            images.append(at_all_steps(anchor, last.shape[:-3]).to(last.dtype))
+            everywhere = anchor if anchor.ndim == last.ndim else at_all_steps(anchor, last.shape[:-3])
+            images.append(everywhere.to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
 
     def render_next(
@@ -228,7 +246,9 @@ class WorldModel(nn.Module):
         corrects them."""
         state_action = self.to_render(state, step.action, step.task)
         found = self.look_up(state, step.action, shown.anchor, shown.anchor_state)
-        seen = self.pixel_inputs(step.obs, state, shown.anchor, found)
+        before, _ = step.prev.tensor_split([state.shape[-1]], dim=-1)
+        last, anchor = self.seen_from(step.obs, step.state, before, state, shown.anchor, shown.anchor_state)
+        seen = self.pixel_inputs(last, state, anchor, found)
         given = encoded, state_action, seen, noise, num_steps
         if self.filter is None:
             obs = self.core.render(*given).clamp(-1, 1)
@@ -296,14 +316,23 @@ class WorldModel(nn.Module):
         if learns is not None:
             x_t = x_t + self.measured_part(off[:, 1:], learns, t)
         found = self.look_up(known, clip.action, clip.anchor, clip.anchor_state)
+        last, anchor = self.seen_in_clip(clip, obs, state, known)
         out = self.core.denoise_clip(
-            x_t, t, encoded, state_action, self.pixel_inputs(obs, known, clip.anchor, found)
+            x_t, t, encoded, state_action, self.pixel_inputs(last, known, anchor, found)
         )
         losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
         losses |= self.head_losses(clip, heads, next_state)
         if found is not None:
             losses["anchor_attention"] = anchor_loss(clip, found)
         return total_loss(self.config, losses), losses
+
+    def seen_in_clip(
+        self, clip: Clip, obs: Tensor, state: Tensor, following: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gives the history obs (B, T, C, H, W) and a clip's anchor as `seen_from` does. state and following
+        (B, T, S): of the history, and the next ones."""
+        before = previous_state_action(state, clip.action, clip.prev)[..., : state.shape[-1]]
+        return self.seen_from(obs, state, before, following, clip.anchor, clip.anchor_state)
 
     @torch.no_grad()
     def off_measured(self, clip: Clip, uniform: Tensor) -> Tensor:
@@ -472,7 +501,8 @@ class WorldModel(nn.Module):
     def as_anchor_state(self, state: Tensor, prev: Tensor) -> Tensor:
         """Gives what is kept of the state (B, S) at that frame, and of state and action one frame earlier (B,
         S + A): all, (B, 2·S + A), or nothing where no model asks."""
-        return torch.cat([state, prev], dim=-1) if self.config.keeps_anchor_state else state[:, :0]
+        kept = self.config.keeps_anchor_state or self.prior.any_camera_rides
+        return torch.cat([state, prev], dim=-1) if kept else state[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:

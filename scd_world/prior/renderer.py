@@ -158,6 +158,15 @@ class StateRenderer(nn.Module):
             scene = scene._replace(view=self.cameras.poses(state, last), height=height, still=still)
         return scene
 
+    def carry(self, frames: Tensor, there: Tensor, state: Tensor, last: Tensor) -> Tensor:
+        """Gives frames as `StatePrior.carry` does."""
+        if self.static_layer is None or self.cameras is None or not self.cameras.any_moves:
+            return frames
+        then, before, _ = there.tensor_split([S := self.state_size, 2 * S], dim=1)
+        _, height = self.static_layer(frames, self.background)
+        scene = Scene(then[:, :0], self.cameras.poses(then, before), height, frames)
+        return self.cameras.carry(state, last, scene)
+
     @property
     def background(self) -> Tensor:
         """(1, C, H, W)"""

@@ -95,6 +95,14 @@ class PretrainedStatePrior(StatePrior):
         cameras = None if self.renderer is None else self.renderer.cameras
         return None if cameras is None else cameras.follow(frames, state, prev[:, : state.shape[-1]], scene)
 
+    @property
+    def any_camera_rides(self) -> bool:  # type: ignore[override]
+        cameras = None if self.renderer is None else self.renderer.cameras
+        return cameras is not None and cameras.any_moves
+
+    def carry(self, frames: Tensor, there: Tensor, state: Tensor, last: Tensor) -> Tensor:
+        return frames if self.renderer is None else self.renderer.carry(frames, there, state, last)
+
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return self.uncertainty.init_ensemble(prev, state)
 

@@ -266,6 +266,36 @@ def test_in_training_a_frame_is_drawn_as_stepping_draws_it(schema, stats, clip):
     torch.testing.assert_close(alone, whole[:, 0], rtol=1e-3, atol=1e-4)
 
 
+def test_a_camera_that_rides_sees_last_frame_and_anchor_from_where_it_goes(schema, stats, clip, monkeypatch):
+    """In training as in stepping; one that stands sees them as they were."""
+    config = replace(CONFIG, state_filter=True, anchor_frame=True)
+    prior = PriorConfig(renderer_parts=2, scene_features=3, static_layer=True)
+    model = filled(make_model(config, schema, stats, prior)).eval().requires_grad_(False)
+    seen = []
+    inputs = model.pixel_inputs
+    monkeypatch.setattr(model, "pixel_inputs", lambda *given: seen.append(inputs(*given)) or seen[-1])
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        seen.clear()
+        noise = quiet(model, clip, ctx=torch.zeros_like(quiet(model, clip).ctx))
+        model.loss(clip, noise)
+        s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev, clip.task)
+        s = replace(s, anchor=clip.anchor, anchor_state=clip.anchor_state)
+        model.imagine(s, clip.action[:, 0], noise.x[0, :, 0])
+        return seen[0][:, 0], seen[1]
+
+    learned, stepped = both()
+    raw = torch.cat([clip.obs[:, 0], clip.anchor], dim=1)
+    torch.testing.assert_close(learned, raw)
+    torch.testing.assert_close(stepped, raw)
+    model.prior.renderer.cameras.set_moves(torch.tensor([1.0, 0.0]))
+    learned, stepped = both()
+    torch.testing.assert_close(stepped, learned, rtol=1e-3, atol=1e-4)
+    rides, stands = (torch.arange(12).view(4, 3)[i::2].flatten() for i in (0, 1))
+    torch.testing.assert_close(stepped[:, stands], raw[:, stands])
+    assert not torch.isclose(stepped[:, rides], raw[:, rides], atol=1e-3).all()
+
+
 def test_guidance_of_one_costs_and_changes_nothing(model, clip, monkeypatch):
     def frame(g: float) -> torch.Tensor:
         s = with_config(model, guidance=g, ctx_noise=0.3).initial(clip.obs[:, 0], clip.state[:, 0])

@@ -108,3 +108,15 @@ def test_a_picture_is_of_where_the_camera_was_before():
     torch.testing.assert_close(cameras.poses(state, last), cameras.poses(between, between))
     cameras.lag.zero_()
     assert not torch.allclose(cameras.poses(state, last), cameras.poses(between, between))
+
+
+def test_a_frame_is_carried_to_where_the_camera_goes_and_stays_where_it_did_not_look():
+    cameras = RidingCameras(1, 2).requires_grad_(False)
+    cameras.set_moves(torch.tensor([0.0, 1.0]))
+    cameras.twists[:, 0, 3] = 2 * (2 / 8) / FOCAL_LENGTH
+    frame = torch.rand(1, 6, 8, 8, generator=G)
+    now = torch.ones(1, 1)
+    carried = cameras.carry(now, now, shown_at(cameras, torch.zeros(1, 1), frame))
+    torch.testing.assert_close(carried[:, :3], frame[:, :3])
+    torch.testing.assert_close(carried[:, 3:, :, :6], frame[:, 3:, :, 2:])
+    torch.testing.assert_close(carried[:, 3:, :, 6:], frame[:, 3:, :, 6:])
