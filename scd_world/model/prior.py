@@ -92,10 +92,14 @@ class StatePrior(nn.Module, ABC):
         """Says whether it is known of a camera that it goes where the state says."""
         return False
 
-    def carry(self, frames: Tensor, there: Tensor, state: Tensor, last: Tensor) -> Tensor:
+    def sight(self, frames: Tensor, there: Tensor) -> Scene:
+        """Gives of frames (F, C, H, W) where the cameras were and how high stands what they saw: all that
+        `carry` asks of a scene. there (F, ≥ 2·S): the state at them, and the one before."""
+        return Scene.unknown(frames, there)
+
+    def carry(self, frames: Tensor, scene: Scene, state: Tensor, last: Tensor) -> Tensor:
         """Gives frames (F, C, H, W) as cameras that ride on the robot see them of another state (F, S), that
-        came after `last` (F, S); as they are where no camera rides, or none looked. there (F, ≥ 2·S): the
-        state at them, and the one before."""
+        came after `last` (F, S); as they are where no camera rides, or none looked. scene: their `sight`."""
         return frames
 
     @property

@@ -26,7 +26,7 @@ from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
 from scd_world.model.losses import anchor_loss, head_losses, pixel_loss, pixel_weight, total_loss
 from scd_world.model.noise import Noise, NoiseSampler, corrupt_history
-from scd_world.model.prior import PriorPrediction, StatePrior
+from scd_world.model.prior import PriorPrediction, Scene, StatePrior
 from scd_world.model.rollout_state import RolloutState, Shown
 from scd_world.robot_data.clip import Clip, previous_state_action
 from scd_world.robot_data.normalizer import Normalizer, standstill
@@ -199,21 +199,22 @@ class WorldModel(nn.Module):
         return self.anchor_attention(seen[0], given, seen[1]).unflatten(0, rows)
 
     def seen_from(
-        self, obs: Tensor, state: Tensor, before: Tensor, following: Tensor, anchor: Tensor, there: Tensor
+        self, obs: Tensor, state: Tensor, before: Tensor, following: Tensor, anchor: Tensor, scene: Scene
     ) -> tuple[Tensor, Tensor]:
         """Gives frames (B, …, C, H, W) and the anchor (B, C, H, W) as cameras that ride on the robot see them
         of the next states `following` (B, …, S), (B, …, C, H, W) each; where none rides, as they are. state,
-        before (B, …, S): at the frames and one earlier; there (B, ≥ 2·S): the same of the anchor."""
+        before (B, …, S): at the frames and one earlier; scene: what the anchor tells."""
         if not self.prior.any_camera_rides:
             return obs, anchor
         rows, (last, following) = state.shape[:-1], (x.flatten(0, -2) for x in (state, following))
         n = len(rows) - 1
-        there_now = torch.cat([state, before], dim=-1).flatten(0, -2)
-        carried = self.prior.carry(obs.flatten(0, n), there_now, following, last).unflatten(0, rows)
+        frames, there = obs.flatten(0, n), torch.cat([state, before], dim=-1).flatten(0, -2)
+        sight = self.prior.sight(frames, there)
+        carried = self.prior.carry(frames, sight, following, last).unflatten(0, rows)
         if not self.config.anchor_frame:
             return carried, anchor
-        anchor, there = (at_all_steps(x, rows).flatten(0, n) for x in (anchor, there))
-        return carried, self.prior.carry(anchor, there, following, last).unflatten(0, rows)
+        anchor, *known = (at_all_steps(x, rows).flatten(0, n) for x in (anchor, *scene))
+        return carried, self.prior.carry(anchor, Scene(*known), following, last).unflatten(0, rows)
 
     def pixel_inputs(
         self, last: Tensor, state: Tensor, anchor: Tensor, found: Tensor | None = None
@@ -247,7 +248,7 @@ class WorldModel(nn.Module):
         state_action = self.to_render(state, step.action, step.task)
         found = self.look_up(state, step.action, shown.anchor, shown.anchor_state)
         before, _ = step.prev.tensor_split([state.shape[-1]], dim=-1)
-        last, anchor = self.seen_from(step.obs, step.state, before, state, shown.anchor, shown.anchor_state)
+        last, anchor = self.seen_from(step.obs, step.state, before, state, shown.anchor, shown.scene)
         seen = self.pixel_inputs(last, state, anchor, found)
         given = encoded, state_action, seen, noise, num_steps
         if self.filter is None:
@@ -332,7 +333,8 @@ class WorldModel(nn.Module):
         """Gives the history obs (B, T, C, H, W) and a clip's anchor as `seen_from` does. state and following
         (B, T, S): of the history, and the next ones."""
         before = previous_state_action(state, clip.action, clip.prev)[..., : state.shape[-1]]
-        return self.seen_from(obs, state, before, following, clip.anchor, clip.anchor_state)
+        sight = self.prior.sight(clip.anchor, clip.anchor_state)
+        return self.seen_from(obs, state, before, following, clip.anchor, sight)
 
     @torch.no_grad()
     def off_measured(self, clip: Clip, uniform: Tensor) -> Tensor:
@@ -501,8 +503,7 @@ class WorldModel(nn.Module):
     def as_anchor_state(self, state: Tensor, prev: Tensor) -> Tensor:
         """Gives what is kept of the state (B, S) at that frame, and of state and action one frame earlier (B,
         S + A): all, (B, 2·S + A), or nothing where no model asks."""
-        kept = self.config.keeps_anchor_state or self.prior.any_camera_rides
-        return torch.cat([state, prev], dim=-1) if kept else state[:, :0]
+        return torch.cat([state, prev], dim=-1) if self.config.keeps_anchor_state else state[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:

@@ -149,23 +149,20 @@ class StateRenderer(nn.Module):
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
         """Reads the scene off a frame (F, C, H, W) and the state there, with state and action one frame
         earlier (F, 2·S + A)."""
-        S, scene = self.state_size, Scene.unknown(shown, shown_state)
-        state, last = shown_state[:, :S], shown_state[:, S : 2 * S]
-        if self.scene_encoder is not None:
-            scene = scene._replace(features=self.scene_encoder(shown, state))
-        if self.static_layer is not None and self.cameras is not None:
-            still, height = self.static_layer(shown, self.background)
-            scene = scene._replace(view=self.cameras.poses(state, last), height=height, still=still)
-        return scene
+        scene = self.sight(shown, shown_state)
+        if self.scene_encoder is None:
+            return scene
+        features = self.scene_encoder(shown, shown_state[:, : self.state_size])
+        return scene._replace(features=features)
 
-    def carry(self, frames: Tensor, there: Tensor, state: Tensor, last: Tensor) -> Tensor:
-        """Gives frames as `StatePrior.carry` does."""
-        if self.static_layer is None or self.cameras is None or not self.cameras.any_moves:
-            return frames
-        then, before, _ = there.tensor_split([S := self.state_size, 2 * S], dim=1)
-        _, height = self.static_layer(frames, self.background)
-        scene = Scene(then[:, :0], self.cameras.poses(then, before), height, frames)
-        return self.cameras.carry(state, last, scene)
+    def sight(self, shown: Tensor, shown_state: Tensor) -> Scene:
+        """Reads off a frame as `scene` does, but for what the scene encoder says."""
+        scene = Scene.unknown(shown, shown_state)
+        if self.static_layer is None or self.cameras is None:
+            return scene
+        state, last, _ = shown_state.tensor_split([S := self.state_size, 2 * S], dim=1)
+        still, height = self.static_layer(shown, self.background)
+        return scene._replace(view=self.cameras.poses(state, last), height=height, still=still)
 
     @property
     def background(self) -> Tensor:

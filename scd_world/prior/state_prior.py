@@ -100,8 +100,14 @@ class PretrainedStatePrior(StatePrior):
         cameras = None if self.renderer is None else self.renderer.cameras
         return cameras is not None and cameras.any_moves
 
-    def carry(self, frames: Tensor, there: Tensor, state: Tensor, last: Tensor) -> Tensor:
-        return frames if self.renderer is None else self.renderer.carry(frames, there, state, last)
+    def sight(self, frames: Tensor, there: Tensor) -> Scene:
+        if self.renderer is None or not self.any_camera_rides:
+            return Scene.unknown(frames, there)
+        return self.renderer.sight(frames, there)
+
+    def carry(self, frames: Tensor, scene: Scene, state: Tensor, last: Tensor) -> Tensor:
+        cameras = None if self.renderer is None else self.renderer.cameras
+        return frames if cameras is None else cameras.carry(frames, state, last, scene)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return self.uncertainty.init_ensemble(prev, state)

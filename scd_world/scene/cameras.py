@@ -118,11 +118,12 @@ class RidingCameras(nn.Module):
         )
         return now[:, :, 0].flatten(1, 2)
 
-    def carry(self, state: Tensor, last: Tensor, scene: Scene) -> Tensor:
-        """Gives what stays as `seen_at` does, (F, C, H, W), and as it is where they did not look."""
-        still = scene.still[:, None]
-        found, seen = self.looked_up(still, state, last, scene)
-        return torch.where(self.riding & seen, found, by_camera(still))[:, :, 0].flatten(1, 2)
+    def carry(self, frames: Tensor, state: Tensor, last: Tensor, scene: Scene) -> Tensor:
+        """Gives frames (F, C, H, W) as `StatePrior.carry` does; last (F, S)."""
+        if not self.any_moves:
+            return frames
+        found, seen = self.looked_up(frames[:, None], state, last, scene)
+        return torch.where(self.riding & seen, found, by_camera(frames[:, None]))[:, :, 0].flatten(1, 2)
 
     def follow(self, frames: Sequence[Tensor], state: Tensor, last: Tensor, scene: Scene) -> Tensor | None:
         """Gives frames as `StatePrior.follow` does; last (F, S)."""

@@ -280,7 +280,8 @@ def test_a_camera_that_rides_sees_last_frame_and_anchor_from_where_it_goes(schem
         noise = quiet(model, clip, ctx=torch.zeros_like(quiet(model, clip).ctx))
         model.loss(clip, noise)
         s = model.initial(clip.obs[:, 0], clip.state[:, 0], clip.prev, clip.task)
-        s = replace(s, anchor=clip.anchor, anchor_state=clip.anchor_state)
+        before = clip.anchor_state.tensor_split([clip.state.shape[-1]], dim=-1)
+        s = replace(s, **model.look_at(clip.anchor, *before)._asdict())
         model.imagine(s, clip.action[:, 0], noise.x[0, :, 0])
         return seen[0][:, 0], seen[1]
 

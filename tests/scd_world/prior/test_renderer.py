@@ -135,6 +135,27 @@ def test_without_a_scene_the_state_alone_is_drawn_as_before():
     }
 
 
+@pytest.mark.parametrize("rides", [False, True])
+def test_a_renderer_from_before_it_knew_of_chains_of_joints(rides):
+    """It opens where no camera rides, and draws as it did; where one does it is said what to do."""
+    torch.manual_seed(0)
+    now = StateRenderer(3, torch.zeros(3, 8, 8), 2, scene_features=5, static_layer=True)
+    before = {
+        name: value + 0.1
+        for name, value in now.state_dict().items()
+        if not name.startswith(("cameras.", "static_layer.height."))
+    }
+    before |= {f"static_layer.view.{name}": torch.rand(8) for name in ("linear.bias", "lag")}
+    before["static_layer.view.moves"] = torch.tensor([float(rides)])
+    if rides:
+        with pytest.raises(RuntimeError, match="Train it anew"):
+            now.load_state_dict(before)
+    else:
+        now.load_state_dict(before)
+        assert torch.equal(now.state_dict()["static_layer.out.bias"], before["static_layer.out.bias"])
+        assert not now.cameras.any_moves
+
+
 def test_a_frame_of_reference_moves_with_its_place_and_turns_with_its_turn():
     """conj(d)(z − p): a pixel that moves and turns as the part does keeps its coordinates."""
     renderer = StateRenderer(4, torch.zeros(3, 8, 8), parts=1)

@@ -116,7 +116,7 @@ def test_a_frame_is_carried_to_where_the_camera_goes_and_stays_where_it_did_not_
     cameras.twists[:, 0, 3] = 2 * (2 / 8) / FOCAL_LENGTH
     frame = torch.rand(1, 6, 8, 8, generator=G)
     now = torch.ones(1, 1)
-    carried = cameras.carry(now, now, shown_at(cameras, torch.zeros(1, 1), frame))
+    carried = cameras.carry(frame, now, now, shown_at(cameras, torch.zeros(1, 1), frame))
     torch.testing.assert_close(carried[:, :3], frame[:, :3])
     torch.testing.assert_close(carried[:, 3:, :, :6], frame[:, 3:, :, 2:])
     torch.testing.assert_close(carried[:, 3:, :, 6:], frame[:, 3:, :, 6:])
