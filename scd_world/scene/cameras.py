@@ -91,7 +91,7 @@ class RidingCameras(nn.Module):
 
     def rays(self, height: int, width: int) -> Tensor:
         """Gives the direction that each cell looks in, (V, 3, P), 1 ahead."""
-        x, y = image_points(height, width).to(self.center)
+        x, y = image_points(height, width, self.center.device)
         x, y = x - self.center[:, :1], y * (height / width) - self.center[:, 1:]
         x, y = (side / self.log_focal.exp()[:, None] for side in (x, y))
         straight = 1 + self.distortion[:, None] * (x.square() + y.square())
@@ -103,8 +103,8 @@ class RidingCameras(nn.Module):
         flat = points[:, :, :2] / points[:, :, 2:].clamp_min(NEAREST)
         bent = 1 - self.distortion[:, None] * flat.square().sum(2).clamp(max=2.0)
         scale = (self.log_focal.exp()[:, None] * bent)[:, :, None]
-        where = flat * scale + self.center[:, :, None]
-        return where / torch.tensor([1.0, aspect], device=where.device)[:, None]
+        x, y = (flat * scale + self.center[:, :, None]).unbind(2)
+        return torch.stack([x, y / aspect], dim=2)
 
     def seen_at(self, state: Tensor, last: Tensor, scene: Scene, background: Tensor) -> Tensor:
         """Gives what stays, as the cameras see it of a state (F, S) and the one before, (F, S), (F, C, H, W);
@@ -154,7 +154,7 @@ def exp(twist: Tensor) -> Tensor:
     square = turn.square().sum(-1)[..., None, None].clamp_min(1e-8)  # of the angle
     angle = square.sqrt()
     a, b = angle.sin() / angle, 2 * (angle / 2).sin().square() / square
-    one = torch.eye(3).to(turn)
+    one = torch.eye(3, dtype=turn.dtype, device=turn.device)
     axes = turn[..., None, :].expand(*turn.shape, 3)
     cross = torch.linalg.cross(axes, one.expand_as(axes)).mT  # cross @ x = turn × x
     twice = cross @ cross
@@ -175,8 +175,8 @@ def by_camera(frames: Tensor) -> Tensor:
     return frames.unflatten(2, (-1, 3)).movedim(2, 1)
 
 
-def image_points(height: int, width: int) -> Tensor:
+def image_points(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """(2, H·W): x and y of each cell's middle; both sides of the image are [-1, 1]."""
-    y, x = ((2 * torch.arange(n) + 1.0) / n - 1 for n in (height, width))
+    y, x = ((2 * torch.arange(n, device=device) + 1.0) / n - 1 for n in (height, width))
     y, x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([x, y]).flatten(1)

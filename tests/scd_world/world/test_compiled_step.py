@@ -16,7 +16,7 @@ from scd_world.model.filter import STEPS
 from scd_world.model.rollout_state import RolloutState
 from scd_world.prior.config import PriorConfig
 from scd_world.world.compiled_step import StepGraph, Stepper
-from tests.conftest import CONFIG, filled, make_clip, make_model, make_stats
+from tests.conftest import CONFIG, PRIOR, filled, make_clip, make_model, make_stats
 
 
 def again(step):
@@ -60,6 +60,7 @@ def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip):
     )
     model.filter.strength.copy_(torch.linspace(0.1, 0.9, STEPS)[:, None])
     model.filter.farthest.fill_(1e6)
+    model.prior.renderer.cameras.set_moves(torch.tensor([1.0, 0.0]))
     plain, s = begin(model, clip), begin(model, clip)
     step = StepGraph(model, s, 2, again)
     for i in range(clip.num_steps):
@@ -157,7 +158,11 @@ class Devices(TorchDispatchMode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["scd", "scd, filtered", "causal_dit", "far", "far_long", "diffusion_forcing", "regression"]
+    "kind",
+    [
+        *("scd", "scd, filtered", "scd, with cameras that ride"),
+        *("causal_dit", "far", "far_long", "diffusion_forcing", "regression"),
+    ],
 )
 def test_nothing_in_a_step_waits_for_the_host(schema, kind):
     """`.item()` raises on a tensor without values; an index or constant from the host is a second device."""
@@ -166,11 +171,15 @@ def test_nothing_in_a_step_waits_for_the_host(schema, kind):
     square = torch.zeros(1, 1 + 3 + 6)
     square[0, 0], square[0, 4] = -1.0, 1.0
     architecture, _, filtered = kind.partition(", ")
+    rides = filtered == "with cameras that ride"
     model = make_model(
         replace(CONFIG, architecture=architecture, state_filter=bool(filtered), anchor_frame=bool(filtered)),
         schema,
         stats,
+        PriorConfig(renderer_parts=2, scene_features=3, static_layer=True) if rides else PRIOR,
     )
+    if rides:
+        model.prior.renderer.cameras.set_moves(torch.ones(2))
     model.prior.dynamics.constraints.set(torch.zeros(3), torch.eye(3), square)  # one, that a step obeys
     with FakeTensorMode():
         on_gpu(model)
