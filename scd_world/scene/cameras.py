@@ -65,10 +65,13 @@ class RidingCameras(nn.Module):
         """Gives where the cameras are of a state (F, S) and the one before, (F, S): a turn and a place, (F,
         V, 3, 4)."""
         state = (state - self.lag * (state - last)).float()
-        factors = exp(self.moves[:, None, None] * self.twists * state[:, None, :, None])  # (F, V, S, 3, 4)
-        turn, place = factors[:, :, 0, :, :3], factors[:, :, 0, :, 3:]
-        for i in range(1, factors.shape[2]):
-            turn, place = turn @ factors[:, :, i, :, :3], turn @ factors[:, :, i, :, 3:] + place
+        with full_precision(state):  # bf16 does not know where a pixel is
+            factors = exp(
+                self.moves[:, None, None] * self.twists * state[:, None, :, None]
+            )  # (F, V, S, 3, 4)
+            turn, place = factors[:, :, 0, :, :3], factors[:, :, 0, :, 3:]
+            for i in range(1, factors.shape[2]):
+                turn, place = turn @ factors[:, :, i, :, :3], turn @ factors[:, :, i, :, 3:] + place
         return torch.cat([turn, place], dim=-1)
 
     def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor:

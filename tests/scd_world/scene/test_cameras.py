@@ -120,3 +120,14 @@ def test_a_frame_is_carried_to_where_the_camera_goes_and_stays_where_it_did_not_
     torch.testing.assert_close(carried[:, :3], frame[:, :3])
     torch.testing.assert_close(carried[:, 3:, :, :6], frame[:, 3:, :, 2:])
     torch.testing.assert_close(carried[:, 3:, :, 6:], frame[:, 3:, :, 6:])
+
+
+def test_half_precision_puts_no_camera_elsewhere():
+    cameras = RidingCameras(3, 1).requires_grad_(False)
+    cameras.set_moves(torch.ones(1))
+    cameras.twists.normal_(generator=G)
+    state, still = torch.randn(2, 3, generator=G), torch.rand(2, 3, 8, 8, generator=G)
+    where = cameras.look_back(shown_at(cameras, -state, still), state, state)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = cameras.look_back(shown_at(cameras, -state, still), state, state)
+    assert torch.equal(again, where)
