@@ -66,13 +66,7 @@ class RidingCameras(nn.Module):
         V, 3, 4)."""
         state = (state - self.lag * (state - last)).float()
         with full_precision(state):  # bf16 does not know where a pixel is
-            factors = exp(
-                self.moves[:, None, None] * self.twists * state[:, None, :, None]
-            )  # (F, V, S, 3, 4)
-            turn, place = factors[:, :, 0, :, :3], factors[:, :, 0, :, 3:]
-            for i in range(1, factors.shape[2]):
-                turn, place = turn @ factors[:, :, i, :, :3], turn @ factors[:, :, i, :, 3:] + place
-        return torch.cat([turn, place], dim=-1)
+            return product(exp(self.moves[:, None, None] * self.twists * state[:, None, :, None]))
 
     def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor:
         """Gives where in the shown frame is what the cameras see of a state (F, S) now, (F, V, 2, P)."""
@@ -163,6 +157,17 @@ def exp(twist: Tensor) -> Tensor:
     twice = cross @ cross
     moved = (one + b * cross + (1 - a) / square * twice) @ shift[..., None]
     return torch.cat([one + a * cross + b * twice, moved], dim=-1)
+
+
+def product(motions: Tensor) -> Tensor:
+    """Gives what motions (F, V, S, 3, 4) come to, the last one first, (F, V, 3, 4): neighbors by pairs."""
+    while (count := motions.shape[2]) > 1:
+        even = count - count % 2
+        first, then = motions[:, :, :even:2], motions[:, :, 1:even:2]
+        both = first[..., :3] @ then
+        both = torch.cat([both[..., :3], both[..., 3:] + first[..., 3:]], dim=-1)
+        motions = torch.cat([both, motions[:, :, even:]], dim=2)
+    return motions[:, :, 0]
 
 
 def sample(images: Tensor, where: Tensor, size: Sequence[int]) -> Tensor:
