@@ -1,5 +1,5 @@
-"""Pretraining stages before the first window: dynamics, outcome and renderer, each a short training of one
-network.
+"""Pretraining stages before the first window: dynamics, outcome, cameras and renderer, each a short training
+of one network.
 
 They may take most of a training's time, so each is kept as it goes on and once it is over, until the first
 checkpoint holds its result: a run that is killed goes on where it was.

@@ -139,7 +139,7 @@ class RendererPretrainConfig:
     lr: float = 5e-3
     weight_decay: float = 0.0  # against what a few recordings are learnt by heart
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
-    time_share: float = 0.15  # of time_limit and time_budget, at most
+    time_share: float = 0.15  # of time_limit and time_budget, at most; cameras that ride are found in it, too
 
     def __post_init__(self) -> None:
         for name in ("lr", "time_share"):

@@ -1,7 +1,7 @@
 """What is learnt before the first window: the state prior, from recorded state alone, stage after stage.
 
-Dynamics, then the outcome of a state, then the renderer; how far the dynamics may be off is measured on
-episodes from which nothing is learnt. With prior=none there is nothing to do.
+Dynamics, then the outcome of a state, then which cameras ride, then the renderer; how far the dynamics may be
+off is measured on episodes from which nothing is learnt. With prior=none there is nothing to do.
 """
 
 from __future__ import annotations
