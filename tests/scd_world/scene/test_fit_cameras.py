@@ -99,7 +99,7 @@ def test_pairs_are_near_first():
 def test_the_chain_of_joints_is_found():
     """Axes, angles and lag, of pictures and states alone: they are those that it was drawn with."""
     sight, true = new_sight(2), on_a_wrist()
-    for _ in fit_poses(sight, endless(pairs), 400, PretrainStage()):
+    for _ in fit_poses(sight, endless(pairs), 250, PretrainStage()):
         pass
     (ratio,) = keep_riding(sight, [pairs(64, torch.Generator().manual_seed(10_000))])
     assert ratio < 0.5
@@ -113,7 +113,7 @@ def test_the_chain_of_joints_is_found():
 def test_a_camera_that_does_not_ride_stays_where_it_is():
     """Though an arm moves in its picture, and never far from a block."""
     sight = new_sight(1)
-    for _ in fit_poses(sight, endless(of_an_arm_and_a_block), 300, PretrainStage()):
+    for _ in fit_poses(sight, endless(of_an_arm_and_a_block), 200, PretrainStage()):
         pass
     (ratio,) = keep_riding(sight, [of_an_arm_and_a_block(64, torch.Generator().manual_seed(10_000))])
     assert ratio > NEARER
@@ -131,7 +131,7 @@ def test_what_stands_out_is_told_by_its_looks():
     sight.cameras.set_moves(torch.ones(1))
     sight.cameras.twists.data[0, 0, 3] = SHIFT / FOCAL_LENGTH
     flat = sight.loss(unseen, heights=False, blur=1)
-    for _ in fit_heights(sight, endless(of_a_red_box), 150, PretrainStage()):
+    for _ in fit_heights(sight, endless(of_a_red_box), 100, PretrainStage()):
         pass
     with torch.no_grad():
         height = sight.layer(unseen.shown, sight.background)[1]
