@@ -37,9 +37,7 @@ class Scene(NamedTuple):
 
     features: Tensor  # (F, Z); Z = 0 where the state alone is drawn
     view: Tensor  # (F, V, 3, 4) where the cameras were, a turn and a place; (F, 0, 1, 1): not known
-    height: (
-        Tensor  # (F, V, H, W) of what is seen over a plane, share of its distance; (F, 0, H, W): not known
-    )
+    height: Tensor  # (F, V, H, W) of what is seen, share of a plane's distance; (F, 0, H, W): not known
     still: Tensor  # (F, C, H, W) what stays of it behind all that moves; (F, 0, H, W): not known
 
     @classmethod

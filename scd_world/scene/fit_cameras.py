@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scd_world.model.prior import Scene
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
-from scd_world.scene.cameras import RidingCameras
+from scd_world.scene.cameras import RidingCameras, by_camera
 from scd_world.scene.frames import FramesToDraw
 from scd_world.scene.static_layer import StaticLayer
 
@@ -47,12 +47,12 @@ class Sight(nn.Module):
         3, H, W), and what is seen of them, bool (F, V, 1, 1, H, W). blur: over so many cells."""
         S = some.state.shape[1]
         then, before, _ = some.shown_state.tensor_split([S, 2 * S], dim=1)
-        flat = some.shown[:, : self.layer.cameras] * 0
+        flat = torch.zeros_like(some.shown[:, : self.layer.cameras])
         height = self.layer(some.shown, self.background)[1] if heights else flat
         scene = Scene(then[:, :0], self.cameras.poses(then, before), height, some.shown)
         shown, truth = (blurred(frames, blur)[:, None] for frames in (some.shown, some.obs))
         found, seen = self.cameras.looked_up(shown, some.state, some.prev[:, :S], scene)
-        return (found - truth.unflatten(2, (-1, 3)).movedim(2, 1)).abs(), seen, height
+        return (found - by_camera(truth)).abs(), seen, height
 
     def loss(self, some: FramesToDraw, heights: bool, blur: int) -> Tensor:
         error, seen, height = self(some, heights, blur)
@@ -118,7 +118,7 @@ def keep_riding(sight: Sight, apart: Sequence[FramesToDraw]) -> Tensor:
     errors = errors.repeat(len(sight.cameras.moves), 1, 1, 1)  # (V, 2, H, W): seen so, and as it is
     for some in apart:
         error, seen, _ = sight(some, heights=False)
-        before = (some.shown - some.obs).abs().unflatten(1, (-1, 3))[:, :, None]
+        before = by_camera((some.shown - some.obs).abs()[:, None])
         both = torch.cat([error, before], dim=2) * seen
         errors += both.mean(3).mean(0) / len(apart)
     warped, as_is = (errors + NOTHING).unbind(1)
