@@ -87,8 +87,8 @@ def read_history(model: WorldModel, clip: Clip, noise: Noise, obs: Tensor, state
     state_action = model.to_render(known, clip.action, clip.task)
     weight = model.pixel_weight(clip) * clip.valid[:, :, None, None, None]
     found = model.look_up(known, clip.action, clip.anchor, clip.anchor_state)
-    last, anchor = model.seen_in_clip(clip, obs, state, known)
-    seen = model.pixel_inputs(last, known, anchor, found)
+    carried, anchor = model.seen_in_clip(clip, obs, state, known)
+    seen = model.pixel_inputs(obs, known, anchor, found, carried)
 
     def fold(values: Tensor) -> Tensor:
         return repeat(values, "b t ... -> (k b t) ...", k=len(noise.x))

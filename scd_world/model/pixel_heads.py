@@ -3,7 +3,7 @@
 What a head sees at full resolution: the last frame and, where the state prior has a renderer, its drawing of
 the next state.
 
-F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_inputs (1 or 2), H W frame.
+F frames, N patches, D width, V cameras, C = 3·V channels, I images pixel_inputs, H W frame.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ class ConvHead(nn.Module):
     An edge that moves by a pixel is a small shift of what was there: easy for a convolution, hard for a map
     from a token to its patch. Each pixel mixes what it was, the background, the prior's drawing, and what is
     drawn: what stands still stays sharp, what is uncovered is the background itself, what the state knows is
-    where the state is; where a camera moves, nearly all is what it was, moved (`warps`). The noisy frame is
-    not among the inputs: a path past the tokens would carry its noise into the image.
+    where the state is; where a camera moves, nearly all is what it was, moved (`warps`), and of one that
+    rides on the robot it is known how: what is moved is the last frame as seen from where the camera goes.
+    The noisy frame is not among the inputs: a path past the tokens would carry its noise into the image.
     """
 
     background: Tensor  # (C, H, W)
@@ -80,9 +81,10 @@ class ConvHead(nn.Module):
         warps: bool = False,
         skips: bool = False,
     ) -> None:
-        """given: images in `pixel_inputs`; warps: it moves the first one; skips: it sees the noisy one."""
+        """given: images in `pixel_inputs`; warps: it moves the first one, or one more that comes last; skips:
+        it sees the noisy one."""
         super().__init__()
-        self.patches, self.skips = patches, skips
+        self.patches, self.skips, self.given = patches, skips, given
         self.scale = 2 if patches.patch % 2 == 0 else 1  # the convolutions work on cells of scale² pixels
         cells, pixels = patches.patch // self.scale, self.scale**2
         images = given + 1 + warps + skips  # beside what is given the background, the last frame warped, x_t
@@ -111,13 +113,11 @@ class ConvHead(nn.Module):
         tokens_drawn = self.cells(self.spread(tokens))
         # Cameras go into the batch: one way of drawing serves them all.
         background = self.background.expand(len(h), -1, -1, -1)
-        pixel_inputs = torch.cat([pixel_inputs, background], dim=1)
-        pixel_inputs = rearrange(
-            pixel_inputs, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3
-        )
+        pixel_inputs, carried = pixel_inputs.tensor_split([self.given * background.shape[1]], dim=1)
+        pixel_inputs = self.split_cameras(torch.cat([pixel_inputs, background], dim=1))
         if self.warp is not None:
-            warped = self.warp(tokens, pixel_inputs[:, :3])
-            pixel_inputs = torch.cat([pixel_inputs, warped], dim=1)
+            moved = self.split_cameras(carried) if carried.shape[1] else pixel_inputs[:, :3]
+            pixel_inputs = torch.cat([pixel_inputs, self.warp(tokens, moved)], dim=1)
         if self.skips:
             clear = rearrange(clear_part(x_t, t), "f (v c) h w -> (f v) c h w", c=3)
             pixel_inputs = torch.cat([pixel_inputs, clear], dim=1)
@@ -131,6 +131,10 @@ class ConvHead(nn.Module):
         share = (bounded(share) + self.first).softmax(dim=1)
         frame = (share[:, :, None] * images).sum(1)
         return rearrange(frame, "(f v) c h w -> f (v c) h w", v=self.patches.cameras)
+
+    def split_cameras(self, images: Tensor) -> Tensor:
+        """(F, I·C, H, W) → (F·V, I·3, H, W)."""
+        return rearrange(images, "f (i v c) h w -> (f v) (i c) h w", v=self.patches.cameras, c=3)
 
     def cells(self, tokens: Tensor) -> Tensor:
         """(F, 1, N, channels · cells²) → (F·V, channels, H / scale, W / scale)."""

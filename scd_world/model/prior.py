@@ -70,35 +70,42 @@ class StatePrior(nn.Module, ABC):
         """Says whether the prior can draw a state."""
 
     @abstractmethod
-    def render(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
+    def render(
+        self,
+        state: Tensor,
+        prev: Tensor | None = None,
+        scene: Scene | None = None,
+        where: Tensor | None = None,
+    ) -> Tensor:
         """Draws (F, S) as frames (F, C, H, W); only where there is a renderer. Where it draws by more: prev
-        (F, S + A), state and action one frame earlier, and the scene."""
+        (F, S + A), state and action one frame earlier, and the scene; where: what `look_back` says of them,
+        if that is known already."""
 
     @abstractmethod
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
         """Reads off a frame (F, C, H, W) what no state tells of a scene. shown_state (F, 2·S + A): the state
         there, and state and action one frame earlier."""
 
-    def follow(self, frames: Sequence[Tensor], state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
-        """Gives N frames, each (F, C, H, W), seen where the scene was, as cameras that ride on the robot see
-        them of a state (F, S): (F, N, C, H, W), `UNSEEN` where they did not look; None where no camera
-        rides. prev (F, S + A)."""
+    def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor | None:
+        """Gives where in the frame that a scene was read off is what cameras see that ride on the robot, of
+        a state (F, S) that came after `last` (F, S): (F, V, 2, P), x and y in [-1, 1] of its P pixels; None
+        where no camera rides."""
         return None
 
-    @property
-    def any_camera_rides(self) -> bool:
-        """Says whether it is known of a camera that it goes where the state says."""
-        return False
+    def follow(self, frames: Sequence[Tensor], where: Tensor) -> Tensor:
+        """Gives N frames, each (F, C, H, W), seen where the scene was, as cameras that ride on the robot see
+        them: (F, N, C, H, W), `UNSEEN` where they did not look. where: of `look_back`."""
+        raise NotImplementedError
 
     def sight(self, frames: Tensor, there: Tensor) -> Scene:
         """Gives of frames (F, C, H, W) where the cameras were and how high stands what they saw: all that
-        `carry` asks of a scene. there (F, ≥ 2·S): the state at them, and the one before."""
+        `look_back` asks of a scene. there (F, ≥ 2·S): the state at them, and the one before."""
         return Scene.unknown(frames, there)
 
-    def carry(self, frames: Tensor, scene: Scene, state: Tensor, last: Tensor) -> Tensor:
-        """Gives frames (F, C, H, W) as cameras that ride on the robot see them of another state (F, S), that
-        came after `last` (F, S); as they are where no camera rides, or none looked. scene: their `sight`."""
-        return frames
+    def carry(self, frames: Tensor, where: Tensor) -> Tensor:
+        """Gives frames (F, C, H, W) as cameras that ride on the robot see them; as they are where no camera
+        rides, or none looked. where: of `look_back`, by their `sight`."""
+        raise NotImplementedError
 
     @property
     @abstractmethod
@@ -152,7 +159,13 @@ class NoPrior(StatePrior):
     def project(self, state: Tensor) -> Tensor:
         return state.float()
 
-    def render(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
+    def render(
+        self,
+        state: Tensor,
+        prev: Tensor | None = None,
+        scene: Scene | None = None,
+        where: Tensor | None = None,
+    ) -> Tensor:
         raise RuntimeError("NoPrior draws nothing: ask has_renderer first")
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:

@@ -199,30 +199,48 @@ class WorldModel(nn.Module):
         return self.anchor_attention(seen[0], given, seen[1]).unflatten(0, rows)
 
     def seen_from(
-        self, obs: Tensor, state: Tensor, before: Tensor, following: Tensor, anchor: Tensor, scene: Scene
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        obs: Tensor,
+        state: Tensor,
+        before: Tensor,
+        following: Tensor,
+        anchor: Tensor,
+        scene: Scene,
+        where: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
         """Gives frames (B, …, C, H, W) and the anchor (B, C, H, W) as cameras that ride on the robot see them
-        of the next states `following` (B, …, S), (B, …, C, H, W) each; where none rides, as they are. state,
-        before (B, …, S): at the frames and one earlier; scene: what the anchor tells."""
-        if not self.prior.any_camera_rides:
-            return obs, anchor
+        of the next states `following` (B, …, S), (B, …, C, H, W) each; where none rides, None, and the anchor
+        as it is. state, before (B, …, S): at the frames and one earlier; scene: what the anchor tells; where:
+        what the prior's `look_back` says of it, if that is known already."""
         rows, (last, following) = state.shape[:-1], (x.flatten(0, -2) for x in (state, following))
         n = len(rows) - 1
         frames, there = obs.flatten(0, n), torch.cat([state, before], dim=-1).flatten(0, -2)
-        sight = self.prior.sight(frames, there)
-        carried = self.prior.carry(frames, sight, following, last).unflatten(0, rows)
+        here = self.prior.look_back(self.prior.sight(frames, there), following, last)
+        if here is None:
+            return None, anchor
+        carried = self.prior.carry(frames, here).unflatten(0, rows)
         if not self.config.anchor_frame:
             return carried, anchor
         anchor, *known = (at_all_steps(x, rows).flatten(0, n) for x in (anchor, *scene))
-        return carried, self.prior.carry(anchor, Scene(*known), following, last).unflatten(0, rows)
+        if where is None:
+            where = self.prior.look_back(Scene(*known), following, last)
+        assert where is not None  # for a camera rides
+        return carried, self.prior.carry(anchor, where).unflatten(0, rows)
 
     def pixel_inputs(
-        self, last: Tensor, state: Tensor, anchor: Tensor, found: Tensor | None = None
+        self,
+        last: Tensor,
+        state: Tensor,
+        anchor: Tensor,
+        found: Tensor | None = None,
+        carried: Tensor | None = None,
     ) -> Tensor:
         """Gives what the pixel head sees at full resolution, (…, I·C, H, W): the last frame (…, C, H, W); the
         prior's drawing of the next state (…, S), where it has a renderer that does not correct frames; what
-        was found in the anchor, and the anchor (B, C, H, W) or (…, C, H, W), where the model looks at one."""
-        images = [last]
+        was found in the anchor, and the anchor (B, C, H, W) or (…, C, H, W), where the model looks at one;
+        and, where it is known, what the head is to move: the last frame as it is seen next, `carried`, in the
+        place of the last frame of a head that moves nothing."""
+        images = [last if carried is None or self.config.warp else carried]
         if self.prior.has_renderer and self.filter is None:
             drawn = self.prior.render(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
             images.append(drawn.to(last.dtype))
@@ -231,6 +249,8 @@ class WorldModel(nn.Module):
         if self.config.anchor_frame:
             everywhere = anchor if anchor.ndim == last.ndim else at_all_steps(anchor, last.shape[:-3])
             images.append(everywhere.to(last.dtype))
+        if carried is not None and self.config.warp:
+            images.append(carried.to(last.dtype))
         return torch.cat(images, dim=-3) if len(images) > 1 else last
 
     def render_next(
@@ -248,28 +268,42 @@ class WorldModel(nn.Module):
         state_action = self.to_render(state, step.action, step.task)
         found = self.look_up(state, step.action, shown.anchor, shown.anchor_state)
         before, _ = step.prev.tensor_split([state.shape[-1]], dim=-1)
-        last, anchor = self.seen_from(step.obs, step.state, before, state, shown.anchor, shown.scene)
-        seen = self.pixel_inputs(last, state, anchor, found)
+        where = self.prior.look_back(shown.scene, state, step.state)
+        carried, anchor = self.seen_from(
+            step.obs, step.state, before, state, shown.anchor, shown.scene, where
+        )
+        seen = self.pixel_inputs(step.obs, state, anchor, found, carried)
         given = encoded, state_action, seen, noise, num_steps
         if self.filter is None:
             obs = self.core.render(*given).clamp(-1, 1)
             return Corrected(obs, obs.new_ones(len(obs)))
-        measured = self.measure(state, step.state_action, shown, steps_since_observed)
+        measured = self.measure(state, step.state_action, shown, steps_since_observed, where)
         obs = self.core.render(*given, self.filter.first_frame(measured)).clamp(-1, 1)
         return self.filter(obs, step.obs, motion_of(step.state, state, self.prior.delta_scale), measured)
 
-    def measure(self, state: Tensor, prev: Tensor, shown: Shown, steps_since_observed: Tensor) -> Measured:
+    def measure(
+        self,
+        state: Tensor,
+        prev: Tensor,
+        shown: Shown,
+        steps_since_observed: Tensor,
+        where: Tensor | None = None,
+    ) -> Measured:
         """Gives what the filter is told of frames of states (B, S). prev (B, S + A): state and action one
-        frame earlier; shown: what the last frame that was shown tells; steps_since_observed (B,) int."""
+        frame earlier; shown: what the last frame that was shown tells; steps_since_observed (B,) int; where:
+        what the prior's `look_back` says of them, if that is known already."""
         assert self.filter is not None
-        return self.filter.measured(self.draw(state, prev, shown), shown, steps_since_observed)
+        return self.filter.measured(self.draw(state, prev, shown, where), shown, steps_since_observed)
 
-    def draw(self, state: Tensor, prev: Tensor, shown: Shown) -> Drawn:
-        """Draws states (B, S) without looking at frames between them and the last that was shown; prev (B, S
-        + A): state and action one frame earlier. Only where the model has a filter."""
-        drawn = self.prior.render(state, prev, shown.scene).to(shown.anchor.dtype)
-        seen = shown.anchor, shown.anchor_drawn
-        return Drawn(drawn, self.prior.follow(seen, state, prev, shown.scene))
+    def draw(self, state: Tensor, prev: Tensor, shown: Shown, where: Tensor | None = None) -> Drawn:
+        """Draws states (B, S) without looking at frames between them and the last that was shown; prev and
+        where as in `measure`. Only where the model has a filter."""
+        if where is None:
+            where = self.prior.look_back(shown.scene, state, prev[:, : state.shape[-1]])
+        drawn = self.prior.render(state, prev, shown.scene, where).to(shown.anchor.dtype)
+        if where is None:
+            return Drawn(drawn, None)
+        return Drawn(drawn, self.prior.follow((shown.anchor, shown.anchor_drawn), where))
 
     def combine_with_prior(self, tokens: Tensor, prior: PriorPrediction) -> tuple[LowDimHeads.Output, Tensor]:
         """Adds what the heads read off the tokens (…, M, D) to what the prior says: heads, next state (…,
@@ -317,10 +351,9 @@ class WorldModel(nn.Module):
         if learns is not None:
             x_t = x_t + self.measured_part(off[:, 1:], learns, t)
         found = self.look_up(known, clip.action, clip.anchor, clip.anchor_state)
-        last, anchor = self.seen_in_clip(clip, obs, state, known)
-        out = self.core.denoise_clip(
-            x_t, t, encoded, state_action, self.pixel_inputs(last, known, anchor, found)
-        )
+        carried, anchor = self.seen_in_clip(clip, obs, state, known)
+        seen = self.pixel_inputs(obs, known, anchor, found, carried)
+        out = self.core.denoise_clip(x_t, t, encoded, state_action, seen)
         losses = {"pixels": pixel_loss(self.config, self.background, clip, noise, out, t)}
         losses |= self.head_losses(clip, heads, next_state)
         if found is not None:
@@ -329,7 +362,7 @@ class WorldModel(nn.Module):
 
     def seen_in_clip(
         self, clip: Clip, obs: Tensor, state: Tensor, following: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | None, Tensor]:
         """Gives the history obs (B, T, C, H, W) and a clip's anchor as `seen_from` does. state and following
         (B, T, S): of the history, and the next ones."""
         before = previous_state_action(state, clip.action, clip.prev)[..., : state.shape[-1]]

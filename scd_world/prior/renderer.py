@@ -123,18 +123,34 @@ class StateRenderer(nn.Module):
         """The parts that look at a shown frame."""
         return [part for part in (self.scene_encoder, self.static_layer) if part is not None]
 
-    def forward(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
+    def forward(
+        self,
+        state: Tensor,
+        prev: Tensor | None = None,
+        scene: Scene | None = None,
+        where: Tensor | None = None,
+    ) -> Tensor:
         """State (F, S) in model units → frame (F, C, H, W) in about [-1, 1]. Where there is a scene encoder:
-        prev (F, S + A), state and action one frame earlier, and the scene."""
+        prev (F, S + A), state and action one frame earlier, the scene, and what `look_back` gives of them,
+        unless it is to be asked."""
         given = self.inputs(state, prev, None if scene is None else scene.features)
-        return self.to_frame(self.render_cells(given, self.cell_grid, self.behind(state, prev, scene)))
+        return self.to_frame(self.render_cells(given, self.cell_grid, self.behind(state, prev, scene, where)))
 
-    def behind(self, state: Tensor, prev: Tensor | None, scene: Scene | None) -> Tensor:
+    def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor | None:
+        """Gives where in the shown frame is what the cameras see, as `StatePrior.look_back` does."""
+        if self.cameras is None or not self.cameras.any_moves:
+            return None
+        return self.cameras.look_back(scene, state, last)
+
+    def behind(
+        self, state: Tensor, prev: Tensor | None, scene: Scene | None, where: Tensor | None = None
+    ) -> Tensor:
         """Gives the cells of what is drawn over, (F or 1, P, V, 3, CELL²)."""
         if scene is None or prev is None or self.cameras is None or not scene.still.shape[1]:
             return self.background_cells[None]
-        last = prev[:, : self.state_size]
-        return self.to_cells(self.cameras.seen_at(state, last, scene, self.background))
+        if where is None:
+            where = self.look_back(scene, state, prev[:, : self.state_size])
+        return self.to_cells(self.cameras.seen_at(where, scene, self.background))
 
     def inputs(self, state: Tensor, prev: Tensor | None, features: Tensor | None) -> Tensor:
         """Gives all that a frame is drawn by, (F, S) or (F, 2·S + A + Z)."""

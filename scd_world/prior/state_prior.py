@@ -21,6 +21,7 @@ from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.renderer import StateRenderer
 from scd_world.prior.uncertainty import EnsembleUncertainty
 from scd_world.robot_data.normalizer import Normalizer
+from scd_world.scene.cameras import RidingCameras
 
 
 class PretrainedStatePrior(StatePrior):
@@ -82,32 +83,40 @@ class PretrainedStatePrior(StatePrior):
     def has_renderer(self) -> bool:  # type: ignore[override]
         return self.renderer is not None
 
-    def render(self, state: Tensor, prev: Tensor | None = None, scene: Scene | None = None) -> Tensor:
+    def render(
+        self,
+        state: Tensor,
+        prev: Tensor | None = None,
+        scene: Scene | None = None,
+        where: Tensor | None = None,
+    ) -> Tensor:
         assert self.renderer is not None
-        return self.renderer(state, prev, scene)
+        return self.renderer(state, prev, scene, where)
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
         if self.renderer is None:
             return Scene.unknown(shown, shown_state)
         return self.renderer.scene(shown, shown_state)
 
-    def follow(self, frames: Sequence[Tensor], state: Tensor, prev: Tensor, scene: Scene) -> Tensor | None:
-        cameras = None if self.renderer is None else self.renderer.cameras
-        return None if cameras is None else cameras.follow(frames, state, prev[:, : state.shape[-1]], scene)
+    def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor | None:
+        return None if self.renderer is None else self.renderer.look_back(scene, state, last)
+
+    def follow(self, frames: Sequence[Tensor], where: Tensor) -> Tensor:
+        return self.cameras.follow(frames, where)
 
     @property
-    def any_camera_rides(self) -> bool:  # type: ignore[override]
-        cameras = None if self.renderer is None else self.renderer.cameras
-        return cameras is not None and cameras.any_moves
+    def cameras(self) -> RidingCameras:
+        assert self.renderer is not None
+        assert self.renderer.cameras is not None
+        return self.renderer.cameras
 
     def sight(self, frames: Tensor, there: Tensor) -> Scene:
-        if self.renderer is None or not self.any_camera_rides:
+        if self.renderer is None or self.renderer.cameras is None or not self.cameras.any_moves:
             return Scene.unknown(frames, there)
         return self.renderer.sight(frames, there)
 
-    def carry(self, frames: Tensor, scene: Scene, state: Tensor, last: Tensor) -> Tensor:
-        cameras = None if self.renderer is None else self.renderer.cameras
-        return frames if cameras is None else cameras.carry(frames, state, last, scene)
+    def carry(self, frames: Tensor, where: Tensor) -> Tensor:
+        return self.cameras.carry(frames, where)
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         return self.uncertainty.init_ensemble(prev, state)

@@ -103,39 +103,38 @@ class RidingCameras(nn.Module):
         x, y = (flat * scale + self.center[:, :, None]).unbind(2)
         return torch.stack([x, y / aspect], dim=2)
 
-    def seen_at(self, state: Tensor, last: Tensor, scene: Scene, background: Tensor) -> Tensor:
-        """Gives what stays, as the cameras see it of a state (F, S) and the one before, (F, S), (F, C, H, W);
-        the background (1, C, H, W) where they did not look at the shown frame."""
-        if not self.any_moves:
+    def seen_at(self, where: Tensor | None, scene: Scene, background: Tensor) -> Tensor:
+        """Gives what stays, as the cameras see it now, (F, C, H, W); the background (1, C, H, W) where they
+        did not look at the shown frame."""
+        if where is None:
             return scene.still
         still = scene.still[:, None]
-        found, seen = self.looked_up(still, state, last, scene)
+        found, seen = self.looked_up(still, where)
         now = torch.where(
             self.riding, torch.where(seen, found, by_camera(background[None])), by_camera(still)
         )
         return now[:, :, 0].flatten(1, 2)
 
-    def carry(self, frames: Tensor, state: Tensor, last: Tensor, scene: Scene) -> Tensor:
-        """Gives frames (F, C, H, W) as `StatePrior.carry` does; last (F, S)."""
-        if not self.any_moves:
-            return frames
-        found, seen = self.looked_up(frames[:, None], state, last, scene)
+    def carry(self, frames: Tensor, where: Tensor) -> Tensor:
+        """Gives frames (F, C, H, W) as `StatePrior.carry` does."""
+        found, seen = self.looked_up(frames[:, None], where)
         return torch.where(self.riding & seen, found, by_camera(frames[:, None]))[:, :, 0].flatten(1, 2)
 
-    def follow(self, frames: Sequence[Tensor], state: Tensor, last: Tensor, scene: Scene) -> Tensor | None:
-        """Gives frames as `StatePrior.follow` does; last (F, S)."""
-        if not self.any_moves:
-            return None
-        found, seen = self.looked_up(torch.stack(tuple(frames), dim=1), state, last, scene)
+    def follow(self, frames: Sequence[Tensor], where: Tensor) -> Tensor:
+        """Gives frames as `StatePrior.follow` does."""
+        found, seen = self.looked_up(torch.stack(tuple(frames), dim=1), where)
         return torch.where(self.riding & seen, found, UNSEEN).movedim(2, 1).flatten(2, 3)
 
-    def looked_up(self, frames: Tensor, state: Tensor, last: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
+    def looked_up(self, frames: Tensor, where: Tensor, mode: str = "bicubic") -> tuple[Tensor, Tensor]:
         """Gives frames (F, N, C, H, W) as they look from where the cameras are now, (F, V, N, 3, H, W), and
-        where they had looked there, bool (F, V, 1, 1, H, W)."""
+        where they had looked there, bool (F, V, 1, 1, H, W). where (F, V, 2, P): what `look_back` gives.
+
+        By cubics: of a mean of four cells a third of the gradient energy is lost each time, and every step
+        of a rollout looks at the frame before (docs/cameras.md 29).
+        """
         size = frames.shape[-2:]
-        where = self.look_back(scene, state, last)
         seen = (where.abs() < 1).all(2).unflatten(-1, size)[:, :, None, None]
-        found = sample(by_camera(frames.float()).flatten(2, 3), where, size)
+        found = sample(by_camera(frames.float()).flatten(2, 3), where, size, mode)
         return found.unflatten(2, (-1, 3)), seen
 
     @property
@@ -170,11 +169,11 @@ def product(motions: Tensor) -> Tensor:
     return motions[:, :, 0]
 
 
-def sample(images: Tensor, where: Tensor, size: Sequence[int]) -> Tensor:
+def sample(images: Tensor, where: Tensor, size: Sequence[int], mode: str = "bilinear") -> Tensor:
     """Looks images (F, V, K, H, W) up at (F, V, 2, P), P cells of an image of this size: (F, V, K, *size)."""
     F_, V = where.shape[:2]
     places = where.mT.flatten(0, 1).unflatten(1, tuple(size))
-    found = F.grid_sample(images.flatten(0, 1), places, padding_mode="border", align_corners=False)
+    found = F.grid_sample(images.flatten(0, 1), places, mode, padding_mode="border", align_corners=False)
     return found.unflatten(0, (F_, V))
 
 

@@ -51,7 +51,9 @@ class Sight(nn.Module):
         height = self.layer(some.shown, self.background)[1] if heights else flat
         scene = Scene(then[:, :0], self.cameras.poses(then, before), height, some.shown)
         shown, truth = (blurred(frames, blur)[:, None] for frames in (some.shown, some.obs))
-        found, seen = self.cameras.looked_up(shown, some.state, some.prev[:, :S], scene)
+        # What is to be found is where, not what: a mean of neighbors is less off by their grain.
+        where = self.cameras.look_back(scene, some.state, some.prev[:, :S])
+        found, seen = self.cameras.looked_up(shown, where, "bilinear")
         return (found - by_camera(truth)).abs(), seen, height
 
     def loss(self, some: FramesToDraw, heights: bool, blur: int) -> Tensor:

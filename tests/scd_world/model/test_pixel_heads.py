@@ -165,6 +165,17 @@ def test_a_warp_moves_each_camera_as_its_own_tokens_say():
     torch.testing.assert_close(moved[1::2, :, 2:], images[1::2, :, :-2])
 
 
+def test_what_is_moved_may_be_one_more_image_than_is_mixed():
+    """Before it has learnt a head that warps draws what it moves, and of the last frame next to nothing."""
+    h, c, seen, x_t, t = given(pictures=2)
+    last, carried = seen[:, :6], seen[:, 6:]
+    made = head("conv, warp")
+    out, of_last = made(h, c, seen, x_t, t), made(h, c, last, x_t, t)
+    assert (out - carried).abs().mean() < 0.4 * carried.abs().mean()
+    assert (of_last - last).abs().mean() < 0.4 * last.abs().mean()
+    assert not torch.allclose(out, of_last)
+
+
 def test_a_head_that_warps_learns_how_far_a_camera_turned():
     """Each picture is new, so only what moves it can draw the next one."""
     made, g = head("conv, warp"), torch.Generator().manual_seed(0)

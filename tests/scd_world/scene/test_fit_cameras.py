@@ -120,8 +120,7 @@ def test_a_camera_that_does_not_ride_stays_where_it_is():
     assert not sight.cameras.any_moves
     still, state = torch.rand(4, 3, SIDE, SIDE), torch.rand(4, 1)
     scene = Scene(state[:, :0], sight.cameras.poses(state, state), still[:, :1], still)
-    assert sight.cameras.seen_at(state, state, scene, still[:1]) is still
-    assert sight.cameras.follow([still], state, state, scene) is None
+    assert sight.cameras.seen_at(None, scene, still[:1]) is still
 
 
 @pytest.mark.slow
