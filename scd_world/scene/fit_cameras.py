@@ -3,7 +3,9 @@
 All of it from pairs of frames of an episode: seen from where the camera went, one is to be the other. Pairs
 that are a few frames apart, and blurred, come first. Whoever begins with far ones finds no chain of joints,
 for what is off by more than its own size does not tell where it went (docs/cameras.md 28). First all lies in
-a plane; then the static layer, too, learns what stands over it.
+a plane, but for what a camera takes along, as a gripper: of each cell the lesser error counts, seen so or as
+it is (Godard and others, "Digging into self-supervised monocular depth estimation", arXiv 1806.01260, section
+3.2). Then the static layer, too, learns what stands over the plane.
 
 F frames, C channels (3 per camera), H W cells, V cameras.
 """
@@ -58,6 +60,9 @@ class Sight(nn.Module):
 
     def loss(self, some: FramesToDraw, heights: bool, blur: int) -> Tensor:
         error, seen, height = self(some, heights, blur)
+        if not heights:
+            as_is = as_it_is(some, blur)
+            error = torch.where(error.mean(3, keepdim=True) <= as_is.mean(3, keepdim=True), error, as_is)
         shared = (error * seen).sum() / (3 * seen.sum()).clamp_min(1)
         return shared + OUT_OF_SIGHT * (1 - seen.float().mean()) + FLAT * height.square().mean()
 
@@ -120,13 +125,19 @@ def keep_riding(sight: Sight, apart: Sequence[FramesToDraw]) -> Tensor:
     errors = errors.repeat(len(sight.cameras.moves), 1, 1, 1)  # (V, 2, H, W): seen so, and as it is
     for some in apart:
         error, seen, _ = sight(some, heights=False)
-        before = by_camera((some.shown - some.obs).abs()[:, None])
-        both = torch.cat([error, before], dim=2) * seen
+        both = torch.cat([error, as_it_is(some)], dim=2) * seen
         errors += both.mean(3).mean(0) / len(apart)
     warped, as_is = (errors + NOTHING).unbind(1)
     ratio = (warped / as_is).flatten(1).median(1).values
     sight.cameras.set_moves(ratio < NEARER)
     return ratio
+
+
+def as_it_is(some: FramesToDraw, blur: int = 1) -> Tensor:
+    """Gives the absolute error of the shown frames as they are, (F, V, 1, 3, H, W). blur: over so many
+    cells."""
+    shown, truth = (blurred(frames, blur)[:, None] for frames in (some.shown, some.obs))
+    return by_camera((shown - truth).abs())
 
 
 def blurred(frames: Tensor, cells: int) -> Tensor:
