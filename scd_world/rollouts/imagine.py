@@ -7,7 +7,6 @@ at multiples of `num_envs`, so a continued dataset equals one that was written i
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +32,7 @@ from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.strided import Strided
 from scd_datasets.writing.episodes import (
     Frame,
-    print_summary_and_exit,
-    stop_on_signal,
+    print_summary,
     to_lerobot_frame,
     write_episodes,
 )
@@ -51,6 +49,7 @@ from scd_world.rollouts.config import RolloutConfig
 from scd_world.rollouts.recordings import write_recordings
 from scd_world.utils.atomic_folder import MANIFEST, sha256
 from scd_world.utils.devices import pick_device
+from scd_world.utils.interruption import StopSignal
 from scd_world.world.world import World, find_folder
 
 SCALAR = {"dtype": "float32", "shape": (1,), "names": None}
@@ -59,15 +58,18 @@ FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
 def run_rollout(config: RolloutConfig) -> None:
     """Imagines a dataset, and prints a summary (`scd-rollout`)."""
-    print_summary_and_exit(imagine_dataset(config), config.episodes)
+    stop = StopSignal()
+    print_summary(imagine_dataset(config, stop), config.episodes, stop)
     print(f"imagined: {config.out} (LeRobotDataset v3; meta/imagined.json and its robot_type name the world)")
 
 
-def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
+def imagine_dataset(config: RolloutConfig, stop: StopSignal | None = None) -> list[dict[str, Any]]:
     """Imagines until the dataset has `config.episodes` episodes; a note on each, as in meta/imagined.json.
 
-    SIGINT and SIGTERM end it early and keep every whole episode. ValueError: rerun=true without its package.
+    SIGINT and SIGTERM end it early and keep every whole episode; `stop` then knows which it was. ValueError:
+    rerun=true without its package.
     """
+    stop = StopSignal() if stop is None else stop
     check_name(config.policy)
     if config.rerun:
         load_rerun()
@@ -92,10 +94,10 @@ def imagine_dataset(config: RolloutConfig) -> list[dict[str, Any]]:
         LeRobotWriter(
             config.out, schema.fps, features, recipe, config.store_as_video, imagined=marks
         ) as writer,
-        stop_on_signal() as interrupted,
+        stop,
     ):
-        imagined = imagined_episodes(config, env, plan, writer.num_episodes, scalars, interrupted)
-        write_episodes(writer, imagined, config.episodes, config.num_envs, interrupted)
+        imagined = imagined_episodes(config, env, plan, writer.num_episodes, scalars, stop)
+        write_episodes(writer, imagined, config.episodes, config.num_envs, stop)
     notes = writer.notes
     if notes and config.num_videos:
         write_previews(Path(config.out), notes[: config.num_videos])
@@ -210,20 +212,20 @@ def recorded_actions(
 # ---- what is imagined, and how it is written -------------------------------------------------------
 
 
-class Interrupted(Exception):
+class BatchInterrupted(Exception):
     """Says that a signal came while a batch was being imagined."""
 
 
 class InterruptibleEnv(VectorWrapper):
-    """Raises Interrupted at the next step after a signal."""
+    """Raises BatchInterrupted at the next step after a signal."""
 
-    def __init__(self, env: WorldVectorEnv, interrupted: threading.Event) -> None:
+    def __init__(self, env: WorldVectorEnv, stop: StopSignal) -> None:
         super().__init__(env)
-        self.interrupted = interrupted
+        self.stop = stop
 
     def step(self, actions: Any) -> Any:
-        if self.interrupted.is_set():
-            raise Interrupted
+        if self.stop:
+            raise BatchInterrupted
         return super().step(actions)
 
 
@@ -233,13 +235,13 @@ def imagined_episodes(
     plan: RolloutPlan,
     done: int,
     scalars: Sequence[str],
-    interrupted: threading.Event,
+    stop: StopSignal,
 ) -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
     """Yields episode after episode from index `done` on: a note, and its frames.
 
     scalars: keys of the infos that become features.
     """
-    interruptible, n = InterruptibleEnv(env, interrupted), config.num_envs
+    interruptible, n = InterruptibleEnv(env, stop), config.num_envs
     for first in itertools.count(done // n * n, n):
         batch = range(first, first + n)
         seeds = [config.seed + i for i in batch]
@@ -255,7 +257,7 @@ def imagined_episodes(
                     frames=True,
                 )
             )
-        except Interrupted:
+        except BatchInterrupted:
             return
         tasks = env.get_attr("task") if env.schema.tasks else ("imagined",) * n  # LeRobot wants one
         for index, episode, task in zip(batch, played, tasks, strict=True):

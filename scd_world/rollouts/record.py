@@ -25,20 +25,21 @@ from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.writing.episodes import (
     STATE_KEYS,
     Frame,
-    print_summary_and_exit,
-    stop_on_signal,
+    print_summary,
     to_lerobot_frame,
     write_episodes,
 )
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_world.rollouts.config import PolicyShare, RecordConfig
+from scd_world.utils.interruption import StopSignal
 
 FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
 
 def run_record(config: RecordConfig) -> None:
     """Records a dataset, and prints a summary and the next command (`scd-record`)."""
-    print_summary_and_exit(record(config), config.episodes)
+    stop = StopSignal()
+    print_summary(record(config, stop), config.episodes, stop)
     if LeRobotFolder(config.out).cameras:
         print(f"next: scd-data {shlex.quote(f'data.root={config.out}')}")
     else:
@@ -46,11 +47,12 @@ def run_record(config: RecordConfig) -> None:
         print(f"next, beside recordings with images: scd-train … {extra}")
 
 
-def record(config: RecordConfig) -> list[dict[str, Any]]:
+def record(config: RecordConfig, stop: StopSignal | None = None) -> list[dict[str, Any]]:
     """Records until there are `config.episodes` episodes; gives a note on each, as in meta/recording.json.
 
-    SIGINT and SIGTERM end the recording early and keep every whole episode.
+    SIGINT and SIGTERM end the recording early and keep every whole episode; `stop` then knows which it was.
     """
+    stop = StopSignal() if stop is None else stop
     from scd_envs import simulators
 
     env = simulators.make(config.env, **config.env_kwargs)
@@ -59,7 +61,7 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
     with closing(env):
         features = make_features(env, config.seed, config.max_steps, config.store_as_video)
         writer = LeRobotWriter(config.out, fps, features, make_recipe(config), config.store_as_video)
-        with writer, stop_on_signal() as interrupted:
+        with writer, stop:
 
             def episodes() -> Iterator[tuple[dict[str, Any], Iterator[Frame]]]:
                 for index in itertools.count(writer.num_episodes):
@@ -68,7 +70,7 @@ def record(config: RecordConfig) -> list[dict[str, Any]]:
                     note = name | {"seed": seed, "task": config.task or config.env}
                     yield note, run_episode(env, policy, seed, config.max_steps)
 
-            return write_episodes(writer, episodes(), config.episodes, config.publish_every, interrupted)
+            return write_episodes(writer, episodes(), config.episodes, config.publish_every, stop)
 
 
 def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> Iterator[Frame]:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,9 +17,9 @@ from tqdm import tqdm
 from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE, REWARD, STATE, SUCCESS
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_world.robot_data.camera_keys import LONE, usual_keys
+from scd_world.utils.interruption import Interrupted, StopSignal
 
 log = logging.getLogger(__name__)
-INTERRUPTED = 130  # as shells have it
 STATE_KEYS = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE}
 Frame = dict[str, np.ndarray]
 
@@ -49,7 +46,7 @@ def write_episodes(
     episodes: Iterator[tuple[dict[str, Any], Iterator[Frame]]],
     wanted: int,
     publish_every: int,
-    interrupted: threading.Event,
+    stop: StopSignal,
 ) -> list[dict[str, Any]]:
     """Writes (note, frames) after (note, frames) until the dataset has `wanted` episodes.
 
@@ -69,7 +66,7 @@ def write_episodes(
             note, frames = following
             episode_return, success, length = 0.0, False, 0
             for frame in frames:
-                if interrupted.is_set():
+                if stop:
                     return writer.notes
                 writer.add_frame({key: frame[key] for key in writer.features} | {"task": note["task"]})
                 episode_return += float(frame[REWARD][0])
@@ -95,32 +92,14 @@ def write_episodes(
     return writer.notes
 
 
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """Gives an event that the first SIGINT or SIGTERM sets; a second one acts as usual."""
-    event = threading.Event()
-    usual = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: object) -> None:
-        event.set()
-        signal.signal(number, usual[number])
-
-    for number in usual:
-        signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-
-def print_summary_and_exit(notes: list[dict[str, Any]], wanted: int) -> None:
-    """Prints what was recorded; ends the command with status 130 where it was stopped before `wanted`
-    episodes."""
+def print_summary(notes: list[dict[str, Any]], wanted: int, stop: StopSignal) -> None:
+    """Prints what was recorded; raises Interrupted where a signal came before `wanted` episodes were."""
     print(summary(notes))
     if len(notes) < wanted:
-        print(f"stopped: {len(notes)} of {wanted} episodes are safe; the same command continues")
-        sys.exit(INTERRUPTED)
+        raise Interrupted(
+            f"stopped: {len(notes)} of {wanted} episodes are safe; the same command continues",
+            stop.number or signal.SIGINT,
+        )
 
 
 def _mean(group: list[dict[str, Any]], key: str, layout: str) -> str:

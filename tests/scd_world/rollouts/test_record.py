@@ -21,8 +21,9 @@ from scd_datasets.writing import lerobot_writer
 from scd_datasets.writing.episodes import summary
 from scd_policies import make
 from scd_world.rollouts.config import PolicyShare
-from scd_world.rollouts.record import PolicyMixture, make_features, record, run_episode
+from scd_world.rollouts.record import PolicyMixture, make_features, record, run_episode, run_record
 from scd_world.utils.atomic_folder import beside
+from scd_world.utils.interruption import Interrupted
 
 
 def contents(root):
@@ -167,7 +168,9 @@ def test_a_signal_keeps_whole_episodes(config, recorded, at_step, number):
 
     usual = signal.getsignal(number)
     at_step(interrupt)
-    assert len(record(config())) == 1
+    with pytest.raises(Interrupted, match=r"stopped: 1 of \d+ episodes are safe") as ended:
+        run_record(config())
+    assert ended.value.status == 128 + number  # of the process, as shells have it
     assert len(contents(config().out)) == 1
     assert not beside(Path(config().out), ".scd-recording").exists()
     assert signal.getsignal(number) is usual
