@@ -295,7 +295,8 @@ def test_a_camera_that_rides_sees_last_frame_and_anchor_from_where_it_goes(
     torch.testing.assert_close(stepped, raw)
     model.prior.renderer.cameras.set_moves(torch.tensor([1.0, 0.0]))
     learned, stepped = both()
-    torch.testing.assert_close(stepped, learned, rtol=0, atol=1e-2)
+    torch.testing.assert_close(stepped, learned, rtol=0, atol=1e-2)  # of noise, looked up by cubics
+    assert torch.isclose(stepped, learned, rtol=1e-3, atol=1e-4).float().mean() > 0.999
     if warp:
         last, stepped = stepped.tensor_split([6], dim=1)
         torch.testing.assert_close(last, clip.obs[:, 0])
