@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 TOKENS = {"cpu": 64, "cuda": 192}  # per camera and frame, about: what a step costs goes by them
 PATCHES = (2, 4, 8, 16)  # cells of a latent
 WORTH_COMPILING = 600.0  # s of training
+SHORT = 7200.0  # s of training: on a CPU so few updates that larger steps serve (docs/cameras.md 30)
 PASSES = (
     60  # over the recordings: the held-out loss of two robots is lowest after 47 and 78 (docs/cameras.md)
 )
@@ -72,6 +73,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
             new.pop("prior.scene_features", None)
             new.pop("prior.static_layer", None)
             new.pop("prior.renderer_width", None)
+        if "optimizer.lr" in new and device == "cpu" and (config.time_budget or math.inf) <= SHORT:
+            new["optimizer.lr"] = Choice(1e-3, "of a small model, and of the few updates that are to come")
         settled = with_choices(config, values(new))
         if settled.codec.kind == "autoencoder" and "steps" not in given:
             new["steps"] = enough_steps(data.frames, settled)

@@ -110,6 +110,16 @@ def test_what_was_given_is_left_alone(training, slide_store, caplog):
 
 
 @pytest.mark.parametrize(
+    ("device", "seconds", "rate"),
+    [("cpu", 3600.0, 1e-3), ("cpu", 7201.0, 5e-4), ("cpu", None, 5e-4), ("cuda", 3600.0, 3e-4)],
+)
+def test_few_updates_take_larger_steps(training, monkeypatch, device, seconds, rate):
+    monkeypatch.setattr("scd_world.cli.choose_settings.device_kind", lambda _: device)
+    config = training(codec=CodecTrainConfig("autoencoder"), time_budget=seconds)
+    assert choose_settings(config, {"codec": "autoencoder"}).optimizer.lr == rate
+
+
+@pytest.mark.parametrize(
     "given",
     [
         {"prior": "none"},
