@@ -203,7 +203,7 @@ class StateFilter(nn.Module):
         state_dict[f"{prefix}error_weights"] = functional.pad(weights, (0, TOLD - len(weights)))
         state_dict.setdefault(f"{prefix}kernel", gaussian(0.0).repeat(len(self.kernel), 1))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self.first = first_of(state_dict[f"{prefix}first_strength"], state_dict[f"{prefix}farthest"])
+        self.first = first_of(self.first_strength, self.farthest)
 
 
 def first_of(strength: Tensor, farthest: Tensor) -> str:

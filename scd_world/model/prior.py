@@ -86,6 +86,11 @@ class StatePrior(nn.Module, ABC):
         """Reads off a frame (F, C, H, W) what no state tells of a scene. shown_state (F, 2·S + A): the state
         there, and state and action one frame earlier."""
 
+    @property
+    def carries(self) -> bool:
+        """Says whether a camera rides on the robot, and it is known where."""
+        return False
+
     def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor | None:
         """Gives where in the frame that a scene was read off is what cameras see that ride on the robot, of
         a state (F, S) that came after `last` (F, S): (F, V, 2, P), x and y in [-1, 1] of its P pixels; None

@@ -219,8 +219,6 @@ class WorldModel(nn.Module):
         if here is None:
             return None, anchor
         carried = self.prior.carry(frames, here).unflatten(0, rows)
-        if not self.config.anchor_frame:
-            return carried, anchor
         anchor, *known = (at_all_steps(x, rows).flatten(0, n) for x in (anchor, *scene))
         if where is None:
             where = self.prior.look_back(Scene(*known), following, last)

@@ -30,8 +30,13 @@ class EMA:
         """Whole tensors by name. With sharded weights every process must ask."""
         return {name: a.full_tensor() if isinstance(a, DTensor) else a for name, a in self.average.items()}
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
+    def load(self, weights: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> None:
+        """Takes what `weights` gave. parameters: those that are averaged; what older files do not name is as
+        they are."""
         for name, average in self.average.items():
+            if name not in weights and parameters is not None:
+                average.copy_(parameters[name].detach())
+                continue
             value = weights[name].to(average.device)
             if isinstance(average, DTensor):
                 value = distribute_tensor(value, average.device_mesh, average.placements)

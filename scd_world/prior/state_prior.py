@@ -110,8 +110,12 @@ class PretrainedStatePrior(StatePrior):
         assert self.renderer.cameras is not None
         return self.renderer.cameras
 
+    @property
+    def carries(self) -> bool:
+        return self.renderer is not None and self.renderer.cameras is not None and self.cameras.any_moves
+
     def sight(self, frames: Tensor, there: Tensor) -> Scene:
-        if self.renderer is None or self.renderer.cameras is None or not self.cameras.any_moves:
+        if self.renderer is None or not self.carries:
             return Scene.unknown(frames, there)
         return self.renderer.sight(frames, there)
 

@@ -27,6 +27,7 @@ from scd_world.utils.precision import full_precision
 NEAREST = 0.05  # that anything is to a camera, and cosine of the flattest angle that the plane is seen at
 FARTHEST = 20.0  # that the plane is looked for along a ray
 FOCAL_LENGTH = 1.2  # before it is learnt: that of a lens which sees 80 degrees
+OUTSIDE = 2.0  # of an image, whose sides are 1 from its middle
 LOOKS = 3  # that are had at the heights, each where the one before came to
 
 
@@ -84,6 +85,8 @@ class RidingCameras(nn.Module):
                 far = (1 - height - self.normal[:, None] @ place) / descent
                 point = place + ahead * far.clamp(0, FARTHEST)
                 where = self.project(then.mT @ (point - there), H / W)
+            # A camera that came below what it looks at does not see it.
+            where = where.masked_fill(far <= 0, OUTSIDE)
         return where.expand(count, -1, -1, -1)
 
     def rays(self, height: int, width: int) -> Tensor:

@@ -32,8 +32,10 @@ NEARER = 0.8  # times the error of a frame as it is: a camera that rides
 NOTHING = 2e-3  # of [-1, 1], a mean error that tells nothing
 NEAREST, FARTHEST = 2, 40  # frames that a pair is apart at most, in the beginning and in the end
 BLURS = (0.2, 1 / 6), (0.5, 1 / 10)  # up to what share of the updates, and over what share of an image
-OUT_OF_SIGHT = 0.05  # weight of what is not seen in both frames
 FLAT = 0.03  # weight of squared heights: of what looks the same everywhere none is found
+# (first, apart): batches of pairs from number `first` on, without end, those of update u at most apart(u)
+# frames apart.
+Pairs = Callable[[int, Callable[[int], int]], Generator[FramesToDraw]]
 
 
 class Sight(nn.Module):
@@ -46,7 +48,8 @@ class Sight(nn.Module):
 
     def forward(self, some: FramesToDraw, heights: bool, blur: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the absolute error of the shown frames as they are seen from where the cameras are, (F, V, 1,
-        3, H, W), and what is seen of them, bool (F, V, 1, 1, H, W). blur: over so many cells."""
+        3, H, W), what is seen of them, bool (F, V, 1, 1, H, W), and how high it stands, (F, V, H, W). blur:
+        over so many cells."""
         S = some.state.shape[1]
         then, before, _ = some.shown_state.tensor_split([S, 2 * S], dim=1)
         flat = torch.zeros_like(some.shown[:, : self.layer.cameras])
@@ -64,35 +67,32 @@ class Sight(nn.Module):
             as_is = as_it_is(some, blur)
             error = torch.where(error.mean(3, keepdim=True) <= as_is.mean(3, keepdim=True), error, as_is)
         shared = (error * seen).sum() / (3 * seen.sum()).clamp_min(1)
-        return shared + OUT_OF_SIGHT * (1 - seen.float().mean()) + FLAT * height.square().mean()
+        return shared + FLAT * height.square().mean()
 
 
 def farthest(progress: float) -> int:
-    """Gives how many frames a pair is apart at most while it is learnt how the state moves cameras."""
+    """Gives how many frames a pair is apart at most while it is learnt how the state moves cameras, of the
+    progress of that in [0, 1]."""
     grown = max(0.0, (progress - 0.2) / 0.8) ** 1.5
     return round(NEAREST + grown * (FARTHEST - NEAREST))
 
 
-def fit_poses(
-    sight: Sight, frames: Callable[[int], Generator[FramesToDraw]], steps: int, stage: PretrainStage
-) -> Generator[Tensor]:
-    """Learns how the state moves every camera as if all of them rode; yields the loss of each update.
+def fit_poses(sight: Sight, frames: Pairs, steps: int, stage: PretrainStage) -> Generator[Tensor]:
+    """Learns how the state moves every camera as if all of them rode; yields the loss of each update."""
 
-    frames(first): batches from number `first` on, without end, at most `farthest` apart.
-    """
+    def apart(update: int) -> int:  # also where the time ends before the updates do
+        return farthest(max(update / steps, stage.progress))
+
     cameras = sight.cameras
     cameras.set_moves(torch.ones_like(cameras.moves))
-    yield from fit(sight, cameras, False, frames, steps, POSE_LR, stage)
+    yield from fit(sight, cameras, False, lambda first: frames(first, apart), steps, POSE_LR, stage)
 
 
-def fit_heights(
-    sight: Sight, frames: Callable[[int], Generator[FramesToDraw]], steps: int, stage: PretrainStage
-) -> Generator[Tensor]:
-    """Learns how high stands what they see, and the cameras on; yields the loss of each update.
-
-    frames(first): batches from number `first` on, without end, at most FARTHEST apart.
-    """
-    yield from fit(sight, sight, True, frames, steps, HEIGHT_LR, stage)
+def fit_heights(sight: Sight, frames: Pairs, steps: int, stage: PretrainStage) -> Generator[Tensor]:
+    """Learns how high stands what they see, and the cameras on; yields the loss of each update."""
+    yield from fit(
+        sight, sight, True, lambda first: frames(first, lambda _: FARTHEST), steps, HEIGHT_LR, stage
+    )
 
 
 def fit(

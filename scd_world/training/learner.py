@@ -6,6 +6,7 @@ batch, and each process takes its rows. So a resumed run equals a straight one, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -37,6 +38,7 @@ from scd_world.training.distributed import distribute, gradients_stay_local
 from scd_world.utils.checks import complain
 from scd_world.utils.precision import use_bf16
 
+log = logging.getLogger(__name__)
 CRITIC = "critic."  # before the names of its weights, in a checkpoint
 SHIFT = 1  # beside seed and step: the random numbers of augmentation are others than those of the noise
 
@@ -73,6 +75,12 @@ class Learner:
             model.compile()
         self.objective: Any = objective or model  # a module with forward and sample_noise
         parameters = {name for name, _ in model.named_parameters()}
+        if config.random_shift and model.prior.carries and accelerator.is_main_process:
+            log.warning(
+                "random_shift=%d is left out: a camera rides on the robot, and what it is known to see from "
+                "where it goes does not move with the frames",
+                config.random_shift,
+            )
         self.buffer_names = [name for name in model.state_dict() if name not in parameters]
         # What is called: the objective, or its distributed wrapper.
         self.net = distribute(self.objective, accelerator, config.fsdp)
@@ -136,8 +144,9 @@ class Learner:
 
     def augment(self, clip: Clip, noise: Noise, step: int) -> Clip:
         """Moves this process' clips, each by what (seed, step) gives for it; not those of which the model's
-        own work is the prior's drawing, too, which knows but one place."""
-        if not self.config.random_shift:
+        own work is the prior's drawing, too, which knows but one place, and none where the prior knows what a
+        camera sees that rides on the robot."""
+        if not self.config.random_shift or self.model.prior.carries:
             return clip
         dice = torch.Generator().manual_seed(derive_seed(self.config.seed, step, SHIFT))
         shifts = random_shifts(self.config.batch_size, self.config.random_shift, dice)[self.own_rows(clip)]
@@ -190,7 +199,7 @@ class Learner:
                 whole = self.buffers() | whole
             set_model_state_dict(part.net, whole, options=WHOLE)
             load_optimizer_state(part.net, part.optimizer, of_part(part, optimizer))
-        self.ema.load(ema)
+        self.ema.load(ema, dict(self.model.named_parameters()))
 
 
 def of_part(part: Part, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor
 from tqdm import tqdm
 
@@ -57,7 +58,6 @@ from scd_world.scene.fit_cameras import (
     NEARER,
     POSE_UPDATES,
     Sight,
-    farthest,
     fit_heights,
     fit_poses,
     keep_riding,
@@ -206,7 +206,7 @@ class Pretraining:
         device = self.accelerator.device
         bf16, units = use_bf16(self.config.precision, device), normalizer.to(device)
         renderer = renderer.to(device).requires_grad_(True)
-        rest = 1 - CAMERAS_SHARE - HEIGHTS_SHARE if self.find_riding_cameras(renderer, units) else 1.0
+        rest = 1 - self.find_riding_cameras(renderer, units)
         stage = self.stage("renderer", rest * config.time_share)
         losses = fit_renderer(
             renderer, lambda first: self.drawn(loader, first, units, device), seed, config, bf16, stage
@@ -217,11 +217,12 @@ class Pretraining:
             held = WindowLoader(self.store, self.held_out, FRAMES, 1, seed, anchors=sees).batch(0)
             self.report_stage("renderer", renderer_result(renderer, frames_to_draw(held, units, device)))
 
-    def find_riding_cameras(self, renderer: StateRenderer, units: Normalizer) -> bool:
+    def find_riding_cameras(self, renderer: StateRenderer, units: Normalizer) -> float:
         """Finds which cameras ride on the robot, how the state moves them, and how high stands what they see,
-        before anything is drawn; judged on episodes set apart if there are. Says whether one rides."""
+        before anything is drawn; judged on episodes set apart if there are. Gives what share of the
+        renderer's time it may take."""
         if renderer.static_layer is None or renderer.cameras is None:
-            return False
+            return 0.0
         config, device = self.config.prior.renderer, renderer.background_cells.device
         others = self.apart if len(self.apart) else self.episodes
         sight = Sight(renderer.cameras, renderer.static_layer, renderer.background)
@@ -229,17 +230,17 @@ class Pretraining:
         def pairs(episodes: np.ndarray, count: int, seed: int, apart: Callable[[int], int]) -> WindowLoader:
             return WindowLoader(self.store, episodes, count, 1, seed, anchors=True, anchor_distance=apart)
 
-        def frames(apart: Callable[[int], int]) -> Callable[[int], Generator[FramesToDraw]]:
-            return lambda first: self.drawn(
-                pairs(self.episodes, config.batch_size, self.config.seed, apart), first, units, device
-            )
+        def frames(first: int, apart: Callable[[int], int]) -> Generator[FramesToDraw]:
+            loader = pairs(self.episodes, config.batch_size, self.config.seed, apart)
+            return self.drawn(loader, first, units, device)
 
         steps = min(POSE_UPDATES, self.config.steps)
         stage = self.stage("cameras", CAMERAS_SHARE * config.time_share)
-        losses = fit_poses(sight, frames(lambda update: farthest(update / steps)), steps, stage)
-        self.run_stage(stage, "cameras", losses, steps)
+        self.run_stage(stage, "cameras", fit_poses(sight, frames, steps, stage), steps)
         judged = (pairs(others, FRAMES, i, lambda _: FARTHEST).batch(0) for i in range(JUDGED_BATCHES))
         nearer = keep_riding(sight, [frames_to_draw(windows, units, device) for windows in judged])
+        nearer = broadcast(nearer)  # each process learns for as long as its own clock says
+        renderer.cameras.set_moves(nearer < NEARER)
         for camera, ratio in zip(self.store.schema.cameras, nearer.tolist(), strict=True):
             goes = "goes" if ratio < NEARER else "does not go"
             self.log_main(
@@ -247,12 +248,14 @@ class Pretraining:
                 f"{ratio:.2f} of what it is as it was)"
             )
         if not renderer.cameras.any_moves:
-            return False
-        self.log_main(f"renderer: pictures are {renderer.cameras.lag.item():.1f} of a step older than states")
+            return CAMERAS_SHARE
         steps = min(HEIGHT_UPDATES, self.config.steps)
         stage = self.stage("heights", HEIGHTS_SHARE * config.time_share)
-        self.run_stage(stage, "heights", fit_heights(sight, frames(lambda _: FARTHEST), steps, stage), steps)
-        return True
+        self.run_stage(stage, "heights", fit_heights(sight, frames, steps, stage), steps)
+        lag = renderer.cameras.lag.item()
+        what = "older" if lag > 0 else "newer"
+        self.log_main(f"renderer: pictures are {abs(lag):.1f} of a step {what} than states")
+        return CAMERAS_SHARE + HEIGHTS_SHARE
 
     @staticmethod
     def drawn(

@@ -126,7 +126,7 @@ def filter_clip(pretraining: Pretraining, normalizer: Normalizer) -> Clip | None
     """Picks windows that a model's filter is measured on, of episodes that nothing is learnt
     from; None where there are none."""
     config, store, apart = pretraining.config, pretraining.store, pretraining.apart
-    if not len(apart) or (usual := int(np.median(store.lengths[apart]))) < config.eval_context:
+    if not len(apart) or (usual := int(np.median(store.lengths[apart]))) <= config.eval_context:
         return None
     num_steps = min(config.eval_context - 1 + STEPS, usual)
     loader = WindowLoader(store, apart, FILTER_WINDOWS, num_steps, config.seed, config.data.motion_share)

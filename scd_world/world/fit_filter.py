@@ -334,6 +334,8 @@ def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         frame = corrects(s.obs, last.obs, motion, measure).frame
         s, valid = replace(s, obs=frame), clip.valid[:, i] > 0
+        if not valid.any():  # the windows of short episodes are those episodes, and this is beyond them
+            continue
         pictures, recorded = rollouts.decode(frame[valid]), rollouts.pictures[k][valid]
         told.append(corrects.error_features(measure, measure.frame - s.obs)[valid])
         errors.append((pictures - recorded).square().mean((1, 2, 3)).sqrt() / 2)

@@ -33,3 +33,14 @@ def test_update_is_the_weighted_mean_and_loading_is_exact():
 def test_half_precision_weights_are_averaged_in_float32():
     ema = EMA([("w", torch.ones(1, dtype=torch.bfloat16))], decay=0.9999)
     assert ema.average["w"].dtype == torch.float32
+
+
+def test_an_older_file_names_fewer_weights():
+    one, two = torch.ones(1), torch.full((1,), 2.0)
+    ema = EMA([("one", torch.zeros(1)), ("two", torch.zeros(1))], decay=0.5)
+    with pytest.raises(KeyError):
+        ema.load({"one": one})
+    ema.load({"one": 3 * one, "gone": one}, {"one": one, "two": two})
+    assert torch.equal(ema.average["one"], 3 * one)
+    assert torch.equal(ema.average["two"], two)
+    assert ema.average["two"] is not two

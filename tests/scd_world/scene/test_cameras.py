@@ -132,3 +132,16 @@ def test_half_precision_puts_no_camera_elsewhere():
     with torch.autocast("cpu", torch.bfloat16):
         again = cameras.look_back(shown_at(cameras, -state, still), state, state)
     assert torch.equal(again, where)
+
+
+def test_a_camera_below_what_it_looks_at_sees_nothing():
+    """All its rays would end where it is, in one place of the image that was shown."""
+    cameras = RidingCameras(1, 1).requires_grad_(False)
+    cameras.set_moves(torch.ones(1))
+    cameras.twists[0, 0, 5] = 1.0  # ahead: at 1 it is in the plane
+    frame = torch.rand(1, 3, 8, 8, generator=G)
+    scene = shown_at(cameras, torch.zeros(1, 1), frame)
+    for ahead, seen in ((0.5, True), (1.5, False)):
+        now = torch.full((1, 1), ahead)
+        looked = cameras.looked_up(frame[:, None], cameras.look_back(scene, now, now))[1]
+        assert looked.all() if seen else not looked.any()

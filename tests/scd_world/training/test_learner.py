@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.robot_data.augmentation import shift
 from scd_world.training.distributed import make_accelerator
 from scd_world.training.learner import Learner
@@ -69,3 +70,12 @@ def test_what_the_state_draws_into_stays_where_it_is(moving):
     drawn = learner(config, state_filter=True, anchor_frame=True, measured_share=0.5)
     noise = replace(drawn.sample_noise(clip, 0), measured=torch.arange(8) / 8)
     assert moved_by(clip, drawn.augment(clip, noise, 0)) == moved
+
+
+def test_nothing_is_moved_where_it_is_known_what_a_camera_sees(moving, monkeypatch, caplog):
+    clip = make_clip(SCHEMA, B=8, T=3)
+    monkeypatch.setattr(PretrainedStatePrior, "carries", True)
+    rides = learner(moving)
+    assert "random_shift=2 is left out" in caplog.text
+    noise = rides.sample_noise(clip, 3).of_recordings()
+    assert rides.augment(clip, noise, 3) is clip

@@ -771,3 +771,18 @@ def test_of_first_corrections_that_serve_as_well_the_strongest_is_taken(both, cl
     fitting.fit_first_strength(both.filter, both, rollouts(clip))
     off = observe_context(both, clip, CONTEXT).drawing_error.mean(0)
     torch.testing.assert_close(both.filter.first_strength, torch.tensor([WHOLE, off[1].item()]))
+
+
+def test_a_step_beyond_every_episode_is_measured_by_none(both, clip):
+    """Windows of short episodes are those episodes, and a decoder may be asked for no picture at all."""
+    valid = torch.ones_like(clip.valid)
+    valid[:, -1] = 0.0
+
+    def decode(obs: torch.Tensor) -> torch.Tensor:
+        assert len(obs)
+        return obs
+
+    assert fit_filter(both, replace(clip, valid=valid), CONTEXT, seed=0, decode=decode)
+    assert both.filter is not None
+    assert both.filter.error_weights.isfinite().all()
+    assert both.filter.error_weights.any()

@@ -68,6 +68,14 @@ def test_a_file_that_names_no_bound_of_its_gate_draws_as_it_did(world, schema, s
         init_from(bounded, folder)
 
 
+def test_a_model_with_a_filter_says_what_a_world_without_one_lacks(world, schema, stats):
+    """Not a name that nobody knows: its own loading must not be the first to look for it."""
+    filtered = make_model(replace(CONFIG, state_filter=True, anchor_frame=True), schema, stats)
+    plain = make_model(CONFIG, schema, stats).state_dict()
+    with pytest.raises(RuntimeError, match=r"Missing key.*filter\.farthest"):
+        filtered.load_state_dict(plain)
+
+
 def test_half_precision_weights_are_rounded_once(world, tmp_path):
     once = World.load(world.save(tmp_path / "a", weights="float16"))
     twice = World.load(once.save(tmp_path / "b", weights="float16"))
