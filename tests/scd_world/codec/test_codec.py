@@ -102,9 +102,9 @@ def test_how_far_the_same_may_be_is_found_from_frames_and_earlier_ones():
     obs, true = codec.encode(pixels), encode_pixels(pixels)
     plain, drawn = codec.decode(obs), codec.decode(obs, shown, codec.detail(earlier, shown))
     before, after = ((x - true).square().mean((0, 1, 3)) for x in (plain, drawn))
-    assert (after[12:] < 0.4 * before[12:]).all()
+    assert (after[12:] < 0.6 * before[12:]).all()
     assert (after[:4] < 1.1 * before[:4]).all()
-    fit_unchanged(codec, some_pixels(16), earlier, noise=0.02, seed=0)  # all is new
+    fit_unchanged(codec, 255 - earlier, earlier, noise=0.02, seed=0)  # all is the opposite of what it was
     assert codec.unchanged <= 0.05
 
 
