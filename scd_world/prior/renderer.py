@@ -29,7 +29,7 @@ from scd_world.model.layers import zero_init
 from scd_world.model.prior import Scene
 from scd_world.scene.cameras import RidingCameras
 from scd_world.scene.encoder import SceneEncoder
-from scd_world.scene.static_layer import StaticLayer
+from scd_world.scene.static_layer import Heights, StaticLayer
 from scd_world.utils.precision import full_precision
 
 CELL = 2  # pixels: one evaluation of the function draws CELL² of them
@@ -63,14 +63,15 @@ class StateRenderer(nn.Module):
         C, H, W = background.shape
         hidden = hidden or 8 * width // 3  # of what turns a state into frames of reference
         self.state_size = size
-        self.scene_encoder, self.static_layer, self.cameras = None, None, None
+        self.scene_encoder, self.static_layer, self.cameras, self.heights = None, None, None, None
         self.register_buffer("usual_change", usual_change, persistent=False)
         shown_actions = torch.ones(0) if shown_actions is None else shown_actions
         self.register_buffer("shown_actions", shown_actions, persistent=False)
         if scene_features:
             self.scene_encoder = SceneEncoder(size, background.shape, scene_features)
             if static_layer:
-                self.static_layer, self.cameras = StaticLayer(C), RidingCameras(size, C // 3)
+                self.static_layer, self.heights = StaticLayer(C), Heights(C)
+                self.cameras = RidingCameras(size, C // 3)
             size += size + len(self.shown_actions) + scene_features
         self.num_cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
@@ -103,9 +104,16 @@ class StateRenderer(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
-        """Takes renderers from before they knew of cameras that ride, where none does."""
-        of_planes = [name for name in state_dict if name.startswith(f"{prefix}static_layer.view.")]
-        if of_planes and state_dict[f"{prefix}static_layer.view.moves"].any():
+        """Takes renderers from before heights had convolutions of their own, and from before they knew of
+        cameras that ride, where none does."""
+        layer, heights = f"{prefix}static_layer.", f"{prefix}heights."
+        if f"{layer}height.weight" in state_dict:  # what the static layer's told
+            for name in [name for name in state_dict if name.startswith(f"{layer}layers.")]:
+                state_dict[heights + name.removeprefix(layer)] = state_dict[name]
+            for name in ("weight", "bias"):
+                state_dict[f"{heights}out.{name}"] = state_dict.pop(f"{layer}height.{name}")
+        of_planes = [name for name in state_dict if name.startswith(f"{layer}view.")]
+        if of_planes and state_dict[f"{layer}view.moves"].any():
             lists[-1].append(
                 "a camera that rides on the robot, seen by a homography: such worlds are no longer stepped. "
                 "Train it anew; its codec/ folder in the new run's folder is taken as it is"
@@ -114,7 +122,7 @@ class StateRenderer(nn.Module):
             del state_dict[name]
         if of_planes:
             for name, value in self.state_dict().items():
-                if name.startswith(("cameras.", "static_layer.height.")):
+                if name.startswith(("cameras.", "heights.")):
                     state_dict.setdefault(prefix + name, value)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
@@ -166,19 +174,21 @@ class StateRenderer(nn.Module):
         """Reads the scene off a frame (F, C, H, W) and the state there, with state and action one frame
         earlier (F, 2·S + A)."""
         scene = self.sight(shown, shown_state)
-        if self.scene_encoder is None:
-            return scene
-        features = self.scene_encoder(shown, shown_state[:, : self.state_size])
-        return scene._replace(features=features)
+        if self.scene_encoder is not None:
+            scene = scene._replace(features=self.scene_encoder(shown, shown_state[:, : self.state_size]))
+        if self.static_layer is not None:
+            scene = scene._replace(still=self.static_layer(shown, self.background))
+        return scene
 
     def sight(self, shown: Tensor, shown_state: Tensor) -> Scene:
-        """Reads off a frame as `scene` does, but for what the scene encoder says."""
+        """Reads off a frame as `scene` does what `look_back` asks of it."""
         scene = Scene.unknown(shown, shown_state)
-        if self.static_layer is None or self.cameras is None:
+        if self.heights is None or self.cameras is None:
             return scene
         state, last, _ = shown_state.tensor_split([S := self.state_size, 2 * S], dim=1)
-        still, height = self.static_layer(shown, self.background)
-        return scene._replace(view=self.cameras.poses(state, last), height=height, still=still)
+        flat = torch.zeros_like(shown[:, : self.num_cameras])
+        height = self.heights(shown, self.background) if self.cameras.any_moves else flat
+        return scene._replace(view=self.cameras.poses(state, last), height=height)
 
     @property
     def background(self) -> Tensor:

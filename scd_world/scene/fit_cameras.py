@@ -5,7 +5,7 @@ that are a few frames apart, and blurred, come first. Whoever begins with far on
 for what is off by more than its own size does not tell where it went (docs/cameras.md 28). First all lies in
 a plane, but for what a camera takes along, as a gripper: of each cell the lesser error counts, seen so or as
 it is (Godard and others, "Digging into self-supervised monocular depth estimation", arXiv 1806.01260, section
-3.2). Then the static layer, too, learns what stands over the plane.
+3.2). Then it is learnt, too, what stands over the plane.
 
 F frames, C channels (3 per camera), H W cells, V cameras.
 """
@@ -24,7 +24,7 @@ from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.scene.cameras import RidingCameras, by_camera
 from scd_world.scene.frames import FramesToDraw
-from scd_world.scene.static_layer import StaticLayer
+from scd_world.scene.static_layer import Heights
 
 POSE_UPDATES, POSE_LR = 2000, 1e-2
 HEIGHT_UPDATES, HEIGHT_LR = 2000, 3e-3
@@ -41,10 +41,10 @@ Pairs = Callable[[int, Callable[[int], int]], Generator[FramesToDraw]]
 class Sight(nn.Module):
     """What is learnt: how one frame is seen in the place of another one of its episode."""
 
-    def __init__(self, cameras: RidingCameras, layer: StaticLayer, background: Tensor) -> None:
+    def __init__(self, cameras: RidingCameras, heights: Heights, background: Tensor) -> None:
         """background: (1, C, H, W)."""
         super().__init__()
-        self.cameras, self.layer, self.background = cameras, layer, background
+        self.cameras, self.heights, self.background = cameras, heights, background
 
     def forward(self, some: FramesToDraw, heights: bool, blur: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the absolute error of the shown frames as they are seen from where the cameras are, (F, V, 1,
@@ -52,8 +52,8 @@ class Sight(nn.Module):
         over so many cells."""
         S = some.state.shape[1]
         then, before, _ = some.shown_state.tensor_split([S, 2 * S], dim=1)
-        flat = torch.zeros_like(some.shown[:, : self.layer.cameras])
-        height = self.layer(some.shown, self.background)[1] if heights else flat
+        flat = torch.zeros_like(some.shown[:, : len(self.cameras.moves)])
+        height = self.heights(some.shown, self.background) if heights else flat
         scene = Scene(then[:, :0], self.cameras.poses(then, before), height, some.shown)
         shown, truth = (blurred(frames, blur)[:, None] for frames in (some.shown, some.obs))
         # What is to be found is where, not what: a mean of neighbors is less off by their grain.

@@ -221,11 +221,11 @@ class Pretraining:
         """Finds which cameras ride on the robot, how the state moves them, and how high stands what they see,
         before anything is drawn; judged on episodes set apart if there are. Gives what share of the
         renderer's time it may take."""
-        if renderer.static_layer is None or renderer.cameras is None:
+        if renderer.heights is None or renderer.cameras is None:
             return 0.0
         config, device = self.config.prior.renderer, renderer.background_cells.device
         others = self.apart if len(self.apart) else self.episodes
-        sight = Sight(renderer.cameras, renderer.static_layer, renderer.background)
+        sight = Sight(renderer.cameras, renderer.heights, renderer.background)
 
         def pairs(episodes: np.ndarray, count: int, seed: int, apart: Callable[[int], int]) -> WindowLoader:
             return WindowLoader(self.store, episodes, count, 1, seed, anchors=True, anchor_distance=apart)

@@ -132,6 +132,7 @@ def test_without_a_scene_the_state_alone_is_drawn_as_before():
     assert {name.split(".")[0] for name in set(layered.state_dict()) - set(more.state_dict())} == {
         "static_layer",
         "cameras",
+        "heights",
     }
 
 
@@ -143,7 +144,7 @@ def test_a_renderer_from_before_it_knew_of_chains_of_joints(rides):
     before = {
         name: value + 0.1
         for name, value in now.state_dict().items()
-        if not name.startswith(("cameras.", "static_layer.height."))
+        if not name.startswith(("cameras.", "heights."))
     }
     before |= {f"static_layer.view.{name}": torch.rand(8) for name in ("linear.bias", "lag")}
     before["static_layer.view.moves"] = torch.tensor([float(rides)])
@@ -154,6 +155,29 @@ def test_a_renderer_from_before_it_knew_of_chains_of_joints(rides):
         now.load_state_dict(before)
         assert torch.equal(now.state_dict()["static_layer.out.bias"], before["static_layer.out.bias"])
         assert not now.cameras.any_moves
+
+
+def test_a_renderer_whose_static_layer_told_the_heights_sees_as_it_did():
+    torch.manual_seed(0)
+    now, of_before = (
+        StateRenderer(3, torch.zeros(3, 8, 8), 2, scene_features=5, static_layer=True) for _ in range(2)
+    )
+    with torch.no_grad():
+        for parameter in of_before.parameters():
+            parameter.normal_()
+    for own, shared in zip(of_before.heights.layers, of_before.static_layer.layers, strict=True):
+        own.load_state_dict(shared.state_dict())
+    of_before.cameras.set_moves(torch.ones(1))
+    before = of_before.state_dict()
+    for name in [name for name in before if name.startswith("heights.")]:
+        value = before.pop(name)
+        if name.startswith("heights.out."):
+            before[name.replace("heights.out.", "static_layer.height.")] = value
+    now.load_state_dict(before)
+    shown, state = torch.rand(2, 3, 8, 8), torch.rand(2, 6)
+    one, other = (renderer.scene(shown, state) for renderer in (now, of_before))
+    assert one.height.abs().max() > 0
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_a_frame_of_reference_moves_with_its_place_and_turns_with_its_turn():

@@ -25,7 +25,7 @@ from scd_world.scene.fit_cameras import (
     keep_riding,
 )
 from scd_world.scene.frames import FramesToDraw
-from scd_world.scene.static_layer import StaticLayer
+from scd_world.scene.static_layer import Heights
 from tests.scd_world.scene.test_static_layer import of_an_arm_and_a_block
 
 LAG = 0.4  # of a step that pictures are older than states
@@ -101,7 +101,7 @@ def endless(
 
 def new_sight(size: int) -> Sight:
     torch.manual_seed(0)
-    return Sight(RidingCameras(size, 1), StaticLayer(3), torch.zeros(1, 3, SIDE, SIDE))
+    return Sight(RidingCameras(size, 1), Heights(3), torch.zeros(1, 3, SIDE, SIDE))
 
 
 def test_pairs_are_near_first():
@@ -164,7 +164,7 @@ def test_what_stands_out_is_told_by_its_looks():
     for _ in fit_heights(sight, endless(of_a_red_box), 100, PretrainStage()):
         pass
     with torch.no_grad():
-        height = sight.layer(unseen.shown, sight.background)[1]
+        height = sight.heights(unseen.shown, sight.background)
         assert sight.loss(unseen, heights=True, blur=1) < 0.6 * flat
     red = unseen.shown[:, :1] == 1
     assert height[red].median() > height[~red].median() + 0.25
