@@ -93,6 +93,11 @@ class DistillConfig:
                 "steps than its teacher, and nothing lies between: leave it out, or set method to one of "
                 f"{', '.join(ON_OWN_ROLLOUTS)}"
             )
+        if taken := {"teacher", self.method} & self.compare_worlds.keys():
+            complain(
+                f"compare_worlds names {', '.join(sorted(taken))}, as the report names the teacher and the "
+                "new world: give it another name"
+            )
         if not self.report_steps or min(self.report_steps) < 1:
             complain(f"report_steps={list(self.report_steps)}: expected numbers of denoising steps, from 1")
 

@@ -38,7 +38,8 @@ from scd_world.training.learner import Learner
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer
 from scd_world.world.build_model import build_model
-from scd_world.world.world import World
+from scd_world.world.world import World, find_folder
+from scd_world.world.world_config import read_config
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ def distill(config: DistillConfig) -> Path:
                 check_before_decoding(settings, accelerator.num_processes, config.compare_worlds.values())
             store = open_store(config.data, run.path, settings.patch_pixels, run.checkpoints.exists())
         check_schema(teacher.schema, store.schema, store.path)
+        for other in config.compare_worlds.values():
+            check_schema(read_config(find_folder(other)).schema, store.schema, store.path)
         trainer = Distiller(settings, store, run, accelerator, teacher, called)
         trainer.train()
         if accelerator.is_main_process and trainer.finished and config.report_windows:

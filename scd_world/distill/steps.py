@@ -9,6 +9,7 @@ are the processor's on a CPU (a busy machine does not count), the clock's on a G
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -98,7 +99,8 @@ def measure(
     num_steps: int,
     choice: EvaluateConfig,
 ) -> dict[str, float]:
-    """Measures `psnr_h…`, `likeness` and `sharpness`, each a mean over windows."""
+    """Measures `psnr_h…` and `likeness`, each a mean over the windows that reach so far, how many these are,
+    `windows_h…`, and `sharpness`, what imagined frames have of the recorded ones' in all windows."""
     values: dict[str, list[Tensor]] = {}
     for batch, path_end in zip(batches, reference, strict=True):
         noise = RowNoise(batch.windows, world.frame_shape, choice.seed)
@@ -113,11 +115,16 @@ def measure(
             if h == 1:
                 measures |= {
                     "likeness": psnr(drawn, path_end),
-                    "sharpness": sharpness(drawn) / sharpness(truth),
+                    "sharpness": sharpness(drawn),
+                    "recorded": sharpness(truth),
                 }
             for name, value in measures.items():
                 values.setdefault(name, []).append(value[valid])
-    return {name: torch.cat(parts).mean().item() for name, parts in values.items()}
+    means = {name: torch.cat(parts).mean().item() for name, parts in values.items()}
+    for name in [name for name in means if name.startswith("psnr_h")]:
+        means[name.replace("psnr", "windows")] = sum(len(part) for part in values[name])
+    recorded = means.pop("recorded")
+    return means | {"sharpness": means["sharpness"] / recorded if recorded else math.nan}
 
 
 def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
@@ -139,7 +146,12 @@ def steps_table(measured: dict[str, dict[int, dict[str, float]]], what: str) -> 
     some = next(iter(next(iter(measured.values())).values()))
     horizons = [name for name in some if name.startswith("psnr_h")]
     columns = dict.fromkeys(horizons, 2) | {"likeness": 1, "sharpness": 3, "ms": 1}
-    head = ["world", "steps", *(f"PSNR at {name.removeprefix('psnr_h')}" for name in horizons)]
+    most = max(some.get(name.replace("psnr", "windows"), 0) for name in horizons)
+    head = ["world", "steps"]
+    for name in horizons:  # not every window reaches the last ones
+        reach = some.get(name.replace("psnr", "windows"), most)
+        fewer = "" if reach == most else f" ({reach:.0f} of them)"
+        head.append(f"PSNR at {name.removeprefix('psnr_h')}{fewer}")
     head += ["likeness, dB", "sharpness", "ms per step"]
     rows = [
         [name, str(n), *(number(row[key], digits) for key, digits in columns.items())]

@@ -23,7 +23,7 @@ class EvaluateConfig:
     windows: int = 64  # imagined windows in all, spread evenly over the episodes
     context: int = 4  # recorded frames that the world observes before it imagines
     horizon: int = 64  # imagined steps, as far as the episodes reach
-    batch_size: int = 16  # windows that are imagined together; changes no result
+    batch_size: int = 16  # windows that are imagined together; of these one is given another one's actions
     num_steps: int | None = None  # denoising steps; None: the world's own
     draws: int = 1  # imaginations of each window, from other noise; what counts is their mean
     changed_threshold: float = 8.0  # gray levels by which a changed pixel differs from the last context frame

@@ -201,6 +201,10 @@ class Evaluator:
                     shuffled[rows] = self.other_actions(batch, shuffled.shape[1])
         known = np.isfinite(shuffled).any()
         summary = as_lists(summarize(shuffled.astype(np.float64), loop.episodes)) if known else None
+        if summary is not None:  # beside the same windows: one that was alone in its batch has no other
+            own = loop.by_draw(loop.frames["psnr_imagined"]).mean(0)[:, :other_steps]
+            own = np.where(np.isfinite(shuffled), own, np.nan).astype(np.float64)
+            summary["own"] = as_lists(summarize(own, loop.episodes))["mean"]
         return loop, summary, losses, videos
 
     @torch.no_grad()

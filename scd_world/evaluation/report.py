@@ -213,7 +213,7 @@ def action_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"action sensitivity, loss(shuffled)/loss(true): {ratio:.2f} ({parts})")
     if shuffled := actions["psnr_shuffled"]:
         i = len(shuffled["mean"]) - 1
-        true = report["curves"]["psnr_imagined"]["mean"][i]
+        true = shuffled["own"][i]
         lines.append(
             f"PSNR at step {i + 1} with another window's actions: {number(shuffled['mean'][i])} dB, "
             f"with its own: {number(true)} dB"

@@ -24,10 +24,11 @@ def compare_paired(gain: Mapping[str, Sequence[float]]) -> np.ndarray:
     """Says of each step, (H,) int: 1 better than copying, −1 worse, 0 a tie.
 
     gain: a summary (mean, low, high) of the windows' differences in dB. One episode alone has no interval
-    (NaN): its mean then decides.
+    (NaN): its mean then decides; of several, what one alone reaches is not told from a tie.
     """
     mean, low, high = (np.asarray(gain[name], float) for name in ("mean", "low", "high"))
-    low, high = np.where(np.isfinite(low), low, mean), np.where(np.isfinite(high), high, mean)
+    if not np.isfinite(low).any():
+        low = high = mean
     return ((mean > TIE) & (low > 0)).astype(int) - ((mean < -TIE) & (high < 0)).astype(int)
 
 

@@ -73,7 +73,7 @@ def summarize(values: np.ndarray, episodes: np.ndarray, draws: int = 1000, seed:
     """Summarizes values (N, K), NaN where a window has none; episodes (N,): the episode of each window.
 
     Windows of one episode resemble each other, so the bootstrap resamples whole episodes.
-    One episode alone has no interval (NaN).
+    One episode alone has no interval (NaN), and where a column has values of one alone neither has that.
     """
     known = np.isfinite(values)
     _, which = np.unique(episodes, return_inverse=True)
@@ -86,7 +86,9 @@ def summarize(values: np.ndarray, episodes: np.ndarray, draws: int = 1000, seed:
         low = high = np.full_like(mean, np.nan)
         if E > 1:
             times = np.random.default_rng(seed).multinomial(E, np.full(E, 1 / E), size=draws)  # (draws, E)
-            low, high = quantiles((times @ sums) / (times @ counts), (0.025, 0.975))
+            means = (times @ sums) / (times @ counts)
+            means[:, (counts > 0).sum(0) < 2] = np.nan
+            low, high = quantiles(means, (0.025, 0.975))
     (median,) = quantiles(values, (0.5,))
     return Summary(mean, low, high, median, counts.sum(0).astype(int))
 

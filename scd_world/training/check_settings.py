@@ -120,8 +120,8 @@ def check_lengths(config: TrainConfig, training: np.ndarray, held_out: np.ndarra
             f"batch_size={config.batch_size}: there are {windows} windows of {steps} steps, and a batch "
             f"would hold each more than {REPEATED} times; lower it"
         )
-    if len(held_out) and config.eval_context > held_out.max():
+    if len(held_out) and config.eval_context >= held_out.max():
         complain(
-            f"eval_context={config.eval_context}: the longest held-out episode has {held_out.max()} steps; "
-            "lower it"
+            f"eval_context={config.eval_context}: the longest held-out episode has {held_out.max()} steps, "
+            "and one at least is imagined; lower it"
         )

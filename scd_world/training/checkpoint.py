@@ -51,9 +51,11 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
 
-    def save(self, checkpoint: Checkpoint) -> Path:
+    def save(self, checkpoint: Checkpoint, again: bool = False) -> Path:
+        """again: also where that step's is there, with all that is measured in the end."""
         target = self.folder / f"step_{checkpoint.step:08d}"
-        if undamaged(target) and is_measured(target) >= checkpoint.training.get("measured", False):
+        there = undamaged(target) and is_measured(target) >= checkpoint.training.get("measured", False)
+        if there and not again:
             return target  # written by an earlier run that ended here
         try:
             write_folder(target, lambda temp: write(temp, checkpoint))

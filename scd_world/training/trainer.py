@@ -111,6 +111,7 @@ class Trainer:
         self.pretrain_seconds = self.seconds_so_far()  # seconds of the budget that the prior took
         self.saved_at = self.evaluated_at = -1
         self.measured = False  # whether what belongs to a training's end is measured, and in the checkpoint
+        self.measures_again = False  # what an earlier call measured, of another part of what was learned
         self.last_eval: dict[str, float] = {}  # by the latest evaluation
         # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
@@ -384,7 +385,7 @@ class Trainer:
             "parent": self.parent,
             "measured": self.measured,
         }
-        self.checkpoints.save(Checkpoint(**state, rng=rng, training=training))
+        self.checkpoints.save(Checkpoint(**state, rng=rng, training=training), again=self.measures_again)
         self.pretraining.stages.clear()
         self.save_world()
 
@@ -424,9 +425,13 @@ class Trainer:
         self.step, self.seconds, self.last_eval = training["step"], training["seconds"], training["eval"]
         self.pretrain_seconds = training["pretrain_seconds"]
         if self.config.time_budget is not None:
-            self.spent = min(self.budget_used(self.config.time_budget), 1.0)
-        # What was measured at an end is so no more where updates follow.
-        self.measured = training.get("measured", False) and bool(self.finished)
+            # By the clock of the one that opened its data first: whether all is finished all must say.
+            (self.spent,) = self.agreed(min(self.budget_used(self.config.time_budget), 1.0))
+        # What was measured at an end is so no more where updates follow, nor of another part of what was
+        # learned.
+        measured = training.get("measured", False) and bool(self.finished)
+        taken = training["config"].get("interpolation", 1.0), getattr(self.config, "interpolation", 1.0)
+        self.measured, self.measures_again = measured and taken[0] == taken[1], measured
         self.guard = NonFiniteGuard(self.accelerator.device, training["skipped"])
         self.log_main(f"resuming at step {self.step}" + "".join(f"\n  changed: {line}" for line in changed))
 

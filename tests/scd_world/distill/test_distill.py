@@ -19,11 +19,12 @@ from scd_world.codec.config import CodecConfig
 from scd_world.distill import dmd
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.consistency import Consistency, leap, path_end
-from scd_world.distill.distill import distill
+from scd_world.distill.distill import Distiller, distill
 from scd_world.distill.dmd import DistributionMatching
 from scd_world.distill.meanflow import MeanFlow, average_and_target, sample_bilinear, stretch
 from scd_world.distill.objective import read_clip, render_clip
 from scd_world.distill.self_rollout import SelfRollout
+from scd_world.distill.steps import steps_table
 from scd_world.metrics.image import sharpness
 from scd_world.model.filter import OPEN
 from scd_world.model.flow import euler_sample_interval
@@ -369,12 +370,18 @@ def test_a_student_can_start_from_another_one_of_its_teacher(distillation, monke
 
 
 @pytest.mark.slow
-def test_a_world_lies_where_asked_between_its_teacher_and_what_was_learned(distillation):
+def test_a_world_lies_where_asked_between_its_teacher_and_what_was_learned(distillation, monkeypatch):
     """A finished run gives another one at once, and has learned what it has."""
     config = distillation("run", method="dmd", num_steps=2, steps=2)
     whole = World.load(distill(config))
     learned = tensors(config)
+    measured, fit = [], Distiller.evaluate
+    monkeypatch.setattr(Distiller, "evaluate", lambda self: (measured.append(1), fit(self)))
     half = World.load(distill(replace(config, interpolation=0.5)))
+    assert measured  # of what it is now
+    again = len(measured)
+    assert World.load(distill(replace(config, interpolation=0.5))).fingerprint == half.fingerprint
+    assert len(measured) == again
     assert half.provenance["distilled"]["interpolation"] == 0.5
     teacher, moved = World.load(config.world), 0
     for (name, mean), a, b in zip(
@@ -387,6 +394,18 @@ def test_a_world_lies_where_asked_between_its_teacher_and_what_was_learned(disti
         assert torch.equal(value, learned[name]), name
     assert distill(config)
     assert World.load(Path(config.out) / "world").fingerprint == whole.fingerprint
+
+
+def test_worlds_of_a_report_have_names_of_their_own():
+    with pytest.raises(ValueError, match="compare_worlds names dmd, teacher"):
+        DistillConfig(world="w", out="o", method="dmd", compare_worlds={"dmd": "a", "teacher": "b", "c": "d"})
+
+
+def test_how_many_windows_reach_a_step_is_said_where_not_all_do():
+    row = {"psnr_h1": 30.0, "psnr_h16": 20.0, "likeness": 40.0, "sharpness": 1.0, "ms": 3.0}
+    text = steps_table({"a": {1: row | {"windows_h1": 5, "windows_h16": 4}}}, "5 windows")
+    assert "| PSNR at 1 |" in text
+    assert "| PSNR at 16 (4 of them) |" in text
 
 
 @pytest.mark.parametrize(("num_steps", "said"), [(1, False), (2, True)])

@@ -32,6 +32,16 @@ def test_a_difference_that_chance_explains_is_a_tie():
     assert compare_paired(gains(0.1, -0.1, 3, -3, noise=1.0)).tolist() == [0, 0, 1, -1]
 
 
+def test_what_one_of_several_episodes_reaches_is_not_told_from_a_tie():
+    """Its windows resemble each other, and drawing it alone again and again is no interval."""
+    values = np.array([[1.0, -2.0], [1.2, -2.1], [0.9, np.nan], [1.1, np.nan]])
+    of_two = summarize(values, np.array([0, 0, 1, 1]))
+    assert np.isfinite(of_two.low).tolist() == np.isfinite(of_two.high).tolist() == [True, False]
+    assert of_two.mean[1] == pytest.approx(-2.05)
+    assert compare_paired(vars(of_two)).tolist() == [1, 0]
+    assert compare_paired(vars(summarize(values, np.zeros(4)))).tolist() == [1, -1]
+
+
 @pytest.mark.parametrize(
     ("steps", "words"),
     [

@@ -48,6 +48,7 @@ def close(one: RolloutState, other: RolloutState) -> None:
 @pytest.mark.longest
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.timeout(900)  # a C++ compiler on a busy machine
 def test_compiled_in_earnest_it_steps_like_the_model_past_the_window(schema, stats, clip, monkeypatch):
     from torch._inductor.cpu_vec_isa import VecISA
 
