@@ -126,6 +126,9 @@ class Distiller(Trainer):
         """Takes the teacher's."""
         return TrainedCodec(self.teacher.codec, self.teacher.provenance.get("codec") or {})
 
+    def gives_the_same(self, earlier: Mapping[str, Any]) -> bool:
+        return earlier.get("interpolation", 1.0) == self.config.interpolation
+
     def make_learner(self, model: WorldModel) -> Learner:
         config, teacher = self.config, self.teacher.model
         if config.method == "rollout":

@@ -121,10 +121,14 @@ def measure(
             for name, value in measures.items():
                 values.setdefault(name, []).append(value[valid])
     means = {name: torch.cat(parts).mean().item() for name, parts in values.items()}
-    for name in [name for name in means if name.startswith("psnr_h")]:
-        means[name.replace("psnr", "windows")] = sum(len(part) for part in values[name])
+    means |= {f"windows_h{h}": sum(map(len, values[f"psnr_h{h}"])) for h in horizons_of(means)}
     recorded = means.pop("recorded")
     return means | {"sharpness": means["sharpness"] / recorded if recorded else math.nan}
+
+
+def horizons_of(measures: Mapping[str, float]) -> list[int]:
+    """Gives the steps at which PSNR was measured."""
+    return [h for h in HORIZONS if f"psnr_h{h}" in measures]
 
 
 def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
@@ -144,14 +148,10 @@ def step_ms(world: World, steps: Sequence[int]) -> dict[int, float]:
 def steps_table(measured: dict[str, dict[int, dict[str, float]]], what: str) -> str:
     """Tabulates the measures by world and number of denoising steps, under the line `what`."""
     some = next(iter(next(iter(measured.values())).values()))
-    horizons = [name for name in some if name.startswith("psnr_h")]
-    columns = dict.fromkeys(horizons, 2) | {"likeness": 1, "sharpness": 3, "ms": 1}
-    most = max(some.get(name.replace("psnr", "windows"), 0) for name in horizons)
-    head = ["world", "steps"]
-    for name in horizons:  # not every window reaches the last ones
-        reach = some.get(name.replace("psnr", "windows"), most)
-        fewer = "" if reach == most else f" ({reach:.0f} of them)"
-        head.append(f"PSNR at {name.removeprefix('psnr_h')}{fewer}")
+    reach = {h: some[f"windows_h{h}"] for h in horizons_of(some)}
+    columns = {f"psnr_h{h}": 2 for h in reach} | {"likeness": 1, "sharpness": 3, "ms": 1}
+    fewer = {h: "" if n == max(reach.values()) else f" ({n} of them)" for h, n in reach.items()}
+    head = ["world", "steps", *(f"PSNR at {h}{fewer[h]}" for h in reach)]
     head += ["likeness, dB", "sharpness", "ms per step"]
     rows = [
         [name, str(n), *(number(row[key], digits) for key, digits in columns.items())]

@@ -23,13 +23,17 @@ SHARP = 0.15  # by which a share of the recorded sharpness may differ from one
 def compare_paired(gain: Mapping[str, Sequence[float]]) -> np.ndarray:
     """Says of each step, (H,) int: 1 better than copying, −1 worse, 0 a tie.
 
-    gain: a summary (mean, low, high) of the windows' differences in dB. One episode alone has no interval
-    (NaN): its mean then decides; of several, what one alone reaches is not told from a tie.
+    gain: a summary (mean, low, high) of the windows' differences in dB.
     """
-    mean, low, high = (np.asarray(gain[name], float) for name in ("mean", "low", "high"))
-    if not np.isfinite(low).any():
-        low = high = mean
+    mean, low, high = bounds(gain)
     return ((mean > TIE) & (low > 0)).astype(int) - ((mean < -TIE) & (high < 0)).astype(int)
+
+
+def bounds(summary: Mapping[str, Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gives mean, low and high, (H,) each, by which is judged. One episode alone has no interval (NaN): its
+    mean then decides; of several, nothing is said of what one alone reaches."""
+    mean, low, high = (np.asarray(summary[name], float) for name in ("mean", "low", "high"))
+    return (mean, low, high) if np.isfinite(low).any() else (mean, mean, mean)
 
 
 def first_worse(gain: Mapping[str, Sequence[float]]) -> int | None:
@@ -76,8 +80,7 @@ def judge_sharpness(share: Mapping[str, Sequence[float]], copied: Sequence[float
     share: a summary (mean, low, high) of the imagined frames' sharpness as a share of the recorded ones';
     copied: mean share of a copied frame, which tells how much the recorded frames themselves changed.
     """
-    mean, low, high = (np.asarray(share[name], float) for name in ("mean", "low", "high"))
-    low, high = np.where(np.isfinite(low), low, mean), np.where(np.isfinite(high), high, mean)
+    mean, low, high = bounds(share)
     outside = {
         f"blurs: less than {100 * (1 - SHARP):.0f} %": (mean < 1 - SHARP) & (high < 1),
         f"is grainy: more than {100 * (1 + SHARP):.0f} %": (mean > 1 + SHARP) & (low > 1),

@@ -144,9 +144,14 @@ class StateRenderer(nn.Module):
         given = self.inputs(state, prev, None if scene is None else scene.features)
         return self.to_frame(self.render_cells(given, self.cell_grid, self.behind(state, prev, scene, where)))
 
+    @property
+    def carries(self) -> bool:
+        """Says whether a camera rides, as `StatePrior.carries` does."""
+        return self.cameras is not None and self.cameras.any_moves
+
     def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor | None:
         """Gives where in the shown frame is what the cameras see, as `StatePrior.look_back` does."""
-        if self.cameras is None or not self.cameras.any_moves:
+        if self.cameras is None or not self.carries:
             return None
         return self.cameras.look_back(scene, state, last)
 
@@ -187,7 +192,7 @@ class StateRenderer(nn.Module):
             return scene
         state, last, _ = shown_state.tensor_split([S := self.state_size, 2 * S], dim=1)
         flat = torch.zeros_like(shown[:, : self.num_cameras])
-        height = self.heights(shown, self.background) if self.cameras.any_moves else flat
+        height = self.heights(shown, self.background) if self.carries else flat
         return scene._replace(view=self.cameras.poses(state, last), height=height)
 
     @property

@@ -112,7 +112,7 @@ class PretrainedStatePrior(StatePrior):
 
     @property
     def carries(self) -> bool:
-        return self.renderer is not None and self.renderer.cameras is not None and self.cameras.any_moves
+        return self.renderer is not None and self.renderer.carries
 
     def sight(self, frames: Tensor, there: Tensor) -> Scene:
         if self.renderer is None or not self.carries:

@@ -117,10 +117,13 @@ def fit(
 
 
 @torch.no_grad()
-def keep_riding(sight: Sight, apart: Sequence[FramesToDraw]) -> Tensor:
+def keep_riding(
+    sight: Sight, apart: Sequence[FramesToDraw], agreed: Callable[[Tensor], Tensor] = lambda ratio: ratio
+) -> Tensor:
     """Has a camera ride where, of frames set `apart`, one is nearer to the other so than as it is, in most of
     the image: an arm that moves before a camera that stands is seen in some of it alone. Gives by how much,
-    (V,): the median over cells of the ratio of the mean absolute errors."""
+    (V,): the median over cells of the ratio of the mean absolute errors. agreed: what several processes that
+    learned for themselves take for it."""
     errors = torch.zeros(2, *sight.background.shape[-2:]).to(sight.background)
     errors = errors.repeat(len(sight.cameras.moves), 1, 1, 1)  # (V, 2, H, W): seen so, and as it is
     for some in apart:
@@ -128,7 +131,7 @@ def keep_riding(sight: Sight, apart: Sequence[FramesToDraw]) -> Tensor:
         both = torch.cat([error, as_it_is(some)], dim=2) * seen
         errors += both.mean(3).mean(0) / len(apart)
     warped, as_is = (errors + NOTHING).unbind(1)
-    ratio = (warped / as_is).flatten(1).median(1).values
+    ratio = agreed((warped / as_is).flatten(1).median(1).values)
     sight.cameras.set_moves(ratio < NEARER)
     return ratio
 

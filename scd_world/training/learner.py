@@ -71,16 +71,16 @@ class Learner:
             model.core.heads.requires_grad_(False)  # nothing trains them, and DDP waits for every gradient
         if not (schema.reward or schema.success):
             model.prior.freeze_outcome()
-        if config.compile:
-            model.compile()
-        self.objective: Any = objective or model  # a module with forward and sample_noise
-        parameters = {name for name, _ in model.named_parameters()}
         if config.random_shift and model.prior.carries and accelerator.is_main_process:
             log.warning(
                 "random_shift=%d is left out: a camera rides on the robot, and what it is known to see from "
                 "where it goes does not move with the frames",
                 config.random_shift,
             )
+        if config.compile:
+            model.compile()
+        self.objective: Any = objective or model  # a module with forward and sample_noise
+        parameters = {name for name, _ in model.named_parameters()}
         self.buffer_names = [name for name in model.state_dict() if name not in parameters]
         # What is called: the objective, or its distributed wrapper.
         self.net = distribute(self.objective, accelerator, config.fsdp)

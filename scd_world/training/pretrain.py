@@ -238,16 +238,15 @@ class Pretraining:
         stage = self.stage("cameras", CAMERAS_SHARE * config.time_share)
         self.run_stage(stage, "cameras", fit_poses(sight, frames, steps, stage), steps)
         judged = (pairs(others, FRAMES, i, lambda _: FARTHEST).batch(0) for i in range(JUDGED_BATCHES))
-        nearer = keep_riding(sight, [frames_to_draw(windows, units, device) for windows in judged])
-        nearer = broadcast(nearer)  # each process learns for as long as its own clock says
-        renderer.cameras.set_moves(nearer < NEARER)
+        apart = [frames_to_draw(windows, units, device) for windows in judged]
+        nearer = keep_riding(sight, apart, broadcast)  # each process learnt for as long as its clock said
         for camera, ratio in zip(self.store.schema.cameras, nearer.tolist(), strict=True):
             goes = "goes" if ratio < NEARER else "does not go"
             self.log_main(
                 f"renderer: camera {camera} {goes} where the state says (seen so, the error of a frame is "
                 f"{ratio:.2f} of what it is as it was)"
             )
-        if not renderer.cameras.any_moves:
+        if not renderer.carries:
             return CAMERAS_SHARE
         steps = min(HEIGHT_UPDATES, self.config.steps)
         stage = self.stage("heights", HEIGHTS_SHARE * config.time_share)

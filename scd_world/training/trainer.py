@@ -111,7 +111,7 @@ class Trainer:
         self.pretrain_seconds = self.seconds_so_far()  # seconds of the budget that the prior took
         self.saved_at = self.evaluated_at = -1
         self.measured = False  # whether what belongs to a training's end is measured, and in the checkpoint
-        self.measures_again = False  # what an earlier call measured, of another part of what was learned
+        self.measures_again = False  # whether an earlier call measured another world of the same weights
         self.last_eval: dict[str, float] = {}  # by the latest evaluation
         # Processes agree to stop on the host: asking the GPUs would make every step wait for them.
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
@@ -135,6 +135,10 @@ class Trainer:
     def make_codec(self, resuming: bool) -> TrainedCodec:
         """Gives what stands between recorded frames and the model's, learnt where the settings say so."""
         return codec_of(self.pretraining, self.run, resuming)
+
+    def gives_the_same(self, earlier: Mapping[str, Any]) -> bool:
+        """Says whether of the same weights an earlier call, with these settings, gave the same world."""
+        return True
 
     def make_learner(self, model: WorldModel) -> Learner:
         return Learner(model, self.stats, self.config, self.accelerator)
@@ -427,11 +431,10 @@ class Trainer:
         if self.config.time_budget is not None:
             # By the clock of the one that opened its data first: whether all is finished all must say.
             (self.spent,) = self.agreed(min(self.budget_used(self.config.time_budget), 1.0))
-        # What was measured at an end is so no more where updates follow, nor of another part of what was
-        # learned.
+        # What was measured at an end is so no more where updates follow, or where another world is given.
         measured = training.get("measured", False) and bool(self.finished)
-        taken = training["config"].get("interpolation", 1.0), getattr(self.config, "interpolation", 1.0)
-        self.measured, self.measures_again = measured and taken[0] == taken[1], measured
+        self.measures_again = measured and not self.gives_the_same(training["config"])
+        self.measured = measured and not self.measures_again
         self.guard = NonFiniteGuard(self.accelerator.device, training["skipped"])
         self.log_main(f"resuming at step {self.step}" + "".join(f"\n  changed: {line}" for line in changed))
 

@@ -40,6 +40,8 @@ def test_what_one_of_several_episodes_reaches_is_not_told_from_a_tie():
     assert of_two.mean[1] == pytest.approx(-2.05)
     assert compare_paired(vars(of_two)).tolist() == [1, 0]
     assert compare_paired(vars(summarize(values, np.zeros(4)))).tolist() == [1, -1]
+    soft = vars(summarize(values / 100, np.array([0, 0, 1, 1])))
+    assert judge_sharpness(soft, [1, 1])[0].endswith("at worst 1 % at step 1 (a copied frame: 100 %).")
 
 
 @pytest.mark.parametrize(
