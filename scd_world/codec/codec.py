@@ -74,11 +74,12 @@ class Codec(nn.Module, ABC):
         """Says whether a model sees just what was recorded."""
         return False
 
-    def find(self, pixels: Tensor) -> Tensor:
-        """Follows what is known by sight through frames uint8 (B, T, V, H, W, 3): (B, T, N)."""
+    def find(self, pixels: Tensor, before: Tensor | None = None) -> Tensor:
+        """Follows what is known by sight through frames uint8 (B, T, V, H, W, 3): (B, T, N). before (B, N):
+        where it was one frame earlier; None: nobody knows."""
         if self.finder is None:
             return torch.zeros(*pixels.shape[:2], 0, device=pixels.device)
-        return self.finder.find(pixels.unbind(1))
+        return self.finder.find(pixels.unbind(1), before=before)
 
     def complete(self, windows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gives windows as the store has them, what is found in their frames beside the recorded state.

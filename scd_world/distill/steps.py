@@ -9,6 +9,7 @@ are the processor's on a CPU (a busy machine does not count), the clock's on a G
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -44,7 +45,8 @@ ROUNDS = 5  # of timing
 
 
 def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: DistillConfig) -> str:
-    """Measures worlds (name → folder), writes the report into the run folder, and gives its table."""
+    """Measures worlds (name → folder), writes the report into the run folder, and gives its table. What was
+    measured of the same worlds before is not measured again."""
     out, device = Path(config.out), pick_device(config.device)
     loaded = {name: World.load(source, device=device) for name, source in worlds.items()}
     first = next(iter(loaded.values()))
@@ -60,6 +62,22 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
     others = [world.provenance for world in loaded.values() if world is not first]
     chosen = select_eval_episodes(first.provenance, store, None, compared=others)
     windows = spread_windows(store, chosen.episodes, choice)
+    asked = {
+        "worlds": dict(worlds),
+        "weights": {name: world.fingerprint for name, world in loaded.items()},
+        "windows": len(windows),
+        "horizon": config.report_horizon,
+        "context": config.eval_context,
+        "seed": config.seed,
+        "steps": list(config.report_steps),
+        "held_out": chosen.held_out,
+        "fingerprint": store.fingerprint,
+        "machine": machine_info(device),
+    }
+    if (out / "steps.json").exists() and (out / "steps.md").exists():
+        earlier = json.loads((out / "steps.json").read_text(encoding="utf-8"))
+        if {name: earlier.get(name) for name in asked} == asked:
+            return (out / "steps.md").read_text(encoding="utf-8")
     batches = load_batches(store, windows, choice.context, choice.batch_size, first)
     reference = [first_frames(first, batch, max(config.report_steps), config.seed) for batch in batches]
     measured: dict[str, dict[int, dict[str, float]]] = {}
@@ -68,18 +86,10 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
         measured[name] = {
             n: measure(world, batches, reference, n, choice) | {"ms": ms[n]} for n in config.report_steps
         }
-    report = {
-        "worlds": dict(worlds),
-        "windows": len(windows),
-        "held_out": chosen.held_out,
-        "fingerprint": store.fingerprint,
-        "machine": machine_info(device),
-        "measured": measured,
-    }
-    write_json(out / "steps.json", report)
     text = steps_table(measured, f"{len(windows)} windows, {chosen.held_out}")
     (out / "steps.md").write_text(text, encoding="utf-8")
     plot_steps(out / "steps.png", measured)
+    write_json(out / "steps.json", asked | {"measured": measured})
     return text
 
 

@@ -6,17 +6,19 @@ windows have. Nothing is rendered: the heads read them off before the decoder ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scd_datasets.store.store import WindowStore
 from scd_world.metrics.statistics import auroc, correlation, reliability
 from scd_world.world.world import World
 
+FRAMES_AT_ONCE = 16  # that are read of each episode
 THRESHOLD = 0.5  # an environment ends an episode above it, by default
 
 
@@ -51,36 +53,41 @@ def predict_batch(
     world: World, store: WindowStore, episodes: list[int], done: Callable[[int], object]
 ) -> list[tuple[np.ndarray, ...]]:
     """Predicts these episodes together; gives for each the fields of `OutcomePredictions`."""
-    lengths = store.lengths[episodes]
-    windows = [store.windows(np.array([e]), np.array([0]), int(store.lengths[e])) for e in episodes]
-    for window in windows:
-        found = world.codec.find(torch.from_numpy(window["pixels"])).cpu().numpy()
-        window["state"] = np.concatenate([window["state"], found], -1)
-
-    def column(name: str, i: int) -> torch.Tensor:
-        """Stacks step i of all episodes, (B, …); an episode that is over repeats its last."""
-        return world.tensor(np.stack([w[name][0, min(i, w[name].shape[1] - 1)] for w in windows]))
-
-    def frame(i: int) -> torch.Tensor:
-        pixels = np.stack([w["pixels"][0, min(i, w["pixels"].shape[1] - 1)] for w in windows])
-        return world.codec.encode(torch.from_numpy(pixels).to(world.device))
-
-    stats = world.stats
+    starts, lengths = store.starts[episodes], store.lengths[episodes]
+    steps = np.minimum(np.arange(int(lengths.max()) + 1), lengths[:, None] - 1)
+    rows = starts[:, None] + steps  # (B, T+1); an episode that is over repeats its last
+    shown = read_frames(world, store, rows)
+    stats, action = world.stats, world.tensor(store.action[rows])
     rewards: list[np.ndarray] = []
     successes: list[np.ndarray] = []
+    frame, state = next(shown)
     task = torch.as_tensor(store.task[episodes], device=world.device)
-    s = world.model.initial(frame(0), stats.encode_state(column("state", 0)), task=task)
-    for i in range(int(lengths.max())):
-        action = stats.encode_action(column("action", i))
-        s = world.model.observe(s, action, frame(i + 1), stats.encode_state(column("state", i + 1)))
+    s = world.model.initial(frame, stats.encode_state(state), task=task)
+    for i, (frame, state) in enumerate(shown):
+        s = world.model.observe(s, stats.encode_action(action[:, i]), frame, stats.encode_state(state))
         rewards.append(stats.decode_reward(s.reward).cpu().numpy())
         successes.append(s.success.cpu().numpy())
         done(int((i < lengths).sum()))
     reward, success = np.stack(rewards, axis=1), np.stack(successes, axis=1)
+    true_reward, true_success = store.reward[rows], store.success[rows]
     return [
-        (np.full(n, episode), reward[row, :n], w["reward"][0], success[row, :n], w["success"][0])
-        for row, (episode, n, w) in enumerate(zip(episodes, lengths.tolist(), windows, strict=True))
+        (np.full(n, e), reward[row, :n], true_reward[row, :n], success[row, :n], true_success[row, :n])
+        for row, (e, n) in enumerate(zip(episodes, lengths.tolist(), strict=True))
     ]
+
+
+def read_frames(world: World, store: WindowStore, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Reads rows (B, T) a few at a time, for whole episodes of several cameras are gigabytes; yields at each
+    time the frames as the model sees them, (B, C, h, w), and the states in raw units, what is found among
+    them, (B, S)."""
+    found = None
+    for first in range(0, rows.shape[1], FRAMES_AT_ONCE):
+        some = rows[:, first : first + FRAMES_AT_ONCE]
+        pixels, state = torch.from_numpy(store.pixels_of_rows(some)), world.tensor(store.state[some])
+        for i in range(some.shape[1]):
+            now = pixels[:, i].to(world.device)
+            found = world.codec.find(now[:, None], found)[:, 0]
+            yield world.codec.encode(now), torch.cat([state[:, i], found], dim=-1)
 
 
 def score(outcomes: OutcomePredictions, has_reward: bool, has_success: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scd_datasets.config import DataConfig
 from scd_world.codec.config import CodecConfig
-from scd_world.distill import dmd
+from scd_world.distill import dmd, steps
 from scd_world.distill.config import DistillConfig
 from scd_world.distill.consistency import Consistency, leap, path_end
 from scd_world.distill.distill import Distiller, distill
@@ -343,7 +343,7 @@ def test_a_students_filter_is_measured_anew(training, tmp_path, monkeypatch, sho
 
 
 @pytest.mark.slow
-def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillation):
+def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillation, monkeypatch):
     config = distillation("run", steps=1, report_windows=4, report_horizon=4, report_steps=[1, 2])
     config = replace(config, compare_worlds={"the same": config.world})
     world = World.load(distill(config))
@@ -356,6 +356,13 @@ def test_the_report_sets_the_new_world_beside_its_teacher_and_others(distillatio
         assert measured["the same"]["2"][key] == measured["teacher"]["2"][key]
     assert measured["teacher"]["2"]["likeness"] > 50  # to itself
     assert {"steps.png", "steps.md"} <= {path.name for path in Path(config.out).iterdir()}
+
+    again = []
+    monkeypatch.setattr(steps, "measure", lambda *given, real=steps.measure: again.append(1) or real(*given))
+    distill(config)
+    assert not again  # nothing is another one
+    distill(replace(config, report_windows=3))
+    assert len(again) == 6  # of three worlds in one and in two steps
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_datasets.store.writer import write_store
 from scd_world.codec.codec import Identity
-from scd_world.evaluation import action_response
+from scd_world.evaluation import action_response, outcome_prediction
 from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.curves import all_curves, state_uncertainty, survival, time_to_failure
 from scd_world.evaluation.evaluate import Evaluator, evaluate, measure
@@ -240,6 +240,9 @@ def test_every_step_is_predicted_from_its_own_action_the_last_one_too(store, sli
         return replace(observe(s, action, obs, state), reward=action[:, 0], success=s.state[:, 0])
 
     monkeypatch.setattr(world.model, "observe", echo)
+    read, at_once = store.pixels_of_rows, []
+    monkeypatch.setattr(store, "pixels_of_rows", lambda rows: at_once.append(rows.shape[1]) or read(rows))
+    monkeypatch.setattr(outcome_prediction, "FRAMES_AT_ONCE", 3)
     counted = []
     outcomes = predict_outcomes(world, store, [3, 0, 2], batch_size=2, done=counted.append)
     rows = np.concatenate([store.starts[e] + np.arange(store.lengths[e]) for e in (3, 0, 2)])
@@ -252,6 +255,7 @@ def test_every_step_is_predicted_from_its_own_action_the_last_one_too(store, sli
     success = stats.encode_state(tensor(store.state[rows]))[:, 0].numpy()
     np.testing.assert_allclose(outcomes.success[order], success, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(outcomes.true_reward[order], store.reward[rows])
+    assert max(at_once) == 3 < store.lengths[[3, 0, 2]].min()  # a whole episode of pictures may be gigabytes
 
 
 # ---- the whole report ---------------------------------------------------------------------------
