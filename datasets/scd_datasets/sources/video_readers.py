@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import av.filter
@@ -29,31 +29,34 @@ class VideoReadError(ValueError):
 
 
 class VideoReader(Protocol):
-    """Reads an open file whose frames come in one size (H, W), `fps` of them a second.
+    """Reads an open file whose frames come in one size (H, W)."""
 
-    in_order: the frames are one step apart, whatever their times say.
-    """
+    def __init__(self, file: Path, size: tuple[int, int]) -> None: ...
 
-    def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None: ...
+    def nearest(self, times: np.ndarray, out: np.ndarray, within: float) -> int:
+        """Fills `out` uint8 (n, H, W, 3) with the frames nearest to `times` (n,), ascending, in s; what was
+        read before makes no difference.
 
-    def read(self, start: float, out: np.ndarray, every: int = 1) -> int:
-        """Fills `out` uint8 (count, H, W, 3) with every n-th of the frames due from second `start` on; what
-        was read before makes no difference.
-
-        Gives how many there were: a frame that is half a step or more from its time ends them.
+        Gives how many there were: a time from which every frame is more than `within` s ends them.
         """
+        ...
+
+    def following(self, start: float, out: np.ndarray, every: int = 1) -> int:
+        """Fills `out` uint8 (n, H, W, 3) with every n-th frame from the one nearest to second `start` on,
+        whatever their times say. Gives how many there were."""
         ...
 
 
 class PyAVReader:
     """Decodes with PyAV, which brings its own FFmpeg: a `VideoReader`."""
 
-    def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None:
-        self._fps, self._size, self._in_order = fps, size, in_order
+    def __init__(self, file: Path, size: tuple[int, int]) -> None:
+        self._size = size
         self._scaler: av.filter.Graph | None = None  # made for the first frame
-        self._frames: Iterator[av.VideoFrame] | None = None
-        self._next: av.VideoFrame | None = None  # decoded, and not asked for yet
-        self._passed = -math.inf  # s: the last frame that was given out or dropped
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._now: av.VideoFrame | None = None  # None: nobody knows where the file stands
+        self._next: av.VideoFrame | None = None  # decoded ahead
+        self._passed = -math.inf  # s: the frame before `_now`
         try:
             self._container = av.open(str(file))
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -66,39 +69,66 @@ class PyAVReader:
         self._time_base = self._stream.time_base
         self._stream.codec_context.thread_count = 1  # episodes are decoded side by side, which costs less
 
-    def read(self, start: float, out: np.ndarray, every: int = 1) -> int:
-        half, seen, needed = 0.5 / self._fps, 0, (len(out) - 1) * every + 1
+    def nearest(self, times: np.ndarray, out: np.ndarray, within: float) -> int:
+        def frames() -> Iterator[av.VideoFrame]:
+            for time in times.tolist():
+                frame = self._go_to(time)
+                if frame is None or not abs(frame.time - time) <= within:
+                    return
+                yield frame
+
+        return self._fill(out, frames())
+
+    def following(self, start: float, out: np.ndarray, every: int = 1) -> int:
+        def frames() -> Iterator[av.VideoFrame]:
+            frame = self._go_to(start)
+            while frame is not None:
+                yield frame
+                for _ in range(every):  # those between are decoded, for others build on them, and left so
+                    frame = self._step()
+
+        return self._fill(out, frames())
+
+    def _fill(self, out: np.ndarray, frames: Iterator[av.VideoFrame]) -> int:
+        count = 0
         try:
-            self._go_to(start - half)
-            while seen < needed and (frame := self._peek()) is not None:
-                if not self._in_order and abs(frame.time - start - seen / self._fps) >= half:
-                    break
-                self._drop()
-                if seen % every == 0:  # the others are decoded, for these build on them, and left as they are
-                    out[seen // every] = self._image(frame)
-                seen += 1
+            for image, frame in zip(out, frames, strict=False):
+                image[:] = self._image(frame)
+                count += 1
         except (av.FFmpegError, ValueError) as error:
-            self._frames = None  # its position is not known now
-            raise VideoReadError(f"frame {seen} cannot be decoded: {error}") from error
-        return -(-seen // every)
+            self._now = None
+            raise VideoReadError(f"after {count} of {len(out)} frames: {error}") from error
+        return count
 
-    def _go_to(self, time: float) -> None:
-        """Moves to the first frame from second `time` on: straight on where that frame is still to come."""
-        frame = self._peek() if self._frames is not None else None
-        if frame is None or self._passed >= time or frame.time < time - AHEAD:
-            self._container.seek(max(0, int(time / self._time_base)), stream=self._stream)
-            self._frames, self._next = self._container.decode(self._stream), None
-            self._passed = -math.inf
-        while (frame := self._peek()) is not None and frame.time < time:
-            self._drop()
+    def _go_to(self, time: float) -> av.VideoFrame | None:
+        """Moves to the frame nearest to second `time`, the earlier one of two: straight on where that frame
+        is still to come."""
+        now = self._now
+        if now is None or abs(self._passed - time) <= abs(now.time - time) or now.time < time - AHEAD:
+            place = max(0, int(time / self._time_base))
+            self._container.seek(place, stream=self._stream)
+            self._frames = self._container.decode(self._stream)
+            self._now, self._next, self._passed = None, None, -math.inf
+            if (now := self._step()) is not None and place:  # there may be frames before the one it came to
+                self._passed = math.nextafter(now.time, -math.inf)
+        while now and (after := self._peek()) and abs(after.time - time) < abs(now.time - time):
+            now = self._step()
+        return now
 
-    def _drop(self) -> None:
-        if self._next is not None:
-            self._passed, self._next = self._next.time, None
+    def _step(self) -> av.VideoFrame | None:
+        """Moves on by a frame; None, where there is none."""
+        if (after := self._peek()) is None:
+            return None
+        if self._now is not None:
+            self._passed = self._now.time
+        self._now, self._next = after, None
+        return after
 
     def _peek(self) -> av.VideoFrame | None:
-        if self._next is None and self._frames is not None:
+        if self._next is None:
             self._next = next(self._frames, None)
+            if self._next is not None and self._next.time is None:
+                raise VideoReadError("its frames have no times")
         return self._next
 
     def _image(self, frame: av.VideoFrame) -> np.ndarray:
@@ -127,11 +157,10 @@ def scaler(frame: av.VideoFrame, size: tuple[int, int]) -> av.filter.Graph:
 class TorchcodecReader:
     """Decodes with torchcodec, which needs the system's FFmpeg: a `VideoReader`."""
 
-    def __init__(self, file: Path, fps: float, size: tuple[int, int], in_order: bool = False) -> None:
+    def __init__(self, file: Path, size: tuple[int, int]) -> None:
         from torchcodec.decoders import VideoDecoder
         from torchcodec.transforms import Resize
 
-        self._fps, self._in_order = fps, in_order
         options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 0}
         try:
             decoder = VideoDecoder(str(file), **options)
@@ -139,24 +168,40 @@ class TorchcodecReader:
                 decoder = VideoDecoder(str(file), transforms=[Resize(size)], **options)
         except (RuntimeError, ValueError) as error:
             raise VideoReadError(f"cannot be opened: {error}") from error
-        self._decoder = decoder
+        self._decoder, self._fps = decoder, decoder.metadata.average_fps
+        self._begins = decoder.metadata.begin_stream_seconds or 0.0
+        if not self._fps:
+            raise VideoReadError("says no frame rate")
 
-    def read(self, start: float, out: np.ndarray, every: int = 1) -> int:
-        first = round(start * self._fps)
-        last = min(first + (len(out) - 1) * every + 1, len(self._decoder))
-        if first >= last:
+    def nearest(self, times: np.ndarray, out: np.ndarray, within: float) -> int:
+        frames = self._get(self._index(times), out)
+        if frames is None:
             return 0
-        try:
-            frames = self._decoder.get_frames_in_range(first, last, every)
-        except (RuntimeError, IndexError) as error:
-            raise VideoReadError(
-                f"some of the frames {first}…{last - 1} cannot be decoded: {error}"
-            ) from error
-        due = start + np.arange(0, last - first, every) / self._fps
-        late = (np.abs(frames.pts_seconds.numpy() - due) >= 0.5 / self._fps) & (not self._in_order)
+        late = ~(np.abs(frames.pts_seconds.numpy() - times) <= within)
         count = int(np.argmax(late)) if late.any() else len(late)
         out[:count] = frames.data[:count].numpy()
         return count
+
+    def following(self, start: float, out: np.ndarray, every: int = 1) -> int:
+        indices = self._index(np.array([start])) + every * np.arange(len(out))
+        indices = indices[indices < len(self._decoder)]
+        if (frames := self._get(indices, out)) is None:
+            return 0
+        out[: len(indices)] = frames.data.numpy()
+        return len(indices)
+
+    def _index(self, times: np.ndarray) -> np.ndarray:
+        nearest = np.round((np.nan_to_num(times) - self._begins) * self._fps).astype(int)
+        return np.clip(nearest, 0, len(self._decoder) - 1)
+
+    def _get(self, indices: np.ndarray, out: np.ndarray) -> Any:
+        if not len(indices) or not len(out):
+            return None
+        try:
+            return self._decoder.get_frames_at(indices.tolist())
+        except (RuntimeError, IndexError) as error:
+            what = f"some of the frames {indices[0]}…{indices[-1]} cannot be decoded"
+            raise VideoReadError(f"{what}: {error}") from error
 
 
 def video_class(wanted: str) -> tuple[type[VideoReader], str]:

@@ -46,43 +46,57 @@ def shown(frames):
 
 def read(video, first, count, size=SIZE):
     out = np.zeros((count, *size, 3), np.uint8)
-    return out[: video.read(first / FPS, out)]
+    return out[: video.nearest((first + np.arange(count)) / FPS, out, within=0.5 / FPS)]
 
 
 @pytest.mark.parametrize("kind", VIDEOS)
 def test_spans_in_any_order_show_their_own_frames(kind, file):
     """An episode that was left out must not shift the ones after it; nor may going back, even by a frame."""
-    video = kind(file, FPS, SIZE)
+    video = kind(file, SIZE)
     for first, count in ((0, 7), (7, 13), (25, 5), (29, 3), (30, 2), (45, 15), (3, 4), (4, 2), (0, COUNT)):
         assert shown(read(video, first, count)) == list(range(first, first + count))
 
 
 @pytest.mark.parametrize("kind", VIDEOS)
 def test_a_file_that_ends_early_gives_what_there_is(kind, file):
-    video = kind(file, FPS, SIZE)
+    video = kind(file, SIZE)
     assert shown(read(video, COUNT - 4, 9)) == list(range(COUNT - 4, COUNT))
     assert len(read(video, COUNT + 3, 2)) == 0
     assert shown(read(video, 10, 2)) == [10, 11]
 
 
 @pytest.mark.parametrize("kind", VIDEOS)
-def test_a_frame_that_is_half_a_step_late_ends_them(kind, file):
-    video = kind(file, 2 * FPS, SIZE)  # the file's frames come half as often
-    assert len(read(video, 0, 5)) == 1
+def test_a_time_that_no_frame_is_near_to_ends_them(kind, file):
+    out = np.zeros((5, *SIZE, 3), np.uint8)
+    assert kind(file, SIZE).nearest(np.arange(5) / (2 * FPS), out, within=0.4 / (2 * FPS)) == 1
+    assert kind(file, SIZE).nearest(np.array([0.0, np.nan, 0.2]), out[:3], within=1.0) == 1
 
 
 @pytest.mark.parametrize("kind", VIDEOS)
-def test_frames_in_order_are_steps_whatever_their_times_say(kind, file):
-    """A robot's real clock: the file's frames come half as often as the rows say."""
-    video = kind(file, 2 * FPS, SIZE, in_order=True)
-    out = np.zeros((5, *SIZE, 3), np.uint8)
-    assert video.read(0.0, out) == 5
-    assert shown(out) == [0, 1, 2, 3, 4]
+def test_rows_of_any_rate_find_the_frames_nearest_to_their_times(kind, file):
+    """Rows that come less often skip frames, rows that come more often repeat them; a time midway between two
+    frames is near to both."""
+    out = np.zeros((8, *SIZE, 3), np.uint8)
+    for rate in (2.5, 4, 7, 25):
+        times = 1.3 + np.arange(8) / rate
+        assert kind(file, SIZE).nearest(times, out, within=0.51 / FPS) == 8
+        assert (np.abs(np.array(shown(out)) / FPS - times) <= 0.5 / FPS + 1e-9).all()
+
+
+@pytest.mark.parametrize("kind", VIDEOS)
+@pytest.mark.parametrize("every", [1, 3])
+def test_frames_in_order_are_steps_whatever_their_times_say(kind, file, every):
+    """Each recording of a file begins with its own first frame, wherever the one before it ended."""
+    video, out = kind(file, SIZE), np.zeros((5, *SIZE, 3), np.uint8)
+    for first in (0, 5 * every, 12, 11):
+        assert video.following(first / FPS, out, every) == 5
+        assert shown(out) == list(range(first, first + 5 * every, every))
+    assert video.following((COUNT - 2) / FPS, out) == 2
 
 
 @pytest.mark.parametrize("kind", VIDEOS)
 def test_frames_come_in_the_size_that_is_asked_for(kind, file):
-    small = read(kind(file, FPS, (16, 24)), 20, 3, (16, 24))
+    small = read(kind(file, (16, 24)), 20, 3, (16, 24))
     assert shown(small) == [20, 21, 22]
     assert np.abs(small[:, :, :10].astype(int) - (4 * np.arange(20, 23)[:, None, None, None] - 16)).max() <= 3
 
@@ -92,19 +106,17 @@ def test_damage_is_an_error_and_the_rest_stays_readable(kind, file, tmp_path):
     half = tmp_path / "half.mp4"
     half.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(VideoReadError):
-        read(kind(half, FPS, SIZE), 0, 5)
+        read(kind(half, SIZE), 0, 5)
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     with pytest.raises(VideoReadError, match="cannot be opened"):
-        kind(text, FPS, SIZE)
+        kind(text, SIZE)
 
 
 @pytest.mark.skipif(torchcodec_missing() is not None, reason="torchcodec does not load")
 def test_both_decoders_show_the_same(file):
     for size in (SIZE, (16, 24)):
-        a, b = (
-            read(kind(file, FPS, size), 5, 20, size).astype(int) for kind in (PyAVReader, TorchcodecReader)
-        )
+        a, b = (read(kind(file, size), 5, 20, size).astype(int) for kind in (PyAVReader, TorchcodecReader))
         assert np.abs(a - b).max() <= 3
 
 

@@ -42,10 +42,14 @@ from scd_datasets.sources.lerobot.metadata import (
 )
 from scd_datasets.sources.lerobot.parquet import images, read_columns, row_group_sizes
 from scd_datasets.sources.lerobot.video_files import (
+    ONE_BY_ONE,
     VideoFacts,
+    are_rows,
     file_fault,
+    frames_of,
     other_size,
     rate_findings,
+    runs_faster,
     span_findings,
     too_short,
     video_facts,
@@ -67,6 +71,7 @@ EIGHT_BIT = (
     "YCbCr",
 )  # PIL's modes that a camera takes
 TRIED = 16  # episodes, of which the first picture that opens tells a camera's size
+LATE = 0.51  # of a step: a frame that is further from a row's time does not show it
 CACHED = 4  # files whose numbers are kept: several threads may read neighbouring episodes
 
 
@@ -80,7 +85,8 @@ class LeRobotFolder:
     decoder: of videos, one of `video_readers.DECODERS`.
     multiple: what the longer side of a resized image is a multiple of.
     keys: the recorder's name of a feature → LeRobot's, where they differ.
-    in_order: a video's frames are the rows, one by one, whatever their times say.
+    in_order: a video's frames are the rows, one by one, whatever their times say, unless the video
+    runs at a higher rate than they do.
 
     Raises FileNotFoundError where there is no dataset, and ValueError for another version, a missing action
     or an unknown camera.
@@ -141,10 +147,11 @@ class LeRobotFolder:
         for camera, key in self.cameras.items():
             if self._is_video(key):
                 span, facts = episode.videos[key], self._video_facts(episode.videos[key].file)
-                fault = facts if isinstance(facts, str) else too_short(facts, span, episode.length, self.fps)
-                if fault is None and isinstance(facts, VideoFacts):
-                    fault = other_size(facts, self.sizes[camera])
-                if fault:
+                if isinstance(facts, str):
+                    raise DamagedEpisode(episode.index, span.file, facts)
+                one_by_one = self._one_by_one(episode, key)
+                fault = too_short(facts, span, episode.length, self.fps, one_by_one)
+                if fault := fault or other_size(facts, self.sizes[camera]):
                     raise DamagedEpisode(episode.index, span.file, fault)
 
     def low_dim(self, episode: EpisodeIndex) -> dict[str, np.ndarray]:
@@ -178,10 +185,9 @@ class LeRobotFolder:
             found += span_findings(episodes, self.fps, self._facts)
             done = f"decoded by {self._decoder[1]}"
             found.append(Finding("images stored as video", "videos/", done, notable=False))
-        if videos and not self.in_order:
             first = {key: self._video_facts(self.episodes[0].videos[key].file) for key in sorted(videos)}
             known = {key: facts for key, facts in first.items() if isinstance(facts, VideoFacts)}
-            found += rate_findings(known, self.fps)
+            found += rate_findings(self.episodes[0], known, self.fps, self.in_order)
         return found
 
     def read_options(self) -> list[Any]:
@@ -278,7 +284,7 @@ class LeRobotFolder:
         file = episode.videos[key].file if self._is_video(key) else episode.file
         try:
             if self._is_video(key):
-                count = self._video(camera, file, out.shape[1:3]).read(episode.videos[key].start, out, every)
+                count = self._fill_from_video(episode, camera, out, every)
             else:
                 for index, image in enumerate(self._image_frames(episode, key, every)):
                     out[index] = resize(self._colors(image, camera), out.shape[1:3])
@@ -289,9 +295,42 @@ class LeRobotFolder:
             raise DamagedEpisode(episode.index, file, f"{where} cannot be decoded: {error}") from error
         if count < len(out):
             what = f"{key} ends after {count * every} of {episode.length} frames"
-            if self._is_video(key) and not self.in_order:
-                what += f", or its times do not fit {self.fps:g} fps: data.clock=index takes them one by one"
+            if self._is_video(key) and not self._one_by_one(episode, key):
+                what += f", or its times do not fit the rows', which begin at {self._times(episode)[0]:g} s"
+                if not self.in_order and are_rows(self._frames(episode, key), episode.length):
+                    what += f"; there are as many frames as rows: {ONE_BY_ONE}"
             raise DamagedEpisode(episode.index, file, what)
+
+    def _fill_from_video(self, episode: EpisodeIndex, camera: str, out: np.ndarray, every: int) -> int:
+        """Writes every n-th of the camera's frames into `out`, and gives how many there were."""
+        span = episode.videos[key := self.cameras[camera]]
+        video = self._video(camera, span.file, out.shape[1:3])
+        if self._one_by_one(episode, key):
+            return video.following(span.start, out, every)
+        times = self._times(episode)
+        if abs(times[0]) > LATE / self.fps and are_rows(self._frames(episode, key), episode.length):
+            times = times - times[0]  # a clock that began before both
+        return video.nearest(span.start + times[::every], out, within=LATE / self.fps)
+
+    def _frames(self, episode: EpisodeIndex, key: str) -> int | None:
+        """Counts the frames that the video of a camera has for an episode."""
+        span = episode.videos[key]
+        return frames_of(self._video_facts(span.file), span, self.fps)
+
+    def _one_by_one(self, episode: EpisodeIndex, key: str) -> bool:
+        """Says whether the frames of a camera are the episode's rows: where they are said to be, and the
+        video does not run faster."""
+        span = episode.videos[key]
+        facts = self._video_facts(span.file)
+        return self.in_order and not runs_faster(facts, span, episode.length, self.fps)
+
+    def _times(self, episode: EpisodeIndex) -> np.ndarray:
+        """Gives the times of an episode's rows (L,) in its video, in s: those recorded, as LeRobot reads
+        them."""
+        columns = self._file(episode.file)
+        if "timestamp" not in columns:
+            return np.arange(episode.length) / self.fps
+        return columns["timestamp"][self._rows(episode)].astype(np.float64)
 
     def _colors(self, image: Image.Image, camera: str) -> Image.Image:
         """Decodes an image to RGB; ValueError where it is not what the camera's first one was."""
@@ -307,7 +346,7 @@ class LeRobotFolder:
         videos: dict[str, tuple[str, VideoReader]] = self._open.__dict__.setdefault("videos", {})
         opened = videos.get(camera)
         if opened is None or opened[0] != file:
-            reader = self._decoder[0](self.root / file, self.fps, size, self.in_order)
+            reader = self._decoder[0](self.root / file, size)
             opened = videos[camera] = (file, reader)
         return opened[1]
 

@@ -17,6 +17,8 @@ from scd_datasets.sources.lerobot.video_files import video_facts
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex
 from scd_datasets.sources.video_readers import VideoReadError, video_class
 
+LATE = 0.51  # of a row's step or a frame's, the longer one: a frame further from a row does not show it
+
 
 class ReplayVideos:
     """Reads the videos in a folder, those of the cameras that the first episode has.
@@ -51,12 +53,12 @@ class ReplayVideos:
 
     def fill(self, frames: np.ndarray, episode: EpisodeIndex, camera: str, fps: float) -> None:
         """Writes the frames at the rows' times, 1/fps seconds apart, into uint8 (rows, h, w, 3)."""
-        file, row = self._file(episode, camera), 0
+        file, times = self._file(episode, camera), np.arange(len(frames)) / fps
+        late = LATE / min(fps, self._rates[camera])
         try:
-            video = self._reader(file, self._rates[camera], frames.shape[1:3])
-            for row in range(len(frames)):
-                if not video.read(row / fps, frames[row : row + 1]):
-                    raise VideoReadError(f"ends before row {row} of {len(frames)}, at {row / fps:.2f} s")
+            row = self._reader(file, frames.shape[1:3]).nearest(times, frames, within=late)
+            if row < len(frames):
+                raise VideoReadError(f"ends before row {row} of {len(frames)}, at {row / fps:.2f} s")
         except VideoReadError as error:
             raise DamagedEpisode(episode.index, self._name(file), str(error)) from error
 

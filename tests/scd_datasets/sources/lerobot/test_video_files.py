@@ -167,6 +167,90 @@ def test_episodes_that_share_a_frame_are_reported_and_read(tmp_path):
     assert any("shares frames with the one before it" in finding.what for finding in folder.findings())
 
 
+def in_one_file(root, frames, rate, fps=10, columns=lambda columns: None):
+    """A v3.0 dataset whose episodes lie in one video of `rate` frames a second, one after another: frames,
+    the numbers of an episode's pictures."""
+
+    def place(rows):
+        for episode, row in enumerate(rows):
+            start, end = (len(frames) * (episode + i) / rate for i in (0, 1))
+            row.update({f"videos/{TOP}/{name}": 0 for name in ("chunk_index", "file_index")})
+            row.update({f"videos/{TOP}/from_timestamp": start, f"videos/{TOP}/to_timestamp": end})
+
+    write_dataset(root, episodes=3, fps=fps, video=True, rows=place, columns=columns)
+    pictures = [picture(episode, i) for episode in range(3) for i in frames]
+    write_video(root / f"videos/{TOP}/chunk-000/file-000.mp4", pictures, fps=rate)
+    return root
+
+
+def shown(folder):
+    """The numbers of all pictures, by episode; each is of its own episode."""
+    numbers = []
+    for episode in folder.episodes:
+        pixels = folder.pixels(episode)[:, 0]
+        corner = pixels[:, 4, 8 * episode.index + 4]
+        assert (corner < 30).all(), "of another episode"
+        numbers.append(np.round((pixels[:, 20, 20, 0].astype(float) - 40) / 8).astype(int).tolist())
+    return numbers
+
+
+ROWS = list(range(LENGTH))
+
+
+@pytest.mark.parametrize("rate", [10, 20, 30])
+def test_frames_that_are_the_rows_are_taken_one_by_one_whatever_rate_their_file_says(tmp_path, rate):
+    """An episode began with the last frame of the one before it, in a file of twice the rows' rate."""
+    root = in_one_file(tmp_path / "d", ROWS, rate)
+    assert shown(LeRobotFolder(root, in_order=True)) == [ROWS] * 3
+    if rate != 10:
+        with pytest.raises(DamagedEpisode, match=r"as many as rows: data\.clock=index takes them one by one"):
+            check_dataset(LeRobotFolder(root))
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_camera_that_is_faster_than_the_rows_shows_each_at_its_time(tmp_path, times, in_order):
+    """As LeRobot reads it; taken one by one, frames told of another moment than their rows."""
+    root = in_one_file(tmp_path / "d", np.repeat(ROWS, times), 10 * times)
+    folder = LeRobotFolder(root, in_order=in_order)
+    report = check_dataset(folder)
+    assert shown(folder) == [ROWS] * 3
+    assert (
+        f"run at {10 * times} frames per second, the dataset at 10 → frames are found by their times\n"
+        in (report.table() + "\n")
+    )
+
+
+def test_rows_that_begin_later_in_the_video_are_shown_what_was_there_then(tmp_path):
+    """Trimmed recordings, as LeRobot reads them."""
+
+    def later(columns):
+        columns["timestamp"] = [np.float32(t + 0.7) for t in columns["timestamp"]]
+
+    frames = list(range(LENGTH + 10))
+    folder = LeRobotFolder(in_one_file(tmp_path / "d", frames, 10, columns=later))
+    assert shown(folder) == [[(i + 7) % 24 for i in ROWS]] * 3
+    assert np.array_equal(folder.pixels(folder.episodes[1], 3), folder.pixels(folder.episodes[1])[::3])
+
+
+def test_a_clock_that_began_before_the_camera_and_the_rows_shifts_neither(tmp_path):
+    def later(columns):
+        columns["timestamp"] = [np.float32(t + 4.0) for t in columns["timestamp"]]
+
+    assert shown(LeRobotFolder(in_one_file(tmp_path / "d", ROWS, 10, columns=later))) == [ROWS] * 3
+
+
+def test_a_rate_that_is_a_little_off_makes_no_episode_too_short(tmp_path):
+    """By the dataset's rate, the last episode of many seemed to end outside the file."""
+    root = in_one_file(tmp_path / "d", ROWS, 9.5)
+    folder = LeRobotFolder(root)
+    for episode in folder.episodes:
+        folder.check_files(episode)
+    in_order = LeRobotFolder(root, in_order=True)
+    check_dataset(in_order)
+    assert shown(in_order) == [ROWS] * 3
+
+
 def test_videos_of_another_rate_are_reported(tmp_path):
     root = write_dataset(tmp_path / "d", "v2.1", video=True)
     for episode in range(3):

@@ -287,7 +287,7 @@ def test_videos_that_are_missing_or_short_are_damage(tmp_path):
     report = check_dataset(open_source(SourceConfig(root=str(folder), decoder="pyav")), skip_bad=True)
     assert [damage.episode for damage in report.bad] == [2, 1]
     assert "episode 2, videos/2/1.mp4: there is no such video" in report.table()
-    assert "episode 1, videos/1/0.mp4: ends before row 14 of 17, at 1.40 s" in report.table()
+    assert "episode 1, videos/1/0.mp4: ends before row 15 of 17, at 1.50 s" in report.table()
 
 
 def test_the_rate_comes_from_steady_timestamps_alone(tmp_path):
