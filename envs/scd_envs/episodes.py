@@ -21,7 +21,7 @@ from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.precision import use_bf16
-from scd_world.world.readout import Readout
+from scd_world.world.readout import Readout, not_finite
 from scd_world.world.starts import StartState
 from scd_world.world.state_path import StatePath
 from scd_world.world.transfer import HostCopy
@@ -224,6 +224,8 @@ class ImaginedEpisodes:
         """Steps the rows in `acting` (B,) bool; action float32 (B, A) in raw units.
 
         The other rows stay as they are; what the model imagines for those still in its batch is dropped.
+        FloatingPointError where rows imagined what is no number: they stay as they were, and are over; all
+        others have taken their step.
         """
         now, schema = self.state, self.world.schema
         now.reward[:] = 0
@@ -234,7 +236,10 @@ class ImaginedEpisodes:
         readout = self._imagine(np.where(active[:, None], action[members], self.idle_action))
         stays = self.image_device == self.world.device
         images = None if stays else HostCopy(readout.pixels)  # on their way while the host does what follows
-        out, rows = readout.wait(), members[active]
+        out, wrong = readout.wait_for_all()
+        failed = np.logical_or.reduce([*wrong.values(), ~active]) & active
+        active &= ~failed
+        rows = members[active]
         now.state[rows], now.objects[rows] = out.state[active], out.objects[active]
         now.reward[rows] = out.reward[active] if schema.reward else 0
         now.probability[rows] = out.success[active] if schema.success else 0
@@ -246,6 +251,10 @@ class ImaginedEpisodes:
         now.truncated[rows] |= now.uncertainty[rows] > self.max_uncertainty
         now.truncated[rows] |= now.image_uncertainty[rows] > self.max_image_uncertainty
         self._show(readout.pixels if images is None else images.wait(), active)
+        if failed.any():
+            now.truncated[members[failed]] = True
+            rows_of = {name: by_row(there & failed, members, self.num_rows) for name, there in wrong.items()}
+            raise not_finite({name: there for name, there in rows_of.items() if there.any()}, readout.steps)
 
     def _imagine(self, action: np.ndarray) -> Readout:
         """Steps the rows of the model's batch; action (M, A)."""
@@ -282,7 +291,7 @@ class ImaginedEpisodes:
         key `episode` belongs to Gymnasium's RecordEpisodeStatistics.)"""
         now = self.state
         columns = {
-            "is_success": now.probability > self.success_threshold,
+            "is_success": now.terminated.copy(),  # as the threshold was at that step
             "success_probability": now.probability,
             "start_episode": now.starts[:, 0],
             "start_frame": now.starts[:, 1],
@@ -326,6 +335,13 @@ def array_specs(B: int, world: World) -> dict[str, tuple[tuple[int, ...], type]]
 def image_shape(B: int, schema: DataSchema, drawn: bool = True) -> tuple[int, int, int, int, int]:
     """Gives (B, V, H, W, 3); V = 0 where no image is drawn."""
     return B, len(schema.cameras) if drawn else 0, schema.height, schema.width, 3
+
+
+def by_row(places: np.ndarray, members: np.ndarray, num_rows: int) -> np.ndarray:
+    """Gives (B,) bool of the rows, where (M,) bool tells of those behind the places of the model's batch."""
+    rows = np.zeros(num_rows, bool)
+    rows[members[places]] = True
+    return rows
 
 
 def take_rows(images: Tensor, rows: np.ndarray) -> Tensor:

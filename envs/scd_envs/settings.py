@@ -26,6 +26,7 @@ class Settings:
 
     num_steps: denoising steps per frame, 1 or more; None: the world's own.
     horizon: steps, 1 or more, after which an episode is truncated; None: those of the longest recorded one.
+    (`max_episode_steps` of gymnasium.make, which no environment sees, can only end episodes sooner.)
     clip_actions: clip actions to the recorded range instead of raising.
     success_threshold: in [0, 1]; an episode terminates when the predicted probability exceeds it; 1.0: never.
     max_uncertainty: an episode is truncated when `info["uncertainty"]`, the expected error of the state as a

@@ -79,8 +79,12 @@ def check_action(
     """
     if isinstance(action, Tensor):
         action = action.detach().cpu()
+        action = action.double() if action.is_floating_point() else action  # NumPy has no bf16
     try:
-        values = np.asarray(action, dtype=np.float64)
+        given = np.asarray(action)
+        if given.dtype.kind not in "iufO":
+            raise TypeError(f"its values are of type {given.dtype}")
+        values = given.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"an action is an array of numbers of shape {shape}; got {type(action).__name__}: {error}"

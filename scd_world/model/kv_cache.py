@@ -71,6 +71,13 @@ class RingKVCache:
         cache.first.fill_(cache.position)
         return cache
 
+    def clear(self, rows: Tensor) -> None:
+        """Rows (r,) become those of an empty cache at the same position: a value that is no number counts
+        even where nobody looks at it."""
+        self.keys[:, rows] = 0
+        self.values[:, rows] = 0
+        self.first[rows] = self.position
+
     def replace(self, rows: Tensor, other: RingKVCache) -> None:
         """Rows (r,) become those of `other`, which must stand at the same position."""
         self.keys[:, rows] = other.keys

@@ -40,7 +40,7 @@ class Shown(NamedTuple):
 class RolloutState:
     """Where B imagined episodes stand. Stepping consumes it (the cache changes in place); `fork()` first."""
 
-    obs: Tensor  # (B, C, H, W) in [-1, 1]
+    obs: Tensor  # (B, C, H, W) about in [-1, 1]: what a filter adds may leave it
     state: Tensor  # (B, S) model units
     prev: Tensor  # (B, S + A) state and action one frame earlier; at an episode's first frame at rest
     reward: Tensor  # (B,) model units, of the step that led here

@@ -125,6 +125,7 @@ def listen(config: PlayConfig) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((config.host, config.port))
+        listening.listen()  # whoever comes from now on is answered as soon as the server runs
     except (OSError, OverflowError) as error:
         listening.close()
         raise OSError(

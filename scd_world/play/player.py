@@ -52,29 +52,44 @@ class Player:
         self.playing, self.speed = False, 1.0
         self.retry: Callable[[], None] | None = None  # writes once more what could not be written
         self.socket: WebSocket | None = None
+        self.page = ""
         self._ids = itertools.count(1)
         self._sent = self._drawn = 0
         self._times: deque[float] = deque(maxlen=RATE_OVER)  # of the last frames, in seconds
         self._lock = asyncio.Lock()  # of the session, and of the order in which frames leave
         self._wake, self._seen = asyncio.Event(), asyncio.Event()
+        self._staying, self._left = anyio.CancelScope(), asyncio.Event()  # of the browser that plays
 
     # ---- coming and going ------------------------------------------------------------------------------
 
-    async def serve(self, socket: WebSocket) -> None:
-        """Plays until the browser leaves; what was played is kept then, where recording is on."""
-        self.socket, self._sent, self._drawn = socket, 0, 0
+    async def serve(self, socket: WebSocket, page: str) -> None:
+        """Plays until the browser leaves; what was played is kept then, where recording is on. page: the
+        browser's name for the page that it shows."""
+        self.socket, self.page, self._sent, self._drawn = socket, page, 0, 0
+        self._staying, self._left = anyio.CancelScope(), asyncio.Event()
         try:
-            await self.say(self.hello | {"player": self.name, "speed": self.speed})
-            await self.show_elsewhere()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen, socket)
-                tasks.start_soon(self._drive)
+            with self._staying:
+                await self.say(self.hello | {"player": self.name, "speed": self.speed})
+                await self.show_elsewhere()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._listen, socket)
+                    tasks.start_soon(self._drive)
         except* WebSocketDisconnect:
             pass
         finally:
             self.playing, self.socket = False, None
             with anyio.CancelScope(shield=True):  # a server that ends cancels what it serves
                 await self.worker(self.session.leave)
+            self._left.set()
+        if self._staying.cancelled_caught:
+            with suppress(WebSocketDisconnect, RuntimeError):
+                await socket.close()
+
+    async def give_way(self) -> None:
+        """Ends the line to the browser, where nobody noticed that it was lost."""
+        if self.socket is not None:
+            self._staying.cancel()
+            await self._left.wait()
 
     async def say(self, message: Say) -> None:
         """Sends a JSON message; to nobody, where the browser has left."""

@@ -128,17 +128,23 @@ class PlayServer:
         """Lets a browser drive until it leaves."""
         await socket.accept()
         async with self._seating:
-            player = await self.seat(socket.query_params.get("player", ""))
+            asked = socket.query_params
+            player = await self.seat(asked.get("player", ""), page := asked.get("page", ""))
         if player is None:
             text = f"{self.most} browsers drive already, which is all that max_players allows: come later"
             await socket.send_json({"say": "message", "level": "error", "text": text})
             await socket.close(TRY_AGAIN_LATER, text[:120])
             return
-        await player.serve(socket)
+        await player.serve(socket, page)
 
-    async def seat(self, name: str) -> Player | None:
-        """Gives a browser its player: the one it had, or a new one; None where all places are taken."""
+    async def seat(self, name: str, page: str) -> Player | None:
+        """Gives a browser its player: the one it had, or a new one; None where all places are taken.
+
+        A page that comes again has lost its line, even if nobody noticed; a copy of it is another page.
+        """
         had = self.players.get(name)
+        if had is not None and page and had.page == page:
+            await had.give_way()
         if had is not None and had.socket is None:
             return had
         if len(self.players) >= self.most:

@@ -120,10 +120,17 @@ class StateRenderer(nn.Module):
             )
         for name in of_planes:
             del state_dict[name]
-        if of_planes:
-            for name, value in self.state_dict().items():
-                if name.startswith(("cameras.", "heights.")):
-                    state_dict.setdefault(prefix + name, value)
+        if of_planes:  # the same each time, or nobody would know it for the same world
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                nothing = nn.ModuleDict(
+                    {
+                        "cameras": RidingCameras(self.state_size, self.num_cameras),
+                        "heights": Heights(3 * self.num_cameras),
+                    }
+                )
+            for name, value in nothing.state_dict().items():
+                state_dict.setdefault(prefix + name, value)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
     @property

@@ -38,20 +38,26 @@ class Readout:
 
     def wait(self) -> Numbers:
         """Waits for the numbers. FloatingPointError, naming them, where rows imagined what is no number."""
+        numbers, wrong = self.wait_for_all()
+        if wrong:
+            raise not_finite(wrong, self.steps)
+        return numbers
+
+    def wait_for_all(self) -> tuple[Numbers, dict[str, np.ndarray]]:
+        """Waits for the numbers; and of what is not finite, in which rows, (B,) bool."""
         packed = self.packed.wait().numpy()
         (success, reward, uncertainty, image_uncertainty, frame), state = packed[:, :5].T, packed[:, 5:]
-        check_rows({"obs": frame, "state": state, "reward": reward, "success": success}, self.steps)
+        values = {"obs": frame, "state": state, "reward": reward, "success": success}
+        wrong = {name: ~np.isfinite(v).reshape(len(v), -1).all(1) for name, v in values.items()}
         state, objects = np.split(state, [self.state_size], axis=1)
-        return Numbers(state, reward, success, uncertainty, image_uncertainty, objects)
+        numbers = Numbers(state, reward, success, uncertainty, image_uncertainty, objects)
+        return numbers, {name: rows for name, rows in wrong.items() if rows.any()}
 
 
-def check_rows(values: Mapping[str, np.ndarray], steps: int) -> None:
-    """values: (B,) or (B, S). FloatingPointError, naming the rows, where any is not finite."""
-    finite = {name: np.isfinite(value).reshape(len(value), -1).all(1) for name, value in values.items()}
-    if not all(rows.all() for rows in finite.values()):
-        wrong = {name: np.flatnonzero(~rows).tolist() for name, rows in finite.items()}
-        raise FloatingPointError(
-            "; ".join(f"{name} of rows {rows} is not finite" for name, rows in wrong.items() if rows)
-            + f" after {steps} steps: the world was trained to this, or bf16 is too coarse for it; "
-            "reset these rows, and try precision='fp32'"
-        )
+def not_finite(wrong: Mapping[str, np.ndarray], steps: int) -> FloatingPointError:
+    """Gives the error of what is not finite, by name, in which rows, (B,) bool."""
+    named = (f"{name} of rows {np.flatnonzero(rows).tolist()} is not finite" for name, rows in wrong.items())
+    return FloatingPointError(
+        f"{'; '.join(named)} after {steps} steps: the world was trained to this, or bf16 is too coarse for "
+        "it; reset these rows, and try precision='fp32'"
+    )

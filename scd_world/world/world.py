@@ -174,7 +174,7 @@ class World:
         s.ensemble[index] = self.model.prior.init_ensemble(s.prev[index], s.state[index])
         s.steps_since_observed[index] = 0
         s.task[index] = self.tasks(starts)
-        s.cache.first[index] = s.cache.position
+        s.cache.clear(index)
         self.encode_context(s, np.asarray(rows), starts)
 
     @torch.no_grad()

@@ -358,6 +358,35 @@ def test_max_episode_steps_is_the_horizon_in_make_vec_too(world):
         make_vec(world, 2, max_episode_steps=3, horizon=4)
 
 
+@pytest.mark.parametrize("start", [{}, {"episode": 8, "frame": 3}])
+def test_a_row_that_imagines_no_number_harms_no_other_and_a_reset_cures_it(world, start):
+    """Its memory went on saying NaN to whoever began there, and the others lost a frame."""
+    actions = np.tile(np.mean(world.schema.action_bounds, axis=0, dtype=np.float32), (3, 1))
+    expected, envs = (make_vec(world, 3, autoreset_mode=AutoresetMode.DISABLED, **ENDLESS) for _ in range(2))
+    for each in (expected, envs):
+        each.reset(seed=3)
+        each.step(actions)
+    envs.unwrapped.episodes.state.rollout.state[1] = np.nan
+    with pytest.raises(FloatingPointError, match=r"state of rows \[1\] is not finite"):
+        envs.step(actions)
+    expected.step(actions)  # the others have taken theirs
+    assert envs.unwrapped.episodes.finished.tolist() == [False, True, False]
+    mask = np.array([False, True, False])
+    for each in (expected, envs):
+        each.reset(seed=[None, 5, None], options=start | {"reset_mask": mask})
+    for _ in range(4):
+        assert data_equivalence(expected.step(actions), envs.step(actions))
+
+
+def test_success_is_what_it_was_when_a_row_ended(world):
+    """A threshold that changes later ended no row at rest."""
+    envs = make_vec(world, 2, success_threshold=1.0, horizon=1, autoreset_mode=AutoresetMode.DISABLED)
+    envs.reset(seed=0)
+    envs.step(np.tile(np.mean(world.schema.action_bounds, axis=0, dtype=np.float32), (2, 1)))
+    envs.unwrapped.set_attr("success_threshold", 0.0)
+    assert not envs.unwrapped.episodes.columns()["is_success"].any()
+
+
 def test_bad_arguments_say_what_is_wrong(world, tmp_path):
     with pytest.raises(ValueError, match=r"num_envs.*0"):
         WorldVectorEnv(world, num_envs=0)

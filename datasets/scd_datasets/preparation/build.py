@@ -50,7 +50,7 @@ def usual_store(repo_id: str | None, root: Path) -> Path:
     """Gives where a recording's store goes: beside it, or here where it lies in a hub's cache."""
     if repo_id:
         return Path(f"{repo_id.rpartition('/')[2].partition('@')[0]}.zarr")
-    root = root.resolve() if not root.name else root  # `.` has no name of its own
+    root = root.resolve() if root.name in ("", "..") else root  # `.` has no name of its own
     if root.name.endswith(".zarr"):
         return root.with_name(f"{root.name.removesuffix('.zarr')}.windows.zarr")
     return root.with_name(f"{root.name}.zarr")

@@ -184,6 +184,7 @@ def source_digest(source: Source, skipped: bool = False) -> str:
     ]
     parts = {"data", "videos", "meta", *(Path(file).parts[0] for file in named)}
     files = {file for part in parts for file in (source.root / part, *(source.root / part).rglob("*"))}
+    files |= {source.root / file for file in named}  # those in a folder that is a link, too
     files |= {source.root}  # where the whole dataset is one file
     stats = [
         (str(file.relative_to(source.root)), file.stat().st_size, file.stat().st_mtime_ns)

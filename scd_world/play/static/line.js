@@ -3,6 +3,7 @@
 
 const AGAIN_MS = [300, 1000, 2000, 4000];
 const FULL = 1013; // the server has no place
+const PAGE = Math.random().toString(36).slice(2); // a copied tab has the same storage, and is another page
 
 export class Line {
   /** heard: called with each JSON message; shown: with each frame's header and pictures (ImageBitmaps). */
@@ -12,9 +13,9 @@ export class Line {
   }
 
   connect() {
-    const player = sessionStorage.getItem("scd-player") || "";
+    const asked = new URLSearchParams({ player: sessionStorage.getItem("scd-player") || "", page: PAGE });
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.socket = new WebSocket(`${scheme}://${location.host}/drive?player=${encodeURIComponent(player)}`);
+    this.socket = new WebSocket(`${scheme}://${location.host}/drive?${asked}`);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => { this.tries = 0; };
     this.socket.onmessage = ({ data }) => {

@@ -9,14 +9,14 @@ import pytest
 from scd_datasets.config import CheckConfig, DataConfig, SourceConfig
 from scd_datasets.preparation import decode
 from scd_datasets.preparation.build import build_once, run_check, usual_store
-from scd_datasets.preparation.check import check_dataset
+from scd_datasets.preparation.check import check_dataset, source_digest
 from scd_datasets.preparation.open_store import open_store
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 from scd_datasets.store import arrays, known_stores
 from scd_datasets.store.store import WindowStore
 
-from ..by_hand import LENGTH, TOP, write_dataset
+from ..by_hand import LENGTH, TOP, picture, write_dataset, write_video
 
 
 @pytest.fixture
@@ -230,6 +230,17 @@ def test_other_images_are_decoded_anew_and_a_store_that_is_gone_too(tmp_path, de
     assert len(decoded_episodes) == 9
 
 
+def test_pictures_that_change_behind_a_link_are_decoded_anew(tmp_path):
+    """A folder of videos on another disk: its files were never looked at."""
+    root = write_dataset(tmp_path / "d", "v2.1", video=True)
+    (root / "videos" / "chunk-000").rename(tmp_path / "elsewhere")
+    (root / "videos" / "chunk-000").symlink_to(tmp_path / "elsewhere")
+    before = source_digest(LeRobotFolder(root))
+    assert source_digest(LeRobotFolder(root)) == before
+    write_video(next((tmp_path / "elsewhere").rglob("*.mp4")), [picture(1, i) for i in range(LENGTH)])
+    assert source_digest(LeRobotFolder(root)) != before
+
+
 def test_a_linked_store_outlives_the_one_it_was_linked_from(tmp_path):
     import shutil
 
@@ -256,6 +267,9 @@ def test_the_folder_that_one_stands_in_has_a_name(tmp_path, monkeypatch):
     (tmp_path / "d").mkdir()
     monkeypatch.chdir(tmp_path / "d")
     assert usual_store(None, Path(".")) == tmp_path / "d.zarr"
+    (tmp_path / "d" / "meta").mkdir()
+    monkeypatch.chdir(tmp_path / "d" / "meta")
+    assert usual_store(None, Path("..")) == tmp_path / "d.zarr"
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):

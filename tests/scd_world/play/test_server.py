@@ -78,8 +78,8 @@ class Page:
 
 
 @contextmanager
-def page(client, player=""):
-    with client.websocket_connect(f"{DRIVE}?player={player}") as socket:
+def page(client, player="", page=""):
+    with client.websocket_connect(f"{DRIVE}?player={player}&page={page}") as socket:
         yield Page(socket)
 
 
@@ -204,6 +204,24 @@ def test_what_a_browser_played_before_it_left_is_kept_and_it_finds_it_again(serv
             assert copied_tab.frame["step"] == 0
             again.step([0, 0])
     assert [len(tape) for tape in shelf.taken] == [2, 3, 4]
+
+
+def test_a_page_whose_line_was_lost_without_a_word_finds_its_episode(serve, shelf):
+    """The server had not noticed, and gave it a new one; the old one was lost, and its place taken."""
+    with serve(most=2) as client, page(client, page="a") as one:
+        one.step([1, 0])
+        left = one.step([1, 1])
+        name = one.hello["player"]
+        with page(client, name, "b") as copied_tab:
+            assert copied_tab.hello["player"] != name
+        with page(client, name, "a") as again:
+            assert again.hello["player"] == name
+            assert again.frame["state"] == left["state"]
+            assert again.step([0, 0])["step"] == 3
+            with pytest.raises(WebSocketDisconnect):
+                one.step([0, 0])
+        with page(client, name, "a") as once_more:
+            assert once_more.frame["step"] == 3
 
 
 def test_a_full_house_says_so_and_a_place_that_was_left_is_given_away(serve, shelf):
