@@ -44,11 +44,16 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
     for those that are missing.
     """
     kind = policy_class(name)
-    parameters = inspect.signature(kind).parameters.values()
+    signature = inspect.signature(kind).parameters
+    parameters = signature.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD][1:]
     if missing := [argument for argument in needed if argument not in kwargs]:
         given = ", ".join(f"{argument}=…" for argument in missing)
         raise ValueError(f"policy {name!r} needs {given}: scd_policies.make({name!r}, space, {given})")
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if unknown := [] if takes_all else sorted(set(kwargs) - {*[*signature][1:]}):
+        known = ", ".join([*signature][1:]) or "none"
+        raise ValueError(f"policy {name!r} knows no argument {', '.join(unknown)}; it takes {known}")
     return kind(action_space, **kwargs)
 
 
@@ -90,7 +95,7 @@ def policy_class(name: str) -> Callable[..., Policy]:
 def unknown(name: str) -> ValueError:
     return ValueError(
         f"no policy is called {name!r}; there are {', '.join(NAMES)}, module:name for your own, and for "
-        "commands a LeRobot policy's folder or its name on the Hub"
+        "scd-rollout, scd-rank and scd-play a LeRobot policy's folder or its name on the Hub"
     )
 
 

@@ -13,7 +13,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from scd_policies.policy import Policy, bounded_box, generators
+from scd_policies.policy import (
+    Policy,
+    RememberingPolicy,
+    ReportingPolicy,
+    RestingPolicy,
+    bounded_box,
+    generators,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,11 @@ class Degradation:
     def __post_init__(self) -> None:
         if self.delay < 0 or self.noise < 0:
             raise ValueError(f"delay and noise are 0 or more; got {self.delay} and {self.noise}")
+        if not isinstance(self.offset, Sequence):
+            raise ValueError(
+                f"offset has one value for each dimension of an action; got {self.offset} (where a list "
+                "means a value for each episode, give a list of lists: offset: [[5, 0]])"
+            )
         if not 0 < self.slow <= 1:
             raise ValueError(f"slow is a share of the way, above 0 and at most 1; got {self.slow}")
         if self.stop_after is not None and self.stop_after < 1:
@@ -74,4 +86,16 @@ class DegradedPolicy:
             self._reached = self._reached + how.slow * (self._wanted[0] - self._reached)
             noise = np.stack([rng.standard_normal(self._box.shape) for rng in self._rngs])
             self._last = self._reached + self._offset + how.noise * noise
-        return np.clip(self._last, self._box.low, self._box.high).astype(self._box.dtype)
+        action = np.clip(self._last, self._box.low, self._box.high).astype(self._box.dtype)
+        if isinstance(self._policy, RememberingPolicy):
+            self._policy.took(action)
+        return action
+
+    def rest(self, over: np.ndarray) -> None:
+        if isinstance(self._policy, RestingPolicy):
+            self._policy.rest(over)
+
+    @property
+    def decision_info(self) -> dict[str, np.ndarray]:
+        """What the policy tells of its decisions; nothing where it tells none."""
+        return self._policy.decision_info if isinstance(self._policy, ReportingPolicy) else {}

@@ -38,6 +38,24 @@ class ReportingPolicy(Policy, Protocol):
         ...
 
 
+@runtime_checkable
+class RestingPolicy(Policy, Protocol):
+    """A policy to which each decision is dear: it is told of which rows nothing counts any more."""
+
+    def rest(self, over: np.ndarray) -> None:
+        """Takes it that these rows, (B,) bool, are over until the next `reset`: any action will do."""
+        ...
+
+
+@runtime_checkable
+class RememberingPolicy(Policy, Protocol):
+    """A policy that decides by what it did before: it is told where something else was done."""
+
+    def took(self, action: np.ndarray) -> None:
+        """Takes it that these actions, (B, A), were taken at the last observation, not those it gave."""
+        ...
+
+
 def generators(seeds: Sequence[int]) -> list[np.random.Generator]:
     """Gives one random stream per episode, another than that of an environment reset with the same seed."""
     return [np.random.default_rng([seed, 1]) for seed in seeds]

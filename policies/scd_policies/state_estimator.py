@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from scd_policies import regression
-from scd_policies.policy import Policy
+from scd_policies.policy import Policy, RememberingPolicy, ReportingPolicy, RestingPolicy
 from scd_world.utils.precision import multiplies_bf16
 
 KIND = "state_estimator"
@@ -76,6 +76,19 @@ class EstimatedStatePolicy:
         with torch.inference_mode():
             state = self._net(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
         return self._policy.act(obs | {"environment_state": state})
+
+    def rest(self, over: np.ndarray) -> None:
+        if isinstance(self._policy, RestingPolicy):
+            self._policy.rest(over)
+
+    def took(self, action: np.ndarray) -> None:
+        if isinstance(self._policy, RememberingPolicy):
+            self._policy.took(action)
+
+    @property
+    def decision_info(self) -> dict[str, np.ndarray]:
+        """What the policy tells of its decisions; nothing where it tells none."""
+        return self._policy.decision_info if isinstance(self._policy, ReportingPolicy) else {}
 
 
 def renamed(name: str) -> str:

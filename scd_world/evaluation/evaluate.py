@@ -81,6 +81,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     if config.rerun:
         load_rerun()
+    load_networks(config.lpips_weights, config.fvd_weights, torch.device("cpu"))  # what is missing shows now
+    if config.cvvdp:
+        load_cvvdp(torch.device("cpu"))
     began, world = time.time(), World.load(config.world, device=pick_device(config.device))
     out = claim_folder(config.out, "scd-evaluate", ("report.json", ("world", "settings")))
     store = open_store(config.data, out, world.config.patch, world=world.schema)

@@ -7,6 +7,7 @@ M moments, H steps; gray levels are means over all pixels of absolute difference
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from scd_world.evaluation.open_loop import (
     load_batch,
     start_windows,
 )
+from scd_world.evaluation.outcome_prediction import FRAMES_AT_ONCE
 from scd_world.world.world import World
 
 STATE = 0.01  # of a dimension's recorded range: what moves no further stands still
@@ -39,8 +41,9 @@ def find_still_moments(
     State and pictures both stand still, over the context, which ends at `frame`, and for `steps` recorded
     frames more.
     """
-    size = np.maximum(np.ptp(store.state[:], axis=0), 1e-6)
-    found = (longest_still(store, int(e), store.state[:] / size, context, horizon) for e in episodes)
+    state = store.state[:]
+    state = state / np.maximum(np.ptp(state, axis=0), 1e-6)
+    found = (longest_still(store, int(e), state, context, horizon) for e in episodes)
     return sorted((w for w in found if w is not None), key=lambda w: -w.steps)[:most]
 
 
@@ -49,22 +52,38 @@ def longest_still(
 ) -> Window | None:
     """Finds an episode's longest still moment; state (F, S): of all recordings, in units of its range."""
     first, length = int(store.starts[episode]), int(store.lengths[episode])
-    mine, best, pixels = state[first : first + length], None, None
+    mine, best = state[first : first + length], None
+    pictures = Pictures(store, first, length, most=context + horizon)
     for frame in range(context - 1, length - FEWEST):
         least = best.steps + 1 if best else FEWEST
-        around = slice(frame - context + 1, frame + horizon + 1)
+        around = slice(frame - context + 1, min(frame + horizon + 1, length))
         moved = np.abs(mine[around] - mine[frame]).max(axis=1, initial=0) > STATE
         if steps_at_rest(moved, context) < least:
             continue
-        if pixels is None:  # most episodes of most robots never get here
-            last = max(length - 1, 1)
-            pixels = store.windows(np.array([episode]), np.array([0]), last)["pixels"][0].astype(np.int16)
-        if np.abs(pixels[frame + least] - pixels[frame]).mean() > PIXELS:
+        now = pictures[frame].astype(np.int16)
+        if np.abs(pictures[frame + least] - now).mean() > PIXELS:
             continue
-        moved = moved | (np.abs(pixels[around] - pixels[frame]).mean((1, 2, 3, 4)) > PIXELS)
+        moved = moved | [np.abs(pictures[i] - now).mean() > PIXELS for i in range(around.start, around.stop)]
         if (steps := steps_at_rest(moved, context)) >= least:
             best = Window(episode, frame, steps)
     return best
+
+
+class Pictures:
+    """An episode's pictures, uint8 (V, H, W, 3), read a few at a time, of which the last are kept: a whole
+    episode of several cameras is gigabytes."""
+
+    def __init__(self, store: WindowStore, first: int, length: int, most: int) -> None:
+        """first: the episode's first row; most: how many frames in a row are asked for."""
+        self.store, self.first, self.length = store, first, length
+        self._read = lru_cache(maxsize=most // FRAMES_AT_ONCE + 2)(self._read_some)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        return self._read(frame // FRAMES_AT_ONCE)[frame % FRAMES_AT_ONCE]
+
+    def _read_some(self, part: int) -> np.ndarray:
+        frames = np.arange(part * FRAMES_AT_ONCE, min((part + 1) * FRAMES_AT_ONCE, self.length))
+        return self.store.pixels_of_rows(self.first + frames)
 
 
 def steps_at_rest(moved: np.ndarray, context: int) -> int:

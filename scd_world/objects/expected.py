@@ -41,6 +41,8 @@ class Recorded:
             return Scenes(seen, still, torch.zeros_like(still[:, :1], dtype=torch.bool))
         apart = torch.cdist(state, self.state)
         apart.masked_fill_(episode[:, None] == self.episode, torch.inf)
+        if (apart.isfinite().sum(1) < NEIGHBORS).any():  # too few of other episodes to ask
+            return Scenes(seen, still, torch.zeros_like(still[:, :1], dtype=torch.bool))
         near = self.frames[apart.topk(NEIGHBORS, largest=False).indices]  # (F, 9, 3, H, W)
         usual = middle(*(middle(*near[:, i : i + 3].unbind(1)) for i in (0, 3, 6)))
         apart = torch.maximum(near, usual[:, None]) - torch.minimum(near, usual[:, None])  # uint8
@@ -57,6 +59,8 @@ class Recorded:
         if not self.state.shape[1] or len(state) < 4 * NEIGHBORS:
             return 0.0
         apart = torch.cdist(state, state).masked_fill_(episode[:, None] == episode, torch.inf)
+        if (apart.isfinite().sum(1) < TOLD_BY).any():  # too few of other episodes to ask
+            return 0.0
         likely = places[apart.topk(TOLD_BY, largest=False).indices].mean(1)
         return 1 - ((places - likely).square().sum() / (places - places.mean(0)).square().sum()).item()
 

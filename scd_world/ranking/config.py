@@ -71,6 +71,9 @@ class RankConfig:
             one_of("only_sides", side, SIDES)
         for name in ("episodes", "batch_size", "bootstrap"):
             above(name, getattr(self, name), 0)
+        for name in ("max_steps", "num_steps", "threads"):
+            if getattr(self, name) is not None:
+                above(name, getattr(self, name), 0)
         between("success_threshold", self.success_threshold, 0, 1)
 
 

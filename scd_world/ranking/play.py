@@ -7,7 +7,7 @@ import importlib.util
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from scd_envs.settings import start_pool, task_index
 from scd_envs.simulators.vector import SimulatorVectorEnv
 from scd_envs.spaces import action_space
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies import Policy, is_checkpoint, make
+from scd_policies import PLANNERS, Policy, is_checkpoint, make
 from scd_policies.degraded import Degradation, DegradedPolicy
 from scd_policies.rollout import episodes
 from scd_policies.state_estimator import EstimatedStatePolicy
@@ -71,22 +71,41 @@ def choose_starts(world: World, count: int, seed: int, task: str | None = None) 
     return starts
 
 
-def build(entry: PolicyEntry, space: gymnasium.Space, metadata: Mapping[str, Any], task: str = "") -> Policy:
+def build(
+    entry: PolicyEntry,
+    space: gymnasium.Space,
+    metadata: Mapping[str, Any],
+    task: str = "",
+    device: str = "cpu",
+    asked: str | None = None,
+) -> Policy:
     """Builds the policy of an entry, with its state estimator and its degradation.
 
     metadata: the environment's; a LeRobot policy must know what the cameras are called, and a letterbox.
-    task: what a LeRobot policy is given as its instruction.
+    task, device: what a LeRobot policy is given as its instruction, and where it runs. asked: the task that
+    a planner plans for; None: that of its world.
     """
     if not is_checkpoint(entry.policy):
-        policy = make(entry.policy, space, **entry.policy_kwargs)
+        given = {"task": asked} if asked is not None and entry.policy in PLANNERS else {}
+        policy = make(entry.policy, space, **(given | entry.policy_kwargs))
     else:
         known = ("views", "recorded", "camera_keys")
         shown = {name: metadata[name] for name in known if name in metadata}
-        policy = make("lerobot", space, path=entry.policy, **(shown | {"task": task} | entry.policy_kwargs))
+        shown |= {"task": task, "device": device}
+        policy = make("lerobot", space, path=entry.policy, **(shown | entry.policy_kwargs))
     if entry.state_estimator is not None:
         policy = EstimatedStatePolicy(policy, entry.state_estimator)
     # Others stay as they are: where one leaves the recorded range, the environment clips it and reports that.
     return DegradedPolicy(policy, space, Degradation(**entry.degrade)) if entry.degrade else policy
+
+
+def values_in(given: Any) -> Iterator[Any]:
+    """Lists what stands in dictionaries and lists, one in another."""
+    if isinstance(given, Mapping | list | tuple):
+        for value in given.values() if isinstance(given, Mapping) else given:
+            yield from values_in(value)
+    else:
+        yield given
 
 
 class RankingResults:
@@ -122,7 +141,7 @@ class RankingResults:
             "policy": [entry.policy, entry.policy_kwargs, entry.degrade, entry.state_estimator],
             "files": [
                 identity(str(v))
-                for v in (source_of(entry.policy), entry.state_estimator, *entry.policy_kwargs.values())
+                for v in (source_of(entry.policy), entry.state_estimator, *values_in(entry.policy_kwargs))
             ],
             "starts": [asdict(start) for start in self.starts],
             "max_steps": self.max_steps,
@@ -140,6 +159,14 @@ class RankingResults:
             played |= {"simulator_kwargs": config.simulator_kwargs} if config.simulator_kwargs else {}
         return hashlib.sha256(json.dumps(played, sort_keys=True).encode()).hexdigest()
 
+    def policy(self, entry: PolicyEntry, metadata: Mapping[str, Any]) -> Policy:
+        """Builds the policy of an entry; metadata: of the environment that it acts in."""
+        config, schema = self.config, self.world.schema
+        task = config.task or "".join(schema.tasks)  # its only one, if any
+        metadata = {**metadata, "camera_keys": schema.lerobot_keys}  # the simulator does not know them
+        device = str(self.world.device.type)
+        return build(entry, action_space(schema), metadata, task, device, config.task)
+
     def play(self, entry: PolicyEntry, side: str) -> dict[str, Any]:
         """Plays all episodes and writes the file, whole or not at all; gives its contents.
 
@@ -147,10 +174,7 @@ class RankingResults:
         """
         began = time.perf_counter()
         envs = self.imagination() if side == "world" else self.simulation(entry)
-        task = self.config.task or "".join(self.world.schema.tasks)  # its only one, if any
-        schema = self.world.schema
-        metadata = envs.metadata | {"camera_keys": schema.lerobot_keys}  # the simulator does not know them
-        policy = build(entry, action_space(schema), metadata, task)
+        policy = self.policy(entry, envs.metadata)
         options: list[dict[str, Any]] = [
             {"episode": s.episode, "frame": s.frame} if side == "world" else s.state for s in self.starts
         ]

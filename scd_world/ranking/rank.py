@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from gymnasium import spaces
 from scd_envs import simulators
 from scd_envs.settings import task_index
 from scd_envs.simulators.adapter import STATE_KEYS
+from scd_envs.world_env import world_metadata
 from scd_policies import check_name, is_checkpoint
 from scd_world.metrics.statistics import correlation
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
@@ -59,9 +60,11 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     claim_folder(config.out, "scd-rank", ("*/*.json", ("episodes", "seconds")))
     results = RankingResults(config, world, starts)
     sides = ["world"] if labels else ["simulator", "world"]
-    for side in [side for side in sides if side in config.only_sides]:
-        for entry in [e for e in entries if e.name in config.only_policies or not config.only_policies]:
-            play_once(results, entry, side)
+    chosen = [e for e in entries if e.name in config.only_policies or not config.only_policies]
+    asked = [(entry, side) for side in sides if side in config.only_sides for entry in chosen]
+    refuse_unbuilt(results, {e.name: e for e, side in asked if results.find(e, side) is None}.values())
+    for entry, side in asked:
+        play_once(results, entry, side)
     played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
     missing = [f"{side}/{name}" for side in sides for name, result in played[side].items() if result is None]
     if missing:
@@ -116,6 +119,18 @@ def refuse_unpaired(config: RankConfig, schema: DataSchema) -> None:
         )
 
 
+def refuse_unbuilt(results: RankingResults, entries: Iterable[PolicyEntry]) -> None:
+    """Raises ValueError, naming all of them, where policies cannot be built: hours later it would be late."""
+    wrong = []
+    for entry in entries:
+        try:
+            results.policy(entry, world_metadata(results.world, None))
+        except Exception as error:  # a policy of one's own may raise anything
+            wrong.append(f"{entry.name}: {error}")
+    if wrong:
+        raise ValueError("these policies cannot be made:\n  " + "\n  ".join(wrong))
+
+
 def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
     """Plays a policy on one side, unless it was played, or another process is playing it now."""
     if results.find(entry, side) is not None:
@@ -130,7 +145,7 @@ def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
     except Timeout:
         log.info("%s/%s: another process is playing it", side, entry.name)
         return
-    except ValueError as error:  # such as a checkpoint that does not fit
+    except (ValueError, TypeError, OSError) as error:  # such as a checkpoint that does not fit
         raise ValueError(f"{side}/{entry.name}: {error}") from error
     done = [episode["success"] for episode in result["episodes"]]
     log.info("%s/%s: %d of %d, %.0f s", side, entry.name, sum(done), len(done), result["seconds"])

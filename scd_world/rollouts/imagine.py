@@ -39,7 +39,7 @@ from scd_datasets.writing.episodes import (
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_envs.spaces import taken_action
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies import Policy, check_name, is_checkpoint, make
+from scd_policies import PLANNERS, Policy, check_name, is_checkpoint, make
 from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.reporting import video
 from scd_world.reporting.rerun_file import load_rerun
@@ -138,7 +138,11 @@ class RolloutPlan:
             starts, actions = recorded_actions(str(config.replay), env.world, config.starts)
             limits = [len(each) for each in actions]
             return cls(make("replay", space, actions=actions), name, starts, limits)
+        for episode, frame in config.starts or ():
+            env.world.starts.get(episode, frame)  # ValueError where the world has none there
         tasks = (config.task,) if config.task else env.schema.tasks
+        if config.task and config.policy in PLANNERS:
+            kwargs = {"task": config.task} | dict(kwargs)
         policy = open_policy(config.policy, kwargs, space, env.metadata, tasks, config.device)
         return cls(policy, name, config.starts)
 

@@ -76,3 +76,38 @@ def test_impossible_degradations_are_refused(impossible):
 def test_an_offset_of_another_size_than_the_action_is_refused():
     with pytest.raises(ValueError, match="offset has 3 values, an action 2"):
         DegradedPolicy(Counting(), BOX, Degradation(offset=(1, 2, 3)))
+
+
+class Remembering(Counting):
+    """Notes what it is told of what was done."""
+
+    def __init__(self):
+        self.told, self.over = [], []
+
+    def took(self, action):
+        self.told.append(action)
+
+    def rest(self, over):
+        self.over.append(over)
+
+    @property
+    def decision_info(self):
+        return {"certainty": np.full(self.rows, 0.5 + self.step)}
+
+
+def test_the_policy_learns_what_was_done_and_what_it_says_is_passed_on():
+    """A planner went on from actions that nobody had taken."""
+    inner = Remembering()
+    policy = DegradedPolicy(inner, BOX, Degradation(delay=1, offset=(1.0, 0.0)))
+    policy.reset([1, 2])
+    actions = [policy.act({}) for _ in range(3)]
+    np.testing.assert_array_equal(inner.told, actions)
+    assert policy.decision_info["certainty"].tolist() == [2.5, 2.5]
+    policy.rest(np.array([True, False]))
+    assert inner.over[0].tolist() == [True, False]
+    assert played(delay=1).shape == (6, 2, 2)  # and one that asks for none of it is asked for nothing
+
+
+def test_an_offset_that_is_one_number_is_answered_in_words():
+    with pytest.raises(ValueError, match=r"offset has one value for each dimension .*offset: \[\[5, 0\]\]"):
+        Degradation(offset=5.0)

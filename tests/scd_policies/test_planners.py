@@ -318,3 +318,51 @@ def test_a_wrong_number_of_rows_is_refused():
     policy.reset([0, 1])
     with pytest.raises(ValueError, match="reset with 2 seeds"):
         policy.act(obs_of((0, 0)))
+
+
+class BrokenModel(PointModel):
+    """A world that imagines NaN wherever it is sent beyond `broken_beyond`."""
+
+    def __init__(self, broken_beyond: float) -> None:
+        super().__init__()
+        self.broken_beyond = broken_beyond
+
+    def step(self, s, action):
+        s, outcome = super().step(s, action)
+        broken = action[:, 0] > self.broken_beyond
+        return torch.where(broken[:, None], torch.nan, s), outcome._replace(
+            reward=torch.where(broken, torch.nan, outcome.reward)
+        )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_plan_whose_imagination_broke_is_never_carried_out(name):
+    """NaN was the highest of all values, and MPPI acted NaN."""
+    acting = planner(name, BrokenModel(0.2))
+    acting.reset([0, 1])
+    obs = {"agent_pos": np.full((2, 2), -0.5, np.float32)}
+    for _ in range(4):
+        action = acting.act(obs)
+        assert (action[:, 0] <= 0.2 + 1e-6).all()
+        assert np.isfinite(acting.decision_info["plan_value"]).all()
+    broken = planner(name, BrokenModel(-2.0))
+    broken.reset([0])
+    with pytest.raises(FloatingPointError, match="no number under every plan"):
+        broken.act({"agent_pos": np.zeros((1, 2), np.float32)})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_rows_that_are_over_plan_no_more(name):
+    limits, model = (2, 2, 12), PointModel()
+    acting = planner(name, model, execute=1)
+    plans, plan = [], acting.plan
+    acting.plan = lambda *given: plans.append(1) or plan(*given)
+    acting.reset([0, 1, 2])
+    obs = {"agent_pos": np.zeros((3, 2), np.float32)}
+    alone = planner(name, execute=1)
+    alone.reset([2])
+    for step in range(12):
+        acting.rest(np.array([step >= limit for limit in limits]))
+        one, other = acting.act(obs)[2], alone.act({"agent_pos": obs["agent_pos"][2:]})[0]
+        np.testing.assert_array_equal(one, other)  # what the others do is nothing to it
+    assert len(plans) == sum(limits)

@@ -113,3 +113,22 @@ def test_an_episode_has_a_step(policy, steps):
     """It was played to its end, as if nothing had been said."""
     with pytest.raises(ValueError, match=r"max_steps=(0|-2): an episode has 1 step or more"):
         rollout(Countdown(), policy, seeds=[1, 2], max_steps=steps)
+
+
+def test_a_policy_is_told_which_rows_are_over():
+    """To one that plans, each decision is dear."""
+
+    class Resting:
+        def reset(self, seeds):
+            self.rows, self.told = len(seeds), []
+
+        def act(self, obs):
+            return np.zeros((self.rows, 1), np.float32)
+
+        def rest(self, over):
+            self.told.append(over.tolist())
+
+    policy = Resting()
+    played = list(episodes(vector(2, AutoresetMode.SAME_STEP), policy, [3, 1]))
+    assert [len(each.action) for each in played] == [3, 1]
+    assert policy.told == [[False, False], [False, True], [False, True]]

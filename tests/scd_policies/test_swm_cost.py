@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from scd_policies.planners import swm_cost
+from scd_policies.planners.imagination import open_imagination
 from scd_policies.planners.swm_cost import WorldCost
 from scd_world.world.world import World
 
@@ -95,3 +97,16 @@ class Still(gymnasium.Env):
 
     def __init__(self, box: gymnasium.spaces.Box) -> None:
         self.action_space = box
+
+
+def test_a_world_that_finds_objects_in_its_pictures_is_refused(world, monkeypatch):
+    """Costs are told of the state alone."""
+
+    def seeing(*given, **named):
+        imagination = open_imagination(*given, **named)
+        imagination.needs_images = True
+        return imagination
+
+    monkeypatch.setattr(swm_cost, "open_imagination", seeing)
+    with pytest.raises(ValueError, match="finds objects in its pictures"):
+        cost_of(world)

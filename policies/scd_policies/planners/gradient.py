@@ -53,7 +53,8 @@ class Gradient(Search):
         for _ in range(how.iterations):
             played = self.play(row, start, self.from_unit(u))
             best = joined([best, Played(*(part.detach() for part in played)).best()]).best()
-            (u.grad,) = torch.autograd.grad(-played.value.sum(), u)  # the world's own weights get none
+            (grad,) = torch.autograd.grad(-played.value.sum(), u)  # the world's own weights get none
+            u.grad = grad.nan_to_num(0, 0, 0)
             optimizer.step()
             with torch.no_grad():
                 u.clamp_(-1, 1)

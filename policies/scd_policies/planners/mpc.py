@@ -72,7 +72,10 @@ class MPPI(Search):
         for _ in range(how.iterations):
             tried = self.from_unit(mean + how.std * self.noise(row, how.samples))
             played = self.play(row, start, torch.cat([tried, self.from_unit(mean)[None]]))
-            spread = played.value.std().clamp_min(LEAST_SPREAD)
+            known = played.value[played.value.isfinite()]
+            if not len(known):
+                return best
+            spread = known.std(correction=min(1, len(known) - 1)).clamp_min(LEAST_SPREAD)
             weight = (played.value / (how.temperature * spread)).softmax(0)
             mean = torch.einsum("n,nha->ha", weight, self.to_unit(played.action))
         averaged = self.play(row, start, self.from_unit(mean)[None])

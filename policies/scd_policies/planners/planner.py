@@ -75,6 +75,7 @@ class Planner(ABC):
         self.task = find_task(config.task, self.schema)
         self.base = make_base(config, self.box, self.schema)
         self._rows: list[Row] = []
+        self._over: np.ndarray = np.zeros(0, bool)  # rows that are
 
     @abstractmethod
     def plan(self, row: Row, start: StartState) -> Played:
@@ -83,10 +84,28 @@ class Planner(ABC):
     def reset(self, seeds: Sequence[int]) -> None:
         frames, images = self.imagination.frames, self.imagination.needs_images
         self._rows = [Row(History(self.schema, frames, images, self.task), rng) for rng in generators(seeds)]
+        self._over = np.zeros(len(self._rows), bool)
+
+    def rest(self, over: np.ndarray) -> None:
+        """Plans no more for the rows that are over, (B,) bool: what they do counts for nothing."""
+        self._over = np.asarray(over, bool)
 
     def act(self, obs: dict[str, Any]) -> np.ndarray:
         check_batch(obs, len(self._rows))
-        return np.stack([self._act(row, pick_row(obs, i)) for i, row in enumerate(self._rows)])
+        return np.stack(
+            [
+                row.history.actions[-1].astype(self.box.dtype)
+                if self._over[i] and row.history.actions
+                else self._act(row, pick_row(obs, i))
+                for i, row in enumerate(self._rows)
+            ]
+        )
+
+    def took(self, action: np.ndarray) -> None:
+        """Learns what was done instead, (B, A), at the newest observations."""
+        for row, taken, over in zip(self._rows, action, self._over, strict=True):
+            if not over:
+                row.history.actions[-1] = np.asarray(taken, np.float32)
 
     def _act(self, row: Row, obs: dict[str, Any]) -> np.ndarray:
         row.history.observe(obs)
@@ -94,6 +113,11 @@ class Planner(ABC):
         if not row.queue:
             began = time.perf_counter()
             planned, value = self.plan(row, row.history.start())
+            if not value.isfinite().all():
+                raise FloatingPointError(
+                    "the planner's world imagines what is no number under every plan that was tried: it was "
+                    "trained to this, or stands where its recordings never were"
+                )
             taken = planned[0, : self.config.execute].detach().cpu().numpy()
             row.queue.extend(np.clip(taken, self.box.low, self.box.high).astype(self.box.dtype))
             row.rest, row.value = planned[0, self.config.execute :].detach(), float(value[0])

@@ -22,7 +22,8 @@ from scd_world.robot_data.schema import DataSchema
 
 
 def plan_value(outcomes: Sequence[Outcome], config: PlannerConfig, schema: DataSchema) -> Tensor:
-    """Gives (N,): what H steps are worth, raw reward per step. What the world does not predict counts 0."""
+    """Gives (N,): what H steps are worth, raw reward per step. What the world does not predict counts 0; a
+    plan under which it imagines what is no number is worth −∞."""
     reward, success, uncertainty = (
         torch.stack(part, dim=1) for part in zip(*outcomes, strict=True)
     )  # (N, H)
@@ -34,4 +35,5 @@ def plan_value(outcomes: Sequence[Outcome], config: PlannerConfig, schema: DataS
     H = value.shape[1]
     weight = (1 - config.discount) * config.discount ** torch.arange(H, device=value.device)
     weight[-1] += config.discount**H
-    return value @ weight.to(value)
+    worth = value @ weight.to(value)
+    return torch.where(worth.isfinite(), worth, -torch.inf)

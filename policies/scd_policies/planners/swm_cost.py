@@ -54,6 +54,11 @@ class WorldCost:
     def __init__(self, world: str | Path | World, **settings: Any) -> None:
         self.config = replace(PlannerConfig.of(settings), state_only=True)
         self.imagination = open_imagination(world, self.config, base_needs_images=False)
+        if self.imagination.needs_images:
+            raise ValueError(
+                "this world finds objects in its pictures, and costs are told of the state alone: plan in it "
+                "with scd_policies' planners"
+            )
         self.schema = self.imagination.schema
         self.task = find_task(self.config.task, self.schema)
         self.process = {"action": ActionScaler(self.schema)}

@@ -556,3 +556,13 @@ def test_a_window_that_failed_once_has_failed():
     assert found["mean_psnr"] == 2
     assert found["mean_psnr_changed"] is None
     assert found["windows_never_failed"] == 0.5
+
+
+def test_weights_that_are_not_there_are_said_before_the_data_is_prepared(slide_world, tmp_path, monkeypatch):
+    """Of a new recording, that is minutes of decoding."""
+    monkeypatch.setattr("scd_world.evaluation.evaluate.open_store", lambda *_, **__: pytest.fail("prepared"))
+    folder = slide_world.save(tmp_path / "world")
+    for name in ("lpips_weights", "fvd_weights"):
+        config = EvaluateConfig(world=str(folder), out=str(tmp_path / name), **{name: "/nowhere.safetensors"})
+        with pytest.raises((ValueError, OSError), match=r"/nowhere\.safetensors"):
+            evaluate(config)

@@ -135,3 +135,15 @@ def test_where_nothing_stands_still_it_is_said(store, still_world):
     assert "no held-out moment" in still_lines({"standing_still": None})[0]
     assert still_lines({"standing_still": {}}) == []  # not asked for
     assert isinstance(find_still_moments(store, np.arange(1), 4, 20, 1)[0], Window)
+
+
+def test_of_a_long_episode_a_few_pictures_are_kept_at_a_time(store, monkeypatch):
+    """Whole episodes of several cameras are gigabytes, and most of them move."""
+    expected = find_still_moments(store, np.arange(3), 4, 9, most=16)
+    monkeypatch.setattr("scd_world.evaluation.standing_still.FRAMES_AT_ONCE", 4)
+    read, rows = store.pixels_of_rows, []
+    monkeypatch.setattr(store, "pixels_of_rows", lambda wanted: rows.extend(wanted) or read(wanted))
+    assert find_still_moments(store, np.arange(3), 4, 9, most=16) == expected
+    assert len(rows) == len(set(rows)) < store.lengths.sum()  # each once, and by far not all
+    last = RESTS.stop + 9 + 4
+    assert all(int(row) % LENGTH < last for row in rows)

@@ -110,3 +110,14 @@ def test_without_a_state_the_background_is_expected():
 def test_the_middle_of_three():
     values = torch.randint(0, 256, (3, 500), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(middle(*values), values.sort(0).values[1])
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_where_no_other_recording_says_so_no_robot_is_expected(others):
+    """Frames of its own were taken for those of others."""
+    frames, state, _, _ = recording(60, 5)
+    state, episode = torch.as_tensor(state, dtype=torch.float32), torch.zeros(60, dtype=torch.long)
+    episode[60 - others :] = 1
+    recorded = Recorded(frames, state, episode, frames.median(0).values)
+    assert not recorded.scenes(frames, state, episode).robot.any()
+    assert recorded.tells(state, episode, torch.rand(60, 2)) == 0

@@ -333,3 +333,43 @@ def test_a_users_policy_is_known_by_its_file_and_other_colons_are_nothing_specia
     assert identity(source_of("my_ranked:Mine")) != first
     assert source_of("scripted_pusht") == "scripted_pusht"
     assert identity("{'a.b': 1}") == "{'a.b': 1}"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"policy": "scripted_pusht", "policy_kwargs": {"skil": 1}},
+            "no argument skil; it takes skill",
+        ),
+        ({"policy": "scripted_pusht", "degrade": {"dealy": 2}}, "unexpected keyword argument 'dealy'"),
+        ({"policy": "nearest_neighbor", "policy_kwargs": {"path": "/no/where"}}, "/no/where"),
+        ({"policy": "scripted_pusht", "state_estimator": "/no/where"}, "/no/where"),
+    ],
+)
+def test_a_policy_that_cannot_be_made_is_named_before_any_other_is_played(config, played, wrong, message):
+    """It was found once all before it had been played: overnight, with thirty policies."""
+    both = [{"name": "wrong", **wrong}, {"name": "too", **wrong}]
+    with pytest.raises(ValueError, match=message) as refused:
+        rank(replace(config, policies=[POLICIES[0], *both]))
+    assert "wrong: " in str(refused.value)
+    assert "too: " in str(refused.value)
+    assert played == []
+
+
+def test_a_file_that_a_policys_own_policy_reads_counts_too(config, tmp_path):
+    """Deep in its arguments, one that was trained anew went unnoticed."""
+    file = tmp_path / "demonstrations.safetensors"
+    file.write_text("first")
+    entry = PolicyEntry("plans", "best_of_n", {"base_kwargs": {"of": [{"path": str(file)}]}})
+    results = RankingResults(config, World.load(config.world), [])
+    before = results.digest(entry, "world")
+    assert results.digest(entry, "world") == before
+    file.write_text("second")
+    assert results.digest(entry, "world") != before
+
+
+@pytest.mark.parametrize("name", ["max_steps", "num_steps", "threads"])
+def test_no_steps_are_refused_at_once(config, name):
+    with pytest.raises(ValueError, match=f"{name}=0"):
+        replace(config, **{name: 0})

@@ -343,3 +343,10 @@ def test_a_planner_imagines_and_its_promise_is_kept(config):
     assert np.isfinite(note["means"]["plan_value"])
     assert note == again
     assert "plan_seconds" not in json.dumps(note)
+
+
+def test_starts_that_the_world_has_not_are_refused_before_anything_is_imagined(config):
+    """The wrong one was found when its turn came."""
+    with pytest.raises(ValueError, match="no start at episode 99999, frame 0"):
+        imagine_dataset(config(starts=[[4, 0], [99999, 0]], num_envs=1, episodes=2))
+    assert not list(Path(config().out).rglob("*.parquet"))
