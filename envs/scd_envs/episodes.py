@@ -92,7 +92,7 @@ class ImaginedEpisodes:
         self.path: World | StatePath = (
             world if settings.render_images else StatePath(world, settings.with_uncertainty)
         )
-        self.compiled = settings.compile
+        self.compiled, self.records_steps = settings.compile, world.device.type == "cuda"
         self.follow(settings)
         self.bf16 = use_bf16(settings.precision, world.device)
         self.pool = start_pool(world, settings.starts)
@@ -209,13 +209,17 @@ class ImaginedEpisodes:
 
     def drop_finished(self) -> None:
         """Takes the rows that are over out of the model's batch, once they are half of it; not where each
-        batch size would be compiled anew."""
+        batch size would be compiled anew. On a GPU, which records and keeps a step for each batch size, some
+        stay, and sizes are powers of two."""
         if self.compiled:
             return
         now = self.state
-        running = np.flatnonzero(~self.finished[now.members])
-        if 0 < len(running) <= len(now.members) // 2:
-            now.rollout, now.members = self._select(running), now.members[running]
+        over = self.finished[now.members]
+        running, count = np.flatnonzero(~over), int((~over).sum())
+        size = 1 << (count - 1).bit_length() if self.records_steps else count
+        if 0 < count <= size <= len(now.members) // 2:
+            places = np.sort(np.concatenate([running, np.flatnonzero(over)[: size - count]]))
+            now.rollout, now.members = self._select(places), now.members[places]
 
     def _select(self, places: np.ndarray) -> RolloutState:
         return self.state.rollout.select(torch.as_tensor(places, device=self.world.device))

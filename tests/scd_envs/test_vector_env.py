@@ -186,6 +186,24 @@ def test_finished_rows_leave_the_batch_and_come_back(world, actions):
     assert singles
 
 
+def test_where_steps_are_recorded_the_batch_has_few_sizes(world):
+    """On a GPU each size is recorded and kept: of 64 rows that ended one by one, dozens were."""
+    action = np.tile(np.mean(world.schema.action_bounds, axis=0, dtype=np.float32), (16, 1))
+    few, all_of_them = (make_vec(world, 16, autoreset_mode="Disabled", **ENDLESS) for _ in range(2))
+    few.unwrapped.episodes.records_steps = True
+    sizes = []
+    for envs in (few, all_of_them):
+        envs.reset(seed=1)
+        envs.step(action)
+    for row in range(15):  # one after another is over
+        for envs in (few, all_of_them):
+            envs.unwrapped.episodes.state.truncated[row] = True
+        few.unwrapped.episodes.drop_finished()
+        sizes.append(len(few.unwrapped.episodes.state.members))
+        assert_close(few.step(action)[0], all_of_them.step(action)[0])
+    assert set(sizes) == {16, 8, 4, 2, 1}
+
+
 def test_finished_rows_may_send_anything(world, actions):
     envs, steps = run_frozen(world, actions[:12])
     assert (steps[-1][2] | steps[-1][3]).all()
