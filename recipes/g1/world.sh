@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A world of Unitree's G1 that picks up a bottle: one still camera, 26 joints and their targets, at 10 of the 30
+# A world of Unitree's G1 that picks up a bottle: a camera on the robot, which moves, 26 joints and their targets, at 10 of the 30
 # recorded frames per second (docs/cameras.md).
 #
 #     recipes/g1/world.sh data/g1 runs/g1            # the parts and settings of recipes/cameras/world.sh

@@ -54,7 +54,7 @@ class ModelConfig:
     heads: int = 3  # of 64: attention on a CPU costs by the head
     encoder_layers: int = 6  # a dense baseline has encoder and decoder layers together
     decoder_layers: int = 2
-    patch: int = 12  # pixels; must divide the frame's height and width
+    patch: int = 12  # pixels, or cells of a latent; must divide the frame's height and width
     window: int = 8  # frames that the encoder sees
     near_window: int = 4  # architecture=far_long: of them at full resolution, the older ones compressed
     fourier_octaves: int = 5  # Fourier features of state and action

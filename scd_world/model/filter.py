@@ -153,7 +153,7 @@ class StateFilter(nn.Module):
         """Gives what the error of the picture is told by, (B, TOLD); of several cameras the mean. innovation
         (B, C, H, W): m − x."""
         shown = measured.shown
-        off = shown.unaided_error.float().sqrt().sqrt()  # R itself: see drawing_error
+        off = shown.unaided_error.float().sqrt().sqrt()  # √R: drawing_error is R²
         told = [off, size_of(innovation), size_of(measured.drawn - shown.anchor_drawn)]
         told = [(value + FLOOR).log().mean(1) for value in told]
         k = (measured.steps_since_observed + 1).log()
