@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from scd_datasets.sources.source import listed
 from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import rows_of
@@ -61,9 +62,26 @@ def first_model(
     if resuming:  # it needs no other world's weights, and must not fail where that world is gone
         return model, normalizer, None
     parent = init_from(model, config.init) if config.init is not None else None
+    if parent is not None and (learnt := held_out_late(config, pretraining, parent)):
+        pretraining.log_main(
+            f"WARNING: {len(learnt)} of {len(pretraining.held_out)} held-out episodes trained the world that "
+            f"this starts from, before the recording grew ({listed(learnt)}): what is measured on them "
+            f"flatters. Evaluate on the others: scd-evaluate … episodes=[…]"
+        )
     if config.init is None or config.init_pretrain:
         pretraining.run(model.prior, normalizer, parent)
     return model, normalizer, parent
+
+
+def held_out_late(config: TrainConfig, pretraining: Pretraining, parent: Mapping[str, Any]) -> list[int]:
+    """Lists the held-out episodes on which the world that weights come from was trained, as far as that can
+    be known: it was trained with a recording of the same name, which had fewer episodes then."""
+    store = pretraining.recorded
+    same = parent.get("data") in (config.data.repo_id, config.data.root)
+    if not same or parent.get("fingerprint") == store.fingerprint or "held_out_episodes" not in parent:
+        return []
+    held_out = store.episode_index[pretraining.held_out].tolist()
+    return [i for i in held_out if i < parent["episodes"] and i not in parent["held_out_episodes"]]
 
 
 def first_normalizer(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -603,6 +604,36 @@ def test_a_world_that_is_trained_further_keeps_its_units(training, tmp_path, cap
         assert torch.equal(getattr(tuned.stats, name), value), name
     assert "state of " in caplog.text
     assert "lies outside the range" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_grown_recording_whose_held_out_episodes_were_learnt_before_is_warned_of(
+    training, tmp_path, caplog
+):
+    """What is held out of more episodes may have trained the world that a training starts from."""
+    caplog.set_level("INFO")
+
+    def written(count: int) -> None:
+        shutil.rmtree(tmp_path / "grows.zarr", ignore_errors=True)
+        write_store(tmp_path / "grows.zarr", SLIDE, map(slide_episode, range(count)))
+
+    def held_out(count: int) -> set[int]:
+        return set(
+            WindowStore.split(SimpleNamespace(lengths=range(count), episode_index=range(count)), 0.25)[1]
+        )
+
+    sizes = ((few, more) for few in range(4, 20) for more in range(few + 1, 20))
+    few, more = next((a, b) for a, b in sizes if {i for i in held_out(b) - held_out(a) if i < a})
+    data = DataConfig(kind="zarr", root=str(tmp_path / "grows.zarr"), holdout=0.25)
+    written(few)
+    world = train(replace(training("first", steps=1), data=data))
+    train(replace(training("same", steps=1, init=str(world)), data=data))
+    assert "before the recording grew" not in caplog.text
+    written(more)
+    late = {i for i in held_out(more) - held_out(few) if i < few}
+    train(replace(training("then", steps=1, init=str(world)), data=data))
+    assert f"WARNING: {len(late)} of " in caplog.text
+    assert f"before the recording grew ({', '.join(map(str, sorted(late)))})" in caplog.text
 
 
 @pytest.mark.slow
