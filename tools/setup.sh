@@ -37,4 +37,11 @@ echo "· installing the locked dependencies (several GB where torch brings CUDA)
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 .venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
+# Where Python is told to write no bytecode, as in many containers, each command would compile torch anew, for five
+# seconds: what the commands import is compiled here, once.
+if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then
+    env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -W ignore -c "
+import accelerate, av, gymnasium, hydra, matplotlib.pyplot, pyarrow.parquet, safetensors.torch, tensorboard
+import torch._dynamo, torch.utils.tensorboard, torchvision, zarr" >/dev/null 2>&1 || true
+fi
 echo "$wanted" > "$stamp"
