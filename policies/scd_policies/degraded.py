@@ -15,11 +15,11 @@ import numpy as np
 
 from scd_policies.policy import (
     Policy,
-    RememberingPolicy,
     ReportingPolicy,
-    RestingPolicy,
     bounded_box,
+    end_rows,
     generators,
+    replace_action,
 )
 
 
@@ -87,13 +87,11 @@ class DegradedPolicy:
             noise = np.stack([rng.standard_normal(self._box.shape) for rng in self._rngs])
             self._last = self._reached + self._offset + how.noise * noise
         action = np.clip(self._last, self._box.low, self._box.high).astype(self._box.dtype)
-        if isinstance(self._policy, RememberingPolicy):
-            self._policy.took(action)
+        replace_action(self._policy, action)
         return action
 
-    def rest(self, over: np.ndarray) -> None:
-        if isinstance(self._policy, RestingPolicy):
-            self._policy.rest(over)
+    def end_rows(self, over: np.ndarray) -> None:
+        end_rows(self._policy, over)
 
     @property
     def decision_info(self) -> dict[str, np.ndarray]:

@@ -38,22 +38,18 @@ class ReportingPolicy(Policy, Protocol):
         ...
 
 
-@runtime_checkable
-class RestingPolicy(Policy, Protocol):
-    """A policy to which each decision is dear: it is told of which rows nothing counts any more."""
-
-    def rest(self, over: np.ndarray) -> None:
-        """Takes it that these rows, (B,) bool, are over until the next `reset`: any action will do."""
-        ...
+def end_rows(policy: Policy, over: np.ndarray) -> None:
+    """Tells a policy that has a method `end_rows` which rows, (B,) bool, are over until the next `reset`:
+    any action will do there, and one that plans saves its decisions."""
+    if callable(method := getattr(policy, "end_rows", None)):
+        method(over)
 
 
-@runtime_checkable
-class RememberingPolicy(Policy, Protocol):
-    """A policy that decides by what it did before: it is told where something else was done."""
-
-    def took(self, action: np.ndarray) -> None:
-        """Takes it that these actions, (B, A), were taken at the last observation, not those it gave."""
-        ...
+def replace_action(policy: Policy, action: np.ndarray) -> None:
+    """Tells a policy that has a method `replace_action` that these actions, (B, A), were taken at the last
+    observation, not those that it gave."""
+    if callable(method := getattr(policy, "replace_action", None)):
+        method(action)
 
 
 def generators(seeds: Sequence[int]) -> list[np.random.Generator]:

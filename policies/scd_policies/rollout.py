@@ -9,7 +9,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from scd_policies.policy import Policy, ReportingPolicy, RestingPolicy
+from scd_policies.policy import Policy, ReportingPolicy, end_rows
 
 Observation = dict[str, Any]  # arrays by key; under `pixels` perhaps a dict of arrays by camera
 
@@ -173,8 +173,7 @@ def _play(
     rows = [_Recording(seed, [_row(obs, i, frames)]) for i, seed in enumerate(seeds)]
     step = 0
     while any(row.episode is None for row in rows):
-        if isinstance(policy, RestingPolicy):
-            policy.rest(np.array([row.episode is not None for row in rows]))
+        end_rows(policy, np.array([row.episode is not None for row in rows]))
         action = policy.act(obs)
         decision = policy.decision_info if isinstance(policy, ReportingPolicy) else {}
         obs, reward, terminated, truncated, info = env.step(action)

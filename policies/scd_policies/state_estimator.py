@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from scd_policies import regression
-from scd_policies.policy import Policy, RememberingPolicy, ReportingPolicy, RestingPolicy
+from scd_policies.policy import Policy, ReportingPolicy, end_rows, replace_action
 from scd_world.utils.precision import multiplies_bf16
 
 KIND = "state_estimator"
@@ -77,13 +77,11 @@ class EstimatedStatePolicy:
             state = self._net(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
         return self._policy.act(obs | {"environment_state": state})
 
-    def rest(self, over: np.ndarray) -> None:
-        if isinstance(self._policy, RestingPolicy):
-            self._policy.rest(over)
+    def end_rows(self, over: np.ndarray) -> None:
+        end_rows(self._policy, over)
 
-    def took(self, action: np.ndarray) -> None:
-        if isinstance(self._policy, RememberingPolicy):
-            self._policy.took(action)
+    def replace_action(self, action: np.ndarray) -> None:
+        replace_action(self._policy, action)
 
     @property
     def decision_info(self) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,10 @@ def compare_steps(worlds: Mapping[str, str], store: WindowStore, config: Distill
         "machine": machine_info(device),
     }
     if (out / "steps.json").exists() and (out / "steps.md").exists():
-        earlier = json.loads((out / "steps.json").read_text(encoding="utf-8"))
-        if {name: earlier.get(name) for name in asked} == asked:
-            return (out / "steps.md").read_text(encoding="utf-8")
+        with suppress(ValueError):  # of a call that was killed while it wrote
+            earlier = json.loads((out / "steps.json").read_text(encoding="utf-8"))
+            if {name: earlier.get(name) for name in asked} == asked:
+                return (out / "steps.md").read_text(encoding="utf-8")
     batches = load_batches(store, windows, choice.context, choice.batch_size, first)
     reference = [first_frames(first, batch, max(config.report_steps), config.seed) for batch in batches]
     measured: dict[str, dict[int, dict[str, float]]] = {}

@@ -66,9 +66,9 @@ class Player:
         """Plays until the browser leaves; what was played is kept then, where recording is on. page: the
         browser's name for the page that it shows."""
         self.socket, self.page, self._sent, self._drawn = socket, page, 0, 0
-        self._staying, self._left = anyio.CancelScope(), asyncio.Event()
+        staying, left = self._staying, self._left = anyio.CancelScope(), asyncio.Event()
         try:
-            with self._staying:
+            with staying:
                 await self.say(self.hello | {"player": self.name, "speed": self.speed})
                 await self.show_elsewhere()
                 async with anyio.create_task_group() as tasks:
@@ -77,11 +77,12 @@ class Player:
         except* WebSocketDisconnect:
             pass
         finally:
-            self.playing, self.socket = False, None
+            if self.socket is socket:  # another one may have come meanwhile
+                self.playing, self.socket = False, None
             with anyio.CancelScope(shield=True):  # a server that ends cancels what it serves
                 await self.worker(self.session.leave)
-            self._left.set()
-        if self._staying.cancelled_caught:
+            left.set()
+        if staying.cancelled_caught:
             with suppress(WebSocketDisconnect, RuntimeError):
                 await socket.close()
 

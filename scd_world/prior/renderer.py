@@ -122,7 +122,7 @@ class StateRenderer(nn.Module):
             del state_dict[name]
         if of_planes:  # the same each time, or nobody would know it for the same world
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)  # the CPU's alone
                 nothing = nn.ModuleDict(
                     {
                         "cameras": RidingCameras(self.state_size, self.num_cameras),

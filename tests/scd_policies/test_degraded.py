@@ -84,10 +84,10 @@ class Remembering(Counting):
     def __init__(self):
         self.told, self.over = [], []
 
-    def took(self, action):
+    def replace_action(self, action):
         self.told.append(action)
 
-    def rest(self, over):
+    def end_rows(self, over):
         self.over.append(over)
 
     @property
@@ -103,7 +103,7 @@ def test_the_policy_learns_what_was_done_and_what_it_says_is_passed_on():
     actions = [policy.act({}) for _ in range(3)]
     np.testing.assert_array_equal(inner.told, actions)
     assert policy.decision_info["certainty"].tolist() == [2.5, 2.5]
-    policy.rest(np.array([True, False]))
+    policy.end_rows(np.array([True, False]))
     assert inner.over[0].tolist() == [True, False]
     assert played(delay=1).shape == (6, 2, 2)  # and one that asks for none of it is asked for nothing
 

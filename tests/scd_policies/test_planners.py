@@ -362,7 +362,7 @@ def test_rows_that_are_over_plan_no_more(name):
     alone = planner(name, execute=1)
     alone.reset([2])
     for step in range(12):
-        acting.rest(np.array([step >= limit for limit in limits]))
+        acting.end_rows(np.array([step >= limit for limit in limits]))
         one, other = acting.act(obs)[2], alone.act({"agent_pos": obs["agent_pos"][2:]})[0]
         np.testing.assert_array_equal(one, other)  # what the others do is nothing to it
     assert len(plans) == sum(limits)

@@ -125,7 +125,7 @@ def test_a_policy_is_told_which_rows_are_over():
         def act(self, obs):
             return np.zeros((self.rows, 1), np.float32)
 
-        def rest(self, over):
+        def end_rows(self, over):
             self.told.append(over.tolist())
 
     policy = Resting()

@@ -105,15 +105,26 @@ class PyAVReader:
         is still to come."""
         now = self._now
         if now is None or abs(self._passed - time) <= abs(now.time - time) or now.time < time - AHEAD:
-            place = max(0, int(time / self._time_base))
-            self._container.seek(place, stream=self._stream)
-            self._frames = self._container.decode(self._stream)
-            self._now, self._next, self._passed = None, None, -math.inf
-            if (now := self._step()) is not None and place:  # there may be frames before the one it came to
-                self._passed = math.nextafter(now.time, -math.inf)
+            now = self._seek(time)
         while now and (after := self._peek()) and abs(after.time - time) < abs(now.time - time):
             now = self._step()
         return now
+
+    def _seek(self, time: float) -> av.VideoFrame | None:
+        """Moves to a frame at second `time` or before it; where a key frame's own followers come before it,
+        to an earlier key frame."""
+        before = 0.0
+        while True:
+            place = max(0, int((time - before) / self._time_base))
+            self._container.seek(place, stream=self._stream)
+            self._frames = self._container.decode(self._stream)
+            self._now, self._next, self._passed = None, None, -math.inf
+            if (now := self._step()) is None or not place:
+                return now
+            if now.time <= time:  # there may be frames before the one it came to
+                self._passed = math.nextafter(now.time, -math.inf)
+                return now
+            before = 2 * before + AHEAD
 
     def _step(self) -> av.VideoFrame | None:
         """Moves on by a frame; None, where there is none."""

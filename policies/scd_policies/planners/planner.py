@@ -86,7 +86,7 @@ class Planner(ABC):
         self._rows = [Row(History(self.schema, frames, images, self.task), rng) for rng in generators(seeds)]
         self._over = np.zeros(len(self._rows), bool)
 
-    def rest(self, over: np.ndarray) -> None:
+    def end_rows(self, over: np.ndarray) -> None:
         """Plans no more for the rows that are over, (B,) bool: what they do counts for nothing."""
         self._over = np.asarray(over, bool)
 
@@ -101,7 +101,7 @@ class Planner(ABC):
             ]
         )
 
-    def took(self, action: np.ndarray) -> None:
+    def replace_action(self, action: np.ndarray) -> None:
         """Learns what was done instead, (B, A), at the newest observations."""
         for row, taken, over in zip(self._rows, action, self._over, strict=True):
             if not over:

@@ -129,3 +129,23 @@ def test_pyav_is_taken_and_torchcodec_where_it_is_asked_for(monkeypatch):
             video_class("torchcodec")
     finally:
         torchcodec_missing.cache_clear()
+
+
+@pytest.mark.parametrize("kind", VIDEOS)
+def test_frames_that_come_before_their_key_frame_are_found(kind, tmp_path):
+    """Open groups of pictures, as x265 writes them: a search for one that precedes its key frame came to the
+    key frame, and took that and what follows for it."""
+    path = tmp_path / "open.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(
+            "libx264", FPS, options={"g": "12", "bf": "3", "x264-params": "open-gop=1", "crf": "1"}
+        )
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for i in range(COUNT):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 4 * i, np.uint8))))
+        out.mux(stream.encode())
+    video, taken = kind(path, SIZE), np.zeros((3, *SIZE, 3), np.uint8)
+    for first in (*range(COUNT - 4, 0, -5), 11, 23, 10, 35):
+        assert shown(read(video, first, 3)) == [first, first + 1, first + 2]
+        assert video.following(first / FPS, taken) == 3
+        assert shown(taken) == [first, first + 1, first + 2]

@@ -298,7 +298,7 @@ class LeRobotFolder:
             if self._is_video(key) and not self._one_by_one(episode, key):
                 what += f", or its times do not fit the rows', which begin at {self._times(episode)[0]:g} s"
                 if not self.in_order and are_rows(self._frames(episode, key), episode.length):
-                    what += f"; there are as many frames as rows: {ONE_BY_ONE}"
+                    what += f"; there may be as many frames as rows: {ONE_BY_ONE}"
             raise DamagedEpisode(episode.index, file, what)
 
     def _fill_from_video(self, episode: EpisodeIndex, camera: str, out: np.ndarray, every: int) -> int:
@@ -330,7 +330,7 @@ class LeRobotFolder:
         columns = self._file(episode.file)
         if "timestamp" not in columns:
             return np.arange(episode.length) / self.fps
-        return columns["timestamp"][self._rows(episode)].astype(np.float64)
+        return columns["timestamp"][self._rows(episode)].astype(np.float64).reshape(-1)
 
     def _colors(self, image: Image.Image, camera: str) -> Image.Image:
         """Decodes an image to RGB; ValueError where it is not what the camera's first one was."""

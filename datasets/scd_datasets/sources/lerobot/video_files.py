@@ -86,8 +86,9 @@ def frames_of(facts: VideoFacts | str | None, span: VideoSpan, fps: float) -> in
 
 
 def are_rows(frames: int | None, length: int) -> bool:
-    """Says whether an episode's frames may well be its rows, one by one: there are about as many."""
-    return frames is not None and abs(frames - length) <= max(1, FEW * length)
+    """Says whether an episode's frames may well be its rows, one by one: there are about as many, or nobody
+    knows how many."""
+    return frames is None or abs(frames - length) <= max(1, FEW * length)
 
 
 def too_short(facts: VideoFacts, span: VideoSpan, length: int, fps: float, in_order: bool) -> str | None:

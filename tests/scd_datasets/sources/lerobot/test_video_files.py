@@ -4,6 +4,7 @@ import re
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 
 from scd_datasets.preparation import check
 from scd_datasets.preparation.check import check_dataset
+from scd_datasets.sources.lerobot import reader, video_files
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.source import DamagedEpisode
 
@@ -293,3 +295,17 @@ def test_where_no_camera_is_left_the_reasons_are_said(tmp_path):
         ValueError, match=rf"no camera that can be read \(camera {TOP}: is listed, and its videos"
     ):
         check_dataset(LeRobotFolder(root))
+
+
+def test_where_no_header_says_how_many_frames_there_are_a_clock_may_have_begun_earlier(tmp_path, monkeypatch):
+    """Fragmented files: what was ready to train was damaged all of a sudden."""
+
+    def later(columns):
+        columns["timestamp"] = [np.float32(t + 4.0) for t in columns["timestamp"]]
+
+    root = write_dataset(tmp_path / "d", "v2.1", video=True, columns=later)
+    facts = video_files.video_facts
+    monkeypatch.setattr(reader, "video_facts", lambda file: replace(facts(file), frames=0))
+    folder = LeRobotFolder(root)
+    assert shown(folder) == [ROWS] * 3
+    assert check_dataset(folder).bad == []
