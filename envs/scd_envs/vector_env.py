@@ -59,8 +59,8 @@ class WorldVectorEnv(VectorEnv):
     rows then, of which `_final_obs` tells those that are over. Actions may be tensors in either case.
 
     ## Errors
-    Those of `WorldEnv`; ClosedEnvironmentError after `close()`. FloatingPointError where rows imagined what is
-    no number: these are over, the others have taken their step, and what it gave, ends among it, is lost.
+    Those of `WorldEnv`; ClosedEnvironmentError after `close()`. FloatingPointError where rows imagined what
+    is no number: these are over, the others have taken their step, and what it gave, ends among it, is lost.
     """
 
     def __init__(
