@@ -21,6 +21,7 @@ import numpy as np
 DECODERS = ("auto", "torchcodec", "pyav")
 # FFmpeg's quicker default darkens by two gray levels on the way from YUV.
 EXACT = "flags=bilinear+accurate_rnd+full_chroma_int"
+LATE = 0.51  # of a step: a frame that is further from a time does not show what was then
 AHEAD = 1.0  # s that are decoded and dropped rather than searched: a seek decodes from a key frame too
 
 

@@ -55,7 +55,7 @@ from scd_datasets.sources.lerobot.video_files import (
     video_facts,
 )
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex, Finding, every_nth
-from scd_datasets.sources.video_readers import VideoReader, video_class
+from scd_datasets.sources.video_readers import LATE, VideoReader, video_class
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 EIGHT_BIT = (
@@ -71,7 +71,6 @@ EIGHT_BIT = (
     "YCbCr",
 )  # PIL's modes that a camera takes
 TRIED = 16  # episodes, of which the first picture that opens tells a camera's size
-LATE = 0.51  # of a step: a frame that is further from a row's time does not show it
 CACHED = 4  # files whose numbers are kept: several threads may read neighbouring episodes
 
 

@@ -15,10 +15,8 @@ from scd_datasets.sources.source import EpisodeIndex, Finding, VideoSpan, listed
 
 ONE_BY_ONE = "data.clock=index takes them one by one"
 POINTER = b"version https://git-lfs"
-FEW, MORE = (
-    0.02,
-    0.5,
-)  # shares of an episode's rows: what frames that are rows differ by at most; that are none
+FEW = 0.02  # share of an episode's rows by which frames that are its rows differ from them at most
+MORE = 0.5  # share of them by which frames that are not its rows are more
 SAME = 0.01  # share by which rates differ that are the same
 BESIDE = 0.1  # of a frame: an episode that begins further beside one was cut by another clock
 

@@ -15,9 +15,7 @@ import numpy as np
 
 from scd_datasets.sources.lerobot.video_files import video_facts
 from scd_datasets.sources.source import DamagedEpisode, EpisodeIndex
-from scd_datasets.sources.video_readers import VideoReadError, video_class
-
-LATE = 0.51  # of a row's step or a frame's, the longer one: a frame further from a row does not show it
+from scd_datasets.sources.video_readers import LATE, VideoReadError, video_class
 
 
 class ReplayVideos:
@@ -54,7 +52,7 @@ class ReplayVideos:
     def fill(self, frames: np.ndarray, episode: EpisodeIndex, camera: str, fps: float) -> None:
         """Writes the frames at the rows' times, 1/fps seconds apart, into uint8 (rows, h, w, 3)."""
         file, times = self._file(episode, camera), np.arange(len(frames)) / fps
-        late = LATE / min(fps, self._rates[camera])
+        late = LATE / min(fps, self._rates[camera])  # of the rows' step or the frames', the longer one
         try:
             row = self._reader(file, frames.shape[1:3]).nearest(times, frames, within=late)
             if row < len(frames):
