@@ -103,11 +103,16 @@ def check_names(config: type, groups: Choices, overrides: Sequence[str]) -> None
     one."""
     known = set(setting_names(config))
     types = get_type_hints(config)
+    flags = any(override.startswith("-") for override in overrides)  # a word may belong to the one before it
     for override in overrides:
         name, equals, value = override.partition("=")
-        if not equals or name.startswith(("-", "+", "~", "hydra")):
+        name = name.lstrip("+")
+        if name.startswith(("-", "hydra")):
             continue
-        if name in groups:
+        if not equals or name.startswith("~"):
+            if not flags:
+                complain(f"{override}: expected name=value (see --help)")
+        elif name in groups:
             if groups[name]:
                 one_of(name, value, tuple(groups[name]))
         elif is_dataclass(types.get(name)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -11,8 +12,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import hydra
+from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from scd_datasets.config import DATA, CheckConfig
@@ -46,6 +49,7 @@ class Command(NamedTuple):
 
 
 HELP = {"--help", "-h"}
+HYDRAS = re.compile(r"-|hydra|.*\$\{hydra:")  # a flag, a setting of Hydra's own, or a value that asks for one
 RESUMES = "every finished stage and checkpoint is kept; the same command goes on"
 REPEATS = "the report is not finished; the same command begins it again"
 COMMANDS = {
@@ -120,26 +124,47 @@ def load(place: str) -> Callable[..., Any]:
 def run_command(name: str) -> None:
     """Runs a command: settings from the command line, then what it does with them."""
     command = COMMANDS[name]
-
-    @hydra.main(version_base="1.3", config_path=None, config_name=name)
-    def run(config: DictConfig) -> None:
-        # From here on, Hydra is out of the game. No decorator: a launcher may send this to another machine.
-        with plain_errors():  # in here as well: Hydra would show a traceback
-            typed = dict(word.split("=", 1) for word in HydraConfig.get().overrides.task)
-            choose = load(command.choose) if command.choose else None
-            settings = to_settings(config, command.config, f"scd-{name}", choose, typed)
-            load(command.run)(settings)  # imported once they are known to be right
-
     with plain_errors():
         choices = {group: PRESETS[group] for group in command.presets}
         typed = read_overrides(command.config, choices, sys.argv[1:])
         given = [word for word in typed if word not in HELP]
-        if given != typed and not any(word.startswith("-") for word in given):  # else Hydra's own page
+        if any(HYDRAS.match(word) for word in given):
+            sys.argv[1:] = typed
+            run_by_hydra(name)
+        elif given != typed:
             names = {group: list(choices[group]) for group in command.presets}
             print(help_text(name, command.config, names, given))
-            return
-        sys.argv[1:] = typed
-        run()
+        else:  # composed once, where Hydra's own main function does it twice
+            try:
+                with initialize(version_base="1.3", config_path=None):
+                    config = compose(config_name=name, overrides=typed)
+            except HydraException as error:
+                raise ValueError(str(error)) from error
+            hand_over(name, config, typed)
+
+
+def run_by_hydra(name: str) -> None:
+    """Runs a command that was given Hydra's own flags and settings: sweeps, launchers, folders of presets."""
+
+    @hydra.main(version_base="1.3", config_path=None, config_name=name)
+    def run(config: DictConfig) -> None:
+        # No decorator: a launcher may send this to another machine.
+        with plain_errors():  # in here as well: Hydra would show a traceback
+            hand_over(name, config, HydraConfig.get().overrides.task)
+
+    run()
+
+
+def hand_over(name: str, config: DictConfig, typed: Sequence[str]) -> None:
+    """Hands a command's settings to what it runs. From here on, Hydra is out of the game.
+
+    typed: the words name=value that were given.
+    """
+    command = COMMANDS[name]
+    choose = load(command.choose) if command.choose else None
+    values = dict(word.split("=", 1) for word in typed)
+    settings = to_settings(config, command.config, f"scd-{name}", choose, values)
+    load(command.run)(settings)  # imported once they are known to be right
 
 
 store_configs()

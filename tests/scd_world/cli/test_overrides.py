@@ -99,6 +99,10 @@ def test_a_sentence_is_a_task(run):
         ),
         (["seed=-1"], ["give out=… and data.root=", "for example: scd-train ", "seed=-1: "]),
         (["out="], ["out= is empty"]),
+        (["out=x", "steps", "~seed"], ["steps: expected name=value", "~seed: expected name=value"]),
+        (["out=x", "+lr=1", "++data.rot=d"], ["no setting lr", "no setting data.rot", "data.root?"]),
+        (["out=x", "data.root=d", "+steps=5"], ["already at 'steps'"]),
+        (["out=x", "data.root=d", "steps=5,6"], ["Ambiguous value", "add --multirun"]),
         (["out=x", "stepz=1", "model=smal"], ["did you mean steps?", "model='smal': expected one of nano, "]),
         (
             ["out=x", "steps=many", "compile=perhaps", "optimizer.lr=fast", "data.cameras=a"],
@@ -202,7 +206,7 @@ def test_what_is_right_passes():
         "prior.dynamics.steps=3",
         "out=a=b",
         "--help",
-        "+x=1",
+        "++steps=1",
         "hydra.verbose=1",
     )
     check("record", "policy_kwargs.skill=0.5", "env_kwargs={size:64}")
