@@ -39,8 +39,8 @@ REAL_BOUNDS = {
     "self_rollout_share": (0, 1),
     "measured_share": (0, 1),
     "state_noise": (0, 100),
-    **dict.fromkeys(("change_weight", "foreground_weight", "state_weight"), (0, 1e6)),
-    **dict.fromkeys(("reward_weight", "success_weight"), (0, 1e6)),
+    **dict.fromkeys(("change_weight", "foreground_weight", "anchor_attention_weight"), (0, 1e6)),
+    **dict.fromkeys(("state_weight", "reward_weight", "success_weight"), (0, 1e6)),
     "guidance": (0, 100),
 }
 

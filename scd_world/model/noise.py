@@ -27,7 +27,7 @@ class Noise:
     state: Tensor  # (B, T, S)
     corruption_level: Tensor  # (B,) uniform, how noisy this clip's input frames are
     self_rollout: Tensor | None = (
-        None  # (B,) uniform: below own_history a clip's past is imagined; None: of no clip
+        None  # (B,) uniform: below self_rollout_share a clip's past is imagined; None: of no clip
     )
     obs: Tensor | None = None  # (B, T, C, H, W), None where frame_noise is 0
     ctx: Tensor | None = None  # (B, T, M, D) perturbs SCD's context

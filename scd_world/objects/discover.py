@@ -157,6 +157,8 @@ def fit_picture(
 ) -> Sprite:
     """Fits color and cover to the frames in which it was found at poses (F, 3)."""
     good = torch.nonzero(gain > 0.3 * gain.median())[:, 0]
+    if not len(good):  # nothing of it is anywhere
+        return sprite
     with torch.enable_grad():
         image = sprite.image.clone().requires_grad_()
         optimizer = torch.optim.Adam([image], FIT_RATE)
@@ -172,8 +174,10 @@ def fit_picture(
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                image[3].clamp_(0, 1)
-                image[:3].copy_(torch.maximum(torch.minimum(image[:3], image[3]), -image[3]))
+                # Of a color that covers too little the cover is wrong: were it the color, what is whiter or
+                # blacker than its background would fade away.
+                image[:3].clamp_(-1, 1)
+                image[3].copy_(torch.maximum(image[3].clamp(0, 1), image[:3].abs().amax(0)))
     return replace(sprite, image=image.detach())
 
 

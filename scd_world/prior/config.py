@@ -111,6 +111,7 @@ class DynamicsPretrainConfig:
         between("prior.dynamics.batch_size", self.batch_size, 1, LARGEST_BATCH)
         between("prior.dynamics.rollout_length", self.rollout_length, 1, 4096)
         between("prior.dynamics.single_step_share", self.single_step_share, 0, 1)
+        between("prior.dynamics.init_noise", self.init_noise, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class OutcomePretrainConfig:
         for name in ("lr", "time_share"):
             above(f"prior.outcome.{name}", getattr(self, name), 0)
         above("prior.outcome.steps", self.steps, -1)
-        between("prior.outcome.batch_size", self.batch_size, 1, LARGEST_BATCH)
+        between("prior.outcome.batch_size", self.batch_size, 2, LARGEST_BATCH)  # half near successes
 
 
 @dataclass(frozen=True)

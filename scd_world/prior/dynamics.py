@@ -71,7 +71,8 @@ class StateDynamics(nn.Module):
     def predict_next(self, prev: Tensor, state: Tensor, action: Tensor, bf16: bool = False) -> Transition:
         """Predicts the next state. bf16: between the network's first layer and its last; to learn, that is
         exact enough."""
-        linear = self.linear(prev, state, action)
+        with full_precision(state):  # a law is a difference of large numbers
+            linear = self.linear(prev, state, action)
         if self.outcome_net is None:  # no network at all
             return Transition(self.project(linear.state), linear.delta_features)
         with full_precision(state):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from scd_world.model.layers import zero_init
 from scd_world.prior.fourier_mlp import FourierMLP
 from scd_world.robot_data.linear_fit import SMALLEST_CHANGE, ridge
-from scd_world.robot_data.normalizer import Normalizer
+from scd_world.robot_data.normalizer import Normalizer, half_range
 
 HIDDEN = 64
 EXTRA = 4  # numbers that are no point in the picture
@@ -52,7 +52,7 @@ class ObjectDynamics(nn.Module):
         parts = [slice(*between) for between in pairwise(ends)]
         self.own = parts[which]
         self.turns = sizes[which] == 4
-        self.register_buffer("half_range", ((high - low) / 2)[self.own], persistent=False)
+        self.register_buffer("half_range", half_range(low, high)[self.own], persistent=False)
         self.register_buffer("center", ((high + low) / 2)[self.own], persistent=False)
         self.far = max(self.half_range[:2].max().item(), 1.0) / 2  # px: unit of ways between things
         usual = normalizer.state_delta_rms[self.own] * self.half_range
@@ -97,10 +97,10 @@ class ObjectDynamics(nn.Module):
         move = self.usual * self.net(torch.cat(inputs, -1), bf16)
         middle = middle + turned_by(heading, move[..., :2])
         if not self.turns:
-            return (middle - self.center) / self.half_range.clamp_min(1e-6)
+            return (middle - self.center) / self.half_range
         angle = move[..., 2:] / length.clamp_min(1e-6)
         tip = middle + turned_by(torch.cat([angle.cos(), angle.sin()], -1), arm)
-        return (torch.cat([middle, tip], -1) - self.center) / self.half_range.clamp_min(1e-6)
+        return (torch.cat([middle, tip], -1) - self.center) / self.half_range
 
     def place(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Gives its middle, and the way from there to its second point, (…, 2) each, px: along the rows where

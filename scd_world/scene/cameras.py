@@ -69,8 +69,9 @@ class RidingCameras(nn.Module):
         with full_precision(state):  # bf16 does not know where a pixel is
             return product(exp(self.moves[:, None, None] * self.twists * state[:, None, :, None]))
 
-    def look_back(self, scene: Scene, state: Tensor, last: Tensor) -> Tensor:
-        """Gives where in the shown frame is what the cameras see of a state (F, S) now, (F, V, 2, P)."""
+    def look_back(self, scene: Scene, state: Tensor, last: Tensor, looks: int = LOOKS) -> Tensor:
+        """Gives where in the shown frame is what the cameras see of a state (F, S) now, (F, V, 2, P). looks:
+        one is enough where all is flat."""
         (H, W), count = scene.height.shape[-2:], len(state)
         with full_precision(state):
             (turn, place), (then, there) = (
@@ -79,7 +80,7 @@ class RidingCameras(nn.Module):
             ahead = turn @ self.rays(H, W)  # (F, V, 3, P), as long as the plane is far
             descent = (self.normal[:, None] @ ahead).clamp_min(NEAREST)
             where, height = ahead[:, :, :2], torch.zeros_like(descent)
-            for look in range(LOOKS):
+            for look in range(looks):
                 if look:
                     height = sample(scene.height[:, :, None], where, (H, W))[:, :, 0].flatten(-2)[:, :, None]
                 far = (1 - height - self.normal[:, None] @ place) / descent

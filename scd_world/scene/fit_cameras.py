@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from scd_world.model.prior import Scene
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
-from scd_world.scene.cameras import RidingCameras, by_camera
+from scd_world.scene.cameras import LOOKS, RidingCameras, by_camera
 from scd_world.scene.frames import FramesToDraw
 from scd_world.scene.static_layer import Heights
 
@@ -57,7 +57,8 @@ class Sight(nn.Module):
         scene = Scene(then[:, :0], self.cameras.poses(then, before), height, some.shown)
         shown, truth = (blurred(frames, blur)[:, None] for frames in (some.shown, some.obs))
         # What is to be found is where, not what: a mean of neighbors is less off by their grain.
-        where = self.cameras.look_back(scene, some.state, some.prev[:, :S])
+        looks = LOOKS if heights else 1
+        where = self.cameras.look_back(scene, some.state, some.prev[:, :S], looks)
         found, seen = self.cameras.looked_up(shown, where, "bilinear")
         return (found - by_camera(truth)).abs(), seen, height
 

@@ -17,4 +17,4 @@ class FramesToDraw(NamedTuple):
     state: Tensor  # (F, S)
     prev: Tensor  # (F, S + A) state and action one frame earlier
     shown: Tensor  # (F, C, H, W) another frame of each one's episode, off which the scene is read
-    shown_state: Tensor  # (F, S, …) the state there
+    shown_state: Tensor  # (F, 2·S + A) the state there; state and action one frame earlier

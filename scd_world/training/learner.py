@@ -99,7 +99,7 @@ class Learner:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Update number `step`: losses and gradient norm, on the device, and () bool: was it skipped?
 
-        recorded: from recorded histories alone, whatever the model's `own_history`.
+        recorded: from recorded histories alone, whatever the model's `self_rollout_share`.
 
         It is skipped, leaving weights and optimizer as they were, where a gradient is not finite.
         """

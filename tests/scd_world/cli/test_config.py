@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue
 import scd_world.cli.run_command  # noqa: F401 (registers the configs)
 from scd_datasets.config import DataConfig
 from scd_world.cli.endings import plain_errors
-from scd_world.model.config import BOUNDS, MODELS
+from scd_world.model.config import BOUNDS, MODELS, REAL_BOUNDS
 from scd_world.optim.config import OptimizerConfig
 from scd_world.optim.optimizer import make_optimizer
 from scd_world.optim.schedule import learning_rate
@@ -78,6 +78,7 @@ def test_a_wrong_type_fails(wrong):
         ("prior.dynamics.time_share=0.8", "leave none for the world"),
         ("model.predict=y", "expected 'x'"),
         *((f"model.{name}=-1", f"model.{name}=-1: expected a number between") for name in BOUNDS),
+        *((f"model.{name}=-101", f"model.{name}=-101.0: expected a number between") for name in REAL_BOUNDS),
         ("model.heads=0", "model.heads=0"),
         ("model.window=1000000000", "between 1 and 4096"),
         ("num_start_states=0", "num_start_states=0"),
@@ -85,6 +86,8 @@ def test_a_wrong_type_fails(wrong):
         ("time_budget=0", "time_budget=0"),
         ("time_limit=-1", "time_limit=-1"),
         ("num_steps=0", "num_steps=0"),
+        ("prior.outcome.batch_size=1", "between 2 and"),
+        ("prior.dynamics.init_noise=nan", "init_noise=nan: expected a number between"),
     ],
 )
 def test_a_wrong_value_fails(wrong, message):

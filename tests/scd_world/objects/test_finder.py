@@ -119,5 +119,6 @@ def test_where_no_other_recording_says_so_no_robot_is_expected(others):
     state, episode = torch.as_tensor(state, dtype=torch.float32), torch.zeros(60, dtype=torch.long)
     episode[60 - others :] = 1
     recorded = Recorded(frames, state, episode, frames.median(0).values)
-    assert not recorded.scenes(frames, state, episode).robot.any()
+    robot = recorded.scenes(frames, state, episode).robot.expand(60, -1, -1, -1)
+    assert not robot[episode == 0].any()
     assert recorded.tells(state, episode, torch.rand(60, 2)) == 0

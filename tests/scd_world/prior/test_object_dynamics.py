@@ -208,3 +208,16 @@ def test_only_what_a_codec_can_find_is_an_object():
     assert "objects" not in settings.architecture().as_saved
     with pytest.raises(ValueError, match="2 or 4"):
         settings.architecture((3,))
+
+
+def test_a_number_that_never_changes_stays():
+    """A thing on a rail: its row is always 40. It was divided by nothing, and was a million pixels off."""
+    low, high = torch.tensor([-1.0, -1, 40, 10]), torch.tensor([1.0, 1, 40, 50])
+    torch.manual_seed(0)
+    normalizer = replace(units(low, high, torch.ones(4), 2), state_delta_rms=torch.full((4,), 0.05))
+    dynamics = StateDynamics(normalizer, 32, 1, (2,))
+    random_weights(dynamics.objects[0])
+    state = torch.rand(5, 4) * 2 - 1
+    state[:, 2] = 0
+    after = dynamics.predict_next(torch.cat([state, torch.zeros(5, 2)], 1), state, torch.zeros(5, 2)).state
+    assert after[:, 2].abs().max() < 100

@@ -145,3 +145,13 @@ def test_a_camera_below_what_it_looks_at_sees_nothing():
         now = torch.full((1, 1), ahead)
         looked = cameras.looked_up(frame[:, None], cameras.look_back(scene, now, now))[1]
         assert looked.all() if seen else not looked.any()
+
+
+def test_where_all_is_flat_one_look_is_enough():
+    torch.manual_seed(2)
+    cameras = RidingCameras(3, 2).requires_grad_(False)
+    cameras.set_moves(torch.ones(2))
+    cameras.twists.copy_(0.15 * torch.randn(2, 3, 6))
+    now, then = 0.5 * torch.randn(2, 4, 3)
+    scene = shown_at(cameras, then, torch.zeros(4, 6, 12, 16))
+    assert torch.equal(cameras.look_back(scene, now, now, 1), cameras.look_back(scene, now, now))
