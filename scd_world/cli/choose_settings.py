@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from scd_world.utils.settings_diff import flat
 log = logging.getLogger(__name__)
 TOKENS = {"cpu": 64, "cuda": 192}  # per camera and frame, about: what a step costs goes by them
 PATCHES = (2, 4, 8, 16)  # cells of a latent
+FEW = 4.0  # times fewer tokens, or more, are no choice
 WORTH_COMPILING = 600.0  # s of training
 SHORT = 7200.0  # s of training: on a CPU so few updates that larger steps serve (docs/cameras.md 30)
 PASSES = (
@@ -45,6 +46,14 @@ class Recording(NamedTuple):
     environment_state: bool  # of things that no robot knows by itself
     frames: int  # that are learnt from
     cameras: int = 1
+    # A patch in pixels, and data.image_size → (H, W), where frames are still to be read.
+    resized: Callable[[int, int | None], tuple[int, int]] | None = None
+    image_size: int | None = None
+
+    def is_divided_by(self, patch: int) -> bool:
+        """Says whether a patch, in pixels, divides the frames that are learnt from with it."""
+        size = self.resized(patch, self.image_size) if self.resized else (self.height, self.width)
+        return all(side % patch == 0 for side in size)
 
 
 class Choice(NamedTuple):
@@ -66,7 +75,7 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
             return config
         if not data.cameras:  # so does a world, which predicts images
             return config
-        new = choose(data, given, device)
+        new = choose_divided(config, data, given, device)
         if config.model.head != "conv":  # as model=nano: nothing is mixed that could have been moved
             for mixed in ("warp", "anchor_frame", "skip_connection", "state_filter", "measured_share"):
                 new.pop(f"model.{mixed}", None)
@@ -163,6 +172,28 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
     return without(choices, given)
 
 
+def choose_divided(
+    config: TrainConfig, data: Recording, given: Mapping[str, str], device: str
+) -> dict[str, Choice]:
+    """Gives the choices for a recording, with a patch that divides its frames, or a size that one divides."""
+    new = choose(data, given, device)
+    kind = new["codec.kind"].value if "codec.kind" in new else config.codec.kind
+    patch = new["model.patch"].value if "model.patch" in new else config.model.patch
+    cell, wanted = 1 if kind == "identity" else SHRINK, TOKENS[device]
+    if "model.patch" in given or data.is_divided_by(cell * patch):
+        return new
+    if (fit := fitting_patch(data, cell, wanted)) or data.resized is None or "data.image_size" in given:
+        return new | fit
+    from scd_datasets.sources.images import MULTIPLE, USUAL
+
+    height, width = data.resized(MULTIPLE, USUAL)
+    why = f"no patch divides frames of {data.height}×{data.width} into about {wanted}"
+    if kind != "identity":
+        why += "; codec=identity, that of pixels, may keep their size"
+    data = data._replace(height=height, width=width, image_size=USUAL)
+    return {"data.image_size": Choice(USUAL, why), **choose(data, given, device)}
+
+
 def enough_steps(frames: int, config: TrainConfig) -> Choice:
     """Gives the updates after which recordings have been seen often enough: then they are learnt by heart."""
     steps = round(frames * PASSES / max(config.batch_size * config.sequence_length, 1))
@@ -185,6 +216,23 @@ def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str
     return {name: choice for name, choice in choices.items() if name not in closed}
 
 
+def fitting_patch(data: Recording, cell: int, wanted: int) -> dict[str, Choice]:
+    """Gives a patch, in cells of so many pixels, that divides the frames into about as many as wanted; none
+    where there is none."""
+    pair = 1 if cell == 1 else 2  # cells of a latent come in pairs
+    counts = {
+        patch: data.height * data.width / (cell * patch) ** 2
+        for patch in range(pair, min(data.height, data.width) // cell + 1, pair)
+        if data.is_divided_by(cell * patch)
+    }
+    off = {patch: abs(math.log(count / wanted)) for patch, count in counts.items()}
+    patch = min(off, key=lambda patch: off[patch], default=None)
+    if patch is None or off[patch] > math.log(FEW):
+        return {}
+    why = f"it divides {data.height}×{data.width}, into {counts[patch]:.0f} tokens"
+    return {"model.patch": Choice(patch, why)}
+
+
 def tokens(data: Recording, patch: int) -> float:
     """Counts the patches of one camera's latent, whose cells are 4 × 4 pixels."""
     return data.height * data.width / (SHRINK * patch) ** 2
@@ -196,6 +244,7 @@ def tokens(data: Recording, patch: int) -> float:
 def begun(config: TrainConfig, given: Mapping[str, str]) -> dict[str, Choice] | None:
     """Gives the choices of the run that lies in the folder already, or the model of the world whose weights a
     training starts from; None where it begins from nothing."""
+    from scd_world.training.check_settings import is_recording
     from scd_world.training.run_folder import RunFolder
 
     names, run = chosen_names(), RunFolder(config.out)
@@ -213,6 +262,9 @@ def begun(config: TrainConfig, given: Mapping[str, str]) -> dict[str, Choice] | 
         if init is not None and "model" not in given:
             names += of_a_world()
         choices = kept(file, names, why)
+        if not run.has_checkpoints and is_recording(config.data):
+            schema = json.loads(file.read_text(encoding="utf-8"))["schema"]
+            choices["data.image_size"] = Choice(min(schema["height"], schema["width"]), why)
         if init != config.init:
             choices["init"] = Choice(init, why)
         return without(choices, given)
@@ -228,7 +280,8 @@ def kept(file: Path, names: Iterable[str], why: str) -> dict[str, Choice]:
 
 
 def chosen_names() -> list[str]:
-    return [*choose(Recording(96, 96, environment_state=False, frames=0), {}, "cuda"), "steps"]
+    blind = Recording(96, 96, environment_state=False, frames=0)
+    return [*choose(blind, {}, "cuda"), "data.image_size", "steps"]
 
 
 def of_a_world() -> list[str]:
@@ -239,6 +292,7 @@ def of_a_world() -> list[str]:
 
 def recording(config: TrainConfig) -> Recording:
     """Looks at what was recorded; nothing is decoded."""
+    from scd_datasets.sources.images import common_size
     from scd_datasets.sources.lerobot.features import ENVIRONMENT_STATE
     from scd_datasets.sources.open_source import open_source
     from scd_datasets.store.store import WindowStore
@@ -248,13 +302,19 @@ def recording(config: TrainConfig) -> Recording:
         source = open_source(config.data, config.patch_pixels)
         frames = sum(episode.length for episode in source.episodes)
         size, told = (source.grid.height, source.grid.width), source.names(ENVIRONMENT_STATE)
-        cameras = len(source.sizes)
+        cameras, sizes = len(source.sizes), list(source.sizes.values())
     else:
+        sizes = []  # they are what they are
         store = WindowStore.open(config.data.root or "", in_memory=False)
         frames, schema = int(store.lengths.sum()), store.schema
         size, told = (schema.height, schema.width), schema.environment_state
         cameras = len(schema.cameras)
-    return Recording(*size, bool(told), round(frames * (1 - config.data.holdout)), cameras)
+
+    def resized(patch: int, image_size: int | None) -> tuple[int, int]:
+        return common_size(sizes, image_size, patch)
+
+    learnt, at = round(frames * (1 - config.data.holdout)), config.data.image_size
+    return Recording(*size, bool(told), learnt, cameras, resized if sizes else None, at)
 
 
 def device_kind(device: str) -> str:

@@ -76,7 +76,7 @@ def distill(config: DistillConfig) -> Path:
         with accelerator.main_process_first():
             if not run.checkpoints.exists():
                 check_before_decoding(settings, accelerator.num_processes, config.compare_worlds.values())
-            store = open_store(config.data, run.path, settings.patch_pixels, run.checkpoints.exists())
+            store = open_store(config.data, run.path, None, run.checkpoints.exists(), teacher.schema)
         check_schema(teacher.schema, store.schema, store.path)
         for other in config.compare_worlds.values():
             check_schema(read_config(find_folder(other)).schema, store.schema, store.path)

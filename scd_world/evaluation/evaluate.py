@@ -86,7 +86,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         load_cvvdp(torch.device("cpu"))
     began, world = time.time(), World.load(config.world, device=pick_device(config.device))
     out = claim_folder(config.out, "scd-evaluate", ("report.json", ("world", "settings")))
-    store = open_store(config.data, out, world.config.patch, world=world.schema)
+    store = open_store(config.data, out, world=world.schema)
     report, videos, worst = measure(world, store, config)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")

@@ -62,7 +62,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     began, world = time.time(), World.load(config.world, device=pick_device(config.device))
     check_dense(world, config.world)
     out = claim_folder(config.out, "scd-probe", ("probe.json", ("world",)))
-    store = open_store(config.data, out, world.config.patch, world=world.schema)
+    store = open_store(config.data, out, world=world.schema)
     check_schema(world.schema, store.schema, store.path)
     report = Probe(world, store, config).report()
     write_json(out / "probe.json", report)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from scd_datasets.config import DataConfig
+from scd_datasets.preparation.open_store import in_its_size
 from scd_datasets.sources.lerobot.features import ACTION
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
@@ -55,6 +56,8 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
                 complain(str(error))
         if is_recording(config.data):
             source = open_source(config.data, config.patch_pixels)
+            if schemas:
+                source = in_its_size(schemas[0], source, config.data)
             check_recording(config, source)
             for schema in schemas:
                 check_actions(schema, source.names(ACTION), source.root)
@@ -83,7 +86,7 @@ def is_recording(data: DataConfig) -> bool:
 
 def check_recording(config: TrainConfig, source: Source) -> None:
     """Complains of what the images and episodes that a recording lists do not give."""
-    check_patch(config.patch_pixels, source.grid.height, source.grid.width)
+    check_patch(config.model.patch, source.grid.height, source.grid.width, config.codec.shrink)
     size = config.data.image_size
     smallest = min((min(size) for size in source.sizes.values()), default=0)
     if size is not None and smallest and size > ENLARGED * smallest:

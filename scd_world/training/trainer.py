@@ -67,7 +67,8 @@ def train(config: TrainConfig) -> Path:
         with accelerator.main_process_first():
             if not run.checkpoints.exists():
                 check_before_decoding(config, accelerator.num_processes)
-            store = open_store(config.data, run.path, config.patch_pixels, run.checkpoints.exists())
+            patch, cell = config.model.patch, config.codec.shrink
+            store = open_store(config.data, run.path, patch, run.checkpoints.exists(), cell=cell)
         Trainer(config, store, run, accelerator, called).train()
     return run.world
 

@@ -94,12 +94,18 @@ def from_dict[C](cls: type[C], values: Mapping[str, Any]) -> C:
     return cls(**{k: from_dict(types[k], v) if is_dataclass(types[k]) else v for k, v in values.items()})
 
 
-def check_patch(patch: int, height: int, width: int) -> None:
-    """ValueError, with what would do, unless the patch divides the frame."""
-    if height % patch or width % patch:
-        fit = [size for size in range(4, min(height, width) + 1) if height % size == width % size == 0]
+def check_patch(patch: int, height: int, width: int, cell: int = 1) -> None:
+    """ValueError, with what would do, unless a patch, in cells of so many pixels, divides the frame."""
+    if height % (patch * cell) or width % (patch * cell):
+        step = 1 if cell == 1 else 2  # cells of a latent come in pairs
+        fit = [
+            size
+            for size in range(4 if cell == 1 else step, min(height, width) // cell + 1, step)
+            if height % (size * cell) == width % (size * cell) == 0
+        ]
+        of_cells = "" if cell == 1 else f", of cells of {cell}×{cell} pixels,"
         complain(
-            f"patch={patch} does not divide the frame {height}×{width}. Patches that do: "
-            f"{', '.join(map(str, fit)) or 'none'}; or resize a LeRobotDataset's frames while they are read: "
-            "with data.image_size=96, 16 always does (scd-train … data.image_size=96 model.patch=16)"
+            f"patch={patch}{of_cells} does not divide the frame {height}×{width}. Patches that do: "
+            f"{', '.join(map(str, fit)) or 'none'}. Or resize a recording's frames while they are read: "
+            f"data.image_size=96{'' if cell == 1 else '; or draw pixels, not latents: codec=identity'}"
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+import math
+from dataclasses import fields, replace
 from pathlib import Path
 
 from scd_datasets.config import DataConfig, SourceConfig
@@ -19,6 +20,7 @@ from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.checks import check_patch
 
 log = logging.getLogger(__name__)
+SAME_SHAPE = 0.06  # of the proportions: what whole patches cost
 
 
 def open_store(
@@ -27,16 +29,17 @@ def open_store(
     patch: int | None = None,
     needed: bool = False,
     world: DataSchema | None = None,
+    cell: int = 1,
 ) -> WindowStore:
     """Opens the store that `data` names; a dataset's is built at `out`/windows.zarr if missing or stale.
 
-    patch: images are resized so that it divides them; where it does not all the same, ValueError comes before
-    thousands of them are decoded.
+    patch: images are resized so that it, in cells of so many pixels, divides them; where it does not all the
+    same, ValueError comes before thousands of them are decoded.
     needed: a training goes on with the store as it is: a stale one raises ValueError, and is not rebuilt.
-    world: what is to read it: a recording at another rate raises ValueError, with the stride that would do,
-    before it is decoded.
+    world: what is to read it: a recording comes in its size, where no other is asked for, and one at another
+    rate raises ValueError, with the stride that would do, before it is decoded.
     """
-    store = _open_store(data, out, patch, needed, world)
+    store = _open_store(data, out, patch, needed, world, cell)
     if store.imagined:
         log.warning(
             "%s was %s: to learn from it, or to measure against it, is to believe that world",
@@ -47,7 +50,7 @@ def open_store(
 
 
 def _open_store(
-    data: DataConfig, out: Path, patch: int | None, needed: bool, world: DataSchema | None
+    data: DataConfig, out: Path, patch: int | None, needed: bool, world: DataSchema | None, cell: int
 ) -> WindowStore:
     if data.kind == "zarr":
         if not data.root or data.repo_id:
@@ -58,20 +61,34 @@ def _open_store(
             check_no_read_options(data)
             store = WindowStore.open(data.root)
             if patch is not None:
-                check_patch(patch, store.schema.height, store.schema.width)
+                check_patch(patch, store.schema.height, store.schema.width, cell)
             return store
     if bool(data.root) == bool(data.repo_id):
         raise ValueError(
             "data=lerobot needs data.root=<folder of a LeRobotDataset> or data.repo_id=<user/name>; "
             f"got root={data.root}, repo_id={data.repo_id}"
         )
-    source = open_source(data, patch or MULTIPLE)
+    source = open_source(data, MULTIPLE if patch is None else patch * cell)
     if world is not None:
+        source = in_its_size(world, source, data)
         check_actions(world, source.names(ACTION), source.root)
         check_rate(world, source.fps, source.root, data.stride)
     if patch is not None:
-        check_patch(patch, source.grid.height, source.grid.width)
+        check_patch(patch, source.grid.height, source.grid.width, cell)
     return open_or_build(source, out / "windows.zarr", data.skip_damaged, needed=needed)
+
+
+def in_its_size(world: DataSchema, source: Source, data: DataConfig) -> Source:
+    """Gives a recording in the size that a world was trained with, where no other is asked for and its images
+    have that shape."""
+    if data.image_size is not None or not source.sizes:
+        return source
+    height, width = min(source.sizes.values(), key=math.prod)
+    if abs(width * world.height / (height * world.width) - 1) > SAME_SHAPE:
+        return source
+    # Both sides are multiples of what divides them both: the longer one comes out as the world's.
+    both = math.gcd(world.height, world.width)
+    return open_source(replace(data, image_size=min(world.height, world.width)), both)
 
 
 def check_no_read_options(data: DataConfig) -> None:

@@ -244,9 +244,23 @@ def test_a_store_that_a_training_began_with_is_not_replaced_when_the_dataset_gro
 
 def test_a_patch_that_does_not_fit_is_refused_before_anything_is_decoded(recorded, tmp_path):
     data = DataConfig(root=str(recorded))
-    with pytest.raises(ValueError, match=r"patch=12 does not divide the frame 64×72. Patches that do: 4, 8;"):
+    complaint = r"patch=12 does not divide the frame 64×72. Patches that do: 4, 8\."
+    with pytest.raises(ValueError, match=complaint):
         open_store(data, tmp_path, patch=12)
     assert not (tmp_path / "windows.zarr").exists()
     assert open_store(data, tmp_path, patch=8).schema.width == 72
     resized = open_store(replace(data, image_size=60), tmp_path, patch=12).schema
     assert (resized.height, resized.width) == (60, 72)  # 67.5, to a multiple of the patch
+
+
+@pytest.mark.parametrize("size", [(64, 72), (32, 36), (48, 56)])
+def test_a_recording_comes_in_the_size_of_the_world_that_reads_it(recorded, tmp_path, size):
+    """It was trained with images that had been resized: on the recording itself it was refused."""
+    natural = open_store(DataConfig(root=str(recorded)), tmp_path).schema
+    world = replace(natural, height=size[0], width=size[1])
+    schema = open_store(DataConfig(root=str(recorded)), tmp_path / "its", world=world).schema
+    assert (schema.height, schema.width) == size
+    asked = open_store(DataConfig(root=str(recorded), image_size=16), tmp_path / "asked", world=world).schema
+    assert asked.height == 16
+    square = replace(natural, height=48, width=48)  # of another shape: it is not squeezed, but refused
+    assert open_store(DataConfig(root=str(recorded)), tmp_path, world=square).schema == natural

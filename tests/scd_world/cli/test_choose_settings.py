@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from scd_datasets.sources.images import common_size
 from scd_datasets.store.store import WindowStore
+from scd_world.cli import choose_settings as choosing
 from scd_world.cli.choose_settings import (
     Choice,
     Recording,
@@ -19,6 +21,7 @@ from scd_world.cli.choose_settings import (
     choose_settings,
     choose_speed,
     enough_steps,
+    fitting_patch,
     with_choices,
 )
 from scd_world.codec.config import CodecTrainConfig
@@ -269,3 +272,52 @@ def test_a_run_goes_on_for_as_many_steps_as_were_chosen(training):
     begun = choose_settings(config, {"codec": "autoencoder"})
     begin(begun)
     assert choose_settings(config, {"codec": "autoencoder", "batch_size": "2"}).steps == begun.steps
+
+
+SIZES = (84, 84), (100, 100), (120, 160), (90, 158), (64, 64), (128, 128), (96, 128), (128, 160)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_patch_divides_the_frames(size, told, device, monkeypatch):
+    """84 × 84 and 120 × 160 are common, and were refused with what had been chosen for them."""
+
+    def resized(patch: int, shorter: int | None) -> tuple[int, int]:
+        return common_size([size], shorter, patch)
+
+    recorded = Recording(*size, environment_state=told, frames=1000, resized=resized)
+    monkeypatch.setattr(choosing, "recording", lambda _: recorded)
+    monkeypatch.setattr(choosing, "device_kind", lambda _: device)
+    config = choose_settings(TrainConfig(out="nowhere"), {})
+    height, width = resized(config.patch_pixels, config.data.image_size)
+    assert height % config.patch_pixels == width % config.patch_pixels == 0
+    assert 16 <= height * width / config.patch_pixels**2 <= 768
+    known = told and size != (90, 158)  # what a simulator tells is drawn in pixels of any size
+    assert config.data.image_size is None or not known
+
+
+def test_a_size_is_chosen_where_it_is_not_given_and_frames_are_still_to_be_read(monkeypatch):
+    def recorded(_) -> Recording:
+        return Recording(84, 84, False, 9, resized=lambda patch, shorter: (shorter or 84, shorter or 84))
+
+    monkeypatch.setattr(choosing, "recording", recorded)
+    config = TrainConfig(out="nowhere", device="cpu")
+    assert choose_settings(config, {}).data.image_size == 96
+    for name in ("data.image_size", "model.patch"):
+        assert choose_settings(config, {name: "1"}).data.image_size is None
+    monkeypatch.setattr(choosing, "recording", lambda _: recorded(_)._replace(resized=None))  # of a store
+    assert choose_settings(config, {}).data.image_size is None
+
+
+def test_a_patch_for_frames_that_are_resized_is_one_of_their_size_with_it():
+    """Their longer side is the next multiple of whatever patch is taken."""
+    resized = Recording(100, 132, False, 9, resized=lambda patch, _: (100, round(132 / patch) * patch))
+    (choice,) = fitting_patch(resized, 1, 64).values()
+    assert choice.value == 20  # 100 × 140
+
+
+def test_a_run_goes_on_at_the_size_that_was_chosen(tmp_path):
+    config = TrainConfig(out=str(tmp_path), device="cpu")
+    begin(replace(config, data=replace(config.data, image_size=96)))
+    assert choose_settings(config, {}).data.image_size == 96
