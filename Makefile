@@ -19,7 +19,7 @@ test-fast: setup  ## the tests that are not marked slow
 lint: setup  ## rules, layout and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy $(PACKAGES) recipes
 
 docs: setup  ## the documentation as pages, in site/
 	@$(BIN)/python -c "import mkdocs, mkdocstrings, latex2mathml" 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'

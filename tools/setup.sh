@@ -30,7 +30,10 @@ if ! is_312 .venv/bin/python; then
         exit 1
     fi
     echo "· virtual environment with $("$python" --version) in .venv"
-    rm -rf .venv
+    if [ -e .venv ]; then  # of another Python, and perhaps somebody's own
+        mv .venv ".venv.before.$(date +%Y%m%d%H%M%S)"
+        echo "· what was in .venv is another Python's: it is kept beside it, as $(ls -d .venv.before.* | tail -1)"
+    fi
     "$python" -m venv .venv
 fi
 echo "· installing the locked dependencies (several GB where torch brings CUDA)"

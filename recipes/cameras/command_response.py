@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scd_datasets.store.store import WindowStore
 from scd_world.evaluation.open_loop import RowNoise, WindowBatch, choose_windows, load_batch, start_windows
+from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.reporting.plotting import new_figure, panel_grid
 from scd_world.world.world import World
 
@@ -74,10 +75,11 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=8, help="whose states are moved")
     args = parser.parse_args()
     store, found = WindowStore.open(args.store), {}
-    _, held_out = store.split()
+    worlds = {path: World.load(path) for path in args.worlds}
+    first, *others = [world.provenance for world in worlds.values()]
+    held_out = select_eval_episodes(first, store, None, others).episodes
     windows = choose_windows(store.lengths, held_out, CONTEXT, LONGEST, 2)
-    for path in args.worlds:
-        world = World.load(path)
+    for path, world in worlds.items():
         for step, off in errors(world, load_batch(store, windows, CONTEXT, "cpu", world.codec)).items():
             mean, square = off
             print(f"{path}: state at step {step}: mean error {mean:.4f}, rms {square:.4f} of the range")

@@ -32,7 +32,8 @@ def let_their_pusht_run() -> None:
     def on_collision(space: pymunk.Space, a: int, b: int, post_solve: Any) -> None:
         space.add_collision_handler(a, b).post_solve = post_solve
 
-    pymunk.Space.on_collision = on_collision
+    space_of_7: Any = pymunk.Space
+    space_of_7.on_collision = on_collision
 
 
 def play(name: str, out: Path, episodes: int, steps: int) -> dict[str, str]:

@@ -127,8 +127,9 @@ class Guided(Consistency):
         t = uniform(noise.t[..., :1].expand_as(noise.t))
         level = (t * self.grid).floor().clamp(max=self.grid - 1) + 1
         guide, target = self.guide(clip, batch), batch.field(self.target)
-        x_t, end = path_end(guide, target, batch.x, batch.noise, level, self.grid)
-        loss = batch.error(leap(batch.field(self.model), x_t, level / self.grid), end).mean()
+        now, then = level / self.grid, (level - 1) / self.grid
+        x_t, end = path_end(guide, target, batch.x, batch.noise, now, then, 1 / self.grid)
+        loss = batch.error(leap(batch.field(self.model), x_t, now), end).mean()
         return loss, {"pixels": loss}
 
 

@@ -19,7 +19,8 @@ from dataclasses import replace
 import numpy as np
 
 from scd_datasets.store.arrays import EpisodeArrays
-from scd_datasets.store.store import WindowStore, write_store
+from scd_datasets.store.store import WindowStore
+from scd_datasets.store.writer import write_store
 
 store = WindowStore.open(sys.argv[1], in_memory=False)
 images = {"agent_pos": (), "environment_state": (), "action": ("nothing",), "reward": False, "success": False}

@@ -43,11 +43,13 @@ class MetaWorld(gymnasium.Env):
         self._env.set_task(one.train_tasks[0])
         self._env.model.cam_pos[2] = [0.75, 0.075, 0.7]  # corner2, where LeRobot has it
         self._env._freeze_rand_vec, self._env.seeded_rand_vec = False, True
-        self._renderer = None
+        self._renderer: Any = None
         self.action_space = spaces.Box(-1, 1, (4,), np.float32)
         image = spaces.Box(0, 255, (size, size, 3), np.uint8)
-        pixels = {"pixels": spaces.Dict(dict.fromkeys(cameras, image))} if cameras else {}
-        low_dim = {
+        pixels: dict[str, gymnasium.Space] = {}
+        if cameras:
+            pixels["pixels"] = spaces.Dict(dict.fromkeys(cameras, image))
+        low_dim: dict[str, gymnasium.Space] = {
             key: spaces.Box(-np.inf, np.inf, (n,), np.float32)
             for key, n in {"agent_pos": 4, "environment_state": 10}.items()
         }
@@ -97,7 +99,7 @@ class MetaWorld(gymnasium.Env):
 class Expert:
     """Meta-World's scripted policy for a task: it is given where the object is and where it should go."""
 
-    def __init__(self, action_space: gymnasium.Space, task: str = "push-v3") -> None:
+    def __init__(self, action_space: spaces.Box, task: str = "push-v3") -> None:
         self._box, self._expert = action_space, TASK_POLICY_MAPPING[task]()
         self.description = TASK_DESCRIPTIONS[task]
 

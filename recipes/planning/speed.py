@@ -21,7 +21,8 @@ from scd_world.world.world import World
 @torch.no_grad()
 def steps_per_second(imagination: Imagination, world: World, plans: int, steps: int) -> float:
     """Plays random plans from a recorded start."""
-    start = world.starts.get(*world.starts.first_frames[0].tolist(), 1)
+    episode, frame = world.starts.first_frames[0].tolist()
+    start = world.starts.get(episode, frame)
     low, high = (torch.tensor(bound) for bound in world.schema.action_bounds)
     action = low + (high - low) * torch.rand(steps, plans, len(low))
     s = imagination.begin(start, plans, seed=0)

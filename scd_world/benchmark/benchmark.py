@@ -32,6 +32,9 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     model, prior, codec = what_to_measure(config)
     codec = codec.to(device)
     schema = codec.model_schema
+    learned = schema
+    if config.training and config.store:
+        learned = of_windows(config.store, schema, config.world is None and codec.is_plain)
     report: dict[str, Any] = {"machine": machine_info(device), "model": describe(model, codec, config)}
     if config.store:
         report["store"] = {"path": config.store, "frames_per_s": reading_speed(config.store, config.seconds)}
@@ -50,7 +53,6 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     )
     write(report, config.out)
     if config.training:
-        learned = WindowStore.open(config.store).schema if config.store else schema
         models = stepping.build_models(model, prior, config.baselines, learned, device)
         report["training"] = training.compare_training(
             models, config.store, config.train_batch_size, config.sequence_length, config.seconds
@@ -82,6 +84,26 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         )
     print(markdown(report))
     return report
+
+
+def of_windows(store: str, schema: DataSchema, any_size: bool) -> DataSchema:
+    """Gives what a store's windows hold; ValueError where that is not what the measured model trains on.
+
+    schema: what that sees; any_size: it is untrained and may be of whatever the store has.
+    """
+    found = WindowStore.open(store, in_memory=False).schema
+    if any_size:
+        return found
+    sizes = [(len(s.cameras), s.height, s.width, len(s.state), len(s.action)) for s in (schema, found)]
+    if sizes[0] != sizes[1]:
+        form = "{} cameras of {}×{}, {} numbers of a state, {} of an action"
+        words = [form.format(*size) for size in sizes]
+        raise ValueError(
+            f"training=true: the model that is measured sees {words[0]}, and {store} has {words[1]}. Of a "
+            "world of latents that is the latents.zarr of its training's folder; without store=, windows are "
+            "made up"
+        )
+    return found
 
 
 def write(report: dict[str, Any], out: str | None) -> None:

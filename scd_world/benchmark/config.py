@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from scd_world.codec.config import CodecSettings
 from scd_world.model.config import ARCHITECTURES, ModelConfig
 from scd_world.prior.config import PriorSettings
-from scd_world.utils.checks import above, complain, one_of
+from scd_world.utils.checks import above, between, complain, one_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class BenchConfig:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         above("seconds", self.seconds, 0)
         above("num_envs", self.num_envs, 1)
+        if self.threads is not None:
+            between("threads", self.threads, 1, 4096)
         one_of("precision", self.precision, ("fp32", "bf16", "auto"))
         for kind in self.baselines:
             one_of("baselines", kind, ARCHITECTURES)

@@ -55,6 +55,8 @@ def interleave(turns: Mapping[str, Turn], seconds: float) -> Iterator[dict[str, 
             taken[name] = Elapsed(time.perf_counter() - clock, time.process_time() - processor, clock - asked)
         if rounds >= 0:
             yield taken
+        else:  # a first round may compile, for minutes
+            began = time.perf_counter()
         rounds += 1
 
 

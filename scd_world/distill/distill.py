@@ -82,7 +82,7 @@ def distill(config: DistillConfig) -> Path:
             check_schema(read_config(find_folder(other)).schema, store.schema, store.path)
         trainer = Distiller(settings, store, run, accelerator, teacher, called)
         trainer.train()
-        if accelerator.is_main_process and trainer.finished and config.report_windows:
+        if accelerator.is_main_process and trainer.measured and config.report_windows:
             worlds = {"teacher": config.world, config.method: str(run.world), **config.compare_worlds}
             print(compare_steps(worlds, store, config))
     return run.world

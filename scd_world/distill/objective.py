@@ -31,7 +31,7 @@ class DistillBatch:
     pixel_inputs: Tensor  # (F, I·C, H, W) of the pixel head
     x: Tensor  # (F, C, H, W) the recorded next frame
     noise: Tensor  # (F, C, H, W)
-    weight: Tensor  # (F, 1, H, W) of a pixel's error, as in `WorldModel.loss`
+    weight: Tensor  # (F, C, H, W) of a pixel's error, as in `WorldModel.loss`
     heads: LowDimHeads.Output  # (B, T)
     next_state: Tensor  # (B, T, S)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scd_datasets.store.store import WindowStore
+from scd_world.world.world_config import parent_trainings
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +70,6 @@ def select_eval_episodes(
             "episodes were among them cannot be checked",
         )
     return EvalEpisodes(np.flatnonzero(chosen), "held out of its training", "")
-
-
-def parent_trainings(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lists the provenances of the worlds whose weights this one started from (`init=`), nearest first."""
-    while (parent := provenance.get("parent")) is not None:
-        yield parent
-        provenance = parent
 
 
 def with_warning(chosen: np.ndarray, held_out: str, warning: str) -> EvalEpisodes:

@@ -35,11 +35,17 @@ def pixel_loss(
 
 
 def pixel_weight(config: ModelConfig, background: Tensor, clip: Clip) -> Tensor:
-    """Gives (B, T, 1, H, W): robots are small in the image; what moves, what stands out counts more."""
+    """Gives (B, T, C, H, W): robots are small in the image; what moves, what stands out counts more, in each
+    camera by itself."""
     prev, x = clip.obs[:, :-1], clip.obs[:, 1:]
-    changed = ((x - prev).abs().amax(2, keepdim=True) > DIFFERS).float()
-    foreground = ((x - background).abs().amax(2, keepdim=True) > DIFFERS).float()
+    changed, foreground = (differs(x, other).float() for other in (prev, background))
     return 1 + config.change_weight * changed + config.foreground_weight * foreground
+
+
+def differs(x: Tensor, other: Tensor) -> Tensor:
+    """Says where a camera's color is another one, (B, T, C, H, W)."""
+    colors = (x - other).abs().unflatten(2, (-1, 3))
+    return (colors.amax(3) > DIFFERS).repeat_interleave(3, dim=2)
 
 
 def head_losses(

@@ -426,7 +426,7 @@ class WorldModel(nn.Module):
         return head_losses(self.schema, clip, heads, next_state, self.prior.residual_scale)
 
     def pixel_weight(self, clip: Clip) -> Tensor:
-        """Gives (B, T, 1, H, W): how much a pixel's error counts."""
+        """Gives (B, T, C, H, W): how much a pixel's error counts."""
         return pixel_weight(self.config, self.background, clip)
 
     def training_history(self, clip: Clip, noise: Noise) -> tuple[Tensor, Tensor]:

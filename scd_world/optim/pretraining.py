@@ -76,7 +76,8 @@ class PretrainStage:
                 self.elapsed = time.monotonic() - began
                 self.progress = min(max((self.update + 1) / steps, self.elapsed / self.seconds), 1.0)
                 yield self._update(rates(self.progress), loss(self.progress))
-                if time.monotonic() - kept > KEEP_EVERY:
+                # Not after the last one: what is kept of that is the average.
+                if self.progress < 1 and time.monotonic() - kept > KEEP_EVERY:
                     self.save()
                     kept = time.monotonic()
         finally:  # also where it is ended early

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from scd_world.probes.config import ProbeConfig
 from scd_world.robot_data.clip import Clip
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import make_accelerator
+from scd_world.training.latents import latent_store
 from scd_world.training.learner import Learner
 from scd_world.world.world import World
 
@@ -55,8 +57,9 @@ class Finetuner:
                 f"all {len(held_out)} episodes are measured on, and none is left to fine-tune with: name the "
                 "measured ones (episodes=[…]), or finetune_updates=0"
             )
+        seen = latent_store(store, world.codec, Path(config.out) / "latents.zarr", world.device, episodes)
         self.loader = WindowLoader(
-            store,
+            seen,
             episodes,
             config.finetune_batch_size,
             config.finetune_length,

@@ -81,6 +81,13 @@ class TrainConfig:
             between("num_steps", self.num_steps, 1, 1000)
         between("random_shift", self.random_shift, 0, 4096)
         check_course(self)
+        prior, codec = self.prior, self.codec.time_share * (self.codec.kind == "autoencoder")
+        shares = sum(stage.time_share for stage in (prior.dynamics, prior.outcome, prior.renderer))
+        if self.time_budget is not None and shares < 1 <= shares + codec:
+            complain(
+                f"codec.time_share={codec:g} and those of prior.dynamics, prior.outcome and prior.renderer "
+                f"({shares:.2f} together) leave none of the time_budget for the world: lower one of them"
+            )
         if self.codec.kind == "autoencoder" and self.model.patch % 2:
             complain(
                 f"model.patch={self.model.patch}: with codec=autoencoder it counts cells of a latent, which "

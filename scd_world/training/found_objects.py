@@ -116,7 +116,7 @@ def follow_objects(store: WindowStore, finder: ObjectFinder, episodes: np.ndarra
     """
     pictures = RobotPictures(store, episodes, 0)
     order = np.argsort(-store.lengths, kind="stable")
-    digest = hashlib.sha256(store.fingerprint.encode())
+    digest = hashlib.sha256(f"{store.fingerprint} {episodes.tolist()}".encode())
     for value in finder.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     pieces = out.with_name(f".{out.name}.{digest.hexdigest()[:12]}.npz")

@@ -218,7 +218,8 @@ def latent_store(
     """
     if codec.is_plain:
         return store
-    source = hashlib.sha256(f"{store.fingerprint} {codec.fingerprint}".encode()).hexdigest()
+    asked = f" {episodes.tolist()}" if codec.finder else ""  # where the robot is depends on them
+    source = hashlib.sha256(f"{store.fingerprint} {codec.fingerprint}{asked}".encode()).hexdigest()
     with store_lock(out):
         if not (out.exists() and WindowStore.open(out, in_memory=False).source == source):
             if known := find(source):

@@ -103,8 +103,30 @@ class Pretraining:
 
     @cached_property
     def calibration(self) -> LowDimData:
-        """The data of the episodes that are set apart, as the model sees them."""
-        return store_low_dim(self.store, self.apart)
+        """The data of the episodes that are set apart, as the model sees them, also of those without
+        images."""
+        data = store_low_dim(self.store, self.apart)
+        for more, apart in self.without_images:
+            data = data.concat(more.select(np.flatnonzero(apart)))
+        return data
+
+    @cached_property
+    def without_images(self) -> list[tuple[LowDimData, np.ndarray]]:
+        """Further episodes of the robot (`prior.extra_datasets`), but for those that are held out here; and
+        which of them are set apart."""
+        unseen, recorded, found = store_low_dim(self.store, self.held_out), self.config.data, []
+        for root in self.config.prior.extra_datasets:
+            more = dataset_low_dim(
+                root,
+                self.store.schema,
+                unseen,
+                skip_bad=recorded.skip_damaged,
+                keys=recorded.low_dim_keys,
+                in_order=recorded.clock == "index",
+                stride=self.recorded.stride,
+            )
+            found.append((more, split_hash(more) < self.threshold))
+        return found
 
     def fit_closed_form(self, prior: StatePrior, normalizer: Normalizer) -> None:
         """Fits what needs seconds: at every start, so that a resumed run begins as the first one did."""
@@ -136,7 +158,7 @@ class Pretraining:
         outcome = replace(config.outcome, steps=min(config.outcome.steps, most))
         torch.manual_seed(seed)
         unseen = store_low_dim(self.store, self.held_out)
-        recorded, held = (to_trajectories(n, normalizer) for n in (self.low_dim_data(unseen), unseen))
+        recorded, held = (to_trajectories(n, normalizer) for n in (self.low_dim_data(), unseen))
         bf16 = use_bf16(self.config.precision, recorded.state.device)
         if prior.dynamics.trained is not None and dynamics.steps:
             stage = self.stage("dynamics", dynamics.time_share)
@@ -154,23 +176,12 @@ class Pretraining:
                 "uncertainty: measured on episodes that were learnt from; on others it will be too small"
             )
 
-    def low_dim_data(self, unseen: LowDimData) -> LowDimData:
+    def low_dim_data(self) -> LowDimData:
         """Gives the data of the training episodes, and of those recorded beside them without images, but for
-        the `unseen` and those of calibration."""
-        data, recorded = store_low_dim(self.store, self.episodes), self.config.data
-        for root in self.config.prior.extra_datasets:
-            more = dataset_low_dim(
-                root,
-                self.store.schema,
-                unseen,
-                skip_bad=recorded.skip_damaged,
-                keys=recorded.low_dim_keys,
-                in_order=recorded.clock == "index",
-                stride=self.recorded.stride,
-            )
-            apart = split_hash(more) < self.threshold
+        those that are held out and those of calibration."""
+        data = store_low_dim(self.store, self.episodes)
+        for more, apart in self.without_images:
             data = data.concat(more.select(np.flatnonzero(~apart)))
-            self.calibration = self.calibration.concat(more.select(np.flatnonzero(apart)))
         return data
 
     def calibrate(

@@ -18,7 +18,7 @@ from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import of_file
 from scd_world.prior.config import PriorSettings
 from scd_world.training.config import TrainConfig
-from scd_world.utils.atomic_folder import replace_text
+from scd_world.utils.atomic_folder import OLD, put_back, replace_text
 from scd_world.utils.output_folder import claim_folder
 from scd_world.utils.settings_diff import changes
 
@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def has_checkpoints(self) -> bool:
-        return any(self.checkpoints.glob("step_*"))
+        return any(self.checkpoints.glob("step_*")) or any(self.checkpoints.glob(f".step_*{OLD}"))
 
     def claim(self, command: str) -> None:
         """Takes the folder for a command before any work.
@@ -67,6 +67,8 @@ class RunFolder:
                 f"another trainer is at work in {self.path}: wait for it, stop it, or choose another out="
             ) from error
         try:
+            put_back(self.checkpoints)
+            put_back(self.path)
             yield
         finally:
             lock.release()
@@ -90,8 +92,15 @@ def check_continuation(
     if training["config"].get("teacher") == UNKNOWN_TEACHER:
         changed.pop("teacher", None)
     wrong = [line for key, line in changed.items() if key.startswith(FIXED)]
+    if config.init is not None and not is_same_place(config.init, before.get("init")):
+        wrong.append(f"init={config.init} for {before.get('init')}, whose weights have learned on since")
     if wrong:
         raise ValueError(
             f"{out} holds another training ({'; '.join(wrong)}): use its settings to resume, or another out="
         )
     return list(changed.values())
+
+
+def is_same_place(one: str, other: str | None) -> bool:
+    """Says whether two names mean one world, however the path to it is written."""
+    return other is not None and (one == other or Path(one).resolve() == Path(other).resolve())

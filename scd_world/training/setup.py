@@ -34,6 +34,7 @@ from scd_world.utils.atomic_folder import replace_file
 from scd_world.world import format3
 from scd_world.world.build_model import build_model
 from scd_world.world.world import World, init_from
+from scd_world.world.world_config import parent_trainings
 
 log = logging.getLogger(__name__)
 FILTER_WINDOWS = 24
@@ -65,8 +66,8 @@ def first_model(
     if parent is not None and (learnt := held_out_late(config, pretraining, parent)):
         pretraining.log_main(
             f"WARNING: {len(learnt)} of {len(pretraining.held_out)} held-out episodes trained the world that "
-            f"this starts from, before the recording grew ({listed(learnt)}): what is measured on them "
-            f"flatters. Evaluate on the others: scd-evaluate … episodes=[…]"
+            f"this starts from, as the recording grew since or data.holdout is another ({listed(learnt)}): "
+            "what is measured on them flatters. Evaluate on the others: scd-evaluate … episodes=[…]"
         )
     if config.init is None or config.init_pretrain:
         pretraining.run(model.prior, normalizer, parent)
@@ -74,14 +75,17 @@ def first_model(
 
 
 def held_out_late(config: TrainConfig, pretraining: Pretraining, parent: Mapping[str, Any]) -> list[int]:
-    """Lists the held-out episodes on which the world that weights come from was trained, as far as that can
-    be known: it was trained with a recording of the same name, which had fewer episodes then."""
+    """Lists the held-out episodes on which the world that weights come from, or one before it, was trained,
+    as far as that can be known: with this recording, or with one of the same name, which had fewer episodes
+    then."""
     store = pretraining.recorded
-    same = parent.get("data") in (config.data.repo_id, config.data.root)
-    if not same or parent.get("fingerprint") == store.fingerprint or "held_out_episodes" not in parent:
-        return []
-    held_out = store.episode_index[pretraining.held_out].tolist()
-    return [i for i in held_out if i < parent["episodes"] and i not in parent["held_out_episodes"]]
+    held_out, late = store.episode_index[pretraining.held_out].tolist(), set()
+    for made in (parent, *parent_trainings(parent)):
+        same = made.get("data") in (config.data.repo_id, config.data.root)
+        if (same or made.get("fingerprint") == store.fingerprint) and "held_out_episodes" in made:
+            known = set(range(made["episodes"])) - set(made["held_out_episodes"])
+            late |= known.intersection(held_out)
+    return sorted(late)
 
 
 def first_normalizer(

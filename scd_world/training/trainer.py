@@ -180,9 +180,14 @@ class Trainer:
                         self.save()
             if self.saved_at != self.step:
                 self.save()
+            left = False
             if self.finished and not self.measured:
-                self.measure_end()
-        reason = self.stop.name or self.finished or "time_limit"
+                (left,) = map(bool, self.agreed(self.is_late(self.filter_seconds)))
+                if not left:
+                    self.measure_end()
+        if left:
+            self.log_main("time_limit: what is measured in the end is left to the next call")
+        reason = self.stop.name or ("" if left else self.finished) or "time_limit"
         end = f"{reason} at step {self.step} of {config.steps}; the world is in {self.run.world}"
         if self.stop.number is not None:
             raise Interrupted(f"{end}, and the same command goes on from here", self.stop.number)
@@ -205,13 +210,17 @@ class Trainer:
 
         Every process gets the same answers, or one would wait for ever for another's gradients.
         """
-        limit, budget = self.config.time_limit, self.config.time_budget
-        late = limit is not None and time.monotonic() - self.call_started > limit
-        late &= self.step > self.first_step  # however long the start took: each call gets on
+        budget, late = self.config.time_budget, self.is_late()
         spent = 0.0 if budget is None else min(self.budget_used(budget), 1.0)
         stop, self.spent = self.agreed(late or bool(self.stop), spent)
         self.progress = max((self.step + 1) / self.config.steps, self.spent)
         return bool(stop)
+
+    def is_late(self, seconds: float = 0.0) -> bool:
+        """Says whether this call's time_limit leaves no more than so many seconds."""
+        limit = self.config.time_limit
+        late = limit is not None and time.monotonic() - self.call_started + seconds > limit
+        return late and self.step > self.first_step  # however long the start took: each call gets on
 
     def agreed(self, *answers: float) -> list[float]:
         """Gives of each answer the largest that any process has: the same in all of them."""
@@ -277,19 +286,22 @@ class Trainer:
     def measure_end(self) -> None:
         """Measures, once, how sure the world may be of itself, its filter, and how good it is. It takes
         minutes: all that was learnt is saved by now, and a signal leaves it to the next call."""
-        if not self.stop and self.config.model.state_weight:  # the prior has learnt on beside the images
+        if not self.stopped() and self.config.model.state_weight:  # the prior has learnt on beside the images
             self.recalibrate()
-        if not self.stop and self.world.model.filter is not None:
+        if not self.stopped() and self.world.model.filter is not None:
             self.fit_filter()
-        if not self.stop and self.evaluated_at != self.step:
+        if not self.stopped() and self.evaluated_at != self.step:
             self.evaluate()
-        (stopped,) = self.agreed(bool(self.stop))
-        if stopped:
+        if self.stopped():
             return
         if self.main and (what := past_its_best(self.run_log.read("eval/loss"))):
             log.warning("held-out episodes: %s", what)
         self.measured = True
         self.save()
+
+    def stopped(self) -> bool:
+        """Says whether any process was told to stop: parts of the end are for all of them together."""
+        return bool(self.agreed(bool(self.stop))[0])
 
     def evaluate(self) -> None:
         """With the averaged weights, in the first process; the others wait with their next gradients."""

@@ -64,6 +64,8 @@ def action_sensitivity(model: WorldModel, clip: Clip, generator: torch.Generator
     """loss(other windows' actions) / loss(true actions): 1 means that actions are ignored."""
     noise = model.sample_noise(clip, generator).of_recordings()
     true, _ = model.loss(clip, noise)
+    if len(clip.action) < 2:  # there are no others
+        return {"eval/loss": true.item()}
     shuffled, _ = model.loss(replace(clip, action=clip.action.roll(1, 0)), noise)
     return {"eval/loss": true.item(), "eval/action_sensitivity": (shuffled / true).item()}
 

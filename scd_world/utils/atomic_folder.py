@@ -53,6 +53,15 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def put_back(parent: Path) -> None:
+    """Gives folders that a kill between the two renames left hidden their names again. Only for who holds the
+    lock of what writes there."""
+    for old in parent.glob(f".*{OLD}"):
+        target = parent / old.name[1:].removesuffix(OLD)
+        if not target.exists():
+            os.replace(old, target)
+
+
 def refuse_foreign(target: Path, holds: Collection[str], what: str) -> None:
     """Raises ValueError where replacing `target` would lose anything but an earlier folder of its kind.
 

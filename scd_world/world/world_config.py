@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,13 @@ def check_parents(made: Mapping[str, Any], parent: str) -> None:
             return
         check_object(f"provenance.{parent}", made)
     raise ValueError(f"provenance names more than {MOST_PARENTS} worlds, each the {parent} of the one before")
+
+
+def parent_trainings(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Lists the provenances of the worlds whose weights this one started from (`init=`), nearest first."""
+    while (parent := provenance.get("parent")) is not None:
+        yield parent
+        provenance = parent
 
 
 def read_settings[C](cls: type[C], values: dict[str, Any]) -> C:

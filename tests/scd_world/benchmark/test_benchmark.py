@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
+from scd_datasets.store.store import WindowStore
 from scd_envs.vector_env import WorldVectorEnv
-from scd_world.benchmark.benchmark import bench, plain_schema
+from scd_world.benchmark.benchmark import bench, of_windows, plain_schema
 from scd_world.benchmark.config import BenchConfig
 from scd_world.benchmark.cost import count_cost, count_decoding, count_step, peak_bytes
 from scd_world.benchmark.environment import without_model
@@ -274,3 +276,24 @@ def test_what_would_take_too_long_is_counted_and_not_timed(tmp_path):
     (row,) = report["steps"]
     assert row["gflop_per_frame"] > 0
     assert "p50_ms" not in row
+
+
+def test_a_slow_first_round_takes_no_measured_time():
+    def run(number: int, _: object) -> None:
+        time.sleep(0.3 if number < 0 else 0.001)
+
+    assert len(list(interleave({"one": Turn(CPU, run)}, 0.2))) > 10
+
+
+def test_updates_are_timed_on_what_the_model_trains_on(slide_store):
+    """A world of latents was rebuilt on pixels: seventy times the work, under its name."""
+    found = WindowStore.open(slide_store).schema
+    assert of_windows(str(slide_store), found, False) == found
+    with pytest.raises(ValueError, match=r"sees 1 cameras of 8×8, .* latents\.zarr"):
+        of_windows(str(slide_store), replace(found, height=8, width=8), False)
+    assert of_windows(str(slide_store), replace(found, height=8, width=8), True) == found
+
+
+def test_threads_are_counted():
+    with pytest.raises(ValueError, match="threads=0: expected a number between 1"):
+        BenchConfig(threads=0)

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scd_world.model.config import ACTION_IN, ModelConfig
 from scd_world.model.flow import denoising_times
+from scd_world.model.losses import pixel_weight
 from scd_world.model.noise import Noise, corrupt_history
 from scd_world.model.world_model import WorldModel
 from scd_world.prior.config import PriorConfig
@@ -556,3 +557,16 @@ def test_without_a_prior_the_action_is_masked_and_the_task_is_not(schema, stats,
     one, other = (torch.tensor([[task]]).expand(3, 5, 2).float() for task in ([1.0, 0.0], [0.0, 1.0]))
     h = [model.core.encode(clip.obs[:, :-1], state_action, task) for task in (one, other)]
     assert (h[0] - h[1]).abs().max() > 1e-3
+
+
+def test_what_moves_counts_more_in_the_camera_that_sees_it(clip):
+    """A wrist's camera, all of whose pixels change, made all pixels of a still one count as much."""
+    config = replace(CONFIG, change_weight=7.0, foreground_weight=0.0)
+    obs = torch.zeros(1, 3, 6, 4, 4)
+    obs[:, 1:, 4] = 1  # of the second camera all, one color
+    obs[:, 1:, 0, 1, 2] = 1  # of the first camera one pixel
+    weight = pixel_weight(config, torch.zeros(6, 4, 4), replace(clip.rows(slice(0, 1)), obs=obs))
+    assert (weight[0, 0, 3:] == 8).all()
+    assert (weight[0, 0, :3] == 8).sum() == 3
+    assert (weight[0, 0, :3, 1, 2] == 8).all()
+    assert (weight[0, 1] == 1).all()  # nothing moves any more

@@ -66,6 +66,23 @@ def test_a_stage_that_was_killed_goes_on_as_if_it_had_not_been(monkeypatch, tmp_
         assert torch.equal(one, other)
 
 
+def test_what_is_kept_of_the_last_update_is_the_average(monkeypatch, tmp_path):
+    """A kill in between left the weights before it as the stage's result."""
+    monkeypatch.setattr(pretraining, "KEEP_EVERY", -1.0)
+    stage, net, kept = PretrainStage(folder=tmp_path / "it"), made(), []
+    write = stage.write
+
+    def watched(folder: Path) -> None:
+        kept.append((stage.progress, net.weight.detach().clone()))
+        write(folder)
+
+    monkeypatch.setattr(stage, "write", watched)
+    assert len(list(give(stage, net))) == 6
+    ended = [weight for progress, weight in kept if progress == 1]
+    assert len(kept) == 6
+    assert [torch.equal(weight, net.weight) for weight in ended] == [True]
+
+
 def test_it_is_given_once_and_anew_in_other_circumstances_or_where_it_was_damaged(tmp_path, caplog):
     def updates(seed: int) -> int:
         nonlocal net

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from scd_datasets.config import DataConfig
+from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import ModelConfig
 from scd_world.model.decoder import attend_with_prefix
 from scd_world.probes.activations import between_frames, center, past_share, record_activations, similarity
@@ -353,8 +354,8 @@ TINY = ModelConfig(
 def config(training, slide_store, tmp_path):
     def build(**changes) -> ProbeConfig:
         model = replace(TINY, **changes.pop("model", {}))
-        prior = replace(training().prior, layers=0)
-        world = train(training(model=model, prior=prior, steps=2, eval_windows=2))
+        prior, codec = replace(training().prior, layers=0), changes.pop("codec", CodecTrainConfig())
+        world = train(training(model=model, prior=prior, codec=codec, steps=2, eval_windows=2))
         values = {
             "world": str(world),
             "out": str(tmp_path / "probe"),
@@ -471,6 +472,16 @@ def test_a_fine_tuning_depends_on_its_seed_alone_and_leaves_the_world_alone(conf
     Finetuner(world, store, held_out, settings).finetune(model, PairedWithNoise(model))
     with pytest.raises(ValueError, match="none is left to fine-tune with"):
         Finetuner(world, store, range(len(store.lengths)), settings)
+
+
+@pytest.mark.slow
+def test_a_world_of_latents_is_fine_tuned_on_latents(config):
+    """It was given pixels, after all other probes, and all was lost."""
+    codec = CodecTrainConfig(kind="autoencoder", width=8, steps=2)
+    settings = config(codec=codec, model={"patch": 2}, first_steps=[1], last_layers=[3])
+    report = probe(settings)
+    assert report["finetuned"]
+    assert (Path(settings.out) / "latents.zarr").exists()
 
 
 def test_a_world_that_is_not_dense_is_refused(config):

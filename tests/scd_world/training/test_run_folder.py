@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from scd_world.codec.config import CodecTrainConfig
 from scd_world.distill.config import Distillation
 from scd_world.model.config import MODELS, ModelConfig, of_file
 from scd_world.prior.config import PriorConfig
+from scd_world.training.checkpoint import Checkpoints
 from scd_world.training.config import TrainConfig
-from scd_world.training.run_folder import UNKNOWN_TEACHER, check_continuation
+from scd_world.training.run_folder import UNKNOWN_TEACHER, RunFolder, check_continuation
 
 
 def test_a_distillation_goes_on_with_its_own_teacher_or_one_that_format_3_cannot_tell():
@@ -61,3 +63,37 @@ def test_a_world_says_of_its_parts_what_older_ones_did_not_know_only_where_it_di
     assert "sees_commands" not in ModelConfig().as_saved
     for config in (ModelConfig(), ModelConfig(sees_commands=False)):
         assert ModelConfig(**of_file(config.as_saved)) == config
+
+
+def test_another_world_to_begin_with_is_refused_once_the_run_has_begun(tmp_path, monkeypatch):
+    """It was said to be changed, was not read, and stood in the provenance from then on."""
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(out="run", init="a/world")
+    training = {"fingerprint": "f", "config": asdict(config)}
+    with pytest.raises(ValueError, match=r"init=b/world for a/world, whose weights have learned on since"):
+        check_continuation(training, replace(config, init="b/world"), "f", Path("run"))
+    check_continuation(training, replace(config, init=str(tmp_path / "a" / "world")), "f", Path("run"))
+    check_continuation(training, replace(config, init=None), "f", Path("run"))
+
+
+def test_a_checkpoint_that_a_kill_left_hidden_is_found(tmp_path):
+    """Between two renames the old folder lies beside its place, and the new one is not there yet."""
+    run = RunFolder(tmp_path)
+    (run.checkpoints / ".step_00000004.scd-old").mkdir(parents=True)
+    (run.checkpoints / ".step_00000002.scd-old").mkdir()
+    (run.checkpoints / "step_00000002").mkdir()
+    run.world.mkdir()
+    assert run.has_checkpoints
+    with run.locked():
+        assert [path.name for path in Checkpoints(run.checkpoints).found()] == [
+            "step_00000004", "step_00000002",
+        ]  # fmt: skip
+    assert (run.checkpoints / ".step_00000002.scd-old").exists()
+
+
+def test_shares_of_a_time_budget_leave_some_for_the_world():
+    codec = CodecTrainConfig(kind="autoencoder", time_share=0.6)
+    TrainConfig(out="run", codec=codec)  # of no limited time
+    TrainConfig(out="run", codec=replace(codec, time_share=0.1), time_budget=60)
+    with pytest.raises(ValueError, match=r"codec\.time_share=0\.6 and those of prior\.dynamics"):
+        TrainConfig(out="run", codec=codec, time_budget=60)

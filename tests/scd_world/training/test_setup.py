@@ -1,10 +1,19 @@
 """What a training starts with."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 
+from scd_datasets.preparation.low_dim import split_hash, store_low_dim
+from scd_datasets.store.store import WindowStore
+from scd_world.training import pretrain
+from scd_world.training.distributed import make_accelerator
+from scd_world.training.pretrain import Pretraining
 from scd_world.training.setup import filter_clip
+from scd_world.training.validation import action_sensitivity
 
 
 def test_episodes_that_end_with_what_is_shown_measure_no_filter():
@@ -14,3 +23,25 @@ def test_episodes_that_end_with_what_is_shown_measure_no_filter():
         apart=np.array([0, 1, 2]),
     )
     assert filter_clip(pretraining, None) is None
+
+
+def test_episodes_without_images_are_set_apart_too_whether_or_not_a_call_resumes(training, monkeypatch):
+    """A resumed call measured its uncertainty on those with images alone."""
+    config = training()
+    store = WindowStore.open(config.data.root)
+    pretraining = Pretraining(config, store, Path(config.out), make_accelerator(config))
+    count = len(pretraining.calibration.lengths)
+    more = store_low_dim(store, np.arange(len(store.lengths)))
+    monkeypatch.setattr(pretrain, "dataset_low_dim", lambda *_, **__: more)
+    config = replace(config, prior=replace(config.prior, extra_datasets=["more"]))
+    pretraining = Pretraining(config, store, Path(config.out), make_accelerator(config))
+    pretraining.threshold = split_hash(more).max()  # all but one are set apart
+    assert len(pretraining.calibration.lengths) == count + len(more.lengths) - 1
+    assert len(pretraining.low_dim_data().lengths) == len(pretraining.episodes) + 1
+
+
+def test_of_one_window_there_are_no_other_actions(model, clip):
+    generator = torch.Generator().manual_seed(0)
+    one = clip.rows(slice(0, 1))
+    assert action_sensitivity(model, one, generator).keys() == {"eval/loss"}
+    assert action_sensitivity(model, clip, generator).keys() == {"eval/loss", "eval/action_sensitivity"}

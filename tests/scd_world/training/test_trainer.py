@@ -345,10 +345,25 @@ def test_a_time_limit_ends_with_a_checkpoint_and_a_world(training, monkeypatch):
 
 
 @pytest.mark.slow
+def test_what_is_measured_in_the_end_is_left_to_the_next_call_where_the_time_is_over(training, caplog):
+    """A filter takes minutes: a job that ends by its own time_limit would be killed over it."""
+    caplog.set_level("INFO")
+    config = training(steps=1, time_limit=1e-3)
+    train(config)
+    assert "time_limit at step 1 of 1" in caplog.text
+    assert "left to the next call" in caplog.text
+    newest = Checkpoints(Path(config.out) / "checkpoints").newest
+    assert not newest().training["measured"]
+    train(config)
+    assert "finished at step 1 of 1" in caplog.text
+    assert newest().training["measured"]
+
+
+@pytest.mark.slow
 def test_a_time_limit_counts_what_opening_the_data_took(training, monkeypatch):
-    def slow(*args):
+    def slow(*args, **kwargs):
         time.sleep(1.1)
-        return open_store(*args)
+        return open_store(*args, **kwargs)
 
     open_store = trainer_module.open_store
     monkeypatch.setattr(trainer_module, "open_store", slow)
@@ -628,12 +643,17 @@ def test_a_grown_recording_whose_held_out_episodes_were_learnt_before_is_warned_
     written(few)
     world = train(replace(training("first", steps=1), data=data))
     train(replace(training("same", steps=1, init=str(world)), data=data))
-    assert "before the recording grew" not in caplog.text
+    assert "flatters" not in caplog.text
+    caplog.clear()
+    other = replace(data, holdout=0.5)
+    train(replace(training("other", steps=1, init=str(world)), data=other))
+    assert "data.holdout is another" in caplog.text
+    caplog.clear()
     written(more)
     late = {i for i in held_out(more) - held_out(few) if i < few}
     train(replace(training("then", steps=1, init=str(world)), data=data))
     assert f"WARNING: {len(late)} of " in caplog.text
-    assert f"before the recording grew ({', '.join(map(str, sorted(late)))})" in caplog.text
+    assert f"({', '.join(map(str, sorted(late)))}): what is measured on them flatters" in caplog.text
 
 
 @pytest.mark.slow
