@@ -30,6 +30,7 @@ LARGEST = 0.3  # of the image's shorter side: half a piece's
 GUESSES, TRIED = 6, 160  # first guesses; frames in which each is sought
 ROUNDS = 2  # of searching anew
 FIT_STEPS, FIT_BATCH, FIT_RATE = 160, 48, 2e-2
+SEEN = 1e-3  # of cover: less shows no tint
 WORTH = 0.2  # share of what stands out that an object has to explain
 LEAST = 4 * CAP  # of a usual frame: four pixels
 ROBOTS = 0.6  # share of the variance of its place that how the robot stands tells, where it is the robot's
@@ -160,25 +161,27 @@ def fit_picture(
     if not len(good):  # nothing of it is anywhere
         return sprite
     with torch.enable_grad():
-        image = sprite.image.clone().requires_grad_()
-        optimizer = torch.optim.Adam([image], FIT_RATE)
+        # By its tint, not by its tint times its cover: a color that is bound by what it covers would fade
+        # away with that where it is whiter, or blacker, than its background.
+        cover = sprite.image[3:].clone().requires_grad_()
+        tint = (sprite.image[:3] / cover.detach().clamp_min(SEEN)).clamp(-1, 1).requires_grad_()
+        optimizer = torch.optim.Adam([tint, cover], FIT_RATE)
         for step in range(FIT_STEPS):
             optimizer.param_groups[0]["lr"] = FIT_RATE * (1 - step / FIT_STEPS) + 1e-3
             rows = good[torch.randint(len(good), (FIT_BATCH,), generator=generator).to(good.device)]
             cut = crops(scenes.rows(rows), pose[rows, :2], sprite.half)
-            color, cover = sample(image, in_own_frame(pose[rows], cut.at), sprite.radius).split([3, 1], 1)
-            drawn = color + (1 - cover) * cut.expected
+            image = torch.cat([tint * cover, cover])
+            color, covered = sample(image, in_own_frame(pose[rows], cut.at), sprite.radius).split([3, 1], 1)
+            drawn = color + (1 - covered) * cut.expected
             _, counts = bounded_gain(cut, drawn)
-            loss = ((drawn - cut.frames).square() * counts).mean() + 1e-4 * image[3].abs().mean()
+            loss = ((drawn - cut.frames).square() * counts).mean() + 1e-4 * cover.abs().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                # Of a color that covers too little the cover is wrong: were it the color, what is whiter or
-                # blacker than its background would fade away.
-                image[:3].clamp_(-1, 1)
-                image[3].copy_(torch.maximum(image[3].clamp(0, 1), image[:3].abs().amax(0)))
-    return replace(sprite, image=image.detach())
+                tint.clamp_(-1, 1)
+                cover.clamp_(0, 1)
+    return replace(sprite, image=torch.cat([tint * cover, cover]).detach())
 
 
 def with_drawn(scenes: Scenes, sprite: Sprite, pose: Tensor) -> Scenes:
