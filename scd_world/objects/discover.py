@@ -30,7 +30,6 @@ LARGEST = 0.3  # of the image's shorter side: half a piece's
 GUESSES, TRIED = 6, 160  # first guesses; frames in which each is sought
 ROUNDS = 2  # of searching anew
 FIT_STEPS, FIT_BATCH, FIT_RATE = 160, 48, 2e-2
-SEEN = 1e-3  # of cover: less shows no tint
 WORTH = 0.2  # share of what stands out that an object has to explain
 LEAST = 4 * CAP  # of a usual frame: four pixels
 ROBOTS = 0.6  # share of the variance of its place that how the robot stands tells, where it is the robot's
@@ -79,13 +78,16 @@ def discover_one(scenes: Scenes, seed: int, told: Callable[[Tensor], float]) -> 
     if not guesses:
         return None
     tried = scenes.rows(torch.randperm(len(scenes), generator=generator)[:TRIED])
-    sprite = max(guesses, key=lambda guess: search(guess, tried, 3)[1].clamp_min(0).mean().item())
+    sprite = max(guesses, key=lambda guess: explained(search(guess, tried, 3)[1]))
     turning, still = (learn(replace(sprite, turns=turns), tried, generator) for turns in (True, False))
     sprite = turning[0] if turning[1] > TURN_GAIN * still[1] else still[0]
     pose, gain = search(sprite, scenes)
     for _ in range(ROUNDS):
-        sprite = fit_picture(sprite, scenes, pose, gain, generator)
-        pose, gain = refine(sprite, scenes, pose, 5)
+        fitted = fit_picture(sprite, scenes, pose, gain, generator)
+        then, more = refine(fitted, scenes, pose, 5)
+        if explained(more) < explained(gain):  # see `learn`
+            break
+        sprite, pose, gain = fitted, then, more
     again, more = search(sprite, scenes)
     pose, gain = torch.where((more > gain)[:, None], again, pose), torch.maximum(gain, more)
     difference = (scenes.frames - scenes.expected).square().mean(1, keepdim=True).clamp_max(CAP)
@@ -97,11 +99,24 @@ def discover_one(scenes: Scenes, seed: int, told: Callable[[Tensor], float]) -> 
 
 
 def learn(sprite: Sprite, scenes: Scenes, generator: torch.Generator) -> tuple[Sprite, float]:
-    """Fits its picture to a few frames; gives it and what it then explains of one."""
+    """Fits its picture to a few frames, as far as that helps; gives it and what it then explains of one.
+
+    A color is bound by what it covers (`fit_picture`), and where a thing is whiter or blacker than a table of
+    its own side of gray, both may fade away together: then it stays what it was cut out as.
+    """
+    pose, gain = search(sprite, scenes, 3)
     for _ in range(ROUNDS):
-        pose, gain = search(sprite, scenes, 3)
-        sprite = fit_picture(sprite, scenes, pose, gain, generator)
-    return sprite, search(sprite, scenes, 3)[1].clamp_min(0).mean().item()
+        fitted = fit_picture(sprite, scenes, pose, gain, generator)
+        then, more = search(fitted, scenes, 3)
+        if explained(more) < explained(gain):
+            break
+        sprite, pose, gain = fitted, then, more
+    return sprite, explained(gain)
+
+
+def explained(gain: Tensor) -> float:
+    """Gives what is explained of a usual frame."""
+    return gain.clamp_min(0).mean().item()
 
 
 def standing_out(scenes: Scenes) -> Tensor:
@@ -161,27 +176,23 @@ def fit_picture(
     if not len(good):  # nothing of it is anywhere
         return sprite
     with torch.enable_grad():
-        # By its tint, not by its tint times its cover: a color that is bound by what it covers would fade
-        # away with that where it is whiter, or blacker, than its background.
-        cover = sprite.image[3:].clone().requires_grad_()
-        tint = (sprite.image[:3] / cover.detach().clamp_min(SEEN)).clamp(-1, 1).requires_grad_()
-        optimizer = torch.optim.Adam([tint, cover], FIT_RATE)
+        image = sprite.image.clone().requires_grad_()
+        optimizer = torch.optim.Adam([image], FIT_RATE)
         for step in range(FIT_STEPS):
             optimizer.param_groups[0]["lr"] = FIT_RATE * (1 - step / FIT_STEPS) + 1e-3
             rows = good[torch.randint(len(good), (FIT_BATCH,), generator=generator).to(good.device)]
             cut = crops(scenes.rows(rows), pose[rows, :2], sprite.half)
-            image = torch.cat([tint * cover, cover])
-            color, covered = sample(image, in_own_frame(pose[rows], cut.at), sprite.radius).split([3, 1], 1)
-            drawn = color + (1 - covered) * cut.expected
+            color, cover = sample(image, in_own_frame(pose[rows], cut.at), sprite.radius).split([3, 1], 1)
+            drawn = color + (1 - cover) * cut.expected
             _, counts = bounded_gain(cut, drawn)
-            loss = ((drawn - cut.frames).square() * counts).mean() + 1e-4 * cover.abs().mean()
+            loss = ((drawn - cut.frames).square() * counts).mean() + 1e-4 * image[3].abs().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                tint.clamp_(-1, 1)
-                cover.clamp_(0, 1)
-    return replace(sprite, image=torch.cat([tint * cover, cover]).detach())
+                image[3].clamp_(0, 1)
+                image[:3].copy_(torch.maximum(torch.minimum(image[:3], image[3]), -image[3]))
+    return replace(sprite, image=image.detach())
 
 
 def with_drawn(scenes: Scenes, sprite: Sprite, pose: Tensor) -> Scenes:

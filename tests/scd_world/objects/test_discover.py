@@ -10,9 +10,17 @@ from torch import Tensor
 
 from scd_world.objects import discover as discovery
 from scd_world.objects import expected
-from scd_world.objects.discover import discover, first_guesses, fit_picture, standing_out, with_drawn
+from scd_world.objects.discover import (
+    discover,
+    explained,
+    first_guesses,
+    fit_picture,
+    learn,
+    standing_out,
+    with_drawn,
+)
 from scd_world.objects.expected import Recorded
-from scd_world.objects.pose import refine, search
+from scd_world.objects.pose import search
 from scd_world.objects.scenes import Scenes
 
 COUNT = 64
@@ -91,11 +99,13 @@ def test_a_thing_keeps_its_picture_whatever_it_lies_on(color, table):
     scenes = of_a_block(torch.full((3,), color), torch.full((3,), table))
     generator = torch.Generator().manual_seed(0)
     sprite = replace(first_guesses(scenes, generator)[0], turns=False)
-    pose, gain = search(sprite, scenes, 3)
-    fitted = fit_picture(sprite, scenes, pose, gain, generator)
-    assert refine(fitted, scenes, pose, 3)[1].median() > 0.95 * gain.median() > 0
-    assert fitted.image[3].sum() > 0.7 * sprite.image[3].sum()
-    assert (fitted.image[:3].abs() <= fitted.image[3] + 1e-6).all()
+    before = explained(search(sprite, scenes, 3)[1])
+    learnt, after = learn(sprite, scenes, generator)
+    assert after >= before > 0
+    assert explained(search(learnt, scenes, 3)[1]) == pytest.approx(after)
+    assert learnt.image[3].sum() > 0.7 * sprite.image[3].sum()
+    (found,) = discover(scenes, 1, 0, lambda _: 0.0)
+    assert found.share > 0.9
 
 
 def test_a_picture_of_what_is_nowhere_stays():
