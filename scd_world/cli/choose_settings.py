@@ -21,6 +21,7 @@ from scd_world.codec.config import SHRINK, CodecSettings
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorSettings
 from scd_world.training.config import TrainConfig
+from scd_world.utils.checks import patch_sizes
 from scd_world.utils.settings_diff import flat
 
 log = logging.getLogger(__name__)
@@ -219,10 +220,9 @@ def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str
 def fitting_patch(data: Recording, cell: int, wanted: int) -> dict[str, Choice]:
     """Gives a patch, in cells of so many pixels, that divides the frames into about as many as wanted; none
     where there is none."""
-    pair = 1 if cell == 1 else 2  # cells of a latent come in pairs
     counts = {
         patch: data.height * data.width / (cell * patch) ** 2
-        for patch in range(pair, min(data.height, data.width) // cell + 1, pair)
+        for patch in patch_sizes(min(data.height, data.width), cell)
         if data.is_divided_by(cell * patch)
     }
     off = {patch: abs(math.log(count / wanted)) for patch, count in counts.items()}

@@ -165,10 +165,10 @@ class PriorTrainConfig(PriorSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         between("prior.calibration_share", self.calibration_share, 0, 0.5)
-        shares = sum(stage.time_share for stage in (self.dynamics, self.outcome, self.renderer))
-        if shares >= 1:
+        if self.time_share >= 1:
             complain(
-                f"prior.dynamics, prior.outcome and prior.renderer have time_shares of {shares:.2f} together "
+                "prior.dynamics, prior.outcome and prior.renderer have time_shares of "
+                f"{self.time_share:.2f} together "
                 "and leave none for the world itself: lower one of them"
             )
         if self.kind == "none" and self.extra_datasets:
@@ -176,6 +176,11 @@ class PriorTrainConfig(PriorSettings):
                 "prior=none learns nothing from state alone, so prior.extra_datasets would be read for "
                 "nothing: leave it out, or set prior=state"
             )
+
+    @property
+    def time_share(self) -> float:
+        """The share of a time_budget that its stages may take together."""
+        return sum(stage.time_share for stage in (self.dynamics, self.outcome, self.renderer))
 
 
 PRIORS = {kind: PriorTrainConfig(kind=kind) for kind in KINDS}

@@ -73,9 +73,8 @@ class StateDynamics(nn.Module):
         exact enough."""
         with full_precision(state):  # a law is a difference of large numbers
             linear = self.linear(prev, state, action)
-        if self.outcome_net is None:  # no network at all
-            return Transition(self.project(linear.state), linear.delta_features)
-        with full_precision(state):
+            if self.outcome_net is None:  # no network at all
+                return Transition(self.project(linear.state), linear.delta_features)
             told, end = self.told, state.shape[-1]
             # asinh: most velocities are small, and some are twenty times the usual.
             features, turn = linear.delta_features.asinh(), prev[..., end:] - action

@@ -81,8 +81,7 @@ class TrainConfig:
             between("num_steps", self.num_steps, 1, 1000)
         between("random_shift", self.random_shift, 0, 4096)
         check_course(self)
-        prior, codec = self.prior, self.codec.time_share * (self.codec.kind == "autoencoder")
-        shares = sum(stage.time_share for stage in (prior.dynamics, prior.outcome, prior.renderer))
+        shares, codec = self.prior.time_share, self.codec.time_share * (self.codec.kind == "autoencoder")
         if self.time_budget is not None and shares < 1 <= shares + codec:
             complain(
                 f"codec.time_share={codec:g} and those of prior.dynamics, prior.outcome and prior.renderer "

@@ -9,6 +9,8 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
+SMALLEST_PATCH = 4  # px on each side, of those that are offered
+
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
@@ -94,15 +96,18 @@ def from_dict[C](cls: type[C], values: Mapping[str, Any]) -> C:
     return cls(**{k: from_dict(types[k], v) if is_dataclass(types[k]) else v for k, v in values.items()})
 
 
+def patch_sizes(side: int, cell: int) -> range:
+    """Gives the patches, in cells of so many pixels, that a side of pixels may hold: cells of a latent come
+    in pairs."""
+    step = 1 if cell == 1 else 2
+    return range(step, side // cell + 1, step)
+
+
 def check_patch(patch: int, height: int, width: int, cell: int = 1) -> None:
     """ValueError, with what would do, unless a patch, in cells of so many pixels, divides the frame."""
     if height % (patch * cell) or width % (patch * cell):
-        step = 1 if cell == 1 else 2  # cells of a latent come in pairs
-        fit = [
-            size
-            for size in range(4 if cell == 1 else step, min(height, width) // cell + 1, step)
-            if height % (size * cell) == width % (size * cell) == 0
-        ]
+        sizes = [size for size in patch_sizes(min(height, width), cell) if size * cell >= SMALLEST_PATCH]
+        fit = [size for size in sizes if height % (size * cell) == width % (size * cell) == 0]
         of_cells = "" if cell == 1 else f", of cells of {cell}×{cell} pixels,"
         complain(
             f"patch={patch}{of_cells} does not divide the frame {height}×{width}. Patches that do: "

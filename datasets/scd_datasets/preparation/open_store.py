@@ -81,7 +81,8 @@ def _open_store(
 def in_its_size(world: DataSchema, source: Source, data: DataConfig) -> Source:
     """Gives a recording in the size that a world was trained with, where no other is asked for and its images
     have that shape."""
-    if data.image_size is not None or not source.sizes:
+    in_it = (source.grid.height, source.grid.width) == (world.height, world.width)
+    if in_it or data.image_size is not None or not source.sizes:
         return source
     height, width = min(source.sizes.values(), key=math.prod)
     if abs(width * world.height / (height * world.width) - 1) > SAME_SHAPE:
