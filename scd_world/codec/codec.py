@@ -54,7 +54,8 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, obs: Tensor, shown: Tensor | None = None, detail: Tensor | None = None) -> Tensor:
-        """A model's frames (…, C, h, w) → images (…, C, H, W) in [-1, 1].
+        """A model's frames (…, C, h, w) → images (…, C, H, W) in [-1, 1], or a little beyond: those of pixels
+        are as they are, and `decode_pixels` clips.
 
         shown (…, C, h, w), detail (…, C, H, W): a frame that was shown before, and what `detail` gives of it.
         """

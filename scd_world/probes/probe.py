@@ -97,10 +97,10 @@ class Probe:
         self.chosen = select_eval_episodes(world.provenance, store, config.episodes)
         self.held_out = HeldOutWindows(world, self.batches(), config)
         self.episodes = self.held_out.episodes
-        last = config.finetune_last or world.config.decoder_layers or 1
+        last = config.finetune_last or min(world.config.decoder_layers or 1, self.layers - 1)
         self.middle = self.check_layers("middle_layers", config.middle_layers) or middle_half(self.layers)
         self.lasts = self.check_layers("last_layers", config.last_layers) or list(range(1, self.layers + 1))
-        (self.finetune_last,) = self.check_layers("finetune_last", [min(last, self.layers - 1)])
+        (self.finetune_last,) = self.check_layers("finetune_last", [last])
         self.finetuner = (
             Finetuner(world, store, self.chosen.episodes, config) if config.finetune_updates else None
         )

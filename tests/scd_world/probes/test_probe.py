@@ -495,6 +495,7 @@ def test_a_world_that_is_not_dense_is_refused(config):
     ("changes", "message"),
     [
         ({"middle_layers": [9]}, r"middle_layers=\[9\]: this world has the layers 1 to 3"),
+        ({"finetune_last": 9}, r"finetune_last=\[9\]: this world has the layers 1 to 3"),
         ({"model": {"encoder_layers": 1}}, "has 2 layers: a first, a middle and a last"),
     ],
 )
