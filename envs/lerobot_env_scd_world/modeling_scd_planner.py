@@ -75,9 +75,10 @@ class ScdPlannerPolicy(PreTrainedPolicy):
 
 def to_observation(batch: Mapping[str, Any], schema: DataSchema) -> dict[str, Any]:
     """Gives what is observed as our environments show it: the inverse of `preprocess_observation`, whether
-    the images go by LeRobot's names or by those of the recordings. ValueError where there is no state."""
+    the images go by LeRobot's names or by those of the recordings. ValueError where the world knows a state,
+    and there is none."""
     obs: dict[str, Any] = {key: to_numpy(batch[name]) for key, (_, name) in STATES.items() if name in batch}
-    if not obs:
+    if schema.state and not obs:
         raise ValueError(f"a planner needs {[name for _, name in STATES.values()]}; got {sorted(batch)}")
     made, images = names_by_lerobot(schema), {}
     for camera, key in image_keys(schema).items():

@@ -57,7 +57,7 @@ class WorldVecEnv(VecEnv):
         """Begins an episode in every row, with the seeds and options that were set; gives the observation."""
         seeds: Any = list(self._seeds)  # one per row, which Gymnasium's types do not know of
         obs, infos = self.envs.reset(seed=seeds, options=batch_options(self._options))
-        self.reset_infos = split(infos)
+        self.reset_infos = split(infos, self.num_envs)
         self._reset_seeds()
         self._reset_options()
         return flat(obs)
@@ -70,12 +70,14 @@ class WorldVecEnv(VecEnv):
         """Gives observation, rewards float32 (B,), which rows are over (B,) bool, and each row's info."""
         obs, rewards, terminated, truncated, infos = self.envs.step(self.actions)
         over = terminated | truncated
-        found = split(infos)
+        found = split(infos, self.num_envs)
         if over.any():
-            last = split(infos["final_info"])
+            last = split(infos["final_info"], self.num_envs)
             for row in np.flatnonzero(over):
+                # Wrappers say of an episode what Stable-Baselines3 looks for under the same name.
+                of_episode = {"episode": found[row].pop("episode")} if "episode" in found[row] else {}
                 self.reset_infos[row] = found[row]
-                found[row] = last[row] | {"terminal_observation": flat(infos["final_obs"][row])}
+                found[row] = last[row] | of_episode | {"terminal_observation": flat(infos["final_obs"][row])}
         for info, cut in zip(found, (truncated & ~terminated).tolist(), strict=True):
             info["TimeLimit.truncated"] = cut
         return flat(obs), rewards.astype(np.float32), over, found
@@ -141,11 +143,18 @@ def flat(obs: Any) -> dict[str, Any]:
     return entries
 
 
-def split(infos: dict[str, Any]) -> list[dict[str, Any]]:
-    """Gives each row's info, Python's own numbers, of infos that have values (B,) for each key."""
-    keys = [key for key in infos if not key.startswith(("_", "final_"))]
-    columns = (infos[key].tolist() for key in keys)
-    return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
+def split(infos: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+    """Gives each row's info, Python's own numbers, of infos that have values (B,) for each key, or are infos
+    themselves, as wrappers add them; rows that a mask `_key` leaves out have no such key."""
+    found: list[dict[str, Any]] = [{} for _ in range(rows)]
+    for key, values in infos.items():
+        if key.startswith(("_", "final_")):
+            continue
+        each = split(values, rows) if isinstance(values, dict) else np.asarray(values).tolist()
+        there = infos.get(f"_{key}", np.ones(rows, bool))
+        for row in np.flatnonzero(there):
+            found[row][key] = each[row]
+    return found
 
 
 def batch_options(options: list[dict[str, Any]]) -> dict[str, Any] | None:

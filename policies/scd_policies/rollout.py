@@ -25,7 +25,7 @@ class EpisodeRollout:
     reward: np.ndarray  # (L,)
     terminated: bool
     truncated: bool  # by the environment, or here after `max_steps`
-    success: bool  # is_success of the last step; False where the environment does not report it
+    success: bool  # is_success of any step; False where the environment does not report it
     # (L,) each scalar and flag of the info after each step, and of what the policy said; NaN or False: none
     info: dict[str, np.ndarray]
 
@@ -154,7 +154,7 @@ class _Recording:
             reward=np.array(self.reward, dtype=np.float32),
             terminated=terminated,
             truncated=not terminated,
-            success=bool(self.info[-1].get("is_success", False)),
+            success=any(bool(info.get("is_success", False)) for info in self.info),
             info=_columns(self.info),
         )
 

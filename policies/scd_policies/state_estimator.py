@@ -70,7 +70,8 @@ class EstimatedStatePolicy:
         self._policy.reset(seeds)
 
     def act(self, obs: dict[str, Any]) -> np.ndarray:
-        pixels = obs["pixels"]
+        if (pixels := obs.get("pixels")) is None:
+            raise ValueError("a state estimator reads images, and none are observed: needs_images=true")
         if isinstance(pixels, dict):
             raise ValueError(f"a state estimator reads one camera; observed are {sorted(pixels)}")
         with torch.inference_mode():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scd_datasets.config import DataConfig
-from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.checks import above, between, complain, one_of
 
 
 @dataclass(frozen=True)
@@ -50,5 +50,10 @@ class EvaluateConfig:
         for name in ("windows", "context", "horizon", "batch_size", "draws", "sweep_steps", "num_videos"):
             above(name, getattr(self, name), 0)
         above("sweep_values", self.sweep_values, 1)
-        above("still_moments", self.still_moments, -1)
+        for name in ("shuffled_horizon", "sweep_starts", "still_moments", "outcome_episodes"):
+            above(name, getattr(self, name), -1)
+        if self.num_steps is not None:
+            above("num_steps", self.num_steps, 0)
+        if self.episodes is not None and not self.episodes:
+            complain("episodes=[]: name some, or leave it out for those that the world's training held out")
         between("changed_threshold", self.changed_threshold, 0, 255)

@@ -64,12 +64,16 @@ from scd_world.robot_data.compatibility import check_schema, scored_schema
 from scd_world.robot_data.normalizer import decode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
-from scd_world.utils.output_folder import claim_folder, written_since
+from scd_world.utils.output_folder import claim_folder, remove_older, written_since
 from scd_world.world.model_card import what_it_draws, what_it_finds, what_it_is_given
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
 SPEED_SECONDS = 3.0
+FILES = (  # beside a report
+    *("curves.png", "success.png", "uncertainty.png", "image_uncertainty.png", "sweep.png", "worst.png"),
+    *("strip_[0-9]*.png", "film.mp4", "film.webp", "window_[0-9]*.rrd"),
+)
 WORST = 5  # windows that the report lists as its worst
 
 
@@ -93,6 +97,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     write_figures(out, report, videos, store)
     if worst is not None:
         write_strip(out / "worst.png", worst)
+    remove_older(out, FILES, began)
     print(markdown(report))
     print(f"Written to {out}: {', '.join(written_since(out, began))}")
     return report

@@ -28,7 +28,7 @@ from scd_world.world.world import World
 
 STATE = 0.01  # of a dimension's recorded range: what moves no further stands still
 PIXELS = 2.0  # gray levels from the last shown frame: sensors and video compression make as much
-FEWEST = 8  # recorded frames for which it goes on standing still after those that are shown
+FEWEST = 8  # recorded frames for which it goes on standing still after those that are shown, or the horizon
 STEPS = (1, 16, 64)  # at which the drift is reported
 
 
@@ -52,10 +52,10 @@ def longest_still(
 ) -> Window | None:
     """Finds an episode's longest still moment; state (F, S): of all recordings, in units of its range."""
     first, length = int(store.starts[episode]), int(store.lengths[episode])
-    mine, best = state[first : first + length], None
+    mine, best, fewest = state[first : first + length], None, min(FEWEST, horizon)
     pictures = Pictures(store, first, length, most=context + horizon)
-    for frame in range(context - 1, length - FEWEST):
-        least = best.steps + 1 if best else FEWEST
+    for frame in range(context - 1, length - fewest):
+        least = best.steps + 1 if best else fewest
         around = slice(frame - context + 1, min(frame + horizon + 1, length))
         moved = np.abs(mine[around] - mine[frame]).max(axis=1, initial=0) > STATE
         if steps_at_rest(moved, context) < least:

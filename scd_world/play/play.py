@@ -96,13 +96,15 @@ def environment_settings(config: PlayConfig, world: World) -> dict[str, Any]:
 def check_policy(config: PlayConfig, world: World) -> None:
     """Makes a policy that costs nothing to make, so that a wrong name ends the command."""
     if not is_checkpoint(config.policy):
-        make_policy(config, world)
+        make_policy(config, world, config.task or next(iter(world.schema.tasks), None))
 
 
-def make_policy(config: PlayConfig, world: World) -> Policy:
-    tasks = (config.task,) if config.task else world.schema.tasks
+def make_policy(config: PlayConfig, world: World, task: str | None) -> Policy:
+    """Makes the policy that acts in an episode of this task."""
+    tasks = (task,) if task else ()
+    asked = task if config.task or len(world.schema.tasks) > 1 else None
     metadata, space = world_metadata(world, None), action_space(world.schema)
-    return open_policy(config.policy, config.policy_kwargs, space, metadata, tasks, world.device.type)
+    return open_policy(config.policy, config.policy_kwargs, space, metadata, tasks, world.device.type, asked)
 
 
 def make_target(config: PlayConfig, world: World, folder: Path) -> Target:

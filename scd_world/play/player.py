@@ -71,6 +71,9 @@ class Player:
             with staying:
                 await self.say(self.hello | {"player": self.name, "speed": self.speed})
                 await self.show_elsewhere()
+                if self.session.unsaid:
+                    await self.complain(self.session.unsaid)
+                    self.session.unsaid = ""
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._listen, socket)
                     tasks.start_soon(self._drive)

@@ -66,9 +66,9 @@ class Owner:
 class PlayServer:
     """Gives each browser its player.
 
-    settings: of the environments. policy: makes one, named `policy_name`. simulator: its name, or None, and
-    `about_simulator` says why. recorder: where kept episodes go; recording: whether each is kept from the
-    beginning. most: players at once.
+    settings: of the environments. policy: makes one for a task, named `policy_name`. simulator: its name, or
+    None, and `about_simulator` says why. recorder: where kept episodes go; recording: whether each is kept
+    from the beginning. most: players at once.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class PlayServer:
         name: str,
         settings: dict[str, Any],
         recorder: Recorder,
-        policy: Callable[[], Policy] | None = None,
+        policy: Callable[[str | None], Policy] | None = None,
         policy_name: str = "",
         simulator: tuple[str | None, str] = (None, ""),
         recording: bool = False,

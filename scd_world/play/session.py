@@ -58,7 +58,7 @@ class PlaySession:
         world: World,
         settings: dict[str, Any],
         seed: int = 0,
-        make_policy: Callable[[], Policy] | None = None,
+        make_policy: Callable[[str | None], Policy] | None = None,
         policy_name: str = "",
         simulator: Simulator | None = None,
         keep: Callable[[Tape], None] | None = None,
@@ -70,6 +70,7 @@ class PlaySession:
         self.env = self._make_env()
         self._make_policy, self.policy_name = make_policy, policy_name
         self.policy: Policy | None = None
+        self.policy_task: str | None = None  # that it was made for
         self.simulator, self.compares = simulator, simulator is not None
         self._keep, self.recording = keep, recording
         self.next_seed = seed
@@ -79,8 +80,12 @@ class PlaySession:
         self.step_seconds = 0.0  # of the last step, the model's and the simulator's together
         self.obs: dict[str, Any] = {}
         self.here = 0  # the step that is looked at
+        self.unsaid = ""  # what went wrong before there was anybody to be told
         self.tape: Tape = self._begin(self._sampled_start())
-        self._arrive()
+        try:
+            self._arrive()
+        except Refused as error:
+            self.unsaid = str(error)
 
     # ---- looking ---------------------------------------------------------------------------------------
 
@@ -100,15 +105,16 @@ class PlaySession:
         """
         if self.moment.over:
             raise Refused("this episode is over: rewind, go back to a save point, or start again")
-        began = time.perf_counter()
+        began, before = time.perf_counter(), (self.tape, self.here)
         by_policy = self.driver == POLICY
         values = np.zeros(0) if by_policy else self._checked(action)
-        self._go_on_from_here()
-        if by_policy:
-            values = self._policy_action()
         try:
+            self._go_on_from_here()
+            if by_policy:
+                values = self._policy_action()
             self.obs, reward, terminated, truncated, info = self.env.step(values)
-        except FloatingPointError:
+        except (Refused, FloatingPointError):
+            self.tape, self.here = before
             self._restore(len(self.tape))
             raise
         taken = taken_action(values, self.schema, clip=True)
@@ -300,11 +306,14 @@ class PlaySession:
         self.tape.moments[self.here] = replace(self.moment, truth=truth)
 
     def _wake_policy(self) -> None:
-        """Lets the policy begin at the moment that is looked at; Refused where it cannot be made."""
+        """Lets the policy begin at the moment that is looked at, made anew for another task than the last
+        one's; Refused where it cannot be made."""
         if self._make_policy is None:
             raise Refused("no policy was named: start the page with policy=…")
         try:
-            self.policy = self.policy or self._make_policy()
+            task = self.tape.address.task
+            if self.policy is None or task != self.policy_task:
+                self.policy, self.policy_task = self._make_policy(task), task
             self.policy.reset([self.tape.address.seed + self.here])
         except Exception as error:  # of anybody's own code
             log.warning("%s cannot begin", self.policy_name, exc_info=True)

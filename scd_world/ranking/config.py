@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd_world.utils.bounded_yaml import check_yaml
-from scd_world.utils.checks import above, between, one_of
+from scd_world.utils.checks import above, between, complain, one_of
 from scd_world.utils.renamed_settings import suggestion
 
 SIDES = ("world", "simulator")
@@ -31,6 +31,10 @@ class PolicyEntry:
     state_estimator: str | None = None
     group: str = ""  # its color in the figure
     needs_images: bool = True  # false: it uses none, and the simulator need not render them
+
+    def __post_init__(self) -> None:
+        if self.state_estimator is not None and not self.needs_images:
+            complain(f"{self.name}: a state_estimator reads images; leave needs_images as it is")
 
 
 @dataclass(frozen=True)

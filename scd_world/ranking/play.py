@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ from scd_world.utils.precision import use_bf16
 from scd_world.world.world import World, find_folder
 
 log = logging.getLogger(__name__)
+
+
+class NoSuccessReportedError(ValueError):
+    """Says that a simulator never tells whether an episode succeeded."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class RankingResults:
                 "precision": "bf16" if use_bf16(config.precision, self.world.device) else "fp32",
             }
         else:
-            played["simulator"] = config.simulator
+            played |= {"simulator": config.simulator, "success": "in any step"}
             played |= {"simulator_kwargs": config.simulator_kwargs} if config.simulator_kwargs else {}
         return hashlib.sha256(json.dumps(played, sort_keys=True).encode()).hexdigest()
 
@@ -170,33 +175,13 @@ class RankingResults:
     def play(self, entry: PolicyEntry, side: str) -> dict[str, Any]:
         """Plays all episodes and writes the file, whole or not at all; gives its contents.
 
-        ValueError: the simulator reports no success.
+        Raises NoSuccessReportedError, and whatever the policy or the simulator do.
         """
         began = time.perf_counter()
-        envs = self.imagination() if side == "world" else self.simulation(entry)
-        policy = self.policy(entry, envs.metadata)
-        options: list[dict[str, Any]] = [
-            {"episode": s.episode, "frame": s.frame} if side == "world" else s.state for s in self.starts
-        ]
-        seeds = [start.seed for start in self.starts]
-        played = [
-            {
-                "start": [start.episode, start.frame],
-                "seed": start.seed,
-                "success": bool(episode.success),
-                "steps": len(episode),
-                "return": float(episode.reward.sum()),
-            }
-            | episode.decisions
-            for start, episode in zip(
-                self.starts,
-                episodes(envs, policy, seeds, options=options, max_steps=self.max_steps),
-                strict=True,
-            )
-        ]
-        envs.close()
+        with closing(self.imagination() if side == "world" else self.simulation(entry)) as envs:
+            played = self.outcomes(entry, side, envs)
         if isinstance(envs, SimulatorVectorEnv) and not envs.reports_success:
-            raise ValueError(
+            raise NoSuccessReportedError(
                 f"simulator={self.config.simulator} never reported info['is_success'], so nothing succeeds "
                 "there: let its step() report it, or name a file of real outcomes (labels=…)"
             )
@@ -211,6 +196,29 @@ class RankingResults:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, json.dumps(result, indent=1) + "\n")
         return result
+
+    def outcomes(self, entry: PolicyEntry, side: str, envs: VectorEnv) -> list[dict[str, Any]]:
+        """Plays one episode from each start, and says how each went."""
+        policy = self.policy(entry, envs.metadata)
+        options: list[dict[str, Any]] = [
+            {"episode": s.episode, "frame": s.frame} if side == "world" else s.state for s in self.starts
+        ]
+        seeds = [start.seed for start in self.starts]
+        return [
+            {
+                "start": [start.episode, start.frame],
+                "seed": start.seed,
+                "success": bool(episode.success),
+                "steps": len(episode),
+                "return": float(episode.reward.sum()),
+            }
+            | episode.decisions
+            for start, episode in zip(
+                self.starts,
+                episodes(envs, policy, seeds, options=options, max_steps=self.max_steps),
+                strict=True,
+            )
+        ]
 
     def imagination(self) -> VectorEnv:
         """Makes the world's environments."""

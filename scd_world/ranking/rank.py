@@ -25,7 +25,7 @@ from scd_envs.world_env import world_metadata
 from scd_policies import check_name, is_checkpoint
 from scd_world.metrics.statistics import correlation
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
-from scd_world.ranking.play import RankingResults, choose_starts
+from scd_world.ranking.play import NoSuccessReportedError, RankingResults, choose_starts
 from scd_world.ranking.report import imagined_table, markdown, plot_scatter
 from scd_world.ranking.statistics import PairedOutcomes, agreement, kappa, rate, wilson
 from scd_world.reporting.tables import write_json
@@ -63,8 +63,7 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     chosen = [e for e in entries if e.name in config.only_policies or not config.only_policies]
     asked = [(entry, side) for side in sides if side in config.only_sides for entry in chosen]
     refuse_unbuilt(results, {e.name: e for e, side in asked if results.find(e, side) is None}.values())
-    for entry, side in asked:
-        play_once(results, entry, side)
+    play_all(results, asked)
     played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
     missing = [f"{side}/{name}" for side in sides for name, result in played[side].items() if result is None]
     if missing:
@@ -131,6 +130,25 @@ def refuse_unbuilt(results: RankingResults, entries: Iterable[PolicyEntry]) -> N
         raise ValueError("these policies cannot be made:\n  " + "\n  ".join(wrong))
 
 
+def play_all(results: RankingResults, asked: Iterable[tuple[PolicyEntry, str]]) -> None:
+    """Plays policies on sides; ValueError in the end, naming all of them, where some failed: the others are
+    played then. A simulator that tells nothing of success ends it at once."""
+    failed = []
+    for entry, side in asked:
+        try:
+            play_once(results, entry, side)
+        except NoSuccessReportedError:
+            raise
+        except Exception as error:  # a policy of one's own may raise anything, as may a simulator
+            log.warning("%s/%s failed", side, entry.name, exc_info=True)
+            failed.append(f"{side}/{entry.name}: {error if isinstance(error, ValueError) else repr(error)}")
+    if failed:
+        raise ValueError(
+            "these could not be played, and what the others did is kept; mend them, or leave them out, and "
+            "give the same command again:\n  " + "\n  ".join(failed)
+        )
+
+
 def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
     """Plays a policy on one side, unless it was played, or another process is playing it now."""
     if results.find(entry, side) is not None:
@@ -145,8 +163,6 @@ def play_once(results: RankingResults, entry: PolicyEntry, side: str) -> None:
     except Timeout:
         log.info("%s/%s: another process is playing it", side, entry.name)
         return
-    except (ValueError, TypeError, OSError) as error:  # such as a checkpoint that does not fit
-        raise ValueError(f"{side}/{entry.name}: {error}") from error
     done = [episode["success"] for episode in result["episodes"]]
     log.info("%s/%s: %d of %d, %.0f s", side, entry.name, sum(done), len(done), result["seconds"])
 

@@ -46,7 +46,7 @@ class RolloutConfig:
         if self.rerun and self.num_videos < 1:
             complain("rerun=true records the episodes that num_videos counts, and that is 0: give 1 or more")
         pairs = self.starts if self.starts is not None else [[0, 0]]
-        if not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+        if not pairs or not all(isinstance(p, list | tuple) and [*map(type, p)] == [int] * 2 for p in pairs):
             complain(f"starts are pairs such as [[3,0],[7,12]] (episode, frame); got {self.starts}")
         if (self.policy == "replay") != (self.replay is not None):
             complain("policy=replay and replay=<dataset> go together: the dataset whose actions are repeated")

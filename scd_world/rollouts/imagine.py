@@ -7,6 +7,7 @@ at multiples of `num_envs`, so a continued dataset equals one that was written i
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ from scd_world.utils.devices import pick_device
 from scd_world.utils.interruption import StopSignal
 from scd_world.world.world import World, find_folder
 
+log = logging.getLogger(__name__)
 SCALAR = {"dtype": "float32", "shape": (1,), "names": None}
 FLAG = {"dtype": "bool", "shape": (1,), "names": None}
 
@@ -141,9 +143,7 @@ class RolloutPlan:
         for episode, frame in config.starts or ():
             env.world.starts.get(episode, frame)  # ValueError where the world has none there
         tasks = (config.task,) if config.task else env.schema.tasks
-        if config.task and config.policy in PLANNERS:
-            kwargs = {"task": config.task} | dict(kwargs)
-        policy = open_policy(config.policy, kwargs, space, env.metadata, tasks, config.device)
+        policy = open_policy(config.policy, kwargs, space, env.metadata, tasks, config.device, config.task)
         return cls(policy, name, config.starts)
 
     def options(self, index: int) -> dict[str, Any]:
@@ -169,12 +169,15 @@ def open_policy(
     metadata: Mapping[str, Any],
     tasks: Sequence[str],
     device: str,
+    asked: str | None = None,
 ) -> Policy:
     """Makes the policy that `policy=` names, be it a LeRobot checkpoint, for a world's environment.
 
-    action_space, metadata: of that environment, for one row. ValueError where a LeRobot policy could mean
-    several tasks.
+    action_space, metadata: of that environment, for one row. asked: the task that was asked for, which
+    planners are told, too. ValueError where a LeRobot policy could mean several tasks.
     """
+    if asked and name in PLANNERS:
+        kwargs = {"task": asked} | dict(kwargs)
     if not is_checkpoint(name):
         return make(name, action_space, **kwargs)
     if len(tasks) > 1:
@@ -194,11 +197,14 @@ def recorded_actions(
     source, wanted = open_source(SourceConfig(root=dataset)), world.schema.action
     if (frames := stride_between(source.fps, world.schema.fps)) > 1:  # the world's steps are longer
         source = Strided(source, frames)
-    if (names := source.names(ACTION)) != wanted and len(names) != len(wanted):
-        raise ValueError(
-            f"these actions do not fit this world:\n  {dataset} records {len(names)}: {', '.join(names)}\n"
-            f"  the world takes {len(wanted)}: {', '.join(wanted)}\nReplay a dataset of the world's own robot"
-        )
+    if (names := source.names(ACTION)) != wanted:
+        both = f"{dataset} records {len(names)}: {', '.join(names)}\n  the world takes {len(wanted)}: "
+        both = f"\n  {both}{', '.join(wanted)}\n"
+        if len(names) != len(wanted) or sorted(names) == sorted(wanted):  # others, or in another order
+            raise ValueError(
+                f"these actions do not fit this world:{both}Replay a dataset of the world's own robot"
+            )
+        log.warning("these actions have other names, and are taken in this order:%s", both.rstrip())
     known = {episode.index: episode for episode in source.episodes}
     pool = starts if starts is not None else world.starts.first_frames.tolist()
     kept: list[Sequence[int]] = [(e, f) for e, f in pool if e in known and f < known[e].length]

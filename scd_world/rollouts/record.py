@@ -57,7 +57,7 @@ def record(config: RecordConfig, stop: StopSignal | None = None) -> list[dict[st
 
     env = simulators.make(config.env, **config.env_kwargs)
     policies = PolicyMixture(env.action_space, config.shares)
-    fps = env.metadata["render_fps"]
+    fps = env.metadata.get("fps", env.metadata["render_fps"])  # the one may be a fraction
     with closing(env):
         features = make_features(env, config.seed, config.max_steps, config.store_as_video)
         writer = LeRobotWriter(config.out, fps, features, make_recipe(config), config.store_as_video)

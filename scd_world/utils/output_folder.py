@@ -79,3 +79,12 @@ def written_since(out: Path, began: float) -> list[str]:
     return sorted(
         p.name for p in out.iterdir() if p.is_file() and p.name != MARK and p.stat().st_mtime >= began
     )
+
+
+def remove_older(out: Path, patterns: Collection[str], began: float) -> None:
+    """Removes what a command wrote into its folder before a time, by names that it gives its own files:
+    beside a newer report they would be taken for the report's."""
+    for pattern in patterns:
+        for file in out.glob(pattern):
+            if file.is_file() and file.stat().st_mtime < began:
+                file.unlink()

@@ -73,6 +73,9 @@ def test_what_lerobot_makes_of_an_observation_is_undone(build_world, recorded_na
         np.testing.assert_array_equal(again[key], obs[key].astype(np.float32))
     with pytest.raises(ValueError, match=r"needs .*observation.state.*; got"):
         to_observation({key: value for key, value in batch.items() if "image" in key}, schema)
+    blind = replace(schema, agent_pos=(), environment_state=())
+    again = to_observation({key: value for key, value in batch.items() if "image" in key}, blind)
+    assert set(again) == {"pixels"}
 
 
 def test_wrong_settings_are_named():

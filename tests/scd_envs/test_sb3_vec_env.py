@@ -105,6 +105,28 @@ def test_their_wrappers_take_it(world, actions):
     assert all(1 <= episode["l"] <= 6 for episode in ended)
 
 
+def test_gymnasiums_statistics_of_episodes_are_those_of_theirs(world, actions):
+    envs = gymnasium.make_vec(ID, num_envs=6, world=world, **SAME_STEP, **ENDS)
+    venv = VecMonitor(WorldVecEnv(gymnasium.wrappers.vector.RecordEpisodeStatistics(envs)), info_keywords=())
+    plain = VecMonitor(make(world))
+    for one in (venv, plain):
+        one.seed(5)
+        one.reset()
+    ended = 0
+    for action in actions[:14]:
+        over, infos = venv.venv.step(action)[2:]
+        theirs = plain.step(action)[3]
+        for row, (info, their) in enumerate(zip(infos, theirs, strict=True)):
+            assert ("episode" in info) == ("episode" in their) == over[row]
+            if over[row]:
+                assert (info["episode"]["l"], info["episode"]["r"]) == (
+                    their["episode"]["l"],
+                    pytest.approx(their["episode"]["r"], abs=1e-5),
+                )
+                ended += 1
+    assert ended > 2
+
+
 def test_ppo_learns_from_rows_of_one_model(build_world):
     """As the documentation has it."""
     from stable_baselines3 import PPO

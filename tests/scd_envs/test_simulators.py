@@ -131,6 +131,14 @@ def test_any_other_environment_is_adapted():
     assert env.metadata["render_fps"] == 30
 
 
+@pytest.mark.parametrize(("fps", "shown"), [(12.5, 12), (29.97, 30), (0.4, 1), (30, 30)])
+def test_a_rate_keeps_its_fraction(fps, shown):
+    """Rounded, a recording's clock is off by some percent, and .4 is none."""
+    metadata = simulators.make("MountainCarContinuous-v0", size=24, fps=fps).metadata
+    assert (metadata["fps"], metadata["render_fps"]) == (fps, shown)
+    assert isinstance(metadata["render_fps"], int)
+
+
 def test_what_cannot_be_adapted_is_named():
     with pytest.raises(ValueError, match="its action is Discrete"):
         simulators.make("CartPole-v1", size=24)

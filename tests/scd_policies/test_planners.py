@@ -11,6 +11,7 @@ import torch
 
 from scd_policies import NAMES, PLANNERS, is_checkpoint, make
 from scd_policies.planners.config import PlannerConfig
+from scd_policies.planners.history import pixels_of
 from scd_policies.planners.imagination import Imagination, Outcome
 from scd_policies.planners.noise import colored_noise
 from scd_policies.planners.scoring import plan_value
@@ -139,6 +140,30 @@ def test_rows_depend_on_their_own_seed_and_observations_alone(name):
     np.testing.assert_array_equal(together[:, 1:2], actions([1]))
     np.testing.assert_array_equal(together, actions([0, 1, 2]))
     assert BOX.contains(together[0, 0])
+
+
+@pytest.mark.parametrize("width", [0.0, 100.0])
+@pytest.mark.parametrize("name", PLANNERS)
+def test_what_never_moved_is_sent_as_it_was_recorded(name, width):
+    """The world says the same of all values: noise of a search once went to the robot, or 0 / 0 did."""
+    schema = replace(POINT, action_low=(-1.0, 0.25), action_high=(1.0, 0.25))
+    space = gymnasium.spaces.Box(
+        np.array([-1, 0.25 - width], np.float32), np.array([1, 0.25 + width], np.float32)
+    )
+    policy = planner(name, PointModel(schema), space)
+    policy.reset([0])
+    taken = np.concatenate([policy.act(obs_of((0, 0))) for _ in range(4)])
+    assert (taken[:, 1] == 0.25).all()
+    assert np.isfinite(taken).all()
+    assert np.ptp(taken[:, 0]) > 0
+
+
+def test_pictures_that_are_no_bytes_are_refused():
+    """Of 0 to 1 a planner once saw black, without a word."""
+    shown = np.full((8, 8, 3), 0.5, np.float32)
+    with pytest.raises(ValueError, match="as uint8, 0 to 255; this environment gives float32"):
+        pixels_of({"pixels": shown}, POINT)
+    assert pixels_of({"pixels": (255 * shown).astype(np.uint8)}, POINT).mean() == 127
 
 
 def test_a_plan_is_followed_for_as_long_as_asked_and_then_made_anew():

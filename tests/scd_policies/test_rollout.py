@@ -81,6 +81,24 @@ def test_the_info_of_each_step_is_kept(env, policy):
     assert (two.success, five.success, five.truncated) == (True, False, True)
 
 
+class Passing(Countdown):
+    """Goes on below 0: success is behind it then."""
+
+    def step(self, action):
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward, False, truncated, info
+
+    def observe(self):
+        return {"agent_pos": np.array([max(self.left, 0)], np.float32)}
+
+
+def test_an_episode_that_succeeded_once_has_succeeded(policy):
+    """As LeRobot counts it, and as a world does, in which success ends it."""
+    past, short = episodes(Passing(), policy, seeds=[2, 9], max_steps=5)
+    assert (past.success, short.success) == (True, False)
+    assert past.info["is_success"].tolist() == [False, True, False, False, False]
+
+
 def test_actions_do_not_depend_on_the_batch(policy):
     alone = list(episodes(Countdown(), policy, seeds=[6, 4, 5]))
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):

@@ -20,7 +20,7 @@ WITHOUT_IMAGES = 'a vector, or a dict with one under "agent_pos"'
 class _StandardObservation(gymnasium.ObservationWrapper):
     """Renames and casts: `pixels` uint8, `agent_pos` and `environment_state` float32, nothing else."""
 
-    def __init__(self, env: gymnasium.Env, size: int | None, fps: int | None, render_images: bool) -> None:
+    def __init__(self, env: gymnasium.Env, size: int | None, fps: float | None, render_images: bool) -> None:
         super().__init__(env)
         self._size, self._render_images = size, render_images
         inner = env.observation_space
@@ -49,7 +49,8 @@ class _StandardObservation(gymnasium.ObservationWrapper):
         fps = fps or env.metadata.get("render_fps")
         if not fps:
             raise ValueError(f"{env} has no rate in metadata['render_fps']; pass fps=")
-        self.metadata = {**env.metadata, "render_fps": round(fps)}
+        fps = int(fps) if fps == int(fps) else float(fps)  # Gymnasium's is a whole number
+        self.metadata = {**env.metadata, "render_fps": max(1, round(fps)), "fps": fps}
 
     def step(self, action: Any) -> Any:
         obs, reward, *ended, info = super().step(action)
@@ -82,7 +83,7 @@ class _StandardObservation(gymnasium.ObservationWrapper):
 
 
 def adapt(
-    gym_id: str, size: int | None = None, fps: int | None = None, render_images: bool = True, **kwargs: Any
+    gym_id: str, size: int | None = None, fps: float | None = None, render_images: bool = True, **kwargs: Any
 ) -> gymnasium.Env:
     """Makes `gymnasium.make(gym_id, **kwargs)` observe `pixels` and, where there are any, the state keys.
 

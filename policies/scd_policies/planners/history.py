@@ -96,4 +96,9 @@ def pixels_of(obs: Mapping[str, Any], schema: DataSchema) -> np.ndarray:
                 f"the planner's world sees camera {name!r} as {expected}; this environment gives {what} "
                 f"(it has {sorted(cameras)})"
             )
-    return np.stack([np.asarray(cameras[name], np.uint8) for name in schema.cameras])
+        if (kind := np.asarray(cameras[name]).dtype) != np.uint8:  # 0 to 1 would be black
+            raise ValueError(
+                f"the planner's world sees camera {name!r} as uint8, 0 to 255; this environment gives "
+                f"{kind}: let it observe images of bytes"
+            )
+    return np.stack([np.asarray(cameras[name]) for name in schema.cameras])

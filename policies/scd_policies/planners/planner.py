@@ -181,7 +181,9 @@ def find_task(task: str | None, schema: DataSchema) -> int:
 
 
 def common_bounds(box: gymnasium.spaces.Box, schema: DataSchema) -> tuple[Tensor, Tensor]:
-    """Gives lowest and highest action (A,), raw units, that both the environment and the world take.
+    """Gives lowest and highest action (A,), raw units, that both the environment and the world take: of an
+    action that never moved the recorded value twice, for the world says the same of all others, and what a
+    robot would do nobody knows.
 
     ValueError where they have other actions: another number, or ranges that hardly meet.
     """
@@ -200,6 +202,7 @@ def common_bounds(box: gymnasium.spaces.Box, schema: DataSchema) -> tuple[Tensor
                 f"environment and was [{low[d]:g}, {high[d]:g}] in the world's recordings: are these other "
                 "units? A planner needs both in the recorded ones"
             )
-    for d in schema.constant_actions:  # the world takes whatever comes for the recorded value
-        both[0][d], both[1][d] = box.low[d], box.high[d]
+    for d in schema.constant_actions:
+        recorded = (schema.action_low[d] + schema.action_high[d]) / 2
+        both[0][d] = both[1][d] = np.clip(recorded, box.low[d], box.high[d])
     return torch.from_numpy(both[0]), torch.from_numpy(both[1])

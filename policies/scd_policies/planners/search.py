@@ -55,9 +55,10 @@ class Search(Planner):
         return torch.from_numpy(drawn).to(self.bounds[0].device)
 
     def to_unit(self, action: Tensor) -> Tensor:
-        """[low, high] → [-1, 1]."""
+        """[low, high] → [-1, 1]; 0 where there is but one value."""
         low, high = self.bounds
-        return (2 * action - low - high) / (high - low)
+        width = high - low
+        return (2 * action - low - high) / torch.where(width > 0, width, 1)
 
     def from_unit(self, u: Tensor) -> Tensor:
         """[-1, 1] → [low, high]; what lies outside is clipped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -265,6 +266,10 @@ def test_every_step_is_predicted_from_its_own_action_the_last_one_too(store, sli
 def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     folder = slide_world.save(tmp_path / "world")
     out = tmp_path / "out"
+    out.mkdir()
+    for old in (".scd_world.json", "strip_9.png"):  # of an evaluation with more windows
+        (out / old).write_text('{"command": "scd-evaluate"}')
+        os.utime(out / old, (1, 1))
     data = DataConfig(kind="zarr", root=str(slide_store))
     evaluate(settings(world=str(folder), out=str(out), data=data, device="cpu"))
     report = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN in JSON
@@ -292,6 +297,7 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
         "worst.png",
         "film.mp4",
     }
+    assert "strip_9.png" not in names
     means = [row["psnr_imagined"] for row in report["worst"]]
     assert means == sorted(means)
     assert np.mean(means) <= np.mean(report["curves"]["psnr_imagined"]["mean"]) + 1e-3
@@ -566,3 +572,19 @@ def test_weights_that_are_not_there_are_said_before_the_data_is_prepared(slide_w
         config = EvaluateConfig(world=str(folder), out=str(tmp_path / name), **{name: "/nowhere.safetensors"})
         with pytest.raises((ValueError, OSError), match=r"/nowhere\.safetensors"):
             evaluate(config)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_steps": -3}, r"num_steps=.*above 0"),
+        ({"num_steps": 0}, r"num_steps=.*above 0"),
+        ({"outcome_episodes": -1}, "outcome_episodes"),
+        ({"sweep_starts": -1}, "sweep_starts"),
+        ({"shuffled_horizon": -1}, "shuffled_horizon"),
+        ({"episodes": []}, r"episodes=\[\]: name some"),
+    ],
+)
+def test_settings_that_can_only_fail_or_mislead_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**wrong)

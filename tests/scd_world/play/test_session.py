@@ -143,7 +143,7 @@ class Pusher:
 
 def test_a_policy_drives_until_the_person_takes_over(world, play):
     pusher = Pusher()
-    session = play(world, make_policy=lambda: pusher, policy_name="pusher")
+    session = play(world, make_policy=lambda task: pusher, policy_name="pusher")
     session.drive_by("policy")
     session.step([1, 1])
     session.drive_by("person")
@@ -162,13 +162,49 @@ def test_a_policy_drives_until_the_person_takes_over(world, play):
 
 
 def test_a_policy_that_cannot_be_made_is_said(world, play):
-    def make():
+    def make(task):
         raise ValueError("no such folder")
 
     session = play(world, make_policy=make, policy_name="p")
     with pytest.raises(Refused, match=r"p cannot drive this world: .*no such folder"):
         session.drive_by("policy")
     assert session.driver == "person"
+
+
+@pytest.mark.parametrize("lost", ["blind", "mad", "gone"])
+def test_a_step_that_a_policy_refuses_from_an_earlier_moment_cuts_nothing(world, play, lost):
+    class Forgetful(Pusher):
+        def reset(self, seeds):
+            if self.lost == "gone":
+                raise RuntimeError("out of memory")
+            super().reset(seeds)
+
+    pusher = Forgetful()
+    session, again = play(world, make_policy=lambda task: pusher, policy_name="p"), play(world)
+    for action in actions(6):
+        session.step(action)
+        again.step(action)
+    session.drive_by("policy")
+    session.look_at(2)
+    pusher.lost = lost
+    with pytest.raises(Refused):
+        session.step()
+    assert (len(session.tape), session.here) == (6, 2)
+    session.look_at(6)
+    for one in (session, again):
+        one.step([1, -1])
+    assert seen(session) == seen(again)
+
+
+def test_a_policy_is_made_for_the_task_of_the_episode_that_it_drives(world, play):
+    made = []
+    session = play(world, make_policy=lambda task: made.append(task) or Pusher(), policy_name="p")
+    session.reset(task="pull")
+    session.drive_by("policy")
+    session.reset(task="pull")
+    session.reset(task="push")
+    session.step()
+    assert made == ["pull", "push"]
 
 
 def test_what_was_played_is_kept_once(world, play):

@@ -80,3 +80,17 @@ def test_a_simulator_that_fails_is_switched_off_and_the_episode_goes_on(pendulum
         session.step([1.0])
     assert len(session.tape) == 2
     assert session.step([1.0]).truth is None
+
+
+def test_a_simulator_that_refuses_the_first_start_is_off_and_the_page_opens(pendulum_world, play):
+    class Narrow:
+        def follow(self, state, actions):
+            raise ValueError("outside the workspace")
+
+        def close(self):
+            pass
+
+    session = play(pendulum_world, simulator=Narrow())
+    assert not session.compares
+    assert "outside the workspace" in session.unsaid
+    session.step([1.0])

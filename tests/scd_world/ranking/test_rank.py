@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +179,33 @@ def test_a_policy_that_does_not_fit_is_named(config, save_policy):
     checkpoint = {"name": "act", "policy": str(other)}
     with pytest.raises(ValueError, match="world/act: this policy does not fit"):
         rank(replace(config, policies=[POLICIES[0], checkpoint], only_sides=["world"]))
+
+
+class Broken:
+    """Fails at its first observation, as a network of other shapes does."""
+
+    def __init__(self, action_space):
+        pass
+
+    def reset(self, seeds):
+        pass
+
+    def act(self, obs):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_a_policy_that_fails_while_it_plays_is_named_and_the_others_are_played(config, played):
+    broken = {"name": "broken", "policy": f"{__name__}:Broken", "needs_images": False}
+    with pytest.raises(ValueError, match="what the others did is kept") as failed:
+        rank(replace(config, policies=[broken, POLICIES[2]]))
+    for side in ("simulator", "world"):
+        assert f"{side}/broken: RuntimeError('mat1 and mat2" in str(failed.value)
+        assert (Path(config.out) / side / "walk.json").exists()
+
+
+def test_what_reads_images_cannot_do_without():
+    with pytest.raises(ValueError, match="a state_estimator reads images"):
+        PolicyEntry("blind", "random_walk", state_estimator="x", needs_images=False)
 
 
 def changed_world(folder, path, **changes):

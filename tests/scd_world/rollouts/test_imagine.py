@@ -204,6 +204,20 @@ def test_a_replay_takes_the_recorded_actions_from_the_recorded_starts(config, wo
         imagine_dataset(config("none", world=str(folder), starts=[[9, 0]], **again))
 
 
+def test_a_replay_of_other_joints_is_refused_or_remarked(world, tmp_path, caplog):
+    """Moved by another joint's actions an episode says nothing, and looks as if it did."""
+
+    def replayed(*names):
+        action = {"dtype": "float32", "shape": [len(names)], "names": [*names]}
+        root = write_dataset(tmp_path / "".join(names), features={"action": action})
+        return recorded_actions(str(root), world, [(1, 0)])
+
+    with pytest.raises(ValueError, match=r"records 2: ay, ax\n.* takes 2: ax, ay"):
+        replayed("ay", "ax")
+    replayed("joint 1", "joint 2")
+    assert "have other names, and are taken in this order" in caplog.text
+
+
 def test_a_replay_takes_the_steps_of_a_world_that_was_trained_with_a_stride(world, tmp_path):
     """Starts count the world's steps, and so must the recorded actions."""
     names = {"dtype": "float32", "shape": [2], "names": ["ax", "ay"]}
@@ -329,7 +343,13 @@ def test_a_policy_of_another_robot_is_refused_with_both_sides_and_the_cure(confi
 
 
 def test_settings_that_cannot_be_are_refused():
-    for bad in ({"episodes": 0}, {"starts": [3, 4]}, {"policy": "replay"}, {"device": "tpu"}):
+    for bad in (
+        {"episodes": 0},
+        {"starts": [3, 4]},
+        {"starts": [[3.7, 0]]},
+        {"policy": "replay"},
+        {"device": "tpu"},
+    ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             RolloutConfig(world="w", out="o", **bad)
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from scd_world.utils.output_folder import MARK, claim_folder, written_since
+from scd_world.utils.output_folder import MARK, claim_folder, remove_older, written_since
 
 SIGN = ("report.json", ("world", "settings"))
 
@@ -51,3 +51,12 @@ def test_only_what_was_written_is_listed(tmp_path):
     os.utime(old, (1, 1))
     new.touch()
     assert written_since(tmp_path / "out", began=2.0) == ["report.md"]
+
+
+def test_of_an_earlier_report_nothing_stays_beside_a_new_one_but_what_is_not_its_own(tmp_path):
+    for name in ("strip_0.png", "strip_1.png", "strip_mine.png", "curves.png"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / "strip_1.png", (1, 1))
+    os.utime(tmp_path / "strip_mine.png", (1, 1))
+    remove_older(tmp_path, ["strip_[0-9]*.png", "curves.png"], began=2)
+    assert sorted(os.listdir(tmp_path)) == ["curves.png", "strip_0.png", "strip_mine.png"]
