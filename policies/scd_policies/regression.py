@@ -90,7 +90,10 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]
     Raises FileNotFoundError where there is no file, and ValueError where it is of another kind.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no {kind} at {Path(path).absolute()}: no such file")
+        what = "a folder, not a file" if Path(path).is_dir() else "no such file"
+        raise FileNotFoundError(
+            f"no {kind} at {Path(path).absolute()}: {what}; scd_policies.{kind}'s functions make one"
+        )
     with safe_open(str(path), framework="pt") as file:
         about = json.loads((file.metadata() or {}).get("about", "{}"))
         found = FORMER_KINDS.get(about.get("kind"), about.get("kind", "something else"))

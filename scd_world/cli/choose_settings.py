@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scd_datasets.config import CheckConfig, DataConfig
 from scd_world.codec.config import SHRINK, CodecSettings
 from scd_world.model.config import ModelConfig
 from scd_world.prior.config import PriorSettings
@@ -183,7 +184,9 @@ def choose_divided(
     cell, wanted = 1 if kind == "identity" else SHRINK, TOKENS[device]
     if "model.patch" in given or data.is_divided_by(cell * patch):
         return new
-    if (fit := fitting_patch(data, cell, wanted)) or data.resized is None or "data.image_size" in given:
+    if data.resized is None:  # a store is as it was built: slowly is better than not at all
+        return new | fitting_patch(data, cell, wanted, math.inf)
+    if (fit := fitting_patch(data, cell, wanted)) or "data.image_size" in given:
         return new | fit
     from scd_datasets.sources.images import MULTIPLE, USUAL
 
@@ -193,6 +196,30 @@ def choose_divided(
         why += "; codec=identity, that of pixels, may keep their size"
     data = data._replace(height=height, width=width, image_size=USUAL)
     return {"data.image_size": Choice(USUAL, why), **choose(data, given, device)}
+
+
+def choose_image_size(config: CheckConfig, given: Mapping[str, str]) -> CheckConfig:
+    """Gives scd-data the size in which scd-train would read a recording on this machine, where none was
+    `given` and no patch divides the frames as they are; says so. A store in another size would be of no use
+    to what was trained from the recording itself."""
+    if "data.image_size" in given or not (config.data.root or config.data.repo_id):
+        return config
+    settings = TrainConfig(data=DataConfig(**asdict(config.data)), out="")
+    try:
+        data = recording(settings)
+    except (OSError, ValueError, ArithmeticError):  # as will be said where it is read
+        return config
+    if not data.cameras:
+        return config
+
+    def size_for(device: str) -> Choice | None:
+        return choose_divided(settings, data, {}, device).get("data.image_size")
+
+    # A GPU takes nearly all that a CPU does, and whether one is there torch takes seconds to say.
+    if size_for("cpu") is None or (choice := size_for(device_kind("auto"))) is None:
+        return config
+    log.info("not given, so chosen, as scd-train does here:\n  data.image_size=%s (%s)", *choice)
+    return replace(config, data=replace(config.data, image_size=choice.value))
 
 
 def enough_steps(frames: int, config: TrainConfig) -> Choice:
@@ -217,9 +244,9 @@ def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str
     return {name: choice for name, choice in choices.items() if name not in closed}
 
 
-def fitting_patch(data: Recording, cell: int, wanted: int) -> dict[str, Choice]:
-    """Gives a patch, in cells of so many pixels, that divides the frames into about as many as wanted; none
-    where there is none."""
+def fitting_patch(data: Recording, cell: int, wanted: int, few: float = FEW) -> dict[str, Choice]:
+    """Gives a patch, in cells of so many pixels, that divides the frames into about as many as wanted, up to
+    so many times more or less; none where there is none."""
     counts = {
         patch: data.height * data.width / (cell * patch) ** 2
         for patch in patch_sizes(min(data.height, data.width), cell)
@@ -227,9 +254,11 @@ def fitting_patch(data: Recording, cell: int, wanted: int) -> dict[str, Choice]:
     }
     off = {patch: abs(math.log(count / wanted)) for patch, count in counts.items()}
     patch = min(off, key=lambda patch: off[patch], default=None)
-    if patch is None or off[patch] > math.log(FEW):
+    if patch is None or off[patch] > math.log(few):
         return {}
     why = f"it divides {data.height}×{data.width}, into {counts[patch]:.0f} tokens"
+    if off[patch] > math.log(FEW):
+        why += f" for {wanted}: another size suits this device better, scd-data … data.image_size=96"
     return {"model.patch": Choice(patch, why)}
 
 

@@ -63,6 +63,7 @@ COMMANDS = {
         "scd_datasets.preparation.build:run_check",
         "a store appears only when it is complete, and an earlier one is as it was; the same command goes on "
         "where it was, in whole thousands of frames (one with build=false begins again)",
+        choose="scd_world.cli.choose_settings:choose_image_size",
     ),
     "train": Command(
         TrainConfig,

@@ -69,6 +69,8 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     if missing:
         if config.only_sides == ["world"] and all(played["world"].values()):
             print(imagined_table(outcomes_of(played["world"])))
+            print("The world alone was played, as asked (only_sides): what agrees with reality is not known.")
+            return None
         print(f"{len(missing)} of {len(sides) * len(entries)} to go: {', '.join(missing)}")
         return None
     distinct = len({(start.episode, start.frame) for start in starts})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from scd_world.robot_data.schema import DataSchema
 from scd_world.robot_data.stride import stride_between
 from scd_world.utils.checks import complain
+
+NAMES = ("cameras", "agent_pos", "environment_state", "action")  # of a schema, by which a robot is known
 
 
 def check_actions(world: DataSchema, names: Sequence[str], name_of_data: object) -> None:
@@ -38,18 +40,34 @@ def check_rate(
     complain(f"{name_of_data} has fps {fps:g}, this world was trained with {world.fps:g}: {cure}")
 
 
+def check_names(world: DataSchema, found: Mapping[str, Sequence[str]], name_of_data: object) -> None:
+    """Refuses data of other cameras, states or actions: ValueError with both. found: by a schema's names."""
+    for name, has in found.items():
+        if tuple(has) != (wants := getattr(world, name)):
+            complain(
+                f"{name_of_data} has {name} {tuple(has)}, this world was trained with {wants}: it needs data "
+                "of its own kind, the order of names included"
+            )
+
+
 def check_schema(world: DataSchema, data: DataSchema, name_of_data: object) -> None:
     """Refuses data that a world cannot read as its own: ValueError that names what differs."""
     check_actions(world, data.action, name_of_data)
     cure = "build it with data.stride={} (scd-data), which takes every so many frames"
     check_rate(world, data.fps, name_of_data, cure=cure)
-    for name in ("cameras", "height", "width", "agent_pos", "environment_state", "action", "views"):
-        has, wants = getattr(data, name), getattr(world, name)
-        if has != wants:
-            raise ValueError(
-                f"{name_of_data} has {name} {has}, this world was trained with {wants}; evaluate it on data "
-                "of its own kind (image size and the order of names included)"
-            )
+    check_names(world, {name: getattr(data, name) for name in NAMES}, name_of_data)
+    if (data.height, data.width) != (world.height, world.width):
+        side = min(world.height, world.width)
+        raise ValueError(
+            f"{name_of_data} has frames of {data.height}×{data.width}, this world was trained with "
+            f"{world.height}×{world.width}: a recording is read in that size (data=lerobot data.root=…), and "
+            f"scd-data builds a store of it with data.image_size={side}"
+        )
+    if data.views != world.views:
+        raise ValueError(
+            f"{name_of_data} has views {data.views}, this world was trained with {world.views}: its images "
+            "have another shape, or were read with another data.resize"
+        )
     if len(world.tasks) > 1 and data.tasks != world.tasks:
         raise ValueError(
             f"{name_of_data} has the tasks {list(data.tasks)}, this world learnt "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -78,7 +79,7 @@ def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> I
     obs, _ = env.reset(seed=seed)
     policy.reset([seed])
     for step in range(1, max_steps + 1):
-        action = policy.act(_batch_of_one(obs))[0]
+        action = checked(policy.act(_batch_of_one(obs)), env.action_space, type(policy).__name__)
         # Before the step: some environments write the next observation into the same arrays.
         frame = to_lerobot_frame(obs) | {ACTION: np.array(action, np.float32)}
         obs, reward, terminated, truncated, info = env.step(action)
@@ -90,6 +91,27 @@ def run_episode(env: gymnasium.Env, policy: Any, seed: int, max_steps: int) -> I
         }
         if done:
             return
+
+
+def checked(actions: Any, box: gymnasium.Space, policy: str) -> np.ndarray:
+    """Gives the one action of a policy's batch; ValueError unless it is one of finite numbers that the
+    environment takes. One that lies outside its range is recorded as it was sent, and warned of."""
+    actions = np.asarray(actions)
+    assert isinstance(box, gymnasium.spaces.Box)
+    if actions.shape != (1, *box.shape) or actions.dtype.kind not in "biuf" or not np.isfinite(actions).all():
+        raise ValueError(
+            f"{policy} gives actions {actions!r:.80} of shape {actions.shape} for one observation; expected "
+            f"finite numbers of shape {(1, *box.shape)}"
+        )
+    action = actions[0]
+    room = 1e-3 * (box.high - box.low)
+    for d in np.flatnonzero((action < box.low - room) | (action > box.high + room)):
+        warnings.warn(
+            f"{policy} sends actions outside [{box.low[d]:g}, {box.high[d]:g}], which the environment takes "
+            f"in dimension {d}: they are recorded as they were sent",
+            stacklevel=2,
+        )
+    return action
 
 
 def make_features(env: gymnasium.Env, seed: int, max_steps: int, videos: bool) -> dict[str, Any]:

@@ -6,17 +6,19 @@ E episodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from scd_datasets.config import DataConfig
-from scd_datasets.preparation.open_store import in_its_size
-from scd_datasets.sources.lerobot.features import ACTION
+from scd_datasets.preparation.low_dim import names_in, names_of, open_beside
+from scd_datasets.preparation.open_store import check_recording_of, in_its_size
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
-from scd_world.robot_data.compatibility import check_actions, check_rate
+from scd_datasets.store.store import WindowStore
+from scd_world.robot_data.compatibility import check_schema
+from scd_world.robot_data.stride import LAST, Stride
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import check_fsdp
 from scd_world.training.learner import check_division
@@ -46,22 +48,34 @@ def check_before_decoding(config: TrainConfig, num_processes: int, worlds: Itera
                 schemas.append(read_config(find_folder(world)).schema)
             except (OSError, ValueError) as error:
                 complain(str(error))
-        for root in config.prior.extra_datasets:
-            # It needs pyarrow, and a store does not.
-            from scd_datasets.sources.lerobot.reader import LeRobotFolder
-
-            try:
-                LeRobotFolder(root, keys=config.data.low_dim_keys)
-            except (OSError, ValueError) as error:
-                complain(str(error))
         if is_recording(config.data):
             source = open_source(config.data, config.patch_pixels)
             if schemas:
                 source = in_its_size(schemas[0], source, config.data)
             check_recording(config, source)
             for schema in schemas:
-                check_actions(schema, source.names(ACTION), source.root)
-                check_rate(schema, source.fps, source.root, config.data.stride)
+                check_recording_of(schema, source, config.data.stride)
+            check_extra_datasets(config, names_of(source), Stride(config.data.stride, LAST))
+        elif schemas or config.prior.extra_datasets:
+            try:
+                store = WindowStore.open(config.data.root or "", in_memory=False)
+            except (OSError, ValueError):  # as will be said where it is opened to be read
+                return
+            for schema in schemas:
+                try:
+                    check_schema(schema, store.schema, store.path)
+                except ValueError as error:
+                    complain(str(error))
+            check_extra_datasets(config, names_in(store.schema), store.stride)
+
+
+def check_extra_datasets(config: TrainConfig, wanted: Mapping[str, object], stride: Stride | None) -> None:
+    """Complains of datasets that the prior is to learn from, too, and that are of another robot."""
+    for root in config.prior.extra_datasets:
+        try:
+            open_beside(root, wanted, config.data.low_dim_keys, config.data.clock == "index", stride)
+        except (OSError, ValueError) as error:
+            complain(str(error))
 
 
 def check_random_shift(config: TrainConfig) -> None:

@@ -103,14 +103,27 @@ def patch_sizes(side: int, cell: int) -> range:
     return range(step, side // cell + 1, step)
 
 
-def check_patch(patch: int, height: int, width: int, cell: int = 1) -> None:
-    """ValueError, with what would do, unless a patch, in cells of so many pixels, divides the frame."""
+def check_patch(patch: int, height: int, width: int, cell: int = 1, is_store: bool = False) -> None:
+    """ValueError, with what would do, unless a patch, in cells of so many pixels, divides the frame.
+
+    is_store: frames are as they were built, and are not resized while they are read.
+    """
     if height % (patch * cell) or width % (patch * cell):
-        sizes = [size for size in patch_sizes(min(height, width), cell) if size * cell >= SMALLEST_PATCH]
-        fit = [size for size in sizes if height % (size * cell) == width % (size * cell) == 0]
         of_cells = "" if cell == 1 else f", of cells of {cell}×{cell} pixels,"
+        fit = fitting_patches(height, width, cell)
+        beside = "" if cell == 1 or not fit else " (with codec=autoencoder; alone, model.patch counts pixels)"
+        resize = "Or resize a recording's frames while they are read: data.image_size=96"
+        if is_store:
+            resize = "Or build the store in another size: scd-data … data.image_size=96"
+        pixels = "" if cell == 1 or not fitting_patches(height, width, 1) else "codec=identity"
         complain(
             f"patch={patch}{of_cells} does not divide the frame {height}×{width}. Patches that do: "
-            f"{', '.join(map(str, fit)) or 'none'}. Or resize a recording's frames while they are read: "
-            f"data.image_size=96{'' if cell == 1 else '; or draw pixels, not latents: codec=identity'}"
+            f"{', '.join(map(str, fit)) or 'none'}{beside}. {resize}"
+            f"{pixels and f'; or draw pixels, not latents: {pixels}'}"
         )
+
+
+def fitting_patches(height: int, width: int, cell: int) -> list[int]:
+    """Lists the patches, in cells of so many pixels, that divide a frame and are not too small."""
+    sizes = [size for size in patch_sizes(min(height, width), cell) if size * cell >= SMALLEST_PATCH]
+    return [size for size in sizes if height % (size * cell) == width % (size * cell) == 0]

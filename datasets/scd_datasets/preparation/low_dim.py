@@ -22,6 +22,7 @@ from scd_world.robot_data.schema import DataSchema
 from scd_world.robot_data.stride import Stride
 
 log = logging.getLogger(__name__)
+OPTIONAL = (STATE, ENVIRONMENT_STATE, REWARD, SUCCESS)
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,9 @@ def dataset_low_dim(
 
     Raises ValueError for another robot, and for a damaged episode without `skip_bad`.
     """
-    from scd_datasets.sources.lerobot.reader import LeRobotFolder  # needs pyarrow, and a store does not
-
-    source = drop_unknown_features(LeRobotFolder(root, keys=keys, in_order=in_order), schema)
+    source = open_beside(root, names_in(schema), keys, in_order, stride)
     if source.imagined:
         log.warning("%s is %s: the state prior learns what that world predicts", root, source.imagined)
-    if stride is not None and source.fps != schema.fps:
-        source = Strided(source, stride.frames, stride.action)
-    check_same_robot(source, schema)
     found = valid_episodes(source, skip_bad)
     good, bad = found.good, found.bad
     state = np.concatenate([one.state for one in good])
@@ -145,30 +141,48 @@ def dataset_low_dim(
     return data.select(kept)
 
 
-def drop_unknown_features(source: Source, schema: DataSchema) -> Source:
-    """Drops what the store does not have: it may have been built with `data.drop_features`."""
-    known: dict[str, object] = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
-    known |= {REWARD: schema.reward, SUCCESS: schema.success}
-    unknown = [key for key, present in known.items() if source.names(key) and not present]
-    return DropFeatures(source, unknown) if unknown else source
+def open_beside(
+    root: str | Path,
+    wanted: Mapping[str, object],
+    keys: Mapping[str, str] | None = None,
+    in_order: bool = False,
+    stride: Stride | None = None,
+) -> Source:
+    """Opens a LeRobotDataset that was recorded beside another one, of which `wanted` tells names and rate
+    (`names_in`, `names_of`), as `dataset_low_dim` reads it: ValueError for another robot. Nothing is read."""
+    from scd_datasets.sources.lerobot.reader import LeRobotFolder  # needs pyarrow, and a store does not
 
-
-def check_same_robot(source: Source, schema: DataSchema) -> None:
-    """Raises ValueError where names, rate or outcomes are not those of the training data."""
-    theirs: dict[str, object] = {key: source.names(key) for key in (STATE, ENVIRONMENT_STATE, ACTION)}
-    theirs |= {"fps": source.fps, REWARD: bool(source.names(REWARD)), SUCCESS: bool(source.names(SUCCESS))}
-    ours: dict[str, object] = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
-    ours |= {ACTION: schema.action, "fps": schema.fps, REWARD: schema.reward, SUCCESS: schema.success}
+    source: Source = LeRobotFolder(root, keys=keys, in_order=in_order)
+    # The other one may have been read with `data.drop_features`.
+    if unknown := [key for key in OPTIONAL if source.names(key) and not wanted[key]]:
+        source = DropFeatures(source, unknown)
+    if stride is not None and source.fps != wanted["fps"]:
+        source = Strided(source, stride.frames, stride.action)
+    theirs = names_of(source)
     differing = [
-        f"{key} is {theirs[key]!r} there, {wanted!r} in the training data"
-        for key, wanted in ours.items()
-        if theirs[key] != wanted
+        f"{key} is {theirs[key]!r} there, {ours!r} in the training data"
+        for key, ours in wanted.items()
+        if theirs[key] != ours
     ]
     if differing:
         raise ValueError(
             f"{source.root} cannot train this world's state prior ({'; '.join(differing)}): record it as the "
             "training data was, with or without cameras"
         )
+    return source
+
+
+def names_of(source: Source) -> dict[str, object]:
+    """Gives what two recordings of one robot share: names, rate, and which outcomes there are."""
+    names: dict[str, object] = {key: source.names(key) for key in (STATE, ENVIRONMENT_STATE, ACTION)}
+    outcomes = {key: bool(source.names(key)) for key in (REWARD, SUCCESS)}
+    return names | {"fps": source.fps} | outcomes
+
+
+def names_in(schema: DataSchema) -> dict[str, object]:
+    """Gives the same of what a store holds."""
+    names: dict[str, object] = {STATE: schema.agent_pos, ENVIRONMENT_STATE: schema.environment_state}
+    return names | {ACTION: schema.action, "fps": schema.fps, REWARD: schema.reward, SUCCESS: schema.success}
 
 
 def first_rows(data: LowDimData) -> np.ndarray:

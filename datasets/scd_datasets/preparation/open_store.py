@@ -10,12 +10,12 @@ from pathlib import Path
 from scd_datasets.config import DataConfig, SourceConfig
 from scd_datasets.preparation.build import build_once, digests_of
 from scd_datasets.sources.images import MULTIPLE
-from scd_datasets.sources.lerobot.features import ACTION
+from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, STATE
 from scd_datasets.sources.lerobot.metadata import INFO
 from scd_datasets.sources.open_source import is_other_recording, open_source
 from scd_datasets.sources.source import Source
 from scd_datasets.store.store import REPORT, WindowStore
-from scd_world.robot_data.compatibility import check_actions, check_rate
+from scd_world.robot_data.compatibility import check_actions, check_names, check_rate
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.checks import check_patch
 
@@ -37,7 +37,7 @@ def open_store(
     same, ValueError comes before thousands of them are decoded.
     needed: a training goes on with the store as it is: a stale one raises ValueError, and is not rebuilt.
     world: what is to read it: a recording comes in its size, where no other is asked for, and one at another
-    rate raises ValueError, with the stride that would do, before it is decoded.
+    rate, or of another robot, raises ValueError before it is decoded.
     """
     store = _open_store(data, out, patch, needed, world, cell)
     if store.imagined:
@@ -61,7 +61,7 @@ def _open_store(
             check_no_read_options(data)
             store = WindowStore.open(data.root)
             if patch is not None:
-                check_patch(patch, store.schema.height, store.schema.width, cell)
+                check_patch(patch, store.schema.height, store.schema.width, cell, is_store=True)
             return store
     if bool(data.root) == bool(data.repo_id):
         raise ValueError(
@@ -71,8 +71,7 @@ def _open_store(
     source = open_source(data, MULTIPLE if patch is None else patch * cell)
     if world is not None:
         source = in_its_size(world, source, data)
-        check_actions(world, source.names(ACTION), source.root)
-        check_rate(world, source.fps, source.root, data.stride)
+        check_recording_of(world, source, data.stride)
     if patch is not None:
         check_patch(patch, source.grid.height, source.grid.width, cell)
     return open_or_build(source, out / "windows.zarr", data.skip_damaged, needed=needed)
@@ -90,6 +89,14 @@ def in_its_size(world: DataSchema, source: Source, data: DataConfig) -> Source:
     # Both sides are multiples of what divides them both: the longer one comes out as the world's.
     both = math.gcd(world.height, world.width)
     return open_source(replace(data, image_size=min(world.height, world.width)), both)
+
+
+def check_recording_of(world: DataSchema, source: Source, stride: int) -> None:
+    """Raises ValueError where a world cannot read a recording as its own, before it is decoded."""
+    check_actions(world, source.names(ACTION), source.root)
+    check_rate(world, source.fps, source.root, stride)
+    found = {"cameras": tuple(source.sizes), "agent_pos": source.names(STATE), "action": source.names(ACTION)}
+    check_names(world, found | {"environment_state": source.names(ENVIRONMENT_STATE)}, source.root)
 
 
 def check_no_read_options(data: DataConfig) -> None:

@@ -27,6 +27,7 @@ from scd_world.reporting.tables import write_json
 from scd_world.reporting.units import unit_in
 from scd_world.robot_data.schema import DataSchema
 
+WINDOW = 8  # steps: TrainConfig.sequence_length
 SHORT = 16  # steps: below, an episode is shorter than the usual windows
 ROUNDING = 0.05  # of the proportions: what whole patches cost
 SHOWN = 12  # dimensions whose ranges are printed; report.json has them all
@@ -62,6 +63,12 @@ class CheckReport:
             return f"not ready: {len(self.bad)} of {len(self.source.episodes)} episodes are damaged"
         if max(one.episode.length for one in self.good) < 2:
             return "not ready: no episode has two frames, and what is learned is what follows a frame"
+        longest = max(one.episode.length for one in self.good)
+        if longest < WINDOW:
+            return (
+                f"not ready: the longest episode has {longest} steps, and a training's windows {WINDOW}; "
+                f"record longer ones, or train with sequence_length={longest} and a shorter eval_context"
+            )
         if len(self.good) == 1:
             return "not ready: one episode, and one is held out; record more, or train with data.holdout=0"
         count = sum(finding.notable for finding in self.findings)

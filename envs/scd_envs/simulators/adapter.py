@@ -9,6 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from scd_envs.simulators import NAMES
+
 STATE_KEYS = ("agent_pos", "environment_state")
 WITH_IMAGES = (
     'a uint8 (H, W, 3) image, a dict with one (or a dict of them) under "pixels", or a vector beside '
@@ -48,7 +50,7 @@ class _StandardObservation(gymnasium.ObservationWrapper):
         self.observation_space = self._entries = spaces.Dict(entries)
         fps = fps or env.metadata.get("render_fps")
         if not fps:
-            raise ValueError(f"{env} has no rate in metadata['render_fps']; pass fps=")
+            raise ValueError(f"{env} has no rate in metadata['render_fps']; give one, env_kwargs={{fps: 10}}")
         fps = int(fps) if fps == int(fps) else float(fps)  # Gymnasium's is a whole number
         self.metadata = {**env.metadata, "render_fps": max(1, round(fps)), "fps": fps}
 
@@ -110,8 +112,8 @@ def _make(gym_id: str, kwargs: dict[str, Any]) -> gymnasium.Env:
         return gymnasium.make(gym_id, **kwargs)
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(
-            f"no environment {gym_id!r}: {error} There are pusht, pendulum, panning_camera, and the ids of "
-            "registered Gymnasium environments, also as module:id, the module being imported first"
+            f"no environment {gym_id!r}: {error} There are {', '.join(NAMES)}, and the ids of registered "
+            "Gymnasium environments, also as module:id, the module being imported first"
         ) from error
 
 

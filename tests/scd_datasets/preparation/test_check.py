@@ -199,6 +199,9 @@ def test_counts_that_differ_are_reported(recorded):
 
 
 def test_folders_that_are_no_dataset(recorded, tmp_path):
+    store = open_store(DataConfig(root=str(recorded)), tmp_path).path
+    with pytest.raises(FileNotFoundError, match=r"is a window store, .* data=zarr"):
+        LeRobotFolder(store)
     with pytest.raises(FileNotFoundError, match="neither a LeRobotDataset"):
         LeRobotFolder(tmp_path / "nothing")
     info = recorded / "meta" / "info.json"

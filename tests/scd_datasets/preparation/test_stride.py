@@ -13,12 +13,14 @@ from scd_datasets.preparation.build import run_check
 from scd_datasets.preparation.check import check_dataset, source_digest
 from scd_datasets.preparation.low_dim import dataset_low_dim
 from scd_datasets.preparation.open_store import open_store
+from scd_datasets.preparation.report import WINDOW
 from scd_datasets.sources.lerobot.reader import LeRobotFolder
 from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode
 from scd_datasets.sources.strided import Strided, any_of, last_of, sum_of
 from scd_datasets.store import arrays
 from scd_datasets.store.store import WindowStore
+from scd_world.training.config import TrainConfig
 
 from ..by_hand import LENGTH, write_dataset
 from .test_import import Killed
@@ -141,6 +143,10 @@ def test_episodes_shorter_than_a_step_are_a_finding(tmp_path):
     root = write_dataset(tmp_path / "d", columns=shorten, rows=lambda rows: rows[1].update(length=2))
     report = check_dataset(open_source(SourceConfig(root=str(root), stride=3)), tmp_path / "s.zarr")
     assert report.store.lengths.tolist() == [7, 1, 7]
+    assert report.verdict.startswith(
+        "not ready: the longest episode has 7 steps, and a training's windows 8;"
+    )
+    assert TrainConfig(out="").sequence_length == WINDOW
     assert "episodes 1: 1 end before a step of 3 frames does" in report.table()
     table = check_dataset(open_source(SourceConfig(root=str(root), stride=LENGTH))).table()
     assert table.startswith("not ready: no episode has two frames")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scd_datasets.config import CheckConfig, SourceConfig
 from scd_datasets.sources.images import common_size
 from scd_datasets.store.store import WindowStore
 from scd_world.cli import choose_settings as choosing
@@ -18,6 +19,7 @@ from scd_world.cli.choose_settings import (
     Recording,
     can_compile,
     choose,
+    choose_image_size,
     choose_settings,
     choose_speed,
     enough_steps,
@@ -308,6 +310,32 @@ def test_a_size_is_chosen_where_it_is_not_given_and_frames_are_still_to_be_read(
         assert choose_settings(config, {name: "1"}).data.image_size is None
     monkeypatch.setattr(choosing, "recording", lambda _: recorded(_)._replace(resized=None))  # of a store
     assert choose_settings(config, {}).data.image_size is None
+
+
+def test_a_store_that_no_usual_patch_divides_is_trained_on_slowly(monkeypatch, caplog):
+    """It cannot be resized, and 300 tokens are four times what a CPU is given; it was refused."""
+    monkeypatch.setattr(choosing, "recording", lambda _: Recording(120, 160, False, 9))
+    with caplog.at_level(logging.INFO):
+        assert choose_settings(TrainConfig(out="nowhere", device="cpu"), {}).model.patch == 2
+    assert "300 tokens for 64: another size suits this device better, scd-data" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "device", "chosen"),
+    [((120, 160), "cpu", 96), ((120, 160), "cuda", None), ((47, 61), "cuda", 96), ((96, 128), "cpu", None)],
+)
+def test_scd_data_prepares_the_size_that_scd_train_would_read(size, device, chosen, monkeypatch, caplog):
+    def resized(patch: int, shorter: int | None) -> tuple[int, int]:
+        return common_size([size], shorter, patch)
+
+    recorded = Recording(*size, environment_state=False, frames=1000, resized=resized)
+    monkeypatch.setattr(choosing, "recording", lambda _: recorded)
+    monkeypatch.setattr(choosing, "device_kind", lambda _: device)
+    config = CheckConfig(data=SourceConfig(root="nowhere"))
+    with caplog.at_level(logging.INFO):
+        assert choose_image_size(config, {}).data.image_size == chosen
+    assert ("data.image_size=96" in caplog.text) == (chosen is not None)
+    assert choose_image_size(config, {"data.image_size": "47"}) == config
 
 
 def test_a_patch_for_frames_that_are_resized_is_one_of_their_size_with_it():

@@ -244,7 +244,8 @@ def test_the_world_alone_ranks_by_what_it_imagines(config, capsys):
     assert rank(replace(config, only_sides=["world"])) is None
     printed = capsys.readouterr().out
     assert "imagined successes" in printed
-    assert "3 of 6 to go: simulator/expert" in printed
+    assert "The world alone was played" in printed
+    assert "to go" not in printed
 
 
 def test_a_policy_that_takes_an_instruction_gets_the_task(config, folder, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from scd_datasets.writing import lerobot_writer
 from scd_datasets.writing.episodes import summary
 from scd_policies import make
 from scd_world.rollouts.config import PolicyShare
-from scd_world.rollouts.record import PolicyMixture, make_features, record, run_episode, run_record
+from scd_world.rollouts.record import PolicyMixture, checked, make_features, record, run_episode, run_record
 from scd_world.utils.atomic_folder import beside
 from scd_world.utils.interruption import Interrupted
 
@@ -151,6 +151,24 @@ def test_a_success_that_cannot_be_recorded_any_more_is_warned_of(config, caplog)
     assert [note["success"] for note in notes] == [None] * 3
     (warning,) = [line.message for line in caplog.records if line.levelname == "WARNING"]
     assert "episode 1 ends in success" in warning
+
+
+@pytest.mark.parametrize(
+    ("actions", "said"),
+    [
+        (np.zeros(1), r"of shape \(1,\) for one observation; expected finite numbers of shape \(1, 1\)"),
+        (np.zeros((1, 7)), r"of shape \(1, 7\)"),
+        (np.full((1, 1), np.nan), "nan.* expected finite numbers"),
+        (None, "None"),
+    ],
+)
+def test_a_policy_that_gives_no_action_is_named(actions, said):
+    """It once was the recording's feature, or the state of the next frame, that was said to be wrong."""
+    box = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    with pytest.raises(ValueError, match=rf"Mine gives actions .*{said}"):
+        checked(actions, box, "Mine")
+    with pytest.warns(UserWarning, match=r"Mine sends actions outside \[-1, 1\].* in dimension 0"):
+        assert checked(np.full((1, 1), 9.0), box, "Mine") == 9
 
 
 @pytest.mark.parametrize("reward", [np.ones(2), None, "much"])

@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import scd_datasets.preparation.open_store as open_store_module
 import scd_world.training.trainer as trainer_module
 from scd_datasets.config import DataConfig
+from scd_datasets.preparation.open_store import check_recording_of, open_store
+from scd_datasets.sources.open_source import open_source
 from scd_world.training.check_settings import check_before_decoding, check_episodes
 from scd_world.training.pretrain import Pretraining
 from scd_world.training.trainer import train
+from tests.scd_datasets.by_hand import write_dataset
 
 
 @pytest.fixture
@@ -75,6 +79,51 @@ def test_a_recording_of_another_robot_than_the_world_begun_with_is_refused(
         ValueError, match=r"2 actions .*this world takes 3 .*gripper\): it is of another robot"
     ):
         check_before_decoding(training(data=recording, init=str(folder)), 1)
+
+
+def of_the_same_robot(world, recording, **changes):
+    """The world with the recording's names, but for the changes."""
+    source = open_source(recording)
+    names = {"cameras": tuple(source.sizes), "agent_pos": source.names("observation.state")}
+    names |= {"environment_state": (), "action": source.names("action")}
+    return replace(world.schema, **names | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"cameras": ("top", "wrist")},
+            r"has cameras \('image',\), this world was trained with \('top', 'wrist'\)",
+        ),
+        ({"agent_pos": ("elbow",)}, r"has agent_pos .*this world was trained with \('elbow',\)"),
+        ({}, None),
+    ],
+)
+def test_a_world_of_other_cameras_or_joints_is_refused_before_anything_is_decoded(
+    world, recording, tmp_path, monkeypatch, changes, said
+):
+    """All of a recording was decoded, and each of its frames coded, before it was found."""
+    schema = of_the_same_robot(world, recording, **changes)
+    monkeypatch.setattr(
+        open_store_module, "open_or_build", lambda *_, **__: pytest.fail("it is being decoded")
+    )
+    if said is None:
+        check_recording_of(schema, open_source(recording), 1)
+        return
+    with pytest.raises(ValueError, match=said):
+        open_store(recording, tmp_path, world=schema)
+
+
+def test_what_the_prior_is_to_learn_from_too_is_of_the_same_robot_or_refused_first(
+    training, recording, tmp_path
+):
+    """A codec was learned to its end before another robot's dataset was refused."""
+    other = write_dataset(tmp_path / "other")
+    config = training(data=recording, sequence_length=4, eval_context=1)
+    prior = replace(config.prior, extra_datasets=[str(other)])
+    with pytest.raises(ValueError, match="other cannot train this world's state prior"):
+        check_before_decoding(replace(config, prior=prior), 1)
 
 
 def test_a_batch_may_not_hold_each_window_a_hundred_times(training, recording):

@@ -74,6 +74,8 @@ def read_metadata(root: Path, keys: Mapping[str, str] | None = None) -> Metadata
     """
     file = root / INFO
     if not file.is_file():
+        if (root / "meta" / "episode_ends" / "zarr.json").is_file():
+            raise FileNotFoundError(f"{root} is a window store, which scd-data has built: give data=zarr")
         raise FileNotFoundError(
             f"no dataset at {root}: neither a LeRobotDataset (meta/info.json; scd-record makes one) nor a "
             "replay buffer (data/, meta/episode_ends)"
