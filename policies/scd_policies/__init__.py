@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,33 @@ def make(name: str, action_space: gymnasium.Space, **kwargs: Any) -> Policy:
         known = ", ".join([*signature][1:]) or "none"
         raise ValueError(f"policy {name!r} knows no argument {', '.join(unknown)}; it takes {known}")
     return kind(action_space, **kwargs)
+
+
+def open_policy(
+    name: str,
+    kwargs: Mapping[str, Any],
+    action_space: gymnasium.Space,
+    metadata: Mapping[str, Any],
+    tasks: Sequence[str],
+    device: str,
+    asked: str | None = None,
+) -> Policy:
+    """Makes the policy that `policy=` names, be it a LeRobot checkpoint, for an environment.
+
+    action_space, metadata: of that environment, for one row; a LeRobot policy must know what the cameras are
+    called, and a letterbox. tasks, device: what a LeRobot policy is given as its instruction, and where it
+    runs. asked: the task that was asked for, which planners are told, too. ValueError where a LeRobot policy
+    could mean several tasks.
+    """
+    if asked and name in PLANNERS:
+        kwargs = {"task": asked} | dict(kwargs)
+    if not is_checkpoint(name):
+        return make(name, action_space, **kwargs)
+    if len(tasks) > 1:
+        raise ValueError(f"a LeRobot policy takes one task: give task=<one of {list(tasks)}>")
+    known = {key: metadata[key] for key in ("views", "recorded", "camera_keys") if key in metadata}
+    known |= {"task": "".join(tasks)}
+    return make("lerobot", action_space, **({"path": name, "device": device} | known | dict(kwargs)))
 
 
 def policy_class(name: str) -> Callable[..., Policy]:
@@ -130,4 +157,4 @@ def load_user_policy(name: str) -> type[Policy]:
     return found
 
 
-__all__ = ["NAMES", "Policy", "check_name", "is_checkpoint", "make"]
+__all__ = ["NAMES", "Policy", "check_name", "is_checkpoint", "make", "open_policy"]

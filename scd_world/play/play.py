@@ -12,13 +12,13 @@ from typing import Any
 from scd_envs.settings import Settings, task_index
 from scd_envs.spaces import action_space
 from scd_envs.world_env import world_metadata
-from scd_policies import Policy, check_name, is_checkpoint
+from scd_policies import Policy, check_name, is_checkpoint, open_policy
 from scd_world.play.config import PlayConfig
 from scd_world.play.protocol import LARGEST
 from scd_world.play.recorder import Recorder, Target
 from scd_world.play.session import predicted_scalars
 from scd_world.play.truth import find_simulator
-from scd_world.rollouts.imagine import imagined_marks, open_policy, world_features
+from scd_world.rollouts.imagine import imagined_marks, world_features
 from scd_world.utils.devices import pick_device
 from scd_world.world.world import World, find_folder
 

@@ -22,7 +22,7 @@ from scd_envs.settings import start_pool, task_index
 from scd_envs.simulators.vector import SimulatorVectorEnv
 from scd_envs.spaces import action_space
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies import PLANNERS, Policy, is_checkpoint, make
+from scd_policies import Policy, is_checkpoint, open_policy
 from scd_policies.degraded import Degradation, DegradedPolicy
 from scd_policies.rollout import episodes
 from scd_policies.state_estimator import EstimatedStatePolicy
@@ -90,14 +90,8 @@ def build(
     task, device: what a LeRobot policy is given as its instruction, and where it runs. asked: the task that
     a planner plans for; None: that of its world.
     """
-    if not is_checkpoint(entry.policy):
-        given = {"task": asked} if asked is not None and entry.policy in PLANNERS else {}
-        policy = make(entry.policy, space, **(given | entry.policy_kwargs))
-    else:
-        known = ("views", "recorded", "camera_keys")
-        shown = {name: metadata[name] for name in known if name in metadata}
-        shown |= {"task": task, "device": device}
-        policy = make("lerobot", space, path=entry.policy, **(shown | entry.policy_kwargs))
+    tasks = (task,) if task else ()
+    policy = open_policy(entry.policy, entry.policy_kwargs, space, metadata, tasks, device, asked)
     if entry.state_estimator is not None:
         policy = EstimatedStatePolicy(policy, entry.state_estimator)
     # Others stay as they are: where one leaves the recorded range, the environment clips it and reports that.

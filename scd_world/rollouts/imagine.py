@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
@@ -40,7 +39,7 @@ from scd_datasets.writing.episodes import (
 from scd_datasets.writing.lerobot_writer import LeRobotWriter
 from scd_envs.spaces import taken_action
 from scd_envs.vector_env import WorldVectorEnv
-from scd_policies import PLANNERS, Policy, check_name, is_checkpoint, make
+from scd_policies import Policy, check_name, make, open_policy
 from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.reporting import video
 from scd_world.reporting.rerun_file import load_rerun
@@ -160,30 +159,6 @@ class RolloutPlan:
     def limit(self, index: int) -> int | None:
         """Gives the steps that an episode may have; None: the environment's horizon."""
         return None if self.limits is None else self.limits[index % len(self.limits)]
-
-
-def open_policy(
-    name: str,
-    kwargs: Mapping[str, Any],
-    action_space: gymnasium.Space,
-    metadata: Mapping[str, Any],
-    tasks: Sequence[str],
-    device: str,
-    asked: str | None = None,
-) -> Policy:
-    """Makes the policy that `policy=` names, be it a LeRobot checkpoint, for a world's environment.
-
-    action_space, metadata: of that environment, for one row. asked: the task that was asked for, which
-    planners are told, too. ValueError where a LeRobot policy could mean several tasks.
-    """
-    if asked and name in PLANNERS:
-        kwargs = {"task": asked} | dict(kwargs)
-    if not is_checkpoint(name):
-        return make(name, action_space, **kwargs)
-    if len(tasks) > 1:
-        raise ValueError(f"a LeRobot policy takes one task: give task=<one of {list(tasks)}>")
-    known = {key: metadata[key] for key in ("views", "recorded", "camera_keys")} | {"task": "".join(tasks)}
-    return make("lerobot", action_space, **({"path": name, "device": device} | known | dict(kwargs)))
 
 
 def recorded_actions(

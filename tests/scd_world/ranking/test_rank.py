@@ -11,8 +11,8 @@ import torch
 pytest.importorskip("gym_pusht", reason="the reality of these rankings: lerobot_env_scd_world[pusht]")
 
 
-import scd_policies
 from scd_envs.simulators.pusht import GOAL_POSE, block_keypoints
+from scd_policies.random_walk import RandomWalk
 from scd_world.model.config import ModelConfig
 from scd_world.ranking.config import PolicyEntry, RankConfig, read_policies
 from scd_world.ranking.play import RankingResults, choose_starts, identity, source_of
@@ -253,9 +253,9 @@ def test_a_policy_that_takes_an_instruction_gets_the_task(config, folder, tmp_pa
 
     def make(name, space, task=None, **kwargs):
         made.append((name, task))
-        return scd_policies.make("random_walk", space)
+        return RandomWalk(space)
 
-    monkeypatch.setattr("scd_world.ranking.play.make", make)
+    monkeypatch.setattr("scd_policies.make", make)
     reader = {"name": "reader", "policy": "someone/smolvla"}
     rank(replace(config, policies=[POLICIES[2], reader], only_sides=["world"]))
     assert set(made) == {("random_walk", None), ("lerobot", "push")}
