@@ -100,7 +100,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {"utils"},
     "optim": {"utils"},
     "model": {"robot_data", "utils"},
-    "scene": {"model", "optim", "utils"},
+    "scene": {"model", "optim", "robot_data", "utils"},
     "prior": {"model", "scene"} | BASE,
     "baselines": {"model", "robot_data"},
     "objects": set(),

@@ -37,7 +37,7 @@ PASSES = (
 FEWEST, MOST = 3000, 20_000  # updates
 # Two of three robots are drawn better still after so many updates; more features draw no better than these,
 # narrower networks worse (docs/cameras.md 17, 20).
-DRAWN, SCENE, WIDE = 12_000, 12, 192
+DRAWN, SCENE, WIDE, MOTION = 12_000, 12, 192, 64
 
 
 class Recording(NamedTuple):
@@ -83,6 +83,8 @@ def choose_settings(config: TrainConfig, given: Mapping[str, str]) -> TrainConfi
                 new.pop(f"model.{mixed}", None)
             new.pop("prior.scene_features", None)
             new.pop("prior.static_layer", None)
+            new.pop("prior.motion_channels", None)
+            new.pop("prior.dynamics.time_share", None)
             new.pop("prior.renderer_width", None)
         if "optimizer.lr" in new and device == "cpu" and (config.time_budget or math.inf) <= SHORT:
             new["optimizer.lr"] = Choice(1e-3, "of a small model, and of the few updates that are to come")
@@ -161,6 +163,8 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         }
     if filters and given.get("prior.scene_features") != "0":
         choices["prior.static_layer"] = Choice(True, "what lies about stays where it was shown")
+        choices["prior.motion_channels"] = Choice(MOTION, "what is held is brought along")
+        choices["prior.dynamics.time_share"] = Choice(0.35, "a camera's part of a time_budget is longer")
     if device == "cuda" and "model" not in given:
         why = "a GPU"
         choices |= {

@@ -19,13 +19,14 @@ the camera sees them from where it has gone (`prior.follow`), and w̃ = exp(−(
 
     m = d + w̃·(ã − d̃_a) + (1 − w̃)·w·(a − d_a)
 
-for what rides along, as a gripper does, is still where it was in the picture. R is how far off the drawing
-was where that could be seen. Of a state alone, in a pose unlike all that were recorded, a drawing is
-confetti: where it was farther off than ever when the filter was measured, it corrects nothing (the gate of a
-Kalman filter); one that knows the scene is better than none even there. G is a Gaussian blur: a drawing is a
-mean of what a state may look like, and right where it is coarse; the grain of what was imagined is kept,
-unless the drawing is trusted so much that all of it is taken. P_k, how much is to be corrected after k
-imagined steps, P, the reach and the width of G are measured (`fit_filter.py`), not learnt.
+for what rides along, as a gripper does, is still where it was in the picture. And where dense motion is
+learned (`prior.move_shown`), which brings each thing to where it has gone, m is what comes of that. R is how
+far off the drawing was where that could be seen. Of a state alone, in a pose unlike all that were recorded, a
+drawing is confetti: where it was farther off than ever when the filter was measured, it corrects nothing (the
+gate of a Kalman filter); one that knows the scene is better than none even there. G is a Gaussian blur: a
+drawing is a mean of what a state may look like, and right where it is coarse; the grain of what was imagined
+is kept, unless the drawing is trusted so much that all of it is taken. P_k, how much is to be corrected after
+k imagined steps, P, the reach and the width of G are measured (`fit_filter.py`), not learnt.
 
 And where the robot stands still, so does the picture: of a state that goes on by less than `still` the frame
 before is kept as it is.
@@ -71,6 +72,7 @@ class Drawn(NamedTuple):
 
     frame: Tensor  # (B, C, H, W) d
     followed: Tensor | None  # (B, 2, C, H, W) ã and d̃_a; None: no camera rides on the robot
+    moved: Tensor | None = None  # (B, C, H, W) m, where it is known where what was shown has gone
 
 
 class Measured(NamedTuple):
@@ -165,6 +167,8 @@ class StateFilter(nn.Module):
 
     def measured(self, drawn: Drawn, shown: Shown, steps_since_observed: Tensor) -> Measured:
         """Gives m, and what belongs to it. steps_since_observed (B,) int."""
+        if drawn.moved is not None:
+            return Measured(drawn.moved, drawn.frame, shown, steps_since_observed)
         unknown = self.still_unknown(drawn.frame, shown.anchor, shown.anchor_drawn)[0]
         if drawn.followed is not None:
             followed, same = self.still_unknown(drawn.frame, *drawn.followed.unbind(1))

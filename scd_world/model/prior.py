@@ -102,6 +102,16 @@ class StatePrior(nn.Module, ABC):
         them: (F, N, C, H, W), `UNSEEN` where they did not look. where: of `look_back`."""
         raise NotImplementedError
 
+    @property
+    def moves_shown(self) -> bool:
+        """Says whether it is known where what was shown has gone."""
+        return False
+
+    def move_shown(self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None) -> Tensor:
+        """Gives a drawing (F, C, H, W) with what a shown frame (F, C, H, W) has and its own drawing lacks,
+        each thing where it has gone, (F, C, H, W). where: of `look_back`."""
+        raise NotImplementedError
+
     def sight(self, frames: Tensor, there: Tensor) -> Scene:
         """Gives of frames (F, C, H, W) where the cameras were and how high stands what they saw: all that
         `look_back` asks of a scene. there (F, ≥ 2·S): the state at them, and the one before."""

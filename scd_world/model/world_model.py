@@ -299,6 +299,9 @@ class WorldModel(nn.Module):
         if where is None:
             where = self.prior.look_back(shown.scene, state, prev[:, : state.shape[-1]])
         drawn = self.prior.render(state, prev, shown.scene, where).to(shown.anchor.dtype)
+        if self.prior.moves_shown:
+            moved = self.prior.move_shown(drawn, shown.anchor, shown.anchor_drawn, where)
+            return Drawn(drawn, None, moved.to(drawn.dtype))
         if where is None:
             return Drawn(drawn, None)
         return Drawn(drawn, self.prior.follow((shown.anchor, shown.anchor_drawn), where))

@@ -13,6 +13,7 @@ from scd_world.utils.field_types import check_types
 
 KINDS = ("state", "none")
 MOST_OBJECTS = 64
+MOTION_GROUPS = 8  # that channels of dense motion are normed in
 LARGEST_BATCH = 2**20  # beyond, a number is a slip
 # Beyond these a value is a slip, or a file that nobody should build.
 BOUNDS = {
@@ -21,11 +22,13 @@ BOUNDS = {
     "renderer_parts": (0, 4096),
     "renderer_width": (1, 16384),
     "scene_features": (0, 4096),
+    "motion_channels": (0, 4096),
 }
 FIRST = {  # of worlds that knew of no other
     "objects": (),
     "scene_features": 0,
     "static_layer": False,
+    "motion_channels": 0,
     "renderer_width": 96,
 }
 
@@ -41,6 +44,7 @@ class PriorSettings:
     renderer_width: int = 96  # of its networks
     scene_features: int = 0  # of the last shown frame, by which it draws, and by prev, too (state_filter)
     static_layer: bool = False  # it draws over what stays of that frame, and not over the data's median
+    motion_channels: int = 0  # of what finds in that frame what is drawn now; 0: only where nothing changed
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
@@ -52,6 +56,13 @@ class PriorSettings:
                 "prior.static_layer is read off the last shown frame, as the scene is: set "
                 "prior.scene_features=12, or prior.static_layer=false"
             )
+        if self.motion_channels and not self.static_layer:
+            complain(
+                f"prior.motion_channels={self.motion_channels} move what was shown over what stays of it: "
+                "set prior.static_layer=true, or prior.motion_channels=0"
+            )
+        if self.motion_channels % MOTION_GROUPS:
+            complain(f"prior.motion_channels={self.motion_channels}: expected a multiple of {MOTION_GROUPS}")
 
     @property
     def draws(self) -> bool:
@@ -152,6 +163,24 @@ class RendererPretrainConfig:
 
 
 @dataclass(frozen=True)
+class MotionPretrainConfig:
+    """How dense motion is pretrained, after the renderer (prior.motion_channels > 0)."""
+
+    steps: int = 8000  # updates, at most as many as the world gets
+    batch_size: int = 16  # pairs of frames per update
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    time_share: float = 0.09  # of time_limit and time_budget, at most
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "time_share"):
+            above(f"prior.motion.{name}", getattr(self, name), 0)
+        above("prior.motion.steps", self.steps, -1)
+        between("prior.motion.weight_decay", self.weight_decay, 0, 100)
+        between("prior.motion.batch_size", self.batch_size, 1, LARGEST_BATCH)
+
+
+@dataclass(frozen=True)
 class PriorTrainConfig(PriorSettings):
     """A state prior, and how it is pretrained before the first window."""
 
@@ -161,13 +190,14 @@ class PriorTrainConfig(PriorSettings):
     dynamics: DynamicsPretrainConfig = field(default_factory=DynamicsPretrainConfig)
     outcome: OutcomePretrainConfig = field(default_factory=OutcomePretrainConfig)
     renderer: RendererPretrainConfig = field(default_factory=RendererPretrainConfig)
+    motion: MotionPretrainConfig = field(default_factory=MotionPretrainConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         between("prior.calibration_share", self.calibration_share, 0, 0.5)
         if self.time_share >= 1:
             complain(
-                "prior.dynamics, prior.outcome and prior.renderer have time_shares of "
+                "prior.dynamics, prior.outcome, prior.renderer and prior.motion have time_shares of "
                 f"{self.time_share:.2f} together "
                 "and leave none for the world itself: lower one of them"
             )
@@ -180,7 +210,8 @@ class PriorTrainConfig(PriorSettings):
     @property
     def time_share(self) -> float:
         """The share of a time_budget that its stages may take together."""
-        return sum(stage.time_share for stage in (self.dynamics, self.outcome, self.renderer))
+        motion = self.motion.time_share * (self.motion_channels > 0)
+        return motion + sum(stage.time_share for stage in (self.dynamics, self.outcome, self.renderer))
 
 
 PRIORS = {kind: PriorTrainConfig(kind=kind) for kind in KINDS}

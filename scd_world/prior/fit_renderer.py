@@ -43,12 +43,12 @@ def fit_renderer(
     bf16: bool,
     stage: PretrainStage | None = None,
 ) -> Generator[Tensor]:
-    """Trains `renderer` in place, but for its cameras and how high stands what they see, which are held;
-    yields the loss of each update.
+    """Trains `renderer` in place, but for its cameras and how high stands what they see, and for what finds
+    again what was shown, which are held; yields the loss of each update.
 
     frames(first): batches from number `first` on, without end, on the renderer's device.
     """
-    for part in (renderer.cameras, renderer.heights):
+    for part in (renderer.cameras, renderer.heights, renderer.motion):
         if part is not None:
             part.requires_grad_(False)
     device, generator = renderer.background_cells.device, torch.Generator().manual_seed(seed)

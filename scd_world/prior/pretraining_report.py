@@ -17,6 +17,7 @@ from torch import Tensor
 from scd_world.metrics.image import psnr
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.fit_dynamics import step_loss
+from scd_world.prior.fit_motion import move_shown
 from scd_world.prior.fit_outcome import predict_next_states
 from scd_world.prior.renderer import StateRenderer
 from scd_world.robot_data.trajectories import StateTrajectories
@@ -86,6 +87,16 @@ def renderer_result(renderer: StateRenderer, frames: FramesToDraw) -> list[Stage
     pictures = drawn, renderer.background.expand_as(truth)
     own, baseline = (psnr(picture, truth).mean().item() for picture in pictures)
     return [StageResult("PSNR of a frame, dB", own, "the background", baseline, higher_is_better=True)]
+
+
+@torch.no_grad()
+def motion_result(renderer: StateRenderer, frames: FramesToDraw) -> list[StageResult]:
+    """PSNR of frames that are drawn with what was shown; the baseline is the drawing alone."""
+    scene = renderer.scene(frames.shown, frames.shown_state)
+    pictures = move_shown(renderer, frames).frame, renderer(frames.state, frames.prev, scene)
+    own, baseline = (psnr(picture.clamp(-1, 1), frames.obs).mean().item() for picture in pictures)
+    figure = "PSNR of a frame up to 40 steps after one that was shown, dB"
+    return [StageResult(figure, own, "the drawing alone", baseline, higher_is_better=True)]
 
 
 def some(row: Tensor) -> Tensor:

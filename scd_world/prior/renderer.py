@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from scd_world.model.layers import zero_init
 from scd_world.model.prior import Scene
 from scd_world.scene.cameras import RidingCameras
+from scd_world.scene.dense_motion import DenseMotion, Moved
 from scd_world.scene.encoder import SceneEncoder
 from scd_world.scene.static_layer import Heights, StaticLayer
 from scd_world.utils.precision import full_precision
@@ -53,6 +54,7 @@ class StateRenderer(nn.Module):
         hidden: int | None = None,
         scene_features: int = 0,
         static_layer: bool = False,
+        motion_channels: int = 0,
         shown_actions: Tensor | None = None,
         usual_change: Tensor | None = None,
     ) -> None:
@@ -64,6 +66,7 @@ class StateRenderer(nn.Module):
         hidden = hidden or 8 * width // 3  # of what turns a state into frames of reference
         self.state_size = size
         self.scene_encoder, self.static_layer, self.cameras, self.heights = None, None, None, None
+        self.motion = None
         self.register_buffer("usual_change", usual_change, persistent=False)
         shown_actions = torch.ones(0) if shown_actions is None else shown_actions
         self.register_buffer("shown_actions", shown_actions, persistent=False)
@@ -72,6 +75,8 @@ class StateRenderer(nn.Module):
             if static_layer:
                 self.static_layer, self.heights = StaticLayer(C), Heights(C)
                 self.cameras = RidingCameras(size, C // 3)
+                if motion_channels:
+                    self.motion = DenseMotion(C // 3, motion_channels)
             size += size + len(self.shown_actions) + scene_features
         self.num_cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
@@ -161,6 +166,13 @@ class StateRenderer(nn.Module):
         if self.cameras is None or not self.carries:
             return None
         return self.cameras.look_back(scene, state, last)
+
+    def move_shown(self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None) -> Moved:
+        """Brings what a shown frame (F, C, H, W) has and its drawing lacks to where it is when `drawn` (F, C,
+        H, W) is drawn; where: what `look_back` says of that. Only where there is a `motion`."""
+        assert self.motion is not None
+        assert self.cameras is not None
+        return self.motion(drawn, shown, shown_drawn, where, self.cameras.moves)
 
     def behind(
         self, state: Tensor, prev: Tensor | None, scene: Scene | None, where: Tensor | None = None

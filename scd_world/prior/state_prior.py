@@ -54,6 +54,7 @@ class PretrainedStatePrior(StatePrior):
                 config.renderer_width,
                 scene_features=config.scene_features,
                 static_layer=config.static_layer,
+                motion_channels=config.motion_channels,
                 shown_actions=shown,
                 usual_change=normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE),
             )
@@ -103,6 +104,14 @@ class PretrainedStatePrior(StatePrior):
 
     def follow(self, frames: Sequence[Tensor], where: Tensor) -> Tensor:
         return self.cameras.follow(frames, where)
+
+    @property
+    def moves_shown(self) -> bool:
+        return self.renderer is not None and self.renderer.motion is not None
+
+    def move_shown(self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None) -> Tensor:
+        assert self.renderer is not None
+        return self.renderer.move_shown(drawn, shown, shown_drawn, where).frame
 
     @property
     def cameras(self) -> RidingCameras:

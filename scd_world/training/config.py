@@ -84,8 +84,9 @@ class TrainConfig:
         shares, codec = self.prior.time_share, self.codec.time_share * (self.codec.kind == "autoencoder")
         if self.time_budget is not None and shares < 1 <= shares + codec:
             complain(
-                f"codec.time_share={codec:g} and those of prior.dynamics, prior.outcome and prior.renderer "
-                f"({shares:.2f} together) leave none of the time_budget for the world: lower one of them"
+                f"codec.time_share={codec:g} and those of prior.dynamics, prior.outcome, prior.renderer and "
+                f"prior.motion ({shares:.2f} together) leave none of the time_budget for the world: lower "
+                "one of them"
             )
         if self.codec.kind == "autoencoder" and self.model.patch % 2:
             complain(

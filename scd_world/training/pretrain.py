@@ -1,7 +1,8 @@
 """What is learnt before the first window: the state prior, from recorded state alone, stage after stage.
 
-Dynamics, then the outcome of a state, then which cameras ride, then the renderer; how far the dynamics may be
-off is measured on episodes from which nothing is learnt. With prior=none there is nothing to do.
+Dynamics, then the outcome of a state, then which cameras ride, then the renderer and dense motion; how far
+the dynamics may be off is measured on episodes from which nothing is learnt. With prior=none there is nothing
+to do.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ from scd_datasets.store.store import WindowStore
 from scd_world.model.prior import StatePrior
 from scd_world.optim.pretraining import PretrainStage, PretrainStages
 from scd_world.prior.fit_dynamics import fit_dynamics
+from scd_world.prior.fit_motion import fit_motion
 from scd_world.prior.fit_outcome import fit_outcome
 from scd_world.prior.fit_renderer import fit_renderer
 from scd_world.prior.pretraining_report import (
     FRAMES,
     StageResult,
     dynamics_result,
+    motion_result,
     outcome_result,
     renderer_result,
 )
@@ -147,6 +150,7 @@ class Pretraining:
         if isinstance(prior, PretrainedStatePrior):
             self.pretrain_dynamics(prior, normalizer, parent)
             self.pretrain_renderer(prior, normalizer)
+            self.pretrain_motion(prior, normalizer)
 
     def pretrain_dynamics(
         self, prior: PretrainedStatePrior, normalizer: Normalizer, parent: dict[str, Any] | None
@@ -227,6 +231,31 @@ class Pretraining:
         if len(self.held_out):
             held = WindowLoader(self.store, self.held_out, FRAMES, 1, seed, anchors=sees).batch(0)
             self.report_stage("renderer", renderer_result(renderer, frames_to_draw(held, units, device)))
+
+    def pretrain_motion(self, prior: PretrainedStatePrior, normalizer: Normalizer) -> None:
+        """Learns where what was shown has gone when another state is drawn."""
+        config, seed, device = self.config.prior.motion, self.config.seed, self.accelerator.device
+        config = replace(config, steps=min(config.steps, self.config.steps))
+        renderer, units = prior.renderer, normalizer.to(device)
+        if renderer is None or renderer.motion is None or not config.steps:
+            return
+        stage = self.stage("motion", config.time_share)
+
+        def pairs(episodes: np.ndarray, count: int) -> WindowLoader:
+            share = self.config.data.motion_share
+            return WindowLoader(
+                self.store, episodes, count, 1, seed, share, anchors=True, anchor_distance=lambda _: FARTHEST
+            )
+
+        loader, bf16 = pairs(self.episodes, config.batch_size), use_bf16(self.config.precision, device)
+        losses = fit_motion(
+            renderer, lambda first: self.drawn(loader, first, units, device), config, bf16, stage
+        )
+        self.run_stage(stage, "motion", losses, config.steps)
+        renderer.requires_grad_(False)
+        if len(self.held_out):
+            held = pairs(self.held_out, FRAMES).batch(0)
+            self.report_stage("motion", motion_result(renderer, frames_to_draw(held, units, device)))
 
     def find_riding_cameras(self, renderer: StateRenderer, units: Normalizer) -> float:
         """Finds which cameras ride on the robot, how the state moves them, and how high stands what they see,
@@ -336,7 +365,7 @@ def stage_dependencies(config: TrainConfig, store: WindowStore) -> dict[str, Any
     """Gives what the stages' results depend on; how long they may take aside."""
     of = ("codec", "model", "prior", "data", "steps", "seed", "precision", "init")
     depends = {name: value for name, value in asdict(config).items() if name in of}
-    for name in ("dynamics", "outcome", "renderer"):
+    for name in ("dynamics", "outcome", "renderer", "motion"):
         del depends["prior"][name]["time_share"]
     return depends | {"store": store.fingerprint}
 

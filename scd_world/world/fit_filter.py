@@ -174,6 +174,8 @@ def fit_filter(
 def fit_first_reach(model: WorldModel, clip: Clip, context: int) -> None:
     """Sets a filter's reach by recorded states alone, so that there is something to learn to go on from."""
     assert model.filter is not None
+    if model.prior.moves_shown:
+        return
     rollouts = Rollouts(clip, context, 0, lambda obs: obs, tqdm(disable=True))
     fit_reach_of_frames(model.filter, model, rollouts)
 
@@ -197,9 +199,14 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
     corrects.still.zero_()
     corrects.still.fill_(fit_still(model, rollouts))
     corrects.kernel.copy_(gaussian(0.0))
-    nearest = fit_reach_of_frames(corrects, model, rollouts)
-    fit_first_strength(corrects, model, rollouts)
-    fit_width(corrects, model, rollouts, fit_reach(corrects, model, rollouts, nearest))
+    if model.prior.moves_shown:  # where that has gone is known, and no reach is asked
+        fit_first_strength(corrects, model, rollouts)
+        plain = strengths_found(model, rollouts)
+    else:
+        nearest = fit_reach_of_frames(corrects, model, rollouts)
+        fit_first_strength(corrects, model, rollouts)
+        plain = fit_reach(corrects, model, rollouts, nearest)
+    fit_width(corrects, model, rollouts, plain)
     fit_share(corrects, model, rollouts)
     corrects.error_weights.copy_(fit_error(model, rollouts))
 

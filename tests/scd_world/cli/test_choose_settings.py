@@ -140,10 +140,11 @@ def test_nothing_is_drawn_that_would_correct_nothing(training, given):
     assert chosen.prior.renderer_parts > 0
     assert chosen.prior.scene_features > 0
     assert chosen.prior.static_layer
+    assert chosen.prior.motion_channels > 0
     assert "prior.static_layer" not in choose(BLIND, {"prior.scene_features": "0"}, "cpu")
     choices = choose(BLIND, {"codec": "autoencoder", **given}, "cpu")
     assert choices.get("prior.renderer_parts", Choice(0, "")).value == 0
-    assert not {"prior.scene_features", "prior.static_layer"} & choices.keys()
+    assert not {"prior.scene_features", "prior.static_layer", "prior.motion_channels"} & choices.keys()
     assert not choices.get("model.state_filter", Choice(False, "")).value
 
 
@@ -155,6 +156,7 @@ def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
     assert nano.model.change_weight == 0
     assert nano.prior.scene_features == 0
     assert not nano.prior.static_layer
+    assert not nano.prior.motion_channels
 
 
 def test_a_run_goes_on_as_it_began(training, tmp_path):

@@ -45,7 +45,7 @@ def test_a_run_from_before_the_gate_had_a_bound_goes_on_as_it_was_or_is_refused(
 def test_a_run_from_before_the_renderer_had_a_width_or_a_scene_goes_on_as_it_was():
     config = TrainConfig(out="run")
     training = {"fingerprint": "f", "config": asdict(config)}
-    for younger in ("renderer_width", "scene_features", "static_layer"):
+    for younger in ("renderer_width", "scene_features", "static_layer", "motion_channels", "motion"):
         del training["config"]["prior"][younger]
     assert check_continuation(training, config, "f", Path("run")) == []
     wider = replace(config, prior=replace(config.prior, renderer_width=192))
@@ -54,9 +54,11 @@ def test_a_run_from_before_the_renderer_had_a_width_or_a_scene_goes_on_as_it_was
 
 
 def test_a_world_says_of_its_parts_what_older_ones_did_not_know_only_where_it_differs():
-    new = {"objects", "renderer_width", "scene_features", "static_layer"}
+    new = {"objects", "renderer_width", "scene_features", "static_layer", "motion_channels"}
     assert not new & PriorConfig().as_saved.keys()
-    wanted = PriorConfig(objects=(4,), renderer_width=192, scene_features=12, static_layer=True)
+    wanted = PriorConfig(
+        objects=(4,), renderer_width=192, scene_features=12, static_layer=True, motion_channels=8
+    )
     assert new <= wanted.as_saved.keys()
     assert PriorConfig(**wanted.as_saved) == wanted
     assert PriorConfig(**PriorConfig().as_saved) == PriorConfig()

@@ -313,6 +313,10 @@ def test_another_model_in_the_same_folder_is_refused(training):
     ("before", "now"),
     [
         ({"scene_features": 3, "static_layer": True}, {"scene_features": 3}),
+        (
+            {"scene_features": 3, "static_layer": True, "motion_channels": 8},
+            {"scene_features": 3, "static_layer": True},
+        ),
         ({"calibration_share": 0.0}, {"calibration_share": 0.4}),  # other episodes, and so other units
     ],
 )

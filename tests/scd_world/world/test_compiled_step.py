@@ -18,6 +18,8 @@ from scd_world.prior.config import PriorConfig
 from scd_world.world.compiled_step import StepGraph, Stepper
 from tests.conftest import CONFIG, PRIOR, filled, make_clip, make_model, make_stats
 
+SCENE = PriorConfig(renderer_parts=2, scene_features=3, static_layer=True)
+
 
 def again(step):
     """In place of a recording: it runs three times, as a warm-up does, and then whenever it is replayed."""
@@ -53,11 +55,10 @@ def test_a_recorded_step_equals_a_step_also_past_the_window_and_leaves_what_is_s
         assert torch.equal(shown, kept)
 
 
-def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip):
+@pytest.mark.parametrize("prior", [SCENE, replace(SCENE, motion_channels=8)])
+def test_a_step_that_corrects_its_frame_is_recorded_too(schema, stats, clip, prior):
     config = replace(CONFIG, state_filter=True, anchor_frame=True)
-    model = filled(
-        make_model(config, schema, stats, PriorConfig(renderer_parts=2, scene_features=3, static_layer=True))
-    )
+    model = filled(make_model(config, schema, stats, prior))
     model.filter.strength.copy_(torch.linspace(0.1, 0.9, STEPS)[:, None])
     model.filter.farthest.fill_(1e6)
     model.prior.renderer.cameras.set_moves(torch.tensor([1.0, 0.0]))
@@ -176,7 +177,7 @@ def test_nothing_in_a_step_waits_for_the_host(schema, kind):
         replace(CONFIG, architecture=architecture, state_filter=bool(filtered), anchor_frame=bool(filtered)),
         schema,
         stats,
-        PriorConfig(renderer_parts=2, scene_features=3, static_layer=True) if rides else PRIOR,
+        replace(SCENE, motion_channels=8) if rides else PRIOR,
     )
     if rides:
         model.prior.renderer.cameras.set_moves(torch.ones(2))

@@ -191,6 +191,25 @@ def test_the_scene_that_is_drawn_is_the_one_that_was_shown_last(schema, stats, c
     assert not rides[:, 3:].any()
 
 
+def test_where_it_is_known_what_moved_no_reach_is_asked(schema, stats, clip, world, tmp_path):
+    """What is measured is what dense motion makes of the shown frame; and a world keeps it."""
+    prior = PriorConfig(renderer_parts=2, scene_features=3, static_layer=True, motion_channels=8)
+    model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
+    model.filter.reach.fill_(0.123)
+    measure(model, clip)
+    assert (model.filter.reach == 0.123).all()
+    s = observe_context(model, clip, CONTEXT)
+    seen = model.measure(s.state, s.prev, s.shown, s.steps_since_observed)
+    moved = model.prior.move_shown(seen.drawn, s.anchor, s.anchor_drawn, None)
+    torch.testing.assert_close(seen.frame, moved)
+    assert not torch.equal(seen.frame, seen.drawn)
+    again = World.load(World(model, stats, world.starts).save(tmp_path / "world"))
+    assert again.prior_config.motion_channels == 8
+    torch.testing.assert_close(
+        again.model.measure(s.state, s.prev, s.shown, s.steps_since_observed).frame, seen.frame
+    )
+
+
 def test_a_drawing_that_was_far_off_corrects_little():
     """Each camera by itself; and where the drawing says that nothing has changed, what was shown is kept."""
     corrects = StateFilter(cameras=2)

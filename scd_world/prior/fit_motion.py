@@ -1,0 +1,69 @@
+"""Trains dense motion (`scene/dense_motion.py`) from pairs of frames of an episode, once the renderer is
+learned, which is held.
+
+What comes of the earlier frame and of the drawings is to be the later one. Each pair counts by the logarithm
+of its square error, as dB have it, or the farthest, which are never near, would settle what is done to all.
+What was found of it counts by itself besides, a little: where nothing is trusted yet, nothing else would tell
+a flow where to lead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+from scd_world.optim.pretraining import PretrainStage
+from scd_world.optim.schedule import lr_schedule
+from scd_world.prior.config import MotionPretrainConfig
+from scd_world.prior.renderer import StateRenderer
+from scd_world.scene.dense_motion import Moved
+from scd_world.scene.frames import FramesToDraw
+
+FOUND = 0.1  # weight of what is found
+NEAR = 1e-3  # a square error, of 4, below which none is better than another
+WARM_UP = 200  # updates
+AVERAGE = 0.999  # decay of the average of the weights
+
+
+def fit_motion(
+    renderer: StateRenderer,
+    frames: Callable[[int], Generator[FramesToDraw]],
+    config: MotionPretrainConfig,
+    bf16: bool,
+    stage: PretrainStage | None = None,
+) -> Generator[Tensor]:
+    """Trains the renderer's dense motion in place; yields the loss of each update.
+
+    frames(first): batches of pairs from number `first` on, without end, on the renderer's device.
+    """
+    assert renderer.motion is not None
+    stage, learns = stage or PretrainStage(), renderer.motion.requires_grad_(True)
+    optimizer = torch.optim.AdamW(learns.parameters(), weight_decay=config.weight_decay, fused=True)
+    stage.start(learns, [(optimizer, config.lr)], torch.Generator(), AVERAGE)
+    with closing(frames(stage.update)) as batches:
+
+        def loss(progress: float) -> Tensor:
+            some = next(batches)
+            with torch.autocast(some.obs.device.type, torch.bfloat16, enabled=bf16):
+                moved = move_shown(renderer, some)
+            frame, found = ((x - some.obs).square().mean((1, 2, 3)) for x in moved)
+            return (frame + NEAR).log().mean() + FOUND * (found + NEAR).log().mean()
+
+        def rates(progress: float) -> float:
+            return min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 0.5, 0.02)
+
+        yield from stage.run(config.steps, rates, loss)
+
+
+def move_shown(renderer: StateRenderer, some: FramesToDraw) -> Moved:
+    """Gives what the shown frames come to in the place of the others; of the drawings nothing is learned."""
+    with torch.no_grad():
+        state, before = some.shown_state.split([S := some.state.shape[1], some.shown_state.shape[1] - S], 1)
+        scene = renderer.scene(some.shown, some.shown_state)
+        where = renderer.look_back(scene, some.state, some.prev[:, :S])
+        drawn = renderer(some.state, some.prev, scene, where)
+        shown_drawn = renderer(state, before, scene)
+    return renderer.move_shown(drawn, some.shown, shown_drawn, where)

@@ -1,0 +1,59 @@
+"""Dense motion learns behind a renderer that is held, and says what it brought."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from scd_world.prior.config import MotionPretrainConfig, PriorConfig
+from scd_world.prior.fit_motion import fit_motion
+from scd_world.prior.pretraining_report import motion_result
+from scd_world.prior.renderer import StateRenderer
+from scd_world.scene.frames import FramesToDraw
+from tests.scd_world.scene.test_dense_motion import SIDE, held
+
+
+def pairs(first: int, count: int = 16) -> Iterator[FramesToDraw]:
+    for number in itertools.count(first):
+        obs, shown, *_ = held(count, torch.Generator().manual_seed(number))
+        state = (obs[:, 0, 5] > 0.9).float().argmax(-1)[:, None] / SIDE
+        there = (shown[:, 0, 5] > 0.9).float().argmax(-1)[:, None] / SIDE
+        yield FramesToDraw(obs, state, state, shown, torch.cat([there, there], dim=1))
+
+
+def test_it_alone_is_learned_and_its_result_is_measured_beside_the_drawing():
+    torch.manual_seed(0)
+    renderer = StateRenderer(
+        1,
+        torch.full((3, SIDE, SIDE), -0.5),
+        *(4, 16, 16, 4),
+        static_layer=True,
+        motion_channels=16,
+        usual_change=torch.ones(1),
+    ).requires_grad_(False)
+    before = {name: value.clone() for name, value in renderer.state_dict().items()}
+    config = MotionPretrainConfig(steps=30, lr=3e-3)
+    losses = [loss.item() for loss in fit_motion(renderer, pairs, config, bf16=False)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    after = renderer.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        name for name in before if name.startswith("motion.")
+    }
+    (result,) = motion_result(renderer, next(pairs(1000)))
+    assert not result.failed
+    assert result.value > result.baseline_value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"motion_channels": 8}, r"motion_channels=8 .*set prior\.static_layer=true"),
+        ({"motion_channels": 9, "static_layer": True}, r"motion_channels=9: expected a multiple of 8"),
+    ],
+)
+def test_it_needs_what_it_moves_and_channels_that_can_be_normed(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        PriorConfig(scene_features=3, **wrong)

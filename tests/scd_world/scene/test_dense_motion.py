@@ -1,0 +1,85 @@
+"""What a hand holds is brought along, and what nothing moved stays as it was shown."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from scd_world.scene.cameras import image_points
+from scd_world.scene.dense_motion import DenseMotion
+
+SIDE = 24
+
+
+def held(count: int, generator: torch.Generator, moved: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Frames, earlier ones, and drawings of both: a hand that is drawn as it is, and a thing under it, of
+    another color in each, that is drawn in gray. moved: whether the hand has moved in between."""
+    place = torch.randint(1, SIDE - 9, (2, count), generator=generator)
+    place = place if moved else place[:1].expand(2, -1)
+    colors = torch.rand(count, 3, 8, 1, generator=generator) * 2 - 1
+    frames, drawn = (torch.full((2, count, 3, SIDE, SIDE), -0.5) for _ in range(2))
+    for when in range(2):
+        for i, x in enumerate(place[when].tolist()):
+            for picture, thing in ((frames, colors[i]), (drawn, 0.0)):
+                picture[when, i, :, 4:8, x : x + 8] = 1.0
+                picture[when, i, :, 8:16, x : x + 8] = thing
+    return frames[0], frames[1], drawn[0], drawn[1]
+
+
+def error(motion: DenseMotion, some: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
+    obs, shown, drawn, shown_drawn = some
+    moved = motion(drawn, shown, shown_drawn, None, torch.zeros(1))
+    return (moved.frame - obs).square().mean().item()
+
+
+def test_before_it_is_learned_what_has_not_changed_is_what_was_shown_and_all_else_is_drawn():
+    motion = DenseMotion(1, 16).requires_grad_(False)
+    obs, shown, drawn, shown_drawn = held(4, torch.Generator().manual_seed(0), moved=False)
+    frame = motion(drawn, shown, shown_drawn, None, torch.zeros(1)).frame
+    assert (frame - obs).square().mean() < 0.01 * (drawn - obs).square().mean()
+    other = drawn + 1.0  # nothing is where it was
+    frame = motion(other, shown, shown_drawn, None, torch.zeros(1)).frame
+    assert (frame - other).square().mean() < 0.02
+
+
+def test_what_a_hand_holds_is_brought_along():
+    torch.manual_seed(0)
+    motion = DenseMotion(1, 16)
+    optimizer = torch.optim.Adam(motion.parameters(), 3e-3)
+    g = torch.Generator().manual_seed(0)
+    before = error(motion, held(32, torch.Generator().manual_seed(1)))
+    for _ in range(150):
+        obs, shown, drawn, shown_drawn = held(16, g)
+        moved = motion(drawn, shown, shown_drawn, None, torch.zeros(1))
+        ((moved.frame - obs).square().mean() + 0.1 * (moved.found - obs).square().mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    unseen = held(32, torch.Generator().manual_seed(1))
+    drawing = (unseen[2] - unseen[0]).square().mean().item()
+    assert error(motion, unseen) < 0.35 * min(before, drawing)
+
+
+@pytest.mark.parametrize("rides", [False, True])
+def test_a_camera_that_rides_looks_where_it_has_gone_and_any_other_one_where_it_was(rides):
+    """By two cells; the second camera stands, whatever is said of it."""
+    motion = DenseMotion(2, 16).requires_grad_(False)
+    shown = torch.rand(3, 6, 12, 16, generator=torch.Generator().manual_seed(0))
+    shown_drawn = torch.zeros_like(shown)
+    where = image_points(12, 16).expand(3, 2, -1, -1).clone()
+    where[:, :, 0] += 4 / 16
+    frame = motion(shown_drawn, shown, shown_drawn, where, torch.tensor([float(rides), 0.0])).frame
+    gone = shown[:, :3].roll(-2, dims=-1) if rides else shown[:, :3]
+    inside = frame[:, :3, :, :13] - gone[..., :13]
+    assert inside.abs().mean() < 0.05
+    assert (frame[:, 3:] - shown[:, 3:]).abs().mean() < 0.05
+
+
+def test_where_nothing_is_trusted_there_is_still_something_found():
+    """Trust too small for a float was divided by trust too small for a float."""
+    motion = DenseMotion(1, 16).requires_grad_(False)
+    motion.out.bias[4:6] = -200.0
+    _, shown, drawn, shown_drawn = held(2, torch.Generator().manual_seed(0))
+    moved = motion(drawn, shown, shown_drawn, None, torch.zeros(1))
+    torch.testing.assert_close(moved.frame, drawn)
+    assert moved.found.isfinite().all()
