@@ -52,7 +52,7 @@ class Moved(NamedTuple):
 class DenseMotion(nn.Module):
     """Finds what is drawn now in the frame that was shown."""
 
-    reach: Tensor
+    reach: Tensor  # (1,)
 
     def __init__(self, cameras: int, channels: int) -> None:
         """cameras: V."""
@@ -63,7 +63,8 @@ class DenseMotion(nn.Module):
         )
         self.camera = nn.Parameter(torch.zeros(cameras, channels, 1, 1))  # what each one's pictures are like
         self.out = zero_init(nn.Conv2d(channels, 4 * LAYERS, 3, padding=1))
-        self.register_buffer("reach", torch.tensor(REACH), persistent=False)
+        # Not a scalar: of one that is a constant AOTInductor makes no view.
+        self.register_buffer("reach", torch.full((1,), REACH), persistent=False)
 
     def forward(
         self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None, rides: Tensor

@@ -16,7 +16,7 @@ from scd_world.world import packaged_step
 from scd_world.world.compiled_step import Stepper
 from scd_world.world.packaged_step import CHANGED, PackagedStep, StepOfTensors, inputs, parts
 from tests.conftest import CONFIG, filled, make_model
-from tests.scd_world.world.test_compiled_step import begin, equal, noise_of
+from tests.scd_world.world.test_compiled_step import SCENE, begin, equal, noise_of
 
 
 @pytest.fixture
@@ -53,8 +53,10 @@ def test_compiled_in_earnest_it_steps_like_the_model_past_the_window(schema, sta
     from torch._inductor.cpu_vec_isa import VecISA
 
     monkeypatch.setattr(VecISA, "check_build", lambda *_: True)  # trying what it can takes half a minute
-    small = replace(CONFIG, encoder_layers=1, decoder_layers=1)
-    model = filled(make_model(small, schema, stats))
+    small = replace(CONFIG, encoder_layers=1, decoder_layers=1, state_filter=True, anchor_frame=True)
+    model = filled(make_model(small, schema, stats, replace(SCENE, motion_channels=8)))
+    model.filter.strength.fill_(0.1)
+    model.filter.farthest.fill_(1e6)
     plain, s, stepper = begin(model, clip), begin(model, clip), Stepper(model)
     with torch.no_grad():
         for i in range(clip.num_steps):
