@@ -14,7 +14,8 @@ within 15 %, u being how far |ln sharpness| is beyond that. Strengths are found 
 model's own frames, where what each comes to has a closed form. All else is judged by whole rollouts and the
 structural similarity of their pictures to the recorded ones, which tells both how near and how sharp they
 are: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does not.
-So each camera gets the strength of the first correction, the reach, the width of the blur G; of the strengths
+So each camera gets the strength of the first correction, the reach (which is not asked where dense motion is
+learned), the width of the blur G; of the strengths
 nothing, a quarter, a half or a whole, for what a step corrects need not be corrected again, and P_k knows no
 later step; and from the first step on, or from a later one, m itself in the place of x, where that serves. Of
 what serves as well the first correction is the strongest, for the decoder goes on from there, and what
@@ -108,11 +109,11 @@ class Rollouts:
         """Which steps of the clip are imagined, STEPS at most."""
         return range(self.context - 1, self.clip.num_steps)[:STEPS]
 
-    @property
-    def total(self) -> int:
-        """How many steps are imagined in all, at most."""
+    def total(self, model: WorldModel) -> int:
+        """Counts the steps that are imagined in all, at most."""
+        reaches = 0 if model.prior.moves_shown else LARGER
         return len(self.numbers) * (
-            LARGER + len(WIDTHS) + len(SHARES) + len(WHOLE_FROM) + len(FIRST_SHARES) + 3
+            reaches + len(WIDTHS) + len(SHARES) + len(WHOLE_FROM) + len(FIRST_SHARES) + 3
         )
 
     @cached_property
@@ -136,7 +137,7 @@ class Rollouts:
         began = time.perf_counter()
         s = model.imagine(s, self.clip.action[:, i], noise)
         self.decode(s.obs).sum().item()  # wait for the device
-        took = (time.perf_counter() - began) * self.total
+        took = (time.perf_counter() - began) * self.total(model)
         rows = len(self.clip.action) * min(1.0, seconds / took)
         return replace(self, clip=self.clip.rows(slice(max(FEWEST, int(rows)))))
 
@@ -163,7 +164,7 @@ def fit_filter(
     with tqdm(desc="filter", unit="step", disable=not progress, mininterval=10) as bar:
         try:
             rollouts = Rollouts(clip, context, seed, decode, bar, stop).within(model, seconds)
-            bar.reset(rollouts.total)
+            bar.reset(rollouts.total(model))
             measure(corrects, model, rollouts)
         except Stopped:
             return 0
