@@ -163,8 +163,10 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         }
     if filters and given.get("prior.scene_features") != "0":
         choices["prior.static_layer"] = Choice(True, "what lies about stays where it was shown")
-        choices["prior.motion_channels"] = Choice(MOTION, "what is held is brought along")
-        choices["prior.dynamics.time_share"] = Choice(0.35, "a camera's part of a time_budget is longer")
+        if yes(given.get("prior.static_layer", "true")):
+            choices["prior.motion_channels"] = Choice(MOTION, "what is held is brought along")
+        if "prior.motion_channels" in choices and given.get("prior.motion_channels") != "0":
+            choices["prior.dynamics.time_share"] = Choice(0.35, "a camera's part of a time_budget is longer")
     if device == "cuda" and "model" not in given:
         why = "a GPU"
         choices |= {
@@ -237,9 +239,12 @@ def corrects(given: Mapping[str, str]) -> bool:
     """Says whether nothing was given that leaves out a filter, or what it needs: the drawing of a state, and
     the frame that was shown."""
     kind = given.get("prior", given.get("prior.kind", "state"))
-    wanted = (given.get(f"model.{name}", "true").lower() for name in ("state_filter", "anchor_frame"))
-    asked = all(value in ("true", "1", "yes", "on") for value in wanted)
+    asked = all(yes(given.get(f"model.{name}", "true")) for name in ("state_filter", "anchor_frame"))
     return kind == "state" and given.get("prior.renderer_parts") != "0" and asked
+
+
+def yes(typed: str) -> bool:
+    return typed.lower() in ("true", "1", "yes", "on")
 
 
 def without(choices: Mapping[str, Choice], given: Mapping[str, str]) -> dict[str, Choice]:

@@ -1,5 +1,5 @@
-"""Pretraining stages before the first window: dynamics, outcome, cameras and renderer, each a short training
-of one network.
+"""Pretraining stages before the first window: dynamics, outcome, cameras, renderer and dense motion, each a
+short training of one network.
 
 They may take most of a training's time, so each is kept as it goes on and once it is over, until the first
 checkpoint holds its result: a run that is killed goes on where it was.
@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -154,8 +155,11 @@ class PretrainStages:
         """depends_on: all that their outcome depends on; what was learnt in others is not taken."""
         self.folder, self.depends_on, self.writes = folder, depends_on, writes
 
-    def stage(self, name: str, seconds: float) -> PretrainStage:
-        return PretrainStage(seconds, self.folder / name, self.depends_on, self.writes)
+    def stage(
+        self, name: str, seconds: float, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> PretrainStage:
+        """more: what this one depends on besides."""
+        return PretrainStage(seconds, self.folder / name, {**self.depends_on, **more}, self.writes)
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

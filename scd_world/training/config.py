@@ -82,7 +82,8 @@ class TrainConfig:
         between("random_shift", self.random_shift, 0, 4096)
         check_course(self)
         shares, codec = self.prior.time_share, self.codec.time_share * (self.codec.kind == "autoencoder")
-        if self.time_budget is not None and shares < 1 <= shares + codec:
+        pretrains = self.init is None or self.init_pretrain
+        if self.time_budget is not None and pretrains and shares < 1 <= shares + codec:
             complain(
                 f"codec.time_share={codec:g} and those of prior.dynamics, prior.outcome, prior.renderer and "
                 f"prior.motion ({shares:.2f} together) leave none of the time_budget for the world: lower "

@@ -236,10 +236,10 @@ class Pretraining:
         """Learns where what was shown has gone when another state is drawn."""
         config, seed, device = self.config.prior.motion, self.config.seed, self.accelerator.device
         config = replace(config, steps=min(config.steps, self.config.steps))
-        renderer, units = prior.renderer, normalizer.to(device)
-        if renderer is None or renderer.motion is None or not config.steps:
+        if prior.renderer is None or prior.renderer.motion is None or not config.steps:
             return
-        stage = self.stage("motion", config.time_share)
+        renderer, units = prior.renderer.to(device), normalizer.to(device)
+        stage = self.stage("motion", config.time_share, motion=asdict(config) | {"time_share": None})
 
         def pairs(episodes: np.ndarray, count: int) -> WindowLoader:
             share = self.config.data.motion_share
@@ -307,9 +307,10 @@ class Pretraining:
 
     # ---- one stage -------------------------------------------------------------------------------------
 
-    def stage(self, name: str, share: float) -> PretrainStage:
-        """Gives a stage that may take this share of the time that there is."""
-        return self.stages.stage(name, self.seconds(share))
+    def stage(self, name: str, share: float, **depends_on: Any) -> PretrainStage:
+        """Gives a stage that may take this share of the time that there is. depends_on: what it depends on
+        and no stage before it."""
+        return self.stages.stage(name, self.seconds(share), depends_on)
 
     def seconds(self, share: float) -> float:
         """Gives this share of the time that there is; without end where none was given."""
@@ -365,7 +366,9 @@ def stage_dependencies(config: TrainConfig, store: WindowStore) -> dict[str, Any
     """Gives what the stages' results depend on; how long they may take aside."""
     of = ("codec", "model", "prior", "data", "steps", "seed", "precision", "init")
     depends = {name: value for name, value in asdict(config).items() if name in of}
-    for name in ("dynamics", "outcome", "renderer", "motion"):
+    for name in ("motion", "motion_channels"):  # which come last, and whose shapes are compared
+        del depends["prior"][name]
+    for name in ("dynamics", "outcome", "renderer"):
         del depends["prior"][name]["time_share"]
     return depends | {"store": store.fingerprint}
 

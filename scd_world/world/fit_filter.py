@@ -15,11 +15,10 @@ model's own frames, where what each comes to has a closed form. All else is judg
 structural similarity of their pictures to the recorded ones, which tells both how near and how sharp they
 are: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does not.
 So each camera gets the strength of the first correction, the reach (which is not asked where dense motion is
-learned), the width of the blur G; of the strengths
-nothing, a quarter, a half or a whole, for what a step corrects need not be corrected again, and P_k knows no
-later step; and from the first step on, or from a later one, m itself in the place of x, where that serves. Of
-what serves as well the first correction is the strongest, for the decoder goes on from there, and what
-corrects the frame that it then draws the least.
+learned), the width of the blur G; of the strengths nothing, a quarter, a half or a whole, for what a step
+corrects need not be corrected again, and P_k knows no later step; and from the first step on, or from a later
+one, m itself in the place of x, where that serves. Of what serves as well the first correction is the
+strongest, for the decoder goes on from there, and what corrects the frame that it then draws the least.
 
 After that, by rollouts that are corrected so, the weights w of the error to expect: least squares of its
 logarithm, none of them negative, so that nothing that tells of an error ever makes it smaller.

@@ -148,6 +148,16 @@ def test_nothing_is_drawn_that_would_correct_nothing(training, given):
     assert not choices.get("model.state_filter", Choice(False, "")).value
 
 
+@pytest.mark.parametrize(
+    "given", [{"prior.static_layer": "false"}, {"prior.scene_features": "0"}, {"prior.motion_channels": "0"}]
+)
+def test_motion_is_left_out_with_what_it_needs(training, given):
+    """With prior.static_layer=false a training was refused for motion that nobody had asked for."""
+    choices = choose(BLIND, {"codec": "autoencoder", **given}, "cpu")
+    assert not {"prior.motion_channels", "prior.dynamics.time_share"} & choices.keys()
+    assert "prior.dynamics.time_share" in choose(BLIND, {"codec": "autoencoder"}, "cpu")
+
+
 def test_a_head_that_cannot_move_anything_is_not_asked_to(training):
     nano = choose_settings(training(model=MODELS["nano"]), {"model": "nano", "codec": "autoencoder"})
     assert not any(

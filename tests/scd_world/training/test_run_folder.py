@@ -97,5 +97,6 @@ def test_shares_of_a_time_budget_leave_some_for_the_world():
     codec = CodecTrainConfig(kind="autoencoder", time_share=0.6)
     TrainConfig(out="run", codec=codec)  # of no limited time
     TrainConfig(out="run", codec=replace(codec, time_share=0.1), time_budget=60)
+    TrainConfig(out="run", codec=codec, time_budget=60, init="a/world")  # which has all that learns before it
     with pytest.raises(ValueError, match=r"codec\.time_share=0\.6 and those of prior\.dynamics"):
         TrainConfig(out="run", codec=codec, time_budget=60)

@@ -778,6 +778,29 @@ def test_stages_are_not_run_again_after_a_kill(training, monkeypatch, tmp_path):
     assert not RunFolder(tmp_path / "run").pretraining.exists()
 
 
+@pytest.mark.slow
+def test_motion_that_learns_otherwise_after_a_kill_leaves_the_stages_before_it(training, monkeypatch):
+    model = replace(TINY, state_filter=True, anchor_frame=True)
+    prior = replace(training().prior, scene_features=3, static_layer=True, motion_channels=8)
+    config = training(model=model, prior=prior)
+    with monkeypatch.context() as killed:
+        killed.setattr(Learner, "update", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    given = []
+    for name in ("fit_dynamics", "fit_renderer", "fit_motion"):
+        fit = getattr(pretrain, name)
+
+        def counted(*arguments, name=name, fit=fit, **named):
+            for loss in fit(*arguments, **named):
+                given.append(name)
+                yield loss
+
+        monkeypatch.setattr(pretrain, name, counted)
+    train(replace(config, prior=replace(prior, motion=replace(prior.motion, lr=2e-3))))
+    assert set(given) == {"fit_motion"}
+
+
 @pytest.mark.parametrize("reward", [False, True])
 def test_what_was_not_recorded_takes_no_time_to_learn(training, caplog, reward):
     caplog.set_level("INFO")
