@@ -165,8 +165,9 @@ def choose(data: Recording, given: Mapping[str, str], device: str) -> dict[str, 
         choices["prior.static_layer"] = Choice(True, "what lies about stays where it was shown")
         if yes(given.get("prior.static_layer", "true")):
             choices["prior.motion_channels"] = Choice(MOTION, "what is held is brought along")
-        if "prior.motion_channels" in choices and given.get("prior.motion_channels") != "0":
-            choices["prior.dynamics.time_share"] = Choice(0.35, "a camera's part of a time_budget is longer")
+            if given.get("prior.motion_channels") != "0":
+                why = "a camera's part of a time_budget is longer"
+                choices["prior.dynamics.time_share"] = Choice(0.35, why)
     if device == "cuda" and "model" not in given:
         why = "a GPU"
         choices |= {

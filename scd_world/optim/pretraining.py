@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -155,9 +154,7 @@ class PretrainStages:
         """depends_on: all that their outcome depends on; what was learnt in others is not taken."""
         self.folder, self.depends_on, self.writes = folder, depends_on, writes
 
-    def stage(
-        self, name: str, seconds: float, more: Mapping[str, Any] = MappingProxyType({})
-    ) -> PretrainStage:
+    def stage(self, name: str, seconds: float, **more: Any) -> PretrainStage:
         """more: what this one depends on besides."""
         return PretrainStage(seconds, self.folder / name, {**self.depends_on, **more}, self.writes)
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from scd_world.model.layers import zero_init
 from scd_world.robot_data.unchanged import unchanged
-from scd_world.scene.cameras import image_points
+from scd_world.scene.cameras import image_points, sample
 from scd_world.utils.precision import full_precision
 
 LAYERS = 2
@@ -118,5 +118,4 @@ class DenseMotion(nn.Module):
 def look_up(images: Tensor, where: Tensor, size: torch.Size) -> Tensor:
     """Looks images (N, K, H, W) up at (N, 2, P), P cells of an image of this size: (N, K, *size), by cubics,
     which keep the grain (docs/cameras.md 29)."""
-    places = where.mT.unflatten(1, tuple(size))
-    return F.grid_sample(images, places, "bicubic", padding_mode="border", align_corners=False)
+    return sample(images[:, None], where[:, None], size, "bicubic")[:, 0]

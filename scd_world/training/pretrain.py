@@ -310,7 +310,7 @@ class Pretraining:
     def stage(self, name: str, share: float, **depends_on: Any) -> PretrainStage:
         """Gives a stage that may take this share of the time that there is. depends_on: what it depends on
         and no stage before it."""
-        return self.stages.stage(name, self.seconds(share), depends_on)
+        return self.stages.stage(name, self.seconds(share), **depends_on)
 
     def seconds(self, share: float) -> float:
         """Gives this share of the time that there is; without end where none was given."""

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from scd_world.codec.config import CodecTrainConfig
 from scd_world.model.config import of_file
-from scd_world.prior.config import PriorSettings
+from scd_world.prior.config import MotionPretrainConfig, PriorSettings
 from scd_world.training.config import TrainConfig
 from scd_world.utils.atomic_folder import OLD, put_back, replace_text
 from scd_world.utils.output_folder import claim_folder
@@ -88,7 +88,9 @@ def check_continuation(
         )
     before = training["config"]
     codec = before.get("codec", asdict(CodecTrainConfig()))  # older ones had none
-    changed = changes({**before, "model": of_file(before["model"]), "codec": codec}, asdict(config))
+    prior = {"motion": asdict(MotionPretrainConfig()), **before.get("prior", {})}  # nor dense motion
+    before = {**before, "model": of_file(before["model"]), "codec": codec, "prior": prior}
+    changed = changes(before, asdict(config))
     if training["config"].get("teacher") == UNKNOWN_TEACHER:
         changed.pop("teacher", None)
     wrong = [line for key, line in changed.items() if key.startswith(FIXED)]

@@ -13,11 +13,6 @@ WITHOUT = {
     "prior.scene_features": 0,
     "prior.static_layer": False,
     "prior.motion_channels": 0,
-    "prior.motion.steps": 8000,
-    "prior.motion.batch_size": 16,
-    "prior.motion.lr": 1e-3,
-    "prior.motion.weight_decay": 0.05,
-    "prior.motion.time_share": 0.09,
 }  # what younger settings were before there were any
 
 
