@@ -54,6 +54,7 @@ class StatePrior(nn.Module, ABC):
     shown_actions: Tensor  # (A,) 1 for an action that what draws is given, 0 for what the next state tells
     delta_scale: Tensor  # (S,) usual change of the state per step
     residual_scale: Tensor  # (S,) unit of what the heads add to the predicted state
+    heads_add: Tensor  # (S,) 1 where they add to it, 0 where it is the prior's alone
 
     @abstractmethod
     def forward(self, prev: Tensor, state: Tensor, action: Tensor) -> PriorPrediction:
@@ -153,6 +154,7 @@ class NoPrior(StatePrior):
     """The state stays as it is until the images say otherwise; nothing is learnt or drawn."""
 
     delta_scale: Tensor
+    heads_add: Tensor
     shown_actions: Tensor
     num_features = 0
     has_renderer = has_uncertainty = False
@@ -161,6 +163,7 @@ class NoPrior(StatePrior):
         super().__init__()
         scale = normalizer.state_delta_rms.clamp_min(SMALLEST_CHANGE)
         self.register_buffer("delta_scale", scale, persistent=False)
+        self.register_buffer("heads_add", torch.ones_like(scale), persistent=False)
         self.register_buffer("shown_actions", torch.ones_like(normalizer.action_low), persistent=False)
 
     @property

@@ -311,8 +311,9 @@ class WorldModel(nn.Module):
         S)."""
         heads = self.core.heads(tokens[..., -1, :])
         reward, success = heads.reward + prior.reward, heads.success + prior.success
-        state = prior.state + heads.state_residual * self.prior.residual_scale
-        return LowDimHeads.Output(heads.state_residual, reward, success), self.prior.project(state)
+        residual = self.prior.heads_add * heads.state_residual
+        state = prior.state + residual * self.prior.residual_scale
+        return LowDimHeads.Output(residual, reward, success), self.prior.project(state)
 
     # ---- learning --------------------------------------------------------------------------------------
 

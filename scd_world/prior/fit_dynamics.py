@@ -43,6 +43,7 @@ def fit_dynamics(
     network = dynamics.trained
     if network is None or not len(sequences[0]):
         return
+    network.requires_grad_(True)  # joints are held but for here
 
     def loss(progress: float) -> Tensor:
         rows, steps = (singles, 1) if progress <= config.single_step_share else (sequences, length)

@@ -11,6 +11,7 @@ B rows, S state, A action, C H W frame; everything in model units.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from scd_world.scene.cameras import RidingCameras
 
 class PretrainedStatePrior(StatePrior):
     has_uncertainty = True
+    heads_add: Tensor
     shown_actions: Tensor
 
     def __init__(
@@ -44,6 +46,10 @@ class PretrainedStatePrior(StatePrior):
         S = len(normalizer.state_low)
         self.num_features = 2 * S
         self.dynamics = StateDynamics(normalizer, config.width, config.layers, config.objects)
+        self.register_buffer("heads_add", torch.ones(S))
+        if (joints := self.dynamics.joints) is not None:
+            # Held, and left alone: single steps of a few windows would untrain what rollouts taught.
+            self.heads_add[joints.requires_grad_(False).joints] = 0
         self.uncertainty = EnsembleUncertainty(S)
         self.renderer: StateRenderer | None = None
         if with_renderer and config.renderer_parts and S:
@@ -141,10 +147,15 @@ class PretrainedStatePrior(StatePrior):
         return self.uncertainty.expected_error(ensemble)
 
     def freeze_pretrained(self) -> None:
-        for part in (self.renderer, self.uncertainty):
+        for part in (self.renderer, self.uncertainty, self.dynamics.joints):
             if part is not None:
                 part.requires_grad_(False)
 
     def freeze_outcome(self) -> None:
         if self.dynamics.outcome_net is not None:
             self.dynamics.outcome_net.requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Takes those of a prior whose joints went on learning with the world, its heads adding to them."""
+        state_dict.setdefault(f"{prefix}heads_add", torch.ones_like(self.heads_add))
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -168,6 +168,7 @@ class Pretraining:
             stage = self.stage("dynamics", dynamics.time_share)
             losses = fit_dynamics(prior.dynamics, recorded, dynamics, seed, bf16, stage)
             self.run_stage(stage, "dynamics", losses, dynamics.steps)
+            prior.freeze_pretrained()
             self.report_stage("dynamics", dynamics_result(prior.dynamics, held))
             if self.store.schema.reward or self.store.schema.success:
                 stage = self.stage("outcome", outcome.time_share)

@@ -133,6 +133,16 @@ def test_a_run_goes_on_with_or_without_joints_as_it_was_begun(training, monkeypa
     assert [world.model.prior.dynamics.joints is None for world in worlds] == [True, False]
 
 
+def test_what_was_pretrained_of_joints_is_held_from_then_on(training, monkeypatch):
+    monkeypatch.setattr("scd_datasets.store.statistics.find_commands", lambda *_: torch.tensor([0.0]))
+    short, long = (World.load(train(training(f"{steps}", steps=steps))) for steps in (4, 8))
+    joints = [dict(world.model.prior.dynamics.joints.named_parameters()) for world in (short, long)]
+    for name, value in joints[0].items():
+        assert torch.equal(value, joints[1][name])
+    assert joints[0]["nets.out"].any()  # which begins at zero
+    assert not torch.equal(short.model.core.heads.mlp[0].weight, long.model.core.heads.mlp[0].weight)
+
+
 @pytest.mark.slow
 def test_a_filter_is_measured_once_all_is_learnt_and_kept(
     training, caplog, monkeypatch, short_filter_windows
