@@ -40,6 +40,7 @@ from scd_world.utils.precision import use_bf16
 
 log = logging.getLogger(__name__)
 CRITIC = "critic."  # before the names of its weights, in a checkpoint
+HEADS_ADD = "prior.heads_add"  # a buffer that younger checkpoints hold
 SHIFT = 1  # beside seed and step: the random numbers of augmentation are others than those of the noise
 
 
@@ -197,6 +198,10 @@ class Learner:
             if part.net is self.model:
                 # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
                 whole = self.buffers() | whole
+                if (
+                    HEADS_ADD in whole.keys() - weights.keys()
+                ):  # from before: its heads have learned of joints
+                    whole[HEADS_ADD] = torch.ones_like(whole[HEADS_ADD])
             set_model_state_dict(part.net, whole, options=WHOLE)
             load_optimizer_state(part.net, part.optimizer, of_part(part, optimizer))
         self.ema.load(ema, dict(self.model.named_parameters()))

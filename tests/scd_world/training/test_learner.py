@@ -10,13 +10,15 @@ import torch
 from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.robot_data.augmentation import shift
 from scd_world.training.distributed import make_accelerator
-from scd_world.training.learner import Learner
+from scd_world.training.learner import HEADS_ADD, Learner
 from tests.conftest import CONFIG, SCHEMA, make_clip, make_model, make_stats
 
 
-def learner(config, **model) -> Learner:
-    """Learns with a model of these settings."""
+def learner(config, joints: tuple[float, ...] = (), **model) -> Learner:
+    """Learns with a model of these settings. joints: which action each number of the state follows."""
     stats = make_stats(SCHEMA)
+    if joints:
+        stats = replace(stats, commanded_by=torch.tensor(joints))
     net = make_model(replace(CONFIG, foreground_weight=0.0, **model), SCHEMA, stats)
     return Learner(net, stats, config, make_accelerator(config))
 
@@ -79,3 +81,16 @@ def test_nothing_is_moved_where_it_is_known_what_a_camera_sees(moving, monkeypat
     assert "random_shift=2 is left out" in caplog.text
     noise = rides.sample_noise(clip, 3).of_recordings()
     assert rides.augment(clip, noise, 3) is clip
+
+
+@pytest.mark.parametrize(("held", "older"), [([0.0, 1.0, 0.0], False), ([1.0, 1.0, 1.0], True)])
+def test_a_training_of_before_goes_on_with_heads_that_add_to_joints(training, held, older):
+    """They had learned to, beside joints that learned on."""
+    one = learner(training(), joints=(1.0, -1.0, 0.0))
+    weights = {
+        name: value for name, value in one.model.state_dict().items() if name != HEADS_ADD or not older
+    }
+    two = learner(training(), joints=(1.0, -1.0, 0.0))
+    two.load(weights, one.ema.weights(), {})
+    assert two.model.prior.heads_add.tolist() == held
+    assert two.average()[HEADS_ADD].tolist() == held  # which the next checkpoint says
