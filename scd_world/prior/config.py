@@ -106,7 +106,7 @@ class PriorConfig(PriorSettings):
 class DynamicsPretrainConfig:
     """How the network that predicts the next state is pretrained (prior.layers > 0)."""
 
-    steps: int = 5000  # updates, at most as many as the world gets
+    steps: int = 5000  # updates, at most as many as the world gets; 0: joints follow linear laws alone
     batch_size: int = 256  # sequences per update
     rollout_length: int = 8  # steps that it goes on from its own predictions
     single_step_share: float = 0.6  # of the updates, the first: single steps, rollout_length times as many

@@ -198,9 +198,8 @@ class Learner:
             if part.net is self.model:
                 # Checkpoints of format 3 hold no buffers: the prior's fits are then those of this start.
                 whole = self.buffers() | whole
-                if (
-                    HEADS_ADD in whole.keys() - weights.keys()
-                ):  # from before: its heads have learned of joints
+                # Older ones do not hold this one, and have heads that learned of joints.
+                if HEADS_ADD in whole.keys() - weights.keys():
                     whole[HEADS_ADD] = torch.ones_like(whole[HEADS_ADD])
             set_model_state_dict(part.net, whole, options=WHOLE)
             load_optimizer_state(part.net, part.optimizer, of_part(part, optimizer))
