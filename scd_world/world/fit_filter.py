@@ -14,6 +14,8 @@ within 15 %, u being how far |ln sharpness| is beyond that. Strengths are found 
 model's own frames, where what each comes to has a closed form. All else is judged by whole rollouts and the
 structural similarity of their pictures to the recorded ones, which tells both how near and how sharp they
 are: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does not.
+But what is sharp and wrong is no better than what is soft and right: nothing is taken whose pictures are
+farther off than the nearest by more than FARTHER, in the dB of a mean PSNR.
 So each camera gets the strength of the first correction, the reach (which is not asked where dense motion is
 learned), the width of the blur G; of the strengths nothing, a quarter, a half or a whole, for what a step
 corrects need not be corrected again, and P_k knows no later step; and from the first step on, or from a later
@@ -72,6 +74,7 @@ COMPARED = 8  # frames of a row, about, that the reach is chosen by
 WIDTHS = (0.0, 2.0, 4.0, 8.0)  # of the blur, cells
 SHARP = math.log(1.15)  # |ln sharpness| of a picture that is as sharp as it shall be
 UNSHARP = 10.0  # dB that one is worse for each factor of e beyond that, too soft or too grainy
+FARTHER = 2.0  # dB, of a mean PSNR, by which the nearest may be nearer than what is taken
 UNSEEN = (2 / 255) ** 2  # a square error of one gray level, below which none is better than another
 EVEN = 1e-5  # of [-1, 1], as of a camera that is covered: a smaller difference is none
 LEAST_ERROR = 1e-4  # of a picture, as a share of its range
@@ -183,7 +186,7 @@ def fit_first_reach(model: WorldModel, clip: Clip, context: int) -> None:
 class Found(NamedTuple):
     """What one reach, or one width of the blur, comes to."""
 
-    cost: Tensor  # (V,) how unlike the pictures are, dB, of all steps and rows
+    cost: Tensor  # (2, V) of its pictures
     strength: Tensor  # (STEPS, V) at its best
 
 
@@ -219,7 +222,7 @@ def fit_first_strength(corrects: StateFilter, model: WorldModel, rollouts: Rollo
     for strength in tried:
         corrects.set_first_strength(strength)
         costs.append(rollout_cost(model, rollouts))
-    corrects.set_first_strength(of_each_camera(tried, last_of_good(torch.stack(costs))))
+    corrects.set_first_strength(of_each_camera(tried, last_of_good(costs)))
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, nearest: Tensor) -> Found:
@@ -233,7 +236,7 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
     for tried in reaches.unique_consecutive(dim=0):
         corrects.reach.copy_(tried)
         found.append(strengths_found(model, rollouts))
-        costs = torch.stack([each.cost for each in found])  # (tried, V)
+        costs = [each.cost for each in found]
         if not as_good(costs)[-1].any():
             break
     chosen = last_of_good(costs)
@@ -244,13 +247,13 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
 def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plain: Found) -> None:
     """Sets the width of the blur, and the strengths under it, of each camera the best. plain: what none
     comes to."""
-    found = [plain]
+    found, costs = [plain], of_near([plain.cost])
     for width in WIDTHS[1:]:
         corrects.kernel.copy_(gaussian(width))
         found.append(strengths_found(model, rollouts))
-        if (found[-1].cost > torch.stack([each.cost for each in found]).amin(0)).all():
+        costs = of_near([each.cost for each in found])
+        if (costs[-1] > costs.amin(0)).all():
             break  # a wider one would be farther off still
-    costs = torch.stack([each.cost for each in found])
     for camera, best in enumerate(costs.argmin(0).tolist()):
         corrects.kernel[camera] = gaussian(WIDTHS[best])
         corrects.strength[:, camera] = found[best].strength[:, camera]
@@ -260,28 +263,35 @@ def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> N
     """Sets the strengths: of each camera the least share of those found that serves a rollout as well as any,
     and from some step on, as late as that may be, what is drawn, grain and all, where less serves it less."""
     tried = [share * corrects.strength for share in SHARES]
-    costs = torch.stack([corrected_cost(model, rollouts, each) for each in tried])
+    costs = [corrected_cost(model, rollouts, each) for each in tried]
     least = first_of_good(costs)
-    tried, costs = [of_each_camera(tried, least)], costs.gather(0, least[None])
+    tried, costs = [of_each_camera(tried, least)], [of_each_camera(costs, least)]
     for step in WHOLE_FROM:
-        whole = torch.arange(STEPS, device=costs.device)[:, None] >= step
+        whole = torch.arange(STEPS, device=least.device)[:, None] >= step
         tried.append(torch.where(whole, WHOLE, tried[0]))
-        costs = torch.cat([costs, corrected_cost(model, rollouts, tried[-1])[None]])
+        costs.append(corrected_cost(model, rollouts, tried[-1]))
     corrects.strength.copy_(of_each_camera(tried, first_of_good(costs)))
 
 
-def as_good(costs: Tensor) -> Tensor:
-    """Says which of those tried are as good as the best, of costs (tried, V)."""
-    return costs <= costs.amin(0) + AS_GOOD
+def of_near(costs: Sequence[Tensor]) -> Tensor:
+    """Gives what each that was tried costs, of (2, V) each, (tried, V): no end of it if it is too far off."""
+    cost, off = torch.stack(list(costs), dim=1)
+    return cost.masked_fill(off > off.amin(0) + FARTHER, torch.inf)
 
 
-def first_of_good(costs: Tensor) -> Tensor:
+def as_good(costs: Sequence[Tensor]) -> Tensor:
+    """Says which of those tried are as good as the best, (tried, V)."""
+    of_each = of_near(costs)
+    return of_each <= of_each.amin(0) + AS_GOOD
+
+
+def first_of_good(costs: Sequence[Tensor]) -> Tensor:
     """Gives the number of the first that is as good as the best, (V,)."""
     return as_good(costs).int().argmax(0)
 
 
-def last_of_good(costs: Tensor) -> Tensor:
-    return len(costs) - 1 - first_of_good(costs.flip(0))
+def last_of_good(costs: Sequence[Tensor]) -> Tensor:
+    return len(costs) - 1 - first_of_good(costs[::-1])
 
 
 def of_each_camera(tried: Sequence[Tensor], chosen: Tensor) -> Tensor:
@@ -296,8 +306,8 @@ def strengths_found(model: WorldModel, rollouts: Rollouts) -> Found:
 
 
 def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
-    """Sets the strength at each step, under the blur that there is; gives how unlike the pictures then are,
-    dB, (V,)."""
+    """Sets the strength at each step, under the blur that there is; gives what the pictures then cost,
+    (2, V)."""
     corrects, clip = model.filter, rollouts.clip
     assert corrects is not None
     s, measured = rollouts.start(model), []
@@ -376,14 +386,14 @@ def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
 
 
 def corrected_cost(model: WorldModel, rollouts: Rollouts, strength: Tensor) -> Tensor:
-    """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, dB, (V,)."""
+    """Sets a strength (STEPS, V); gives what a rollout costs that is corrected so, (2, V)."""
     assert model.filter is not None
     model.filter.strength.copy_(strength)
     return rollout_cost(model, rollouts)
 
 
 def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
-    """Gives what a rollout costs that is corrected as it is, dB, (V,)."""
+    """Gives what a rollout costs that is corrected as it is, (2, V)."""
     clip, s, measured = rollouts.clip, rollouts.start(model), []
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
@@ -392,14 +402,23 @@ def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
 
 
 def picture_cost(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:
-    """Gives what pictures (N, C, H, W) of the valid (N, 1) rows cost, one (V,) in dB, or nothing where none
-    is: how unlike the recorded ones they are, and how far from as sharp. By likeness alone a blur is better
-    than any draw of what may come, and what a distillation has sharpened would be drawn over."""
+    """Gives what pictures (N, C, H, W) of the valid (N, 1) rows cost, one (2, V) in dB, or nothing where none
+    is: how unlike the recorded ones they are and how far from as sharp, together, and how far off they are.
+    By likeness alone a blur is better than any draw of what may come, and what a distillation has sharpened
+    would be drawn over."""
     if not valid.any():
         return []
     frames, recorded = frames.float(), recorded.float()
     found, wanted = ((valid * sharpness_of(x)).sum(0) for x in (frames, recorded))
-    return [unlike(frames, recorded, valid) + UNSHARP * unsharpness(found, wanted)]
+    off = by_camera((frames - recorded).square()).clamp_min(UNSEEN)
+    return [
+        torch.stack(
+            [
+                unlike(frames, recorded, valid) + UNSHARP * unsharpness(found, wanted),
+                10 * (valid * off.log10()).sum(0) / valid.sum(),
+            ]
+        )
+    ]
 
 
 def unlike(frames: Tensor, recorded: Tensor, valid: Tensor) -> Tensor:

@@ -71,6 +71,11 @@ def rollouts(clip: Clip) -> Rollouts:
     return Rollouts(clip, CONTEXT, 0, lambda obs: obs, tqdm(disable=True))
 
 
+def costs_of(costs: list[float], off: tuple[float, ...] = (0.0, 0.0)) -> torch.Tensor:
+    """What two cameras' pictures cost, and how far off they are, (2, V)."""
+    return torch.tensor([costs, off])
+
+
 def state_there(clip: Clip, i: int) -> torch.Tensor:
     """(B, 2·S + A)"""
     return torch.cat([clip.state[:, i], clip.before_each[:, i]], dim=-1)
@@ -300,7 +305,7 @@ def test_each_camera_gets_the_blur_and_the_share_that_serve_it_most(model, clip,
 
     def fit_strength(model, *_):
         model.filter.strength += 1.0
-        return torch.tensor(next(told))
+        return costs_of(next(told))
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0, 4.0))
@@ -308,7 +313,7 @@ def test_each_camera_gets_the_blur_and_the_share_that_serve_it_most(model, clip,
     costs = {0.5: [1.1, 3.0], 1.0: [2.0, 2.0], 0.25: [1.2, 3.0], 0.0: [1.4, 3.0]}
 
     def corrected_cost(model, rollouts, strength):
-        return torch.tensor(costs.get(strength[0, 0].item() / 2.0, [9.0, 9.0]))
+        return costs_of(costs.get(strength[0, 0].item() / 2.0, [9.0, 9.0]))
 
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
     measure(model, clip)
@@ -333,7 +338,7 @@ def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
     def fit_strength(model, rollouts):
         tried.append(model.filter.reach.tolist())
         model.filter.strength.fill_(len(tried))
-        return torch.tensor([costs[len(tried) - 1], others[len(tried) - 1]])
+        return costs_of([costs[len(tried) - 1], others[len(tried) - 1]])
 
     monkeypatch.setattr(fitting, "fit_strength", fit_strength)
     found = fitting.fit_reach(model.filter, model, rollouts(clip), torch.tensor([3, 4]))
@@ -342,11 +347,11 @@ def test_the_reach_is_the_largest_that_serves_a_rollout_as_well(
         assert model.filter.reach[camera].item() == pytest.approx(reach[camera])
         number = found.strength[0, camera].int().item() - 1
         assert tried[number][camera] == pytest.approx(reach[camera])
-        assert found.cost[camera] == pytest.approx((costs, others)[camera][number])
+        assert found.cost[0, camera] == pytest.approx((costs, others)[camera][number])
 
 
 def test_the_largest_reach_is_tried_whatever_serves_single_frames(model, clip, monkeypatch):
-    monkeypatch.setattr(fitting, "fit_strength", lambda *_: torch.zeros(2))
+    monkeypatch.setattr(fitting, "fit_strength", lambda *_: torch.zeros(2, 2))
     fitting.fit_reach(model.filter, model, rollouts(clip), torch.tensor([0, 2]))
     assert model.filter.reach.tolist() == pytest.approx([0.6, 0.6])
 
@@ -709,12 +714,37 @@ def test_a_blur_costs_more_than_a_draw_as_sharp_as_what_was_recorded():
     blur, sample, duller = told, told + 0.84**0.5 * other, 0.9 * recorded
     alike = [fitting.unlike(frames, recorded, rows).item() for frames in (blur, sample, duller)]
     cost = [
-        fitting.picture_cost(frames.half(), recorded, rows)[0].item() for frames in (blur, sample, duller)
+        fitting.picture_cost(frames.half(), recorded, rows)[0][0].item() for frames in (blur, sample, duller)
     ]
     assert alike[0] < alike[1]
     assert cost[0] > cost[1]
     assert cost[2] == pytest.approx(alike[2], abs=0.01)
     assert not fitting.picture_cost(blur, recorded, torch.zeros(2, 1))
+
+
+def test_what_is_sharp_and_wrong_is_not_taken_before_what_is_soft_and_right():
+    """Though it costs less, for nothing that is near is sharp; each camera for itself: of the second one that
+    as sharp is right as well."""
+    draw = torch.Generator().manual_seed(0)
+    recorded, other = (torch.rand(2, 6, 24, 32, generator=draw) * 2 - 1 for _ in range(2))
+    wrong = torch.cat([other[:, :3], recorded[:, 3:]], dim=1)
+    tried = [fitting.picture_cost(x, recorded, torch.ones(2, 1))[0] for x in (wrong, 0.3 * recorded)]
+    assert (tried[0][0] < tried[1][0]).all()
+    assert fitting.first_of_good(tried).tolist() == [1, 0]
+    assert fitting.last_of_good(tried).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("off", "taken"), [((-20.0, -20.0), 2.0), ((-18.1, -18.1), 2.0), ((-17.9, -20.0), 0.0)]
+)
+def test_what_serves_may_be_no_more_than_two_decibels_farther_off(model, clip, monkeypatch, off, taken):
+    """Of widths of the blur, too: a camera's is the one that costs least, if it is near enough."""
+    found = iter([costs_of([5.0, 5.0], (-20.0, -20.0)), costs_of([4.0, 4.0], off)])
+    monkeypatch.setattr(fitting, "fit_strength", lambda *_: next(found))
+    monkeypatch.setattr(fitting, "WIDTHS", (0.0, 2.0))
+    plain = fitting.strengths_found(model, rollouts(clip))
+    fitting.fit_width(model.filter, model, rollouts(clip), plain)
+    assert torch.equal(model.filter.kernel, torch.stack([gaussian(taken), gaussian(2.0)]))
 
 
 def test_a_camera_that_is_covered_has_no_say(model, clip):
@@ -749,7 +779,7 @@ def test_from_the_step_on_from_which_it_serves_a_drawing_is_taken_whole(model, c
         told = next(
             told for ends, told in costs.items() if strength[[0, 12], 0].tolist() == pytest.approx(ends)
         )
-        return torch.tensor(told)
+        return costs_of(told)
 
     monkeypatch.setattr(fitting, "SHARES", (1.0,))
     monkeypatch.setattr(fitting, "corrected_cost", corrected_cost)
@@ -777,7 +807,7 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
     chosen, (whole,) = model.filter.strength.clone(), wholes
     assert whole.any()
     shares = [share * whole for share in fitting.SHARES]
-    costs = torch.stack([fitting.corrected_cost(model, rollouts(clip), each) for each in shares])
+    costs = [fitting.corrected_cost(model, rollouts(clip), each) for each in shares]
     for camera, good in enumerate(fitting.as_good(costs).T.tolist()):
         assert torch.equal(chosen[:, camera], shares[good.index(True)][:, camera])
 
@@ -786,7 +816,7 @@ def test_of_first_corrections_that_serve_as_well_the_strongest_is_taken(both, cl
     """The decoder goes on from there."""
     both.filter.farthest.fill_(OPEN)
     told = iter([[5.0, 5.0], [5.1, 4.5], [5.15, 4.8]])
-    monkeypatch.setattr(fitting, "rollout_cost", lambda *_: torch.tensor(next(told)))
+    monkeypatch.setattr(fitting, "rollout_cost", lambda *_: costs_of(next(told)))
     fitting.fit_first_strength(both.filter, both, rollouts(clip))
     off = observe_context(both, clip, CONTEXT).drawing_error.mean(0)
     torch.testing.assert_close(both.filter.first_strength, torch.tensor([WHOLE, off[1].item()]))
