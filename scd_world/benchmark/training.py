@@ -100,6 +100,7 @@ def blank_windows(schema: DataSchema, B: int, T: int) -> dict[str, Tensor]:
         "reward": torch.zeros(B, T),
         "success": torch.zeros(B, T, dtype=torch.bool),
         "valid": torch.ones(B, T, dtype=torch.bool),
+        "dropped": torch.zeros(B, T, dtype=torch.bool),
         "task": torch.zeros(B, dtype=torch.long),
     }
 

@@ -5,6 +5,7 @@ N windows, R draws of noise for each, H horizons, S state.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -45,6 +46,16 @@ def all_curves(loop: OpenLoopResults, schema: DataSchema) -> dict[str, np.ndarra
     if schema.reward:
         curves["reward_square"] = loop.by_draw((loop.reward - loop.true_reward) ** 2).mean(0)
     return curves
+
+
+def steady(loop: OpenLoopResults) -> OpenLoopResults:
+    """Gives the results without the steps that come after a frame that the recorder dropped."""
+    kept = copy.copy(loop)
+    kept.frames = {name: np.where(loop.late, np.nan, values) for name, values in loop.frames.items()}
+    late = loop.late[..., None]
+    kept.state, kept.true_state = (np.where(late, np.nan, x) for x in (loop.state, loop.true_state))
+    kept.reward, kept.true_reward = (np.where(loop.late, np.nan, x) for x in (loop.reward, loop.true_reward))
+    return kept
 
 
 def relative(values: np.ndarray, recorded: np.ndarray) -> np.ndarray:
@@ -178,6 +189,16 @@ def curve_report(curves: dict[str, np.ndarray], episodes: np.ndarray, horizon: i
     for name, values in curves.items():
         summaries[name] = as_lists(summarize(values[:, :reach].astype(np.float64), episodes))
     return summaries
+
+
+def before_dropped_frames(loop: OpenLoopResults, schema: DataSchema, horizon: int) -> dict[str, Any]:
+    """Counts the windows in which the recorder dropped a frame, and summarizes what comes before it; {}: in
+    none."""
+    late = loop.by_draw(loop.late)[0, :, :horizon]
+    if not late.any() or late[:, 0].all():
+        return {}
+    curves = curve_report(all_curves(steady(loop), schema), loop.episodes, horizon)
+    return {"windows": int(late.any(1).sum()), "steps": int(late.sum()), "curves": curves}
 
 
 def as_lists(summary: Summary) -> dict[str, list]:

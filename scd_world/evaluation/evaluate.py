@@ -25,6 +25,7 @@ from scd_world.evaluation.config import EvaluateConfig
 from scd_world.evaluation.curves import (
     all_curves,
     as_lists,
+    before_dropped_frames,
     curve_report,
     image_uncertainty,
     outcomes,
@@ -138,6 +139,7 @@ def measure(
         },
         "settings": asdict(config),
         "curves": means,
+        "dropped_frames": before_dropped_frames(loop, schema, config.horizon),
         "units": error_units(schema),
         "time_to_failure": time_to_failure(curves, means),
         "worst": [row | {"start": starts[row["window"]]} for row in worst_windows(loop, curves, WORST)],

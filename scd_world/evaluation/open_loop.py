@@ -77,6 +77,7 @@ class WindowBatch:
     success: Tensor  # (B, k−1+T)
     recorded: Tensor  # (B, T) bool: this action, reward and success were recorded
     valid: Tensor  # (B, T) bool: and so was the frame after it
+    dropped: Tensor  # (B, k−1+T) bool: the recorder dropped a frame between this one and the next
     found: Tensor  # (B, k+T, N) where the world finds objects in each frame, knowing those before it
 
     @property
@@ -90,6 +91,11 @@ class WindowBatch:
     def true_state(self, h: int) -> Tensor:
         """Gives the state after h steps, (B, S) in raw units."""
         return self.state[:, self.context - 1 + h]
+
+    def late(self, h: int) -> Tensor:
+        """Tells whether a frame was dropped between the last of the context and that after h steps, (B,)."""
+        first = self.context - 1
+        return self.dropped[:, first : first + h].any(1)
 
     @property
     def future(self) -> Tensor:
@@ -114,6 +120,7 @@ class WindowBatch:
                 "reward": self.reward[:, steps],
                 "success": self.success[:, steps],
                 "valid": torch.cat([context, self.valid], 1)[:, steps],
+                "dropped": self.dropped[:, steps],
             },
             world.stats,
             world.codec.encode,
@@ -148,6 +155,7 @@ def load_batch(
         success=arrays["success"].float(),
         recorded=recorded,
         valid=arrays["valid"][:, context - 1 :] & recorded,
+        dropped=arrays["dropped"],
         found=codec.find(arrays["pixels"]) if codec else arrays["state"][..., :0],
     )
 
@@ -232,6 +240,8 @@ class OpenLoopResults:
         self.success, self.true_success = empty(steps), empty(steps)
         self.uncertainty, self.state_error = empty(steps), empty(steps)
         self.image_uncertainty = empty(steps)
+        # From where the recorder dropped a frame on, what is compared with was recorded later than it says.
+        self.late = np.zeros((draws * len(windows), steps), bool)
 
     def by_draw(self, values: np.ndarray) -> np.ndarray:
         """Parts rows (R·N, …) into draws and windows (R, N, …)."""
@@ -268,6 +278,7 @@ class OpenLoopResults:
                 self.put("psnr_drawn", rows, h, psnr(drawn, truth), valid)
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
             self.put("largest_change", rows, h, largest_change(imagined, copied), valid)
+        self.late[rows, h - 1] = batch.late(h).cpu().numpy()
         unseen = ~valid[:, None]
         state = world.decode_state(s.state)
         self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()

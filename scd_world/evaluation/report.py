@@ -128,6 +128,15 @@ def markdown(report: dict[str, Any]) -> str:
         pixel_table(curves),
         "",
     ]
+    if dropped := report.get("dropped_frames"):
+        lines += [
+            f"In {dropped['windows']} of these windows the recorder dropped a frame: in one step the robot "
+            "goes twice as far as its command says, and what follows was recorded later than counted here. "
+            "The same without what follows:",
+            "",
+            pixel_table(dropped["curves"]),
+            "",
+        ]
     if states := state_table(curves, report["units"]):
         unit = f"State errors, in {UNKNOWN} unless a column names another, read beside the pixels:"
         lines += [unit, "", states, ""]

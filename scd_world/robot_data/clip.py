@@ -18,8 +18,9 @@ from scd_world.robot_data.normalizer import Normalizer, encode_pixels
 class Clip:
     """`action[:, i]` is taken at `obs[:, i]` and leads to `obs[:, i+1]`.
 
-    `valid[:, i]` says that `obs[:, i+1]` and `state[:, i+1]` were recorded. LeRobot keeps no frame after the
-    last action of an episode, so the last step of an episode has a reward and a success but no next frame.
+    `valid[:, i]` says that `obs[:, i+1]` and `state[:, i+1]` were recorded, i + 1 steps after the first.
+    LeRobot keeps no frame after the last action of an episode, so the last step of an episode has a reward
+    and a success but no next frame; and where the recorder dropped a frame, what follows is too late.
     """
 
     obs: Tensor  # (B, T+1, C, H, W) in [-1, 1]
@@ -49,8 +50,8 @@ class Clip:
         encode: uint8 (…, V, H, W, 3) → the model's frames (…, C, H, W); a learnt codec has its own.
 
         windows: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` (B, T+1, S) · `prev` (B, S + A) ·
-        `action` (B, T, A) · `reward`, `success`, `valid` (B, T) · `task` (B,); where the loader gives one,
-        `anchor` uint8 (B, V, H, W, 3), `anchor_state` (B, S) and `anchor_prev` (B, S + A).
+        `action` (B, T, A) · `reward`, `success`, `valid`, `dropped` (B, T) · `task` (B,); where the loader
+        gives one, `anchor` uint8 (B, V, H, W, 3), `anchor_state` (B, S) and `anchor_prev` (B, S + A).
         """
         obs, state = encode(windows["pixels"]), stats.encode_state(windows["state"])
         prev, anchor = stats.encode_prev(windows["prev"]), (obs[:, 0], state[:, 0])
@@ -65,7 +66,7 @@ class Clip:
             action=stats.encode_action(windows["action"]),
             reward=stats.encode_reward(windows["reward"]),
             success=windows["success"].float(),
-            valid=windows["valid"].float(),
+            valid=(windows["valid"] & steady(windows["dropped"])).float(),
             task=windows["task"],
             anchor=anchor[0],
             anchor_state=torch.cat([anchor[1], shown_prev], dim=-1),
@@ -81,6 +82,12 @@ class Clip:
 
     def to(self, device: torch.device | str) -> Clip:
         return Clip(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def steady(dropped: Tensor) -> Tensor:
+    """Tells of steps (B, T) bool, between which the recorder dropped frames or not, up to which no frame is
+    missing, (B, T) bool."""
+    return dropped.long().cumsum(1) == 0
 
 
 def previous_state_action(state: Tensor, act: Tensor, first: Tensor) -> Tensor:

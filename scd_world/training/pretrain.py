@@ -53,6 +53,7 @@ from scd_world.prior.state_prior import PretrainedStatePrior
 from scd_world.prior.uncertainty import calibrate_uncertainty
 from scd_world.reporting.tables import significant
 from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.dropped_frames import steady_stretches
 from scd_world.robot_data.normalizer import Normalizer
 from scd_world.robot_data.trajectories import StateTrajectories
 from scd_world.scene.fit_cameras import (
@@ -91,6 +92,11 @@ class Pretraining:
         self.earlier_seconds = 0.0  # that earlier calls of this run gave to the stages
         episodes, self.held_out = store.split(config.data.holdout)
         self.episodes, self.apart, self.threshold = self.split_calibration(episodes)
+        if count := int(store.dropped.sum()):
+            self.log_main(
+                f"dropped frames: {count} of {len(store.dropped):,} steps lead twice as far as their command "
+                "says; nothing is learned from them"
+            )
 
     def split_calibration(self, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Sets some of the training's episodes apart: nothing learns from them, so they tell how far to trust
@@ -381,13 +387,14 @@ def frames_to_draw(windows: dict[str, Tensor], normalizer: Normalizer, device: t
 
 
 def to_trajectories(data: LowDimData, normalizer: Normalizer) -> StateTrajectories:
-    """Gives the same in model units."""
+    """Gives the same in model units; where the recorder dropped a frame one episode ends, another begins."""
+    starts, lengths = steady_stretches(data.dropped, data.starts, data.lengths)
     return StateTrajectories(
         state=normalizer.encode_state(torch.from_numpy(data.state)),
         prev=normalizer.encode_prev(torch.from_numpy(data.prev)),
         action=normalizer.encode_action(torch.from_numpy(data.action)),
         reward=normalizer.encode_reward(torch.from_numpy(data.reward)),
         success=torch.from_numpy(data.success).float(),
-        starts=torch.from_numpy(data.starts),
-        lengths=torch.from_numpy(data.lengths),
+        starts=torch.from_numpy(starts),
+        lengths=torch.from_numpy(lengths),
     )

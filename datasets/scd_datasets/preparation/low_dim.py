@@ -18,6 +18,7 @@ from scd_datasets.sources.lerobot.features import ACTION, ENVIRONMENT_STATE, REW
 from scd_datasets.sources.source import DropFeatures, Source
 from scd_datasets.sources.strided import Strided
 from scd_datasets.store.store import WindowStore, previous_state_action, rows_of
+from scd_world.robot_data.dropped_frames import find_dropped_frames
 from scd_world.robot_data.schema import DataSchema
 from scd_world.robot_data.stride import Stride
 
@@ -34,6 +35,7 @@ class LowDimData:
     action: np.ndarray  # float32 (F, A)
     reward: np.ndarray  # float32 (F,)
     success: np.ndarray  # bool (F,)
+    dropped: np.ndarray  # bool (F,) whether the recorder dropped a frame between this one and the next
     lengths: np.ndarray  # int (E,)
 
     @property
@@ -85,6 +87,7 @@ def store_low_dim(store: WindowStore, episodes: np.ndarray) -> LowDimData:
         action=store.action[rows],
         reward=store.reward[rows],
         success=store.success[rows],
+        dropped=store.dropped[rows],
         lengths=store.lengths[episodes],
     )
 
@@ -115,7 +118,8 @@ def dataset_low_dim(
     state = np.concatenate([one.state for one in good])
     action = np.concatenate([one.matrix(ACTION) for one in good])
     lengths = np.array([one.episode.length for one in good])
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    firsts = np.cumsum(lengths) - lengths
+    starts = np.repeat(firsts, lengths)
 
     def per_step(key: str, dtype: type) -> np.ndarray:
         """Gives (F,), 0 where it was not recorded, as in a store."""
@@ -129,6 +133,7 @@ def dataset_low_dim(
         action=action,
         reward=per_step(REWARD, np.float32),
         success=per_step(SUCCESS, bool),
+        dropped=find_dropped_frames(state[:, : len(schema.agent_pos)], action, firsts, lengths),
         lengths=lengths,
     )
     kept: np.ndarray = np.arange(len(good))

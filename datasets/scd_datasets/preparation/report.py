@@ -20,11 +20,12 @@ from scd_datasets.preparation.clock import RATE_TOLERANCE, MeasuredRate, measure
 from scd_datasets.preparation.contact_sheet import write_contact_sheet
 from scd_datasets.preparation.pictures import CameraMeasures, picture_findings
 from scd_datasets.preparation.values import extreme_findings, still_finding
-from scd_datasets.sources.lerobot.features import DONE, REWARD, SUCCESS
+from scd_datasets.sources.lerobot.features import ACTION, DONE, REWARD, SUCCESS
 from scd_datasets.sources.source import DamagedEpisode, Finding, Source, listed
 from scd_datasets.store.store import WindowStore
 from scd_world.reporting.tables import write_json
 from scd_world.reporting.units import unit_in
+from scd_world.robot_data.dropped_frames import find_dropped_frames
 from scd_world.robot_data.schema import DataSchema
 
 WINDOW = 8  # steps: TrainConfig.sequence_length
@@ -143,6 +144,7 @@ class CheckReport:
             *feature_findings(self.schema),
             *value_findings(self.schema, self.good),
             *extreme_findings(self.source, self.good),
+            *dropped_findings(self.schema, self.good),
             *episode_findings(self.good),
             *self.source.findings(),
         ]
@@ -240,6 +242,23 @@ def rate_findings(rate: MeasuredRate | None, fps: float) -> list[Finding]:
         return []
     done = f"each row is a step all the same; a world of it counts {fps:g} of them as a second"
     return [Finding(f"declared {fps:g} Hz; {rate}", "timestamp", done)]
+
+
+def dropped_findings(schema: DataSchema, good: Sequence[CheckedEpisode]) -> list[Finding]:
+    """Says where the recorder dropped frames, as the robot's own motion tells."""
+    lengths = np.array([one.episode.length for one in good], int)
+    starts = np.cumsum(lengths) - lengths
+    state, action = (np.concatenate(x) for x in ([o.state for o in good], [o.matrix(ACTION) for o in good]))
+    found = find_dropped_frames(state[:, : len(schema.agent_pos)], action, starts, lengths)
+    if not found.any():
+        return []
+    episodes = len(np.unique(np.searchsorted(starts, np.flatnonzero(found), side="right")))
+    what = (
+        f"{found.sum()} of {len(found):,} steps lead twice as far as their command says: the recorder "
+        "dropped a frame"
+    )
+    done = "kept; nothing is learned from these steps, and scd-evaluate says how good a world is without them"
+    return [Finding(what, f"{episodes} episode{'s' if episodes > 1 else ''}", done)]
 
 
 def image_findings(source: Source) -> list[Finding]:

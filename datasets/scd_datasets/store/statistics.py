@@ -29,7 +29,7 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Normalizer:
     rows = rows_of(store.starts, store.lengths, episodes)
     state, action, reward = (torch.from_numpy(a[rows]) for a in (store.state, store.action, store.reward))
     low, high = state.amin(0), state.amax(0)
-    moved = rows[~last_frames(store)[rows]]
+    moved = rows[~last_frames(store)[rows] & ~store.dropped[rows]]
     half = (high - low) / 2
     change = to_unit(torch.from_numpy(store.state[moved + 1] - store.state[moved]), -half, half)
     normalizer = Normalizer(
@@ -56,11 +56,12 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Normalizer:
 def transitions(
     store: WindowStore, episodes: np.ndarray, normalizer: Normalizer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gives all recorded steps that have a previous and a next frame: previous state and action (R, S + A),
-    state (R, S), action (R, A), next state (R, S), in model units."""
+    """Gives all recorded steps that have a previous and a next frame, with none dropped between: previous
+    state and action (R, S + A), state (R, S), action (R, A), next state (R, S), in model units."""
     rows = rows_of(store.starts, store.lengths, np.asarray(episodes))
     rows = rows[~last_frames(store)[rows]]
     rows = rows[~np.isin(rows, store.starts)]
+    rows = rows[~store.dropped[rows] & ~store.dropped[rows - 1]]
     previous, state, following = (
         normalizer.encode_state(torch.from_numpy(store.state[rows + i])) for i in (-1, 0, 1)
     )

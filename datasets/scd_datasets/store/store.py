@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ import psutil
 import zarr
 
 from scd_datasets.store.arrays import SHARD_FRAMES, columns
+from scd_world.robot_data.dropped_frames import find_dropped_frames
 from scd_world.robot_data.schema import DataSchema
 from scd_world.robot_data.stride import Stride
 from scd_world.utils.atomic_folder import DamagedFolder
@@ -51,7 +53,8 @@ class WindowStore:
     recording had more of them; else None).
     By episode: `lengths` (E,) in steps, `starts` (E,) first rows, `episode_index` (E,) in the dataset they
     came from, `task` (E,) index into the schema's tasks. By frame: `state` (F, S), `action` (F, A), `reward`
-    (F,), `success` (F,), `change` (F,) in gray levels; raw units.
+    (F,), `success` (F,), `change` (F,) in gray levels; raw units; `dropped` (F,), whether the recorder
+    dropped a frame between that one and the next.
 
     Open one with `WindowStore.open`. Bytes that do not have their checksum raise DamagedFolder.
     """
@@ -113,6 +116,12 @@ class WindowStore:
                 )
             return cls(path, group, in_memory)
 
+    @cached_property
+    def dropped(self) -> np.ndarray:
+        """Tells by the robot's own motion after which rows a frame was dropped, bool (F,)."""
+        own = self.state[:, : len(self.schema.agent_pos)]
+        return find_dropped_frames(own, self.action, self.starts, self.lengths)
+
     @property
     def in_memory(self) -> bool:
         return isinstance(self._pixels, np.ndarray)
@@ -129,7 +138,8 @@ class WindowStore:
         Gives, in raw units: `pixels` uint8 (B, T+1, V, H, W, 3) · `state` float32 (B, T+1, S) · `prev`
         float32 (B, S + A), state and action one frame before the window, at an episode's first frame its own
         state and NaN · `action` float32 (B, T, A) · `reward` float32, `success` bool, `valid` bool (B, T) ·
-        `task` int (B,). A window that ends with its episode repeats the last frame; that step is not `valid`.
+        `dropped` bool (B, T) · `task` int (B,). A window that ends with its episode repeats the last frame;
+        that step is not `valid`.
 
         Raises ValueError where a window would leave its episode, or there is no such episode.
         """
@@ -147,6 +157,7 @@ class WindowStore:
             "reward": self.reward[taken],
             "success": self.success[taken],
             "valid": steps[:, 1:] < lengths[:, None],
+            "dropped": self.dropped[taken],
             "task": self.task[episodes],
         }
 

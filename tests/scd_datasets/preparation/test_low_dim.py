@@ -186,7 +186,8 @@ def test_few_episodes_give_a_tenth_and_many_their_share(episodes, share, expecte
     rng = np.random.default_rng(0)
     data = LowDimData(
         rng.normal(size=(2 * episodes, 3)), np.zeros((2 * episodes, 4)), rng.normal(size=(2 * episodes, 1)),
-        np.zeros(2 * episodes), np.zeros(2 * episodes, bool), np.full(episodes, 2),
+        np.zeros(2 * episodes), np.zeros(2 * episodes, bool), np.zeros(2 * episodes, bool),
+        np.full(episodes, 2),
     )  # fmt: skip
     assert ((hashes := split_hash(data)) < calibration_threshold(hashes, share)).sum() == pytest.approx(
         expected, abs=6 * (episodes > 99)

@@ -52,6 +52,20 @@ def test_what_was_not_recorded_is_reported_with_what_follows(recorded):
         assert finding in table
 
 
+def test_dropped_frames_are_counted(recorded, monkeypatch):
+    def found(state, action, starts, lengths):
+        assert len(state) == len(action) == lengths.sum()
+        return np.isin(np.arange(len(state)), [starts[0] + 1, starts[0] + 4, starts[-1]])
+
+    assert "the recorder dropped" not in report_of(recorded)
+    monkeypatch.setattr("scd_datasets.preparation.report.find_dropped_frames", found)
+    table = report_of(recorded)
+    assert "2 episodes: 3 of " in table
+    assert (
+        "steps lead twice as far as their command says: the recorder dropped a frame → kept; nothing" in table
+    )
+
+
 def test_odd_columns_are_named(recorded):
     def change(columns):
         columns["next.done"][2] = True

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scd_datasets.store.loader import WindowLoader, prefetch
-from scd_datasets.store.statistics import compute_stats
+from scd_datasets.store.statistics import compute_stats, transitions
 from scd_datasets.store.writer import write_store
 from scd_world.robot_data.clip import Clip
 
@@ -148,6 +148,38 @@ def test_background_is_each_pixels_median(store):
     assert gray[0].unique().item() == pytest.approx(1)  # the episode's number
     assert gray[1].unique().item() == pytest.approx(15)  # the middle of 30 frames
     assert gray[5].unique().item() == pytest.approx(1)  # the second camera
+
+
+def drop_frames(store, *rows):
+    """Tells the store that after these rows a frame is missing."""
+    store.dropped = np.isin(np.arange(len(store.action)), rows)
+
+
+def test_nothing_is_learned_across_a_dropped_frame(store):
+    """Neither the step to the next row nor that one's own, whose velocity is that of two steps; and the usual
+    change is that of one."""
+    before = transitions(store, EVERY, normalizer := compute_stats(store, EVERY))
+    row = int(store.starts[1]) + 4
+    store.state[row + 1 : store.starts[2], 0] += 1000.0
+    jumped = compute_stats(store, EVERY).state_delta_rms[0]
+    drop_frames(store, row)
+    after = transitions(store, EVERY, normalizer)
+    assert len(after[1]) == len(before[1]) - 2
+    went = (after[3] - after[1])[:, 0]  # a row's first number rises by 1 in each step, in all of them
+    assert went.max() < 1.1 * went.min()
+    velocity = after[1][:, 0] - after[0][:, 0]
+    assert velocity.max() < 1.1 * velocity.min()
+    assert compute_stats(store, EVERY).state_delta_rms[0] < jumped / 2
+
+
+def test_of_a_clip_what_follows_a_dropped_frame_is_not_valid(store):
+    drop_frames(store, int(store.starts[1]) + 6)
+    windows = store.windows(np.array([1, 1, 1]), np.array([2, 6, 7]), 5)
+    assert windows["valid"].all()
+    clip = Clip.from_windows(
+        {k: torch.from_numpy(v) for k, v in windows.items()}, compute_stats(store, EVERY)
+    )
+    assert clip.valid.int().tolist() == [[1, 1, 1, 1, 0], [0] * 5, [1] * 5]
 
 
 def test_a_batch_becomes_a_clip(store):

@@ -363,6 +363,31 @@ def test_what_the_world_was_not_trained_on_is_not_reported(store, slide_world):
     assert "reward" in report["outcomes"]
 
 
+@pytest.mark.slow
+def test_what_follows_a_dropped_frame_is_reported_apart(store, slide_world):
+    """The figures of all windows stay what they are; beside them are those of what comes before."""
+    chosen = settings(sweep_starts=0)
+    whole, *_ = measure(slide_world, store, chosen)
+    assert whole["dropped_frames"] == {}
+    assert "dropped a frame" not in markdown(whole)
+    episode, frame = whole["data"]["starts"][0][:2]
+    other = store.starts[0]  # of no window
+    store.dropped = np.isin(np.arange(len(store.action)), [other, store.starts[episode] + frame + 2])
+    report, *_ = measure(slide_world, store, chosen)
+    found, curves = report["dropped_frames"], report["curves"]
+    assert curves["psnr_imagined"] == whole["curves"]["psnr_imagined"]
+    assert found["windows"] == 1
+    assert found["steps"] == chosen.horizon - 2  # after two steps the third is late
+    counts = {
+        name: np.array(c["psnr_imagined"]["count"])
+        for name, c in [("all", curves), ("kept", found["curves"])]
+    }
+    assert (counts["all"] - counts["kept"]).tolist() == [0, 0] + [1] * (chosen.horizon - 2)
+    assert found["curves"]["psnr_imagined"]["mean"][:2] == curves["psnr_imagined"]["mean"][:2]
+    assert found["curves"]["psnr_imagined"]["mean"][2:] != curves["psnr_imagined"]["mean"][2:]
+    assert "In 1 of these windows the recorder dropped a frame" in markdown(report)
+
+
 def test_numbers_that_are_not_known_are_null():
     assert plain({"a": [float("nan"), np.float32(1.5)], "b": np.int64(2)}) == {"a": [None, 1.5], "b": 2}
 
