@@ -50,7 +50,7 @@ class CopyLast(Core):
     def denoise_clip(
         self, x_t: Tensor, t: Tensor, encoded: Encoded, state_action: Tensor, pixel_inputs: Tensor
     ) -> Tensor:
-        still = pixel_inputs.expand(x_t.shape)
+        still = pixel_inputs[..., : x_t.shape[-3], :, :].expand(x_t.shape)  # the last frame comes first
         at = t[..., None, None, None].clamp_min(1e-3)
         out = still if self.config.predict == "x" else (x_t - still) / at
         return out.flatten(0, 2) + 0 * (self.idle.sum() + self.heads.constant.sum())
@@ -73,4 +73,4 @@ class CopyLast(Core):
         num_steps: int,
         first: FirstFrame | None = None,
     ) -> Tensor:
-        return pixel_inputs
+        return pixel_inputs[:, : noise.shape[1]]

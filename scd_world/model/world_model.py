@@ -329,12 +329,17 @@ class WorldModel(nn.Module):
             corruption_level=draw.uniform(B),
             self_rollout=draw.uniform(B),
             obs=draw.normal(B, T, *frame) if self.config.frame_noise else None,
-            measured=draw.uniform(B) if self.config.measured_share else None,
+            measured=draw.uniform(B) if self.measured_share else None,
         )
 
     def forward(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Gives the loss; under this name because distributed wrappers watch `forward`."""
         return self.loss(clip, noise)
+
+    @property
+    def measured_share(self) -> float:
+        """The share of the clips that learn from what the filter measures: 0 where no state can be drawn."""
+        return 0.0 if self.filter is None else self.config.measured_share
 
     def loss(self, clip: Clip, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Learns every next frame of the clip from the frames before it (teacher forcing): the total, ().
@@ -342,7 +347,7 @@ class WorldModel(nn.Module):
         One pass of the core over the history, then K noisy versions of each next frame (paper, §3.2).
         """
         obs, state = self.training_history(clip, noise)
-        learns = noise.measured if self.config.measured_share else None
+        learns = noise.measured if self.measured_share else None
         if learns is not None:
             off = self.off_measured(clip, learns)
             obs = obs + self.way_of_past(noise) * off[:, :-1]
@@ -375,7 +380,7 @@ class WorldModel(nn.Module):
     def off_measured(self, clip: Clip, uniform: Tensor) -> Tensor:
         """Gives m − x, (B, T + 1, C, H, W): how far what the filter measures of a clip's recorded states is
         from its frames; 0 of clips whose `uniform` (B,) is not below `measured_share`."""
-        learns = uniform < self.config.measured_share
+        learns = uniform < self.measured_share
         rows = rows_to_roll_out(learns)
         some = clip.rows(rows)
         measured = self.measure_frames(some, some.state, some.before_each, None).frame
@@ -402,7 +407,7 @@ class WorldModel(nn.Module):
         T, C, H, W): m − x; uniform (B,): which clips, and u.
         """
         steps, shift = self.config.num_steps, self.config.t_shift
-        way = (1 - uniform / self.config.measured_share).clamp_min(0)[:, None]  # u, 0 of the other clips
+        way = (1 - uniform / self.measured_share).clamp_min(0)[:, None]  # u, 0 of the other clips
         way = (1 - t) * way * (t <= denoising_times(steps, shift)[1])
         return way[..., None, None, None] * off
 

@@ -32,6 +32,7 @@ BEYOND = 0.5  # slope past the last knot: spreads may grow for ever, errors end 
 
 class EnsembleUncertainty(nn.Module):
     perturbations: Tensor  # (PERIOD, M, S)
+    calibration_curve: Tensor  # (2, KNOTS)
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class EnsembleUncertainty(nn.Module):
             "perturbations", torch.randn(PERIOD, MEMBERS, size, generator=g), persistent=False
         )
         # log spread at the knots, and log error there; until it is fitted, one is taken for the other
-        self.calibration_curve = nn.Parameter(torch.stack([KNOWN, KNOWN]), requires_grad=False)
+        self.register_buffer("calibration_curve", torch.stack([KNOWN, KNOWN]))
 
     def init_ensemble(self, prev: Tensor, state: Tensor) -> Tensor:
         """Starts (B, M, 2·S + A) at a known state (B, S) and of what was a frame earlier (B, S + A): all

@@ -4,7 +4,8 @@ A recording's rows count as steps of one length. A recorder that is late leaves 
 shows the robot where it is after two steps: it went twice as far as its command says. Time stamps seldom
 tell, for most are written as index / fps; the robot's own motion does. A linear model of its next state says
 where one step leads, and where a second one leads under a command between that and the next: where the
-recorded one is far from the first and near the second, a frame is missing. Of a robot that stands still none is found, and none matters.
+recorded state is far from the first and near the second, a frame is missing. Of a robot that stands still
+none is found, and none matters.
 
 F rows, E episodes, S numbers of the robot's own state, A action; raw units.
 """

@@ -167,9 +167,10 @@ def from_unit(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def half_range(low: Tensor, high: Tensor) -> Tensor:
-    """1 where a dimension never changed: dividing by nothing would blow rounding errors up to signals."""
-    half = (high - low) / 2
-    return torch.where(half > SMALLEST_RANGE, half, 1.0)
+    """1 where a dimension never changed, but for rounding errors, which grow with the values: dividing by
+    nothing would blow them up to signals."""
+    half, largest = (high - low) / 2, torch.maximum(low.abs(), high.abs())
+    return torch.where(half > SMALLEST_RANGE * largest.clamp_min(1.0), half, 1.0)
 
 
 def encode_pixels(pixels: Tensor) -> Tensor:

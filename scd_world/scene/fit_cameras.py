@@ -81,8 +81,10 @@ def farthest(progress: float) -> int:
 def fit_poses(sight: Sight, frames: Pairs, steps: int, stage: PretrainStage) -> Generator[Tensor]:
     """Learns how the state moves every camera as if all of them rode; yields the loss of each update."""
 
-    def apart(update: int) -> int:  # also where the time ends before the updates do
-        return farthest(max(update / steps, stage.progress))
+    def apart(
+        update: int,
+    ) -> int:  # also where the time ends before the updates do; without a limit, by these
+        return farthest(min(max(update / steps, stage.elapsed / stage.seconds), 1.0))
 
     cameras = sight.cameras
     cameras.set_moves(torch.ones_like(cameras.moves))

@@ -80,8 +80,13 @@ def episode_of(store: WindowStore, rows: np.ndarray) -> np.ndarray:
 def find_objects(store: WindowStore, episodes: np.ndarray, most: int, seed: int) -> ObjectFinder:
     """Finds what a robot may move, up to `most` objects in each camera's pictures; says what it found.
 
-    ValueError where there is none.
+    ValueError where there is none, or a single episode: what is the robot others tell.
     """
+    if len(episodes) < 2:
+        raise ValueError(
+            f"codec.objects={most}: in {len(episodes)} training episode(s) nobody can tell an object from "
+            "the robot: record more, or set codec.objects=0"
+        )
     pictures = RobotPictures(store, episodes, seed)
     rows = pictures.looked_at
     frames = torch.from_numpy(store.pixels_of_rows(rows)).movedim(-1, 2)

@@ -102,13 +102,24 @@ class Pretraining:
         """Sets some of the training's episodes apart: nothing learns from them, so they tell how far to trust
         what was learnt. Gives the others, these, and the hash below which an episode is set apart."""
         stored = store_low_dim(self.store, episodes)
-        wanted = self.config.prior.kind == "state" and self.store.schema.state
+        told = self.store.schema.state or self.config.codec.objects
+        wanted = self.config.prior.kind == "state" and told
         hashes = split_hash(stored)
         threshold = calibration_threshold(hashes, self.config.prior.calibration_share if wanted else 0.0)
         apart = hashes < threshold
         if apart.all():
             threshold, apart = 0.0, np.zeros_like(apart)
         return episodes[~apart], episodes[apart], threshold
+
+    @cached_property
+    def filter_episodes(self) -> np.ndarray:
+        """The episodes that a model's filter is measured on: those set apart, or else those learnt from, if
+        they are longer than what is shown."""
+        for episodes in (self.apart, self.episodes):
+            long = episodes[self.store.lengths[episodes] > self.config.eval_context]
+            if len(long):
+                return long
+        return self.episodes[:0]
 
     @cached_property
     def calibration(self) -> LowDimData:
@@ -176,11 +187,12 @@ class Pretraining:
             self.run_stage(stage, "dynamics", losses, dynamics.steps)
             prior.freeze_pretrained()
             self.report_stage("dynamics", dynamics_result(prior.dynamics, held))
-            if self.store.schema.reward or self.store.schema.success:
-                stage = self.stage("outcome", outcome.time_share)
-                losses = fit_outcome(prior.dynamics, recorded, outcome, seed, stage)
-                self.run_stage(stage, "outcome", losses, outcome.steps)
-                self.report_stage("outcome", outcome_result(prior.dynamics, held))
+        told = self.store.schema.reward or self.store.schema.success
+        if prior.dynamics.outcome_net is not None and outcome.steps and told:
+            stage = self.stage("outcome", outcome.time_share)
+            losses = fit_outcome(prior.dynamics, recorded, outcome, seed, stage)
+            self.run_stage(stage, "outcome", losses, outcome.steps)
+            self.report_stage("outcome", outcome_result(prior.dynamics, held))
         if not self.calibrate(prior, normalizer, parent) and len(recorded.state):
             calibrate_uncertainty(prior.uncertainty, prior.dynamics, recorded, seed)
             self.log_main(

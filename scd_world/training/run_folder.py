@@ -37,6 +37,7 @@ class RunFolder:
         self.pretraining = self.path / "pretraining"  # until the first checkpoint
         self.codec, self.latents = self.path / "codec", self.path / "latents.zarr"  # where one is learnt
         self.stats = self.path / "stats.safetensors"  # of the world that this training started from
+        self.units = self.path / "units.safetensors"  # the same of one that started from none
 
     @property
     def has_checkpoints(self) -> bool:

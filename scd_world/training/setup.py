@@ -99,9 +99,14 @@ def first_normalizer(
         stats, fitted = format3.upgrade_stats(stats) if old else (stats, {})
         return Normalizer(**stats), fitted
     if config.init is None:
+        if resuming and run.units.exists():  # as they were measured then, whatever is measured today
+            return Normalizer.load(run.units), {}
         if not resuming:  # of a training that began with init= and came to no checkpoint
             run.stats.unlink(missing_ok=True)
-        return compute_stats(pretraining.store, pretraining.episodes), {}
+        normalizer = compute_stats(pretraining.store, pretraining.episodes)
+        if not resuming and pretraining.main:
+            replace_file(run.units, normalizer.save)
+        return normalizer, {}
     if resuming:
         raise ValueError(
             f"{config.out} did not begin with another world's weights: leave init={config.init} out to "
@@ -145,12 +150,12 @@ def world_of(model: WorldModel, normalizer: Normalizer, codec: Codec, pretrainin
 
 
 def filter_clip(pretraining: Pretraining, normalizer: Normalizer) -> Clip | None:
-    """Picks windows that a model's filter is measured on, of episodes that nothing is learnt
-    from; None where there are none."""
-    config, store, apart = pretraining.config, pretraining.store, pretraining.apart
-    if not len(apart) or (usual := int(np.median(store.lengths[apart]))) <= config.eval_context:
+    """Picks windows that a model's filter is measured on, of episodes that nothing is learnt from, or else of
+    those that are; None where none is longer than what is shown."""
+    config, store, apart = pretraining.config, pretraining.store, pretraining.filter_episodes
+    if not len(apart):
         return None
-    num_steps = min(config.eval_context - 1 + STEPS, usual)
+    num_steps = min(config.eval_context - 1 + STEPS, int(np.median(store.lengths[apart])))
     loader = WindowLoader(store, apart, FILTER_WINDOWS, num_steps, config.seed, config.data.motion_share)
     windows = {name: value.to(pretraining.accelerator.device) for name, value in loader.batch(0).items()}
     return Clip.from_windows(windows, normalizer)

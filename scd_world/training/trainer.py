@@ -118,7 +118,7 @@ class Trainer:
         self.host_group = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         if checkpoint is not None:
             self.resume(checkpoint)
-        elif config.model.measured_share and not model.tells_image_error:  # of no world that was measured
+        elif model.measured_share and not model.tells_image_error:  # of no world that was measured
             clip = filter_clip(self.pretraining, self.stats)
             if clip is not None:
                 fit_first_reach(model, clip, config.eval_context)
@@ -344,8 +344,8 @@ class Trainer:
         clip = filter_clip(self.pretraining, self.world.stats)
         if clip is None:
             self.log_main(
-                "filter: no episode is set apart to measure it on, so nothing is corrected, and no "
-                'info["image_uncertainty"] told: prior.calibration_share sets some apart, of enough'
+                f"filter: no episode has more than eval_context={self.config.eval_context} frames to measure "
+                'it on, so nothing is corrected, and no info["image_uncertainty"] told'
             )
             return
         self.load_average()
@@ -363,7 +363,10 @@ class Trainer:
             return
         self.keep_buffers("filter.")
         self.evaluated_at = -1
-        self.log_main(f"filter: measured on {rows} windows of episodes that are not learnt from")
+        which = "are not learnt from"
+        if self.pretraining.filter_episodes[0] not in self.pretraining.apart:
+            which = "were learnt from, for there is no other that is long enough: it may trust them too much"
+        self.log_main(f"filter: measured on {rows} windows of episodes that {which}")
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -378,7 +381,7 @@ class Trainer:
     @property
     def filter_seconds(self) -> float:
         """Gives what is set aside of a limited time for measuring the filter, after the last update."""
-        if self.world.model.filter is None or not len(self.pretraining.apart):
+        if self.world.model.filter is None or not len(self.pretraining.filter_episodes):
             return 0.0
         return min(FILTER_SECONDS, self.pretraining.seconds(FILTER_SHARE))
 

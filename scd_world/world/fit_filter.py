@@ -36,7 +36,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -102,6 +102,7 @@ class Rollouts:
     decode: Callable[[Tensor], Tensor]  # the model's frames (N, C, H, W) → pictures in [-1, 1]
     bar: tqdm  # of the steps that are imagined in all
     stop: Callable[[], bool] = lambda: False  # whether to leave it at that
+    tried: list[Tensor] = field(default_factory=list)  # what all that was tried so far costs, (2, V) each
 
     def start(self, model: WorldModel) -> RolloutState:
         return observe_context(model, self.clip, self.context)
@@ -132,6 +133,14 @@ class Rollouts:
                 raise Stopped
             yield i, torch.randn(obs[:, 0].shape, generator=generator, device=generator.device)
             self.bar.update()
+
+    def judged(self, costs: Sequence[Tensor]) -> Tensor:
+        """Gives what each that was tried costs, of (2, V) each, (tried, V): no end of it where its pictures
+        are by more than FARTHER farther off than the nearest so far, or all of these are."""
+        cost, off = torch.stack(list(costs), dim=1)
+        nearest = torch.stack(self.tried)[:, 1].amin(0) if self.tried else off.amin(0)
+        too_far = off > torch.maximum(nearest + FARTHER, off.amin(0))
+        return cost.masked_fill(too_far | cost.isnan(), torch.inf)
 
     def within(self, model: WorldModel, seconds: float) -> Rollouts:
         """Gives as many of the rows as are measured in so many seconds, by how long one step of all takes."""
@@ -222,7 +231,7 @@ def fit_first_strength(corrects: StateFilter, model: WorldModel, rollouts: Rollo
     for strength in tried:
         corrects.set_first_strength(strength)
         costs.append(rollout_cost(model, rollouts))
-    corrects.set_first_strength(of_each_camera(tried, last_of_good(costs)))
+    corrects.set_first_strength(of_each_camera(tried, last_of_good(rollouts.judged(costs))))
 
 
 def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, nearest: Tensor) -> Found:
@@ -236,7 +245,7 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
     for tried in reaches.unique_consecutive(dim=0):
         corrects.reach.copy_(tried)
         found.append(strengths_found(model, rollouts))
-        costs = [each.cost for each in found]
+        costs = rollouts.judged([each.cost for each in found])
         if not as_good(costs)[-1].any():
             break
     chosen = last_of_good(costs)
@@ -247,11 +256,11 @@ def fit_reach(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, near
 def fit_width(corrects: StateFilter, model: WorldModel, rollouts: Rollouts, plain: Found) -> None:
     """Sets the width of the blur, and the strengths under it, of each camera the best. plain: what none
     comes to."""
-    found, costs = [plain], of_near([plain.cost])
+    found, costs = [plain], rollouts.judged([plain.cost])
     for width in WIDTHS[1:]:
         corrects.kernel.copy_(gaussian(width))
         found.append(strengths_found(model, rollouts))
-        costs = of_near([each.cost for each in found])
+        costs = rollouts.judged([each.cost for each in found])
         if (costs[-1] > costs.amin(0)).all():
             break  # a wider one would be farther off still
     for camera, best in enumerate(costs.argmin(0).tolist()):
@@ -264,34 +273,27 @@ def fit_share(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> N
     and from some step on, as late as that may be, what is drawn, grain and all, where less serves it less."""
     tried = [share * corrects.strength for share in SHARES]
     costs = [corrected_cost(model, rollouts, each) for each in tried]
-    least = first_of_good(costs)
+    least = first_of_good(rollouts.judged(costs))
     tried, costs = [of_each_camera(tried, least)], [of_each_camera(costs, least)]
     for step in WHOLE_FROM:
         whole = torch.arange(STEPS, device=least.device)[:, None] >= step
         tried.append(torch.where(whole, WHOLE, tried[0]))
         costs.append(corrected_cost(model, rollouts, tried[-1]))
-    corrects.strength.copy_(of_each_camera(tried, first_of_good(costs)))
+    corrects.strength.copy_(of_each_camera(tried, first_of_good(rollouts.judged(costs))))
 
 
-def of_near(costs: Sequence[Tensor]) -> Tensor:
-    """Gives what each that was tried costs, of (2, V) each, (tried, V): no end of it if it is too far off."""
-    cost, off = torch.stack(list(costs), dim=1)
-    return cost.masked_fill(off > off.amin(0) + FARTHER, torch.inf)
+def as_good(costs: Tensor) -> Tensor:
+    """Says which of those tried are as good as the best, of costs (tried, V)."""
+    return costs <= costs.amin(0) + AS_GOOD
 
 
-def as_good(costs: Sequence[Tensor]) -> Tensor:
-    """Says which of those tried are as good as the best, (tried, V)."""
-    of_each = of_near(costs)
-    return of_each <= of_each.amin(0) + AS_GOOD
-
-
-def first_of_good(costs: Sequence[Tensor]) -> Tensor:
+def first_of_good(costs: Tensor) -> Tensor:
     """Gives the number of the first that is as good as the best, (V,)."""
     return as_good(costs).int().argmax(0)
 
 
-def last_of_good(costs: Sequence[Tensor]) -> Tensor:
-    return len(costs) - 1 - first_of_good(costs[::-1])
+def last_of_good(costs: Tensor) -> Tensor:
+    return len(costs) - 1 - first_of_good(costs.flip(0))
 
 
 def of_each_camera(tried: Sequence[Tensor], chosen: Tensor) -> Tensor:
@@ -333,7 +335,8 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
         pictures = rollouts.decode(s.obs), rollouts.pictures[k]
         measured += picture_cost(*pictures, clip.valid[:, i, None])
     corrects.strength[k + 1 :] = corrects.strength[k]
-    return torch.stack(measured).mean(0)
+    rollouts.tried.append(torch.stack(measured).mean(0))
+    return rollouts.tried[-1]
 
 
 def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:
@@ -398,7 +401,8 @@ def rollout_cost(model: WorldModel, rollouts: Rollouts) -> Tensor:
     for k, (i, noise) in enumerate(rollouts.steps()):
         s = model.imagine(s, clip.action[:, i], noise)
         measured += picture_cost(rollouts.decode(s.obs), rollouts.pictures[k], clip.valid[:, i, None])
-    return torch.stack(measured).mean(0)
+    rollouts.tried.append(torch.stack(measured).mean(0))
+    return rollouts.tried[-1]
 
 
 def picture_cost(frames: Tensor, recorded: Tensor, valid: Tensor) -> list[Tensor]:

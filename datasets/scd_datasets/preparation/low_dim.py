@@ -23,6 +23,7 @@ from scd_world.robot_data.schema import DataSchema
 from scd_world.robot_data.stride import Stride
 
 log = logging.getLogger(__name__)
+FEWEST = 5  # episodes, from which on one of them is set apart
 OPTIONAL = (STATE, ENVIRONMENT_STATE, REWARD, SUCCESS)
 
 
@@ -70,10 +71,10 @@ def split_hash(data: LowDimData) -> np.ndarray:
 def calibration_threshold(hashes: np.ndarray, share: float) -> float:
     """Gives the bound below which an episode's hash, of (E,), puts it into the calibration split.
 
-    That is about this share of the episodes; of few episodes ten, or a tenth. It is a bound, not a count: an
-    episode below it stays below it when others are recorded.
+    That is about this share of the episodes; of few episodes ten, or a tenth, or one of five. It is a bound,
+    not a count: an episode below it stays below it when others are recorded.
     """
-    few = min(10, len(hashes) // 10)
+    few = min(10, max(len(hashes) // 10, len(hashes) >= FEWEST))
     return max(share, float(np.sort(hashes)[few])) if share and few else share
 
 

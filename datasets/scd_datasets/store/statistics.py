@@ -13,7 +13,7 @@ import torch
 from scd_datasets.store.store import WindowStore, rows_of
 from scd_world.robot_data.joint_law import find_commands
 from scd_world.robot_data.linear_fit import fit_hold_action
-from scd_world.robot_data.normalizer import Normalizer, encode_pixels, to_unit
+from scd_world.robot_data.normalizer import Normalizer, encode_pixels, half_range
 
 BACKGROUND_FRAMES = 256
 
@@ -30,8 +30,7 @@ def compute_stats(store: WindowStore, episodes: np.ndarray) -> Normalizer:
     state, action, reward = (torch.from_numpy(a[rows]) for a in (store.state, store.action, store.reward))
     low, high = state.amin(0), state.amax(0)
     moved = rows[~last_frames(store)[rows] & ~store.dropped[rows]]
-    half = (high - low) / 2
-    change = to_unit(torch.from_numpy(store.state[moved + 1] - store.state[moved]), -half, half)
+    change = torch.from_numpy(store.state[moved + 1] - store.state[moved]) / half_range(low, high)
     normalizer = Normalizer(
         state_low=low,
         state_high=high,

@@ -722,7 +722,7 @@ def test_a_blur_costs_more_than_a_draw_as_sharp_as_what_was_recorded():
     assert not fitting.picture_cost(blur, recorded, torch.zeros(2, 1))
 
 
-def test_what_is_sharp_and_wrong_is_not_taken_before_what_is_soft_and_right():
+def test_what_is_sharp_and_wrong_is_not_taken_before_what_is_soft_and_right(clip):
     """Though it costs less, for nothing that is near is sharp; each camera for itself: of the second one that
     as sharp is right as well."""
     draw = torch.Generator().manual_seed(0)
@@ -730,8 +730,26 @@ def test_what_is_sharp_and_wrong_is_not_taken_before_what_is_soft_and_right():
     wrong = torch.cat([other[:, :3], recorded[:, 3:]], dim=1)
     tried = [fitting.picture_cost(x, recorded, torch.ones(2, 1))[0] for x in (wrong, 0.3 * recorded)]
     assert (tried[0][0] < tried[1][0]).all()
-    assert fitting.first_of_good(tried).tolist() == [1, 0]
-    assert fitting.last_of_good(tried).tolist() == [1, 0]
+    judged = rollouts(clip).judged(tried)
+    assert fitting.first_of_good(judged).tolist() == [1, 0]
+    assert fitting.last_of_good(judged).tolist() == [1, 0]
+
+
+def test_the_nearest_is_that_of_all_that_was_tried(clip):
+    """By stages, each of them 2 dB farther off, one would end far from it; what is left at last is taken."""
+    rolled = rollouts(clip)
+    rolled.tried.append(costs_of([5.0, 5.0], (-30.0, -30.0)))
+    near, far, none = (
+        costs_of([cost, cost], (off, -20.0)) for cost, off in [(3, -28.5), (1, -27.5), (2, -10)]
+    )
+    judged = rolled.judged([near, far, none])
+    assert judged[:, 0].tolist() == [3.0, math.inf, math.inf]
+    assert judged[:, 1].tolist() == [3.0, 1.0, 2.0]  # as far off as each other, farther than what was tried
+
+
+def test_a_cost_that_is_no_number_is_never_the_least(clip):
+    judged = rollouts(clip).judged([costs_of([1.0, math.nan]), costs_of([math.nan, 1.0])])
+    assert fitting.first_of_good(judged).tolist() == fitting.last_of_good(judged).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -808,7 +826,7 @@ def test_of_the_strengths_a_share_is_taken_by_whole_rollouts(model, clip, monkey
     assert whole.any()
     shares = [share * whole for share in fitting.SHARES]
     costs = [fitting.corrected_cost(model, rollouts(clip), each) for each in shares]
-    for camera, good in enumerate(fitting.as_good(costs).T.tolist()):
+    for camera, good in enumerate(fitting.as_good(rollouts(clip).judged(costs)).T.tolist()):
         assert torch.equal(chosen[:, camera], shares[good.index(True)][:, camera])
 
 
