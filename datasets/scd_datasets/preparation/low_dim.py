@@ -74,7 +74,7 @@ def calibration_threshold(hashes: np.ndarray, share: float) -> float:
     That is about this share of the episodes; of few episodes ten, or a tenth, or one of five. It is a bound,
     not a count: an episode below it stays below it when others are recorded.
     """
-    few = min(10, max(len(hashes) // 10, len(hashes) >= FEWEST))
+    few = min(10, max(len(hashes) // 10, int(len(hashes) >= FEWEST)))
     return max(share, float(np.sort(hashes)[few])) if share and few else share
 
 

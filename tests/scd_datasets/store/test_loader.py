@@ -142,6 +142,18 @@ def test_statistics_see_training_episodes_only(store):
     assert stats.state_delta_rms[0].item() == pytest.approx(2 / 2006, rel=1e-5)
 
 
+def test_what_is_constant_but_for_rounding_errors_has_no_range(store):
+    """They grow with the values: of 800 mm a float32 knows no more than 6e-5."""
+    noise = np.random.default_rng(0).integers(0, 2, len(store.state)).astype(np.float32) * np.float32(6.1e-5)
+    store.state[:, 2] = np.float32(800) + noise
+    assert np.ptp(store.state[:, 2]) > 0
+    normalizer = compute_stats(store, EVERY)
+    assert normalizer.encode_state(torch.from_numpy(store.state))[:, 2].abs().max() < 1e-3
+    assert normalizer.state_delta_rms[2] < 1e-3
+    store.state[:, 2] = 800 + 0.01 * noise / noise.max()  # a hundredth of a millimeter is something
+    assert compute_stats(store, EVERY).encode_state(torch.from_numpy(store.state))[:, 2].abs().max() > 0.9
+
+
 def test_background_is_each_pixels_median(store):
     background = compute_stats(store, np.array([1])).background
     gray = (background + 1) * 127.5

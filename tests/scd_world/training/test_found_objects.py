@@ -115,6 +115,12 @@ def true_middle(pixels: np.ndarray) -> np.ndarray:
     return np.stack([(body * rows).sum((-2, -1)) / count, (body * columns).sum((-2, -1)) / count], -1)
 
 
+def test_in_a_single_episode_nothing_is_taken_for_an_object(table):
+    store = WindowStore.open(table)
+    with pytest.raises(ValueError, match=r"in 1 training episode.*set codec\.objects=0"):
+        find_objects(store, np.arange(1), 1, 0)
+
+
 def test_what_goes_in_and_out_is_as_recorded(world, folder):
     assert world.schema == PUSHED
     assert world.model.schema.environment_state == world.codec.config.found

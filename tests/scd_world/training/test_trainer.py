@@ -29,13 +29,14 @@ from scd_world.model.config import ModelConfig
 from scd_world.model.filter import FIRST_REACH
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.optim.pretraining import PretrainStage
-from scd_world.prior.config import PriorTrainConfig
+from scd_world.prior.config import DynamicsPretrainConfig, PriorTrainConfig
 from scd_world.robot_data.clip import Clip
 from scd_world.training import pretrain, validation
 from scd_world.training.checkpoint import TENSORS, Checkpoints
 from scd_world.training.config import TrainConfig
 from scd_world.training.distributed import make_accelerator
 from scd_world.training.learner import Learner, check_division
+from scd_world.training.pretrain import Pretraining
 from scd_world.training.run_folder import RunFolder
 from scd_world.training.trainer import Trainer, train
 from scd_world.training.validation import compare, compare_state, copies, past_its_best
@@ -171,20 +172,83 @@ def test_a_filter_is_measured_once_all_is_learnt_and_kept(
     assert "filter: measured on 6 windows" in caplog.text  # anew, of weights that have learnt on
     caplog.clear()
     alone = training("alone", model=model, prior=replace(prior, calibration_share=0.0))
-    unmeasured = World.load(train(alone)).model.filter
+    assert World.load(train(alone)).model.filter.error_weights.any()
+    assert "windows of episodes that were learnt from, for there is no other" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(Pretraining, "filter_episodes", np.zeros(0, int))
+    unmeasured = World.load(train(replace(alone, out=f"{alone.out}_short"))).model.filter
     assert not any(
         getattr(unmeasured, name).any() for name in ("strength", "first_strength", "error_weights")
     )
-    assert "no episode is set apart" in caplog.text
+    assert "no episode has more than eval_context=4 frames to measure it on" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_filter_is_measured_on_what_is_longer_than_what_is_shown(training):
+    """Of the episodes that are set apart, or else of the others."""
+    config = training(prior=replace(training().prior, calibration_share=0.4))
+    store = WindowStore.open(config.data.root)
+    pretraining = Pretraining(config, store, Path(config.out), make_accelerator(config))
+    lengths, (first, *others) = pretraining.store.lengths, pretraining.apart
+    assert pretraining.filter_episodes.tolist() == pretraining.apart.tolist()
+    for short, expected in [(others, [first]), (pretraining.apart, pretraining.episodes)]:
+        lengths[short] = pretraining.config.eval_context
+        del pretraining.filter_episodes
+        assert pretraining.filter_episodes.tolist() == list(expected)
+
+
+@pytest.mark.slow
+def test_a_world_is_trained_of_pictures_and_actions_alone(training, blind_store):
+    """With what `scd-train` chooses by itself: there is no state that could be drawn."""
+    data = DataConfig(kind="zarr", root=str(blind_store), holdout=0.25)
+    prior = replace(training().prior, scene_features=3, static_layer=True)
+    for name in ("scd", "copy_last"):
+        model = replace(
+            TINY, architecture=name, state_filter=True, anchor_frame=True, measured_share=0.5, head="conv"
+        )
+        world = World.load(train(training(name, data=data, model=model, prior=prior, steps=2)))
+        assert world.model.filter is None
+
+
+@pytest.mark.slow
+def test_the_uncertainty_that_is_measured_at_the_end_is_the_worlds(training, monkeypatch):
+    """It is measured once more where the dynamics have learned on, and averaged with nothing of before."""
+    measured, fit = [], Pretraining.calibrate
+
+    def calibrate(self, prior, *given):
+        prior.uncertainty.calibration_curve.fill_(-float(len(measured)))
+        measured.append(fit)
+        return True
+
+    monkeypatch.setattr(Pretraining, "calibrate", calibrate)
+    world = World.load(train(training(prior=replace(training().prior, calibration_share=0.4))))
+    assert len(measured) == 2
+    assert (world.model.prior.uncertainty.calibration_curve == -1).all()
+
+
+def test_reward_and_success_are_pretrained_whatever_the_dynamics_are(training, caplog):
+    caplog.set_level("INFO")
+    train(training(prior=replace(training().prior, dynamics=DynamicsPretrainConfig(steps=0)), steps=1))
+    assert "square error of success" in caplog.text
+    assert "dynamics" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_the_units_that_it_began_with(training, monkeypatch):
+    """Whatever would be measured today: its weights learnt in those, and its joints are those of then."""
+    config = training()
+    monkeypatch.setattr("scd_datasets.store.statistics.find_commands", lambda *_: torch.tensor([0.0]))
+    train_and_crash(monkeypatch, config, 6)
+    monkeypatch.setattr("scd_datasets.store.statistics.find_commands", lambda *_: torch.tensor([-1.0]))
+    assert World.load(train(config)).stats.joints.tolist() == [0]
 
 
 @pytest.mark.slow
 def test_a_time_budget_holds_the_measuring_of_the_filter_too(training, monkeypatch, short_filter_windows):
     monkeypatch.setattr(Trainer, "seconds_so_far", lambda self: float(self.step))
     model = replace(TINY, state_filter=True, anchor_frame=True)
-    for name, share, updates in (("filtered", 0.4, 41), ("alone", 0.0, 51)):
-        prior = replace(training().prior, calibration_share=share)
-        config = training(name, model=model, prior=prior, steps=10**6, time_budget=50.0, eval_every=1000)
+    for name, each, updates in (("filtered", model, 41), ("alone", TINY, 51)):
+        config = training(name, model=each, steps=10**6, time_budget=50.0, eval_every=1000)
         assert World.load(train(config)).provenance["steps"] == updates
 
 
