@@ -92,6 +92,7 @@ class Distiller(Trainer):
     """A training that starts from its teacher's weights and learns from it."""
 
     config: Distillation
+    fewest_updates = 0  # it draws as its teacher does from the first one on
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
@@ -75,6 +76,8 @@ def train(config: TrainConfig) -> Path:
 
 class Trainer:
     """Runs a Learner: batches, log, evaluations, checkpoints, a good end whatever ends it."""
+
+    fewest_updates = 300  # with fewer a world that began at nothing draws badly
 
     def __init__(
         self,
@@ -192,6 +195,14 @@ class Trainer:
         if self.stop.number is not None:
             raise Interrupted(f"{end}, and the same command goes on from here", self.stop.number)
         self.log_main(end)
+        if self.main and self.spent >= 1 and self.step < self.fewest_updates and self.config.init is None:
+            log.warning(
+                "only %d update(s) of the world were made in time_budget=%g, all other seconds went into "
+                "what comes before and after: its pictures are not worth much; give it %d times as long",
+                self.step,
+                self.config.time_budget,
+                math.ceil(self.fewest_updates / max(self.step, 1)),
+            )
 
     @property
     def finished(self) -> str:

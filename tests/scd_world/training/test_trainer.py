@@ -252,6 +252,20 @@ def test_a_time_budget_holds_the_measuring_of_the_filter_too(training, monkeypat
         assert World.load(train(config)).provenance["steps"] == updates
 
 
+def test_too_short_a_budget_is_said_at_its_end(training, caplog, monkeypatch):
+    """It ended as if all had gone well, with a world of two updates."""
+    monkeypatch.setattr(Trainer, "seconds_so_far", lambda self: 10.0 * self.step)
+    config = training(steps=10**6, time_budget=30.0)
+    train(config)
+    said = "only 4 update(s) of the world were made in time_budget=30, "
+    assert said in caplog.text
+    assert "give it 75 times as long" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(Trainer, "fewest_updates", 4)
+    train(replace(config, out=f"{config.out}_again"))
+    assert "update(s)" not in caplog.text
+
+
 def test_what_is_learnt_by_heart_is_said(training, caplog):
     assert past_its_best({}) is None
     assert past_its_best({1000: 0.5, 2500: 0.4, 3000: 0.41}) is None  # not for long
