@@ -121,9 +121,7 @@ def measure(
     curves = all_curves(loop, schema)
     means = curve_report(curves, loop.episodes, config.horizon)
     sweeps, drift = run.actions(chosen.episodes)
-    verdict = judge(
-        means["psnr_gain"], curves["largest_change"], curves["changed_share"], len(np.unique(loop.episodes))
-    )
+    verdict = judge(means, curves["largest_change"], curves["changed_share"], len(np.unique(loop.episodes)))
     verdict["lines"] += judge_sharpness(means["sharpness_imagined"], means["sharpness_copy"]["mean"])
     report = {
         "verdict": verdict,

@@ -12,12 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from scd_world.evaluation.state_errors import AGENT
 from scd_world.metrics.image import TIE, VISIBLE
 from scd_world.reporting.tables import number, significant
 
 FEW = 5  # episodes: with fewer the interval is hardly more than their range
 QUOTED = 8  # the step whose gain is named, where the world is ahead there
 SHARP = 0.15  # by which a share of the recorded sharpness may differ from one
+# A share of the recorded sharpness below which PSNR praises mush. Worlds that are worth having blur at long
+# horizons, to .6 or so: a sentence of its own says that, and takes nothing from what they are praised for.
+MUSH = 0.5
+FARTHER = 1.05  # times the copy's error of the robot's state: what is less is as far off
+LIKE = 0.005  # of SSIM: two pictures that are like the recorded one to so little are equally good
 
 
 def compare_paired(gain: Mapping[str, Sequence[float]]) -> np.ndarray:
@@ -43,19 +49,23 @@ def first_worse(gain: Mapping[str, Sequence[float]]) -> int | None:
 
 
 def judge(
-    gain: Mapping[str, Sequence[float]], moved: np.ndarray, changed_share: np.ndarray, episodes: int
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    moved: np.ndarray,
+    changed_share: np.ndarray,
+    episodes: int,
 ) -> dict[str, Any]:
     """Judges a world as plain data, for the head of its report.
 
-    gain: as `compare_paired` has it; moved: the largest change (N, H) of an imagined pixel since the context,
-    in gray levels; changed_share (N, H) of the recorded pixels; episodes: how many there are. `lines` are
-    sentences, the verdict first.
+    curves: the report's summaries, `psnr_gain` among them; moved: the largest change (N, H) of an imagined
+    pixel since the context, in gray levels; changed_share (N, H) of the recorded pixels; episodes: how many
+    there are. `lines` are sentences, the verdict first.
     """
+    gain = curves["psnr_gain"]
     signs = compare_paired(gain)
     better, worse = np.flatnonzero(signs > 0) + 1, np.flatnonzero(signs < 0) + 1
     largest = float(np.nanmax(changed_share, initial=0.0))
     still = bool(np.nanmax(moved, initial=0.0) < VISIBLE) and largest > 0
-    lines = [f"{sentence(gain, better, worse)}."]
+    lines = [f"{sentence(curves, better, worse)}."]
     if episodes < FEW:
         some = f"{episodes} episodes are" if episodes > 1 else "one episode is"
         lines.append(f"Only {some} behind it, and an interval of so few says little: it may be chance.")
@@ -98,8 +108,12 @@ def judge_sharpness(share: Mapping[str, Sequence[float]], copied: Sequence[float
     return lines
 
 
-def sentence(gain: Mapping[str, Sequence[float]], better: np.ndarray, worse: np.ndarray) -> str:
-    """Says in words where the world is better and worse than copying. better, worse: steps, from 1."""
+def sentence(
+    curves: Mapping[str, Mapping[str, Sequence[float]]], better: np.ndarray, worse: np.ndarray
+) -> str:
+    """Says in words where the world is better and worse than copying, and what speaks against it where it is
+    better. better, worse: steps, from 1."""
+    gain = curves["psnr_gain"]
     H, mean = len(gain["mean"]), np.asarray(gain["mean"], float)
     if not len(better) and not len(worse):
         if np.abs(mean).max(initial=0) <= TIE:
@@ -115,9 +129,41 @@ def sentence(gain: Mapping[str, Sequence[float]], better: np.ndarray, worse: np.
     ahead = better[better < after[0]] if len(after) else better
     first, last = ahead[0], ahead[-1]
     since = "up to" if first == 1 else f"from step {first} to" if first < last else "only at"
-    text = f"This world beats copying the last frame {since} step {last} of {H}{by(gain, nearest(ahead))}"
+    against = reservations(curves, ahead)
+    alone = " in PSNR alone" if "SSIM" in against else ""
+    text = (
+        f"This world beats copying the last frame{alone} {since} step {last} of {H}{by(gain, nearest(ahead))}"
+    )
+    if against:
+        text += f", but there {', '.join(against.values())}"
     asides = {"a tie": ties, "worse": worse}
     return "; ".join([text, *(f"{what} {spans(at, H)}" for what, at in asides.items() if len(at))])
+
+
+def reservations(curves: Mapping[str, Mapping[str, Sequence[float]]], ahead: np.ndarray) -> dict[str, str]:
+    """Says what else is worse than copying where PSNR is better, by the mean over these steps; {}: nothing.
+
+    PSNR alone prefers mush to a sharp picture of what has moved on. ahead: steps, from 1. Gives a clause
+    each, by what it is of.
+    """
+
+    def means(name: str, key: str = "mean") -> float:
+        return float(np.nanmean(np.asarray(curves[name][key], float)[ahead - 1]))
+
+    found = {}
+    if "ssim_imagined" in curves:
+        own, copied = means("ssim_imagined"), means("ssim_copy")
+        if own < copied - LIKE:
+            found["SSIM"] = f"its SSIM is {number(own, 3)} and the copy's {number(copied, 3)}"
+    if "sharpness_imagined" in curves:
+        share, low, high = (float(np.nanmean(x[ahead - 1])) for x in bounds(curves["sharpness_imagined"]))
+        if (share > 1 + SHARP and low > 1) or (share < MUSH and high < 1):
+            found["sharpness"] = f"its pictures have {100 * share:.0f} % of the recorded sharpness"
+    if f"{AGENT.name}_imagined" in curves:
+        own, copied = (means(f"{AGENT.name}_{name}", "median") for name in ("imagined", "copy"))
+        if own > FARTHER * copied > 0:
+            found["state"] = f"its robot is {own / copied:.3g} times as far off as the copy's"
+    return found
 
 
 def nearest(steps: np.ndarray) -> int:

@@ -19,7 +19,11 @@ def gains(*steps: float, noise: float = 0.0) -> dict[str, list[float]]:
 
 
 def first_line(*steps: float, noise: float = 0.0) -> str:
-    return judge(gains(*steps, noise=noise), MOVED, CHANGED, episodes=6)["lines"][0]
+    return judged(gains(*steps, noise=noise))["lines"][0]
+
+
+def judged(gain, moved=MOVED, changed=CHANGED, episodes: int = 6, **others) -> dict:
+    return judge({"psnr_gain": gain, **others}, moved, changed, episodes)
 
 
 def test_a_world_that_is_equal_to_copying_neither_beats_it_nor_falls_below_it():
@@ -59,16 +63,51 @@ def test_it_says_from_which_step_to_which(steps, words):
     assert first_line(*steps).endswith(words)
 
 
+def beside(ssim: float, sharpness: float, distance: float) -> dict[str, dict]:
+    """What a report has beside PSNR: the copy's SSIM is .9, its sharpness 1 and its state 2 off."""
+    values = {"ssim_imagined": ssim, "ssim_copy": 0.9, "sharpness_imagined": sharpness, "sharpness_copy": 1.0}
+    values |= {"agent_distance_imagined": distance, "agent_distance_copy": 2.0}
+    return {name: gains(value, value, value, value) for name, value in values.items()}
+
+
+def test_a_gain_of_psnr_alone_is_called_that():
+    """After two updates a world of noise was praised: PSNR likes it, and nothing else does."""
+
+    def line(**others) -> str:
+        return judged(gains(-1, 2, 2, -1), **others)["lines"][0]
+
+    usual = line()
+    assert line(**beside(ssim=0.93, sharpness=1.05, distance=1.0)) == usual
+    assert (
+        line(**beside(ssim=0.93, sharpness=0.6, distance=1.0)) == usual
+    )  # blur is said in a line of its own
+    assert line(**beside(ssim=0.899, sharpness=1.0, distance=2.0)) == usual  # no worse than the copy
+    assert line(**beside(ssim=0.51, sharpness=10.8, distance=5.0)) == (
+        "This world beats copying the last frame in PSNR alone from step 2 to step 3 of 4, by 2.00 dB "
+        "[2.00, 2.00] at step 3, but there its SSIM is 0.510 and the copy's 0.900, its pictures have 1080 % "
+        "of the recorded sharpness, its robot is 2.5 times as far off as the copy's; worse at steps 1, 4."
+    )
+    soft = line(**beside(ssim=0.93, sharpness=0.3, distance=1.0))
+    assert "last frame from step 2" in soft
+    assert ", but there its pictures have 30 % of the recorded sharpness;" in soft
+
+
+def test_what_speaks_against_a_world_counts_where_it_is_ahead():
+    others = beside(ssim=0.93, sharpness=1.0, distance=1.0)
+    others["ssim_imagined"] = gains(0.2, 0.93, 0.93, 0.2)
+    assert "but there" not in judged(gains(-1, 2, 2, -1), **others)["lines"][0]
+
+
 def test_pictures_that_never_move_are_called_that_where_the_recorded_ones_do():
-    still = judge(gains(0, 0, 0, 0), np.full((6, 4), 0.4), CHANGED, episodes=6)
+    still = judged(gains(0, 0, 0, 0), np.full((6, 4), 0.4))
     assert still["still"]
     assert "never move" in still["lines"][1]
-    assert not judge(gains(0, 0, 0, 0), np.zeros((6, 4)), np.zeros((6, 4)), episodes=6)["still"]
-    assert not judge(gains(0, 0, 0, 0), MOVED, CHANGED, episodes=6)["still"]
+    assert not judged(gains(0, 0, 0, 0), np.zeros((6, 4)), np.zeros((6, 4)))["still"]
+    assert not judged(gains(0, 0, 0, 0))["still"]
 
 
 def test_few_episodes_are_said():
-    lines = judge(gains(1, 1, 1, 1), MOVED, CHANGED, episodes=1)["lines"]
+    lines = judged(gains(1, 1, 1, 1), episodes=1)["lines"]
     assert lines[1].startswith("Only one episode is behind it")
     alone = vars(summarize(np.ones((2, 3)), np.zeros(2)))
     assert compare_paired(alone).tolist() == [1, 1, 1]  # no interval: its mean decides
