@@ -148,6 +148,7 @@ def measure(
         "actions": {"loss_ratio": action_response.loss_ratio(losses), "psnr_shuffled": shuffled},
         "sweep": sweeps,
         "never_varied": action_response.never_varied(world),
+        "own_numbers": action_response.own_numbers(world),
         "hardly_moved": action_response.hardly_moved(store, chosen.episodes),
         "null_action": drift,
         "standing_still": run.standing_still(chosen.episodes),

@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from scd_world.evaluation.state_errors import errors_to_show
+from scd_world.evaluation.state_errors import AGENT, errors_to_show
 from scd_world.evaluation.state_measures import StateError
 from scd_world.reporting.tables import number, signed, significant, table
 from scd_world.reporting.units import UNKNOWN
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)  # rows of the tables
+DRAWN = " Drawing alone is what the state prior's renderer draws of the imagined state, without any past."
+NORM = (
+    f"; `{AGENT.column}` is the Euclidean norm of the error over all numbers of the robot's state, whatever "
+    "the unit of each"
+)
 
 
 def pixel_table(curves: dict[str, dict]) -> str:
@@ -123,7 +128,7 @@ def markdown(report: dict[str, Any]) -> str:
         "each; 95 % intervals resample episodes. Changed pixels "
         f"differ by more than {settings['changed_threshold']:g} gray levels from the last context frame. "
         "Sharpness is the mean difference of neighboring pixels as a share of the recorded frames': below 1 "
-        "blurred, above 1 grainy.",
+        "blurred, above 1 grainy." + (DRAWN if "psnr_drawn" in curves else ""),
         "",
         pixel_table(curves),
         "",
@@ -138,8 +143,8 @@ def markdown(report: dict[str, Any]) -> str:
             "",
         ]
     if states := state_table(curves, report["units"]):
-        unit = f"State errors, in {UNKNOWN} unless a column names another, read beside the pixels:"
-        lines += [unit, "", states, ""]
+        unit = f"State errors, in {UNKNOWN} unless a column names another, read beside the pixels"
+        lines += [f"{unit}{NORM if f'{AGENT.name}_imagined' in curves else ''}:", "", states, ""]
     if block := block_table(curves):
         lines += [
             "Does the block keep its shape? Its area as a share of the recorded one, and how far its outline "
@@ -227,7 +232,9 @@ def action_lines(report: dict[str, Any]) -> list[str]:
             f"PSNR at step {i + 1} with another window's actions: {number(shuffled['mean'][i])} dB, "
             f"with its own: {number(true)} dB"
         )
-    lines += sweep_lines(report["sweep"], report["hardly_moved"], report["never_varied"])
+    lines += sweep_lines(
+        report["sweep"], report["hardly_moved"], report["never_varied"], report["own_numbers"]
+    )
     if drift := report["null_action"]:
         lines.append(
             f"null action ({drift['kind']}), steps {drift['from_step']}–{drift['to_step']}: "
@@ -238,25 +245,34 @@ def action_lines(report: dict[str, Any]) -> list[str]:
 
 
 def sweep_lines(
-    sweeps: dict[str, dict], hardly_moved: dict[str, list[str]], never_varied: list[str]
+    sweeps: dict[str, dict],
+    hardly_moved: dict[str, list[str]],
+    never_varied: list[str],
+    own_numbers: dict[str, str],
 ) -> list[str]:
-    """Says of each action what it moves most, beside the same slope in the recordings.
+    """Says of each action how it moves what it commands, beside the same slope in the recordings; of one that
+    is known to command nothing, what it moves most.
 
-    hardly_moved: names of `action` and `state` in the held-out episodes; never_varied: actions anywhere.
+    hardly_moved: names of `action` and `state` in the held-out episodes; never_varied: actions anywhere;
+    own_numbers: of the state, by action.
     """
     lines = []
     for name, sweep in sweeps.items():
-        if sweep["slope"]:
-            strongest = max(sweep["slope"], key=lambda dim: abs(sweep["slope"][dim]["mean"]))
-            slope = sweep["slope"][strongest]
+        if slopes := sweep["slope"]:
+            strongest = max(slopes, key=lambda dim: abs(slopes[dim]["mean"]))
+            shown = own_numbers.get(name, strongest)
+            slope = slopes[shown]
             known = slope["in_data"] is not None and np.isfinite(slope["in_data"])
-            rests = name in hardly_moved["action"] or strongest in hardly_moved["state"]
+            rests = name in hardly_moved["action"] or shown in hardly_moved["state"]
             why = "hardly moved in the held-out episodes" if rests else "do not tell"
-            lines.append(
-                f"action `{name}` moves `{strongest}` by {signed(slope['mean'])} per unit "
+            line = (
+                f"action `{name}` moves `{shown}` by {signed(slope['mean'])} per unit "
                 f"(same sign from {slope['same_sign']:.0%} of the starts; "
                 f"recordings: {signed(slope['in_data']) if known else why})"
             )
+            if abs(slopes[strongest]["mean"]) > abs(slope["mean"]):
+                line += f"; it moves `{strongest}` more, by {signed(slopes[strongest]['mean'])}"
+            lines.append(line)
     if never_varied:
         names = ", ".join(f"`{name}`" for name in never_varied)
         lines.append(f"never varied in the recordings, so that nobody knows what they do: actions {names}")

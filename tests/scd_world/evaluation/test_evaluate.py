@@ -33,7 +33,7 @@ from scd_world.evaluation.open_loop import (
 )
 from scd_world.evaluation.outcome_prediction import predict_outcomes
 from scd_world.evaluation.pusht_errors import block_errors
-from scd_world.evaluation.report import markdown
+from scd_world.evaluation.report import markdown, sweep_lines
 from scd_world.evaluation.splits import select_eval_episodes
 from scd_world.evaluation.state_errors import ENVIRONMENT, error_units, errors_to_show, state_errors
 from scd_world.metrics.image import PSNR_CAP, psnr
@@ -284,6 +284,8 @@ def test_a_whole_evaluation(slide_store, slide_world, tmp_path, capsys):
     text = (out / "report.md").read_text()
     assert text.startswith(report["verdict"]["lines"][0])
     assert "It is given " in text
+    assert "Drawing alone is what the state prior's renderer draws of the imagined state" in text
+    assert "`agent` is the Euclidean norm of the error over all numbers of the robot's state" in text
     assert text in capsys.readouterr().out
     assert "|    6 |       4 |" in text
     names = {path.name for path in out.iterdir()}
@@ -418,6 +420,33 @@ def test_slopes_of_a_sweep_by_hand():
     report = sweep.report(("x", "y"), np.array([0, 1]))
     assert (report["slope"]["x"]["mean"], report["slope"]["x"]["same_sign"]) == (3, 1)
     assert report["slope"]["y"]["same_sign"] == 0.5
+
+
+def test_a_sweep_names_the_joint_that_the_action_commands():
+    """It named the wrist, which the elbow's command moves a little more, and nobody found the elbow."""
+
+    def slope(mean: float) -> dict[str, float]:
+        return {"mean": mean, "same_sign": 1.0, "in_data": 0.9}
+
+    def lines(own: dict[str, str]) -> list[str]:
+        sweeps = {"elbow": {"slope": {"elbow": slope(0.5), "wrist": slope(-0.7)}}}
+        return sweep_lines(sweeps, {"action": [], "state": []}, [], own)
+
+    (line,) = lines({"elbow": "elbow"})
+    assert line.startswith("action `elbow` moves `elbow` by +0.5")
+    assert line.endswith("; it moves `wrist` more, by -0.700")
+    (line,) = lines({"elbow": "wrist"})
+    assert line.startswith("action `elbow` moves `wrist` by")
+    assert "more" not in line
+    assert lines({}) == [line]
+
+
+def test_an_action_commands_the_number_of_its_name_or_the_one_that_follows_it(slide_world):
+    assert action_response.own_numbers(slide_world) == {"push": "x"}  # it was found to follow
+    slide_world.stats = replace(slide_world.stats, commanded_by=-torch.ones(1))
+    assert action_response.own_numbers(slide_world) == {}
+    slide_world.codec = Identity(replace(slide_world.schema, action=("x",)))
+    assert action_response.own_numbers(slide_world) == {"x": "x"}
 
 
 def test_the_datas_own_slope(store):
