@@ -22,6 +22,7 @@ from scd_datasets.preparation.pictures import CameraMeasures, picture_findings
 from scd_datasets.preparation.values import extreme_findings, still_finding
 from scd_datasets.sources.lerobot.features import ACTION, DONE, REWARD, SUCCESS
 from scd_datasets.sources.source import DamagedEpisode, Finding, Source, listed
+from scd_datasets.sources.strided import Strided
 from scd_datasets.store.store import WindowStore
 from scd_world.reporting.tables import write_json
 from scd_world.reporting.units import unit_in
@@ -31,6 +32,7 @@ from scd_world.robot_data.schema import DataSchema
 WINDOW = 8  # steps: TrainConfig.sequence_length
 SHORT = 16  # steps: below, an episode is shorter than the usual windows
 ROUNDING = 0.05  # of the proportions: what whole patches cost
+FINE, COARSE = 20, 10  # steps a second: above the first a stride is suggested, which gives about the second
 SHOWN = 12  # dimensions whose ranges are printed; report.json has them all
 LEFT_OUT = "left out"
 STOP_HINT = "stops here; on_bad_episode=skip (scd-train: data.skip_damaged=true) leaves it out"
@@ -139,6 +141,7 @@ class CheckReport:
             *(damage_finding(damage, LEFT_OUT if self.skip_bad else STOP_HINT) for damage in self.bad),
             *twin_findings(self.twins),
             *rate_findings(self.rate, self.schema.fps),
+            *fine_findings(self.source),
             *picture_findings(self.cameras),
             *image_findings(self.source),
             *feature_findings(self.schema),
@@ -204,12 +207,12 @@ def learned(schema: DataSchema) -> str:
     }
     absent = {
         "the robot's state": not schema.agent_pos,
-        "where things lie, but for the pictures": not schema.environment_state,
+        "where objects are": not schema.environment_state,
         "a reward": not schema.reward,
         "success": not schema.success,
     }
     yes, no = ([name for name, told in each.items() if told] for each in (parts, absent))
-    return ", ".join(yes) + (f"; not {', '.join(no)}" if no else "")
+    return ", ".join(yes) + (f"; not recorded, so not learned: {', '.join(no)}" if no else "")
 
 
 def _ranges(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -242,6 +245,17 @@ def rate_findings(rate: MeasuredRate | None, fps: float) -> list[Finding]:
         return []
     done = f"each row is a step all the same; a world of it counts {fps:g} of them as a second"
     return [Finding(f"declared {fps:g} Hz; {rate}", "timestamp", done)]
+
+
+def fine_findings(source: Source) -> list[Finding]:
+    """Says that steps are short, and which stride makes them longer: near COARSE a second."""
+    if source.fps <= FINE:
+        return []
+    recorded = source.recorded.fps if isinstance(source, Strided) else source.fps
+    stride = round(recorded / COARSE)
+    what = f"{source.fps:g} frames a second, and neighboring ones hardly differ"
+    done = f"kept; data.stride={stride} makes steps of {stride} frames, {recorded / stride:.3g} a second, "
+    return [Finding(what, "rate", done + "which a world learns more from", notable=False)]
 
 
 def dropped_findings(schema: DataSchema, good: Sequence[CheckedEpisode]) -> list[Finding]:

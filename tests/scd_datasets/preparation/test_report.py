@@ -18,6 +18,7 @@ from scd_datasets.sources.open_source import open_source
 from scd_datasets.sources.source import DamagedEpisode
 from scd_world.rollouts.record import record
 
+from ..by_hand import write_dataset
 from .test_check import rewrite, second_file
 
 
@@ -50,6 +51,26 @@ def test_what_was_not_recorded_is_reported_with_what_follows(recorded):
     for finding in ("next.reward: not recorded → no reward is learned", "next.success: not recorded",
                  "observation.state: not recorded"):  # fmt: skip
         assert finding in table
+    assert "2 of the environment's; not recorded, so not learned: the robot's state, a reward, su" in table
+
+
+@pytest.mark.parametrize(
+    ("fps", "stride", "advice"),
+    [
+        (20, 1, None),
+        (25, 1, "data.stride=2 makes steps of 2 frames, 12.5 a second"),
+        (30, 1, "data.stride=3 makes steps of 3 frames, 10 a second"),
+        (50, 1, "data.stride=5 makes steps of 5 frames, 10 a second"),
+        (50, 2, "data.stride=5 makes steps of 5 frames, 10 a second"),  # a stride is counted as recorded
+        (50, 5, None),
+    ],
+)
+def test_a_fast_recording_is_told_which_stride_makes_longer_steps(tmp_path, fps, stride, advice):
+    root = write_dataset(tmp_path / "d", fps=fps)
+    report = check_dataset(open_source(SourceConfig(root=str(root), stride=stride)))
+    told = [finding for finding in report.findings if "makes steps of" in finding.done]
+    assert len(told) == (advice is not None)
+    assert all(advice in finding.done and not finding.notable for finding in told)
 
 
 def test_dropped_frames_are_counted(recorded, monkeypatch):
