@@ -27,16 +27,18 @@ def check_rate(
     name_of_data: object,
     stride: int = 1,
     cure: str = "data.stride={} reads it so",
+    use: str = "evaluate it on data",
 ) -> None:
     """Refuses data of another frame rate than the world's: ValueError with the stride that would do, if one
     does.
 
-    stride: how many recorded frames are a step of the data already. cure: how it is read with another one.
+    stride: how many recorded frames are a step of the data already. cure: how it is read with another one;
+    use: what is done with data, where no stride will do.
     """
     if fps == world.fps:
         return
     frames = stride_between(fps * stride, world.fps)
-    cure = cure.format(frames) if frames > 1 else "evaluate it on data of its own rate"
+    cure = cure.format(frames) if frames > 1 else f"{use} of its own rate"
     complain(f"{name_of_data} has fps {fps:g}, this world was trained with {world.fps:g}: {cure}")
 
 

@@ -43,8 +43,9 @@ from scd_policies import Policy, check_name, make, open_policy
 from scd_policies.rollout import EpisodeRollout, episodes
 from scd_world.reporting import video
 from scd_world.reporting.rerun_file import load_rerun
+from scd_world.robot_data.compatibility import check_rate
 from scd_world.robot_data.schema import DataSchema
-from scd_world.robot_data.stride import stride_between
+from scd_world.robot_data.stride import SAME_RATE, stride_between
 from scd_world.rollouts.config import RolloutConfig
 from scd_world.rollouts.recordings import write_recordings
 from scd_world.utils.atomic_folder import MANIFEST, sha256
@@ -167,7 +168,7 @@ def recorded_actions(
     """Finds the world's starts in the dataset, or the given ones, and reads the actions from each on.
 
     Gives (episode, frame) pairs and as many float32 arrays (T, A), in raw units. Raises ValueError where the
-    dataset has other actions, or none of the starts.
+    dataset has other actions, another frame rate than the world at any stride, or none of the starts.
     """
     source, wanted = open_source(SourceConfig(root=dataset)), world.schema.action
     if (frames := stride_between(source.fps, world.schema.fps)) > 1:  # the world's steps are longer
@@ -180,6 +181,8 @@ def recorded_actions(
                 f"these actions do not fit this world:{both}Replay a dataset of the world's own robot"
             )
         log.warning("these actions have other names, and are taken in this order:%s", both.rstrip())
+    if abs(source.fps / world.schema.fps - 1) > SAME_RATE:
+        check_rate(world.schema, source.fps, dataset, use="replay a recording")
     known = {episode.index: episode for episode in source.episodes}
     pool = starts if starts is not None else world.starts.first_frames.tolist()
     kept: list[Sequence[int]] = [(e, f) for e, f in pool if e in known and f < known[e].length]

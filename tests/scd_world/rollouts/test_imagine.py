@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,6 +227,16 @@ def test_a_replay_takes_the_steps_of_a_world_that_was_trained_with_a_stride(worl
     kept, actions = recorded_actions(str(root), world, [(1, 2), (2, 7)])  # 20 frames are 7 steps
     assert kept == [(1, 2)]
     np.testing.assert_allclose(actions[0], source.low_dim(source.episodes[1])["action"][2:], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("fps", "fits"), [(5, False), (15, False), (10.005, True), (20, True)])
+def test_a_replay_at_a_rate_that_is_not_the_worlds_at_any_stride_is_refused(world, tmp_path, fps, fits):
+    """Its actions would be played twice as fast as they were meant."""
+    names = {"dtype": "float32", "shape": [2], "names": ["ax", "ay"]}
+    root = write_dataset(tmp_path / "other", fps=fps, features={"action": names})
+    expected = rf"has fps {fps:g}, this world was trained with 10: replay a recording of its own rate"
+    with nullcontext() if fits else pytest.raises(ValueError, match=expected):
+        recorded_actions(str(root), world, [(1, 2)])
 
 
 def starts_of(recorded: list) -> StartStates:
