@@ -68,8 +68,36 @@ def tile_cameras(pixels: np.ndarray) -> np.ndarray:
     return rearrange(pixels, "V H W c -> H (V W) c").copy()
 
 
+class ClipWarning:
+    """Warns once in an environment's life that actions are clipped: they may be in another unit."""
+
+    def __init__(self) -> None:
+        self._given = False
+
+    def give(self, clipped: np.ndarray, schema: DataSchema) -> None:
+        """Names the dimensions that are `clipped`, (A,) bool, the first time that there are any."""
+        if self._given or not clipped.any():
+            return
+        self._given = True
+        low, high = schema.action_low, schema.action_high
+        ranges = ", ".join(
+            f"dimension {dim} ({schema.action[dim]!r}) [{low[dim]:g}, {high[dim]:g}]"
+            for dim in np.flatnonzero(clipped)
+        )
+        warnings.warn(
+            f"actions far outside the data's range are clipped to it: {ranges}. Are they in raw units? This "
+            "is said once, and others may be clipped later",
+            stacklevel=4,
+        )
+
+
 def check_action(
-    action: Any, shape: tuple[int, ...], schema: DataSchema, clip: bool, acting: np.ndarray
+    action: Any,
+    shape: tuple[int, ...],
+    schema: DataSchema,
+    clip: bool,
+    acting: np.ndarray,
+    warning: ClipWarning,
 ) -> np.ndarray:
     """Gives the action as float32 of `shape`, (A,) or (B, A), on the host; it may be a tensor on any device.
     Rows that are not `acting` may hold anything.
@@ -105,7 +133,7 @@ def check_action(
     margin = MARGIN * (high - low)
     outside = active & ((values < low - margin) | (values > high + margin))
     if clip:
-        warn_clipped(outside.reshape(-1, len(low)).any(0), schema)
+        warning.give(outside.reshape(-1, len(low)).any(0), schema)
     else:
         raise_out_of_range(
             outside, values, schema, "lies far outside it. Send raw units, or pass clip_actions=True"
@@ -121,17 +149,6 @@ def taken_action(action: np.ndarray, schema: DataSchema, clip: bool) -> np.ndarr
     for d in schema.constant_actions:
         taken[..., d] = schema.action_low[d]
     return taken
-
-
-def warn_clipped(clipped: np.ndarray, schema: DataSchema) -> None:
-    """Warns once per dimension: a clipped action may be in another unit."""
-    for dim in np.flatnonzero(clipped):
-        low, high = schema.action_low[dim], schema.action_high[dim]
-        warnings.warn(
-            f"actions far outside the data's range [{low:g}, {high:g}] of dimension {dim} "
-            f"({schema.action[dim]!r}) are clipped to it. Are they in raw units?",
-            stacklevel=4,
-        )
 
 
 def raise_out_of_range(wrong: np.ndarray, values: np.ndarray, schema: DataSchema, why: str) -> None:

@@ -92,6 +92,7 @@ class WorldVectorEnv(VectorEnv):
         self.schema = self.world.schema
         self.episodes = ImaginedEpisodes(self.world, num_envs, options, self.on_device)
         self.options = options
+        self._clip_warning = spaces.ClipWarning()
         self.metadata = {**world_metadata(self.world, render_mode), "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode if options.render_images else None
         self.single_observation_space = spaces.observation_space(self.schema, options.render_images)
@@ -132,7 +133,7 @@ class WorldVectorEnv(VectorEnv):
         self._check_open()
         finished, shape = self.episodes.finished, (self.num_envs, len(self.schema.action))
         checked = spaces.check_action(
-            actions, shape, self.schema, self.options.clip_actions, acting=~finished
+            actions, shape, self.schema, self.options.clip_actions, ~finished, self._clip_warning
         )
         self.episodes.step(checked, acting=~finished)
         now, final = self.episodes.state, {}

@@ -83,6 +83,7 @@ class WorldEnv(gymnasium.Env):
         self.schema = self.world.schema
         self.episodes = ImaginedEpisodes(self.world, 1, options)
         self.clip_actions = options.clip_actions
+        self._clip_warning = spaces.ClipWarning()
         self.metadata = world_metadata(self.world, render_mode)
         self.render_mode = render_mode if options.render_images else None
         self.observation_space = spaces.observation_space(self.schema, options.render_images)
@@ -112,7 +113,9 @@ class WorldEnv(gymnasium.Env):
         if self.episodes.finished[0]:
             raise ResetNeeded("the episode is over: call reset() before the next step()")
         shape = (len(self.schema.action),)
-        checked = spaces.check_action(action, shape, self.schema, self.clip_actions, acting=np.array(True))
+        checked = spaces.check_action(
+            action, shape, self.schema, self.clip_actions, np.array(True), self._clip_warning
+        )
         self.episodes.step(checked[None], np.ones(1, bool))
         now = self.episodes.state
         ends = bool(now.terminated[0]), bool(now.truncated[0])

@@ -352,6 +352,18 @@ def test_clipping_is_an_option_and_a_little_outside_is_not_a_mistake(world):
         env.step(np.array([np.nan, 0]))
 
 
+def test_clipping_is_warned_of_once_with_all_dimensions(world):
+    """A robot of 26 joints gave 26 warnings."""
+    env = make(world, clip_actions=True, horizon=9, success_threshold=1.0)
+    env.reset(seed=0)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for action in ([0, 0], [300, -300], [300, 0], [0, 300]):
+            env.step(np.array(action))
+    (only,) = given
+    assert "dimension 0 ('dx') [-1, 1], dimension 1 ('dy') [-1, 1]" in str(only.message)
+
+
 BAD_ARGUMENTS = {
     "a typo": ({"nmu_steps": 4}, TypeError, "'nmu_steps'.*Did you mean 'num_steps'"),
     "no steps": ({"num_steps": 0}, ValueError, "num_steps.*≥ 1.*0"),
