@@ -65,7 +65,7 @@ from scd_world.robot_data.compatibility import check_schema, scored_schema
 from scd_world.robot_data.normalizer import decode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
-from scd_world.utils.output_folder import claim_folder, remove_older, written_since
+from scd_world.utils.output_folder import claimed_folder, remove_older, written_since
 from scd_world.world.model_card import what_it_draws, what_it_finds, what_it_is_given
 from scd_world.world.world import World
 
@@ -90,9 +90,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.cvvdp:
         load_cvvdp(torch.device("cpu"))
     began, world = time.time(), World.load(config.world, device=pick_device(config.device))
-    out = claim_folder(config.out, "scd-evaluate", ("report.json", ("world", "settings")))
-    store = open_store(config.data, out, world=world.schema)
-    report, videos, worst = measure(world, store, config)
+    with claimed_folder(config.out, "scd-evaluate", ("report.json", ("world", "settings"))) as out:
+        store = open_store(config.data, out, world=world.schema)
+        report, videos, worst = measure(world, store, config)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     write_figures(out, report, videos, store)

@@ -7,7 +7,8 @@ own, and one that holds anything else is refused, what lies there being named.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MARK = ".scd_world.json"  # in a folder that a command writes into: {"command": …}
@@ -38,6 +39,21 @@ def claim_folder(out: str | Path, command: str, sign: tuple[str, Collection[str]
     if owner is None:
         (out / MARK).write_text(json.dumps({"command": command}) + "\n", encoding="utf-8")
     return out
+
+
+@contextmanager
+def claimed_folder(out: str | Path, command: str, sign: tuple[str, Collection[str]]) -> Iterator[Path]:
+    """Claims as `claim_folder` does; where what follows fails with nothing written, no claim stays."""
+    there, owner = Path(out).exists(), owner_of(Path(out))
+    folder = claim_folder(out, command, sign)
+    try:
+        yield folder
+    except BaseException:
+        if owner is None and [file.name for file in folder.iterdir()] == [MARK]:
+            (folder / MARK).unlink()
+            if not there:
+                folder.rmdir()
+        raise
 
 
 def owner_of(out: Path) -> str | None:

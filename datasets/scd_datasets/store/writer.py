@@ -65,6 +65,8 @@ def store_lock(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # Its file stays. Who waits may have it open: removed, whoever comes next would lock a new one, and
+        # both would write.
         lock.release()
 
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from scd_world.utils.output_folder import MARK, claim_folder, remove_older, written_since
+from scd_world.utils.output_folder import MARK, claim_folder, claimed_folder, remove_older, written_since
 
 SIGN = ("report.json", ("world", "settings"))
 
@@ -28,6 +28,27 @@ def test_what_somebody_has_there_is_named_and_nothing_is_written(tmp_path, name)
     with pytest.raises(ValueError, match=rf"holds {name}, which scd-evaluate has not written"):
         claim_folder(tmp_path, "scd-evaluate", SIGN)
     assert os.listdir(tmp_path) == [name]
+
+
+def test_a_command_that_fails_before_it_writes_leaves_no_claim(tmp_path):
+    """A refused evaluation left a folder with its mark in it."""
+
+    def fail(out, write: str = "") -> None:
+        with claimed_folder(out, "scd-evaluate", SIGN) as folder:
+            if write:
+                (folder / write).touch()
+            raise OSError("no such data")
+
+    (tmp_path / "empty").mkdir()
+    claim_folder(tmp_path / "mine", "scd-evaluate", SIGN)
+    for name, write in {"new": "", "empty": "", "mine": "", "begun": "windows.zarr"}.items():
+        with pytest.raises(OSError, match="no such data"):
+            fail(tmp_path / name, write)
+    left = {folder.name: sorted(os.listdir(folder)) for folder in tmp_path.iterdir()}
+    assert left == {"empty": [], "mine": [MARK], "begun": [MARK, "windows.zarr"]}
+    with claimed_folder(tmp_path / "new", "scd-evaluate", SIGN) as folder:
+        pass
+    assert os.listdir(folder) == [MARK]
 
 
 def test_another_commands_folder_is_refused(tmp_path):
