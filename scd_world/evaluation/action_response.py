@@ -202,7 +202,8 @@ def never_varied(world: World) -> list[str]:
 def own_numbers(world: World) -> dict[str, str]:
     """Names, of each action that has one, the number of the state that it commands: the one of its name, else
     the first that was found to follow it."""
-    schema, found = world.schema, {}
+    schema = world.schema
+    found: dict[str, str] = {}
     for joint, action in zip(world.stats.joints.tolist(), world.stats.commands.tolist(), strict=True):
         found.setdefault(schema.action[action], schema.state[joint])
     return found | {name: name for name in schema.action if name in schema.state}
