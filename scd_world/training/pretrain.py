@@ -300,10 +300,10 @@ class Pretraining:
         apart = [frames_to_draw(windows, units, device) for windows in judged]
         nearer = keep_riding(sight, apart, broadcast)  # each process learnt for as long as its clock said
         for camera, ratio in zip(self.store.schema.cameras, nearer.tolist(), strict=True):
-            goes = "goes" if ratio < NEARER else "does not go"
+            rides = "rides" if ratio < NEARER else "does not ride"
             self.log_main(
-                f"renderer: camera {camera} {goes} where the state says (seen so, the error of a frame is "
-                f"{ratio:.2f} of what it is as it was)"
+                f"renderer: camera {camera} {rides} on the robot (seen from where the state puts it, a frame's "
+                f"error is {ratio:.2f} of its error left as it is)"
             )
         if not renderer.carries:
             return CAMERAS_SHARE
