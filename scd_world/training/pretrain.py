@@ -302,8 +302,8 @@ class Pretraining:
         for camera, ratio in zip(self.store.schema.cameras, nearer.tolist(), strict=True):
             rides = "rides" if ratio < NEARER else "does not ride"
             self.log_main(
-                f"renderer: camera {camera} {rides} on the robot (seen from where the state puts it, the error "
-                f"of a frame is {ratio:.2f} of that of the frame as it was)"
+                f"renderer: camera {camera} {rides} on the robot (seen from where the state puts it, the "
+                f"error of a frame is {ratio:.2f} of that of the frame as it was)"
             )
         if not renderer.carries:
             return CAMERAS_SHARE
