@@ -66,7 +66,12 @@ from scd_world.robot_data.normalizer import decode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
 from scd_world.utils.output_folder import claimed_folder, remove_older, written_since
-from scd_world.world.model_card import what_it_draws, what_it_finds, what_it_is_given
+from scd_world.world.model_card import (
+    what_it_draws,
+    what_it_finds,
+    what_it_is_given,
+    what_its_doubts_are,
+)
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -360,6 +365,7 @@ def describe(world: World, config: EvaluateConfig) -> dict[str, Any]:
         "source": config.world,
         "given": what_it_is_given(world.schema)
         + what_it_finds(world.codec.config.found)
+        + what_its_doubts_are(world.provenance)
         + what_it_draws(world.provenance.get("codec") or {}),
         "codec": asdict(world.codec.config),
         "num_steps": config.num_steps or world.config.num_steps,

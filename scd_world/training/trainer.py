@@ -422,6 +422,7 @@ class Trainer:
 
     def provenance(self) -> dict[str, Any]:
         """The world's provenance."""
+        apart = {} if self.config.prior.kind == "none" else {"episodes_apart": len(self.pretraining.apart)}
         return provenance(
             self.config,
             self.store,
@@ -430,7 +431,7 @@ class Trainer:
             self.seconds_so_far(),
             self.last_eval,
             self.parent,
-        ) | {"codec": self.codec.quality, "found": list(self.codec.codec.config.found)}
+        ) | {"codec": self.codec.quality, "found": list(self.codec.codec.config.found), **apart}
 
     def save_world(self) -> None:
         made = self.provenance()

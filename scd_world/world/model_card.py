@@ -32,6 +32,7 @@ def model_card(schema: DataSchema, prior: PriorConfig, made: Mapping[str, Any]) 
         + what_it_finds(made.get("found") or ())
         + " "
         + what_its_prior_is(prior)
+        + what_its_doubts_are(made)
         + what_it_draws(made.get("codec") or {}),
         "",
         f"Trained for {made['steps']} updates of {made['batch_size']} windows of "
@@ -91,6 +92,16 @@ def what_its_prior_is(prior: PriorConfig) -> str:
         return "It has no state prior: the next state is read off the model's own encoding."
     return (
         "A state prior, pretrained on recorded state alone, predicts the next state before a frame is drawn."
+    )
+
+
+def what_its_doubts_are(made: Mapping[str, Any]) -> str:
+    """Says so where its uncertainty was measured on what it had learned; "" where not, or nobody knows."""
+    if made.get("episodes_apart", 1):
+        return ""
+    return (
+        " How far to trust it was measured on episodes that it learned from, for none was set apart: its "
+        "uncertainty is too small."
     )
 
 

@@ -226,6 +226,13 @@ def test_the_uncertainty_that_is_measured_at_the_end_is_the_worlds(training, mon
     assert (world.model.prior.uncertainty.calibration_curve == -1).all()
 
 
+def test_a_world_whose_uncertainty_was_measured_on_what_it_learned_says_so(training):
+    """In its card; of one that has episodes set apart there is nothing to say."""
+    for name, share in (("none", 0.0), ("some", 0.4)):
+        world = World.load(train(training(name, prior=replace(training().prior, calibration_share=share))))
+        assert ("its uncertainty is too small" in world.card) == (name == "none")
+
+
 def test_reward_and_success_are_pretrained_whatever_the_dynamics_are(training, caplog):
     caplog.set_level("INFO")
     train(training(prior=replace(training().prior, dynamics=DynamicsPretrainConfig(steps=0)), steps=1))
