@@ -105,6 +105,7 @@ def first_normalizer(
             run.stats.unlink(missing_ok=True)
         normalizer = compute_stats(pretraining.store, pretraining.episodes)
         if not resuming and pretraining.main:
+            run.path.mkdir(parents=True, exist_ok=True)
             replace_file(run.units, normalizer.save)
         return normalizer, {}
     if resuming:

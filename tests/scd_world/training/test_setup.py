@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from scd_datasets.preparation.low_dim import split_hash, store_low_dim
+from scd_datasets.store.statistics import compute_stats
 from scd_datasets.store.store import WindowStore
 from scd_world.training import pretrain
 from scd_world.training.distributed import make_accelerator
@@ -16,12 +16,13 @@ from scd_world.training.setup import filter_clip
 from scd_world.training.validation import action_sensitivity
 
 
-def test_episodes_that_end_with_what_is_shown_measure_no_filter():
-    pretraining = SimpleNamespace(
-        config=SimpleNamespace(eval_context=4),
-        store=SimpleNamespace(lengths=np.array([4, 4, 4, 30])),
-        apart=np.array([0, 1, 2]),
-    )
+def test_episodes_that_end_with_what_is_shown_measure_no_filter(training):
+    config = training()
+    store = WindowStore.open(config.data.root)
+    pretraining = Pretraining(config, store, Path(config.out), make_accelerator(config))
+    assert filter_clip(pretraining, compute_stats(store, pretraining.episodes)) is not None
+    del pretraining.filter_episodes
+    store.lengths[:] = config.eval_context
     assert filter_clip(pretraining, None) is None
 
 
