@@ -22,7 +22,7 @@ from scd_world.metrics.image import changed_pixels, largest_change, psnr, sharpn
 from scd_world.model.noise import row_noise
 from scd_world.model.rollout_state import RolloutState
 from scd_world.model.world_model import observe_context
-from scd_world.robot_data.clip import Clip
+from scd_world.robot_data.clip import Clip, steady
 from scd_world.robot_data.normalizer import encode_pixels
 from scd_world.world.world import World
 
@@ -92,10 +92,10 @@ class WindowBatch:
         """Gives the state after h steps, (B, S) in raw units."""
         return self.state[:, self.context - 1 + h]
 
-    def late(self, h: int) -> Tensor:
-        """Tells whether a frame was dropped between the last of the context and that after h steps, (B,)."""
-        first = self.context - 1
-        return self.dropped[:, first : first + h].any(1)
+    @property
+    def late(self) -> Tensor:
+        """Tells whether a frame was dropped between the last of the context and each later one, (B, T)."""
+        return ~steady(self.dropped[:, self.context - 1 :])
 
     @property
     def future(self) -> Tensor:
@@ -278,7 +278,7 @@ class OpenLoopResults:
                 self.put("psnr_drawn", rows, h, psnr(drawn, truth), valid)
             self.put("changed_share", rows, h, changed.float().mean((1, 2, 3)), valid)
             self.put("largest_change", rows, h, largest_change(imagined, copied), valid)
-        self.late[rows, h - 1] = batch.late(h).cpu().numpy()
+        self.late[rows, h - 1] = batch.late[:, h - 1].cpu().numpy()
         unseen = ~valid[:, None]
         state = world.decode_state(s.state)
         self.state[rows, h - 1] = state.masked_fill(unseen, torch.nan).cpu().numpy()

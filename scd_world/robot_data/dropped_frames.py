@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from scd_world.robot_data.linear_fit import SMALLEST_CHANGE, linear_inputs, ridge
+from scd_world.robot_data.normalizer import to_unit
 
 FEWEST = 100  # transitions: fewer tell no law
 MOST = 50_000  # are looked at to find it
@@ -42,7 +43,7 @@ def find_dropped_frames(
     rows = np.concatenate([np.arange(0), *inner])
     if not state.shape[1] or not action.shape[1] or len(rows) < FEWEST:
         return found
-    own, command = (unit(torch.from_numpy(x)) for x in (state, action))
+    own, command = (to_unit(x, x.amin(0), x.amax(0)) for x in map(torch.from_numpy, (state, action)))
     change = (own[rows + 1] - own[rows]).square().mean(0).sqrt().clamp_min(SMALLEST_CHANGE)
     sample = rows[:: 1 + len(rows) // MOST]
     for _ in range(ROUNDS):
@@ -50,12 +51,6 @@ def find_dropped_frames(
         weight = ridge(*transition(own, command, known, change))[0].float()
         found[rows] = judge(own, command, rows, change, weight)
     return found
-
-
-def unit(values: Tensor) -> Tensor:
-    """Scales values (F, n) to their range, [-1, 1]."""
-    low, high = values.amin(0), values.amax(0)
-    return 2 * (values - low) / (high - low).clamp_min(torch.finfo(values.dtype).tiny) - 1
 
 
 def transition(state: Tensor, action: Tensor, rows: np.ndarray, change: Tensor) -> tuple[Tensor, Tensor]:

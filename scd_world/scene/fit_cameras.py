@@ -81,9 +81,9 @@ def farthest(progress: float) -> int:
 def fit_poses(sight: Sight, frames: Pairs, steps: int, stage: PretrainStage) -> Generator[Tensor]:
     """Learns how the state moves every camera as if all of them rode; yields the loss of each update."""
 
-    def apart(
-        update: int,
-    ) -> int:  # also where the time ends before the updates do; without a limit, by these
+    def apart(update: int) -> int:
+        # Also where the time ends before the updates do. Not by the stage's progress: windows are read ahead,
+        # and without a limit of time no pair shall depend on how fast.
         return farthest(min(max(update / steps, stage.elapsed / stage.seconds), 1.0))
 
     cameras = sight.cameras
