@@ -18,14 +18,20 @@ from scd_world.prior.config import PriorConfig
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import machine_info, pick_device
-from scd_world.utils.output_folder import claim_folder
+from scd_world.utils.output_folder import claimed_folder
 from scd_world.world.world import World
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
     """Measures, prints tables, and writes bench.json, bench.md and figures where `out` is given."""
-    if config.out:
-        claim_folder(config.out, "scd-bench", ("bench.json", ("machine", "steps")))
+    if not config.out:
+        return measure(config)
+    with claimed_folder(config.out, "scd-bench", ("bench.json", ("machine", "steps"))):
+        return measure(config)
+
+
+def measure(config: BenchConfig) -> dict[str, Any]:
+    """Measures and prints, and writes after each part."""
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)

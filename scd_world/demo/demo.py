@@ -11,16 +11,12 @@ from scd_world.demo.pendulum import show_pendulum
 from scd_world.demo.pusht import show_pusht
 from scd_world.reporting.tables import write_json
 from scd_world.utils.devices import machine_info, pick_device
-from scd_world.utils.output_folder import claim_folder
+from scd_world.utils.output_folder import claimed_folder
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
     """Runs all parts; prints, writes and gives back the figures, and lists in the end what was written."""
-    out, began = (
-        claim_folder(config.out, "scd-demo", ("report.json", ("machine", "seconds"))),
-        time.monotonic(),
-    )
-    device = pick_device(config.device)
+    began, device = time.monotonic(), pick_device(config.device)
     report: dict[str, Any] = {"machine": machine_info(device)}
     written: dict[str, str] = {}
     shows = {
@@ -28,10 +24,11 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "g1": (config.g1, show_g1),
         "pendulum": (config.pendulum, show_pendulum),
     }
-    for name, (wanted, show) in shows.items():
-        if wanted:
-            report[name], files = show(config, out, device.type)
-            written |= files
+    with claimed_folder(config.out, "scd-demo", ("report.json", ("machine", "seconds"))) as out:
+        for name, (wanted, show) in shows.items():
+            if wanted:
+                report[name], files = show(config, out, device.type)
+                written |= files
     report["seconds"] = time.monotonic() - began
     write_json(out / "report.json", report)
     written["report.json"] = "all figures, at every step"

@@ -48,7 +48,7 @@ from scd_world.probes.report import markdown, verdict
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.compatibility import check_schema
 from scd_world.utils.devices import pick_device
-from scd_world.utils.output_folder import claim_folder, written_since
+from scd_world.utils.output_folder import claimed_folder, written_since
 from scd_world.world.world import World
 
 LEAST = 3  # layers: first, middle, last
@@ -61,10 +61,10 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     """
     began, world = time.time(), World.load(config.world, device=pick_device(config.device))
     check_dense(world, config.world)
-    out = claim_folder(config.out, "scd-probe", ("probe.json", ("world",)))
-    store = open_store(config.data, out, world=world.schema)
-    check_schema(world.schema, store.schema, store.path)
-    report = Probe(world, store, config).report()
+    with claimed_folder(config.out, "scd-probe", ("probe.json", ("world",))) as out:
+        store = open_store(config.data, out, world=world.schema)
+        check_schema(world.schema, store.schema, store.path)
+        report = Probe(world, store, config).report()
     write_json(out / "probe.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     figures.write_figures(out, report)

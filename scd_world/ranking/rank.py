@@ -31,7 +31,7 @@ from scd_world.ranking.statistics import PairedOutcomes, agreement, kappa, rate,
 from scd_world.reporting.tables import write_json
 from scd_world.robot_data.schema import DataSchema
 from scd_world.utils.devices import pick_device
-from scd_world.utils.output_folder import claim_folder
+from scd_world.utils.output_folder import claimed_folder
 from scd_world.world.world import World
 
 log = logging.getLogger(__name__)
@@ -57,13 +57,13 @@ def rank(config: RankConfig) -> dict[str, Any] | None:
     starts = choose_starts(world, config.episodes, config.seed, config.task)
     if labels is None and "simulator" in config.only_sides:
         refuse_unpaired(config, world.schema)
-    claim_folder(config.out, "scd-rank", ("*/*.json", ("episodes", "seconds")))
     results = RankingResults(config, world, starts)
     sides = ["world"] if labels else ["simulator", "world"]
     chosen = [e for e in entries if e.name in config.only_policies or not config.only_policies]
     asked = [(entry, side) for side in sides if side in config.only_sides for entry in chosen]
-    refuse_unbuilt(results, {e.name: e for e, side in asked if results.find(e, side) is None}.values())
-    play_all(results, asked)
+    with claimed_folder(config.out, "scd-rank", ("*/*.json", ("episodes", "seconds"))):
+        refuse_unbuilt(results, {e.name: e for e, side in asked if results.find(e, side) is None}.values())
+        play_all(results, asked)
     played = {side: {entry.name: results.find(entry, side) for entry in entries} for side in sides}
     missing = [f"{side}/{name}" for side in sides for name, result in played[side].items() if result is None]
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from scd_datasets.store.read_speed import measure, synthetic_store
 from scd_datasets.store.store import REPORT, WindowStore
 from scd_datasets.store.writer import refuse_foreign_store, store_lock
 from scd_world.utils.atomic_folder import DamagedFolder
-from scd_world.utils.output_folder import claim_folder
+from scd_world.utils.output_folder import claimed_folder
 
 REPORT_SIGN = ("report.json", ("verdict", "findings"))
 log = logging.getLogger(__name__)
@@ -30,20 +31,19 @@ def run_check(config: CheckConfig) -> None:
             return _print_speed(synthetic_store(Path(scratch) / "synthetic.zarr"))
     source, skip_bad = open_source(config.data), config.on_bad_episode is OnBadEpisode.skip
     if not config.build:  # all damage at once
-        if config.out:
-            claim_folder(config.out, "scd-data", REPORT_SIGN)
-        report = replace(check_dataset(source, skip_bad=True), skip_bad=skip_bad)
-        print(report.table())
-        if config.out:
-            report.write(Path(config.out))
+        with claimed_folder(config.out, "scd-data", REPORT_SIGN) if config.out else nullcontext() as out:
+            report = replace(check_dataset(source, skip_bad=True), skip_bad=skip_bad)
+            print(report.table())
+            if out is not None:
+                report.write(out)
         if report.bad and not skip_bad:
             raise damage_error(report.bad)
         return
-    out = Path(config.out or usual_store(config.data.repo_id, source.root))
-    found, said = build_once(source, out, skip_bad, verify=True)
+    store = Path(config.out or usual_store(config.data.repo_id, source.root))
+    found, said = build_once(source, store, skip_bad, verify=True)
     print(f"{said}\n\n{found}" if found else said)
     if config.bench:
-        _print_speed(WindowStore.open(out, in_memory=False))
+        _print_speed(WindowStore.open(store, in_memory=False))
 
 
 def usual_store(repo_id: str | None, root: Path) -> Path:

@@ -294,6 +294,12 @@ def test_updates_are_timed_on_what_the_model_trains_on(slide_store):
     assert of_windows(str(slide_store), replace(found, height=8, width=8), True) == found
 
 
+def test_what_cannot_be_measured_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        bench(BenchConfig(world=str(tmp_path / "nowhere"), out=str(tmp_path / "bench")))
+    assert not (tmp_path / "bench").exists()
+
+
 def test_threads_are_counted():
     with pytest.raises(ValueError, match="threads=0: expected a number between 1"):
         BenchConfig(threads=0)

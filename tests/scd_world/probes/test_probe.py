@@ -499,9 +499,11 @@ def test_a_world_that_is_not_dense_is_refused(config):
         ({"model": {"encoder_layers": 1}}, "has 2 layers: a first, a middle and a last"),
     ],
 )
-def test_layers_that_are_not_there_are_refused(config, changes, message):
+def test_layers_that_are_not_there_are_refused_and_nothing_stays_behind(config, changes, message):
+    asked = config(**changes)
     with pytest.raises(ValueError, match=message):
-        probe(config(**changes))
+        probe(asked)
+    assert not Path(asked.out).exists()
 
 
 def test_settings_that_mean_nothing_are_refused():

@@ -181,6 +181,21 @@ def test_a_policy_that_does_not_fit_is_named(config, save_policy):
         rank(replace(config, policies=[POLICIES[0], checkpoint], only_sides=["world"]))
 
 
+class Unbuilt:
+    """No policy: it does not act."""
+
+    def __init__(self, action_space):
+        pass
+
+
+def test_what_is_no_policy_is_named_before_any_is_played_and_no_folder_stays(config, played):
+    unbuilt = {"name": "unbuilt", "policy": f"{__name__}:Unbuilt"}
+    with pytest.raises(ValueError, match="unbuilt: .* expected a class with reset"):
+        rank(replace(config, policies=[POLICIES[2], unbuilt], only_sides=["world"]))
+    assert not played
+    assert not Path(config.out).exists()
+
+
 class Broken:
     """Fails at its first observation, as a network of other shapes does."""
 
