@@ -164,11 +164,6 @@ class ModelConfig:
             del values["sees_commands"]
         return values
 
-    @property
-    def keeps_anchor_state(self) -> bool:
-        """Says whether stepping asks for the state at the last frame that was shown."""
-        return self.anchor_attention
-
 
 def of_file(values: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a model's settings as a file has them, with those that older files do not name.

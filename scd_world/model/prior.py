@@ -108,9 +108,19 @@ class StatePrior(nn.Module, ABC):
         """Says whether it is known where what was shown has gone."""
         return False
 
-    def move_shown(self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None) -> Tensor:
-        """Gives a drawing (F, C, H, W) with what a shown frame (F, C, H, W) has and its own drawing lacks,
-        each thing where it has gone, (F, C, H, W). where: of `look_back`."""
+    def move_shown(
+        self,
+        drawn: Tensor,
+        state: Tensor,
+        prev: Tensor,
+        shown: Tensor,
+        shown_state: Tensor,
+        shown_drawn: Tensor,
+        where: Tensor | None,
+    ) -> Tensor:
+        """Gives the drawing (F, C, H, W) of a state with what a shown frame (F, C, H, W) has and its own
+        drawing lacks, each thing where it has gone, (F, C, H, W). state, prev: as in `render`; shown_state:
+        as in `scene`; where: of `look_back`."""
         raise NotImplementedError
 
     def sight(self, frames: Tensor, there: Tensor) -> Scene:

@@ -300,7 +300,8 @@ class WorldModel(nn.Module):
             where = self.prior.look_back(shown.scene, state, prev[:, : state.shape[-1]])
         drawn = self.prior.render(state, prev, shown.scene, where).to(shown.anchor.dtype)
         if self.prior.moves_shown:
-            moved = self.prior.move_shown(drawn, shown.anchor, shown.anchor_drawn, where)
+            there = shown.anchor, shown.anchor_state, shown.anchor_drawn
+            moved = self.prior.move_shown(drawn, state, prev, *there, where)
             return Drawn(drawn, None, moved.to(drawn.dtype))
         if where is None:
             return Drawn(drawn, None)
@@ -543,7 +544,8 @@ class WorldModel(nn.Module):
     def as_anchor_state(self, state: Tensor, prev: Tensor) -> Tensor:
         """Gives what is kept of the state (B, S) at that frame, and of state and action one frame earlier (B,
         S + A): all, (B, 2·S + A), or nothing where no model asks."""
-        return torch.cat([state, prev], dim=-1) if self.config.keeps_anchor_state else state[:, :0]
+        asked = self.anchor_attention is not None or self.prior.moves_shown
+        return torch.cat([state, prev], dim=-1) if asked else state[:, :0]
 
     @torch.no_grad()
     def observe(self, s: RolloutState, action: Tensor, obs: Tensor, state: Tensor) -> RolloutState:

@@ -170,7 +170,7 @@ class MotionPretrainConfig:
     batch_size: int = 16  # pairs of frames per update
     lr: float = 1e-3
     weight_decay: float = 0.05
-    time_share: float = 0.09  # of time_limit and time_budget, at most
+    time_share: float = 0.15  # of time_limit and time_budget, at most
 
     def __post_init__(self) -> None:
         for name in ("lr", "time_share"):

@@ -3,8 +3,9 @@ learned, which is held.
 
 What comes of the earlier frame and of the drawings is to be the later one. Each pair counts by the logarithm
 of its square error, as dB have it, or the farthest, which are never near, would settle what is done to all.
-What was found of it counts by itself besides, a little: where nothing is trusted yet, nothing else would tell
-a flow where to lead.
+What is moved is to be as near as it can be by itself, and what is added to it mends the rest. What was found
+counts by itself besides, a little: where nothing is trusted yet, nothing else would tell a flow where to
+lead.
 """
 
 from __future__ import annotations
@@ -49,13 +50,19 @@ def fit_motion(
             some = next(batches)
             with torch.autocast(some.obs.device.type, torch.bfloat16, enabled=bf16):
                 moved = move_shown(renderer, some)
-            frame, found = ((x - some.obs).square().mean((1, 2, 3)) for x in moved)
-            return (frame + NEAR).log().mean() + FOUND * (found + NEAR).log().mean()
+            return motion_loss(moved, some.obs)
 
         def rates(progress: float) -> float:
             return min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 0.5, 0.02)
 
         yield from stage.run(config.steps, rates, loss)
+
+
+def motion_loss(moved: Moved, obs: Tensor) -> Tensor:
+    """Gives the loss above, (), of what is to be frames (F, C, H, W)."""
+    off = torch.stack([moved.moved, moved.mended, moved.found]) - obs
+    by_itself, mended, found = (off.square().mean((2, 3, 4)) + NEAR).log().mean(1)
+    return by_itself + mended + FOUND * found
 
 
 def move_shown(renderer: StateRenderer, some: FramesToDraw) -> Moved:
@@ -66,4 +73,5 @@ def move_shown(renderer: StateRenderer, some: FramesToDraw) -> Moved:
         where = renderer.look_back(scene, some.state, some.prev[:, :S])
         drawn = renderer(some.state, some.prev, scene, where)
         shown_drawn = renderer(state, before, scene)
-    return renderer.move_shown(drawn, some.shown, shown_drawn, where)
+    there = some.shown, some.shown_state, shown_drawn
+    return renderer.move_shown(drawn, some.state, some.prev, *there, where)

@@ -76,7 +76,8 @@ class StateRenderer(nn.Module):
                 self.static_layer, self.heights = StaticLayer(C), Heights(C)
                 self.cameras = RidingCameras(size, C // 3)
                 if motion_channels:
-                    self.motion = DenseMotion(C // 3, motion_channels)
+                    told = 2 * (size + size + len(self.shown_actions))
+                    self.motion = DenseMotion(C // 3, motion_channels, told)
             size += size + len(self.shown_actions) + scene_features
         self.num_cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
@@ -167,12 +168,24 @@ class StateRenderer(nn.Module):
             return None
         return self.cameras.look_back(scene, state, last)
 
-    def move_shown(self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None) -> Moved:
+    def move_shown(
+        self,
+        drawn: Tensor,
+        state: Tensor,
+        prev: Tensor,
+        shown: Tensor,
+        shown_state: Tensor,
+        shown_drawn: Tensor,
+        where: Tensor | None,
+    ) -> Moved:
         """Brings what a shown frame (F, C, H, W) has and its drawing lacks to where it is when `drawn` (F, C,
-        H, W) is drawn; where: what `look_back` says of that. Only where there is a `motion`."""
+        H, W) is drawn, of a state and what led there, as `forward` has them; shown_state (F, 2·S + A) as
+        `scene` has it; where: what `look_back` says of that. Only where there is a `motion`."""
         assert self.motion is not None
         assert self.cameras is not None
-        return self.motion(drawn, shown, shown_drawn, where, self.cameras.moves)
+        there = shown_state.tensor_split([self.state_size], dim=-1)
+        told = torch.cat([self.known(state, prev), self.known(*there)], dim=-1)
+        return self.motion(drawn, shown, shown_drawn, told, where, self.cameras.moves)
 
     def behind(
         self, state: Tensor, prev: Tensor | None, scene: Scene | None, where: Tensor | None = None
@@ -190,9 +203,14 @@ class StateRenderer(nn.Module):
             return state
         assert prev is not None, "drawn by the state before, too"
         assert features is not None, "drawn by a scene, too"
+        return torch.cat([self.known(state, prev), features], dim=-1)
+
+    def known(self, state: Tensor, prev: Tensor) -> Tensor:
+        """Gives a state, how fast it changes, and what is shown of the action that led there, (F, 2·S +
+        A)."""
         last, action = prev.tensor_split([self.state_size], dim=-1)
         velocity = (VELOCITY * (state - last) / self.usual_change).clamp(-1, 1)
-        return torch.cat([state, velocity, self.shown_actions * action, features], dim=-1)
+        return torch.cat([state, velocity, self.shown_actions * action], dim=-1)
 
     def scene(self, shown: Tensor, shown_state: Tensor) -> Scene:
         """Reads the scene off a frame (F, C, H, W) and the state there, with state and action one frame

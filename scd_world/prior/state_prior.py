@@ -115,9 +115,18 @@ class PretrainedStatePrior(StatePrior):
     def moves_shown(self) -> bool:
         return self.renderer is not None and self.renderer.motion is not None
 
-    def move_shown(self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None) -> Tensor:
+    def move_shown(
+        self,
+        drawn: Tensor,
+        state: Tensor,
+        prev: Tensor,
+        shown: Tensor,
+        shown_state: Tensor,
+        shown_drawn: Tensor,
+        where: Tensor | None,
+    ) -> Tensor:
         assert self.renderer is not None
-        return self.renderer.move_shown(drawn, shown, shown_drawn, where).frame
+        return self.renderer.move_shown(drawn, state, prev, shown, shown_state, shown_drawn, where).frame
 
     @property
     def cameras(self) -> RidingCameras:

@@ -7,20 +7,23 @@ there is to be trusted beside the drawing ("First Order Motion Model for Image A
 arXiv 2003.00196, section 3.2: dense motion and occlusion).
 
 With d what is drawn, a the frame that was shown and d_a the drawing of it, ã and d̃_a the same two where the
-flow says, g how far they are trusted, and c how far ã is taken as it is,
+flow says, g how far they are trusted, c how far ã is taken as it is, and r what all of that still lacks,
 
-    m = d + Σ g·(ã − d̃_a + c·(d̃_a − d))
+    m = d + Σ g·(ã − d̃_a + c·(d̃_a − d)) + r
 
 over two layers: what stays where it was in the scene, as a camera sees it that may have gone on, and what
 stays where it was in the picture, as a gripper before such a camera does. Before anything is learned no flow
-leads anywhere, and both are trusted as far as the drawing has not changed.
+leads anywhere, both are trusted as far as the drawing has not changed, and r is 0.
 
-F frames, V cameras, C = 3·V channels, H W frame, P = H·W cells.
+The network is told both states besides (feature-wise modulation: "FiLM", Perez et al., arXiv 1709.07871):
+a drawing of two fingers may look alike where their joints differ.
+
+F frames, V cameras, C = 3·V channels, H W frame, P = H·W cells, N numbers that are told.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +43,7 @@ FARTHEST = 0.5  # that a flow leads, of half an image
 BEYOND = 1.2  # where what lies outside of a frame is taken to be
 SMALLEST = 0.02  # that anything is trusted before it is learned, or nothing would be
 AS_IT_IS = -2.0  # logit of c, before it is learned
+TOLD = 128  # width of what the network makes of what it is told
 
 
 class Moved(NamedTuple):
@@ -47,6 +51,12 @@ class Moved(NamedTuple):
 
     frame: Tensor  # (F, C, H, W) m
     found: Tensor  # (F, C, H, W) what was found of it where the flows lead, drawing aside
+    moved: Tensor  # (F, C, H, W) m − r
+
+    @property
+    def mended(self) -> Tensor:
+        """(F, C, H, W) m, off which r alone learns: or it paints what a flow has yet to find."""
+        return self.frame - self.moved + self.moved.detach()
 
 
 class DenseMotion(nn.Module):
@@ -54,23 +64,32 @@ class DenseMotion(nn.Module):
 
     reach: Tensor  # (1,)
 
-    def __init__(self, cameras: int, channels: int) -> None:
-        """cameras: V."""
+    def __init__(self, cameras: int, channels: int, told: int) -> None:
+        """cameras: V; told: N."""
         super().__init__()
         self.layers = nn.ModuleList(
             nn.Conv2d(23 if i == 0 else channels, channels, 3, padding=apart, dilation=apart)
             for i, apart in enumerate(APART)
         )
         self.camera = nn.Parameter(torch.zeros(cameras, channels, 1, 1))  # what each one's pictures are like
-        self.out = zero_init(nn.Conv2d(channels, 4 * LAYERS, 3, padding=1))
+        self.told = nn.Sequential(nn.Linear(told, TOLD), nn.GELU(), nn.Linear(TOLD, TOLD), nn.GELU())
+        self.modulation = nn.ModuleList(zero_init(nn.Linear(TOLD, 2 * channels)) for _ in APART[1:])
+        self.out = zero_init(nn.Conv2d(channels, 4 * LAYERS + 3, 3, padding=1))
         # Not a scalar: of one that is a constant AOTInductor makes no view.
         self.register_buffer("reach", torch.full((1,), REACH), persistent=False)
 
     def forward(
-        self, drawn: Tensor, shown: Tensor, shown_drawn: Tensor, where: Tensor | None, rides: Tensor
+        self,
+        drawn: Tensor,
+        shown: Tensor,
+        shown_drawn: Tensor,
+        told: Tensor,
+        where: Tensor | None,
+        rides: Tensor,
     ) -> Moved:
-        """drawn, shown, shown_drawn (F, C, H, W): d, a and d_a; where (F, V, 2, P): where in the shown frame
-        is what cameras see that ride on the robot, None where none does; rides (V,): 1 for those."""
+        """drawn, shown, shown_drawn (F, C, H, W): d, a and d_a; told (F, N): of both states; where (F, V, 2,
+        P): where in the shown frame is what cameras see that ride on the robot, None where none does; rides
+        (V,): 1 for those."""
         size, V = drawn.shape[-2:], len(self.camera)
         d, a, d_a = (
             rearrange(x.float(), "f (v c) h w -> (f v) c h w", v=V) for x in (drawn, shown, shown_drawn)
@@ -88,31 +107,43 @@ class DenseMotion(nn.Module):
         trusted = torch.cat([same, rest, 1 - same - rest], dim=1)
         place = as_it_was.unflatten(-1, size)
         h = [a, there, there_drawn, d, d - there_drawn, d - d_a, seen, trusted[:, :LAYERS], place]
-        flows, logits, taken = self.told(torch.cat(h, dim=1))
+        flows, logits, taken, lacking = self.tell(torch.cat(h, dim=1), told)
         logits = trusted.clamp_min(SMALLEST).log() + F.pad(logits, (0, 0, 0, 0, 0, 1))
         trust, share = logits.softmax(1), logits[:, :LAYERS].softmax(1)
-        frame, found = d, torch.zeros_like(d)
+        moved, found = d, torch.zeros_like(d)
         with full_precision(d):  # bf16 does not know where a cell is
             for i, at in enumerate((carried, as_it_was)):
                 g, c = trust[:, i : i + 1], taken[:, i : i + 1]
                 ours, ours_drawn = look_up(both, at + flows[:, i].flatten(2), size).chunk(2, dim=1)
-                frame = frame + g * (ours - ours_drawn + c * (ours_drawn - d))
+                moved = moved + g * (ours - ours_drawn + c * (ours_drawn - d))
                 found = found + share[:, i : i + 1] * ours
-        frame, found = (rearrange(x, "(f v) c h w -> f (v c) h w", v=V) for x in (frame, found))
-        return Moved(frame, found)
+        frames = (moved + lacking, found, moved)
+        return Moved(*(rearrange(x, "(f v) c h w -> f (v c) h w", v=V) for x in frames))
 
-    def told(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def tell(self, seen: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gives of each layer its flow (F·V, LAYERS, 2, H, W), the logits of its trust and c, (F·V, LAYERS,
-        H, W) each."""
-        h = seen
-        for i, layer in enumerate(self.layers):
-            more = F.group_norm(layer(h), GROUPS)
-            if i == 0:
-                more = more + self.camera.repeat(len(seen) // len(self.camera), 1, 1, 1)
-            h = F.gelu(more) if i == 0 else h + F.gelu(more)
+        H, W) each; and r, (F·V, 3, H, W)."""
+        V = len(self.camera)
+        with full_precision(told):  # as little does it know of half a degree
+            told = self.told(told.float()).repeat_interleave(V, dim=0)
+        h = F.gelu(F.group_norm(self.layers[0](seen), GROUPS) + self.camera.repeat(len(seen) // V, 1, 1, 1))
+        for layer, modulation in zip(self.layers[1:], self.modulation, strict=True):
+            scale, shift = modulation(told)[..., None, None].chunk(2, dim=1)
+            h = h + F.gelu(F.group_norm(layer(h), GROUPS) * (1 + scale) + shift)
         out = self.out(h).float()
-        flows, logits, taken = out.tensor_split([2 * LAYERS, 3 * LAYERS], dim=1)
-        return FARTHEST * flows.unflatten(1, (LAYERS, 2)).tanh(), logits, torch.sigmoid(taken + AS_IT_IS)
+        flows, logits, taken, lacking = out.tensor_split([2 * LAYERS, 3 * LAYERS, 4 * LAYERS], dim=1)
+        flows = FARTHEST * flows.unflatten(1, (LAYERS, 2)).tanh()
+        return flows, logits, torch.sigmoid(taken + AS_IT_IS), lacking
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Takes those of before, which were told nothing and left r out, as what they were."""
+        if f"{prefix}out.bias" in state_dict and f"{prefix}told.0.weight" not in state_dict:
+            for name, own in self.state_dict().items():
+                whole, known = torch.zeros_like(own), state_dict.get(prefix + name)
+                if known is not None:
+                    whole[: len(known)] = known
+                state_dict[prefix + name] = whole
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def look_up(images: Tensor, where: Tensor, size: torch.Size) -> Tensor:
