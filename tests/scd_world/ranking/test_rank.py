@@ -190,7 +190,7 @@ class Unbuilt:
 
 def test_what_is_no_policy_is_named_before_any_is_played_and_no_folder_stays(config, played):
     unbuilt = {"name": "unbuilt", "policy": f"{__name__}:Unbuilt"}
-    with pytest.raises(ValueError, match="unbuilt: .* expected a class with reset"):
+    with pytest.raises(ValueError, match=r"unbuilt: .* expected a class with reset"):
         rank(replace(config, policies=[POLICIES[2], unbuilt], only_sides=["world"]))
     assert not played
     assert not Path(config.out).exists()
