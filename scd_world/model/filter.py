@@ -21,8 +21,7 @@ the camera sees them from where it has gone (`prior.follow`), and w̃ = exp(−(
 
 for what rides along, as a gripper does, is still where it was in the picture. And where dense motion is
 learned (`prior.move_shown`), which brings each thing to where it has gone, m is what comes of that. R is how
-far off the drawing was where that could be seen, and the same everywhere where m is what was moved: how well
-the robot is drawn says little of that. Of a state alone, in a pose unlike all that were recorded, a
+far off the drawing was where that could be seen. Of a state alone, in a pose unlike all that were recorded, a
 drawing is confetti: where it was farther off than ever when the filter was measured, it corrects nothing (the
 gate of a Kalman filter); one that knows the scene is better than none even there. G is a Gaussian blur: a
 drawing is a mean of what a state may look like, and right where it is coarse; the grain of what was imagined
@@ -65,7 +64,6 @@ FLOOR = 1 / 255  # of [-1, 1], half a gray level: differences below it are the s
 FIRST_REACH = 0.3  # before it is measured
 TOLD = 5  # numbers that the error to expect is told by, the constant among them
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
-SAME = 4e-4  # R² that is the same everywhere: of a drawing that is about 23 dB off
 WHOLE = 10.0  # a strength beyond which there is none: R² of frames is hundredths
 
 
@@ -102,7 +100,6 @@ class StateFilter(nn.Module):
     farthest: Tensor  # (V,) the largest R² where the strength was measured, or OPEN
     still: Tensor  # () motion below which the frame before is kept
     kernel: Tensor  # (V, 2·RADIUS + 1) G, along either axis
-    by_drawing: Tensor  # () 1: R is how far off the drawing was; 0: R is the same everywhere
     grain: Tensor  # () 1; 0 in filters of before, which never take what G leaves out
     error_weights: Tensor  # (TOLD,) w; zeros before they are measured
 
@@ -114,7 +111,6 @@ class StateFilter(nn.Module):
         self.register_buffer("farthest", torch.zeros(cameras))
         self.register_buffer("still", torch.zeros(()))
         self.register_buffer("kernel", gaussian(0.0).repeat(cameras, 1))
-        self.register_buffer("by_drawing", torch.ones(()))
         self.register_buffer("grain", torch.ones(()))
         self.register_buffer("error_weights", torch.zeros(TOLD))
         self.first = "none"  # "some", "whole": how much of m the first correction takes
@@ -145,13 +141,9 @@ class StateFilter(nn.Module):
 
     def gain(self, strength: Tensor, shown: Shown) -> Tensor:
         """Gives g, (B, C, 1, 1), of strengths (B, V) or (V,)."""
-        gain = kalman_gain(strength, self.noise_of(shown.drawing_error))
+        gain = kalman_gain(strength, shown.drawing_error)
         gain = gain * (shown.drawing_error <= GATE * self.farthest)
         return gain.repeat_interleave(3, dim=1)[..., None, None]
-
-    def noise_of(self, drawing_error: Tensor) -> Tensor:
-        """Gives the R² (B, V) that gains are made of, of how far off drawings were, (B, V)."""
-        return torch.where(self.by_drawing > 0, drawing_error, SAME)
 
     def expected_error(self, told: Tensor) -> Tensor:
         """Gives e, (B,): the root mean square error of the picture to expect, as a share of the range from
@@ -210,7 +202,6 @@ class StateFilter(nn.Module):
             state_dict[f"{prefix}reach"] = reach.repeat(len(self.reach))
         for name in ("still", "grain"):
             state_dict.setdefault(f"{prefix}{name}", torch.zeros(()))
-        state_dict.setdefault(f"{prefix}by_drawing", torch.ones(()))
         state_dict.setdefault(f"{prefix}first_strength", torch.zeros_like(self.first_strength))
         weights = state_dict.get(f"{prefix}error_weights", torch.zeros(0))
         state_dict[f"{prefix}error_weights"] = functional.pad(weights, (0, TOLD - len(weights)))

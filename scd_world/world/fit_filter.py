@@ -202,7 +202,6 @@ class Found(NamedTuple):
 def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
     """Sets all that a filter has."""
     s = rollouts.start(model)
-    corrects.by_drawing.fill_(not model.prior.moves_shown)
     corrects.farthest.copy_(s.drawing_error.amax(0))
     if s.scene_features.shape[-1]:
         corrects.farthest.fill_(OPEN)
@@ -227,7 +226,7 @@ def measure(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> Non
 def fit_first_strength(corrects: StateFilter, model: WorldModel, rollouts: Rollouts) -> None:
     """Sets the strength of the first correction, of each camera the largest that serves a rollout as well as
     any under the reach that there is, where the frames that come of it are corrected no more."""
-    off, costs = corrects.noise_of(rollouts.start(model).drawing_error).mean(0), []  # (V,)
+    off, costs = rollouts.start(model).drawing_error.mean(0), []  # (V,)
     tried = [share * off for share in FIRST_SHARES] + [torch.full_like(off, WHOLE)]
     for strength in tried:
         corrects.set_first_strength(strength)
@@ -322,7 +321,7 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
         toward = corrects.coarse_and_fine(measure.frame - s.obs)
         motion = motion_of(last.state, s.state, model.prior.delta_scale)
         moved = (clip.valid[:, i] * ~corrects.rests(motion).flatten())[:, None]
-        gain = kalman_gain(strengths[:, None, None], corrects.noise_of(s.drawing_error))
+        gain = kalman_gain(strengths[:, None, None], s.drawing_error)
         sums = MEMORY * sums + torch.stack(
             [
                 errors_at(gain, toward, recorded - s.obs, moved),

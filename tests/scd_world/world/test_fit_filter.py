@@ -216,21 +216,6 @@ def test_where_it_is_known_what_moved_no_reach_is_asked(schema, stats, clip, wor
     )
 
 
-def test_what_was_moved_corrects_as_much_however_well_the_robot_is_drawn(schema, stats, clip):
-    """Where a banana before the camera was drawn as none, its filter left the rollout to itself, though what
-    was moved was the banana."""
-    prior = PriorConfig(renderer_parts=2, scene_features=3, static_layer=True, motion_channels=8)
-    model = filled(make_model(FILTERED, schema, stats, prior)).eval().requires_grad_(False)
-    measure(model, clip)
-    off = torch.tensor([[0.001, 0.5], [0.01, 0.0]])
-    gain = kalman_gain(torch.tensor([0.01, 0.02]), model.filter.noise_of(off))
-    assert torch.equal(gain[0], gain[1])
-    plain = filled(make_model(FILTERED, schema, stats, replace(prior, motion_channels=0)))
-    plain = plain.eval().requires_grad_(False)
-    measure(plain, clip)
-    assert torch.equal(plain.filter.noise_of(off), off)
-
-
 def test_a_drawing_that_was_far_off_corrects_little():
     """Each camera by itself; and where the drawing says that nothing has changed, what was shown is kept."""
     corrects = StateFilter(cameras=2)
@@ -541,16 +526,14 @@ def test_motion_is_one_where_each_dimension_goes_on_as_usual():
 
 def test_a_filter_from_before_keeps_nothing_blurs_nothing_and_tells_no_error(model):
     weights = model.state_dict()
-    for name in ("still", "kernel", "error_weights", "first_strength", "by_drawing"):
+    for name in ("still", "kernel", "error_weights", "first_strength"):
         del weights[f"filter.{name}"]
     model.filter.still.fill_(0.1)
-    model.filter.by_drawing.zero_()
     model.filter.set_first_strength(torch.full((2,), 0.1))
     model.filter.error_weights.fill_(0.1)
     model.filter.kernel.copy_(gaussian(2.0))
     model.load_state_dict(weights)
     assert model.filter.still == 0
-    assert model.filter.by_drawing == 1
     assert torch.equal(model.filter.kernel, gaussian(0.0).expand(2, -1))
     assert not model.filter.first_strength.any()
     assert model.filter.first == "none"
