@@ -47,6 +47,14 @@ class Scene(NamedTuple):
         return cls(nothing, nothing[..., None, None], shown[:, :0], shown[:, :0])
 
 
+class ShownFrame(NamedTuple):
+    """A frame that was shown, and what is known of that moment."""
+
+    frame: Tensor  # (F, C, H, W)
+    state: Tensor  # (F, 2·S + A) the state there; state and action one frame earlier
+    drawn: Tensor  # (F, C, H, W) what the prior draws of it
+
+
 class StatePrior(nn.Module, ABC):
     """The interface that `WorldModel` steps and learns with."""
 
@@ -109,18 +117,10 @@ class StatePrior(nn.Module, ABC):
         return False
 
     def move_shown(
-        self,
-        drawn: Tensor,
-        state: Tensor,
-        prev: Tensor,
-        shown: Tensor,
-        shown_state: Tensor,
-        shown_drawn: Tensor,
-        where: Tensor | None,
+        self, drawn: Tensor, state: Tensor, prev: Tensor, shown: ShownFrame, where: Tensor | None
     ) -> Tensor:
-        """Gives the drawing (F, C, H, W) of a state with what a shown frame (F, C, H, W) has and its own
-        drawing lacks, each thing where it has gone, (F, C, H, W). state, prev: as in `render`; shown_state:
-        as in `scene`; where: of `look_back`."""
+        """Gives the drawing (F, C, H, W) of a state with what a shown frame has and its own drawing lacks,
+        each thing where it has gone, (F, C, H, W). state, prev: as in `render`; where: of `look_back`."""
         raise NotImplementedError
 
     def sight(self, frames: Tensor, there: Tensor) -> Scene:

@@ -26,7 +26,7 @@ from scd_world.model.kv_cache import RingKVCache
 from scd_world.model.layers import Patches
 from scd_world.model.losses import anchor_loss, head_losses, pixel_loss, pixel_weight, total_loss
 from scd_world.model.noise import Noise, NoiseSampler, corrupt_history
-from scd_world.model.prior import PriorPrediction, Scene, StatePrior
+from scd_world.model.prior import PriorPrediction, Scene, ShownFrame, StatePrior
 from scd_world.model.rollout_state import RolloutState, Shown
 from scd_world.robot_data.clip import Clip, previous_state_action
 from scd_world.robot_data.normalizer import Normalizer, standstill
@@ -300,8 +300,8 @@ class WorldModel(nn.Module):
             where = self.prior.look_back(shown.scene, state, prev[:, : state.shape[-1]])
         drawn = self.prior.render(state, prev, shown.scene, where).to(shown.anchor.dtype)
         if self.prior.moves_shown:
-            there = shown.anchor, shown.anchor_state, shown.anchor_drawn
-            moved = self.prior.move_shown(drawn, state, prev, *there, where)
+            there = ShownFrame(shown.anchor, shown.anchor_state, shown.anchor_drawn)
+            moved = self.prior.move_shown(drawn, state, prev, there, where)
             return Drawn(drawn, None, moved.to(drawn.dtype))
         if where is None:
             return Drawn(drawn, None)

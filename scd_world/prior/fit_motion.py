@@ -16,6 +16,7 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
+from scd_world.model.prior import ShownFrame
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.prior.config import MotionPretrainConfig
@@ -73,5 +74,5 @@ def move_shown(renderer: StateRenderer, some: FramesToDraw) -> Moved:
         where = renderer.look_back(scene, some.state, some.prev[:, :S])
         drawn = renderer(some.state, some.prev, scene, where)
         shown_drawn = renderer(state, before, scene)
-    there = some.shown, some.shown_state, shown_drawn
-    return renderer.move_shown(drawn, some.state, some.prev, *there, where)
+    there = ShownFrame(some.shown, some.shown_state, shown_drawn)
+    return renderer.move_shown(drawn, some.state, some.prev, there, where)

@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from scd_world.model.layers import zero_init
-from scd_world.model.prior import Scene
+from scd_world.model.prior import Scene, ShownFrame
 from scd_world.scene.cameras import RidingCameras
 from scd_world.scene.dense_motion import DenseMotion, Moved
 from scd_world.scene.encoder import SceneEncoder
@@ -71,14 +71,14 @@ class StateRenderer(nn.Module):
         shown_actions = torch.ones(0) if shown_actions is None else shown_actions
         self.register_buffer("shown_actions", shown_actions, persistent=False)
         if scene_features:
+            known = 2 * size + len(self.shown_actions)  # numbers of a state, as `known` gives them
             self.scene_encoder = SceneEncoder(size, background.shape, scene_features)
             if static_layer:
                 self.static_layer, self.heights = StaticLayer(C), Heights(C)
                 self.cameras = RidingCameras(size, C // 3)
                 if motion_channels:
-                    told = 2 * (size + size + len(self.shown_actions))
-                    self.motion = DenseMotion(C // 3, motion_channels, told)
-            size += size + len(self.shown_actions) + scene_features
+                    self.motion = DenseMotion(C // 3, motion_channels, told=2 * known)
+            size = known + scene_features
         self.num_cameras, self.cell = C // 3, CELL if H % CELL == W % CELL == 0 else 1
         self.grid_size = H // self.cell, W // self.cell
         # Of each part its turn (as a complex number) and its place.
@@ -169,23 +169,16 @@ class StateRenderer(nn.Module):
         return self.cameras.look_back(scene, state, last)
 
     def move_shown(
-        self,
-        drawn: Tensor,
-        state: Tensor,
-        prev: Tensor,
-        shown: Tensor,
-        shown_state: Tensor,
-        shown_drawn: Tensor,
-        where: Tensor | None,
+        self, drawn: Tensor, state: Tensor, prev: Tensor, shown: ShownFrame, where: Tensor | None
     ) -> Moved:
-        """Brings what a shown frame (F, C, H, W) has and its drawing lacks to where it is when `drawn` (F, C,
-        H, W) is drawn, of a state and what led there, as `forward` has them; shown_state (F, 2·S + A) as
-        `scene` has it; where: what `look_back` says of that. Only where there is a `motion`."""
+        """Brings what a shown frame has and its drawing lacks to where it is when `drawn` (F, C, H, W) is
+        drawn, of a state and what led there, as `forward` has them; where: what `look_back` says of that.
+        Only where there is a `motion`."""
         assert self.motion is not None
         assert self.cameras is not None
-        there = shown_state.tensor_split([self.state_size], dim=-1)
+        there = shown.state.tensor_split([self.state_size], dim=-1)
         told = torch.cat([self.known(state, prev), self.known(*there)], dim=-1)
-        return self.motion(drawn, shown, shown_drawn, told, where, self.cameras.moves)
+        return self.motion(drawn, shown.frame, shown.drawn, told, where, self.cameras.moves)
 
     def behind(
         self, state: Tensor, prev: Tensor | None, scene: Scene | None, where: Tensor | None = None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scd_world.model.prior import SMALLEST_CHANGE, PriorPrediction, Scene, StatePrior
+from scd_world.model.prior import SMALLEST_CHANGE, PriorPrediction, Scene, ShownFrame, StatePrior
 from scd_world.prior.config import PriorConfig
 from scd_world.prior.dynamics import StateDynamics
 from scd_world.prior.renderer import StateRenderer
@@ -116,17 +116,10 @@ class PretrainedStatePrior(StatePrior):
         return self.renderer is not None and self.renderer.motion is not None
 
     def move_shown(
-        self,
-        drawn: Tensor,
-        state: Tensor,
-        prev: Tensor,
-        shown: Tensor,
-        shown_state: Tensor,
-        shown_drawn: Tensor,
-        where: Tensor | None,
+        self, drawn: Tensor, state: Tensor, prev: Tensor, shown: ShownFrame, where: Tensor | None
     ) -> Tensor:
         assert self.renderer is not None
-        return self.renderer.move_shown(drawn, state, prev, shown, shown_state, shown_drawn, where).frame
+        return self.renderer.move_shown(drawn, state, prev, shown, where).frame
 
     @property
     def cameras(self) -> RidingCameras:

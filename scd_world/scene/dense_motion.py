@@ -124,7 +124,7 @@ class DenseMotion(nn.Module):
         """Gives of each layer its flow (F·V, LAYERS, 2, H, W), the logits of its trust and c, (F·V, LAYERS,
         H, W) each; and r, (F·V, 3, H, W)."""
         V = len(self.camera)
-        with full_precision(told):  # as little does it know of half a degree
+        with full_precision(told):  # bf16 does not know half a degree of a joint
             told = self.told(told.float()).repeat_interleave(V, dim=0)
         h = F.gelu(F.group_norm(self.layers[0](seen), GROUPS) + self.camera.repeat(len(seen) // V, 1, 1, 1))
         for layer, modulation in zip(self.layers[1:], self.modulation, strict=True):

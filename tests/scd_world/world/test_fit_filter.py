@@ -21,7 +21,7 @@ from scd_world.model.filter import (
     kalman_gain,
     motion_of,
 )
-from scd_world.model.prior import UNSEEN
+from scd_world.model.prior import UNSEEN, ShownFrame
 from scd_world.model.rollout_state import Shown
 from scd_world.model.world_model import WorldModel, observe_context
 from scd_world.prior.config import PriorConfig
@@ -205,8 +205,8 @@ def test_where_it_is_known_what_moved_no_reach_is_asked(schema, stats, clip, wor
     assert (model.filter.reach == 0.123).all()
     s = observe_context(model, clip, CONTEXT)
     seen = model.measure(s.state, s.prev, s.shown, s.steps_since_observed)
-    there = s.anchor, s.anchor_state, s.anchor_drawn
-    moved = model.prior.move_shown(seen.drawn, s.state, s.prev, *there, None)
+    there = ShownFrame(s.anchor, s.anchor_state, s.anchor_drawn)
+    moved = model.prior.move_shown(seen.drawn, s.state, s.prev, there, None)
     torch.testing.assert_close(seen.frame, moved)
     assert not torch.equal(seen.frame, seen.drawn)
     again = World.load(World(model, stats, world.starts).save(tmp_path / "world"))
