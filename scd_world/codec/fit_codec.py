@@ -15,7 +15,7 @@ from contextlib import closing
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from scd_world.codec.autoencoder import Autoencoder
 from scd_world.codec.codec import AutoencoderCodec
@@ -24,11 +24,17 @@ from scd_world.metrics.image import psnr, ssim
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.robot_data.normalizer import encode_pixels
+from scd_world.utils.precision import full_precision
 
 WARM_UP = 100  # updates
 PART = 16  # frames that are measured together
 SCALES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)  # of `unchanged`
 TURN, ZOOM, SHIFT = 0.1, 0.1, 0.15  # usual size of a motion: radians, of 1, of half a side
+BLUR = (1.0, 4.0, 6.0, 4.0, 1.0)  # along either axis, of the softest latents, over their sum
+LEARNS_ON = 0.5  # updates of the decoder by itself, of all before
+DECODER_RATE = 0.5  # of the learning rate
+NEIGHBORHOOD = 8  # pixels
+TEXTURE = 4.0  # weight
 
 
 def fit_codec(
@@ -46,26 +52,79 @@ def fit_codec(
     """
     device, generator = next(network.parameters()).device, torch.Generator().manual_seed(seed)
     stage = stage or PretrainStage()
-    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    stage.start(network, [(optimizer, config.lr)], generator)
+    stage.start(network, [(adam(network), config.lr)], generator)
     with closing(frames(stage.update)) as batches:
 
         def loss(progress: float) -> Tensor:
             true = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                latents = network.encode(true).float()
-                motion = small_motions(len(true) // 2, generator).to(device)
-                true, latents = (
-                    torch.cat([move(x[: len(motion)], motion), x[len(motion) :]]) for x in (true, latents)
-                )
+                true, latents = moved_alike(true, network.encode(true).float(), generator)
                 noise = torch.randn(latents.shape, generator=generator).to(latents)
                 drawn = network.decode(latents + config.noise * noise)
             return reconstruction_loss(drawn.float(), true)
 
-        def rates(progress: float) -> float:
-            return min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 1.0, 0.02)
+        yield from stage.run(config.steps, rates(stage), loss)
 
-        yield from stage.run(config.steps, rates, loss)
+
+def fit_decoder(
+    network: Autoencoder,
+    frames: Callable[[int], Generator[Tensor]],
+    seed: int,
+    config: CodecTrainConfig,
+    bf16: bool,
+    stage: PretrainStage | None = None,
+) -> Generator[Tensor]:
+    """Trains the decoder of a `network` that has learned on, in place; yields the loss of each update. What
+    is encoded stays the same. frames: as in `fit_codec`."""
+    decoder, generator = network.decoder, torch.Generator().manual_seed(seed)
+    device = next(decoder.parameters()).device
+    stage = stage or PretrainStage()
+    stage.start(decoder, [(adam(decoder), DECODER_RATE * config.lr)], generator)
+    with closing(frames(stage.update)) as batches:
+
+        def loss(progress: float) -> Tensor:
+            true = next(batches)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                with torch.no_grad():
+                    true, latents = moved_alike(true, network.encode(true).float(), generator)
+                    latents = soften(latents, torch.rand(len(latents), generator=generator).to(latents))
+                    noise = torch.randn(latents.shape, generator=generator).to(latents)
+                drawn = decoder(latents + config.noise * noise)
+            return reconstruction_loss(drawn.float(), true) + TEXTURE * texture_loss(drawn.float(), true)
+
+        yield from stage.run(decoder_steps(config.steps), rates(stage), loss)
+
+
+def decoder_steps(steps: int) -> int:
+    """Gives the updates that the decoder learns on for, where all of it had `steps`."""
+    return max(1, round(LEARNS_ON * steps))
+
+
+def adam(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+
+
+def rates(stage: PretrainStage) -> Callable[[float], float]:
+    """Gives the share of the learning rate at each progress of a stage."""
+    return lambda progress: min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 1.0, 0.02)
+
+
+def moved_alike(frames: Tensor, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Moves half of frames (F, 3, H, W) a little, and of their latents the same half alike."""
+    motion = small_motions(len(frames) // 2, generator).to(frames)
+    n = len(motion)
+    return torch.cat([move(frames[:n], motion), frames[n:]]), torch.cat(
+        [move(latents[:n], motion), latents[n:]]
+    )
+
+
+def soften(latents: Tensor, by: Tensor) -> Tensor:
+    """Blurs latents (F, C, h, w), each by its share of `by` (F,): 0 not at all, 1 as the softest are."""
+    C, kernel = latents.shape[1], latents.new_tensor(BLUR) / sum(BLUR)
+    with full_precision(latents):
+        padded = F.pad(latents, (2, 2, 2, 2), mode="replicate")
+        soft = F.conv2d(padded, (kernel[:, None] * kernel).expand(C, 1, -1, -1), groups=C)
+    return torch.lerp(latents, soft, by[:, None, None, None])
 
 
 def small_motions(count: int, generator: torch.Generator) -> Tensor:
@@ -89,6 +148,17 @@ def reconstruction_loss(drawn: Tensor, frames: Tensor) -> Tensor:
     error = drawn - frames
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return 4 * error.square().mean() + 0.3 * error.abs().mean() + 0.3 * edges
+
+
+def texture_loss(drawn: Tensor, frames: Tensor) -> Tensor:
+    """How far the absolute differences between neighbors are from the frames', on the average of each
+    NEIGHBORHOOD, or of a whole side that is shorter."""
+    off = []
+    for dim in (-2, -1):
+        found, wanted = (x.diff(dim=dim).abs() for x in (drawn, frames))
+        sides = [min(NEIGHBORHOOD, side) for side in found.shape[-2:]]
+        off.append((F.avg_pool2d(found, sides) - F.avg_pool2d(wanted, sides)).abs().mean())
+    return off[0] + off[1]
 
 
 @torch.no_grad()

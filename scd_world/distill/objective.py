@@ -121,7 +121,13 @@ def of_draws(measured: Measured, K: int) -> Measured:
     """Gives the same for K draws of each frame, draws first."""
     draws = partial(repeat, pattern="n ... -> (k n) ...", k=K)
     shown = Shown(*(draws(x) for x in measured.shown))
-    return Measured(draws(measured.frame), draws(measured.drawn), shown, draws(measured.steps_since_observed))
+    return Measured(
+        frame=draws(measured.frame),
+        drawn=draws(measured.drawn),
+        shown=shown,
+        steps_since_observed=draws(measured.steps_since_observed),
+        log_error=draws(measured.log_error),
+    )
 
 
 def uniform(normal: Tensor) -> Tensor:

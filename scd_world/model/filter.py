@@ -33,11 +33,11 @@ before is kept as it is.
 
 Like a Kalman filter, this one says how sure it is. The error of the picture to expect is
 
-    e = exp(w · [1, ln k, ln R', ln |m − x|, ln |d − d_a|])
+    e = exp(w · [1, ln k, ln R', ln |m − x|, ln |d − d_a|, ln E])
 
 of the k-th step since a frame was shown, of how far off a drawing was there that had not kept what stays of
-that very frame (else R' = R), of how far apart drawing and imagination are now, and of how much has changed
-since; w is measured, too.
+that very frame (else R' = R), of how far apart drawing and imagination are now, of how much has changed
+since, and of how far off dense motion expects m to be, where it is learned (else E = 1); w is measured, too.
 
 B rows, V cameras, C = 3·V channels, H W frame.
 """
@@ -62,7 +62,7 @@ RADIUS = 24  # of G, cells: three times the widest
 GATE = 2.25  # times the largest R² that was measured: 1.5 times the largest R
 FLOOR = 1 / 255  # of [-1, 1], half a gray level: differences below it are the same
 FIRST_REACH = 0.3  # before it is measured
-TOLD = 5  # numbers that the error to expect is told by, the constant among them
+TOLD = 6  # numbers that the error to expect is told by, the constant among them
 OPEN = 1e6  # a largest R² beyond which there is none: the gate never shuts
 WHOLE = 10.0  # a strength beyond which there is none: R² of frames is hundredths
 
@@ -73,6 +73,7 @@ class Drawn(NamedTuple):
     frame: Tensor  # (B, C, H, W) d
     followed: Tensor | None  # (B, 2, C, H, W) ã and d̃_a; None: no camera rides on the robot
     moved: Tensor | None = None  # (B, C, H, W) m, where it is known where what was shown has gone
+    log_error: Tensor | None = None  # (B, V) logarithm of its mean square error, as it is to be expected
 
 
 class Measured(NamedTuple):
@@ -82,6 +83,7 @@ class Measured(NamedTuple):
     drawn: Tensor  # (B, C, H, W) d
     shown: Shown
     steps_since_observed: Tensor  # (B,) int
+    log_error: Tensor  # (B,) ln E of m, of several cameras the mean; 0 where nothing says how far off that is
 
 
 class Corrected(NamedTuple):
@@ -159,7 +161,7 @@ class StateFilter(nn.Module):
         told = [off, size_of(innovation), size_of(measured.drawn - shown.anchor_drawn)]
         told = [(value + FLOOR).log().mean(1) for value in told]
         k = (measured.steps_since_observed + 1).log()
-        return torch.stack([torch.ones_like(k), k, *told], dim=1)
+        return torch.stack([torch.ones_like(k), k, *told, measured.log_error / 2], dim=1)
 
     def rests(self, motion: Tensor) -> Tensor:
         """Says of motion (B,) whether the frame before is kept, bool (B, 1, 1, 1)."""
@@ -167,13 +169,15 @@ class StateFilter(nn.Module):
 
     def measured(self, drawn: Drawn, shown: Shown, steps_since_observed: Tensor) -> Measured:
         """Gives m, and what belongs to it. steps_since_observed (B,) int."""
-        if drawn.moved is not None:
-            return Measured(drawn.moved, drawn.frame, shown, steps_since_observed)
+        if drawn.moved is not None and drawn.log_error is not None:
+            log_error = drawn.log_error.mean(1)
+            return Measured(drawn.moved, drawn.frame, shown, steps_since_observed, log_error)
         unknown = self.still_unknown(drawn.frame, shown.anchor, shown.anchor_drawn)[0]
         if drawn.followed is not None:
             followed, same = self.still_unknown(drawn.frame, *drawn.followed.unbind(1))
             unknown = followed + (1 - same) * unknown
-        return Measured(drawn.frame + unknown, drawn.frame, shown, steps_since_observed)
+        nothing = torch.zeros(len(unknown), device=unknown.device)
+        return Measured(drawn.frame + unknown, drawn.frame, shown, steps_since_observed, nothing)
 
     def still_unknown(self, frame: Tensor, anchor: Tensor, anchor_drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Gives w·(a − d_a), and w, of a drawing d; all (B, C, H, W)."""

@@ -118,9 +118,10 @@ class StatePrior(nn.Module, ABC):
 
     def move_shown(
         self, drawn: Tensor, state: Tensor, prev: Tensor, shown: ShownFrame, where: Tensor | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Gives the drawing (F, C, H, W) of a state with what a shown frame has and its own drawing lacks,
-        each thing where it has gone, (F, C, H, W). state, prev: as in `render`; where: of `look_back`."""
+        each thing where it has gone, (F, C, H, W); and the logarithm of its mean square error, as it is to be
+        expected, (F, V). state, prev: as in `render`; where: of `look_back`."""
         raise NotImplementedError
 
     def sight(self, frames: Tensor, there: Tensor) -> Scene:

@@ -301,8 +301,8 @@ class WorldModel(nn.Module):
         drawn = self.prior.render(state, prev, shown.scene, where).to(shown.anchor.dtype)
         if self.prior.moves_shown:
             there = ShownFrame(shown.anchor, shown.anchor_state, shown.anchor_drawn)
-            moved = self.prior.move_shown(drawn, state, prev, there, where)
-            return Drawn(drawn, None, moved.to(drawn.dtype))
+            moved, log_error = self.prior.move_shown(drawn, state, prev, there, where)
+            return Drawn(drawn, None, moved.to(drawn.dtype), log_error)
         if where is None:
             return Drawn(drawn, None)
         return Drawn(drawn, self.prior.follow((shown.anchor, shown.anchor_drawn), where))

@@ -117,9 +117,10 @@ class PretrainedStatePrior(StatePrior):
 
     def move_shown(
         self, drawn: Tensor, state: Tensor, prev: Tensor, shown: ShownFrame, where: Tensor | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         assert self.renderer is not None
-        return self.renderer.move_shown(drawn, state, prev, shown, where).frame
+        moved = self.renderer.move_shown(drawn, state, prev, shown, where)
+        return moved.frame, moved.log_error
 
     @property
     def cameras(self) -> RidingCameras:

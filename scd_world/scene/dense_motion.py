@@ -16,7 +16,8 @@ stays where it was in the picture, as a gripper before such a camera does. Befor
 leads anywhere, both are trusted as far as the drawing has not changed, and r is 0.
 
 The network is told both states besides (feature-wise modulation: "FiLM", Perez et al., arXiv 1709.07871):
-a drawing of two fingers may look alike where their joints differ.
+a drawing of two fingers may look alike where their joints differ. And it says how far off m is to be
+expected, by what its last layer has of the whole image.
 
 F frames, V cameras, C = 3·V channels, H W frame, P = H·W cells, N numbers that are told.
 """
@@ -44,6 +45,8 @@ BEYOND = 1.2  # where what lies outside of a frame is taken to be
 SMALLEST = 0.02  # that anything is trusted before it is learned, or nothing would be
 AS_IT_IS = -2.0  # logit of c, before it is learned
 TOLD = 128  # width of what the network makes of what it is told
+DOUBT = 64  # width of what tells how far off m is
+USUAL_ERROR = -5.0  # logarithm of a square error, before it is learned
 
 
 class Moved(NamedTuple):
@@ -52,6 +55,7 @@ class Moved(NamedTuple):
     frame: Tensor  # (F, C, H, W) m
     found: Tensor  # (F, C, H, W) what was found of it where the flows lead, drawing aside
     moved: Tensor  # (F, C, H, W) m − r
+    log_error: Tensor  # (F, V) logarithm of m's mean square error, as it is to be expected
 
     @property
     def mended(self) -> Tensor:
@@ -75,6 +79,9 @@ class DenseMotion(nn.Module):
         self.told = nn.Sequential(nn.Linear(told, TOLD), nn.GELU(), nn.Linear(TOLD, TOLD), nn.GELU())
         self.modulation = nn.ModuleList(zero_init(nn.Linear(TOLD, 2 * channels)) for _ in APART[1:])
         self.out = zero_init(nn.Conv2d(channels, 4 * LAYERS + 3, 3, padding=1))
+        known = zero_init(nn.Linear(DOUBT, 1))
+        nn.init.constant_(known.bias, USUAL_ERROR)
+        self.doubt = nn.Sequential(nn.Linear(2 * channels, DOUBT), nn.GELU(), known)
         # Not a scalar: of one that is a constant AOTInductor makes no view.
         self.register_buffer("reach", torch.full((1,), REACH), persistent=False)
 
@@ -107,7 +114,7 @@ class DenseMotion(nn.Module):
         trusted = torch.cat([same, rest, 1 - same - rest], dim=1)
         place = as_it_was.unflatten(-1, size)
         h = [a, there, there_drawn, d, d - there_drawn, d - d_a, seen, trusted[:, :LAYERS], place]
-        flows, logits, taken, lacking = self.tell(torch.cat(h, dim=1), told)
+        (flows, logits, taken, lacking), error = self.tell(torch.cat(h, dim=1), told)
         logits = trusted.clamp_min(SMALLEST).log() + F.pad(logits, (0, 0, 0, 0, 0, 1))
         trust, share = logits.softmax(1), logits[:, :LAYERS].softmax(1)
         moved, found = d, torch.zeros_like(d)
@@ -117,12 +124,15 @@ class DenseMotion(nn.Module):
                 ours, ours_drawn = look_up(both, at + flows[:, i].flatten(2), size).chunk(2, dim=1)
                 moved = moved + g * (ours - ours_drawn + c * (ours_drawn - d))
                 found = found + share[:, i : i + 1] * ours
-        frames = (moved + lacking, found, moved)
-        return Moved(*(rearrange(x, "(f v) c h w -> f (v c) h w", v=V) for x in frames))
+        frame, found, moved = (
+            rearrange(x, "(f v) c h w -> f (v c) h w", v=V) for x in (moved + lacking, found, moved)
+        )
+        return Moved(frame, found, moved, error.unflatten(0, (-1, V)))
 
-    def tell(self, seen: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def tell(self, seen: Tensor, told: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """Gives of each layer its flow (F·V, LAYERS, 2, H, W), the logits of its trust and c, (F·V, LAYERS,
-        H, W) each; and r, (F·V, 3, H, W)."""
+        H, W) each; and r, (F·V, 3, H, W); and besides how far off all that is, (F·V,), which learns by
+        itself."""
         V = len(self.camera)
         with full_precision(told):  # bf16 does not know half a degree of a joint
             told = self.told(told.float()).repeat_interleave(V, dim=0)
@@ -133,11 +143,15 @@ class DenseMotion(nn.Module):
         out = self.out(h).float()
         flows, logits, taken, lacking = out.tensor_split([2 * LAYERS, 3 * LAYERS, 4 * LAYERS], dim=1)
         flows = FARTHEST * flows.unflatten(1, (LAYERS, 2)).tanh()
-        return flows, logits, torch.sigmoid(taken + AS_IT_IS), lacking
+        with full_precision(h):
+            whole = h.detach().float().flatten(2)
+            error = self.doubt(torch.cat([whole.mean(2), whole.std(2)], dim=1))[:, 0]
+        return (flows, logits, torch.sigmoid(taken + AS_IT_IS), lacking), error
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Takes those of before, which were told nothing and left r out, as what they were."""
-        if f"{prefix}out.bias" in state_dict and f"{prefix}told.0.weight" not in state_dict:
+        """Takes those of before, which did not say how far off they are, or were told nothing and left r out
+        besides, as what they were."""
+        if f"{prefix}out.bias" in state_dict and f"{prefix}doubt.0.weight" not in state_dict:
             for name, own in self.state_dict().items():
                 whole, known = torch.zeros_like(own), state_dict.get(prefix + name)
                 if known is not None:

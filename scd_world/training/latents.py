@@ -32,7 +32,7 @@ from scd_datasets.store.writer import StoreWriter, store_lock
 from scd_world.codec.autoencoder import Autoencoder
 from scd_world.codec.codec import AutoencoderCodec, Codec, Identity, make_codec
 from scd_world.codec.config import CodecConfig
-from scd_world.codec.fit_codec import fit_codec, fit_unchanged, reconstruction
+from scd_world.codec.fit_codec import decoder_steps, fit_codec, fit_decoder, fit_unchanged, reconstruction
 from scd_world.robot_data.normalizer import decode_pixels, encode_pixels
 from scd_world.robot_data.schema import DataSchema
 from scd_world.training.found_objects import find_objects, follow_objects
@@ -47,6 +47,7 @@ from scd_world.world.world_config import read_config
 log = logging.getLogger(__name__)
 MEASURED = 96  # held-out frames
 POOR = 25.0  # dB: an imagination through such a codec hides what a robot works with
+DECODER_SHARE = 0.3  # of the codec's time, that the decoder learns on in
 PART = 256  # frames that are read together
 IMAGINED = 2  # an imagined latent is about so many times as far off as the codec was taught to forgive
 
@@ -125,10 +126,15 @@ def learn_codec(pretraining: Pretraining) -> TrainedCodec:
             for windows in batches:
                 yield single_frames(windows["pixels"], device)
 
-    stage = pretraining.stage("codec", settings.time_share)
-    bf16 = use_bf16(config.precision, device)
-    losses = fit_codec(codec.network, frames, seed, settings, bf16, stage)
-    pretraining.run_stage(stage, "codec", losses, settings.steps)
+    bf16, seconds = use_bf16(config.precision, device), 0.0
+    for name, fit, steps, share in (
+        ("codec", fit_codec, settings.steps, 1 - DECODER_SHARE),
+        ("decoder", fit_decoder, decoder_steps(settings.steps), DECODER_SHARE),
+    ):
+        stage = pretraining.stage(name, share * settings.time_share)
+        losses = fit(codec.network, frames, seed, settings, bf16, stage)
+        pretraining.run_stage(stage, name, losses, steps)
+        seconds += stage.elapsed
     codec = codec.eval().requires_grad_(False)
     pairs = WindowLoader(
         store, pretraining.episodes, MEASURED, 1, seed, motion_share=0.0, anchors=True
@@ -136,7 +142,7 @@ def learn_codec(pretraining: Pretraining) -> TrainedCodec:
     now, earlier = (pairs[name].to(device) for name in ("pixels", "anchor"))
     fit_unchanged(codec, now[:, 0], earlier, IMAGINED * settings.noise, seed)
     quality = measure(codec.network, store, held_out, pretraining) if len(held_out) else {}
-    return TrainedCodec(codec, quality, stage.elapsed)
+    return TrainedCodec(codec, quality, seconds)
 
 
 def measure(

@@ -11,7 +11,8 @@ step k + 1: the gains of a Kalman filter whose noise is measured instead of mode
 the uncorrected one, as dB have it: else the few rows that went astray would settle what is done to all. And
 error alone would blur whatever is uncertain: so the corrected frames shall be as sharp as the recorded ones
 within 15 %, u being how far |ln sharpness| is beyond that. Strengths are found so step by step, in the
-model's own frames, where what each comes to has a closed form. All else is judged by whole rollouts and the
+model's own frames, where what each comes to has a closed form; how much sharper they look once they are
+pictures is seen on those of the steps before. All else is judged by whole rollouts and the
 structural similarity of their pictures to the recorded ones, which tells both how near and how sharp they
 are: a code of the grain of wood and of a small red puck may differ as much, and what somebody sees does not.
 But what is sharp and wrong is no better than what is soft and right: nothing is taken whose pictures are
@@ -314,6 +315,7 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
     assert corrects is not None
     s, measured = rollouts.start(model), []
     strengths, sums = STRENGTHS.to(s.obs), torch.zeros((), device=s.obs.device)
+    seen = torch.zeros((), device=s.obs.device)  # how sharp pictures and frames were so far, as `sharpened`
     for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
@@ -329,14 +331,26 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
                 (moved * sharpness_of(recorded)).sum(0).expand(len(gain), -1),
             ]
         )
-        cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sums[1], sums[2])
+        cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sharpened(seen) * sums[1], sums[2])
         corrects.strength[k] = strongest(cost, strengths, corrects.strength[k - 1] * bool(k))
         s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
-        pictures = rollouts.decode(s.obs), rollouts.pictures[k]
-        measured += picture_cost(*pictures, clip.valid[:, i, None])
+        valid, pictures = clip.valid[:, i, None], (rollouts.decode(s.obs), rollouts.pictures[k])
+        measured += picture_cost(*pictures, valid)
+        if valid.any():
+            both = (*pictures, s.obs, recorded)
+            seen = MEMORY * seen + torch.stack([(valid * sharpness_of(x.float())).sum(0) for x in both])
     corrects.strength[k + 1 :] = corrects.strength[k]
     rollouts.tried.append(torch.stack(measured).mean(0))
     return rollouts.tried[-1]
+
+
+def sharpened(seen: Tensor) -> Tensor:
+    """Gives how many times sharper imagined frames, beside recorded ones, are as pictures, (V,). seen (4, V),
+    or nothing yet: sharpness of imagined and recorded pictures, and of imagined and recorded frames."""
+    picture, recorded_picture, frame, recorded = (
+        seen.clamp_min(EVEN).expand(4, -1) if seen.ndim else seen.new_ones(4)
+    )
+    return picture / recorded_picture / (frame / recorded)
 
 
 def fit_error(model: WorldModel, rollouts: Rollouts) -> Tensor:

@@ -12,7 +12,17 @@ from torch import Tensor
 from scd_world.codec.autoencoder import Autoencoder
 from scd_world.codec.codec import AutoencoderCodec, Identity
 from scd_world.codec.config import CodecConfig, CodecTrainConfig
-from scd_world.codec.fit_codec import fit_codec, fit_unchanged, move, reconstruction, small_motions
+from scd_world.codec.fit_codec import (
+    fit_codec,
+    fit_decoder,
+    fit_unchanged,
+    move,
+    reconstruction,
+    small_motions,
+    soften,
+    texture_loss,
+)
+from scd_world.metrics.image import psnr, sharpness
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.robot_data.normalizer import encode_pixels
 from tests.conftest import SCHEMA
@@ -120,10 +130,12 @@ def test_two_codecs_have_two_fingerprints():
     assert one.fingerprint == other.fingerprint
 
 
-def fitted(config: CodecTrainConfig, stage: PretrainStage | None = None, updates: int | None = None):
+def fitted(
+    config: CodecTrainConfig, stage: PretrainStage | None = None, updates: int | None = None, fit=fit_codec
+) -> Autoencoder:
     torch.manual_seed(0)
     network = Autoencoder(config.width)
-    losses = fit_codec(network, squares, 0, config, bf16=False, stage=stage)
+    losses = fit(network, squares, 0, config, bf16=False, stage=stage)
     for i, _ in enumerate(losses, start=1):
         if i == updates:
             losses.close()
@@ -157,14 +169,60 @@ def test_latents_move_as_the_pictures_do():
         assert taught < 0.8 * of_moved()
 
 
-def test_an_interrupted_fit_goes_on_where_it_was(tmp_path):
+def test_a_texture_may_lie_anywhere_in_its_neighborhood():
+    """Stripes that are shifted by one pixel are as right as they were; a blur of them is not."""
+    stripes = torch.tensor([1.0, -1.0, -1.0, -1.0]).repeat(8).expand(1, 3, 16, -1)
+    soft = stripes[..., :-1].lerp(stripes[..., 1:], 0.5)
+    assert texture_loss(stripes[..., 1:], stripes[..., :-1]) < 0.2 * texture_loss(soft, stripes[..., :-1])
+    assert texture_loss(stripes[..., :5], stripes[..., :5]) == 0  # smaller than one
+
+
+def test_a_latent_is_softened_by_its_own_share():
+    latents = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    soft = soften(latents, torch.tensor([0.0, 0.5, 1.0]))
+    assert torch.equal(soft[0], latents[0])
+    assert torch.allclose(soften(torch.ones(1, 3, 8, 8), torch.ones(1)), torch.ones(1, 3, 8, 8))
+    half, whole = (soften(latents[2:], torch.tensor([by])) for by in (0.5, 1.0))
+    assert torch.equal(whole[0], soft[2])
+    assert torch.allclose(half, (latents[2:] + whole) / 2, atol=1e-6)
+    assert whole.std() < 0.5 * latents[2].std()
+
+
+def test_a_decoder_that_learns_on_draws_soft_latents_sharp():
+    """And nearer; what is encoded stays the same, and is drawn about as near as before."""
+    config = CodecTrainConfig("autoencoder", width=12, steps=300, lr=1e-2)
+    network, unseen = fitted(config), next(squares(10_000))
+    latents = network.encode(unseen)
+
+    def drawn(by: float) -> tuple[float, float]:
+        frames = network.decode(soften(latents, torch.full((len(latents),), by)))
+        return (sharpness(frames) / sharpness(unseen)).mean().item(), psnr(frames, unseen).mean().item()
+
+    clean, soft = drawn(0.0), drawn(1.0)
+    assert sum(1 for _ in fit_decoder(network, squares, 0, config, bf16=False)) == 150
+    assert torch.equal(network.encode(unseen), latents)
+    assert soft[0] < 0.6
+    assert 0.8 < drawn(1.0)[0] < 1.1
+    assert drawn(1.0)[1] > soft[1] + 1
+    assert drawn(0.0)[1] > clean[1] - 1
+    assert abs(drawn(0.0)[0] - 1) < abs(clean[0] - 1)
+
+
+@pytest.mark.parametrize("fit", [fit_codec, fit_decoder])
+def test_it_learns_in_half_precision_too(fit):
+    network, config = Autoencoder(4), CodecTrainConfig("autoencoder", width=4, steps=2)
+    assert all(loss.isfinite() for loss in fit(network, squares, 0, config, bf16=True))
+
+
+@pytest.mark.parametrize("fit", [fit_codec, fit_decoder])
+def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, fit):
     config = CodecTrainConfig("autoencoder", width=4, steps=6)
-    straight = fitted(config)
+    straight = fitted(config, fit=fit)
     broken = PretrainStage(folder=tmp_path / "codec", depends_on={})
-    fitted(config, broken, updates=3)
+    fitted(config, broken, updates=2, fit=fit)
     broken.save()
     resumed = PretrainStage(folder=tmp_path / "codec", depends_on={})
-    network = fitted(config, resumed)
-    assert resumed.update == 6
+    network = fitted(config, resumed, fit=fit)
+    assert resumed.update == (6 if fit is fit_codec else 3)
     for name, value in straight.state_dict().items():
         assert torch.equal(value, network.state_dict()[name]), name

@@ -589,7 +589,7 @@ def test_the_error_to_expect_of_pictures_is_scored_beside_the_one_they_have(stor
     report, _, _ = measure(world, store, settings(sweep_starts=0))
     assert report["image_uncertainty"] == {}  # it was not measured
     assert "image uncertainty" not in markdown(report)
-    world.model.filter.error_weights.copy_(torch.tensor([-2.0, 0.3, 0.1, 0.1, 0.1]))
+    world.model.filter.error_weights.copy_(torch.tensor([-2.0, 0.3, 0.1, 0.1, 0.1, 0.0]))
     data, out = DataConfig(kind="zarr", root=str(slide_store)), tmp_path / "evaluation"
     folder = world.save(tmp_path / "world")
     told = evaluate(settings(world=str(folder), out=str(out), data=data, device="cpu", sweep_starts=0))

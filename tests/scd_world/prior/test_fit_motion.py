@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from scd_world.prior.config import MotionPretrainConfig, PriorConfig
-from scd_world.prior.fit_motion import fit_motion
+from scd_world.prior.fit_motion import fit_motion, motion_loss
 from scd_world.prior.pretraining_report import motion_result
 from scd_world.prior.renderer import StateRenderer
+from scd_world.scene.dense_motion import Moved
 from scd_world.scene.frames import FramesToDraw
 from tests.scd_world.scene.test_dense_motion import SIDE, held
 
@@ -24,9 +25,8 @@ def pairs(first: int, count: int = 16) -> Iterator[FramesToDraw]:
         yield FramesToDraw(obs, state, state, shown, torch.cat([there, there], dim=1))
 
 
-def test_it_alone_is_learned_and_its_result_is_measured_beside_the_drawing():
-    torch.manual_seed(0)
-    renderer = StateRenderer(
+def some_renderer() -> StateRenderer:
+    return StateRenderer(
         1,
         torch.full((3, SIDE, SIDE), -0.5),
         *(4, 16, 16, 4),
@@ -34,9 +34,14 @@ def test_it_alone_is_learned_and_its_result_is_measured_beside_the_drawing():
         motion_channels=16,
         usual_change=torch.ones(1),
     ).requires_grad_(False)
+
+
+def test_it_alone_is_learned_and_its_result_is_measured_beside_the_drawing():
+    torch.manual_seed(0)
+    renderer = some_renderer()
     before = {name: value.clone() for name, value in renderer.state_dict().items()}
     config = MotionPretrainConfig(steps=30, lr=3e-3)
-    losses = [loss.item() for loss in fit_motion(renderer, pairs, config, bf16=False)]
+    losses = [loss.item() for loss in fit_motion(renderer, pairs, config, bf16=True)]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     after = renderer.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {
@@ -45,6 +50,20 @@ def test_it_alone_is_learned_and_its_result_is_measured_beside_the_drawing():
     (result,) = motion_result(renderer, next(pairs(1000)))
     assert not result.failed
     assert result.value > result.baseline_value
+
+
+def test_what_is_expected_to_be_off_is_what_was_off_by_camera():
+    """By the logarithm: where a frame is right to the last bit nothing less than a gray level is expected."""
+    obs = torch.zeros(2, 6, 4, 4)
+    frame = torch.tensor([[0.1, 0.4], [0.2, 0.0]]).repeat_interleave(3, 1)[..., None, None].expand_as(obs)
+    expected = torch.zeros(2, 2, requires_grad=True)
+    optimizer = torch.optim.Adam([expected], 0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        motion_loss(Moved(frame, frame, frame, expected), obs).backward()
+        optimizer.step()
+    off = expected.exp().sqrt()
+    torch.testing.assert_close(off, torch.tensor([[0.1, 0.4], [0.2, 0.01]]), rtol=0.02, atol=0.0)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_one_of_before_moves_what_it_moved_whatever_it_is_told_now():
     motion = DenseMotion(1, 16, NUMBERS)
     for value in motion.parameters():
         torch.nn.init.normal_(value, std=0.2)
-    younger = ("told.", "modulation.")
+    younger = ("told.", "modulation.", "doubt.")
     before = {name: v for name, v in motion.state_dict().items() if not name.startswith(younger)}
     before |= {name: before[name][:8].clone() for name in ("out.weight", "out.bias")}
     again = DenseMotion(1, 16, NUMBERS)
@@ -150,4 +150,27 @@ def test_one_of_before_moves_what_it_moved_whatever_it_is_told_now():
     ]
     torch.testing.assert_close(*frames)
     assert not again.out.weight[8:].any()
+    assert not move(again, some[1], some[0], some[2]).log_error.any()
     torch.testing.assert_close(again.out.weight[:8], before["out.weight"])
+
+
+def test_one_that_did_not_say_how_far_off_it_is_moves_as_it_did():
+    torch.manual_seed(0)
+    motion, again = DenseMotion(1, 16, NUMBERS), DenseMotion(1, 16, NUMBERS)
+    for value in motion.parameters():
+        torch.nn.init.normal_(value, std=0.2)
+    again.load_state_dict({n: v for n, v in motion.state_dict().items() if not n.startswith("doubt.")})
+    _, shown, drawn, shown_drawn = held(4, torch.Generator().manual_seed(0))
+    before, now = (move(net, drawn, shown, shown_drawn) for net in (motion, again))
+    torch.testing.assert_close(now.frame, before.frame)
+    assert before.log_error.any()
+    assert not now.log_error.any()
+
+
+def test_of_how_far_off_it_is_nothing_else_learns():
+    motion = DenseMotion(1, 16, NUMBERS)
+    torch.nn.init.normal_(motion.doubt[-1].weight)
+    _, shown, drawn, shown_drawn = held(2, torch.Generator().manual_seed(0))
+    move(motion, drawn, shown, shown_drawn).log_error.sum().backward()
+    learns = {name for name, value in motion.named_parameters() if value.grad is not None}
+    assert learns == {f"doubt.{name}" for name in motion.doubt.state_dict()}

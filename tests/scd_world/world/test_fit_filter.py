@@ -83,7 +83,8 @@ def state_there(clip: Clip, i: int) -> torch.Tensor:
 
 def measured_as(drawn: torch.Tensor, shown: Shown, age: torch.Tensor | None = None) -> Measured:
     """What a filter is told where what is drawn is all that it knows."""
-    return Measured(drawn, drawn, shown, torch.zeros(len(drawn)).long() if age is None else age)
+    age = torch.zeros(len(drawn)).long() if age is None else age
+    return Measured(drawn, drawn, shown, age, torch.zeros(len(drawn)))
 
 
 def shown_as(anchor: torch.Tensor, drawn: torch.Tensor) -> Shown:
@@ -206,8 +207,10 @@ def test_where_it_is_known_what_moved_no_reach_is_asked(schema, stats, clip, wor
     s = observe_context(model, clip, CONTEXT)
     seen = model.measure(s.state, s.prev, s.shown, s.steps_since_observed)
     there = ShownFrame(s.anchor, s.anchor_state, s.anchor_drawn)
-    moved = model.prior.move_shown(seen.drawn, s.state, s.prev, there, None)
+    moved, log_error = model.prior.move_shown(seen.drawn, s.state, s.prev, there, None)
     torch.testing.assert_close(seen.frame, moved)
+    torch.testing.assert_close(seen.log_error, log_error.mean(1))
+    assert seen.log_error.std() > 0
     assert not torch.equal(seen.frame, seen.drawn)
     again = World.load(World(model, stats, world.starts).save(tmp_path / "world"))
     assert again.prior_config.motion_channels == 8
@@ -544,7 +547,7 @@ def test_a_filter_from_before_a_change_told_of_the_error_does_not_ask_for_it(mod
     weights = model.state_dict()
     weights["filter.error_weights"] = torch.tensor([-3.0, 0.3, 0.2, 0.1])
     model.load_state_dict(weights)
-    torch.testing.assert_close(model.filter.error_weights, torch.tensor([-3.0, 0.3, 0.2, 0.1, 0.0]))
+    torch.testing.assert_close(model.filter.error_weights, torch.tensor([-3.0, 0.3, 0.2, 0.1, 0.0, 0.0]))
 
 
 def test_the_error_to_expect_is_the_error_of_the_pictures_where_it_was_measured(model, clip):
@@ -598,18 +601,19 @@ def test_what_is_always_the_same_tells_nothing_of_an_error():
 
 def test_the_error_to_expect_grows_with_what_tells_of_it():
     """With the step, with how far off the drawing was, with how far it is from what was imagined, and with
-    how much it says has changed: of any camera."""
+    how much it says has changed, of any camera, and with how far off what was moved is expected to be."""
     corrects = StateFilter(cameras=2)
     obs = torch.rand(1, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     step, off, far = torch.zeros(1, dtype=torch.long), torch.full((1, 2), 1e-4), torch.full_like(obs, 0.1)
 
-    def expected(step, off, far, changed):
+    def expected(step, off, far, changed, log_error=0.0):
         shown = shown_as(obs, obs)._replace(unaided_error=off)
-        told = corrects.error_features(measured_as(obs + changed, shown, step), far)
+        measured = measured_as(obs + changed, shown, step)._replace(log_error=torch.tensor([log_error]))
+        told = corrects.error_features(measured, far)
         return corrects.expected_error(told)
 
     assert expected(step, off, far, far) == 1.0  # it was not measured
-    corrects.error_weights.copy_(torch.tensor([-1.0, 0.3, 0.2, 0.1, 0.15]))
+    corrects.error_weights.copy_(torch.tensor([-1.0, 0.3, 0.2, 0.1, 0.15, 0.5]))
     least = expected(step, off, far, far)
     assert 0 < least < 1
     of_one = torch.tensor([[4.0, 1.0]])
@@ -618,13 +622,14 @@ def test_the_error_to_expect_grows_with_what_tells_of_it():
     assert expected(step, off * of_one.square() ** 2, far, far) > least
     assert expected(step, off, farther, far) > least
     assert expected(step, off, far, farther) > least
+    assert expected(step, off, far, far, math.log(4.0)) == pytest.approx(least.item() * 2**0.5)
     assert expected(step + 10**6, off, far, far) == 1.0
 
 
 def test_a_world_keeps_its_filter(model, schema, stats, world, tmp_path):
     model.filter.strength.copy_(torch.linspace(0, 0.5, STEPS)[:, None])
     model.filter.reach.fill_(0.2)
-    model.filter.error_weights.copy_(torch.tensor([-3.0, 0.25, 0.0, 0.1, 0.2]))
+    model.filter.error_weights.copy_(torch.tensor([-3.0, 0.25, 0.0, 0.1, 0.2, 0.3]))
     folder = World(model, stats, world.starts).save(tmp_path / "world", weights="int8")
     again = World.load(folder)
     torch.testing.assert_close(again.model.filter.state_dict(), model.filter.state_dict(), rtol=0, atol=0)
@@ -681,6 +686,30 @@ def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, 
     (error, unsharp), (error_with, unsharp_with) = found
     assert (error < error_with).all()
     assert (unsharp > unsharp_with).all()
+
+
+def test_frames_may_be_as_soft_as_their_pictures_are_sharp(model, clip, monkeypatch):
+    """A codec that draws all frames equally sharp: from the second step on that is known of them."""
+    model.filter.farthest.fill_(1e6)
+    monkeypatch.setattr(fitting, "strongest", lambda cost, strengths, before: strengths[0].expand(2))
+
+    def equally_sharp(obs):
+        return obs / fitting.sharpness_of(obs).repeat_interleave(3, dim=1)[..., None, None]
+
+    def judged(decode) -> torch.Tensor:
+        """Gives the sharpness that frames are judged to have that nothing corrects, beside recorded ones."""
+        asked = []
+        unsharpness = fitting.unsharpness
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "unsharpness", lambda *two: asked.append(two) or unsharpness(*two))
+            fitting.fit_strength(model, replace(rollouts(clip), decode=decode))
+        return torch.stack([found[0] / wanted[0] for found, wanted in asked if found.ndim == 2])
+
+    plain, through_codec = judged(lambda obs: 3 * obs), judged(equally_sharp)
+    torch.testing.assert_close(judged(lambda obs: obs), plain, rtol=1e-3, atol=0.0)
+    assert torch.equal(plain[0], through_codec[0])
+    assert (plain[1:].log() > 0.05).all()
+    assert (through_codec[1:].log().abs() < 0.5 * plain[1:].log()).all()
 
 
 def test_a_picture_is_sharp_enough_within_fifteen_percent_of_the_recorded_one():
