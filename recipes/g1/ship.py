@@ -8,10 +8,13 @@ license), its window store, where to.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 
 from scd_datasets.store.store import WindowStore
 from scd_world.training.export import export_world, pick_starts
@@ -29,4 +32,9 @@ held_out = World.load(world).provenance["held_out_episodes"]
 episodes = np.flatnonzero(np.isin(store.episode_index, held_out))
 starts = pick_starts(store, episodes, PIECES, FRAMES)
 license_text = [Path(recording) / "LICENSE"]
-print(export_world(world, evaluation, out, "int8", SOURCE, starts, beside=license_text))
+with TemporaryDirectory() as folder:  # the evaluation, the picture of its worst window in 256 colors
+    small = Path(shutil.copytree(evaluation, Path(folder) / "evaluation"))
+    worst = small / "worst.png"
+    Image.open(worst).convert("RGB").quantize(256).save(worst, optimize=True)
+    shipped = export_world(world, small, out, "int8", SOURCE, starts, beside=license_text)
+print(shipped, f"{sum(file.stat().st_size for file in shipped.rglob('*') if file.is_file()) / 2**20:.1f} MB")

@@ -20,7 +20,8 @@ from scd_world.world.world_config import WorldConfig, fewest_weights
 
 CODEC = "codec.safetensors"  # in a world whose codec is learnt
 WEIGHTS = ("float32", "float16", "int8")  # in how many bits parameters are saved
-OF_FRAMES = ("core.", "prior.renderer.scene_encoder.", "prior.renderer.static_layer.")  # what is kept in int8
+LOOK_AT_FRAMES = ("scene_encoder", "static_layer", "motion.layers")  # of a renderer
+OF_FRAMES = ("core.", *(f"prior.renderer.{part}." for part in LOOK_AT_FRAMES))  # what is kept in int8
 ROW_SCALES = ".row_scales"  # behind the name of a matrix that is saved in 8 bits
 MAY_BE_NAN = "prior.uncertainty.calibration_curve"  # where no state says what to expect
 
