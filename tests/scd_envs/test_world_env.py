@@ -546,7 +546,7 @@ def test_image_uncertainty_is_told_where_a_filter_was_measured_and_can_end_an_ep
     refusal = r"max_image_uncertainty: this world has no filter that was measured"
     with pytest.raises(ValueError, match=refusal):
         make(world, max_image_uncertainty=0.1)
-    world.model.filter.error_weights.copy_(torch.tensor([-3.0, 0.4, 0.1, 0.1, 0.1]))
+    world.model.filter.error_weights.copy_(torch.tensor([-3.0, 0.4, 0.1, 0.1, 0.1, 0.0]))
     env = make(world, **quiet)
     assert env.reset(seed=0)[1]["image_uncertainty"] == 0  # it was recorded
     told = [step[4]["image_uncertainty"] for step in play(env, actions[:6, 0])]
