@@ -50,20 +50,12 @@ def fit_codec(
     frames(first): batches of frames (F, 3, H, W) in [-1, 1] from number `first` on, without end, on the
     network's device.
     """
-    device, generator = next(network.parameters()).device, torch.Generator().manual_seed(seed)
-    stage = stage or PretrainStage()
-    stage.start(network, [(adam(network), config.lr)], generator)
-    with closing(frames(stage.update)) as batches:
 
-        def loss(progress: float) -> Tensor:
-            true = next(batches)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                true, latents = moved_alike(true, network.encode(true).float(), generator)
-                noise = torch.randn(latents.shape, generator=generator).to(latents)
-                drawn = network.decode(latents + config.noise * noise)
-            return reconstruction_loss(drawn.float(), true)
+    def loss(true: Tensor, generator: torch.Generator) -> Tensor:
+        true, latents = moved_alike(true, network.encode(true).float(), generator)
+        return reconstruction_loss(network.decode(noisy(latents, config.noise, generator)).float(), true)
 
-        yield from stage.run(config.steps, rates(stage), loss)
+    yield from learn(network, loss, frames, seed, config.steps, config.lr, bf16, stage)
 
 
 def fit_decoder(
@@ -76,23 +68,44 @@ def fit_decoder(
 ) -> Generator[Tensor]:
     """Trains the decoder of a `network` that has learned on, in place; yields the loss of each update. What
     is encoded stays the same. frames: as in `fit_codec`."""
-    decoder, generator = network.decoder, torch.Generator().manual_seed(seed)
-    device = next(decoder.parameters()).device
+
+    def loss(true: Tensor, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            true, latents = moved_alike(true, network.encode(true).float(), generator)
+            latents = soften(latents, torch.rand(len(latents), generator=generator).to(latents))
+        drawn = network.decode(noisy(latents, config.noise, generator)).float()
+        return reconstruction_loss(drawn, true) + TEXTURE * texture_loss(drawn, true)
+
+    steps, lr = decoder_steps(config.steps), DECODER_RATE * config.lr
+    yield from learn(network.decoder, loss, frames, seed, steps, lr, bf16, stage)
+
+
+def learn(
+    network: nn.Module,
+    loss: Callable[[Tensor, torch.Generator], Tensor],
+    frames: Callable[[int], Generator[Tensor]],
+    seed: int,
+    steps: int,
+    lr: float,
+    bf16: bool,
+    stage: PretrainStage | None,
+) -> Generator[Tensor]:
+    """Trains what of a codec is to learn; yields the loss of each update, of a batch of frames and what is
+    drawn at random."""
+    device, generator = next(network.parameters()).device, torch.Generator().manual_seed(seed)
     stage = stage or PretrainStage()
-    stage.start(decoder, [(adam(decoder), DECODER_RATE * config.lr)], generator)
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    stage.start(network, [(optimizer, lr)], generator)
     with closing(frames(stage.update)) as batches:
 
-        def loss(progress: float) -> Tensor:
-            true = next(batches)
+        def of_batch(progress: float) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                with torch.no_grad():
-                    true, latents = moved_alike(true, network.encode(true).float(), generator)
-                    latents = soften(latents, torch.rand(len(latents), generator=generator).to(latents))
-                    noise = torch.randn(latents.shape, generator=generator).to(latents)
-                drawn = decoder(latents + config.noise * noise)
-            return reconstruction_loss(drawn.float(), true) + TEXTURE * texture_loss(drawn.float(), true)
+                return loss(next(batches), generator)
 
-        yield from stage.run(decoder_steps(config.steps), rates(stage), loss)
+        def rates(progress: float) -> float:
+            return min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 1.0, 0.02)
+
+        yield from stage.run(steps, rates, of_batch)
 
 
 def decoder_steps(steps: int) -> int:
@@ -100,22 +113,17 @@ def decoder_steps(steps: int) -> int:
     return max(1, round(LEARNS_ON * steps))
 
 
-def adam(network: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-
-
-def rates(stage: PretrainStage) -> Callable[[float], float]:
-    """Gives the share of the learning rate at each progress of a stage."""
-    return lambda progress: min(1.0, (stage.update + 1) / WARM_UP) * lr_schedule(progress, 0.0, 1.0, 0.02)
+def noisy(latents: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    return latents + noise * torch.randn(latents.shape, generator=generator).to(latents)
 
 
 def moved_alike(frames: Tensor, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Moves half of frames (F, 3, H, W) a little, and of their latents the same half alike."""
     motion = small_motions(len(frames) // 2, generator).to(frames)
-    n = len(motion)
-    return torch.cat([move(frames[:n], motion), frames[n:]]), torch.cat(
-        [move(latents[:n], motion), latents[n:]]
+    frames, latents = (
+        torch.cat([move(x[: len(motion)], motion), x[len(motion) :]]) for x in (frames, latents)
     )
+    return frames, latents
 
 
 def soften(latents: Tensor, by: Tensor) -> Tensor:
