@@ -4,7 +4,7 @@ The search begins at the reach that brings drawings of recorded states nearest t
 larger one, which keeps longer what was shown, is taken where rollouts are about as near with it. After k
 steps of a rollout, of the imagined x, the measured m and the recorded y,
 
-    P_k = argmin  10 lg Σ ‖x + g·c + g²·f − y‖² / ‖x − y‖²  +  UNSHARP · u     P_k ≥ P_(k−1)
+    P_k = argmin  10 lg Σ ‖x + g·c + g²·f − y‖² / ‖x − y‖²  +  UNSHARP · u
 
 over all rows, c = G(m − x), f = m − x − c and g = P / (P + R²) in each, the corrected frame being the past of
 step k + 1: the gains of a Kalman filter whose noise is measured instead of modeled. Each error counts beside
@@ -332,7 +332,7 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
             ]
         )
         cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sharpened(seen) * sums[1], sums[2])
-        corrects.strength[k] = strongest(cost, strengths, corrects.strength[k - 1] * bool(k))
+        corrects.strength[k] = best(cost, strengths)
         s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
         valid, pictures = clip.valid[:, i, None], (rollouts.decode(s.obs), rollouts.pictures[k])
         measured += picture_cost(*pictures, valid)
@@ -381,11 +381,9 @@ def measured_of(model: WorldModel, s: RolloutState, last: RolloutState) -> Measu
     return model.measure(s.state, s.prev, s.shown, last.steps_since_observed)
 
 
-def strongest(cost: Tensor, strengths: Tensor, before: Tensor) -> Tensor:
-    """Gives each camera's strength of least cost (P, V), of (P,), none weaker than the step before, (V,):
-    what a rollout has lost it has lost."""
-    weaker = strengths[:, None] < before
-    return strengths[cost.nan_to_num(0.0).masked_fill(weaker, torch.inf).argmin(0)]
+def best(cost: Tensor, strengths: Tensor) -> Tensor:
+    """Gives each camera's strength of least cost (P, V), of (P,)."""
+    return strengths[cost.nan_to_num(0.0).argmin(0)]
 
 
 def least_squares_of_logarithm(told: Tensor, errors: Tensor) -> Tensor:
