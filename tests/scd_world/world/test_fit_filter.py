@@ -153,6 +153,18 @@ def test_the_strength_is_the_one_of_least_error_where_something_was_recorded(mod
     assert (model.filter.strength >= 0).all()
 
 
+def test_a_strength_may_fall_again(model, clip, monkeypatch):
+    """Recorded is what comes of drawings that are taken whole at first, and not at all from then on."""
+    monkeypatch.setattr(fitting, "UNSHARP", 0.0)
+    for name, value in (("reach", 0.3), ("farthest", 1e6), ("strength", 0.0)):
+        getattr(model.filter, name).fill_(value)
+    model.filter.strength[:2] = WHOLE
+    recorded = with_future(clip, rollout(model, clip))
+    fitting.fit_strength(model, rollouts(recorded))
+    assert (model.filter.strength[:2] > 0.5 * WHOLE).all()
+    assert (model.filter.strength[2:] < 1e-3).all()
+
+
 def test_steps_beyond_those_measured_are_corrected_as_the_last_one(model, schema):
     clip = make_clip(schema, B=3, T=5)
     measure(model, clip)
