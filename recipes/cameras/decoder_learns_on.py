@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Generator
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from scd_datasets.store.loader import WindowLoader, prefetch
+from scd_datasets.preparation.low_dim import calibration_threshold, split_hash, store_low_dim
+from scd_datasets.store.loader import WindowLoader
 from scd_datasets.store.store import WindowStore
 from scd_world.codec.codec import AutoencoderCodec
 from scd_world.codec.config import CodecTrainConfig
-from scd_world.codec.fit_codec import decoder_steps, fit_decoder, fit_unchanged, reconstruction
-from scd_world.training.latents import IMAGINED, MEASURED, single_frames
+from scd_world.codec.fit_codec import decoder_steps, fit_decoder, reconstruction
+from scd_world.training.latents import MEASURED, find_unchanged, frames_of, single_frames
 from scd_world.utils.precision import use_bf16
 from scd_world.world.world import World
 
@@ -42,23 +41,22 @@ def main() -> None:
     if store.fingerprint != world.provenance["fingerprint"]:
         parser.error(f"{args.world} was trained on another recording than {args.data}")
     held_out = np.isin(store.episode_index, world.provenance["held_out_episodes"])
-    learnt_from, unseen = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    episodes, unseen = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    hashes = split_hash(
+        store_low_dim(store, episodes)
+    )  # of those set apart the filter is measured: not these
+    share = world.provenance.get("calibration_share", 0.0)
+    learnt_from = episodes[hashes >= calibration_threshold(hashes, share)]
     network, settings = world.codec.network.requires_grad_(True), CodecTrainConfig("autoencoder")
-    loader = WindowLoader(store, learnt_from, settings.batch_size, 1, 0, motion_share=0.0)
+    frames = frames_of(store, learnt_from, settings.batch_size, 0, cpu)
     of_unseen = WindowLoader(store, unseen, MEASURED, 1, 0, motion_share=0.0).batch(0)
     true = single_frames(of_unseen["pixels"], cpu)
-
-    def frames(first: int) -> Generator[Tensor]:
-        for windows in prefetch(loader, first):
-            yield single_frames(windows["pixels"], cpu)
-
     before, began = reconstruction(network, true), time.monotonic()
     losses = fit_decoder(network, frames, 0, settings, use_bf16("auto", cpu))
     for _ in tqdm(losses, "decoder", decoder_steps(settings.steps), unit="step"):
         pass
     network.requires_grad_(False)
-    pairs = WindowLoader(store, learnt_from, MEASURED, 1, 0, motion_share=0.0, anchors=True).batch(0)
-    fit_unchanged(world.codec, pairs["pixels"][:, 0], pairs["anchor"], IMAGINED * settings.noise, 0)
+    find_unchanged(world.codec, store, learnt_from, settings.noise, 0)
     after = reconstruction(network, true)
     print(f"{time.monotonic() - began:.0f} s; held-out frames come back at {after['psnr']:.1f} dB, SSIM "
           f"{after['ssim']:.3f} ({before['psnr']:.1f} and {before['ssim']:.3f} before)")  # fmt: skip

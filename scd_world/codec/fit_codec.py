@@ -159,8 +159,8 @@ def reconstruction_loss(drawn: Tensor, frames: Tensor) -> Tensor:
 
 
 def texture_loss(drawn: Tensor, frames: Tensor) -> Tensor:
-    """How far the absolute differences between neighbors are from the frames', on the average of each
-    NEIGHBORHOOD, or of a whole side that is shorter."""
+    """Measures how far the absolute differences between neighbors are from the frames', on the average of
+    each NEIGHBORHOOD, or of a whole side that is shorter."""
     off = []
     for dim in (-2, -1):
         found, wanted = (x.diff(dim=dim).abs() for x in (drawn, frames))

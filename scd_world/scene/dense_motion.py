@@ -114,7 +114,7 @@ class DenseMotion(nn.Module):
         trusted = torch.cat([same, rest, 1 - same - rest], dim=1)
         place = as_it_was.unflatten(-1, size)
         h = [a, there, there_drawn, d, d - there_drawn, d - d_a, seen, trusted[:, :LAYERS], place]
-        (flows, logits, taken, lacking), error = self.tell(torch.cat(h, dim=1), told)
+        flows, logits, taken, lacking, error = self.tell(torch.cat(h, dim=1), told)
         logits = trusted.clamp_min(SMALLEST).log() + F.pad(logits, (0, 0, 0, 0, 0, 1))
         trust, share = logits.softmax(1), logits[:, :LAYERS].softmax(1)
         moved, found = d, torch.zeros_like(d)
@@ -129,10 +129,9 @@ class DenseMotion(nn.Module):
         )
         return Moved(frame, found, moved, error.unflatten(0, (-1, V)))
 
-    def tell(self, seen: Tensor, told: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    def tell(self, seen: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Gives of each layer its flow (F·V, LAYERS, 2, H, W), the logits of its trust and c, (F·V, LAYERS,
-        H, W) each; and r, (F·V, 3, H, W); and besides how far off all that is, (F·V,), which learns by
-        itself."""
+        H, W) each; r, (F·V, 3, H, W); and how far off all that is, (F·V,), of which nothing else learns."""
         V = len(self.camera)
         with full_precision(told):  # bf16 does not know half a degree of a joint
             told = self.told(told.float()).repeat_interleave(V, dim=0)
@@ -146,7 +145,7 @@ class DenseMotion(nn.Module):
         with full_precision(h):
             whole = h.detach().float().flatten(2)
             error = self.doubt(torch.cat([whole.mean(2), whole.std(2)], dim=1))[:, 0]
-        return (flows, logits, torch.sigmoid(taken + AS_IT_IS), lacking), error
+        return flows, logits, torch.sigmoid(taken + AS_IT_IS), lacking, error
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Takes those of before, which did not say how far off they are, or were told nothing and left r out

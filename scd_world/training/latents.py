@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,13 +119,7 @@ def learn_codec(pretraining: Pretraining) -> TrainedCodec:
     device, seed = pretraining.accelerator.device, config.seed
     torch.manual_seed(seed)
     codec = AutoencoderCodec(settings.architecture, store.schema).to(device)
-    loader = WindowLoader(store, pretraining.episodes, settings.batch_size, 1, seed, motion_share=0.0)
-
-    def frames(first: int) -> Generator[Tensor]:
-        with closing(prefetch(loader, first)) as batches:
-            for windows in batches:
-                yield single_frames(windows["pixels"], device)
-
+    frames = frames_of(store, pretraining.episodes, settings.batch_size, seed, device)
     bf16, seconds = use_bf16(config.precision, device), 0.0
     for name, fit, steps, share in (
         ("codec", fit_codec, settings.steps, 1 - DECODER_SHARE),
@@ -136,13 +130,33 @@ def learn_codec(pretraining: Pretraining) -> TrainedCodec:
         pretraining.run_stage(stage, name, losses, steps)
         seconds += stage.elapsed
     codec = codec.eval().requires_grad_(False)
-    pairs = WindowLoader(
-        store, pretraining.episodes, MEASURED, 1, seed, motion_share=0.0, anchors=True
-    ).batch(0)
-    now, earlier = (pairs[name].to(device) for name in ("pixels", "anchor"))
-    fit_unchanged(codec, now[:, 0], earlier, IMAGINED * settings.noise, seed)
+    find_unchanged(codec, store, pretraining.episodes, settings.noise, seed)
     quality = measure(codec.network, store, held_out, pretraining) if len(held_out) else {}
     return TrainedCodec(codec, quality, seconds)
+
+
+def frames_of(
+    store: WindowStore, episodes: np.ndarray, batch_size: int, seed: int, device: torch.device
+) -> Callable[[int], Generator[Tensor]]:
+    """Gives what a codec learns from: single frames of these episodes, from batch number `first` on."""
+    loader = WindowLoader(store, episodes, batch_size, 1, seed, motion_share=0.0)
+
+    def frames(first: int) -> Generator[Tensor]:
+        with closing(prefetch(loader, first)) as batches:
+            for windows in batches:
+                yield single_frames(windows["pixels"], device)
+
+    return frames
+
+
+def find_unchanged(
+    codec: AutoencoderCodec, store: WindowStore, episodes: np.ndarray, noise: float, seed: int
+) -> None:
+    """Finds by pairs of frames of these episodes what counts as unchanged (`fit_unchanged`). noise: that the
+    codec learned to forgive."""
+    pairs = WindowLoader(store, episodes, MEASURED, 1, seed, motion_share=0.0, anchors=True).batch(0)
+    now, earlier = (pairs[name].to(codec.unchanged.device) for name in ("pixels", "anchor"))
+    fit_unchanged(codec, now[:, 0], earlier, IMAGINED * noise, seed)
 
 
 def measure(

@@ -315,7 +315,7 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
     assert corrects is not None
     s, measured = rollouts.start(model), []
     strengths, sums = STRENGTHS.to(s.obs), torch.zeros((), device=s.obs.device)
-    seen = torch.zeros((), device=s.obs.device)  # how sharp pictures and frames were so far, as `sharpened`
+    seen = s.obs.new_zeros(4, corrects.strength.shape[1])  # how sharp they were so far, as `sharpened` has it
     for k, (i, noise) in enumerate(rollouts.steps()):
         corrects.strength[k:] = 0.0
         last, s = s, model.imagine(s, clip.action[:, i], noise)
@@ -332,24 +332,22 @@ def fit_strength(model: WorldModel, rollouts: Rollouts) -> Tensor:
             ]
         )
         cost = 10 * sums[0].log10() + UNSHARP * unsharpness(sharpened(seen) * sums[1], sums[2])
-        corrects.strength[k] = best(cost, strengths)
+        corrects.strength[k] = of_least_cost(cost, strengths)
         s = replace(s, obs=corrects(s.obs, last.obs, motion, measure).frame)
         valid, pictures = clip.valid[:, i, None], (rollouts.decode(s.obs), rollouts.pictures[k])
         measured += picture_cost(*pictures, valid)
         if valid.any():
-            both = (*pictures, s.obs, recorded)
-            seen = MEMORY * seen + torch.stack([(valid * sharpness_of(x.float())).sum(0) for x in both])
+            shown = (*pictures, s.obs, recorded)
+            seen = MEMORY * seen + torch.stack([(valid * sharpness_of(x.float())).sum(0) for x in shown])
     corrects.strength[k + 1 :] = corrects.strength[k]
     rollouts.tried.append(torch.stack(measured).mean(0))
     return rollouts.tried[-1]
 
 
 def sharpened(seen: Tensor) -> Tensor:
-    """Gives how many times sharper imagined frames, beside recorded ones, are as pictures, (V,). seen (4, V),
-    or nothing yet: sharpness of imagined and recorded pictures, and of imagined and recorded frames."""
-    picture, recorded_picture, frame, recorded = (
-        seen.clamp_min(EVEN).expand(4, -1) if seen.ndim else seen.new_ones(4)
-    )
+    """Gives how many times sharper imagined frames, beside recorded ones, are as pictures, (V,); 1 where
+    none was seen. seen (4, V): sharpness of imagined and recorded pictures, and frames."""
+    picture, recorded_picture, frame, recorded = seen.clamp_min(EVEN)
     return picture / recorded_picture / (frame / recorded)
 
 
@@ -381,7 +379,7 @@ def measured_of(model: WorldModel, s: RolloutState, last: RolloutState) -> Measu
     return model.measure(s.state, s.prev, s.shown, last.steps_since_observed)
 
 
-def best(cost: Tensor, strengths: Tensor) -> Tensor:
+def of_least_cost(cost: Tensor, strengths: Tensor) -> Tensor:
     """Gives each camera's strength of least cost (P, V), of (P,)."""
     return strengths[cost.nan_to_num(0.0).argmin(0)]
 

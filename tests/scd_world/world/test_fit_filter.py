@@ -703,7 +703,7 @@ def test_of_two_wishes_each_strength_weighs_how_near_and_how_sharp(model, clip, 
 def test_frames_may_be_as_soft_as_their_pictures_are_sharp(model, clip, monkeypatch):
     """A codec that draws all frames equally sharp: from the second step on that is known of them."""
     model.filter.farthest.fill_(1e6)
-    monkeypatch.setattr(fitting, "best", lambda cost, strengths: strengths[0].expand(2))
+    monkeypatch.setattr(fitting, "of_least_cost", lambda cost, strengths: strengths[0].expand(2))
 
     def equally_sharp(obs):
         return obs / fitting.sharpness_of(obs).repeat_interleave(3, dim=1)[..., None, None]
