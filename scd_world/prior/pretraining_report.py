@@ -91,7 +91,12 @@ def renderer_result(renderer: StateRenderer, frames: FramesToDraw) -> list[Stage
 
 @torch.no_grad()
 def motion_result(renderer: StateRenderer, frames: FramesToDraw) -> list[StageResult]:
-    """PSNR of frames that are drawn with what was shown; the baseline is the drawing alone."""
+    """PSNR of frames that are drawn with what was shown; the baseline is the drawing alone. A frame that was
+    shown itself says nothing."""
+    later = (frames.shown != frames.obs).flatten(1).any(1)
+    if not later.any():
+        return []
+    frames = FramesToDraw(*(of_all[later] for of_all in frames))
     scene = renderer.scene(frames.shown, frames.shown_state)
     pictures = move_shown(renderer, frames).frame, renderer(frames.state, frames.prev, scene)
     own, baseline = (psnr(picture.clamp(-1, 1), frames.obs).mean().item() for picture in pictures)

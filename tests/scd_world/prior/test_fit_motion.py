@@ -40,7 +40,7 @@ def test_it_alone_is_learned_and_its_result_is_measured_beside_the_drawing():
     torch.manual_seed(0)
     renderer = some_renderer()
     before = {name: value.clone() for name, value in renderer.state_dict().items()}
-    config = MotionPretrainConfig(steps=30, lr=3e-3)
+    config = MotionPretrainConfig(steps=80, lr=3e-3)
     losses = [loss.item() for loss in fit_motion(renderer, pairs, config, bf16=True)]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     after = renderer.state_dict()
@@ -50,6 +50,15 @@ def test_it_alone_is_learned_and_its_result_is_measured_beside_the_drawing():
     (result,) = motion_result(renderer, next(pairs(1000)))
     assert not result.failed
     assert result.value > result.baseline_value
+
+
+def test_a_frame_that_was_shown_itself_is_no_result():
+    torch.manual_seed(0)
+    renderer, frames = some_renderer(), next(pairs(0))
+    itself = FramesToDraw(frames.obs, frames.state, frames.prev, frames.obs, torch.cat([frames.state] * 2, 1))
+    both = FramesToDraw(*(torch.cat(values) for values in zip(frames, itself, strict=True)))
+    assert motion_result(renderer, both) == motion_result(renderer, frames)
+    assert motion_result(renderer, itself) == []
 
 
 def test_what_is_expected_to_be_off_is_what_was_off_by_camera():
