@@ -18,9 +18,9 @@ class SourceConfig:
     the folder or zip file of a replay buffer, robomimic's or stable-worldmodel's HDF5 file, or a folder of
     ALOHA's."""
 
-    root: str | None = None
-    repo_id: str | None = None
-    revision: str | None = None
+    root: str | None = None  # folder or file of the recording
+    repo_id: str | None = None  # its name on the Hugging Face Hub, in the place of a root
+    revision: str | None = None  # of a repo_id: branch, tag or commit
     keys: dict[str, str] = field(default_factory=dict)  # recorded name → LeRobot's, where they differ
     cameras: list[str] = field(default_factory=list)  # short names of those to read; all by default
     # Features that are left out, as if not recorded: observation.environment_state, next.reward, …

@@ -33,14 +33,14 @@ class BenchConfig:
     out: str | None = None  # folder for bench.json and bench.md; None: the terminal only
 
     cameras: int = 1  # of the recorded data that an untrained model is built for; a world brings its own
-    height: int = 96
-    width: int = 96
-    state_size: int = 18
-    action_size: int = 2
+    height: int = 96  # of its frames, in pixels
+    width: int = 96  # of its frames, in pixels
+    state_size: int = 18  # numbers of its state
+    action_size: int = 2  # numbers of its action
 
-    num_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    num_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # denoising steps per frame
     contexts: list[int] = field(default_factory=list)  # frames of history; none named: the model's window
-    batch_sizes: list[int] = field(default_factory=lambda: [1, 8])
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 8])  # rows that take a step together
     seconds: float = 3.0  # measured time of each combination, all models together
     max_round_seconds: float = 20.0  # a combination of which one round takes longer is counted, not timed
     compile: bool = False  # time the model once more with compiled steps (CPU)
@@ -49,7 +49,7 @@ class BenchConfig:
     sequence_length: int = 8  # steps of a clip
     evaluations: list[str] = field(default_factory=list)  # folders of scd-evaluate: quality beside speed
     threads: int | None = None  # None: torch's default
-    device: str = "auto"
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))

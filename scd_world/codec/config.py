@@ -22,7 +22,7 @@ class CodecSettings:
     3 channels per camera, learnt from the recording's own frames.
     """
 
-    kind: str = "identity"
+    kind: str = "identity"  # identity: pixels; autoencoder: latents that are learnt first
     width: int = 72  # channels of the autoencoder's convolutions
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class CodecTrainConfig(CodecSettings):
 
     steps: int = 4000  # updates, at most as many as the world gets
     batch_size: int = 8  # frames per update
-    lr: float = 2e-3
+    lr: float = 2e-3  # the highest learning rate
     noise: float = 0.05  # on the latents while it learns: what a world imagines is never exact
     time_share: float = 0.15  # of time_limit and time_budget, at most
 

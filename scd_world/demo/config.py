@@ -16,8 +16,8 @@ class DemoConfig:
     """
 
     out: str = "runs/demo"  # folder for videos, images, figures, and the pendulum's data and world
-    seed: int = 0
-    device: str = "auto"
+    seed: int = 0  # of recordings, training and noise
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
     num_steps: int | None = None  # denoising steps; None: each world's own
 
     pusht: bool = True  # False: leave this part out
@@ -29,7 +29,7 @@ class DemoConfig:
 
     pendulum: bool = True  # False: leave this part out
     recorded_episodes: int = 48  # episodes that are recorded
-    training_seconds: float = 120.0
+    training_seconds: float = 120.0  # of the pendulum's world
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))

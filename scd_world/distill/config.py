@@ -55,21 +55,21 @@ class DistillConfig:
     interpolation: float = 1.0
 
     steps: int = 2000  # updates; may be raised when resuming
-    batch_size: int = 8
-    sequence_length: int = 8
-    grad_accumulation: int = 1
-    seed: int = 0
+    batch_size: int = 8  # windows per update, of all processes together
+    sequence_length: int = 8  # steps of a window
+    grad_accumulation: int = 1  # parts in which a batch is computed: less memory, the same update
+    seed: int = 0  # of windows and noise
     time_budget: float | None = None  # seconds in all; it ends at steps or budget, whichever comes first
     time_limit: float | None = None  # seconds after which this call stops; the same command resumes
-    device: str = "auto"
-    precision: str = "auto"
-    log_every: int = 50
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    eval_every: int = 500
-    eval_windows: int = 16
-    eval_context: int = 4
-    num_start_states: int = 64
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
+    precision: str = "auto"  # auto: bf16 where the hardware multiplies in it; fp32; bf16
+    log_every: int = 50  # updates between two lines of log.jsonl
+    checkpoint_every: int = 500  # updates between two checkpoints, each with a world
+    keep_checkpoints: int = 2  # the last ones; older ones are deleted
+    eval_every: int = 500  # updates between two evaluations on held-out episodes
+    eval_windows: int = 16  # held-out windows that are imagined at each evaluation
+    eval_context: int = 4  # frames that are shown before the imagination starts
+    num_start_states: int = 64  # recorded moments that the finished world can be started from
 
     report_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 50])  # denoising steps compared
     report_windows: int = 32  # held-out windows; 0: no report

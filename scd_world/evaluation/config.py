@@ -41,8 +41,8 @@ class EvaluateConfig:
     lpips_weights: str | None = None  # safetensors with AlexNet's features and LPIPS' linear layers
     fvd_weights: str | None = None  # safetensors of I3D trained on Kinetics-400
     cvvdp: bool = False  # ColorVideoVDP: pip install 'lerobot_env_scd_world[perceptual]'
-    seed: int = 0
-    device: str = "auto"
+    seed: int = 0  # of noise and random actions
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))

@@ -50,10 +50,10 @@ class ModelConfig:
     """What a model is made of and how it is trained. The paper's letters are named where they differ."""
 
     architecture: str = "scd"  # or a baseline in its place: docs/baselines.md
-    width: int = 192
+    width: int = 192  # of the transformer's layers
     heads: int = 3  # of 64: attention on a CPU costs by the head
     encoder_layers: int = 6  # a dense baseline has encoder and decoder layers together
-    decoder_layers: int = 2
+    decoder_layers: int = 2  # run once per denoising step
     patch: int = 12  # pixels, or cells of a latent; must divide the frame's height and width
     window: int = 8  # frames that the encoder sees
     near_window: int = 4  # architecture=far_long: of them at full resolution, the older ones compressed
@@ -79,7 +79,7 @@ class ModelConfig:
     )
     noise_samples: int = 2  # K, noise draws per encoder pass
     t_mean: float = 0.8  # t = sigmoid(N(t_mean, t_std)): most of training near the noise
-    t_std: float = 1.2
+    t_std: float = 1.2  # of that normal distribution: how far noise levels spread
     t_shift: float = 1.0  # below 1: lower noise levels, in training and between the denoising steps
     t_ramp: float = 0.0  # a noisier frame's error counts less, 1 − t_ramp·t times (Dreamer 4: 0.9)
     ctx_noise: float = 0.05  # η, perturbation of the context in training
@@ -92,9 +92,9 @@ class ModelConfig:
     change_weight: float = 5.0  # extra weight of a pixel that differs from the frame before
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
     anchor_attention_weight: float = 0.2  # of the loss of what was looked up, of itself
-    state_weight: float = 0.1
-    reward_weight: float = 0.01
-    success_weight: float = 0.01
+    state_weight: float = 0.1  # of the loss of the next state
+    reward_weight: float = 0.01  # of the loss of the reward
+    success_weight: float = 0.01  # of the loss of the success
 
     num_steps: int = 4  # denoising steps when stepping (paper: T)
     guidance: float = 1.0  # g, against the perturbed context; 1 = none

@@ -11,11 +11,11 @@ from scd_world.utils.checks import above, between
 class OptimizerConfig:
     """AdamW, and the learning rate over the course of a training: up, flat, linearly down to `floor`."""
 
-    lr: float = 4e-4
+    lr: float = 4e-4  # the highest learning rate
     decoder_lr_ratio: float = 2.0  # the decoder's learning rate, in units of lr
-    beta1: float = 0.9
-    beta2: float = 0.95
-    weight_decay: float = 0.0
+    beta1: float = 0.9  # AdamW's decay of the average gradient
+    beta2: float = 0.95  # AdamW's decay of the average squared gradient
+    weight_decay: float = 0.0  # AdamW's, per update in units of the learning rate
     warmup_share: float = 0.02  # share of the steps
     decay_share: float = 0.3  # share of the steps, at the end
     min_lr_ratio: float = 0.02  # of the last step, in units of lr

@@ -36,7 +36,7 @@ class PlayConfig:
     token: str | None = None  # asked of every browser; None: none on this machine, else one is made
     open_browser: bool = False  # open the page in this machine's browser
     max_players: int = 4  # browsers at once; each has an environment of its own
-    device: str = "auto"
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))

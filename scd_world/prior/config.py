@@ -37,9 +37,9 @@ FIRST = {  # of worlds that knew of no other
 class PriorSettings:
     """What a state prior is made of. `none`: there is none, plain SCD."""
 
-    kind: str = "state"
+    kind: str = "state"  # state: predicts states and draws them; none: plain SCD
     layers: int = 3  # of the network that predicts the next state without pixels; 0: the linear model alone
-    width: int = 256
+    width: int = 256  # of that network
     renderer_parts: int = 24  # frames of reference of what draws a state (head=conv); 0: no renderer
     renderer_width: int = 96  # of its networks
     scene_features: int = 0  # of the last shown frame, by which it draws, and by prev, too (state_filter)
@@ -111,7 +111,7 @@ class DynamicsPretrainConfig:
     rollout_length: int = 8  # steps that it goes on from its own predictions
     single_step_share: float = 0.6  # of the updates, the first: single steps, rollout_length times as many
     init_noise: float = 0.3  # largest deviation of what a rollout starts from, in units of the usual change
-    lr: float = 1e-3
+    lr: float = 1e-3  # the highest learning rate
     muon_lr: float = 0.01  # of the residual layers' matrices, which Muon updates
     time_share: float = 0.5  # of time_limit and time_budget, at most
 
@@ -131,7 +131,7 @@ class OutcomePretrainConfig:
 
     steps: int = 4000  # updates, at most as many as the world gets
     batch_size: int = 1024  # steps per update
-    lr: float = 1e-3
+    lr: float = 1e-3  # the highest learning rate
     time_share: float = 0.1  # of time_limit and time_budget, at most
 
     def __post_init__(self) -> None:
@@ -148,7 +148,7 @@ class RendererPretrainConfig:
     steps: int = 4000  # updates, at most as many as the world gets
     batch_size: int = 32  # frames per update
     cell_share: float = 0.25  # share of a frame that is looked at, half of it where something stands out
-    lr: float = 5e-3
+    lr: float = 5e-3  # the highest learning rate
     weight_decay: float = 0.0  # against what a few recordings are learnt by heart
     foreground_weight: float = 2.0  # extra weight of a pixel that differs from the background
     time_share: float = 0.15  # of time_limit and time_budget, at most; cameras that ride are found in it, too
@@ -168,8 +168,8 @@ class MotionPretrainConfig:
 
     steps: int = 8000  # updates, at most as many as the world gets
     batch_size: int = 16  # pairs of frames per update
-    lr: float = 1e-3
-    weight_decay: float = 0.05
+    lr: float = 1e-3  # the highest learning rate
+    weight_decay: float = 0.05  # against what a few recordings are learnt by heart
     time_share: float = 0.15  # of time_limit and time_budget, at most
 
     def __post_init__(self) -> None:

@@ -36,12 +36,12 @@ class ProbeConfig:
     finetune_last: int | None = None  # the number that is fine-tuned; None: model.decoder_layers
 
     finetune_updates: int = 200  # of each short fine-tuning; 0: none
-    finetune_lr: float = 2e-4
+    finetune_lr: float = 2e-4  # learning rate of the fine-tunes
     finetune_batch_size: int = 6  # training windows per update
     finetune_length: int = 6  # steps of such a window
     changed_threshold: float = 8.0  # gray levels by which a changed pixel differs from the last context frame
-    seed: int = 0
-    device: str = "auto"
+    seed: int = 0  # of windows and noise
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))

@@ -64,8 +64,8 @@ class RankConfig:
     only_sides: list[str] = field(default_factory=lambda: list(SIDES))  # play these sides alone
     bootstrap: int = 2000  # resamples
     threads: int | None = None  # None: torch's default
-    seed: int = 0
-    device: str = "auto"
+    seed: int = 0  # of starts, policies and noise
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))

@@ -18,7 +18,7 @@ class RolloutConfig:
     world: str  # folder, or name on the Hugging Face Hub
     out: str  # dataset folder; the same command again continues an interrupted one
     # or scripted_pusht, replay, nearest_neighbor, a planner (best_of_n …), module:name, a LeRobot folder
-    policy: str = "random_walk"
+    policy: str = "random_walk"  # one of scd_policies.make's (module:name too)
     policy_kwargs: dict[str, Any] = field(default_factory=dict)  # the policy's own arguments
     replay: str | None = None  # for policy=replay: the dataset whose actions are repeated
     episodes: int = 16  # in all; may be raised later
@@ -35,7 +35,7 @@ class RolloutConfig:
     store_as_video: bool = False  # mp4 instead of lossless images
     num_videos: int = 4  # episodes shown in film.mp4 and strip.png; 0: none
     rerun: bool = False  # episode_0.rrd … of those episodes: pip install 'lerobot_env_scd_world[rerun]'
-    device: str = "auto"
+    device: str = "auto"  # auto: a GPU where there is one; cpu, cuda
 
     def __post_init__(self) -> None:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -76,8 +76,8 @@ class RecordConfig:
 
     env: str  # pusht, pendulum, or the id of a registered gymnasium environment
     out: str  # dataset folder; the same command again continues an interrupted recording
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    policy: str = "random_walk"
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # as gymnasium.make takes them
+    policy: str = "random_walk"  # one of scd_policies.make's (module:name too)
     policy_kwargs: dict[str, Any] = field(default_factory=dict)  # of a list, one entry per episode in turn
     policy_mixture: list[PolicyShare] = field(default_factory=list)  # several policies, instead of policy
     episodes: int = 200  # in all; may be raised later

@@ -56,19 +56,19 @@ class TrainConfig:
     random_shift: int = 0
     self_rollout_start: float = 0.5  # share of the training before self-rollouts: copying comes first
     grad_accumulation: int = 1  # parts in which a batch is computed: less memory, the same update
-    seed: int = 0
+    seed: int = 0  # of weights, windows and noise
     time_budget: float | None = None  # seconds of training in all; steps or budget, what is used up first
     time_limit: float | None = None  # seconds after which this call stops; the same command goes on
 
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "auto"  # auto: bf16 where the hardware multiplies in it; fp32; bf16
-    compile: bool = False
+    compile: bool = False  # updates by torch.compile: minutes of set-up, then faster on a GPU
     fsdp: bool = False  # shard weights and optimizer over the processes (FSDP2)
 
-    log_every: int = 50
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    eval_every: int = 1000
+    log_every: int = 50  # updates between two lines of log.jsonl
+    checkpoint_every: int = 1000  # updates between two checkpoints, each with a world
+    keep_checkpoints: int = 2  # the last ones; older ones are deleted
+    eval_every: int = 1000  # updates between two evaluations on held-out episodes
     eval_windows: int = 16  # held-out windows that are imagined at each evaluation
     eval_context: int = 4  # frames that are shown before the imagination starts
     num_steps: int | None = None  # denoising steps in evaluations; None: the model's own

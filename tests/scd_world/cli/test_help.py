@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import get_type_hints
 
 import pytest
 
@@ -59,6 +60,19 @@ def test_each_setting_is_listed_once_with_what_its_dataclass_says(name, monkeypa
     below = page.partition("Settings, name=value:")[2].splitlines()  # what is above is as it was written
     assert max(map(len, below)) <= 100
     assert "device=auto" in page or name in ("record", "data")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_setting_says_what_it_means(name):
+    def silent(config: type, prefix: str = "") -> list[str]:
+        types, meant = get_type_hints(config), meanings(config)
+        inner = {field.name for field in fields(config) if is_dataclass(types[field.name])}
+        own = [prefix + field.name for field in fields(config) if not meant.get(field.name)]
+        return [name for name in own if name.removeprefix(prefix) not in inner] + [
+            name for group in sorted(inner) for name in silent(types[group], f"{prefix}{group}.")
+        ]
+
+    assert silent(COMMANDS[name].config) == []
 
 
 def test_what_was_typed_is_shown_as_set(monkeypatch, capsys):
