@@ -15,7 +15,7 @@ export PYTHONPATH="$PWD:$PWD/envs:$PWD/policies:$PWD/datasets${PYTHONPATH:+:$PYT
 OUT=$1 PARTS=${2:-stepping stepping_bf16 latents training against_dit}
 SIZE=${SIZE:-full} DEVICE=${DEVICE:-cuda} WORLD=${WORLD:-envs/scd_envs/worlds/pusht}
 case $SIZE in
-full) rows='[1,64,1024]' seconds=5 model=base dense=medium batch=16 contexts='[64]' steps='[50,4,1]' few='[1,8]' ;;
+full) rows='[1,64,1024]' seconds=3 model=base dense=medium batch=16 contexts='[64]' steps='[50,4,1]' few='[1,8]' ;;
 toy) rows='[1,2]' seconds=0.1 model=nano dense=nano batch=2 contexts='[2]' steps='[2,1]' few='[1]' ;;
 *) echo "SIZE is full or toy; got $SIZE" >&2 && exit 2 ;;
 esac
@@ -30,7 +30,7 @@ bench() { # part, the most seconds that it may take, settings
 }
 
 # Steps through Gymnasium, images on the host and on the device, with and without the model; and the model alone.
-stepping() { bench stepping 100 world="$WORLD" compare=environment batch_sizes="$rows" num_steps='[1]'; }
+stepping() { bench stepping 140 world="$WORLD" compare=environment batch_sizes="$rows" num_steps='[1]'; }
 
 stepping_bf16() {
     bench stepping_bf16 90 world="$WORLD" compare=environment batch_sizes="$rows" num_steps='[1]' precision=bf16
@@ -48,7 +48,7 @@ training() {
 }
 
 against_dit() {
-    bench against_dit 150 model="$dense" model.patch=12 baselines='[causal_dit]' contexts="$contexts" batch_sizes="$few" \
+    bench against_dit 120 model="$dense" model.patch=12 baselines='[causal_dit]' contexts="$contexts" batch_sizes="$few" \
         num_steps="$steps"
 }
 

@@ -152,13 +152,23 @@ def world_of(model: WorldModel, normalizer: Normalizer, codec: Codec, pretrainin
 
 def filter_clip(pretraining: Pretraining, normalizer: Normalizer) -> Clip | None:
     """Picks windows that a model's filter is measured on, of episodes that nothing is learnt from, or else of
-    those that are; None where none is longer than what is shown."""
+    those that are; None where none is longer than what is shown.
+
+    Evenly spaced over all that there are, for two dozen drawn at random may miss all in which something is
+    held; and in random order, so that the first of them are spread as evenly.
+    """
     config, store, apart = pretraining.config, pretraining.store, pretraining.filter_episodes
     if not len(apart):
         return None
     num_steps = min(config.eval_context - 1 + STEPS, int(np.median(store.lengths[apart])))
-    loader = WindowLoader(store, apart, FILTER_WINDOWS, num_steps, config.seed, config.data.motion_share)
-    windows = {name: value.to(pretraining.accelerator.device) for name, value in loader.batch(0).items()}
+    all_windows = WindowLoader(store, apart, 1, num_steps, config.seed).windows
+    count = min(FILTER_WINDOWS, len(all_windows))
+    spread = ((np.arange(count) + 0.5) / count * len(all_windows)).astype(int)
+    episodes, frames = np.random.default_rng(config.seed).permutation(all_windows[spread]).T
+    windows = {
+        name: torch.from_numpy(value).to(pretraining.accelerator.device)
+        for name, value in store.windows(episodes, frames, num_steps).items()
+    }
     return Clip.from_windows(windows, normalizer)
 
 

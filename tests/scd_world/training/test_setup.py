@@ -12,7 +12,7 @@ from scd_datasets.store.store import WindowStore
 from scd_world.training import pretrain
 from scd_world.training.distributed import make_accelerator
 from scd_world.training.pretrain import Pretraining
-from scd_world.training.setup import filter_clip
+from scd_world.training.setup import FILTER_WINDOWS, filter_clip
 from scd_world.training.validation import action_sensitivity
 
 
@@ -24,6 +24,36 @@ def test_episodes_that_end_with_what_is_shown_measure_no_filter(training):
     del pretraining.filter_episodes
     store.lengths[:] = config.eval_context
     assert filter_clip(pretraining, None) is None
+
+
+def test_a_filter_is_measured_on_windows_that_are_evenly_spread(training, monkeypatch):
+    """Two dozen at random may miss all in which something is held; fewer of them are spread as evenly."""
+    config = training()
+    store = WindowStore.open(config.data.root)
+    pretraining = Pretraining(config, store, Path(config.out), make_accelerator(config))
+    pretraining.filter_episodes = np.arange(len(store.lengths))
+    taken: list[np.ndarray] = []
+    read = store.windows
+
+    def windows(episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
+        taken.append(np.stack([episodes, frames], axis=1))
+        taken.append(np.array([num_steps]))
+        return read(episodes, frames, num_steps)
+
+    normalizer = compute_stats(store, pretraining.episodes)
+    monkeypatch.setattr(store, "windows", windows)
+    clip = filter_clip(pretraining, normalizer)
+    places, num_steps = taken[0], int(taken[1][0])
+    assert clip is not None
+    assert len(clip.obs) == len(places) == len(np.unique(places, axis=0)) <= FILTER_WINDOWS
+    free = (store.lengths - num_steps + 1).clip(0)  # first frames of each episode
+    for episode, count in enumerate(free):
+        assert abs((places[:, 0] == episode).sum() - len(places) * count / free.sum()) <= 1
+        frames = np.sort(places[places[:, 0] == episode, 1])
+        assert np.ptp(np.diff(frames)) <= 1 if len(frames) > 2 else True
+    assert not (np.diff(places[:, 0]) >= 0).all()
+    filter_clip(pretraining, normalizer)
+    assert (taken[0] == taken[2]).all()
 
 
 def test_episodes_without_images_are_set_apart_too_whether_or_not_a_call_resumes(training, monkeypatch):
