@@ -32,28 +32,27 @@ def test_a_filter_is_measured_on_windows_that_are_evenly_spread(training, monkey
     store = WindowStore.open(config.data.root)
     pretraining = Pretraining(config, store, Path(config.out), make_accelerator(config))
     pretraining.filter_episodes = np.arange(len(store.lengths))
-    taken: list[np.ndarray] = []
+    taken: list[tuple[np.ndarray, int]] = []
     read = store.windows
 
     def windows(episodes: np.ndarray, frames: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
-        taken.append(np.stack([episodes, frames], axis=1))
-        taken.append(np.array([num_steps]))
+        taken.append((np.stack([episodes, frames], axis=1), num_steps))
         return read(episodes, frames, num_steps)
 
     normalizer = compute_stats(store, pretraining.episodes)
     monkeypatch.setattr(store, "windows", windows)
     clip = filter_clip(pretraining, normalizer)
-    places, num_steps = taken[0], int(taken[1][0])
+    places, num_steps = taken[0]
     assert clip is not None
     assert len(clip.obs) == len(places) == len(np.unique(places, axis=0)) <= FILTER_WINDOWS
     free = (store.lengths - num_steps + 1).clip(0)  # first frames of each episode
     for episode, count in enumerate(free):
         assert abs((places[:, 0] == episode).sum() - len(places) * count / free.sum()) <= 1
         frames = np.sort(places[places[:, 0] == episode, 1])
-        assert np.ptp(np.diff(frames)) <= 1 if len(frames) > 2 else True
+        assert len(frames) <= 2 or np.ptp(np.diff(frames)) <= 1
     assert not (np.diff(places[:, 0]) >= 0).all()
     filter_clip(pretraining, normalizer)
-    assert (taken[0] == taken[2]).all()
+    assert (places == taken[1][0]).all()
 
 
 def test_episodes_without_images_are_set_apart_too_whether_or_not_a_call_resumes(training, monkeypatch):
