@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scd_world.codec.autoencoder import Autoencoder
 from scd_world.codec.codec import AutoencoderCodec
 from scd_world.codec.config import CodecTrainConfig
-from scd_world.metrics.image import psnr, ssim
+from scd_world.metrics.image import psnr, ssim, texture_error
 from scd_world.optim.pretraining import PretrainStage
 from scd_world.optim.schedule import lr_schedule
 from scd_world.robot_data.normalizer import encode_pixels
@@ -74,7 +74,7 @@ def fit_decoder(
             true, latents = moved_alike(true, network.encode(true).float(), generator)
             latents = soften(latents, torch.rand(len(latents), generator=generator).to(latents))
         drawn = network.decode(noisy(latents, config.noise, generator)).float()
-        return reconstruction_loss(drawn, true) + TEXTURE * texture_loss(drawn, true)
+        return reconstruction_loss(drawn, true) + TEXTURE * texture_error(drawn, true, NEIGHBORHOOD).mean()
 
     steps, lr = decoder_steps(config.steps), DECODER_RATE * config.lr
     yield from learn(network.decoder, loss, frames, seed, steps, lr, bf16, stage)
@@ -156,17 +156,6 @@ def reconstruction_loss(drawn: Tensor, frames: Tensor) -> Tensor:
     error = drawn - frames
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return 4 * error.square().mean() + 0.3 * error.abs().mean() + 0.3 * edges
-
-
-def texture_loss(drawn: Tensor, frames: Tensor) -> Tensor:
-    """Measures how far the absolute differences between neighbors are from the frames', on the average of
-    each NEIGHBORHOOD, or of a whole side that is shorter."""
-    off = []
-    for dim in (-2, -1):
-        found, wanted = (x.diff(dim=dim).abs() for x in (drawn, frames))
-        sides = [min(NEIGHBORHOOD, side) for side in found.shape[-2:]]
-        off.append((F.avg_pool2d(found, sides) - F.avg_pool2d(wanted, sides)).abs().mean())
-    return off[0] + off[1]
 
 
 @torch.no_grad()

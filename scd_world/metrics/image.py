@@ -60,6 +60,19 @@ def sharpness(x: Tensor) -> Tensor:
     return (right + down) / 2 * 127.5
 
 
+def texture_error(x: Tensor, y: Tensor, neighborhood: int) -> Tensor:
+    """Measures how far absolute differences of neighboring pixels are from each other's on the average of
+    each neighborhood, a square of so many pixels or of a whole side that is shorter, (B,) in the units of x
+    and y: 0 where texture is as strong, wherever in its neighborhood it lies."""
+    off = []
+    for dim in (-2, -1):
+        found, wanted = (image.diff(dim=dim).abs() for image in (x, y))
+        sides = [min(neighborhood, side) for side in found.shape[-2:]]
+        error = F.avg_pool2d(found, sides) - F.avg_pool2d(wanted, sides)
+        off.append(reduce(error.abs(), "b c h w -> b", "mean"))
+    return off[0] + off[1]
+
+
 def spread(x: Tensor, mask: Tensor) -> Tensor:
     """Measures how far each of R drawings of the same frames is from the others, (R, B) in gray levels.
 

@@ -3,7 +3,8 @@ learned, which is held.
 
 What comes of the earlier frame and of the drawings is to be the later one. Each pair counts by the logarithm
 of its square error, as dB have it, or the farthest, which are never near, would settle what is done to all.
-What is moved is to be as near as it can be by itself, and what is added to it mends the rest. What was found
+What is moved is to be as near as it can be by itself, and what is added to it mends the rest, and is to have
+as much texture: the nearest of all is soft wherever nobody can know (docs/cameras.md 41). What was found
 counts by itself besides, a little: where nothing is trusted yet, nothing else would tell a flow where to
 lead. And how far off the result is to be expected learns by the logarithm of how far off it was, from all the
 rest aside.
@@ -17,6 +18,7 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
+from scd_world.metrics.image import texture_error
 from scd_world.model.filter import by_camera
 from scd_world.model.prior import ShownFrame
 from scd_world.optim.pretraining import PretrainStage
@@ -27,6 +29,9 @@ from scd_world.scene.dense_motion import Moved
 from scd_world.scene.frames import FramesToDraw
 
 FOUND = 0.1  # weight of what is found
+TEXTURE = 0.5  # weight of that
+NEIGHBORHOOD = 4  # cells: in such a square texture may lie anywhere
+GRAIN = 1e-2  # a mean difference of neighbors, of [-1, 1], below which none is better than another
 NEAR = 1e-3  # a square error, of 4, below which none is better than another
 UNSEEN = 1e-4  # the same where it is told how far off a frame is
 DOUBT = 0.1  # weight of that
@@ -67,10 +72,11 @@ def motion_loss(moved: Moved, obs: Tensor) -> Tensor:
     """Gives the loss above, (), of what is to be frames (F, C, H, W)."""
     off = torch.stack([moved.moved, moved.mended, moved.found]) - obs
     by_itself, mended, found = (off.square().mean((2, 3, 4)) + NEAR).log().mean(1)
+    texture = (texture_error(moved.mended, obs, NEIGHBORHOOD) + GRAIN).log().mean()
     with torch.no_grad():
         error = by_camera((moved.frame - obs).square())
     doubt = (moved.log_error - (error + UNSEEN).log()).square().mean()
-    return by_itself + mended + FOUND * found + DOUBT * doubt
+    return by_itself + mended + TEXTURE * texture + FOUND * found + DOUBT * doubt
 
 
 def move_shown(renderer: StateRenderer, some: FramesToDraw) -> Moved:

@@ -3,9 +3,10 @@
 All of it from pairs of frames of an episode: seen from where the camera went, one is to be the other. Pairs
 that are a few frames apart, and blurred, come first. Whoever begins with far ones finds no chain of joints,
 for what is off by more than its own size does not tell where it went (docs/cameras.md 28). First all lies in
-a plane, but for what a camera takes along, as a gripper: of each cell the lesser error counts, seen so or as
-it is (Godard and others, "Digging into self-supervised monocular depth estimation", arXiv 1806.01260, section
-3.2). Then it is learnt, too, what stands over the plane.
+a plane, then it is learnt, too, what stands over it; but for what a camera takes along, as a gripper: of each
+cell the lesser error counts, seen so or as it is (Godard and others, "Digging into self-supervised monocular
+depth estimation", arXiv 1806.01260, section 3.2). Or heights would have a camera stand still, for the
+gripper's sake (docs/cameras.md 41).
 
 F frames, C channels (3 per camera), H W cells, V cameras.
 """
@@ -64,9 +65,8 @@ class Sight(nn.Module):
 
     def loss(self, some: FramesToDraw, heights: bool, blur: int) -> Tensor:
         error, seen, height = self(some, heights, blur)
-        if not heights:
-            as_is = as_it_is(some, blur)
-            error = torch.where(error.mean(3, keepdim=True) <= as_is.mean(3, keepdim=True), error, as_is)
+        as_is = as_it_is(some, blur)
+        error = torch.where(error.mean(3, keepdim=True) <= as_is.mean(3, keepdim=True), error, as_is)
         shared = (error * seen).sum() / (3 * seen.sum()).clamp_min(1)
         return shared + FLAT * height.square().mean()
 

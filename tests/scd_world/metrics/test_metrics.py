@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from scd_world.metrics.image import PSNR_CAP, blur, changed_pixels, psnr, sharpness, spread, ssim
+from scd_world.metrics.image import (
+    PSNR_CAP,
+    blur,
+    changed_pixels,
+    psnr,
+    sharpness,
+    spread,
+    ssim,
+    texture_error,
+)
 from scd_world.metrics.statistics import angle_between, auroc, correlation, summarize
 
 
@@ -59,6 +68,14 @@ def test_a_blur_is_less_sharp_and_grain_more():
     assert (sharpness(blur(x)) < 0.5 * sharpness(x)).all()
     assert (sharpness(x + 0.5 * torch.randn(x.shape, generator=g)) > 1.5 * sharpness(x)).all()
     assert sharpness(frames(0.7)).item() == 0
+
+
+def test_a_texture_may_lie_anywhere_in_its_neighborhood():
+    """Stripes that are shifted by one pixel are as right as they were; a blur of them is not."""
+    stripes = torch.tensor([1.0, -1.0, -1.0, -1.0]).repeat(8).expand(2, 3, 16, -1)
+    soft, true = stripes[..., :-1].lerp(stripes[..., 1:], 0.5), stripes[..., :-1]
+    assert (texture_error(stripes[..., 1:], true, 8) < 0.2 * texture_error(soft, true, 8)).all()
+    assert (texture_error(stripes[..., :5], stripes[..., :5], 8) == 0).all()  # smaller than one
 
 
 def test_spread_of_draws_by_hand():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from scd_world.metrics.image import sharpness
 from scd_world.prior.config import MotionPretrainConfig, PriorConfig
 from scd_world.prior.fit_motion import fit_motion, motion_loss
 from scd_world.prior.pretraining_report import motion_result
@@ -73,6 +74,22 @@ def test_what_is_expected_to_be_off_is_what_was_off_by_camera():
         optimizer.step()
     off = expected.exp().sqrt()
     torch.testing.assert_close(off, torch.tensor([[0.1, 0.4], [0.2, 0.01]]), rtol=0.02, atol=0.0)
+
+
+def test_where_nobody_knows_which_grain_it_is_there_is_some():
+    """Where each square may as well have the opposite one, none is nearest."""
+    generator = torch.Generator().manual_seed(0)
+    grain = 0.2 * torch.randn(1, 3, 16, 16, generator=generator)
+    sign = torch.randint(2, (16, 1, 4, 4), generator=generator).mul(2.0).sub(1.0)
+    either = grain * sign.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    guess = (0.1 * grain).requires_grad_()
+    optimizer = torch.optim.Adam([guess], 0.01)
+    for _ in range(200):
+        optimizer.zero_grad()
+        frames = guess.expand(16, -1, -1, -1)
+        motion_loss(Moved(frames, frames, frames.detach(), torch.zeros(16, 1)), either).backward()
+        optimizer.step()
+    assert 0.7 < sharpness(guess).item() / sharpness(either).mean().item() < 1.05
 
 
 @pytest.mark.parametrize(

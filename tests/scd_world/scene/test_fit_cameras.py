@@ -141,6 +141,16 @@ def test_the_chain_of_joints_is_found(seen):
 
 
 @pytest.mark.slow
+def test_a_gripper_does_not_hold_a_camera_back_while_heights_are_learned():
+    """It is as high as the camera itself, and what is seen of the table says where that went."""
+    sight, true = new_sight(2), on_a_wrist()
+    sight.cameras.load_state_dict(true.state_dict())
+    for _ in fit_heights(sight, endless(beside_a_gripper), 100, PretrainStage()):
+        pass
+    torch.testing.assert_close(sight.cameras.twists.data, true.twists.data, atol=0.006, rtol=0)
+
+
+@pytest.mark.slow
 def test_a_camera_that_does_not_ride_stays_where_it_is():
     """Though an arm moves in its picture, and never far from a block."""
     sight = new_sight(1)
